@@ -1,0 +1,48 @@
+//! How time is read. A [`Clock`] times a piece of work; what the work is, it does not know.
+//!
+//! [`HostClock`] reads the monotonic clock around the work. [`ScriptedClock`] tells the times it was given: every
+//! statistic and stop rule is tested with it, without waiting. `suite` calls this.
+
+use crate::Result;
+use std::time::Instant;
+
+/// The time of one trial of `iterations` operations, and what the device did meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Trial {
+    pub ns: f64,
+    pub sm_clock_mhz: Option<f64>,
+    pub throttled: bool,
+}
+
+pub trait Clock {
+    /// Runs `work` (which does all the iterations of one trial) and says how long it took.
+    fn time(&mut self, work: &mut dyn FnMut() -> Result<()>) -> Result<Trial>;
+}
+
+/// The operating system's monotonic clock.
+#[derive(Debug, Default)]
+pub struct HostClock;
+
+impl Clock for HostClock {
+    fn time(&mut self, work: &mut dyn FnMut() -> Result<()>) -> Result<Trial> {
+        let start = Instant::now();
+        work()?;
+        Ok(Trial { ns: start.elapsed().as_nanos() as f64, ..Trial::default() })
+    }
+}
+
+/// Tells prepared times in order, over and over; runs the work all the same.
+#[derive(Debug)]
+pub struct ScriptedClock {
+    pub trials: Vec<Trial>,
+    pub next: usize,
+}
+
+impl Clock for ScriptedClock {
+    fn time(&mut self, work: &mut dyn FnMut() -> Result<()>) -> Result<Trial> {
+        work()?;
+        let trial = self.trials[self.next % self.trials.len()];
+        self.next += 1;
+        Ok(trial)
+    }
+}

@@ -1,0 +1,69 @@
+//! Errors a person can act on: one line that says what went wrong, where, and what to do.
+//!
+//! Every [`Error`] ends the program with exit code 2 (the input or the machine is at fault). A bug is a panic (101).
+
+use std::path::{Path, PathBuf};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The user gave something that cannot be used: a flag, a shape, a file's content.
+    #[error("{what}; {cure}")]
+    Input { what: String, cure: String },
+    /// The machine lacks something: a device, a library, memory.
+    #[error("{what}; {cure}")]
+    Machine { what: String, cure: String },
+    /// The operating system refused a file operation.
+    #[error("cannot {action} {}: {source}; {}", path.display(), io_cure(source))]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    /// Ctrl-C or SIGTERM: what was measured is on disk.
+    #[error("interrupted; what was measured is kept, run the same command again to go on")]
+    Interrupted,
+}
+
+impl Error {
+    pub fn input(what: impl Into<String>, cure: impl Into<String>) -> Self {
+        Error::Input { what: one_line(what.into()), cure: one_line(cure.into()) }
+    }
+
+    pub fn machine(what: impl Into<String>, cure: impl Into<String>) -> Self {
+        Error::Machine { what: one_line(what.into()), cure: one_line(cure.into()) }
+    }
+
+    pub fn io(action: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        Error::Io { action, path: path.as_ref().to_path_buf(), source }
+    }
+}
+
+/// Causes from parsers may span lines; a user's script reads one.
+fn one_line(text: String) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn io_cure(source: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind::*;
+    match source.kind() {
+        NotFound => "check the path",
+        PermissionDenied | ReadOnlyFilesystem => "choose a folder you may write to, or fix its permissions",
+        StorageFull | QuotaExceeded => "free some space and run the same command again; what was measured is kept",
+        NotADirectory => "a file stands where a folder is needed: remove it or choose another path",
+        IsADirectory => "a folder stands where a file is needed: choose another path",
+        AlreadyExists => "remove it or choose another path",
+        _ => "the cause is named before this",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_with_a_cure() {
+        let e = Error::input("bad\n  thing", "do\nthis");
+        assert_eq!(e.to_string(), "bad thing; do this");
+        let e = Error::io("read", "x/y", std::io::Error::from(std::io::ErrorKind::NotFound));
+        assert!(e.to_string().starts_with("cannot read x/y: "));
+        assert!(!e.to_string().contains('\n'));
+    }
+}

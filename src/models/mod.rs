@@ -1,0 +1,18 @@
+//! Models: sentences in the vocabulary of [`crate::ops`], written once, generic over the device.
+//!
+//! `suite`, `corun` and `fill` run them; they call `ops` and nothing else.
+
+use crate::Result;
+use crate::ops::Ops;
+
+/// A small model that trains: what fills bubbles and runs beside the big model.
+pub trait SideModel<O: Ops> {
+    /// As it stands in case names: `mlp-b32`, `convnet-b16`, `lstm-b16`, `gpt-b2`.
+    fn name(&self) -> &str;
+    /// One whole training step: forward, backward, update.
+    fn step(&mut self, ops: &mut O);
+    /// Mean loss of the last step (waits for the device).
+    fn loss(&mut self, ops: &mut O) -> Result<f64>;
+    /// Bytes of parameters, gradients, optimizer state, activations and workspaces.
+    fn memory_bytes(&self) -> u64;
+}

@@ -1,0 +1,486 @@
+//! The vocabulary: every operation a model is written in, as one trait.
+//!
+//! [`Ops`] is shaped for an asynchronous device: buffers are opaque, no operation returns data, nothing is allocated
+//! inside an operation (callers make workspaces first), and errors surface at [`Ops::synchronize`]. The host obeys it
+//! too. [`host`] runs on the CPU's cores in f32; [`reference`] runs the same sentences in f64, slowly and plainly, and
+//! is what everything else is checked against. `suite` and `models` call this; it calls nothing but `machine`.
+//!
+//! Letters: `B` micro-batch, `S` sequence, `A` heads, `D` head size, `H` hidden, `T` tensor-parallel size, rows = B·S.
+//! All matrices are row-major. Outputs are overwritten (`=`) except gradients of parameters, which accumulate (`+=`).
+
+pub mod host;
+pub mod reference;
+pub mod work;
+
+use crate::Result;
+
+/// Element type of a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DType {
+    F64,
+    F32,
+    F16,
+    Bf16,
+    /// Token identifiers.
+    U32,
+}
+
+impl DType {
+    pub const fn bytes(self) -> usize {
+        match self {
+            DType::F64 => 8,
+            DType::F32 | DType::U32 => 4,
+            DType::F16 | DType::Bf16 => 2,
+        }
+    }
+
+    /// As it stands in case names: `f32`, `bf16`, …
+    pub const fn name(self) -> &'static str {
+        match self {
+            DType::F64 => "f64",
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::Bf16 => "bf16",
+            DType::U32 => "u32",
+        }
+    }
+}
+
+/// A linear layer Y = X·Wᵀ: X is `rows`×`inputs`, W is `outputs`×`inputs`, Y is `rows`×`outputs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Linear {
+    pub rows: usize,
+    pub inputs: usize,
+    pub outputs: usize,
+    /// The result is added to what the output holds instead of replacing it.
+    pub accumulate: bool,
+}
+
+impl Linear {
+    pub const fn new(rows: usize, inputs: usize, outputs: usize) -> Self {
+        Linear { rows, inputs, outputs, accumulate: false }
+    }
+
+    pub const fn accumulating(self) -> Self {
+        Linear { accumulate: true, ..self }
+    }
+}
+
+/// What the forward product does to its result before it is stored.
+pub enum ForwardEpilogue<'a, B> {
+    None,
+    /// y += bias (`outputs` elements)
+    Bias(&'a B),
+    /// pre = y + bias; y = gelu(pre); `pre` is kept for the backward pass.
+    BiasGelu {
+        bias: &'a B,
+        pre: &'a mut B,
+    },
+}
+
+/// What the product to inputs does to dX before it is stored.
+pub enum InputEpilogue<'a, B> {
+    None,
+    /// dx = dx · gelu'(pre): the GELU that produced X is differentiated in the same pass.
+    Gelu {
+        pre: &'a B,
+    },
+}
+
+/// What the product to weights produces beside dW.
+pub enum WeightEpilogue<'a, B> {
+    None,
+    /// dbias += column sums of dY
+    Bias {
+        dbias: &'a mut B,
+    },
+}
+
+/// Causal self-attention over packed `qkv` rows `[q(A·D) | k(A·D) | v(A·D)]`, row = b·S + s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Attention {
+    pub batch: usize,
+    pub heads: usize,
+    pub sequence: usize,
+    pub head_size: usize,
+}
+
+impl Attention {
+    pub const fn rows(&self) -> usize {
+        self.batch * self.sequence
+    }
+    pub const fn width(&self) -> usize {
+        self.heads * self.head_size
+    }
+    /// Elements of the log-sum-exp kept for the backward pass, one per (batch, head, position), always fp32 or wider.
+    pub const fn lse_len(&self) -> usize {
+        self.batch * self.heads * self.sequence
+    }
+    /// 1/√D
+    pub fn scale(&self) -> f64 {
+        1.0 / (self.head_size as f64).sqrt()
+    }
+}
+
+/// Rows × columns of a row-wise operation (layer normalisation, softmax, …).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rows {
+    pub rows: usize,
+    pub cols: usize,
+}
+
+impl Rows {
+    pub const fn len(&self) -> usize {
+        self.rows * self.cols
+    }
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Per-row statistics kept by a normalisation for its backward pass (fp32 or wider).
+pub struct RowStats<'a, B> {
+    pub mean: &'a B,
+    pub rstd: &'a B,
+}
+
+pub const LAYERNORM_EPSILON: f64 = 1e-5;
+pub const GROUPNORM_EPSILON: f64 = 1e-5;
+
+/// 2-D convolution, channels last (NHWC): x is N×H×W×C, w is K×(R·R·C) with R the square kernel's side, y is N×H'×W'×K.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Conv {
+    pub batch: usize,
+    pub height: usize,
+    pub width: usize,
+    pub in_channels: usize,
+    pub out_channels: usize,
+    pub kernel: usize,
+    pub stride: usize,
+    pub padding: usize,
+}
+
+impl Conv {
+    pub const fn out_height(&self) -> usize {
+        (self.height + 2 * self.padding - self.kernel) / self.stride + 1
+    }
+    pub const fn out_width(&self) -> usize {
+        (self.width + 2 * self.padding - self.kernel) / self.stride + 1
+    }
+    pub const fn in_len(&self) -> usize {
+        self.batch * self.height * self.width * self.in_channels
+    }
+    pub const fn out_len(&self) -> usize {
+        self.batch * self.out_height() * self.out_width() * self.out_channels
+    }
+    pub const fn weight_len(&self) -> usize {
+        self.out_channels * self.patch()
+    }
+    /// Elements of one receptive field: R·R·C.
+    pub const fn patch(&self) -> usize {
+        self.kernel * self.kernel * self.in_channels
+    }
+    /// Elements of the workspace every convolution call needs (the unfolded input).
+    pub const fn workspace_len(&self) -> usize {
+        self.batch * self.out_height() * self.out_width() * self.patch()
+    }
+}
+
+/// Group normalisation over N×(H·W)×C with `groups` groups of channels, affine per channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct GroupNorm {
+    pub batch: usize,
+    pub positions: usize,
+    pub channels: usize,
+    pub groups: usize,
+}
+
+impl GroupNorm {
+    pub const fn len(&self) -> usize {
+        self.batch * self.positions * self.channels
+    }
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// One mean and one reciprocal deviation per (batch, group).
+    pub const fn stats_len(&self) -> usize {
+        self.batch * self.groups
+    }
+}
+
+/// Global average pooling: x is N×positions×C, y is N×C.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pool {
+    pub batch: usize,
+    pub positions: usize,
+    pub channels: usize,
+}
+
+/// One LSTM cell step for `rows` sequences of `hidden` units; gates stand in the order input, forget, cell, output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LstmCell {
+    pub rows: usize,
+    pub hidden: usize,
+}
+
+/// Embedding lookup: out[r] = table[token[r]] + positions[r mod sequence].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Embedding {
+    pub rows: usize,
+    pub sequence: usize,
+    pub vocabulary: usize,
+    pub hidden: usize,
+}
+
+/// AdamW with decoupled weight decay (Loshchilov & Hutter, arXiv 1711.05101); `step` counts from 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    pub learning_rate: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub epsilon: f64,
+    pub weight_decay: f64,
+    pub step: u32,
+}
+
+impl Default for AdamW {
+    fn default() -> Self {
+        AdamW { learning_rate: 1e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, step: 1 }
+    }
+}
+
+/// SGD with momentum: v = momentum·v + g; p −= learning_rate·v.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sgd {
+    pub learning_rate: f64,
+    pub momentum: f64,
+}
+
+/// A device that speaks the vocabulary. See the module's first lines for the rules every method obeys.
+pub trait Ops {
+    /// Device memory, opaque to models.
+    type Buffer;
+
+    /// Type of activations, parameters and their gradients on this device.
+    fn dtype(&self) -> DType;
+
+    /// A buffer of `len` elements. Contents are poisoned (NaN for floats), so that a missing write shows.
+    fn alloc(&mut self, len: usize, dtype: DType) -> Result<Self::Buffer>;
+    /// Copies from the host, rounding to the buffer's type. The lengths must match.
+    fn write(&mut self, dst: &mut Self::Buffer, values: &[f64]) -> Result<()>;
+    fn write_ids(&mut self, dst: &mut Self::Buffer, ids: &[u32]) -> Result<()>;
+    /// Copies back to the host (waits for the device).
+    fn read(&mut self, src: &Self::Buffer) -> Result<Vec<f64>>;
+    /// Waits until everything asked for is done; the first error since the last call surfaces here.
+    fn synchronize(&mut self) -> Result<()>;
+    /// Sets every element to zero.
+    fn zero(&mut self, dst: &mut Self::Buffer);
+
+    // --- products -------------------------------------------------------------------------------------------------
+    /// Y (=|+=) X·Wᵀ, then the epilogue.
+    fn linear_forward(
+        &mut self,
+        shape: Linear,
+        y: &mut Self::Buffer,
+        x: &Self::Buffer,
+        w: &Self::Buffer,
+        epilogue: ForwardEpilogue<'_, Self::Buffer>,
+    );
+    /// dX (=|+=) dY·W, then the epilogue.
+    fn linear_to_inputs(
+        &mut self,
+        shape: Linear,
+        dx: &mut Self::Buffer,
+        dy: &Self::Buffer,
+        w: &Self::Buffer,
+        epilogue: InputEpilogue<'_, Self::Buffer>,
+    );
+    /// dW (=|+=) dYᵀ·X. With `accumulate` unset dW is overwritten; dbias always accumulates.
+    fn linear_to_weights(
+        &mut self,
+        shape: Linear,
+        dw: &mut Self::Buffer,
+        dy: &Self::Buffer,
+        x: &Self::Buffer,
+        epilogue: WeightEpilogue<'_, Self::Buffer>,
+    );
+
+    // --- transformer ----------------------------------------------------------------------------------------------
+    fn layernorm_forward(
+        &mut self,
+        shape: Rows,
+        y: &mut Self::Buffer,
+        mean: &mut Self::Buffer,
+        rstd: &mut Self::Buffer,
+        x: &Self::Buffer,
+        gamma: &Self::Buffer,
+        beta: &Self::Buffer,
+    );
+    /// dx = gradient through the normalisation; with `residual`, dx = residual + gradient (the skip path joins here).
+    fn layernorm_to_inputs(
+        &mut self,
+        shape: Rows,
+        dx: &mut Self::Buffer,
+        dy: &Self::Buffer,
+        x: &Self::Buffer,
+        gamma: &Self::Buffer,
+        stats: RowStats<'_, Self::Buffer>,
+        residual: Option<&Self::Buffer>,
+    );
+    fn layernorm_to_weights(
+        &mut self,
+        shape: Rows,
+        dgamma: &mut Self::Buffer,
+        dbeta: &mut Self::Buffer,
+        dy: &Self::Buffer,
+        x: &Self::Buffer,
+        stats: RowStats<'_, Self::Buffer>,
+    );
+    fn attention_forward(
+        &mut self,
+        shape: Attention,
+        out: &mut Self::Buffer,
+        lse: &mut Self::Buffer,
+        qkv: &Self::Buffer,
+    );
+    /// `workspace` holds [`Attention::lse_len`] elements (the row sums of dO·O).
+    fn attention_backward(
+        &mut self,
+        shape: Attention,
+        dqkv: &mut Self::Buffer,
+        dout: &Self::Buffer,
+        qkv: &Self::Buffer,
+        out: &Self::Buffer,
+        lse: &Self::Buffer,
+        workspace: &mut Self::Buffer,
+    );
+    /// y = gelu(x), the tanh form: ½x(1 + tanh(√(2/π)(x + 0.044715x³))).
+    fn gelu_forward(&mut self, len: usize, y: &mut Self::Buffer, x: &Self::Buffer);
+    fn gelu_backward(&mut self, len: usize, dx: &mut Self::Buffer, dy: &Self::Buffer, x: &Self::Buffer);
+    /// out = a + b
+    fn residual(&mut self, len: usize, out: &mut Self::Buffer, a: &Self::Buffer, b: &Self::Buffer);
+    fn embedding_forward(
+        &mut self,
+        shape: Embedding,
+        out: &mut Self::Buffer,
+        tokens: &Self::Buffer,
+        table: &Self::Buffer,
+        positions: &Self::Buffer,
+    );
+    fn embedding_to_weights(
+        &mut self,
+        shape: Embedding,
+        dtable: &mut Self::Buffer,
+        dpositions: &mut Self::Buffer,
+        dout: &Self::Buffer,
+        tokens: &Self::Buffer,
+    );
+    /// losses[r] = −log softmax(logits[r])[target[r]]; logits are replaced by their gradient of the mean loss,
+    /// (softmax − onehot)/rows.
+    fn cross_entropy(
+        &mut self,
+        shape: Rows,
+        losses: &mut Self::Buffer,
+        logits: &mut Self::Buffer,
+        targets: &Self::Buffer,
+    );
+    /// `master` is the fp32 copy of a narrower parameter; devices whose dtype is fp32 or wider pass `None`.
+    fn adamw(
+        &mut self,
+        len: usize,
+        param: &mut Self::Buffer,
+        master: Option<&mut Self::Buffer>,
+        grad: &Self::Buffer,
+        m: &mut Self::Buffer,
+        v: &mut Self::Buffer,
+        config: AdamW,
+    );
+
+    // --- small models ---------------------------------------------------------------------------------------------
+    fn conv_forward(
+        &mut self,
+        shape: Conv,
+        y: &mut Self::Buffer,
+        x: &Self::Buffer,
+        w: &Self::Buffer,
+        workspace: &mut Self::Buffer,
+    );
+    fn conv_to_inputs(
+        &mut self,
+        shape: Conv,
+        dx: &mut Self::Buffer,
+        dy: &Self::Buffer,
+        w: &Self::Buffer,
+        workspace: &mut Self::Buffer,
+    );
+    fn conv_to_weights(
+        &mut self,
+        shape: Conv,
+        dw: &mut Self::Buffer,
+        dy: &Self::Buffer,
+        x: &Self::Buffer,
+        workspace: &mut Self::Buffer,
+    );
+    fn groupnorm_forward(
+        &mut self,
+        shape: GroupNorm,
+        y: &mut Self::Buffer,
+        mean: &mut Self::Buffer,
+        rstd: &mut Self::Buffer,
+        x: &Self::Buffer,
+        gamma: &Self::Buffer,
+        beta: &Self::Buffer,
+    );
+    fn groupnorm_to_inputs(
+        &mut self,
+        shape: GroupNorm,
+        dx: &mut Self::Buffer,
+        dy: &Self::Buffer,
+        x: &Self::Buffer,
+        gamma: &Self::Buffer,
+        stats: RowStats<'_, Self::Buffer>,
+    );
+    fn groupnorm_to_weights(
+        &mut self,
+        shape: GroupNorm,
+        dgamma: &mut Self::Buffer,
+        dbeta: &mut Self::Buffer,
+        dy: &Self::Buffer,
+        x: &Self::Buffer,
+        stats: RowStats<'_, Self::Buffer>,
+    );
+    fn relu_forward(&mut self, len: usize, y: &mut Self::Buffer, x: &Self::Buffer);
+    /// dx = dy where y > 0, else 0 (y is the ReLU's output).
+    fn relu_backward(&mut self, len: usize, dx: &mut Self::Buffer, dy: &Self::Buffer, y: &Self::Buffer);
+    fn average_pool_forward(&mut self, shape: Pool, y: &mut Self::Buffer, x: &Self::Buffer);
+    fn average_pool_backward(&mut self, shape: Pool, dx: &mut Self::Buffer, dy: &Self::Buffer);
+    /// From pre-activation `gates` (rows×4·hidden, replaced by the activated gates) and c_prev: c and h.
+    fn lstm_cell_forward(
+        &mut self,
+        shape: LstmCell,
+        h: &mut Self::Buffer,
+        c: &mut Self::Buffer,
+        gates: &mut Self::Buffer,
+        c_prev: &Self::Buffer,
+    );
+    /// dc is both input (from the next step) and output (to the previous step); dgates is of the pre-activations.
+    fn lstm_cell_backward(
+        &mut self,
+        shape: LstmCell,
+        dgates: &mut Self::Buffer,
+        dc: &mut Self::Buffer,
+        dh: &Self::Buffer,
+        gates: &Self::Buffer,
+        c: &Self::Buffer,
+        c_prev: &Self::Buffer,
+    );
+    fn sgd(
+        &mut self,
+        len: usize,
+        param: &mut Self::Buffer,
+        grad: &Self::Buffer,
+        velocity: &mut Self::Buffer,
+        config: Sgd,
+    );
+}

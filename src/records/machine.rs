@@ -1,0 +1,65 @@
+//! `machine.json`: what the machine is, and which run its folder holds.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+pub const SCHEMA: &str = "bubblebench.machine/1";
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MachineRecord {
+    pub schema: String,
+    /// Slug: the folder's name.
+    pub name: String,
+    pub cpu: Cpu,
+    pub memory_bytes: Option<u64>,
+    pub gpus: Vec<Gpu>,
+    /// Driver, CUDA, cuBLASLt, NCCL, … by name; null where absent.
+    pub versions: BTreeMap<String, Option<String>>,
+    /// GPU-to-GPU links as the driver tells them, one line each; empty without GPUs.
+    pub topology: Vec<String>,
+    pub kernel: String,
+    pub hostname: Option<String>,
+    /// Only names that start with `NCCL_` or `CUDA_`, `RAYON_NUM_THREADS` and `OMP_NUM_THREADS`.
+    pub environment: BTreeMap<String, String>,
+    pub run: RunInfo,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cpu {
+    pub model: String,
+    pub cores: u64,
+    pub last_level_cache_bytes: Option<u64>,
+    pub features: Vec<String>,
+    pub governor: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Gpu {
+    pub index: u64,
+    pub name: String,
+    pub uuid: Option<String>,
+    pub compute_capability: String,
+    pub sms: u64,
+    pub memory_bytes: u64,
+    pub l2_bytes: u64,
+    pub sm_clock_mhz: Option<u64>,
+    pub sm_clock_max_mhz: Option<u64>,
+    pub memory_clock_mhz: Option<u64>,
+    pub power_limit_w: Option<f64>,
+}
+
+/// Which run the measurements beside this file belong to: a run with the same identity is resumed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunInfo {
+    pub id: String,
+    pub commit: Option<String>,
+    pub preset: String,
+    pub device: String,
+    pub command: Vec<String>,
+    pub started: String,
+}

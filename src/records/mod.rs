@@ -1,0 +1,15 @@
+//! What is written down: measurements, the machine, the cost model; how it is read and written, never half a file.
+//!
+//! `suite` writes measurements, `cost` reads them and makes the cost model, everything right of it reads files only.
+//! The structs here *are* the file formats: their JSON Schemas are derived from them ([`schema`]).
+
+pub mod cost_model;
+pub mod files;
+pub mod machine;
+pub mod measurement;
+pub mod schema;
+pub mod store;
+
+pub use cost_model::CostModel;
+pub use machine::MachineRecord;
+pub use measurement::Measurement;

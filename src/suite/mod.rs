@@ -1,0 +1,18 @@
+//! The cases: what is measured, under which stable name, in which order; the sampler that decides when a case has been
+//! measured well enough; and the runner that turns samples into records.
+//!
+//! One case, two drivers: `bubblebench measure` uses our [`sampler`], `cargo bench` puts Criterion in front of the same
+//! [`Case`]. Called by `benches/` and the command line; calls `models`, `collectives`, `corun`, `clock`, `records`.
+
+pub mod case;
+pub mod collectives;
+pub mod corun;
+pub mod fill;
+pub mod gpt_layer;
+pub mod presets;
+pub mod runner;
+pub mod sampler;
+pub mod summary;
+
+pub use case::{Case, CaseInfo, Context, Detail, RawSample, Spec};
+pub use presets::Preset;

@@ -1,0 +1,77 @@
+//! The presets: which cases, and how long each may take. The lists are fixed; a case keeps its name for ever.
+
+use super::sampler::StopRule;
+use super::{Spec, collectives, corun, fill, gpt_layer};
+use crate::records::measurement::Backend;
+use crate::{Error, Result};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Preset {
+    /// ≤ 60 cases, 90 s on two cores: does it work, roughly how fast.
+    Quick,
+    /// ≤ 250 cases, 6 min on two cores: what `cargo bench` runs.
+    Standard,
+    /// Every shape, size and pair.
+    Full,
+}
+
+/// The rooms a run can be limited to, in the order they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    GptLayer,
+    Collectives,
+    Corun,
+    Fill,
+}
+
+impl Group {
+    pub const ALL: [Group; 4] = [Group::GptLayer, Group::Collectives, Group::Corun, Group::Fill];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Group::GptLayer => "gpt-layer",
+            Group::Collectives => "collectives",
+            Group::Corun => "corun",
+            Group::Fill => "fill",
+        }
+    }
+
+    /// The preset's cases of this group, in the order they run.
+    pub fn cases(self, preset: Preset, backend: Backend) -> Vec<Box<dyn Spec>> {
+        match self {
+            Group::GptLayer => gpt_layer::cases(preset, backend),
+            Group::Collectives => collectives::cases(preset, backend),
+            Group::Corun => corun::cases(preset, backend),
+            Group::Fill => fill::cases(preset, backend),
+        }
+    }
+}
+
+impl Preset {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Preset::Quick => "quick",
+            Preset::Standard => "standard",
+            Preset::Full => "full",
+        }
+    }
+
+    pub fn parse(text: &str) -> Result<Self> {
+        [Preset::Quick, Preset::Standard, Preset::Full]
+            .into_iter()
+            .find(|p| p.name() == text)
+            .ok_or_else(|| Error::input(format!("`{text}` is not a preset"), "choose quick, standard or full"))
+    }
+
+    pub const fn stop_rule(self) -> StopRule {
+        match self {
+            Preset::Quick => StopRule { min_samples: 8, max_samples: 40, relative_width: 0.05, cap_ns: 500_000_000 },
+            Preset::Standard => {
+                StopRule { min_samples: 10, max_samples: 100, relative_width: 0.02, cap_ns: 900_000_000 }
+            }
+            Preset::Full => {
+                StopRule { min_samples: 20, max_samples: 1000, relative_width: 0.01, cap_ns: 5_000_000_000 }
+            }
+        }
+    }
+}
