@@ -166,16 +166,22 @@ impl MainEnd {
     /// Waits until the side stands still, at most `limit_ns`.
     pub fn wait_stopped(&mut self, limit_ns: u64) -> Stop {
         let begun = now_ns();
+        let mut looked = 0;
         loop {
             if let Some(latency_ns) = self.stopped() {
                 return Stop::Stopped { latency_ns };
             }
             let waited = now_ns() - begun;
-            if !self.layout().side_process.process.load().is_some_and(|side| side.life() != Life::Gone) {
+            let side = self.layout().side_process.process.load();
+            let over = waited >= limit_ns;
+            if side.is_none_or(|side| (over || waited >= looked + LOOK_NS) && side.life() == Life::Gone) {
                 return Stop::Absent;
             }
-            if waited >= limit_ns {
+            if over {
                 return Stop::Late;
+            }
+            if waited >= looked + LOOK_NS {
+                looked = waited;
             }
             // Spinning would take from the side the core it needs to finish.
             sleep_until(begun + (waited + 20_000).min(limit_ns));

@@ -15,4 +15,5 @@ pub mod gate;
 pub mod gated;
 pub mod page;
 pub mod process;
+pub mod threads;
 pub mod time;
