@@ -14,6 +14,10 @@
 pub mod gate;
 pub mod gated;
 pub mod page;
+pub mod pair;
+pub mod pressure;
 pub mod process;
+pub mod stage;
 pub mod threads;
 pub mod time;
+pub mod worker;
