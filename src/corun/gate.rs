@@ -200,6 +200,15 @@ impl MainEnd {
         (started == generation(self.layout().main.state.load(Relaxed))).then(|| side.started_at.load(Relaxed))
     }
 
+    /// From the last opening to the side's first operation in it, once there was one; told after the closing too.
+    pub fn last_start_latency(&self) -> Option<u64> {
+        let side = &self.layout().side;
+        let state = self.layout().main.state.load(Relaxed);
+        let opening = generation(state) - u64::from(phase(state) != OPEN && generation(state) > 0);
+        (side.started_generation.load(Acquire) == opening && opening > 0)
+            .then(|| side.started_at.load(Relaxed).saturating_sub(self.opened_at()))
+    }
+
     /// How often the side took an open gate for forgotten and stopped by itself.
     pub fn self_stops(&self) -> u64 {
         self.layout().side.self_stops.load(Acquire)
