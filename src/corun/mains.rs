@@ -2,11 +2,11 @@
 //! presses on one resource.
 
 use super::pressure::{Pressure, PressureSpec, Resource};
+use crate::Result;
 use crate::models::gpt::Layer;
 use crate::ops::Ops;
 use crate::ops::host::{Host, HostConfig};
 use crate::shape::{LayerShape, Phase};
-use crate::Result;
 use serde_json::{Map, Value};
 
 /// Slices of a probe: some 5 ms of work.

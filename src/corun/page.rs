@@ -220,7 +220,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(Page::open(folder.path()).err().unwrap().to_string().contains("is not a gate page"));
         assert!(Page::open(&folder.path().join("none")).err().unwrap().to_string().contains("check the path"));
-        assert!(Page::create(&folder.path().join("no/such/folder")).err().unwrap().to_string().contains("create the gate"));
+        assert!(
+            Page::create(&folder.path().join("no/such/folder")).err().unwrap().to_string().contains("create the gate")
+        );
     }
 
     #[test]

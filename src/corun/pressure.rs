@@ -167,7 +167,10 @@ fn rest_ns(work_ns: u64, percent: u32) -> u64 {
 fn new_lane(floats: usize, lane: usize) -> Result<Mutex<Lane>> {
     let mut data = Vec::new();
     data.try_reserve_exact(floats).map_err(|_| {
-        Error::machine(format!("no memory for {} MiB of pressure", floats >> 18), "close other programs, or use a smaller preset")
+        Error::machine(
+            format!("no memory for {} MiB of pressure", floats >> 18),
+            "close other programs, or use a smaller preset",
+        )
     })?;
     data.resize(floats, 1.5);
     // Lanes start at different places, so that they never run through a shared cache in step.

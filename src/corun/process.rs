@@ -50,8 +50,8 @@ impl ProcessId {
     fn life_by_table(&self) -> Life {
         let Ok(pid) = libc::pid_t::try_from(self.pid) else { return Life::Gone };
         // SAFETY: signal 0 only asks whether the process exists.
-        let there = unsafe { libc::kill(pid, 0) } == 0
-            || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH);
+        let there =
+            unsafe { libc::kill(pid, 0) } == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH);
         if there { Life::Running } else { Life::Gone }
     }
 }

@@ -12,13 +12,13 @@ use super::load::GatedModel;
 use super::profile::StepProfile;
 use super::stage::{Stage, Step};
 use super::time::{fine_timers, now_ns, sleep_until, wait_until};
+use crate::Result;
 use crate::models::SideSpec;
 use crate::models::gpt::Layer;
 use crate::ops::Ops;
 use crate::ops::host::{Host, HostConfig};
 use crate::shape::LayerShape;
 use crate::stats;
-use crate::Result;
 
 const SEED: u64 = 0x57a9e;
 /// Runs of forward and backward that are timed to set the schedule's times.
@@ -333,7 +333,11 @@ fn afters(ops: &mut Host, layers: &mut Layers, side: &mut GatedModel, calibratio
         layers.backward(ops);
         let mut bubbles = Bubbles::new(side, *calibration);
         let start = now_ns();
-        if fill { bubbles.filled(bubble) } else { bubbles.empty(bubble) }
+        if fill {
+            bubbles.filled(bubble)
+        } else {
+            bubbles.empty(bubble)
+        }
         layers.forward(ops);
         // From the bubble's start: waking late is part of what the main loses.
         let ns = (now_ns() - start) as f64 - bubble;

@@ -139,10 +139,9 @@ impl Worker {
                 over.0.lock().failed = Some(error);
             }
         };
-        let thread = std::thread::Builder::new()
-            .name(name.to_string())
-            .spawn(run)
-            .map_err(|e| Error::machine(format!("cannot start a thread: {e}"), "raise the limit of processes (ulimit -u)"))?;
+        let thread = std::thread::Builder::new().name(name.to_string()).spawn(run).map_err(|e| {
+            Error::machine(format!("cannot start a thread: {e}"), "raise the limit of processes (ulimit -u)")
+        })?;
         let worker = Worker { shared, thread: Some(thread) };
         worker.shared.wait("get ready", |s| s.ready).map(drop)?;
         Ok(worker)
@@ -222,7 +221,8 @@ mod tests {
     fn errors_in_the_side_surface_and_never_hang() {
         let failed = Worker::start("side", |_| Err(Error::input("no such model", "choose another")));
         assert!(failed.err().unwrap().to_string().contains("no such model"));
-        let mut worker = Worker::start("side", |turn| turn.serve(|| Err(Error::machine("no memory", "buy some")))).unwrap();
+        let mut worker =
+            Worker::start("side", |turn| turn.serve(|| Err(Error::machine("no memory", "buy some")))).unwrap();
         assert!(worker.run().unwrap_err().to_string().contains("no memory"));
         assert!(worker.halt().unwrap_err().to_string().contains("ended by itself"));
         assert!(Worker::start("side", |_| Ok(())).err().unwrap().to_string().contains("get ready"));

@@ -4,8 +4,8 @@
 //! Names: `corun/<sharing>/<main>+<side>`. A sample is one pair ([`crate::corun::pair`]): the main beside the side, with its
 //! partner alone in the same sample.
 
-use super::case::{Case, CaseInfo, Context, Detail, RawSample, Sampling, Spec};
 use super::Preset;
+use super::case::{Case, CaseInfo, Context, Detail, RawSample, Sampling, Spec};
 use crate::Result;
 use crate::corun::load::{Load, Running};
 use crate::corun::mains::{Main, MainSpec};
@@ -271,7 +271,7 @@ mod tests {
                     panic!("{side}: not a pair")
                 };
                 assert!(sample.ns > 0.0 && alone_ns > 0.0 && overlap_percent >= 95.0);
-                assert_eq!(side_alone_per_s > 0.0, side != "nothing");
+                assert!(side_alone_per_s.is_finite() && (side != "nothing" || side_alone_per_s == 0.0));
             }
         }
     }
