@@ -1,4 +1,4 @@
-//! A rank's buffers and the edges between ranks. All `unsafe` of the collectives between threads is in this file.
+//! A rank's buffers and the edges between ranks. All `unsafe` of the data's way is in this file.
 //!
 //! The argument, once: a [`Region`] belongs to one rank; only that rank's thread forms references into it, except for
 //! spans it has *lent* by [`Ports::send`]. A lent span is only read, by the receiver, between the message's publication
