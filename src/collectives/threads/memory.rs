@@ -15,8 +15,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-/// Largest message, in elements, that is copied into its edge: 4 KiB.
-pub const EAGER_CAPACITY: usize = 1024;
+/// Largest message, in elements, that is copied into its edge: 512 B. Above, copying costs two ranks more than waiting.
+pub const EAGER_CAPACITY: usize = 128;
 
 /// Messages that may be under way on one edge.
 const SLOTS: usize = 8;
