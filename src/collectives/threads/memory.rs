@@ -42,9 +42,19 @@ unsafe impl Sync for Region {}
 unsafe impl Send for Region {}
 
 impl Region {
-    fn new(len: usize) -> Self {
+    fn new(len: usize) -> Result<Self> {
+        let mut cells = Vec::new();
+        cells.try_reserve_exact(len).map_err(|_| {
+            let what = format!("no memory for a buffer of {} MiB", (len * size_of::<f32>()) >> 20);
+            Error::machine(what, "use fewer ranks or smaller messages")
+        })?;
         // Written here, by the rank's own thread, so that its pages exist before anything is timed.
-        Region((0..len).map(|_| UnsafeCell::new(f32::NAN)).collect())
+        cells.extend((0..len).map(|_| UnsafeCell::new(f32::NAN)));
+        Ok(Region(cells.into_boxed_slice()))
+    }
+
+    fn empty() -> Arc<Self> {
+        Arc::new(Region(Box::default()))
     }
 
     fn at(&self, span: Span) -> *mut f32 {
@@ -118,8 +128,7 @@ pub(super) struct Ports {
 impl Ports {
     pub fn new(shared: Arc<Shared>, me: usize) -> Self {
         let ranks = shared.ranks;
-        let empty = Arc::new(Region::new(0));
-        let regions = [Arc::clone(&empty), Arc::clone(&empty), empty];
+        let regions = [Region::empty(), Region::empty(), Region::empty()];
         Ports { shared, me, regions, sent: vec![0; ranks], received: vec![0; ranks], lent: Vec::new() }
     }
 
@@ -130,7 +139,7 @@ impl Ports {
     /// Makes sure that the buffer has `len` elements; a buffer that grows loses its contents.
     pub fn reserve(&mut self, buffer: Buffer, len: usize) -> Result<()> {
         if self.region(buffer).0.len() < len {
-            let region = Arc::new(Region::new(len));
+            let region = Arc::new(Region::new(len)?);
             self.shared.keep(&region);
             self.regions[buffer as usize] = region;
         }

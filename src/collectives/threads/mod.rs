@@ -20,3 +20,6 @@ pub use memory::EAGER_CAPACITY;
 pub use rank::{Combine, Rank};
 pub use wait::Tuning;
 pub use world::World;
+
+#[cfg(test)]
+mod tests;
