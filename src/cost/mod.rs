@@ -33,17 +33,6 @@ use crate::{Error, Result};
 use operations::Hardware;
 use std::collections::BTreeMap;
 
-/// What the fit needs to know beside the measurements.
-#[derive(Debug, Clone, Default)]
-pub struct Source<'a> {
-    /// The folder's name under `results/`, used where `machine` is not there.
-    pub name: String,
-    pub machine: Option<&'a MachineRecord>,
-    /// SHA-256 of `measurements.jsonl`, hexadecimal.
-    pub sha256: Option<String>,
-    pub commit: Option<String>,
-}
-
 /// A model, and sentences on what was left out of it and why.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fitted {
@@ -52,11 +41,11 @@ pub struct Fitted {
 }
 
 /// Fits every part that has enough rows; the others are left out with a note. An error only if nothing can be fitted.
-/// The same measurements give the same model, byte for byte.
-pub fn fit(measurements: &[Measurement], source: &Source) -> Result<Fitted> {
+/// The same measurements give the same model, byte for byte. `sha256` is that of `measurements.jsonl`, hexadecimal.
+pub fn fit(measurements: &[Measurement], machine: &MachineRecord, sha256: &str) -> Result<Fitted> {
     let records = usable(measurements);
     let mut notes = Vec::new();
-    let hardware = hardware(source.machine);
+    let hardware = hardware(machine);
     let (operation_rows, unread) = operations::rows(&records);
     if unread > 0 {
         notes.push(format!("{unread} operation rows have no time or no sizes and were left out"));
@@ -80,8 +69,8 @@ pub fn fit(measurements: &[Measurement], source: &Source) -> Result<Fitted> {
     notes.extend(gate_notes);
     let model = CostModel {
         schema: cost_model::SCHEMA.into(),
-        machine: machine(source, &records),
-        made_from: made_from(source, measurements),
+        machine: described(machine, &records),
+        made_from: made_from(machine, sha256, measurements),
         layer: layers::anchors(&layer_rows),
         valid: valid::ranges(&operation_rows, &layer_rows, &collective.fits),
         operations: fits,
@@ -109,30 +98,28 @@ fn usable(measurements: &[Measurement]) -> Vec<&Measurement> {
     kept.into_iter().map(|index| &measurements[index]).filter(|m| finite(m)).collect()
 }
 
-fn hardware(machine: Option<&MachineRecord>) -> Hardware {
-    let Some(machine) = machine else { return Hardware::default() };
+fn hardware(machine: &MachineRecord) -> Hardware {
     match machine.gpus.first() {
         Some(gpu) => Hardware { sms: Some(gpu.sms).filter(|&n| n > 0), cache_bytes: Some(gpu.l2_bytes) },
         None => Hardware { sms: None, cache_bytes: machine.cpu.last_level_cache_bytes },
     }
 }
 
-fn machine(source: &Source, records: &[&Measurement]) -> ModelMachine {
+fn described(machine: &MachineRecord, records: &[&Measurement]) -> ModelMachine {
     let first = records.first();
-    let gpu_memory = source.machine.and_then(|m| m.gpus.first()).map(|g| g.memory_bytes);
     ModelMachine {
-        name: source.machine.map_or_else(|| source.name.clone(), |m| m.name.clone()),
+        name: machine.name.clone(),
         device: first.map(|r| r.device.clone()).unwrap_or_default(),
         backend: first.map_or("host", |r| r.backend.name()).into(),
-        memory_bytes: gpu_memory.or_else(|| source.machine.and_then(|m| m.memory_bytes)),
+        memory_bytes: machine.gpus.first().map(|g| g.memory_bytes).or(machine.memory_bytes),
     }
 }
 
 /// `at` is when the last case ended, not now: the model is a function of its measurements.
-fn made_from(source: &Source, measurements: &[Measurement]) -> MadeFrom {
+fn made_from(machine: &MachineRecord, sha256: &str, measurements: &[Measurement]) -> MadeFrom {
     MadeFrom {
-        measurements_sha256: source.sha256.clone(),
-        commit: source.commit.clone(),
+        measurements_sha256: Some(sha256.to_string()),
+        commit: machine.run.commit.clone(),
         at: measurements.iter().map(|m| m.at.as_str()).max().unwrap_or_default().to_string(),
         source: None,
     }
