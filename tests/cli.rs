@@ -160,7 +160,7 @@ fn ctrl_c_ends_with_a_sentence_and_exit_2() {
 fn a_full_disk_is_named_and_what_was_measured_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let script = format!(
-        "trap '' XFSZ; ulimit -f 12; exec '{}' {}",
+        "trap '' XFSZ; ulimit -f 4; exec '{}' {}",
         assert_cmd::cargo::cargo_bin("bubblebench").display(),
         all_reduce(folder.path()).join(" ")
     );
