@@ -202,7 +202,8 @@ mod tests {
             let mut bytes = random.below(100) as u64;
             let data: Vec<Point> = (0..n)
                 .map(|_| {
-                    bytes += 1 + random.below(1 << (1 + random.below(24))) as u64;
+                    let step = 1 << (1 + random.below(24));
+                    bytes += 1 + random.below(step) as u64;
                     Point { bytes, ns: 10f64.powf(1.0 + 6.0 * random.unit()), noise: 0.01 + 0.1 * random.unit() }
                 })
                 .collect();
