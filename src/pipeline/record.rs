@@ -15,7 +15,6 @@ pub struct TimelineRecord {
     pub schedule: String,
     pub stages: u64,
     pub micro_batches: u64,
-    pub chunks: u64,
     pub iteration_ns: u64,
     /// 1 − work of all stages / (stages · iteration).
     pub bubble_ratio: f64,
@@ -51,7 +50,6 @@ impl TimelineRecord {
             schedule: schedule.name.text().into(),
             stages: schedule.stages as u64,
             micro_batches: schedule.micro_batches as u64,
-            chunks: schedule.chunks as u64,
             iteration_ns: timeline.iteration_ns,
             bubble_ratio: timeline.bubble_ratio(),
             peak_activations: stages.clone().map(|s| activations::peak(schedule, s, weight_share)).collect(),

@@ -9,7 +9,7 @@ use super::times::Times;
 use crate::{Error, Result};
 
 /// What an operation computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Work {
     Forward,
