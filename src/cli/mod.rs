@@ -1,0 +1,2 @@
+//! (room cli)
+pub mod simulate;
