@@ -1,8 +1,8 @@
 //! A timeline for people: one line per stage in the terminal, and a table of where its time goes.
 
 use crate::pipeline::{Bubble, BubbleKind, Timeline, Work, activations, bubbles};
+use crate::report::Table;
 use crate::units::format_ns;
-use comfy_table::{CellAlignment, Table, presets};
 use std::fmt::Write;
 
 /// Headline, picture and table.
@@ -18,7 +18,7 @@ pub fn render(timeline: &Timeline, weight_share: f64, width: usize) -> String {
         timeline.bubble_ratio()
     );
     text += &picture(timeline, width);
-    let _ = write!(text, "\n{}\n", table(timeline, weight_share));
+    let _ = write!(text, "\n{}", table(timeline, weight_share).terminal());
     text
 }
 
@@ -73,11 +73,23 @@ fn row(timeline: &Timeline, stage: usize, columns: usize, end: u64) -> String {
 
 /// A row per stage: busy time, bubbles by kind, activations.
 pub fn table(timeline: &Timeline, weight_share: f64) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
-    let kinds = BubbleKind::ALL.map(|k| k.name().replace('_', " "));
-    let header = ["stage", "busy", "bubbles"].map(String::from).into_iter().chain(kinds);
-    table.set_header(header.chain(["longest", "count", "peak activations"].map(String::from)));
+    let mut table = Table::new(
+        "Stages",
+        "Time of one iteration; bubbles are idle time, by kind; peak activations in micro-batches.",
+        &[
+            "stage",
+            "busy",
+            "bubbles",
+            "warmup",
+            "before backward",
+            "steady",
+            "cooldown",
+            "tail",
+            "longest",
+            "count",
+            "peak",
+        ],
+    );
     for stage in 0..timeline.schedule.stages {
         let list = bubbles::of_stage(timeline, stage);
         let sum = |keep: &dyn Fn(&Bubble) -> bool| list.iter().filter(|b| keep(b)).map(Bubble::length_ns).sum::<u64>();
@@ -86,10 +98,7 @@ pub fn table(timeline: &Timeline, weight_share: f64) -> Table {
         cells.push(time(list.iter().map(Bubble::length_ns).max().unwrap_or(0)));
         cells.push(list.len().to_string());
         cells.push(format!("{:.2}", activations::peak(&timeline.schedule, stage, weight_share)));
-        table.add_row(cells);
-    }
-    for column in table.column_iter_mut() {
-        column.set_cell_alignment(CellAlignment::Right);
+        table.row(cells);
     }
     table
 }
