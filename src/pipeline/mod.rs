@@ -10,12 +10,15 @@
 
 pub mod activations;
 pub mod bubbles;
+pub mod job;
 pub mod nearest;
+pub mod presets;
 pub mod record;
 pub mod schedule;
 pub mod schedules;
 pub mod simulate;
 pub mod times;
+pub mod toml_section;
 
 pub use bubbles::{Bubble, BubbleKind};
 pub use schedule::{Name, Operation, Schedule, Spec, Work};
