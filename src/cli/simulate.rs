@@ -1,11 +1,11 @@
 //! `bubblebench simulate`: bubbles of a schedule from times given by hand.
 
+use super::print;
 use crate::pipeline::activations::DEFAULT_WEIGHT_SHARE;
 use crate::pipeline::record::TimelineRecord;
 use crate::pipeline::{Name, Schedule, Spec, StageTimes, Timeline, Times, simulate};
 use crate::trace::perfetto::{self, Counter};
 use crate::{Error, Result, report, units};
-use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 /// Show where a pipeline schedule leaves its stages idle, from times given by hand.
@@ -55,8 +55,8 @@ pub struct SimulateArgs {
     trace: Option<PathBuf>,
 }
 
-pub fn run(args: SimulateArgs) -> Result<()> {
-    let timeline = timeline(&args)?;
+pub fn run(args: &SimulateArgs) -> Result<()> {
+    let timeline = timeline(args)?;
     if let Some(path) = &args.trace {
         let share = timeline.schedule.chunk_share();
         let value = |_, live: crate::pipeline::activations::Live| live.micro_batches(share, args.weight_share);
@@ -64,13 +64,9 @@ pub fn run(args: SimulateArgs) -> Result<()> {
     }
     if args.json {
         let record = TimelineRecord::new(&timeline, args.weight_share);
-        print(|out| {
-            serde_json::to_writer(&mut *out, &record)?;
-            writeln!(out)
-        })
+        print(&json_line(&record)?)
     } else {
-        let text = report::timeline::render(&timeline, args.weight_share, terminal_width());
-        print(|out| out.write_all(text.as_bytes()))
+        print(&report::timeline::render(&timeline, args.weight_share, terminal_width()))
     }
 }
 
@@ -123,13 +119,12 @@ pub(super) fn terminal_width() -> usize {
     comfy_table::Table::new().width().map_or(100, usize::from)
 }
 
-/// Writes the result to stdout. A reader that closes early (`| head`) has what it wanted.
-pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
-    let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
-    match write(&mut out).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("write", "standard output", e)),
-        _ => Ok(()),
-    }
+/// One line, however long: a timeline may hold a million bubbles.
+pub(super) fn json_line(record: &impl serde::Serialize) -> Result<String> {
+    let mut text = serde_json::to_string(record)
+        .map_err(|e| Error::input(format!("the answer cannot be written as JSON: {e}"), "please report this"))?;
+    text.push('\n');
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -1,11 +1,26 @@
-//! (room collectives)
+//! Collectives and send/recv: what each operation *is* (a file each, shared by every transport), and the transport that
+//! runs them between the threads of one process.
+//!
+//! An [`Exchange`] is one operation at one size: how many elements a rank gives and gets ([`Placement`]), the inputs and
+//! the exactly predictable results, the bus-bandwidth factor. [`threads`] runs it on the host; [`Session`] keeps the
+//! ranks of one case alive, checks an exchange and times it. `suite::collectives` calls this; it calls nothing of ours but
+//! `error`. The factors are derived in `docs/collectives.md`.
 
-/// Bus bandwidth ÷ algorithm bandwidth, as nccl-tests defines it.
-pub fn bus_factor(operation: &str, ranks: u64) -> f64 {
-    let n = ranks as f64;
-    match operation {
-        "all_reduce" => 2.0 * (n - 1.0) / n,
-        "all_gather" | "reduce_scatter" | "all_to_all" => (n - 1.0) / n,
-        _ => 1.0,
-    }
-}
+mod all_gather;
+mod all_reduce;
+mod all_to_all;
+mod broadcast;
+mod check;
+mod exchange;
+mod operation;
+mod reduce;
+mod reduce_scatter;
+mod send_recv;
+mod session;
+pub mod threads;
+mod values;
+
+pub use check::{count_wrong, load, wrong_elements};
+pub use exchange::{Buffer, Exchange, Placement, Span, part};
+pub use operation::{Definition, Operation, Pattern, bus_factor};
+pub use session::{Session, Timing};

@@ -10,9 +10,12 @@
 
 pub mod activations;
 pub mod bubbles;
+pub mod costs;
 pub mod job;
+pub mod memory;
 pub mod nearest;
 pub mod presets;
+pub mod prices;
 pub mod record;
 pub mod schedule;
 pub mod schedules;

@@ -1,7 +1,7 @@
 //! One table, two renderings: `comfy-table` in the terminal, and Markdown a person can paste.
 
 use comfy_table::presets::{ASCII_MARKDOWN, UTF8_FULL_CONDENSED};
-use comfy_table::{CellAlignment, ContentArrangement};
+use comfy_table::{CellAlignment, ContentArrangement, TableStyle};
 
 #[derive(Debug, Clone, Default)]
 pub struct Table {
@@ -31,9 +31,9 @@ impl Table {
         self.rows.is_empty()
     }
 
-    fn build(&self, preset: &str) -> comfy_table::Table {
+    fn build(&self, style: TableStyle) -> comfy_table::Table {
         let mut table = comfy_table::Table::new();
-        table.load_preset(preset).set_content_arrangement(ContentArrangement::Disabled);
+        table.load_style(style).set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(&self.header);
         for row in &self.rows {
             table.add_row(row);

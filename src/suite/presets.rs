@@ -36,6 +36,16 @@ impl Group {
         }
     }
 
+    /// Whether a case of this name is one of the group's.
+    pub fn holds(self, id: &str) -> bool {
+        self == match kind_of(id) {
+            Kind::Collective => Group::Collectives,
+            Kind::Corun => Group::Corun,
+            Kind::Fill => Group::Fill,
+            Kind::Layer | Kind::Operation | Kind::End => Group::GptLayer,
+        }
+    }
+
     /// The preset's cases of this group, in the order they run.
     pub fn cases(self, preset: Preset, backend: Backend) -> Vec<Box<dyn Spec>> {
         match self {
