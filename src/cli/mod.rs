@@ -9,6 +9,7 @@ pub mod predict;
 pub mod results;
 pub mod schema;
 pub mod session;
+pub mod simulate;
 
 use crate::Result;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -30,6 +31,8 @@ enum Command {
     Fit(fit::FitArgs),
     /// Ask the cost model: one layer, one collective, one pair
     Predict(predict::PredictArgs),
+    /// Show where a pipeline schedule leaves its stages idle, from times given by hand
+    Simulate(simulate::SimulateArgs),
     /// Print the JSON Schema of one kind of file
     Schema(schema::SchemaArgs),
     /// Print shell completions
@@ -46,6 +49,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Measure(args) => measure::run(&args),
         Command::Fit(args) => fit::run(&args),
         Command::Predict(args) => predict::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Completions { shell } => {
             let mut text = Vec::new();

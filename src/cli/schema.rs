@@ -1,6 +1,7 @@
 //! `bubblebench schema KIND`: the JSON Schema of a file, derived from the struct that reads and writes it.
 
 use crate::cost::predict::Answer;
+use crate::pipeline::record::TimelineRecord;
 use crate::records::{CostModel, MachineRecord, Measurement, files};
 use crate::{Error, Result};
 use schemars::{Schema, schema_for};
@@ -20,6 +21,7 @@ const KINDS: &[(&str, Derive)] = &[
     ("machine", || schema_for!(MachineRecord)),
     ("cost_model", || schema_for!(CostModel)),
     ("prediction", || schema_for!(Answer)),
+    ("timeline", || schema_for!(TimelineRecord)),
 ];
 
 pub fn run(args: &SchemaArgs) -> Result<()> {
