@@ -2,7 +2,6 @@
 
 use crate::Result;
 use crate::ops::DType;
-use crate::records::CostModel;
 use crate::shape::LayerShape;
 
 /// One layer, one micro-batch, one tensor-parallel rank, without communication.
