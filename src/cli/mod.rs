@@ -3,10 +3,13 @@
 //! stdout carries the result only; progress and notes go to stderr. One file a command; nothing below sees the raw
 //! arguments. Exit codes: 0 done, 1 the answer is "no", 2 the input or the machine is at fault (one line), 101 a bug.
 
+pub mod fit;
 pub mod measure;
+pub mod predict;
 pub mod results;
 pub mod schema;
 pub mod session;
+pub mod simulate;
 
 use crate::Result;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -24,6 +27,12 @@ pub struct Cli {
 enum Command {
     /// Measure this machine: the cases of `cargo bench`, without cargo
     Measure(measure::MeasureArgs),
+    /// Fit the cost model to a machine's measurements
+    Fit(fit::FitArgs),
+    /// Ask the cost model: one layer, one collective, one pair
+    Predict(predict::PredictArgs),
+    /// Show where a pipeline schedule leaves its stages idle, from times given by hand
+    Simulate(simulate::SimulateArgs),
     /// Print the JSON Schema of one kind of file
     Schema(schema::SchemaArgs),
     /// Print shell completions
@@ -38,6 +47,9 @@ enum Command {
 pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Measure(args) => measure::run(&args),
+        Command::Fit(args) => fit::run(&args),
+        Command::Predict(args) => predict::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Completions { shell } => {
             let mut text = Vec::new();

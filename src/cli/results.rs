@@ -27,7 +27,9 @@ pub fn fit(folder: &Path) -> Result<CostModel> {
     let path = folder.join(MEASUREMENTS);
     let text = std::fs::read(&path).map_err(|source| Error::io("read", &path, source))?;
     let sha256 = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    cost::fit(&journal.measurements, &machine, &sha256)
+    let fitted = cost::fit(&journal.measurements, &machine, &sha256)?;
+    fitted.notes.iter().for_each(|note| eprintln!("note: {note}"));
+    Ok(fitted.model)
 }
 
 /// Fits, writes `cost_model.json` and `tables.md`, and gives the text for the terminal.

@@ -1,5 +1,7 @@
 //! `bubblebench schema KIND`: the JSON Schema of a file, derived from the struct that reads and writes it.
 
+use crate::cost::predict::Answer;
+use crate::pipeline::record::TimelineRecord;
 use crate::records::{CostModel, MachineRecord, Measurement, files};
 use crate::{Error, Result};
 use schemars::{Schema, schema_for};
@@ -18,6 +20,8 @@ const KINDS: &[(&str, Derive)] = &[
     ("measurement", || schema_for!(Measurement)),
     ("machine", || schema_for!(MachineRecord)),
     ("cost_model", || schema_for!(CostModel)),
+    ("prediction", || schema_for!(Answer)),
+    ("timeline", || schema_for!(TimelineRecord)),
 ];
 
 pub fn run(args: &SchemaArgs) -> Result<()> {

@@ -110,7 +110,7 @@ impl<B> ConvNorm<B> {
     }
 
     /// Gradients of the parameters, from the gradient by `normed`.
-    fn to_weights<O: Ops<Buffer = B>>(&mut self, ops: &mut O, dnormed: &B, x: &B) {
+    fn backward_weight<O: Ops<Buffer = B>>(&mut self, ops: &mut O, dnormed: &B, x: &B) {
         let stats = || RowStats { mean: &self.mean, rstd: &self.rstd };
         ops.groupnorm_to_inputs(self.norm, &mut self.draw, dnormed, &self.raw, &self.gamma.value, stats());
         let (dgamma, dbeta) = (&mut self.gamma.gradient, &mut self.beta.gradient);
@@ -118,8 +118,8 @@ impl<B> ConvNorm<B> {
         ops.conv_to_weights(self.conv, &mut self.weight.gradient, &self.draw, x, &mut self.workspace);
     }
 
-    /// The gradient by x; call [`ConvNorm::to_weights`] first.
-    fn to_inputs<O: Ops<Buffer = B>>(&mut self, ops: &mut O, dx: &mut B) {
+    /// The gradient by x; call [`ConvNorm::backward_weight`] first.
+    fn backward_input<O: Ops<Buffer = B>>(&mut self, ops: &mut O, dx: &mut B) {
         ops.conv_to_inputs(self.conv, dx, &self.draw, &self.weight.value, &mut self.workspace);
     }
 
@@ -189,15 +189,15 @@ impl<B> Residual<B> {
     fn backward<O: Ops<Buffer = B>>(&mut self, ops: &mut O, x: &B, dout: &B) {
         let (inner, out) = (self.first.conv.out_len(), self.second.conv.out_len());
         ops.relu_backward(out, &mut self.dsum, dout, &self.out);
-        self.second.to_weights(ops, &self.dsum, &self.inner);
-        self.second.to_inputs(ops, &mut self.dinner);
+        self.second.backward_weight(ops, &self.dsum, &self.inner);
+        self.second.backward_input(ops, &mut self.dinner);
         ops.relu_backward(inner, &mut self.dfirst, &self.dinner, &self.inner);
-        self.first.to_weights(ops, &self.dfirst, x);
-        self.first.to_inputs(ops, &mut self.dthrough);
+        self.first.backward_weight(ops, &self.dfirst, x);
+        self.first.backward_input(ops, &mut self.dthrough);
         let dskip = match &mut self.skip {
             Some(skip) => {
-                skip.to_weights(ops, &self.dsum, x);
-                skip.to_inputs(ops, &mut self.dskip);
+                skip.backward_weight(ops, &self.dsum, x);
+                skip.backward_input(ops, &mut self.dskip);
                 &self.dskip
             }
             None => &self.dsum,
@@ -279,8 +279,8 @@ impl<O: Ops> Network<O> for Convnet<O::Buffer> {
     }
 
     fn backward(&mut self, ops: &mut O, batch: usize) {
-        self.head.to_inputs(ops, &mut self.dpooled, &self.logits);
-        self.head.to_weights(ops, &self.logits, &self.pooled);
+        self.head.backward_input(ops, &mut self.dpooled, &self.logits);
+        self.head.backward_weight(ops, &self.logits, &self.pooled);
         ops.average_pool_backward(self.config.pool(), &mut self.dlast, &self.dpooled);
         for i in (0..self.blocks.len()).rev() {
             let (before, rest) = self.blocks.split_at_mut(i);
@@ -291,7 +291,7 @@ impl<O: Ops> Network<O> for Convnet<O::Buffer> {
         let dout = self.blocks.first().map_or(&self.dlast, |b| &b.dx);
         ops.relu_backward(self.stem.conv.out_len(), &mut self.dstem, dout, &self.stem_out);
         let image = &self.batches[batch % self.batches.len()].inputs[0];
-        self.stem.to_weights(ops, &self.dstem, image);
+        self.stem.backward_weight(ops, &self.dstem, image);
     }
 
     fn losses(&self) -> &O::Buffer {

@@ -130,15 +130,15 @@ impl<O: Ops> Network<O> for Lstm<O::Buffer> {
         let (cell, recurrent) = (self.cell(), self.config.recurrent_product());
         let batch = &self.batches[batch % self.batches.len()];
         let last = self.steps.last().map_or(&self.h0, |s| &s.h);
-        self.head.to_inputs(ops, &mut self.dh, &self.logits);
-        self.head.to_weights(ops, &self.logits, last);
+        self.head.backward_input(ops, &mut self.dh, &self.logits);
+        self.head.backward_weight(ops, &self.logits, last);
         ops.zero(&mut self.dc);
         for (t, x) in batch.inputs.iter().enumerate().rev() {
             let (before, rest) = self.steps.split_at_mut(t);
             let (h_prev, c_prev) = before.last().map_or((&self.h0, &self.c0), |s| (&s.h, &s.c));
             let now = &mut rest[0];
             ops.lstm_cell_backward(cell, &mut now.dgates, &mut self.dc, &self.dh, &now.gates, &now.c, c_prev);
-            self.input.to_weights(ops, &now.dgates, x);
+            self.input.backward_weight(ops, &now.dgates, x);
             let dw = &mut self.recurrent.gradient;
             ops.linear_to_weights(recurrent.accumulating(), dw, &now.dgates, h_prev, WeightEpilogue::None);
             ops.linear_to_inputs(recurrent, &mut self.dh, &now.dgates, &self.recurrent.value, InputEpilogue::None);

@@ -81,11 +81,11 @@ impl<O: Ops> Network<O> for Mlp<O::Buffer> {
     fn backward(&mut self, ops: &mut O, batch: usize) {
         let x = &self.batches[batch % self.batches.len()].inputs[0];
         let [dpre1, dpre2] = &mut self.dpre;
-        self.layers[2].to_inputs_gelu(ops, dpre2, &self.logits, &self.pre[1]);
-        self.layers[2].to_weights(ops, &self.logits, &self.active[1]);
-        self.layers[1].to_inputs_gelu(ops, dpre1, dpre2, &self.pre[0]);
-        self.layers[1].to_weights(ops, dpre2, &self.active[0]);
-        self.layers[0].to_weights(ops, dpre1, x);
+        self.layers[2].backward_input_gelu(ops, dpre2, &self.logits, &self.pre[1]);
+        self.layers[2].backward_weight(ops, &self.logits, &self.active[1]);
+        self.layers[1].backward_input_gelu(ops, dpre1, dpre2, &self.pre[0]);
+        self.layers[1].backward_weight(ops, dpre2, &self.active[0]);
+        self.layers[0].backward_weight(ops, dpre1, x);
     }
 
     fn losses(&self) -> &O::Buffer {

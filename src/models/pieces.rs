@@ -42,16 +42,16 @@ impl<B> Dense<B> {
         ops.linear_forward(self.shape, y, x, &self.weight.value, epilogue);
     }
 
-    pub fn to_inputs<O: Ops<Buffer = B>>(&self, ops: &mut O, dx: &mut B, dy: &B) {
+    pub fn backward_input<O: Ops<Buffer = B>>(&self, ops: &mut O, dx: &mut B, dy: &B) {
         ops.linear_to_inputs(self.shape, dx, dy, &self.weight.value, InputEpilogue::None);
     }
 
     /// The gradient through this layer and the GELU in front of it, whose input was `pre`.
-    pub fn to_inputs_gelu<O: Ops<Buffer = B>>(&self, ops: &mut O, dx: &mut B, dy: &B, pre: &B) {
+    pub fn backward_input_gelu<O: Ops<Buffer = B>>(&self, ops: &mut O, dx: &mut B, dy: &B, pre: &B) {
         ops.linear_to_inputs(self.shape, dx, dy, &self.weight.value, InputEpilogue::Gelu { pre });
     }
 
-    pub fn to_weights<O: Ops<Buffer = B>>(&mut self, ops: &mut O, dy: &B, x: &B) {
+    pub fn backward_weight<O: Ops<Buffer = B>>(&mut self, ops: &mut O, dy: &B, x: &B) {
         let epilogue = WeightEpilogue::Bias { dbias: &mut self.bias.gradient };
         ops.linear_to_weights(self.shape.accumulating(), &mut self.weight.gradient, dy, x, epilogue);
     }
@@ -95,12 +95,12 @@ impl<B> Norm<B> {
         ops.layernorm_forward(self.shape, y, &mut self.mean, &mut self.rstd, x, gamma, beta);
     }
 
-    pub fn to_inputs<O: Ops<Buffer = B>>(&self, ops: &mut O, dx: &mut B, dy: &B, x: &B, residual: Option<&B>) {
+    pub fn backward_input<O: Ops<Buffer = B>>(&self, ops: &mut O, dx: &mut B, dy: &B, x: &B, residual: Option<&B>) {
         let stats = RowStats { mean: &self.mean, rstd: &self.rstd };
         ops.layernorm_to_inputs(self.shape, dx, dy, x, &self.gamma.value, stats, residual);
     }
 
-    pub fn to_weights<O: Ops<Buffer = B>>(&mut self, ops: &mut O, dy: &B, x: &B) {
+    pub fn backward_weight<O: Ops<Buffer = B>>(&mut self, ops: &mut O, dy: &B, x: &B) {
         let stats = RowStats { mean: &self.mean, rstd: &self.rstd };
         ops.layernorm_to_weights(self.shape, &mut self.gamma.gradient, &mut self.beta.gradient, dy, x, stats);
     }

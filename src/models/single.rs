@@ -57,9 +57,11 @@ impl<O: Ops> Single<O> {
     pub fn run(&mut self, ops: &mut O) {
         match self.operation {
             Operation::Linear { product: Product::Forward, shape, epilogue } => self.forward(ops, shape, epilogue),
-            Operation::Linear { product: Product::ToInputs, shape, epilogue } => self.to_inputs(ops, shape, epilogue),
+            Operation::Linear { product: Product::ToInputs, shape, epilogue } => {
+                self.backward_input(ops, shape, epilogue)
+            }
             Operation::Linear { product: Product::ToWeights, shape, epilogue } => {
-                self.to_weights(ops, shape, epilogue);
+                self.backward_weight(ops, shape, epilogue);
             }
             Operation::AttentionForward(_) | Operation::AttentionBackward(_) => self.attention(ops),
             Operation::LayernormForward(_) | Operation::LayernormToInputs(_) | Operation::LayernormToWeights(_) => {
@@ -79,14 +81,14 @@ impl<O: Ops> Single<O> {
         ops.linear_forward(shape, y, x, w, epilogue);
     }
 
-    fn to_inputs(&mut self, ops: &mut O, shape: Linear, epilogue: Epilogue) {
+    fn backward_input(&mut self, ops: &mut O, shape: Linear, epilogue: Epilogue) {
         let ([dx], [dy, w, pre]) = (&mut self.outputs[..], &self.inputs[..]) else { return };
         let gelu = epilogue == Epilogue::GeluBackward;
         let epilogue = if gelu { InputEpilogue::Gelu { pre } } else { InputEpilogue::None };
         ops.linear_to_inputs(shape, dx, dy, w, epilogue);
     }
 
-    fn to_weights(&mut self, ops: &mut O, shape: Linear, epilogue: Epilogue) {
+    fn backward_weight(&mut self, ops: &mut O, shape: Linear, epilogue: Epilogue) {
         let ([dw, dbias], [dy, x]) = (&mut self.outputs[..], &self.inputs[..]) else { return };
         let bias = epilogue == Epilogue::BiasGradient;
         let epilogue = if bias { WeightEpilogue::Bias { dbias } } else { WeightEpilogue::None };

@@ -9,5 +9,6 @@ pub mod fill;
 pub mod layers;
 pub mod table;
 pub mod tables;
+pub mod timeline;
 
 pub use table::Table;

@@ -11,10 +11,10 @@ use crate::shape::{LayerShape, Recompute};
 
 pub struct Block<B> {
     shape: LayerShape,
-    ln1: Norm<B>,
+    pub(super) ln1: Norm<B>,
     qkv: Dense<B>,
     projection: Dense<B>,
-    ln2: Norm<B>,
+    pub(super) ln2: Norm<B>,
     fc1: Dense<B>,
     fc2: Dense<B>,
     pub(super) kept: Activations<B>,
@@ -96,20 +96,20 @@ impl<B> Block<B> {
             Recompute::Selective => self.attention(ops),
             Recompute::Full => self.forward(ops, x),
         }
-        self.mlp_half_to_inputs(ops, dy);
-        self.ln2.to_inputs(ops, &mut self.flow.middle, &self.flow.ln2, &self.kept.middle, Some(dy));
-        self.attention_half_to_inputs(ops);
-        self.ln1.to_inputs(ops, &mut self.flow.x, &self.flow.ln1, x, Some(&self.flow.middle));
+        self.mlp_half_backward(ops, dy);
+        self.join_mlp_backward(ops, dy);
+        self.attention_half_backward(ops);
+        self.join_attention_backward(ops, x);
     }
 
     /// Adds to the parameters' gradients; reads what forward and backward_input left.
     pub fn backward_weight<O: Ops<Buffer = B>>(&mut self, ops: &mut O, x: &B, dy: &B) {
-        self.fc2.to_weights(ops, dy, &self.kept.inner);
-        self.fc1.to_weights(ops, &self.flow.pre, &self.kept.ln2);
-        self.ln2.to_weights(ops, &self.flow.ln2, &self.kept.middle);
-        self.projection.to_weights(ops, &self.flow.middle, &self.kept.attention);
-        self.qkv.to_weights(ops, &self.flow.qkv, &self.kept.ln1);
-        self.ln1.to_weights(ops, &self.flow.ln1, x);
+        self.fc2.backward_weight(ops, dy, &self.kept.inner);
+        self.fc1.backward_weight(ops, &self.flow.pre, &self.kept.ln2);
+        self.ln2.backward_weight(ops, &self.flow.ln2, &self.kept.middle);
+        self.projection.backward_weight(ops, &self.flow.middle, &self.kept.attention);
+        self.qkv.backward_weight(ops, &self.flow.qkv, &self.kept.ln1);
+        self.ln1.backward_weight(ops, &self.flow.ln1, x);
     }
 
     // The halves stop where ranks of a tensor-parallel group add up what they have (Shoeybi et al., arXiv 1909.08053):
@@ -127,7 +127,7 @@ impl<B> Block<B> {
         ops.attention_forward(self.shape.attention(), &mut kept.attention, &mut kept.lse, &kept.qkv);
     }
 
-    fn join_attention<O: Ops<Buffer = B>>(&mut self, ops: &mut O, x: &B) {
+    pub(super) fn join_attention<O: Ops<Buffer = B>>(&mut self, ops: &mut O, x: &B) {
         ops.residual(self.shape.norm().len(), &mut self.kept.middle, x, &self.kept.projection);
     }
 
@@ -137,18 +137,26 @@ impl<B> Block<B> {
         self.fc2.forward(ops, &mut self.kept.fc2, &self.kept.inner);
     }
 
-    fn join_mlp<O: Ops<Buffer = B>>(&mut self, ops: &mut O) {
+    pub(super) fn join_mlp<O: Ops<Buffer = B>>(&mut self, ops: &mut O) {
         ops.residual(self.shape.norm().len(), &mut self.kept.output, &self.kept.middle, &self.kept.fc2);
     }
 
-    pub(super) fn mlp_half_to_inputs<O: Ops<Buffer = B>>(&mut self, ops: &mut O, dy: &B) {
-        self.fc2.to_inputs_gelu(ops, &mut self.flow.pre, dy, &self.kept.pre);
-        self.fc1.to_inputs(ops, &mut self.flow.ln2, &self.flow.pre);
+    pub(super) fn mlp_half_backward<O: Ops<Buffer = B>>(&mut self, ops: &mut O, dy: &B) {
+        self.fc2.backward_input_gelu(ops, &mut self.flow.pre, dy, &self.kept.pre);
+        self.fc1.backward_input(ops, &mut self.flow.ln2, &self.flow.pre);
     }
 
-    pub(super) fn attention_half_to_inputs<O: Ops<Buffer = B>>(&mut self, ops: &mut O) {
+    pub(super) fn join_mlp_backward<O: Ops<Buffer = B>>(&mut self, ops: &mut O, dy: &B) {
+        self.ln2.backward_input(ops, &mut self.flow.middle, &self.flow.ln2, &self.kept.middle, Some(dy));
+    }
+
+    pub(super) fn join_attention_backward<O: Ops<Buffer = B>>(&mut self, ops: &mut O, x: &B) {
+        self.ln1.backward_input(ops, &mut self.flow.x, &self.flow.ln1, x, Some(&self.flow.middle));
+    }
+
+    pub(super) fn attention_half_backward<O: Ops<Buffer = B>>(&mut self, ops: &mut O) {
         let (kept, flow) = (&self.kept, &mut self.flow);
-        self.projection.to_inputs(ops, &mut flow.attention, &flow.middle);
+        self.projection.backward_input(ops, &mut flow.attention, &flow.middle);
         ops.attention_backward(
             self.shape.attention(),
             &mut flow.qkv,
@@ -158,7 +166,7 @@ impl<B> Block<B> {
             &kept.lse,
             &mut flow.workspace,
         );
-        self.qkv.to_inputs(ops, &mut flow.ln1, &flow.qkv);
+        self.qkv.backward_input(ops, &mut flow.ln1, &flow.qkv);
     }
 
     pub fn parameters(&self) -> Vec<&Parameter<B>> {

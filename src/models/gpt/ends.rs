@@ -88,13 +88,13 @@ impl<B> Head<B> {
     pub fn backward_input<O: Ops<Buffer = B>>(&mut self, ops: &mut O, x: &B) {
         let epilogue = InputEpilogue::None;
         ops.linear_to_inputs(self.product, &mut self.dnormed, &self.logits, &self.weight.value, epilogue);
-        self.norm.to_inputs(ops, &mut self.dx, &self.dnormed, x, None);
+        self.norm.backward_input(ops, &mut self.dx, &self.dnormed, x, None);
     }
 
     pub fn backward_weight<O: Ops<Buffer = B>>(&mut self, ops: &mut O, x: &B) {
         let (shape, dw) = (self.product.accumulating(), &mut self.weight.gradient);
         ops.linear_to_weights(shape, dw, &self.logits, &self.normed, WeightEpilogue::None);
-        self.norm.to_weights(ops, &self.dnormed, x);
+        self.norm.backward_weight(ops, &self.dnormed, x);
     }
 
     /// One loss a row.
