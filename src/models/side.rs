@@ -171,9 +171,9 @@ impl<O: Ops, N: Network<O>> SideModel<O> for Trainer<O, N> {
 
 /// Makes a small model, ready to step. Sizes are chosen so that a step takes a few milliseconds on two CPU cores and no
 /// single operation much of it: a model that fills bubbles must stop between two operations.
-pub fn side_model<O: Ops + 'static>(ops: &mut O, spec: SideSpec) -> Result<Box<dyn SideModel<O>>>
+pub fn side_model<O: Ops + 'static>(ops: &mut O, spec: SideSpec) -> Result<Box<dyn SideModel<O> + Send>>
 where
-    O::Buffer: 'static,
+    O::Buffer: Send + 'static,
 {
     let (name, rule) = (spec.to_string(), spec.kind.rule());
     Ok(match spec.kind {
