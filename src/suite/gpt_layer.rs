@@ -222,9 +222,8 @@ fn operations(preset: Preset) -> Vec<Plan> {
         .concat(),
         Preset::Full => {
             let every = || STANDARD.iter().chain(&QUICK).chain(&FULL);
-            let warm = every().flat_map(|s| {
-                [operations_of(*s, &PRODUCTS, Warm), operations_of(*s, &["attention"], Warm)].concat()
-            });
+            let warm = every()
+                .flat_map(|s| [operations_of(*s, &PRODUCTS, Warm), operations_of(*s, &["attention"], Warm)].concat());
             let streaming = every().flat_map(|s| {
                 let of = |cache| [operations_of(*s, &STREAMING, cache), loose(*s, cache)].concat();
                 [of(Warm), of(Cold)].concat()
