@@ -14,7 +14,7 @@ use crate::records::measurement::{Backend, Cache, Kind, Verified};
 use crate::suite::{Case, CaseInfo, RawSample};
 
 /// Above this many FLOPs an operation is checked with fewer rows.
-const MOST_CHECKED_FLOP: f64 = 4e9;
+const MOST_CHECKED_FLOP: f64 = 3e9;
 /// The buffers of a cold case never take more than this.
 const MOST_COLD_BYTES: f64 = 1e9;
 

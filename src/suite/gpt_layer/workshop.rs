@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub const SEED: u64 = 0xb0bb1e;
 
 /// Above this many FLOPs the reference would take longer than the case itself: a twin with fewer rows is checked.
-const MOST_CHECKED_FLOP: f64 = 5e9;
+const MOST_CHECKED_FLOP: f64 = 3e9;
 
 #[derive(Clone, Default)]
 pub struct Shared(Arc<Mutex<Workshop>>);
