@@ -4,6 +4,7 @@
 //! arguments. Exit codes: 0 done, 1 the answer is "no", 2 the input or the machine is at fault (one line), 101 a bug.
 
 pub mod measure;
+pub mod plan;
 pub mod results;
 pub mod schema;
 pub mod session;
@@ -27,6 +28,8 @@ enum Command {
     Measure(measure::MeasureArgs),
     /// Show where a pipeline schedule leaves its stages idle, from times given by hand
     Simulate(simulate::SimulateArgs),
+    /// Show a training job's bubbles, what to fill them with, and the expected gain
+    Plan(plan::PlanArgs),
     /// Print the JSON Schema of one kind of file
     Schema(schema::SchemaArgs),
     /// Print shell completions
@@ -41,6 +44,7 @@ enum Command {
 pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Measure(args) => measure::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Completions { shell } => {
