@@ -2,6 +2,8 @@
 //! bindings (bindgen, loaded at run time). Each is found or skipped: a skip is no error, and `bubblebench doctor` repeats
 //! its reason with the line that installs what was missing. Nothing here needs a GPU.
 
+#[path = "build/commit.rs"]
+mod commit;
 #[path = "build/kernels.rs"]
 mod kernels;
 #[path = "build/nccl.rs"]
@@ -32,5 +34,6 @@ fn main() -> io::Result<()> {
         println!("cargo:rerun-if-changed={path}");
     }
     search.tell_cargo();
+    commit::tell_cargo();
     Ok(())
 }

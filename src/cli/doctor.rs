@@ -1,10 +1,9 @@
 //! `bubblebench doctor`: what is there, what is missing, what that costs and the line that installs it.
 
 use crate::machine::doctor::{Doctor, DoctorDevice, examine};
+use crate::report::table::Table;
 use crate::{Error, Result};
-use comfy_table::{CellAlignment, Table, presets};
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 /// Shows devices, libraries and versions; for each thing missing, what it costs and the line that installs it.
 #[derive(Debug, clap::Args)]
@@ -18,7 +17,7 @@ pub struct DoctorArgs {
     pub kernels: bool,
 }
 
-pub fn run(args: DoctorArgs) -> Result<()> {
+pub fn run(args: &DoctorArgs) -> Result<()> {
     let doctor = examine(args.kernels);
     let text = if args.json {
         let json = serde_json::to_string_pretty(&doctor);
@@ -26,15 +25,7 @@ pub fn run(args: DoctorArgs) -> Result<()> {
     } else {
         text(&doctor)
     };
-    print(&text)
-}
-
-/// A reader that closes the pipe early has seen enough.
-fn print(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("write to", "stdout", error)),
-        _ => Ok(()),
-    }
+    super::print(&text)
 }
 
 fn text(doctor: &Doctor) -> String {
@@ -58,13 +49,10 @@ fn text(doctor: &Doctor) -> String {
         let _ = writeln!(out, "    costs    {}", missing.costs);
         let _ = writeln!(out, "    install  {}", missing.install);
     }
-    if let Some(kernels) = &doctor.kernels {
-        out.push_str("Kernels\n");
-        if kernels.is_empty() {
-            out.push_str("  none: see Missing\n");
-        } else {
-            let _ = writeln!(out, "{}", kernel_table(doctor));
-        }
+    match doctor.kernels.as_deref() {
+        Some([]) => out.push_str("Kernels\n  none: see Missing\n"),
+        Some(_) => out.push_str(&kernel_table(doctor).terminal()),
+        None => {}
     }
     out
 }
@@ -85,16 +73,16 @@ fn describe(device: &DoctorDevice) -> String {
 }
 
 fn kernel_table(doctor: &Doctor) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::ASCII_MARKDOWN);
-    table.set_header(["kernel", "file", "arch", "registers", "shared bytes", "spill bytes"]);
+    let header = ["kernel", "file", "arch", "registers", "shared bytes", "spill bytes"];
+    let mut table = Table::new(
+        "Kernels",
+        "Per thread and block, as ptxas reports them; a spill is traffic that registers should have held.",
+        &header,
+    );
     for kernel in doctor.kernels.iter().flatten() {
+        let names = [kernel.name, kernel.file, kernel.arch].map(String::from);
         let numbers = [kernel.registers, kernel.shared_bytes, kernel.spill_bytes].map(|n| n.to_string());
-        let [registers, shared, spills] = &numbers;
-        table.add_row([kernel.name, kernel.file, kernel.arch, registers, shared, spills]);
-    }
-    for column in table.column_iter_mut().skip(3) {
-        column.set_cell_alignment(CellAlignment::Right);
+        table.row(names.into_iter().chain(numbers).collect());
     }
     table
 }

@@ -1,1 +1,3 @@
 //! (room corun)
+
+pub mod threads;

@@ -259,6 +259,7 @@ pub struct Sgd {
 }
 
 /// A device that speaks the vocabulary. See the module's first lines for the rules every method obeys.
+#[allow(clippy::too_many_arguments)]
 pub trait Ops {
     /// Device memory, opaque to models.
     type Buffer;

@@ -145,6 +145,11 @@ pub trait Case {
     /// How long do `n` take? Batching cases answer with one sample of `n` iterations, others with `n` samples.
     fn sample(&mut self, n: u64) -> Result<Vec<RawSample>>;
 
+    /// Trials the case threw away itself so far (no overlap, say).
+    fn discarded(&self) -> u64 {
+        0
+    }
+
     /// What only the case knows once all samples are in: predictions made beforehand, flags. Called once.
     fn outcome(&self, _samples: &[RawSample]) -> Option<FillOutcome> {
         None
