@@ -18,6 +18,7 @@
 //! Who may use whom: `cost pipeline fill trace export report records stats units` never name cudarc, NCCL or `unsafe`;
 //! cudarc is named only in `machine ops/cuda clock collectives corun`; [`models`] knows the [`ops::Ops`] trait only.
 
+pub mod cli;
 pub mod clock;
 pub mod collectives;
 pub mod corun;

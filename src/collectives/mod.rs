@@ -1,1 +1,27 @@
-//! (room collectives)
+//! Collectives and send/recv: what each operation *is* (a file each, shared by every transport), and the transport that
+//! runs them between the threads of one process.
+//!
+//! An [`Exchange`] is one operation at one size: how many elements a rank gives and gets ([`Placement`]), the inputs and
+//! the exactly predictable results, the bus-bandwidth factor. [`threads`] runs it on the host; [`Session`] keeps the
+//! ranks of one case alive, checks an exchange and times it. `suite::collectives` calls this; it calls nothing of ours but
+//! `error`. The factors are derived in `docs/collectives.md`.
+
+mod all_gather;
+mod all_reduce;
+mod all_to_all;
+mod broadcast;
+mod check;
+mod exchange;
+pub mod nccl;
+mod operation;
+mod reduce;
+mod reduce_scatter;
+mod send_recv;
+mod session;
+pub mod threads;
+mod values;
+
+pub use check::{count_wrong, load, wrong_elements};
+pub use exchange::{Buffer, Exchange, Placement, Span, part};
+pub use operation::{Definition, Operation, Pattern, bus_factor};
+pub use session::{Session, Timing};

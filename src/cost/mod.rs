@@ -1,1 +1,194 @@
-//! (room cost)
+//! The cost model: fitted from one machine's measurements, asked for layers, collectives and pairs nobody measured.
+//!
+//! [`fit`] turns records into a [`CostModel`]; [`predict`] turns a [`CostModel`] into times with intervals. Both are
+//! plain functions of values: no hardware, no clock, no file. Called by the command line, `benches/`, `pipeline`, `fill`
+//! and `export`; calls `records`, `shape`, `ops::work` and `stats`. Equations: docs/cost-model.md.
+//!
+//! | file | part |
+//! |---|---|
+//! | [`nnls`], [`regress`] | non-negative relative least squares, choice of features, intervals |
+//! | [`heldout`] | which cases are held out, and the error on them |
+//! | [`features`], [`operations`], [`layers`] | single operations, and layers as sums of them |
+//! | [`piecewise`], [`collectives`] | latency–bandwidth segments over message size |
+//! | [`interference`], [`gate`] | what a small model costs the big one; what the gate costs |
+//! | [`valid`] | the range of every input measured |
+
+pub mod collectives;
+pub mod features;
+pub mod gate;
+pub mod heldout;
+pub mod interference;
+pub mod layers;
+pub mod nnls;
+pub mod operations;
+pub mod piecewise;
+pub mod predict;
+pub mod regress;
+pub mod valid;
+
+use crate::records::cost_model::{self, CostModel, Fit, LaunchFit, MadeFrom, ModelMachine, OperationFits};
+use crate::records::measurement::Kind;
+use crate::records::{MachineRecord, Measurement};
+use crate::{Error, Result};
+use operations::Hardware;
+use std::collections::BTreeMap;
+
+/// A model, and sentences on what was left out of it and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fitted {
+    pub model: CostModel,
+    pub notes: Vec<String>,
+}
+
+/// Fits every part that has enough rows; the others are left out with a note. An error only if nothing can be fitted.
+/// The same measurements give the same model, byte for byte. `sha256` is that of `measurements.jsonl`, hexadecimal.
+pub fn fit(measurements: &[Measurement], machine: &MachineRecord, sha256: &str) -> Result<Fitted> {
+    let records = usable(measurements);
+    let mut notes = Vec::new();
+    let hardware = hardware(machine);
+    let (operation_rows, unread) = operations::rows(&records);
+    if unread > 0 {
+        notes.push(format!("{unread} operation rows have no time or no sizes and were left out"));
+    }
+    let layer_rows = layers::rows(&records);
+    let primary = operations::primary_dtype(&operation_rows);
+    let all_rows: Vec<_> = operation_rows.iter().collect();
+    let mut fits = operations::fit(&all_rows, primary, hardware, true);
+    let mut accuracy = operations::accuracies(&all_rows, primary, hardware);
+    let layer = layers::fit(&layer_rows, &operation_rows, &fits, primary, hardware)?;
+    accuracy.extend(layer.accuracy);
+    notes.extend(layer.notes);
+    fits.launch.additivity = layer.additivity;
+    let collective = collectives::fit(&records);
+    accuracy.extend(collective.accuracy);
+    notes.extend(collective.notes);
+    let (interference, corun, corun_notes) = interference::fit(&records);
+    accuracy.extend(corun);
+    notes.extend(corun_notes);
+    let (gate, gate_notes) = gate::fit(&records);
+    notes.extend(gate_notes);
+    let model = CostModel {
+        schema: cost_model::SCHEMA.into(),
+        machine: described(machine, &records),
+        made_from: made_from(machine, sha256, measurements),
+        layer: layers::anchors(&layer_rows),
+        valid: valid::ranges(&operation_rows, &layer_rows, &collective.fits),
+        operations: fits,
+        collectives: collective.fits,
+        interference,
+        gate,
+        accuracy,
+    };
+    notes.extend(missing(&model));
+    refuse_empty(&model)?;
+    check(&model)?;
+    Ok(Fitted { model, notes })
+}
+
+/// The last line of each case that has a time. Wrong results and throttled cases have none.
+fn usable(measurements: &[Measurement]) -> Vec<&Measurement> {
+    let mut last: BTreeMap<&str, usize> = BTreeMap::new();
+    for (index, m) in measurements.iter().enumerate().filter(|(_, m)| m.kind != Kind::End) {
+        last.insert(&m.id, index);
+    }
+    let finite =
+        |m: &Measurement| [m.median_ns, m.ci95_low_ns, m.ci95_high_ns].iter().flatten().all(|ns| ns.is_finite());
+    let mut kept: Vec<usize> = last.into_values().collect();
+    kept.sort_unstable();
+    kept.into_iter().map(|index| &measurements[index]).filter(|m| finite(m)).collect()
+}
+
+fn hardware(machine: &MachineRecord) -> Hardware {
+    match machine.gpus.first() {
+        Some(gpu) => Hardware { sms: Some(gpu.sms).filter(|&n| n > 0), cache_bytes: Some(gpu.l2_bytes) },
+        None => Hardware { sms: None, cache_bytes: machine.cpu.last_level_cache_bytes },
+    }
+}
+
+fn described(machine: &MachineRecord, records: &[&Measurement]) -> ModelMachine {
+    let first = records.first();
+    ModelMachine {
+        name: machine.name.clone(),
+        device: first.map(|r| r.device.clone()).unwrap_or_default(),
+        backend: first.map_or("host", |r| r.backend.name()).into(),
+        memory_bytes: machine.gpus.first().map(|g| g.memory_bytes).or(machine.memory_bytes),
+    }
+}
+
+/// `at` is when the last case ended, not now: the model is a function of its measurements.
+fn made_from(machine: &MachineRecord, sha256: &str, measurements: &[Measurement]) -> MadeFrom {
+    MadeFrom {
+        measurements_sha256: Some(sha256.to_string()),
+        commit: machine.run.commit.clone(),
+        at: measurements.iter().map(|m| m.at.as_str()).max().unwrap_or_default().to_string(),
+        source: None,
+    }
+}
+
+fn missing(model: &CostModel) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut note = |empty: bool, what: &str| {
+        if empty {
+            notes.push(format!("no {what}: too few rows"));
+        }
+    };
+    note(model.operations.gemm.is_empty(), "fit of products");
+    note(model.operations.attention.is_empty(), "fit of attention");
+    note(model.operations.streaming.is_empty(), "fit of streaming operations");
+    note(model.operations.launch.additivity.is_empty(), "layer prediction beyond the shapes measured");
+    note(model.collectives.is_empty(), "collective");
+    notes
+}
+
+fn refuse_empty(model: &CostModel) -> Result<()> {
+    let OperationFits { gemm, attention, streaming, launch: LaunchFit { additivity, .. } } = &model.operations;
+    let fits = [gemm, attention, streaming, additivity].iter().map(|table| table.len()).sum::<usize>();
+    let rest = model.layer.len() + model.collectives.len() + model.interference.pairs.len();
+    if fits + rest > 0 || model.gate.is_some() {
+        return Ok(());
+    }
+    Err(Error::input(
+        "the measurements hold nothing a cost model can be fitted from",
+        "run `bubblebench measure all` (or at least `measure gpt-layer --preset quick`) with the same --results first",
+    ))
+}
+
+/// Refuses a model, from whatever file, whose numbers cannot be used: unknown features, negative or infinite costs.
+pub fn check(model: &CostModel) -> Result<()> {
+    let wrong = |what: String| Err(Error::input(what, "make the cost model again with `bubblebench fit`"));
+    let OperationFits { gemm, attention, streaming, launch } = &model.operations;
+    for (name, fit) in [gemm, attention, streaming, &launch.additivity].into_iter().flatten() {
+        check_fit(name, fit)?;
+    }
+    let usable = |ns: f64| ns.is_finite() && ns >= 0.0;
+    for c in &model.collectives {
+        let sound =
+            c.segments.iter().all(|s| usable(s.latency_ns) && usable(s.ns_per_byte) && s.from_bytes < s.to_bytes);
+        let joined = c.segments.windows(2).all(|w| w[0].to_bytes <= w[1].from_bytes);
+        if !sound || !joined {
+            return wrong(format!(
+                "the cost model's segments of {} over {} ranks cannot be used",
+                c.operation, c.ranks
+            ));
+        }
+    }
+    for a in &model.layer {
+        let times = [a.forward_ns, a.backward_input_ns, a.backward_weight_ns];
+        if a.shape.validate().is_err() || times.iter().any(|t| !(usable(t.low) && usable(t.median) && usable(t.high))) {
+            return wrong(format!("the cost model's layer {} cannot be used", a.shape.slug()));
+        }
+    }
+    Ok(())
+}
+
+fn check_fit(name: &str, fit: &Fit) -> Result<()> {
+    fit.features.iter().try_for_each(|f| features::Feature::parse(f).map(drop))?;
+    let numbers = fit.coefficients_ns.iter().chain([&fit.relative_low, &fit.relative_high]);
+    if fit.features.len() == fit.coefficients_ns.len() && numbers.into_iter().all(|v| v.is_finite() && *v >= 0.0) {
+        return Ok(());
+    }
+    Err(Error::input(
+        format!("the cost model's fit `{name}` has a coefficient that cannot be used"),
+        "make the cost model again with `bubblebench fit`",
+    ))
+}

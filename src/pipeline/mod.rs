@@ -1,1 +1,29 @@
-//! (room pipeline)
+//! Pipeline-parallel schedules, their timelines, and the bubbles in them: values to values, whole nanoseconds, no clock.
+//!
+//! ```text
+//! schedules (a fixed list of operations per stage) ─► simulate (when each runs) ─► bubbles (where nothing does)
+//! job.toml ─► job ─► costs (a stage's times from the cost model) ─┘               └─► memory (what is free in each)
+//! ```
+//!
+//! Called by the command line (`simulate`, `plan`) and by [`crate::fill`]; calls [`crate::cost`] for times, and
+//! nothing that touches hardware. The rules stand in docs/pipeline.md.
+
+pub mod activations;
+pub mod bubbles;
+pub mod costs;
+pub mod job;
+pub mod memory;
+pub mod nearest;
+pub mod presets;
+pub mod prices;
+pub mod record;
+pub mod schedule;
+pub mod schedules;
+pub mod simulate;
+pub mod times;
+pub mod toml_section;
+
+pub use bubbles::{Bubble, BubbleKind};
+pub use schedule::{Name, Operation, Schedule, Spec, Work};
+pub use simulate::{Timeline, simulate};
+pub use times::{StageTimes, Times};

@@ -1,1 +1,131 @@
-//! (see below)
+//! Files that are whole or not there: temporary file, fsync, rename. JSON files say which schema they follow.
+
+use super::schema;
+use crate::{Error, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Writes `content` so that a reader, or a kill at any moment, sees the old file or the new one.
+pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
+    let temporary = temporary_name(path)?;
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        sync_folder(path)
+    };
+    write().map_err(|source| {
+        // The cause is what the user needs; a leftover that cannot be removed is swept by the next run.
+        let _ = fs::remove_file(&temporary);
+        Error::io("write", path, source)
+    })
+}
+
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let mut text = to_json(value)?;
+    text.push('\n');
+    write_atomic(path, text.as_bytes())
+}
+
+pub fn to_json<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string_pretty(value)
+        .map_err(|e| Error::input(format!("a value cannot be written as JSON: {e}"), "please report this"))
+}
+
+pub fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|source| Error::io("read", path, source))
+}
+
+/// Reads a JSON file of one kind (`cost_model`, `machine`, …); another kind or version is refused with the way out.
+pub fn read_json<T: DeserializeOwned>(path: &Path, kind: &str) -> Result<T> {
+    let text = read_text(path)?;
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| {
+        Error::input(
+            format!("{} is not JSON: {e}", path.display()),
+            format!("give a {kind} file written by bubblebench"),
+        )
+    })?;
+    schema::check(&value, kind, &path.display().to_string())?;
+    serde_json::from_value(value).map_err(|e| {
+        Error::input(
+            format!("{} does not follow bubblebench.{kind}/1: {e}", path.display()),
+            format!("compare it with `bubblebench schema {kind}`"),
+        )
+    })
+}
+
+/// The data of an append must be on disk before the case counts as measured.
+pub fn sync_folder(path: &Path) -> std::io::Result<()> {
+    match path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => File::open(".")?.sync_all(),
+    }
+}
+
+fn temporary_name(path: &Path) -> Result<PathBuf> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| Error::input(format!("{} names no file", path.display()), "give the path of a file"))?;
+    Ok(path.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id())))
+}
+
+/// Removes temporary files of processes that are gone; returns how many.
+pub fn sweep_temporaries(folder: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    entries
+        .flatten()
+        .filter(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let owner =
+                name.strip_suffix(".tmp").and_then(|n| n.rsplit('.').next()).and_then(|pid| pid.parse::<u32>().ok());
+            name.starts_with('.')
+                && owner.is_some_and(|pid| !process_lives(pid))
+                && fs::remove_file(entry.path()).is_ok()
+        })
+        .count()
+}
+
+/// Only Linux tells without unsafe code; elsewhere a temporary file is taken to be left over, as runs hold a lock.
+fn process_lives(pid: u32) -> bool {
+    cfg!(target_os = "linux") && pid != std::process::id() && Path::new(&format!("/proc/{pid}")).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_replaces_the_file_and_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        write_atomic(&path, b"one").unwrap();
+        write_atomic(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn leftovers_of_dead_processes_are_swept_and_others_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [".a.json.4000000000.tmp", "mine.tmp", "b.json"] {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        assert_eq!(sweep_temporaries(folder.path()), 1);
+        assert!(folder.path().join("mine.tmp").exists() && folder.path().join("b.json").exists());
+    }
+
+    #[test]
+    fn later_versions_and_other_kinds_are_refused_with_the_way_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("later.json");
+        fs::write(&path, r#"{"schema":"bubblebench.cost_model/99"}"#).unwrap();
+        let error = read_json::<serde_json::Value>(&path, "cost_model").unwrap_err().to_string();
+        assert!(error.contains("later.json") && error.contains("/99"), "{error}");
+        fs::write(&path, "not json").unwrap();
+        assert!(read_json::<serde_json::Value>(&path, "cost_model").unwrap_err().to_string().contains("is not JSON"));
+    }
+}

@@ -1,1 +1,32 @@
-//! (see below)
+//! Which schema a file follows: `"schema": "bubblebench.<kind>/1"` in every file, checked before anything else is read.
+
+use crate::{Error, Result};
+use serde_json::Value;
+
+pub const VERSION: u32 = 1;
+
+pub fn name(kind: &str) -> String {
+    format!("bubblebench.{kind}/{VERSION}")
+}
+
+/// Refuses a file of another kind or version, naming both and what to do.
+pub fn check(value: &Value, kind: &str, place: &str) -> Result<()> {
+    let wanted = name(kind);
+    let Some(found) = value.get("schema").and_then(Value::as_str) else {
+        return Err(Error::input(
+            format!("{place} has no \"schema\" field, so it is not a {kind} file"),
+            format!("give a file whose schema is {wanted}"),
+        ));
+    };
+    if found == wanted {
+        return Ok(());
+    }
+    let prefix = format!("bubblebench.{kind}/");
+    Err(match found.strip_prefix(&prefix).and_then(|v| v.parse::<u32>().ok()) {
+        Some(version) if version > VERSION => Error::input(
+            format!("{place} has schema {found}, this program reads up to {wanted}"),
+            "update bubblebench, or make the file again with this version",
+        ),
+        _ => Error::input(format!("{place} has schema {found}, not {wanted}"), format!("give a {kind} file")),
+    })
+}

@@ -1,1 +1,306 @@
-//! (see below)
+//! A machine's folder: the journal of measurements, which run it belongs to, and what becomes of older runs.
+//!
+//! Measurements are appended one line at a time and fsynced, so a kill at any moment loses at most the case in flight.
+//! An unfinished run of the same machine, commit, preset and device goes on where it stopped; any other run moves the
+//! old files to `runs/<run>/`. A run limited to some cases replaces only those.
+
+use super::files;
+use super::measurement::{Backend, Kind, Measurement};
+use super::{MachineRecord, schema};
+use crate::{Error, Result};
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+pub const MEASUREMENTS: &str = "measurements.jsonl";
+pub const MACHINE: &str = "machine.json";
+pub const COST_MODEL: &str = "cost_model.json";
+pub const TABLES: &str = "tables.md";
+const LOCK: &str = ".lock";
+
+/// What a `measurements.jsonl` holds: the last line of every case, in the order of their first lines.
+#[derive(Debug, Default)]
+pub struct Journal {
+    pub measurements: Vec<Measurement>,
+    /// Closing lines.
+    pub ends: Vec<Measurement>,
+    /// Bytes of whole lines; a half-written last line lies behind them.
+    whole_bytes: u64,
+    /// `file:line` of a half-written last line.
+    pub torn: Option<String>,
+}
+
+impl Journal {
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(MEASUREMENTS);
+        let text = fs::read(&path).map_err(|source| Error::io("read", &path, source))?;
+        Self::parse(&text, &path)
+    }
+
+    fn parse(text: &[u8], path: &Path) -> Result<Self> {
+        let mut journal = Journal::default();
+        let mut place: HashMap<String, usize> = HashMap::new();
+        for (number, line) in text.split_inclusive(|&b| b == b'\n').enumerate() {
+            let here = || format!("{}:{}", path.display(), number + 1);
+            if !line.ends_with(b"\n") {
+                journal.torn = Some(here());
+                break;
+            }
+            journal.whole_bytes += line.len() as u64;
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            let record = parse_line(line, &here)?;
+            if record.kind == Kind::End {
+                journal.ends.push(record);
+                continue;
+            }
+            match place.get(&record.id) {
+                Some(&at) => journal.measurements[at] = record,
+                None => {
+                    place.insert(record.id.clone(), journal.measurements.len());
+                    journal.measurements.push(record);
+                }
+            }
+        }
+        Ok(journal)
+    }
+
+    /// Whether a run over all its preset's cases was closed.
+    fn finished(&self, run: &str) -> bool {
+        self.ends.iter().any(|end| end.run == run && end.params.get("selection").is_some_and(Value::is_null))
+    }
+}
+
+fn parse_line(line: &[u8], here: &dyn Fn() -> String) -> Result<Measurement> {
+    let cure = "remove that line (the rest is kept), or move the file away to start again";
+    let value: Value = serde_json::from_slice(line)
+        .map_err(|e| Error::input(format!("{} cannot be read as a measurement: {e}", here()), cure))?;
+    schema::check(&value, "measurement", &here())?;
+    serde_json::from_value(value).map_err(|e| Error::input(format!("{} is not a measurement: {e}", here()), cure))
+}
+
+/// What a run is asked to do.
+#[derive(Debug, Clone)]
+pub struct RunRequest {
+    pub folder: PathBuf,
+    /// With the identity of the run that would start.
+    pub machine: MachineRecord,
+    /// Start anew even where an unfinished run could go on.
+    pub fresh: bool,
+    /// What the run is limited to (a filter, a group), `None` for all cases of the preset.
+    pub selection: Option<String>,
+}
+
+/// A run that is being written. Holds the folder's lock until dropped.
+#[derive(Debug)]
+pub struct Run {
+    folder: PathBuf,
+    file: File,
+    length: u64,
+    id: String,
+    selection: Option<String>,
+    done: HashSet<String>,
+    written: u64,
+    backend: Backend,
+    device: String,
+    _lock: File,
+}
+
+impl Run {
+    pub fn open(request: RunRequest) -> Result<Run> {
+        let folder = request.folder.clone();
+        fs::create_dir_all(&folder).map_err(|source| Error::io("create", &folder, source))?;
+        let lock = lock(&folder)?;
+        files::sweep_temporaries(&folder);
+        refuse_other_machine(&folder, &request.machine)?;
+        let mut machine = request.machine;
+        let (done, keep) = match previous(&folder)? {
+            Some((old, journal)) => {
+                let same = same_identity(&old, &machine) && !request.fresh;
+                let finished = journal.finished(&old.run.id);
+                if same && (request.selection.is_some() || !finished) {
+                    machine.run.id = old.run.id;
+                    let measured = journal.measurements.iter().filter(|m| m.median_ns.is_some());
+                    let done = if request.selection.is_some() {
+                        HashSet::new()
+                    } else {
+                        measured.map(|m| m.id.clone()).collect()
+                    };
+                    (done, journal.whole_bytes)
+                } else {
+                    retire(&folder, &old.run.id)?;
+                    (HashSet::new(), 0)
+                }
+            }
+            None => (HashSet::new(), 0),
+        };
+        files::write_json(&folder.join(MACHINE), &machine)?;
+        let file = open_journal(&folder, keep)?;
+        Ok(Run {
+            folder,
+            file,
+            length: keep,
+            id: machine.run.id.clone(),
+            selection: request.selection,
+            done,
+            written: 0,
+            backend: if machine.run.device.starts_with("cuda") { Backend::Cuda } else { Backend::Host },
+            device: machine.run.device,
+            _lock: lock,
+        })
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Measured by an earlier, unfinished part of this run.
+    pub fn is_done(&self, case: &str) -> bool {
+        self.done.contains(case)
+    }
+
+    pub fn resumed_cases(&self) -> usize {
+        self.done.len()
+    }
+
+    /// Appends one line and waits until it is on disk. What cannot be written whole is taken back.
+    pub fn append(&mut self, mut record: Measurement) -> Result<()> {
+        record.run.clone_from(&self.id);
+        let path = self.folder.join(MEASUREMENTS);
+        let mut line = serde_json::to_vec(&record)
+            .map_err(|e| Error::input(format!("case {} cannot be written: {e}", record.id), "please report this"))?;
+        line.push(b'\n');
+        let write = self.file.write_all(&line).and_then(|()| self.file.sync_data());
+        if let Err(source) = write {
+            // A half line would be dropped by the next reader anyway; without it the file stays clean.
+            let _ = self.file.set_len(self.length);
+            let _ = self.file.seek(SeekFrom::End(0));
+            return Err(Error::io("append to", &path, source));
+        }
+        self.length += line.len() as u64;
+        self.written += 1;
+        Ok(())
+    }
+
+    /// Closes the run: the end line, then one line per case (a selection replaced its own).
+    pub fn finish(mut self, at: String) -> Result<PathBuf> {
+        let mut end = Measurement::blank("end", Kind::End, self.backend);
+        end.device.clone_from(&self.device);
+        end.at = at;
+        end.params.insert("cases".into(), (self.written + self.done.len() as u64).into());
+        end.params.insert("selection".into(), self.selection.clone().map_or(Value::Null, Value::String));
+        self.append(end)?;
+        if self.selection.is_some() {
+            compact(&self.folder)?;
+        }
+        Ok(self.folder.clone())
+    }
+}
+
+fn open_journal(folder: &Path, keep: u64) -> Result<File> {
+    let path = folder.join(MEASUREMENTS);
+    let open = || -> std::io::Result<File> {
+        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+        file.set_len(keep)?;
+        file.seek(SeekFrom::Start(keep))?;
+        file.sync_all()?;
+        files::sync_folder(&path)?;
+        Ok(file)
+    };
+    open().map_err(|source| Error::io("open", &path, source))
+}
+
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join(LOCK);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|source| Error::io("create", &path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::input(
+            format!("another run is writing to {}", folder.display()),
+            "wait for it to end, or give this one its own folder with --results",
+        )),
+        // Some network file systems have no locks; a run there is as safe as its user is careful.
+        Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
+fn previous(folder: &Path) -> Result<Option<(MachineRecord, Journal)>> {
+    if !folder.join(MEASUREMENTS).exists() || !folder.join(MACHINE).exists() {
+        return Ok(None);
+    }
+    let machine: MachineRecord = files::read_json(&folder.join(MACHINE), "machine")?;
+    Ok(Some((machine, Journal::read(folder)?)))
+}
+
+fn refuse_other_machine(folder: &Path, machine: &MachineRecord) -> Result<()> {
+    let path = folder.join(MACHINE);
+    if !path.exists() {
+        return Ok(());
+    }
+    let old: MachineRecord = files::read_json(&path, "machine")?;
+    let hardware = |m: &MachineRecord| {
+        let gpus: Vec<_> = m.gpus.iter().map(|g| (g.name.clone(), g.memory_bytes)).collect();
+        (m.cpu.model.clone(), m.cpu.cores, gpus)
+    };
+    if old.name == machine.name && hardware(&old) == hardware(machine) {
+        return Ok(());
+    }
+    Err(Error::input(
+        format!(
+            "{} holds results of {} ({}), this machine is {} ({})",
+            folder.display(),
+            old.name,
+            old.cpu.model,
+            machine.name,
+            machine.cpu.model
+        ),
+        "two machines never share a folder: choose another with --results or --machine",
+    ))
+}
+
+fn same_identity(old: &MachineRecord, new: &MachineRecord) -> bool {
+    old.name == new.name
+        && old.run.commit == new.run.commit
+        && old.run.preset == new.run.preset
+        && old.run.device == new.run.device
+}
+
+/// Moves a run's files to `runs/<run>/`.
+fn retire(folder: &Path, run: &str) -> Result<()> {
+    let target = folder.join("runs").join(run);
+    fs::create_dir_all(&target).map_err(|source| Error::io("create", &target, source))?;
+    for name in [MEASUREMENTS, MACHINE, COST_MODEL, TABLES] {
+        let from = folder.join(name);
+        if from.exists() {
+            fs::rename(&from, target.join(name)).map_err(|source| Error::io("move", &from, source))?;
+        }
+    }
+    Ok(())
+}
+
+/// Rewrites the journal with one line per case and the end lines last.
+fn compact(folder: &Path) -> Result<()> {
+    let journal = Journal::read(folder)?;
+    // A closed full run stays closed; of the selections' end lines only the last one is of interest.
+    let full = journal.ends.iter().rfind(|e| e.params.get("selection").is_some_and(Value::is_null));
+    let ends = full.into_iter().chain(journal.ends.last().filter(|e| full.is_none_or(|f| f != *e)));
+    let mut text = Vec::new();
+    for record in journal.measurements.iter().chain(ends) {
+        serde_json::to_writer(&mut text, record)
+            .map_err(|e| Error::input(format!("case {} cannot be written: {e}", record.id), "please report this"))?;
+        text.push(b'\n');
+    }
+    files::write_atomic(&folder.join(MEASUREMENTS), &text)
+}

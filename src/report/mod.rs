@@ -1,1 +1,15 @@
-//! (room report)
+//! Numbers become text here and nowhere else: tables for the terminal and for Markdown, timelines, notes.
+//!
+//! Called by the command line and `cargo bench`; reads records and cost models, writes strings.
+
+pub mod accuracy;
+pub mod collectives;
+pub mod corun;
+pub mod fill;
+pub mod layers;
+pub mod plan;
+pub mod table;
+pub mod tables;
+pub mod timeline;
+
+pub use table::Table;

@@ -10,9 +10,10 @@ pub mod corun;
 pub mod fill;
 pub mod gpt_layer;
 pub mod presets;
-pub mod runner;
+pub mod recorder;
 pub mod sampler;
 pub mod summary;
+pub mod watch;
 
 pub use case::{Case, CaseInfo, Context, Detail, RawSample, Spec};
 pub use presets::Preset;

@@ -2,7 +2,7 @@
 
 use super::sampler::StopRule;
 use super::{Spec, collectives, corun, fill, gpt_layer};
-use crate::records::measurement::Backend;
+use crate::records::measurement::{Backend, Kind};
 use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +33,16 @@ impl Group {
             Group::Collectives => "collectives",
             Group::Corun => "corun",
             Group::Fill => "fill",
+        }
+    }
+
+    /// Whether a case of this name is one of the group's.
+    pub fn holds(self, id: &str) -> bool {
+        self == match kind_of(id) {
+            Kind::Collective => Group::Collectives,
+            Kind::Corun => Group::Corun,
+            Kind::Fill => Group::Fill,
+            Kind::Layer | Kind::Operation | Kind::End => Group::GptLayer,
         }
     }
 
@@ -73,5 +83,46 @@ impl Preset {
                 StopRule { min_samples: 20, max_samples: 1000, relative_width: 0.01, cap_ns: 5_000_000_000 }
             }
         }
+    }
+}
+
+/// The kind a case has by its name alone.
+pub fn kind_of(id: &str) -> Kind {
+    match id.split('/').next() {
+        Some("corun") => Kind::Corun,
+        Some("fill") => Kind::Fill,
+        Some("host" | "nccl") => Kind::Collective,
+        _ if id.contains("/op/") => Kind::Operation,
+        _ => Kind::Layer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn all(preset: Preset) -> Vec<String> {
+        Group::ALL.iter().flat_map(|g| g.cases(preset, Backend::Host)).map(|spec| spec.id()).collect()
+    }
+
+    #[test]
+    fn presets_hold_what_they_promise_and_no_name_twice() {
+        for (preset, most) in [(Preset::Quick, 60), (Preset::Standard, 250), (Preset::Full, usize::MAX)] {
+            let ids = all(preset);
+            assert!(ids.len() <= most, "{} has {}", preset.name(), ids.len());
+            assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "a name twice in {}", preset.name());
+            for head in ["gpt/", "host/all_reduce/", "host/send_recv/", "corun/", "fill/"] {
+                assert!(ids.iter().any(|id| id.starts_with(head)), "{} has no {head}", preset.name());
+            }
+        }
+    }
+
+    #[test]
+    fn larger_presets_hold_the_smaller_ones() {
+        let standard: HashSet<String> = all(Preset::Standard).into_iter().collect();
+        let full: HashSet<String> = all(Preset::Full).into_iter().collect();
+        assert!(all(Preset::Quick).iter().all(|id| standard.contains(id)));
+        assert!(standard.is_subset(&full));
     }
 }

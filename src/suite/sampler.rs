@@ -1,4 +1,9 @@
-//! When has a case been measured well enough? A pure rule over the samples taken so far.
+//! When has a case been measured well enough? [`StopRule`] is a pure rule over the samples so far; [`measure`] drives a
+//! case with it: find a batch long enough to time, warm up until the times are steady, then sample until the rule stops.
+
+use super::case::{Case, RawSample};
+use crate::stats;
+use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StopRule {
@@ -8,4 +13,200 @@ pub struct StopRule {
     pub relative_width: f64,
     /// Stop once this much time is spent on the case, warm-up included.
     pub cap_ns: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The interval is as narrow as asked.
+    Steady,
+    /// The most samples allowed were taken.
+    Enough,
+    /// Time is up.
+    Capped,
+}
+
+impl StopRule {
+    /// `None`: take another. `times_ns` are the per-operation times so far, `spent_ns` all time since the case began.
+    pub fn decide(&self, times_ns: &[f64], spent_ns: u64) -> Option<Stop> {
+        let count = times_ns.len();
+        if count >= self.max_samples {
+            return Some(Stop::Enough);
+        }
+        // Past the cap three samples must do; without any the case would have no number at all.
+        if spent_ns >= self.cap_ns && count >= self.min_samples.min(3) {
+            return Some(Stop::Capped);
+        }
+        // The bootstrap is not free: look at every fourth sample.
+        if count >= self.min_samples && count.is_multiple_of(4) {
+            let (middle, low, high) = stats::median_interval(times_ns)?;
+            return (high - low <= self.relative_width * middle).then_some(Stop::Steady);
+        }
+        None
+    }
+}
+
+/// Time since some fixed moment, and whether somebody asked to stop.
+pub trait Watch {
+    fn elapsed_ns(&self) -> u64;
+    fn interrupted(&self) -> bool;
+}
+
+/// A batch of `n` whose sample lasts about `batch_ns`, found by doubling.
+pub fn batch_size(case: &mut dyn Case, batch_ns: f64) -> Result<u64> {
+    let mut n = 1u64;
+    loop {
+        let samples = case.sample(n)?;
+        let longest = samples.iter().map(|s| s.ns).fold(0.0, f64::max);
+        if batch_ns <= 0.0 || longest >= 0.7 * batch_ns || n >= 1 << 24 {
+            return Ok(n);
+        }
+        let wanted = (batch_ns / longest.max(1.0) * n as f64).ceil() as u64;
+        n = wanted.clamp(n + 1, n * 16);
+    }
+}
+
+/// Samples a prepared case until the rule stops.
+pub fn measure(case: &mut dyn Case, rule: &StopRule, watch: &dyn Watch) -> Result<(Vec<RawSample>, Stop)> {
+    let sampling = case.sampling();
+    let rule = StopRule { min_samples: rule.min_samples.max(sampling.min_samples), ..*rule };
+    let start = watch.elapsed_ns();
+    let spent = || watch.elapsed_ns().saturating_sub(start);
+    let n = batch_size(case, sampling.batch_ns)?;
+    warm_up(case, n, rule.cap_ns / 6, &spent)?;
+    let (mut samples, mut times, mut empty) = (Vec::new(), Vec::new(), 0);
+    loop {
+        if watch.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        let taken = case.sample(n)?;
+        empty = if taken.is_empty() { empty + 1 } else { 0 };
+        times.extend(taken.iter().map(RawSample::per_operation_ns));
+        samples.extend(taken);
+        // Every trial thrown away (throttled, no overlap): the case ends without a number rather than never.
+        if empty >= 20 {
+            return Ok((samples, Stop::Capped));
+        }
+        match rule.decide(&times, spent()) {
+            Some(Stop::Capped) if times.len() < sampling.least_samples => {}
+            Some(stop) => return Ok((samples, stop)),
+            None => {}
+        }
+    }
+}
+
+/// Until three batches in a row agree within 5 %, or the allowance is spent.
+fn warm_up(case: &mut dyn Case, n: u64, allowance_ns: u64, spent: &dyn Fn() -> u64) -> Result<()> {
+    let begin = spent();
+    let mut last = Vec::new();
+    while spent() - begin < allowance_ns {
+        last.extend(case.sample(n)?.iter().map(RawSample::per_operation_ns));
+        if let [.., a, b, c] = last[..] {
+            let (low, high) = (a.min(b).min(c), a.max(b).max(c));
+            if high <= 1.05 * low {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::measurement::{Backend, Kind, Verified};
+    use crate::suite::case::{CaseInfo, Sampling};
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    const RULE: StopRule = StopRule { min_samples: 8, max_samples: 100, relative_width: 0.02, cap_ns: 1_000_000_000 };
+
+    #[test]
+    fn the_rule_stops_when_steady_when_full_and_when_time_is_up() {
+        assert_eq!(RULE.decide(&[100.0; 4], 0), None, "too few samples");
+        assert_eq!(RULE.decide(&[100.0; 8], 0), Some(Stop::Steady));
+        let wild: Vec<f64> = (0..12).map(|i| if i % 2 == 0 { 50.0 } else { 150.0 }).collect();
+        assert_eq!(RULE.decide(&wild, 0), None);
+        assert_eq!(RULE.decide(&wild, RULE.cap_ns), Some(Stop::Capped));
+        assert_eq!(RULE.decide(&[100.0, 150.0], RULE.cap_ns), None, "three samples at the least");
+        assert_eq!(RULE.decide(&vec![1.0; 100], 0), Some(Stop::Enough));
+    }
+
+    /// A case on a scripted clock: an operation takes `ns`, the first `warm` samples twice that.
+    struct Scripted {
+        info: CaseInfo,
+        ns: f64,
+        slow_until: u64,
+        taken: u64,
+        clock: Rc<Cell<u64>>,
+        batch_ns: f64,
+        least: usize,
+        drop_all: bool,
+    }
+
+    struct ScriptedWatch(Rc<Cell<u64>>, bool);
+
+    impl Watch for ScriptedWatch {
+        fn elapsed_ns(&self) -> u64 {
+            self.0.get()
+        }
+        fn interrupted(&self) -> bool {
+            self.1
+        }
+    }
+
+    impl Case for Scripted {
+        fn info(&self) -> &CaseInfo {
+            &self.info
+        }
+        fn sampling(&self) -> Sampling {
+            Sampling { batch_ns: self.batch_ns, min_samples: 4, least_samples: self.least }
+        }
+        fn prepare(&mut self) -> Result<Option<Verified>> {
+            Ok(None)
+        }
+        fn sample(&mut self, n: u64) -> Result<Vec<RawSample>> {
+            self.taken += 1;
+            let ns = self.ns * if self.taken <= self.slow_until { 2.0 } else { 1.0 } * n as f64;
+            self.clock.set(self.clock.get() + ns as u64);
+            Ok(if self.drop_all { vec![] } else { vec![RawSample::new(ns, n)] })
+        }
+    }
+
+    fn scripted(ns: f64, slow_until: u64, batch_ns: f64) -> (Scripted, Rc<Cell<u64>>) {
+        let clock = Rc::new(Cell::new(0));
+        let info = CaseInfo::new("x", Kind::Operation, Backend::Host);
+        (Scripted { info, ns, slow_until, taken: 0, clock: clock.clone(), batch_ns, least: 3, drop_all: false }, clock)
+    }
+
+    #[test]
+    fn short_operations_are_batched_and_the_warm_up_is_not_measured() {
+        let (mut case, clock) = scripted(100.0, 6, 200_000.0);
+        let (samples, stop) = measure(&mut case, &RULE, &ScriptedWatch(clock, false)).unwrap();
+        assert_eq!(stop, Stop::Steady);
+        assert!(samples.iter().all(|s| s.iterations >= 1000 && s.per_operation_ns() == 100.0), "{samples:?}");
+    }
+
+    #[test]
+    fn a_slow_case_is_capped_but_has_a_number() {
+        let (mut case, clock) = scripted(0.7e9, 0, 200_000.0);
+        let (samples, stop) = measure(&mut case, &RULE, &ScriptedWatch(clock, false)).unwrap();
+        assert_eq!((stop, samples.len()), (Stop::Capped, 3));
+        let (mut case, clock) = scripted(0.7e9, 0, 200_000.0);
+        case.least = 7;
+        let (samples, stop) = measure(&mut case, &RULE, &ScriptedWatch(clock, false)).unwrap();
+        assert_eq!((stop, samples.len()), (Stop::Capped, 7), "a case may need more");
+    }
+
+    #[test]
+    fn an_interrupt_ends_the_case() {
+        let (mut case, clock) = scripted(100.0, 0, 0.0);
+        assert!(matches!(measure(&mut case, &RULE, &ScriptedWatch(clock, true)), Err(Error::Interrupted)));
+    }
+
+    #[test]
+    fn a_case_whose_trials_are_all_thrown_away_ends() {
+        let (mut case, clock) = scripted(100.0, 0, 0.0);
+        case.drop_all = true;
+        assert!(measure(&mut case, &RULE, &ScriptedWatch(clock, false)).unwrap().0.is_empty());
+    }
 }

@@ -1,1 +1,247 @@
-//! (see below)
+//! From raw samples to one record: throttled samples set aside, medians with intervals, flags. Pure.
+
+use super::case::{CaseInfo, Detail, FillSample, RawSample};
+use super::sampler::Stop;
+use crate::collectives;
+use crate::records::Measurement;
+use crate::records::measurement::{FillOutcome, Interval, Kind, Verified};
+use crate::stats;
+
+/// Samples kept in a record.
+const KEPT: usize = 1000;
+/// A sample below this share of the case's median clock is thrown away (docs/method.md).
+const THROTTLE_SHARE: f64 = 0.96;
+/// An interval wider than this share of the median makes the row `noisy`.
+const NOISY: f64 = 0.02;
+
+/// What a case's measuring gave.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub samples: Vec<RawSample>,
+    pub verified: Option<Verified>,
+    pub stop: Option<Stop>,
+    /// Trials the case itself threw away (no overlap, say).
+    pub discarded: u64,
+    /// What was expected of a filled stage before it ran.
+    pub fill: Option<FillOutcome>,
+    pub device: String,
+    pub at: String,
+}
+
+pub fn summarise(info: &CaseInfo, outcome: Outcome) -> Measurement {
+    let mut record = Measurement::blank(&info.id, info.kind, info.backend);
+    record.params.clone_from(&info.params);
+    record.device = outcome.device;
+    record.at = outcome.at;
+    record.cache = info.cache;
+    record.launch = info.launch;
+    record.flop = info.flop;
+    record.bytes = info.bytes;
+    record.sharing.clone_from(&info.sharing);
+    record.flags.clone_from(&info.flags);
+    record.fill = outcome.fill;
+    record.verified = outcome.verified.map(finite);
+    if record.verified.as_ref().is_some_and(|v| v.wrong > 0) {
+        record.flags.push("wrong".into());
+        return record;
+    }
+    let (samples, throttled) = set_throttled_aside(outcome.samples);
+    let on_gpu = record.backend == crate::records::measurement::Backend::Cuda;
+    record.throttled_samples = on_gpu.then_some(throttled);
+    record.discarded_samples = Some(outcome.discarded + throttled);
+    if samples.is_empty() {
+        record.flags.push(if throttled > 0 { "throttled" } else { "no-sample" }.into());
+        return record;
+    }
+    times(&mut record, &samples);
+    details(&mut record, &samples);
+    if outcome.stop == Some(Stop::Capped) {
+        record.flags.push("capped".into());
+    }
+    record
+}
+
+/// JSON has no NaN: an error that is none stands as the largest number there is.
+fn finite(verified: Verified) -> Verified {
+    Verified { max_error: if verified.max_error.is_finite() { verified.max_error } else { f64::MAX }, ..verified }
+}
+
+fn set_throttled_aside(samples: Vec<RawSample>) -> (Vec<RawSample>, u64) {
+    let clocks: Vec<f64> = samples.iter().filter_map(|s| s.sm_clock_mhz).collect();
+    let limit = stats::median(&clocks).unwrap_or(0.0) * THROTTLE_SHARE;
+    let all = samples.len();
+    let kept: Vec<RawSample> =
+        samples.into_iter().filter(|s| !s.throttled && s.sm_clock_mhz.is_none_or(|clock| clock >= limit)).collect();
+    let thrown = all - kept.len();
+    (kept, thrown as u64)
+}
+
+fn times(record: &mut Measurement, samples: &[RawSample]) {
+    let times: Vec<f64> = samples.iter().map(RawSample::per_operation_ns).collect();
+    if let Some((median, low, high)) = stats::median_interval(&times) {
+        record.median_ns = Some(median);
+        record.ci95_low_ns = Some(low);
+        record.ci95_high_ns = Some(high);
+        if high - low > NOISY * median {
+            record.flags.push("noisy".into());
+        }
+    }
+    record.min_ns = stats::quantile(&times, 0.0);
+    record.p99_ns = if times.len() >= 500 { stats::quantile(&times, 0.99) } else { None };
+    record.samples_total = times.len() as u64;
+    record.iterations_per_sample = samples[0].iterations;
+    let clocks: Vec<f64> = samples.iter().filter_map(|s| s.sm_clock_mhz).collect();
+    record.sm_clock_mhz = stats::median(&clocks);
+    record.samples_ns = times;
+    record.samples_ns.truncate(KEPT);
+}
+
+fn interval(values: &[f64]) -> Option<Interval> {
+    stats::median_interval(values).map(|(median, low, high)| Interval { median, low, high })
+}
+
+fn details(record: &mut Measurement, samples: &[RawSample]) {
+    match &samples[0].detail {
+        Detail::None => {}
+        Detail::Isolated { .. } => collective(record, samples),
+        Detail::Pair { .. } => pair(record, samples),
+        Detail::Fill { .. } => fill(record, samples),
+    }
+}
+
+fn collective(record: &mut Measurement, samples: &[RawSample]) {
+    let isolated: Vec<f64> =
+        samples.iter().filter_map(|s| if let Detail::Isolated { ns } = s.detail { Some(ns) } else { None }).collect();
+    record.isolated_ns = interval(&isolated);
+    let (Some(bytes), Some(ns)) = (record.bytes, record.median_ns) else { return };
+    let algorithm_bandwidth = bytes / ns; // bytes per ns are GB/s
+    record.algbw_gb_per_s = Some(algorithm_bandwidth);
+    let ranks = record.param_u64("ranks").unwrap_or(1);
+    let factor = record.param_str("operation").map(|operation| collectives::bus_factor(operation, ranks));
+    record.busbw_gb_per_s = factor.map(|factor| algorithm_bandwidth * factor);
+}
+
+fn pair(record: &mut Measurement, samples: &[RawSample]) {
+    let (mut alone, mut ratio, mut side_alone, mut side_together, mut overlap) =
+        (vec![], vec![], vec![], vec![], vec![]);
+    for sample in samples {
+        if let Detail::Pair { alone_ns, side_alone_per_s, side_together_per_s, overlap_percent } = sample.detail {
+            alone.push(alone_ns);
+            ratio.push(sample.per_operation_ns() / alone_ns);
+            side_alone.push(side_alone_per_s);
+            side_together.push(side_together_per_s);
+            overlap.push(overlap_percent);
+        }
+    }
+    record.alone_ns = interval(&alone);
+    record.together_ns = interval(&record.samples_ns);
+    record.slowdown = interval(&ratio);
+    record.side_alone_per_s = stats::median(&side_alone);
+    record.side_together_per_s = stats::median(&side_together);
+    record.overlap_percent = stats::median(&overlap);
+}
+
+/// Measured fields; the predicted ones stand in the outcome the case gave beforehand.
+fn fill(record: &mut Measurement, samples: &[RawSample]) {
+    let Some(mut outcome) = record.fill.take() else { return };
+    let parts: Vec<(&RawSample, f64, &FillSample)> = samples
+        .iter()
+        .filter_map(|s| {
+            if let Detail::Fill { empty_ns, outcome } = &s.detail { Some((s, *empty_ns, outcome)) } else { None }
+        })
+        .collect();
+    let median_of = |f: &dyn Fn(&FillSample) -> f64| {
+        stats::median(&parts.iter().map(|(_, _, o)| f(o)).collect::<Vec<_>>()).unwrap_or(0.0)
+    };
+    outcome.bubble_ns = median_of(&|o| o.bubble_ns);
+    outcome.bubbles = median_of(&|o| o.bubbles as f64) as u64;
+    outcome.bubbles_opened = median_of(&|o| o.bubbles_opened as f64) as u64;
+    outcome.open_ns = median_of(&|o| o.open_ns);
+    outcome.bubble_used_percent =
+        100.0 * median_of(&|o| if o.bubble_ns > 0.0 { o.side_work_ns / o.bubble_ns } else { 0.0 });
+    let rates: Vec<f64> = parts.iter().map(|(s, _, o)| o.side_steps / s.ns * 1e9).collect();
+    outcome.side_steps_per_s = stats::median(&rates).unwrap_or(0.0);
+    let slowdowns: Vec<f64> = parts.iter().map(|(s, empty, _)| s.per_operation_ns() / empty).collect();
+    let stops: Vec<f64> = parts.iter().flat_map(|(_, _, o)| o.stop_latencies_ns.iter().copied()).collect();
+    let none = Interval { median: 0.0, low: 0.0, high: 0.0 };
+    outcome.main_slowdown = interval(&slowdowns).unwrap_or(none);
+    outcome.stop_latency_ns = interval(&stops).unwrap_or(none);
+    let alone: Vec<f64> = parts.iter().map(|(_, empty, _)| *empty).collect();
+    record.alone_ns = interval(&alone);
+    record.together_ns = interval(&record.samples_ns);
+    record.slowdown = Some(outcome.main_slowdown);
+    record.fill = Some(outcome);
+}
+
+/// A case that could not run: its line says why, the rest goes on.
+pub fn skipped(info: &CaseInfo, reason: &str, device: String, at: String) -> Measurement {
+    let mut record = summarise(info, Outcome { device, at, ..Outcome::default() });
+    record.flags = vec!["skipped".into()];
+    record.params.insert("reason".into(), reason.into());
+    debug_assert!(record.kind != Kind::End);
+    record
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::measurement::Backend;
+
+    fn sampled(ns: f64, clock: Option<f64>, detail: Detail) -> RawSample {
+        RawSample { sm_clock_mhz: clock, detail, ..RawSample::new(ns, 2) }
+    }
+
+    fn outcome(samples: Vec<RawSample>) -> Outcome {
+        Outcome { samples, ..Outcome::default() }
+    }
+
+    #[test]
+    fn times_are_of_one_operation() {
+        let info = CaseInfo::new("x", Kind::Operation, Backend::Host);
+        let record =
+            summarise(&info, outcome((0..9).map(|i| sampled(200.0 + f64::from(i), None, Detail::None)).collect()));
+        assert_eq!(record.median_ns, Some(102.0));
+        assert_eq!((record.samples_total, record.iterations_per_sample, record.p99_ns), (9, 2, None));
+        assert_eq!(record.throttled_samples, None, "the host reads no SM clock");
+    }
+
+    #[test]
+    fn throttled_samples_are_set_aside_and_counted() {
+        let info = CaseInfo::new("x", Kind::Operation, Backend::Cuda);
+        let mut samples: Vec<RawSample> = (0..9).map(|_| sampled(200.0, Some(1980.0), Detail::None)).collect();
+        samples.push(sampled(400.0, Some(1200.0), Detail::None));
+        let record = summarise(&info, outcome(samples));
+        assert_eq!((record.samples_total, record.throttled_samples, record.median_ns), (9, Some(1), Some(100.0)));
+        let all = summarise(&info, outcome(vec![RawSample { throttled: true, ..RawSample::new(1.0, 1) }]));
+        assert_eq!((all.median_ns, all.flags), (None, vec!["throttled".to_string()]));
+    }
+
+    #[test]
+    fn a_wrong_result_reports_no_time() {
+        let info = CaseInfo::new("x", Kind::Operation, Backend::Host);
+        let verified = Some(Verified { against: "f64".into(), max_error: f64::NAN, wrong: 3 });
+        let record = summarise(&info, Outcome { verified, ..outcome(vec![RawSample::new(5.0, 1)]) });
+        assert_eq!((record.median_ns, record.flags), (None, vec!["wrong".to_string()]));
+        assert_eq!(record.verified.unwrap().max_error, f64::MAX);
+    }
+
+    #[test]
+    fn bandwidths_are_nccl_tests() {
+        let mut info =
+            CaseInfo::new("x", Kind::Collective, Backend::Host).param("operation", "all_reduce").param("ranks", 4);
+        info.bytes = Some(1e6);
+        let record = summarise(&info, outcome(vec![sampled(2e6, None, Detail::Isolated { ns: 3e6 }); 5]));
+        assert_eq!((record.algbw_gb_per_s, record.busbw_gb_per_s), (Some(1.0), Some(1.5)));
+        assert_eq!(record.isolated_ns.unwrap().median, 3e6);
+    }
+
+    #[test]
+    fn pairs_give_the_slowdown_of_each_pair() {
+        let detail =
+            Detail::Pair { alone_ns: 50.0, side_alone_per_s: 10.0, side_together_per_s: 8.0, overlap_percent: 99.0 };
+        let info = CaseInfo::new("x", Kind::Corun, Backend::Host);
+        let record = summarise(&info, outcome(vec![RawSample { detail, ..RawSample::new(75.0, 1) }; 5]));
+        assert_eq!(record.slowdown.unwrap().median, 1.5);
+        assert_eq!(record.side_together_per_s, Some(8.0));
+    }
+}

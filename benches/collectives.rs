@@ -1,0 +1,9 @@
+//! Collectives and send/recv over message sizes and ranks, isolated and pipelined in one case.
+
+use crate::driver::Driver;
+use bubblebench::Result;
+use bubblebench::suite::presets::Group;
+
+pub fn bench(driver: &mut Driver) -> Result<()> {
+    driver.group(Group::Collectives)
+}

@@ -1,0 +1,188 @@
+//! Criterion in front of the suite's cases: same preparation, same records; Criterion chooses how often to sample,
+//! compares with baselines and prints.
+
+use crate::arguments::Arguments;
+use crate::raw_samples::{Batch, RawSamples};
+use bubblebench::cli::results;
+use bubblebench::cli::session::Plan;
+use bubblebench::records::Measurement;
+use bubblebench::records::measurement::Kind;
+use bubblebench::report::layers::time_cell;
+use bubblebench::suite::Spec;
+use bubblebench::suite::presets::Group;
+use bubblebench::suite::recorder::{Prepared, Recorder};
+use bubblebench::suite::sampler::Watch;
+use bubblebench::suite::watch::ProcessWatch;
+use bubblebench::{Error, Result, cli};
+use criterion::{Criterion, SamplingMode, Throughput};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub struct Driver {
+    criterion: Criterion<RawSamples>,
+    raw: RawSamples,
+    recorder: Recorder,
+    cases: Vec<Box<dyn Spec>>,
+    watch: ProcessWatch,
+    baselines: bool,
+}
+
+/// `--list`, in the form cargo's own test runner uses.
+pub fn list(plan: &Plan) -> Result<()> {
+    cli::print(&plan.cases.iter().map(|spec| format!("{}: benchmark\n", spec.id())).collect::<String>())
+}
+
+/// `--test`: every case is built, checked and run once; nothing is recorded.
+pub fn test(plan: Plan) -> Result<()> {
+    for spec in &plan.cases {
+        let mut case = spec.build(plan.context())?;
+        let verified = case.prepare()?;
+        case.sample(1)?;
+        if verified.is_some_and(|v| v.wrong > 0) {
+            return Err(Error::machine(format!("{} gives a wrong result", spec.id()), "please report this"));
+        }
+        println!("Testing {}\nSuccess", spec.id());
+    }
+    Ok(())
+}
+
+impl Driver {
+    pub fn start(plan: Plan, arguments: &Arguments) -> Result<Self> {
+        let raw = RawSamples::default();
+        let home = criterion_home();
+        if let Some(name) = &arguments.baseline {
+            require_baseline(&home, name)?;
+        }
+        let mut criterion = Criterion::default()
+            .with_measurement(raw.clone())
+            .without_plots()
+            .nresamples(10_000)
+            .output_directory(&home);
+        if let Some(name) = &arguments.save_baseline {
+            criterion = criterion.save_baseline(name.clone());
+        }
+        if let Some(name) = &arguments.baseline {
+            criterion = criterion.retain_baseline(name.clone(), false);
+        }
+        let (recorder, cases) = plan.start()?;
+        if recorder.run.resumed_cases() > 0 {
+            println!(
+                "Going on with run {}: {} cases are there already.\n",
+                recorder.run.id(),
+                recorder.run.resumed_cases()
+            );
+        }
+        let baselines = arguments.save_baseline.is_some() || arguments.baseline.is_some();
+        Ok(Driver { criterion, raw, recorder, cases, watch: ProcessWatch::start()?, baselines })
+    }
+
+    /// Measures the cases of one group, in their order.
+    pub fn group(&mut self, group: Group) -> Result<()> {
+        let cases = std::mem::take(&mut self.cases);
+        let (chosen, rest): (Vec<_>, Vec<_>) = cases.into_iter().partition(|spec| group.holds(&spec.id()));
+        self.cases = rest;
+        for spec in &chosen {
+            if self.watch.interrupted() {
+                return Err(Error::Interrupted);
+            }
+            if !self.recorder.run.is_done(&spec.id()) {
+                self.case(spec.as_ref())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn case(&mut self, spec: &dyn Spec) -> Result<()> {
+        let mut prepared = match self.recorder.prepare(spec)? {
+            Ok(prepared) => prepared,
+            Err(skipped) => return note(&skipped, "skipped"),
+        };
+        if prepared.is_wrong() {
+            return note(&self.recorder.record(prepared, Vec::new(), None)?, "its result is wrong, so it has no time");
+        }
+        let first = prepared.case.sample(1).map(|samples| samples.iter().map(|s| s.ns).sum::<f64>());
+        match first {
+            // Criterion takes at least ten samples after a warm-up: too many for a case this long.
+            Ok(ns) if ns * 11.0 > self.recorder.rule.cap_ns as f64 => {
+                let record = self.recorder.measure(prepared, &self.watch)?;
+                let kept = if self.baselines { ", not in Criterion's baselines" } else { "" };
+                note(&record, &format!("{} samples by our own sampler (one takes long){kept}", record.samples_total))
+            }
+            Ok(_) => self.criterion_case(prepared),
+            Err(error) => note(&self.recorder.skip(prepared.case.info(), error)?, "skipped"),
+        }
+    }
+
+    fn criterion_case(&mut self, mut prepared: Prepared) -> Result<()> {
+        let info = prepared.case.info().clone();
+        let (group, function) = info.id.rsplit_once('/').unwrap_or(("", &info.id));
+        let cap = Duration::from_nanos(self.recorder.rule.cap_ns);
+        let mut failure = None;
+        self.raw.take();
+        let mut bench = self.criterion.benchmark_group(group);
+        bench.sampling_mode(SamplingMode::Flat).warm_up_time(cap / 6).measurement_time(cap / 2);
+        bench.sample_size(self.recorder.rule.min_samples.max(prepared.case.sampling().min_samples).max(10));
+        match (info.kind, info.flop, info.bytes) {
+            (Kind::Layer | Kind::Operation, Some(flop), _) => drop(bench.throughput(Throughput::Elements(flop as u64))),
+            (_, _, Some(bytes)) => drop(bench.throughput(Throughput::Bytes(bytes as u64))),
+            _ => {}
+        }
+        bench.bench_function(function, |bencher| {
+            bencher.iter_custom(|iterations| match prepared.case.sample(iterations) {
+                Ok(samples) => Batch { samples, iterations },
+                Err(error) => {
+                    failure.get_or_insert(error);
+                    Batch { samples: Vec::new(), iterations }
+                }
+            });
+        });
+        bench.finish();
+        match failure {
+            Some(error) => note(&self.recorder.skip(&info, error)?, "skipped"),
+            None => self.recorder.record(prepared, self.raw.take(), None).map(drop),
+        }
+    }
+
+    /// Closes the run, fits, prints the tables.
+    pub fn finish(self) -> Result<()> {
+        let folder = self.recorder.finish()?;
+        cli::print(&format!("\n{}", results::conclude(&folder)?))
+    }
+}
+
+fn note(record: &Measurement, what: &str) -> Result<()> {
+    let reason = record.param_str("reason").map(|r| format!(": {r}")).unwrap_or_default();
+    println!("{:<50}  time: {}\n{:24}{what}{reason}", record.id, time_cell(record), "");
+    Ok(())
+}
+
+/// Where Criterion keeps its baselines: beside the other build products.
+fn criterion_home() -> PathBuf {
+    if let Some(home) = std::env::var_os("CRITERION_HOME") {
+        return home.into();
+    }
+    let target = std::env::current_exe().ok().and_then(|exe| Some(exe.ancestors().nth(3)?.to_path_buf()));
+    target
+        .filter(|t| t.ends_with("target") || t.join("release").is_dir())
+        .unwrap_or_else(|| "target".into())
+        .join("criterion")
+}
+
+fn require_baseline(home: &Path, name: &str) -> Result<()> {
+    fn holds(folder: &Path, name: &str, depth: usize) -> bool {
+        let Ok(entries) = std::fs::read_dir(folder) else { return false };
+        entries.flatten().any(|entry| {
+            let path = entry.path();
+            path.is_dir()
+                && ((entry.file_name() == name && path.join("estimates.json").exists())
+                    || (depth > 0 && holds(&path, name, depth - 1)))
+        })
+    }
+    if holds(home, name, 3) {
+        return Ok(());
+    }
+    Err(Error::input(
+        format!("there is no baseline `{name}` in {}", home.display()),
+        format!("make it first with `cargo bench -- --save-baseline {name}`"),
+    ))
+}

@@ -1,0 +1,9 @@
+//! The GPT layer: forward, backward to inputs, backward to weights, and its operations one by one; the small models' steps.
+
+use crate::driver::Driver;
+use bubblebench::Result;
+use bubblebench::suite::presets::Group;
+
+pub fn bench(driver: &mut Driver) -> Result<()> {
+    driver.group(Group::GptLayer)
+}

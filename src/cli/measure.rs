@@ -1,0 +1,99 @@
+//! `bubblebench measure`: the suite's cases with our own sampler, for compute nodes without cargo.
+
+use super::results;
+use super::session::RunOptions;
+use crate::Result;
+use crate::records::Measurement;
+use crate::report::layers::time_cell;
+use crate::suite::presets::{Group, Preset};
+use crate::suite::watch::ProcessWatch;
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum What {
+    GptLayer,
+    Collectives,
+    Corun,
+    Fill,
+    All,
+}
+
+impl What {
+    fn groups(self) -> &'static [Group] {
+        match self {
+            What::GptLayer => &[Group::GptLayer],
+            What::Collectives => &[Group::Collectives],
+            What::Corun => &[Group::Corun],
+            What::Fill => &[Group::Fill],
+            What::All => &Group::ALL,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example: bubblebench measure gpt-layer --device host --preset quick --results results/node7\n\n\
+    Results go to DIR/measurements.jsonl, a line a case; an unfinished run goes on where it stopped. A run of `all`\n\
+    cases also fits the cost model and writes the tables."
+)]
+pub struct MeasureArgs {
+    /// What to measure
+    #[arg(value_enum, default_value = "all")]
+    what: What,
+    /// Only the cases with this text in their names
+    filter: Option<String>,
+    #[command(flatten)]
+    options: RunOptions,
+}
+
+pub fn run(args: &MeasureArgs) -> Result<()> {
+    let plan = args.options.plan(args.what.groups(), args.filter.as_deref(), Preset::Standard)?;
+    let (mut recorder, cases) = plan.start()?;
+    let watch = ProcessWatch::start()?;
+    let bar = progress(cases.len() as u64);
+    if recorder.run.resumed_cases() > 0 {
+        note(
+            &bar,
+            &format!(
+                "going on with run {}: {} cases are there already",
+                recorder.run.id(),
+                recorder.run.resumed_cases()
+            ),
+        );
+    }
+    for spec in &cases {
+        let id = spec.id();
+        bar.set_message(id.clone());
+        if !recorder.run.is_done(&id) {
+            let record = match recorder.prepare(spec.as_ref())? {
+                Ok(prepared) => recorder.measure(prepared, &watch)?,
+                Err(skipped) => skipped,
+            };
+            note(&bar, &line(&record, bar.position() + 1, cases.len()));
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let folder = recorder.finish()?;
+    super::print(&results::conclude(&folder)?)
+}
+
+fn progress(cases: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(cases), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {elapsed} gone, {eta} left  {wide_msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Above the bar in a terminal, as a plain line in a log.
+fn note(bar: &ProgressBar, text: &str) {
+    if std::io::stderr().is_terminal() { bar.println(text) } else { eprintln!("{text}") }
+}
+
+fn line(record: &Measurement, number: u64, of: usize) -> String {
+    let reason = record.param_str("reason").map(|r| format!(" ({r})")).unwrap_or_default();
+    format!("[{number:>3}/{of}] {:<60} {}{reason}", record.id, time_cell(record))
+}

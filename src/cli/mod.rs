@@ -1,0 +1,89 @@
+//! The command line: what was typed becomes what is meant, the library is called, the answer printed.
+//!
+//! stdout carries the result only; progress and notes go to stderr. One file a command; nothing below sees the raw
+//! arguments. Exit codes: 0 done, 1 the answer is "no", 2 the input or the machine is at fault (one line), 101 a bug.
+
+pub mod doctor;
+pub mod fit;
+pub mod measure;
+pub mod plan;
+pub mod predict;
+pub mod results;
+pub mod schema;
+pub mod session;
+pub mod simulate;
+
+use crate::Result;
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+#[derive(Debug, Parser)]
+#[command(name = "bubblebench", version, about, propagate_version = true)]
+#[command(after_help = "`cargo bench` does the whole job: measure, fit, fill, print the tables.")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show devices, libraries and versions; for each thing missing, its cost and the line that installs it
+    Doctor(doctor::DoctorArgs),
+    /// Measure this machine: the cases of `cargo bench`, without cargo
+    Measure(measure::MeasureArgs),
+    /// Fit the cost model to a machine's measurements
+    Fit(fit::FitArgs),
+    /// Ask the cost model: one layer, one collective, one pair
+    Predict(predict::PredictArgs),
+    /// Show where a pipeline schedule leaves its stages idle, from times given by hand
+    Simulate(simulate::SimulateArgs),
+    /// Show a training job's bubbles, what to fill them with, and the expected gain
+    Plan(plan::PlanArgs),
+    /// Print the JSON Schema of one kind of file
+    Schema(schema::SchemaArgs),
+    /// Print shell completions
+    #[command(after_help = "Example: bubblebench completions bash > /etc/bash_completion.d/bubblebench")]
+    Completions { shell: Shell },
+    /// Print the manual page (roff)
+    #[command(after_help = "Example: bubblebench man | man -l -")]
+    Man,
+}
+
+/// Runs one command; what it answers is on stdout when this returns.
+pub fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Measure(args) => measure::run(&args),
+        Command::Fit(args) => fit::run(&args),
+        Command::Predict(args) => predict::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
+        Command::Schema(args) => schema::run(&args),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "bubblebench", &mut text);
+            print(&String::from_utf8_lossy(&text))
+        }
+        Command::Man => print(&manual()?),
+    }
+}
+
+fn manual() -> Result<String> {
+    let mut text = Vec::new();
+    clap_mangen::Man::new(Cli::command())
+        .render(&mut text)
+        .map_err(|source| crate::Error::io("write", "the manual page", source))?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Writes a result to stdout; a reader that closed the pipe early (`| head`) has what it wanted.
+pub fn print(text: &str) -> Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(source) if source.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(crate::Error::io("write to", "stdout", source))
+        }
+        _ => Ok(()),
+    }
+}

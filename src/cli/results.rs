@@ -1,0 +1,54 @@
+//! What follows measuring: fit the cost model, write the tables, say where everything is.
+
+use crate::records::measurement::Kind;
+use crate::records::store::{COST_MODEL, Journal, MACHINE, MEASUREMENTS, TABLES};
+use crate::records::{CostModel, MachineRecord, files};
+use crate::report::tables;
+use crate::{Error, Result, cost};
+use sha2::{Digest, Sha256};
+use std::path::Path;
+
+/// Fits the folder's measurements. Kept apart from [`conclude`] so that `fit` can write elsewhere.
+pub fn fit(folder: &Path) -> Result<CostModel> {
+    let journal = Journal::read(folder)?;
+    if let Some(place) = &journal.torn {
+        eprintln!(
+            "note: {place} is half a line (its run was killed while writing it); it is left out, the rest is used"
+        );
+    }
+    if journal.measurements.is_empty() {
+        let place = journal.torn.unwrap_or_else(|| folder.join(MEASUREMENTS).display().to_string());
+        return Err(Error::input(
+            format!("{place} holds no whole measurement"),
+            "run `cargo bench` or `bubblebench measure all` first",
+        ));
+    }
+    let machine: MachineRecord = files::read_json(&folder.join(MACHINE), "machine")?;
+    let path = folder.join(MEASUREMENTS);
+    let text = std::fs::read(&path).map_err(|source| Error::io("read", &path, source))?;
+    let sha256 = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let fitted = cost::fit(&journal.measurements, &machine, &sha256)?;
+    fitted.notes.iter().for_each(|note| eprintln!("note: {note}"));
+    Ok(fitted.model)
+}
+
+/// Fits, writes `cost_model.json` and `tables.md`, and gives the text for the terminal.
+pub fn conclude(folder: &Path) -> Result<String> {
+    let journal = Journal::read(folder)?;
+    let machine: MachineRecord = files::read_json(&folder.join(MACHINE), "machine")?;
+    let fittable =
+        journal.measurements.iter().any(|m| matches!(m.kind, Kind::Layer | Kind::Operation | Kind::Collective));
+    let model = if fittable { Some(fit(folder)?) } else { None };
+    if let Some(model) = &model {
+        files::write_json(&folder.join(COST_MODEL), model)?;
+    }
+    let markdown = tables::markdown(&machine, &journal.measurements, model.as_ref());
+    files::write_atomic(&folder.join(TABLES), markdown.as_bytes())?;
+    let mut text = tables::terminal(&journal.measurements, model.as_ref());
+    text.push_str(&format!(
+        "\nWritten to {}: {MEASUREMENTS} (every sample), {MACHINE}, {TABLES} (these tables){}.\n",
+        folder.display(),
+        if model.is_some() { ", cost_model.json (what `plan` and `predict` read)" } else { "" }
+    ));
+    Ok(text)
+}

@@ -1,0 +1,44 @@
+//! `bubblebench schema KIND`: the JSON Schema of a file, derived from the struct that reads and writes it.
+
+use crate::cost::predict::Answer;
+use crate::fill::record::PlanRecord;
+use crate::pipeline::record::TimelineRecord;
+use crate::records::{CostModel, MachineRecord, Measurement, files};
+use crate::{Error, Result};
+use schemars::{Schema, schema_for};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: bubblebench schema cost_model > cost_model.schema.json")]
+pub struct SchemaArgs {
+    /// measurement, machine, cost_model, prediction, timeline, plan or doctor
+    kind: String,
+}
+
+type Derive = fn() -> Schema;
+
+/// Every kind of file this version writes.
+const KINDS: &[(&str, Derive)] = &[
+    ("measurement", || schema_for!(Measurement)),
+    ("machine", || schema_for!(MachineRecord)),
+    ("cost_model", || schema_for!(CostModel)),
+    ("prediction", || schema_for!(Answer)),
+    ("plan", || schema_for!(PlanRecord)),
+    ("timeline", || schema_for!(TimelineRecord)),
+];
+
+pub fn run(args: &SchemaArgs) -> Result<()> {
+    let Some((kind, derive)) = KINDS.iter().find(|(kind, _)| *kind == args.kind) else {
+        let names: Vec<&str> = KINDS.iter().map(|(kind, _)| *kind).collect();
+        return Err(Error::input(
+            format!("`{}` is not a kind of file", args.kind),
+            format!("choose one of {}", names.join(", ")),
+        ));
+    };
+    let mut schema = derive();
+    schema.insert("title".into(), format!("bubblebench.{kind}/1").into());
+    // The version is part of the format, so the schema pins it.
+    if let Some(field) = schema.get_mut("properties").and_then(|p| p.get_mut("schema")) {
+        *field = serde_json::json!({ "const": format!("bubblebench.{kind}/1") });
+    }
+    super::print(&format!("{}\n", files::to_json(&schema)?))
+}

@@ -1,0 +1,137 @@
+//! What `bubblebench measure` and `cargo bench` share: which machine, which folder, which run, which cases.
+
+use crate::machine::{self, Device, DeviceChoice};
+use crate::records::machine::RunInfo;
+use crate::records::measurement::Backend;
+use crate::records::store::{Run, RunRequest};
+use crate::suite::presets::{Group, Preset};
+use crate::suite::recorder::{self, Recorder};
+use crate::suite::{Context, Spec};
+use crate::{Error, Result};
+use std::path::PathBuf;
+
+/// Options both programs take.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RunOptions {
+    /// How much to measure: quick, standard or full [env: BUBBLEBENCH_PRESET]
+    #[arg(long, env = "BUBBLEBENCH_PRESET", hide_env = true, value_name = "PRESET")]
+    pub preset: Option<String>,
+    /// What to measure on: auto, host, cuda or cuda:N [env: BUBBLEBENCH_DEVICE]
+    #[arg(long, env = "BUBBLEBENCH_DEVICE", hide_env = true, value_name = "DEVICE", default_value = "auto")]
+    pub device: String,
+    /// This machine's own folder [default: results/<machine>] [env: BUBBLEBENCH_RESULTS]
+    #[arg(long, env = "BUBBLEBENCH_RESULTS", hide_env = true, value_name = "DIR")]
+    pub results: Option<PathBuf>,
+    /// Name of this machine, instead of the one made from its GPU or CPU
+    #[arg(long, value_name = "NAME")]
+    pub machine: Option<String>,
+    /// Start a new run even where an unfinished one could go on
+    #[arg(long)]
+    pub fresh: bool,
+}
+
+/// The validated form: everything is known, nothing is started.
+pub struct Plan {
+    pub preset: Preset,
+    pub device: Device,
+    pub cases: Vec<Box<dyn Spec>>,
+    request: RunRequest,
+    context: Context,
+}
+
+impl RunOptions {
+    pub fn plan(&self, groups: &[Group], filter: Option<&str>, default: Preset) -> Result<Plan> {
+        let preset = self.preset.as_deref().map_or(Ok(default), Preset::parse)?;
+        let device = chosen_device(self.device.parse()?, groups, preset)?;
+        let cases = recorder::select(groups, preset, backend(device), filter)?;
+        let mut machine = machine::record(&device)?;
+        if let Some(name) = &self.machine {
+            machine.name = checked_name(name)?;
+        }
+        machine.run = run_info(preset, device);
+        let folder = self.results.clone().unwrap_or_else(|| PathBuf::from("results").join(&machine.name));
+        let context = Context {
+            preset,
+            cores: machine.cpu.cores as usize,
+            last_level_cache_bytes: machine.cpu.last_level_cache_bytes.unwrap_or(32 << 20),
+        };
+        let request = RunRequest { folder, machine, fresh: self.fresh, selection: selection(groups, filter) };
+        Ok(Plan { preset, device, cases, request, context })
+    }
+}
+
+impl Plan {
+    /// Opens (or goes on with) the run in its folder.
+    pub fn start(self) -> Result<(Recorder, Vec<Box<dyn Spec>>)> {
+        let device = self.request.machine.gpus.first().filter(|_| backend(self.device) == Backend::Cuda);
+        let device = device.map_or_else(|| self.request.machine.cpu.model.clone(), |gpu| gpu.name.clone());
+        Ok((Recorder::new(Run::open(self.request)?, self.context, device), self.cases))
+    }
+
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+}
+
+fn backend(device: Device) -> Backend {
+    match device {
+        Device::Host => Backend::Host,
+        Device::Cuda(_) => Backend::Cuda,
+    }
+}
+
+/// The device meant. Where the CUDA backend has no such cases yet, `auto` says so and takes the host.
+fn chosen_device(choice: DeviceChoice, groups: &[Group], preset: Preset) -> Result<Device> {
+    let device = choice.resolve()?;
+    if device == Device::Host || groups.iter().any(|group| !group.cases(preset, backend(device)).is_empty()) {
+        return Ok(device);
+    }
+    let names: Vec<&str> = groups.iter().map(|g| g.name()).collect();
+    let what = format!("the CUDA backend has no {} cases yet (layer normalisation only)", names.join(" "));
+    if choice == DeviceChoice::Auto {
+        eprintln!("note: {what}; measuring the host");
+        return Ok(Device::Host);
+    }
+    Err(Error::machine(what, "measure the host with --device host"))
+}
+
+fn selection(groups: &[Group], filter: Option<&str>) -> Option<String> {
+    if groups.len() == Group::ALL.len() && filter.is_none() {
+        return None;
+    }
+    let names: Vec<&str> = groups.iter().map(|g| g.name()).collect();
+    Some(format!("{}{}", names.join(" "), filter.map(|f| format!(" {f}")).unwrap_or_default()))
+}
+
+fn checked_name(name: &str) -> Result<String> {
+    let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._".contains(c);
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(fine) {
+        return Err(Error::input(
+            format!("`{name}` is not a machine name"),
+            "use lower-case letters, digits, `-`, `.` and `_`, as in h200-8x",
+        ));
+    }
+    Ok(name.into())
+}
+
+fn run_info(preset: Preset, device: Device) -> RunInfo {
+    let started = recorder::now();
+    RunInfo {
+        id: format!("{}-{}", started.replace([':', '-'], ""), std::process::id()),
+        commit: option_env!("BUBBLEBENCH_COMMIT").map(Into::into),
+        preset: preset.name().into(),
+        device: device.to_string(),
+        command: command_line(),
+        started,
+    }
+}
+
+/// The arguments as typed; of the program's path only its name, so that records name no private folders.
+fn command_line() -> Vec<String> {
+    let mut arguments: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    if let Some(program) = arguments.first_mut() {
+        let name = PathBuf::from(&*program).file_name().map(|n| n.to_string_lossy().into_owned());
+        *program = name.unwrap_or_else(|| "bubblebench".into());
+    }
+    arguments
+}

@@ -1,0 +1,185 @@
+//! `bubblebench simulate`: bubbles of a schedule from times given by hand.
+
+use super::print;
+use crate::pipeline::activations::DEFAULT_WEIGHT_SHARE;
+use crate::pipeline::record::TimelineRecord;
+use crate::pipeline::{Name, Schedule, Spec, StageTimes, Timeline, Times, simulate};
+use crate::trace::perfetto::{self, Counter};
+use crate::{Error, Result, report, units};
+use std::path::PathBuf;
+
+/// Show where a pipeline schedule leaves its stages idle, from times given by hand.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  bubblebench simulate --schedule 1f1b --stages 8 --micro-batches 24 --forward 18.522ms \\\n    --backward-input 18.086ms --backward-weight 9.337ms --send-recv 601us"
+)]
+pub struct SimulateArgs {
+    /// gpipe, 1f1b, interleaved, zb-h1, zb-h2, …
+    #[arg(long)]
+    schedule: String,
+    /// Pipeline stages
+    #[arg(long)]
+    stages: usize,
+    /// Micro-batches of one iteration
+    #[arg(long)]
+    micro_batches: usize,
+    /// Forward of one micro-batch on one stage, e.g. 18.522ms
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    forward: Option<String>,
+    /// Backward to the inputs
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    backward_input: Option<String>,
+    /// Backward to the weights
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    backward_weight: Option<String>,
+    /// Message from one stage to the next
+    #[arg(long, value_name = "TIME", default_value = "0ns", allow_hyphen_values = true)]
+    send_recv: String,
+    /// Chunks of layers per stage (interleaved)
+    #[arg(long)]
+    chunks: Option<usize>,
+    /// Most activations a stage may hold, in micro-batches
+    #[arg(long, allow_hyphen_values = true)]
+    memory_limit: Option<f64>,
+    /// Part of a micro-batch's activations that the backward to the weights still needs
+    #[arg(long, default_value_t = DEFAULT_WEIGHT_SHARE, allow_hyphen_values = true)]
+    weight_share: f64,
+    /// JSON list with the three times of every stage, instead of the three flags
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["forward", "backward_input", "backward_weight"])]
+    per_stage: Option<PathBuf>,
+    /// Print the timeline as JSON (bubblebench.timeline/1)
+    #[arg(long)]
+    json: bool,
+    /// Write a trace for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+}
+
+pub fn run(args: &SimulateArgs) -> Result<()> {
+    let timeline = timeline(args)?;
+    if let Some(path) = &args.trace {
+        let share = timeline.schedule.chunk_share();
+        let value = |_, live: crate::pipeline::activations::Live| live.micro_batches(share, args.weight_share);
+        perfetto::write_file(path, &timeline, &Counter { name: "activations (micro-batches)", value: &value }, &[])?;
+    }
+    if args.json {
+        let record = TimelineRecord::new(&timeline, args.weight_share);
+        print(&json_line(&record)?)
+    } else {
+        print(&report::timeline::render(&timeline, args.weight_share, terminal_width()))
+    }
+}
+
+fn timeline(args: &SimulateArgs) -> Result<Timeline> {
+    let name = Name::parse(&args.schedule)?;
+    if args.stages == 0 || args.stages > 1 << 20 {
+        return Err(Error::input(format!("--stages is {}", args.stages), "give 1 to 1048576 stages"));
+    }
+    let send_recv_ns = time("--send-recv", &args.send_recv)?;
+    let times = match &args.per_stage {
+        Some(path) => Times { stage: Times::read_stages(path, args.stages)?, send_recv_ns },
+        None => Times::even(args.stages, even_times(args)?, send_recv_ns),
+    };
+    let schedule = Schedule::build(&Spec {
+        name,
+        stages: args.stages,
+        micro_batches: args.micro_batches,
+        chunks: args.chunks,
+        memory_limit: args.memory_limit,
+        weight_share: args.weight_share,
+        times: &times,
+    })?;
+    simulate(schedule, times)
+}
+
+fn even_times(args: &SimulateArgs) -> Result<StageTimes> {
+    let required = |flag: &str, given: &Option<String>| match given {
+        Some(text) => time(flag, text),
+        None => Err(Error::input(
+            format!("{flag} is missing"),
+            "give --forward, --backward-input and --backward-weight, or --per-stage FILE",
+        )),
+    };
+    Ok(StageTimes {
+        forward_ns: required("--forward", &args.forward)?,
+        backward_input_ns: required("--backward-input", &args.backward_input)?,
+        backward_weight_ns: required("--backward-weight", &args.backward_weight)?,
+    })
+}
+
+fn time(flag: &str, text: &str) -> Result<u64> {
+    units::parse_ns(text).map_err(|e| match e {
+        Error::Input { what, cure } => Error::input(format!("{flag} {what}"), cure),
+        other => other,
+    })
+}
+
+/// Columns of the terminal that stdout is, else 100.
+pub(super) fn terminal_width() -> usize {
+    comfy_table::Table::new().width().map_or(100, usize::from)
+}
+
+/// One line, however long: a timeline may hold a million bubbles.
+pub(super) fn json_line(record: &impl serde::Serialize) -> Result<String> {
+    let mut text = serde_json::to_string(record)
+        .map_err(|e| Error::input(format!("the answer cannot be written as JSON: {e}"), "please report this"))?;
+    text.push('\n');
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: SimulateArgs,
+    }
+
+    fn with(change: &str) -> Result<Timeline> {
+        let base = format!("x --stages 4 {change}");
+        timeline(&Program::try_parse_from(base.split_whitespace()).unwrap().args)
+    }
+
+    const TIMES: &str = "--forward 2ms --backward-input 1ms --backward-weight 500us";
+
+    #[test]
+    fn a_right_input_is_answered() {
+        let timeline = with(&format!("--schedule 1f1b --micro-batches 8 {TIMES}")).unwrap();
+        assert_eq!(timeline.iteration_ns, 11 * 3_500_000);
+    }
+
+    #[test]
+    fn wrong_inputs_name_the_flag() {
+        let wrong = |change: &str| with(change).unwrap_err().to_string();
+        let m8 = "--micro-batches 8";
+        assert!(wrong(&format!("--schedule 1f1c {m8} {TIMES}")).contains("`1f1b`"));
+        let negative = format!("--schedule 1f1b {m8} --forward -1ms --backward-input 1ms --backward-weight 1ms");
+        assert!(wrong(&negative).starts_with("--forward `-1ms` is not a time"), "{}", wrong(&negative));
+        let unitless = format!("--schedule 1f1b {m8} --forward 1ms --backward-input 12 --backward-weight 1ms");
+        assert!(wrong(&unitless).contains("--backward-input"));
+        assert!(wrong(&format!("--schedule 1f1b {m8} --forward 1ms")).contains("--backward-input is missing"));
+        assert!(wrong(&format!("--schedule 1f1b --micro-batches 0 {TIMES}")).contains("micro-batches is 0"));
+        let odd = wrong(&format!("--schedule interleaved --micro-batches 7 --chunks 2 {TIMES}"));
+        assert!(odd.contains("micro-batches 7 is not divisible by stages 4"));
+        assert!(wrong(&format!("--schedule 1f1b {m8} --memory-limit -3 {TIMES}")).contains("memory limit"));
+    }
+
+    #[test]
+    fn a_per_stage_file_must_fit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("times.json");
+        let entry = r#"{"forward_ns":10,"backward_input_ns":10,"backward_weight_ns":5}"#;
+        let use_file = || with(&format!("--schedule zb-h1 --micro-batches 8 --per-stage {}", path.display()));
+        std::fs::write(&path, format!("[{}]", [entry; 4].join(","))).unwrap();
+        assert_eq!(use_file().unwrap().busy_ns(3), 8 * 25);
+        std::fs::write(&path, format!("[{}]", [entry; 3].join(","))).unwrap();
+        assert!(use_file().unwrap_err().to_string().contains("holds 3 stages, --stages says 4"));
+        std::fs::write(&path, r#"[{"forward_ns":-1}]"#).unwrap();
+        assert!(use_file().unwrap_err().to_string().contains("times.json"));
+        std::fs::remove_file(&path).unwrap();
+        assert!(use_file().unwrap_err().to_string().contains("times.json"));
+    }
+}

@@ -1,0 +1,49 @@
+//! Is the result right? Inputs are laid out, outputs poisoned, and every element is compared for equality.
+
+use super::threads::Rank;
+use super::{Buffer, Exchange, Span};
+use crate::Result;
+
+/// Elements looked at a time: small enough for the stack and the first cache.
+const BLOCK: usize = 1024;
+
+/// Gives this rank its input and fills everything else of its buffers with NaN.
+pub fn load(exchange: &Exchange, rank: &mut Rank) -> Result<()> {
+    let me = rank.index();
+    let placement = exchange.placement(me);
+    for buffer in [Buffer::Send, Buffer::Receive] {
+        let len = placement.needs(buffer);
+        rank.reserve(buffer, len)?;
+        rank.view_mut(Span::new(buffer, 0, len))?.fill(f32::NAN);
+    }
+    for piece in placement.input.chunks(BLOCK) {
+        exchange.fill_input(me, piece.start - placement.input.start, rank.view_mut(piece)?);
+    }
+    Ok(())
+}
+
+/// Elements of this rank's output that are not what they must be, and of its input where that had to stay as it was.
+pub fn count_wrong(exchange: &Exchange, rank: &Rank) -> u64 {
+    let me = rank.index();
+    let placement = exchange.placement(me);
+    let output = compare(rank, placement.output, |first, out| exchange.fill_expected(me, first, out));
+    if exchange.in_place {
+        return output;
+    }
+    output + compare(rank, placement.input, |first, out| exchange.fill_input(me, first, out))
+}
+
+fn compare(rank: &Rank, span: Span, fill: impl Fn(usize, &mut [f32])) -> u64 {
+    let mut expected = [0.0f32; BLOCK];
+    let of_piece = |piece: Span| {
+        let expected = &mut expected[..piece.len];
+        fill(piece.start - span.start, expected);
+        wrong_elements(rank.view(piece), expected)
+    };
+    span.chunks(BLOCK).map(of_piece).sum()
+}
+
+/// Elements that differ; NaN is always wrong.
+pub fn wrong_elements(got: &[f32], expected: &[f32]) -> u64 {
+    got.iter().zip(expected).map(|(g, e)| u64::from(g != e)).sum()
+}

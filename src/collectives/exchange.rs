@@ -1,0 +1,190 @@
+//! One operation at one size, seen from every rank: what it gives, what it gets, where that lies in memory.
+//!
+//! Sizes are counted as nccl-tests counts them: `elements` is the *whole* buffer, so an all-gather's rank gives
+//! elements / ranks of it. Where ranks do not divide the buffer the first ranks hold one element more (transports that
+//! need equal parts pick sizes that divide).
+
+use super::{Operation, values};
+use crate::{Error, Result};
+
+/// Which of a rank's buffers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Buffer {
+    Send,
+    /// In place, the input lies here too.
+    Receive,
+    /// The transport's own, for partial sums that belong to nobody's output.
+    Scratch,
+}
+
+/// Elements `start .. start + len` of a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Span {
+    pub buffer: Buffer,
+    pub start: usize,
+    pub len: usize,
+}
+
+impl Span {
+    pub const fn new(buffer: Buffer, start: usize, len: usize) -> Self {
+        Span { buffer, start, len }
+    }
+
+    /// `len` elements from the span's own element `start` on.
+    pub fn slice(self, start: usize, len: usize) -> Span {
+        assert!(start + len <= self.len, "elements {start}..{} of a span of {}", start + len, self.len);
+        Span { start: self.start + start, len, ..self }
+    }
+
+    /// The rank-th of `ranks` parts of this span.
+    pub fn part(self, ranks: usize, rank: usize) -> Span {
+        let (start, len) = part(self.len, ranks, rank);
+        self.slice(start, len)
+    }
+
+    pub const fn end(&self) -> usize {
+        self.start + self.len
+    }
+
+    pub fn overlaps(&self, other: &Span) -> bool {
+        self.buffer == other.buffer && self.start < other.end() && other.start < self.end()
+    }
+
+    /// The span cut into pieces of at most `chunk` elements, in order.
+    pub fn chunks(self, chunk: usize) -> impl Iterator<Item = Span> {
+        (0..self.len).step_by(chunk.max(1)).map(move |start| self.slice(start, chunk.max(1).min(self.len - start)))
+    }
+}
+
+/// Start and length of the `index`-th of `parts` parts of `len` elements; the first `len % parts` hold one more.
+pub const fn part(len: usize, parts: usize, index: usize) -> (usize, usize) {
+    let (each, extra) = (len / parts, len % parts);
+    let before = if index < extra { index } else { extra };
+    (each * index + before, each + (index < extra) as usize)
+}
+
+/// Where a rank's input and output lie. Empty where the rank gives or gets nothing (a reduce's output off the root).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    pub input: Span,
+    pub output: Span,
+}
+
+impl Placement {
+    /// Input and output in buffers of their own.
+    pub const fn apart(input_len: usize, output_len: usize) -> Self {
+        Placement { input: Span::new(Buffer::Send, 0, input_len), output: Span::new(Buffer::Receive, 0, output_len) }
+    }
+
+    /// Elements a buffer must hold.
+    pub fn needs(&self, buffer: Buffer) -> usize {
+        [self.input, self.output].iter().filter(|s| s.buffer == buffer).map(Span::end).max().unwrap_or(0)
+    }
+}
+
+/// One operation at one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exchange {
+    pub operation: Operation,
+    /// The whole buffer, as nccl-tests counts it: bytes / element size.
+    pub elements: usize,
+    pub ranks: usize,
+    /// Of broadcast and reduce; others do not look at it.
+    pub root: usize,
+    pub in_place: bool,
+}
+
+impl Exchange {
+    pub const fn new(operation: Operation, elements: usize, ranks: usize) -> Self {
+        Exchange { operation, elements, ranks, root: 0, in_place: false }
+    }
+
+    pub const fn root(self, root: usize) -> Self {
+        Exchange { root, ..self }
+    }
+
+    pub const fn in_place(self, in_place: bool) -> Self {
+        Exchange { in_place, ..self }
+    }
+
+    /// Says what cannot be run, and what can.
+    pub fn validate(&self) -> Result<()> {
+        let name = self.operation.definition().name();
+        if self.ranks == 0 || self.ranks > 1024 {
+            return Err(Error::input(format!("{name} between {} ranks", self.ranks), "give 1 to 1024 ranks"));
+        }
+        if self.root >= self.ranks {
+            return Err(Error::input(
+                format!("root {} of {} ranks", self.root, self.ranks),
+                "ranks count from 0: give a root below their number",
+            ));
+        }
+        if self.elements > u32::MAX as usize {
+            return Err(Error::input(
+                format!("{name} of {} elements", self.elements),
+                "the check can tell 4294967295 elements apart: give fewer",
+            ));
+        }
+        if self.in_place && !self.operation.definition().can_be_in_place() {
+            return Err(Error::input(format!("{name} in place"), "it has no in-place form: run it out of place"));
+        }
+        Ok(())
+    }
+
+    pub fn placement(&self, rank: usize) -> Placement {
+        self.operation.definition().placement(self, rank)
+    }
+
+    /// Input elements of `rank` from `first` on: small integers, the same for everyone who asks.
+    pub fn fill_input(&self, rank: usize, first: usize, out: &mut [f32]) {
+        values::fill(self.operation, rank, first, out);
+    }
+
+    /// What `rank`'s output must be, from element `first` on.
+    pub fn fill_expected(&self, rank: usize, first: usize, out: &mut [f32]) {
+        self.operation.definition().expect(self, rank, first, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_ragged_complete_and_in_order() {
+        assert_eq!((0..4).map(|i| part(10, 4, i)).collect::<Vec<_>>(), [(0, 3), (3, 3), (6, 2), (8, 2)]);
+        assert_eq!((0..4).map(|i| part(2, 4, i)).collect::<Vec<_>>(), [(0, 1), (1, 1), (2, 0), (2, 0)]);
+        for (len, parts) in [(0, 3), (1, 8), (97, 8), (1 << 20, 7)] {
+            let mut next = 0;
+            for index in 0..parts {
+                let (start, size) = part(len, parts, index);
+                assert_eq!(start, next);
+                next += size;
+            }
+            assert_eq!(next, len);
+        }
+    }
+
+    #[test]
+    fn what_cannot_run_is_refused_in_one_line() {
+        let good = Exchange::new(Operation::AllReduce, 10, 4);
+        assert!(good.validate().is_ok());
+        assert!(good.root(4).validate().unwrap_err().to_string().contains("root 4 of 4 ranks"));
+        assert!(Exchange::new(Operation::AllReduce, 10, 0).validate().is_err());
+        let all_to_all = Exchange::new(Operation::AllToAll, 10, 4).in_place(true);
+        assert!(all_to_all.validate().unwrap_err().to_string().contains("out of place"));
+    }
+
+    /// In place, the input lies inside the output or the output inside the input, and one buffer holds both.
+    #[test]
+    fn in_place_shares_the_memory() {
+        for operation in Operation::ALL.into_iter().filter(|o| o.definition().can_be_in_place()) {
+            for rank in 0..3 {
+                let p = Exchange::new(operation, 100, 3).root(1).in_place(true).placement(rank);
+                assert_eq!(p.needs(Buffer::Send), 0, "{operation:?}");
+                let both = p.input.len > 0 && p.output.len > 0;
+                assert!(!both || p.input.overlaps(&p.output), "{operation:?} {p:?}");
+            }
+        }
+    }
+}

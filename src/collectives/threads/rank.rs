@@ -1,0 +1,92 @@
+//! What an operation's code sees: its place among the ranks, its buffers, and its ways to the others.
+
+use super::memory::Ports;
+use super::wait::{Shared, Tuning};
+use crate::Result;
+use crate::collectives::{Buffer, Span};
+use std::sync::Arc;
+
+pub use super::memory::Combine;
+
+/// One rank, in its own thread.
+pub struct Rank {
+    ports: Ports,
+    meetings: u64,
+}
+
+impl Rank {
+    pub(super) fn new(shared: Arc<Shared>, index: usize) -> Self {
+        Rank { ports: Ports::new(shared, index), meetings: 0 }
+    }
+
+    pub fn index(&self) -> usize {
+        self.ports.me
+    }
+
+    pub fn ranks(&self) -> usize {
+        self.ports.shared.ranks
+    }
+
+    pub fn next(&self) -> usize {
+        (self.index() + 1) % self.ranks()
+    }
+
+    pub fn previous(&self) -> usize {
+        (self.index() + self.ranks() - 1) % self.ranks()
+    }
+
+    pub fn tuning(&self) -> Tuning {
+        self.ports.shared.tuning
+    }
+
+    /// Makes sure that a buffer has `len` elements, its pages touched. A buffer that grows loses its contents (they
+    /// become NaN). Never inside a timed operation: the first, untimed one grows what is needed.
+    pub fn reserve(&mut self, buffer: Buffer, len: usize) -> Result<()> {
+        self.ports.reserve(buffer, len)
+    }
+
+    pub fn view(&self, span: Span) -> &[f32] {
+        self.ports.view(span)
+    }
+
+    /// The span, to be written; waits until nobody reads what was sent from it.
+    pub fn view_mut(&mut self, span: Span) -> Result<&mut [f32]> {
+        self.ports.view_mut(span)
+    }
+
+    /// Within this rank's own memory; nothing if both are the same.
+    pub fn copy(&mut self, to: Span, from: Span) -> Result<()> {
+        self.ports.copy(to, from)
+    }
+
+    /// Shows a span to another rank and goes on; nothing if it is empty. Waits only while the edge is full.
+    pub fn send(&mut self, to: usize, span: Span) -> Result<()> {
+        self.ports.send(to, span)
+    }
+
+    /// Takes the next message of another rank, which must be as long as `into`; nothing if that is empty.
+    pub fn receive(&mut self, from: usize, into: Span, combine: Combine) -> Result<()> {
+        self.ports.receive(from, into, combine)
+    }
+
+    /// Waits until everything this rank sent has been taken, so that its buffers may be written again.
+    pub fn settle(&mut self) -> Result<()> {
+        self.ports.settle()
+    }
+
+    /// Waits for all ranks; the moment the last one came, in [`Rank::now_ns`]'s time, the same number for all of them.
+    pub fn meet(&mut self) -> Result<u64> {
+        self.meetings += 1;
+        self.ports.shared.meet(self.index(), self.meetings)
+    }
+
+    /// Nanoseconds on the clock that all ranks share.
+    pub fn now_ns(&self) -> u64 {
+        self.ports.shared.now_ns()
+    }
+
+    /// The error of the world, if it has one.
+    pub fn check(&self) -> Result<()> {
+        self.ports.shared.check()
+    }
+}

@@ -1,0 +1,171 @@
+//! Collectives and send/recv: one curve per operation, ranks, nodes, element type and kind of latency.
+//!
+//! `pipelined` is the time of one operation in a back-to-back run (nccl-tests' way), `isolated` that of one operation
+//! synchronised on its own. The curve is [`super::piecewise`]'s. Called by [`super::fit`].
+
+use super::heldout::{self, Outcome};
+use super::piecewise::{self, Point};
+use super::regress::Spread;
+use crate::records::Measurement;
+use crate::records::cost_model::{Accuracy, CollectiveFit};
+use crate::records::measurement::{Interval, Kind};
+use std::collections::BTreeMap;
+
+/// A rank set that has more ranks than cores measures the scheduler: fitted, marked, kept out of the accuracy figures.
+pub const OVERSUBSCRIBED: &str = "oversubscribed";
+/// Relative standard error below which no time is believed: what two runs of one size differ by anyway.
+const NOISE_FLOOR: f64 = 0.015;
+/// Interior sizes are held out in this many rounds.
+const ROUNDS: usize = 5;
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    operation: String,
+    ranks: u64,
+    nodes: u64,
+    dtype: String,
+    latency: &'static str,
+}
+
+#[derive(Debug, Default)]
+struct Curve {
+    /// By bytes: in place or not, and the time. Out of place is what nccl-tests names first and what is kept.
+    points: BTreeMap<u64, (bool, Point)>,
+    oversubscribed: bool,
+    ctas: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+pub struct CollectiveFits {
+    pub fits: Vec<CollectiveFit>,
+    pub accuracy: Vec<Accuracy>,
+    pub notes: Vec<String>,
+}
+
+pub fn fit(records: &[&Measurement]) -> CollectiveFits {
+    let mut found = CollectiveFits::default();
+    let curves = curves(records);
+    let mut judged: Vec<(Key, Curve, Vec<Outcome>)> = Vec::new();
+    for (key, curve) in curves {
+        if curve.points.len() < 2 {
+            found.notes.push(format!(
+                "{} over {} ranks ({}): one size only, no curve; measure at least two",
+                key.operation, key.ranks, key.latency
+            ));
+            continue;
+        }
+        let outcomes = held_out(&points(&curve));
+        judged.push((key, curve, outcomes));
+    }
+    let trusted = |c: &Curve| !c.oversubscribed;
+    let pooled: Vec<Outcome> = judged.iter().filter(|(_, c, _)| trusted(c)).flat_map(|(_, _, o)| o).copied().collect();
+    found.accuracy.extend(heldout::accuracy("collective", &pooled));
+    let mut by_operation: BTreeMap<&str, Vec<Outcome>> = BTreeMap::new();
+    for (key, curve, outcomes) in &judged {
+        if trusted(curve) {
+            let operation = key.operation.split('/').next().unwrap_or(&key.operation);
+            by_operation.entry(operation).or_default().extend(outcomes);
+        }
+    }
+    for (operation, outcomes) in by_operation {
+        found.accuracy.extend(heldout::accuracy(&format!("collective/{operation}"), &outcomes));
+    }
+    let everything: Vec<f64> = judged.iter().flat_map(|(_, _, o)| o).map(Outcome::residual).collect();
+    found.fits =
+        judged.into_iter().map(|(key, curve, outcomes)| written(key, &curve, &outcomes, &everything)).collect();
+    found
+}
+
+fn written(key: Key, curve: &Curve, outcomes: &[Outcome], everything: &[f64]) -> CollectiveFit {
+    let own: Vec<f64> = outcomes.iter().map(Outcome::residual).collect();
+    // Two or three sizes held out say little about one curve: then all curves of the machine speak for it.
+    let spread = Spread::of(if own.len() >= 4 { &own } else { everything });
+    CollectiveFit {
+        operation: key.operation,
+        ranks: key.ranks,
+        nodes: key.nodes,
+        dtype: key.dtype,
+        latency: key.latency.into(),
+        segments: piecewise::fit(&points(curve)),
+        relative_low: spread.low,
+        relative_high: spread.high,
+        ctas: curve.ctas,
+        flags: if curve.oversubscribed { vec![OVERSUBSCRIBED.into()] } else { Vec::new() },
+    }
+}
+
+fn points(curve: &Curve) -> Vec<Point> {
+    curve.points.values().map(|(_, p)| *p).collect()
+}
+
+/// Every interior size predicted once from a curve without it; every fifth is left out in a round.
+fn held_out(points: &[Point]) -> Vec<Outcome> {
+    let interior = points.len().saturating_sub(2);
+    let rounds = ROUNDS.min(interior);
+    (0..rounds)
+        .flat_map(|round| {
+            let held = |i: usize| (1..=interior).contains(&i) && (i - 1) % rounds == round;
+            let kept: Vec<Point> = (0..points.len()).filter(|&i| !held(i)).map(|i| points[i]).collect();
+            let segments = piecewise::fit(&kept);
+            (0..points.len())
+                .filter(|&i| held(i))
+                .filter_map(|i| Some(Outcome::new(piecewise::predict(&segments, points[i].bytes)?.0, points[i].ns)))
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn curves(records: &[&Measurement]) -> BTreeMap<Key, Curve> {
+    let mut curves: BTreeMap<Key, Curve> = BTreeMap::new();
+    for record in records.iter().filter(|r| r.kind == Kind::Collective) {
+        let pipelined = record.median_ns.map(|median| Interval {
+            median,
+            low: record.ci95_low_ns.unwrap_or(median),
+            high: record.ci95_high_ns.unwrap_or(median),
+        });
+        for (latency, time) in [("pipelined", pipelined), ("isolated", record.isolated_ns)] {
+            if let (Some(key), Some(time)) = (key(record, latency), time) {
+                curves.entry(key).or_default().add(record, time);
+            }
+        }
+    }
+    curves.retain(|_, curve| !curve.points.is_empty());
+    curves
+}
+
+fn key(record: &Measurement, latency: &'static str) -> Option<Key> {
+    let name = record.param_str("operation")?;
+    let operation = match record.param_str("pattern") {
+        Some(pattern) => format!("{name}/{pattern}"),
+        None => name.to_string(),
+    };
+    Some(Key {
+        operation,
+        ranks: record.param_u64("ranks").filter(|&n| n > 0)?,
+        nodes: record.param_u64("nodes").unwrap_or(1),
+        dtype: record.param_str("dtype").unwrap_or("f32").to_string(),
+        latency,
+    })
+}
+
+impl Curve {
+    fn add(&mut self, record: &Measurement, time: Interval) {
+        let measured = record.bytes.filter(|b| b.is_finite() && *b >= 1.0).map(|b| b as u64);
+        let Some(bytes) = record.param_u64("bytes").or(measured).filter(|&b| b > 0) else { return };
+        if !(time.median.is_finite() && time.median > 0.0) {
+            return;
+        }
+        let error = (time.high - time.low) / (2.0 * 1.96 * time.median);
+        let noise = if error.is_finite() { error.max(NOISE_FLOOR) } else { NOISE_FLOOR };
+        let in_place = record.params.get("in_place").and_then(serde_json::Value::as_bool).unwrap_or(false);
+        let point = Point { bytes, ns: time.median, noise };
+        match self.points.get(&bytes) {
+            Some((false, _)) if in_place => {}
+            _ => {
+                self.points.insert(bytes, (in_place, point));
+            }
+        }
+        self.oversubscribed |= record.has_flag(OVERSUBSCRIBED);
+        self.ctas = self.ctas.max(record.param_u64("ctas"));
+    }
+}

@@ -1,0 +1,289 @@
+//! The features a time is a sum of: their names in `cost_model.json`, and their values for an operation or a layer.
+//!
+//! A fit is t = Σ coefficient_ns · feature; a reader of the file needs nothing but this table (docs/cost-model.md):
+//!
+//! | feature | value |
+//! |---|---|
+//! | `1` | 1: the fixed cost of asking |
+//! | `flop` | floating-point operations, a multiply-add counts two |
+//! | `bytes` | bytes read and written at least once |
+//! | `bytes_over_N` | bytes beyond the first N: what no cache of N bytes holds |
+//! | `m*k`, `n*k`, `m*n` | elements of the product's two inputs and its output (m×k · k×n) |
+//! | `gelu_elements` | elements a GELU, or its derivative, is applied to in the product's epilogue |
+//! | `padded_flop_N` | flop of the product with m and n rounded up to whole tiles of N |
+//! | `wave_flop_N_sS` | ⌈tiles of N×N ÷ S⌉ · S tiles' flop: a last wave over S SMs costs as much as a full one |
+//! | `pairs` | query–key pairs of causal attention: B·A·S·(S+1)/2 |
+//! | `operations_ns` | a layer phase: Σ of its operations' predicted times |
+//! | `phases_ns` | forward + backward_input + backward_weight of the same layer |
+
+use crate::ops::work::{Epilogue, Family, Operation, Product};
+use crate::ops::{Attention, DType, Linear};
+use crate::records::Measurement;
+use crate::records::measurement::{Backend, Cache};
+use crate::{Error, Result};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feature {
+    One,
+    Flop,
+    Bytes,
+    BytesOver(u64),
+    LeftElements,
+    RightElements,
+    OutputElements,
+    GeluElements,
+    PaddedFlop(u64),
+    WaveFlop { tile: u64, sms: u64 },
+    Pairs,
+    OperationsNs,
+    PhasesNs,
+}
+
+impl Feature {
+    const PLAIN: [(Feature, &'static str); 10] = [
+        (Feature::One, "1"),
+        (Feature::Flop, "flop"),
+        (Feature::Bytes, "bytes"),
+        (Feature::LeftElements, "m*k"),
+        (Feature::RightElements, "n*k"),
+        (Feature::OutputElements, "m*n"),
+        (Feature::GeluElements, "gelu_elements"),
+        (Feature::Pairs, "pairs"),
+        (Feature::OperationsNs, "operations_ns"),
+        (Feature::PhasesNs, "phases_ns"),
+    ];
+
+    pub fn name(&self) -> String {
+        match self {
+            Feature::BytesOver(bytes) => format!("bytes_over_{bytes}"),
+            Feature::PaddedFlop(tile) => format!("padded_flop_{tile}"),
+            Feature::WaveFlop { tile, sms } => format!("wave_flop_{tile}_s{sms}"),
+            plain => Self::PLAIN.iter().find(|(f, _)| f == plain).map_or("", |(_, name)| name).to_string(),
+        }
+    }
+
+    pub fn parse(name: &str) -> Result<Feature> {
+        let plain = Self::PLAIN.iter().find(|(_, n)| *n == name).map(|(f, _)| *f);
+        let number = |prefix: &str| name.strip_prefix(prefix)?.parse::<u64>().ok().filter(|&n| n > 0);
+        let wave = || {
+            let (tile, sms) = name.strip_prefix("wave_flop_")?.split_once("_s")?;
+            let (tile, sms) = (tile.parse().ok()?, sms.parse().ok()?);
+            (tile > 0 && sms > 0).then_some(Feature::WaveFlop { tile, sms })
+        };
+        plain
+            .or_else(|| number("bytes_over_").map(Feature::BytesOver))
+            .or_else(|| number("padded_flop_").map(Feature::PaddedFlop))
+            .or_else(wave)
+            .ok_or_else(|| {
+                Error::input(
+                    format!("the cost model has a feature `{name}` this version does not know"),
+                    "make it again with `bubblebench fit`, or use the version that wrote it",
+                )
+            })
+    }
+
+    pub fn value(&self, work: &Work) -> f64 {
+        let [m, n, k] = work.mnk;
+        match self {
+            Feature::One => 1.0,
+            Feature::Flop => work.flop,
+            Feature::Bytes => work.bytes,
+            Feature::BytesOver(cache) => (work.bytes - *cache as f64).max(0.0),
+            Feature::LeftElements => m * k,
+            Feature::RightElements => n * k,
+            Feature::OutputElements => m * n,
+            Feature::GeluElements => work.gelu_elements,
+            Feature::PaddedFlop(tile) => {
+                let t = *tile as f64;
+                2.0 * (m / t).ceil() * t * (n / t).ceil() * t * k
+            }
+            Feature::WaveFlop { tile, sms } => {
+                let (t, s) = (*tile as f64, *sms as f64);
+                2.0 * ((m / t).ceil() * (n / t).ceil() / s).ceil() * s * t * t * k
+            }
+            Feature::Pairs => work.pairs,
+            Feature::OperationsNs => work.operations_ns,
+            Feature::PhasesNs => work.phases_ns,
+        }
+    }
+}
+
+/// What the features are computed from: one operation, or one phase of a layer.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Work {
+    pub flop: f64,
+    pub bytes: f64,
+    /// The product as m×k · k×n; 0 where it is none.
+    pub mnk: [f64; 3],
+    pub gelu_elements: f64,
+    pub pairs: f64,
+    pub operations_ns: f64,
+    pub phases_ns: f64,
+}
+
+impl Work {
+    pub fn of(operation: &Operation, dtype: DType) -> Work {
+        let mut work = Work { flop: operation.flop(), bytes: operation.bytes(dtype), ..Work::default() };
+        match operation {
+            Operation::Linear { product, shape, epilogue } => {
+                let (rows, inputs, outputs) = (shape.rows as f64, shape.inputs as f64, shape.outputs as f64);
+                work.mnk = match product {
+                    Product::Forward => [rows, outputs, inputs],
+                    Product::ToInputs => [rows, inputs, outputs],
+                    Product::ToWeights => [outputs, inputs, rows],
+                };
+                if matches!(epilogue, Epilogue::BiasGelu | Epilogue::GeluBackward) {
+                    work.gelu_elements = work.mnk[0] * work.mnk[1];
+                }
+            }
+            Operation::AttentionForward(a) | Operation::AttentionBackward(a) => {
+                work.pairs = a.lse_len() as f64 * (a.sequence as f64 + 1.0) / 2.0;
+            }
+            _ => {}
+        }
+        work
+    }
+}
+
+/// An operation as it stands in a record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MeasuredOperation {
+    pub family: Family,
+    /// Name within the family: `forward`, `layernorm/forward`, …
+    pub name: String,
+    pub dtype: DType,
+    pub cold: bool,
+    pub work: Work,
+    /// The operation and its sizes: what makes two records the same case.
+    pub key: String,
+    /// The sizes by name, for the ranges in `valid`.
+    pub sizes: Vec<(&'static str, f64)>,
+}
+
+impl MeasuredOperation {
+    /// `None` for records that are not a known operation with its sizes.
+    pub fn of(record: &Measurement) -> Option<Self> {
+        let name = record.param_str("operation")?.to_string();
+        let dtype = dtype_of(record);
+        let (family, work, sizes) = match record.param_str("family")? {
+            "gemm" => linear(record, dtype)?,
+            "attention" => attention(record, &name, dtype)?,
+            "streaming" => streaming(record)?,
+            _ => return None,
+        };
+        let numbers: Vec<String> = sizes.iter().map(|(_, v)| v.to_string()).collect();
+        let key = format!("{name}/{}/{}/{}", dtype.name(), numbers.join("x"), work.gelu_elements);
+        Some(MeasuredOperation { family, name, dtype, cold: record.cache == Some(Cache::Cold), work, key, sizes })
+    }
+}
+
+type Parsed = (Family, Work, Vec<(&'static str, f64)>);
+
+fn linear(record: &Measurement, dtype: DType) -> Option<Parsed> {
+    let product = [Product::Forward, Product::ToInputs, Product::ToWeights]
+        .into_iter()
+        .find(|p| Some(p.name()) == record.param_str("product").or(record.param_str("operation")))?;
+    let size = |name| record.param_u64(name).filter(|&v| v > 0);
+    let (rows, inputs, outputs) = (size("rows")?, size("inputs")?, size("outputs")?);
+    let shape = Linear::new(rows as usize, inputs as usize, outputs as usize);
+    let gelu = record.param_str("epilogue").is_some_and(|e| e.to_ascii_lowercase().contains("gelu"));
+    let epilogue = match (gelu, product) {
+        (true, Product::Forward) => Epilogue::BiasGelu,
+        (true, Product::ToInputs) => Epilogue::GeluBackward,
+        _ => Epilogue::None,
+    };
+    let work = Work::of(&Operation::Linear { product, shape, epilogue }, dtype);
+    Some((Family::Gemm, work, vec![("rows", rows as f64), ("inputs", inputs as f64), ("outputs", outputs as f64)]))
+}
+
+fn attention(record: &Measurement, name: &str, dtype: DType) -> Option<Parsed> {
+    let size = |name| record.param_u64(name).filter(|&v| v > 0);
+    let (batch, heads) = (size("batch")?, size("heads")?);
+    let (sequence, head_size) = (size("sequence")?, size("head_size")?);
+    let shape = Attention {
+        batch: batch as usize,
+        heads: heads as usize,
+        sequence: sequence as usize,
+        head_size: head_size as usize,
+    };
+    let operation = match name {
+        "forward" => Operation::AttentionForward(shape),
+        "backward" => Operation::AttentionBackward(shape),
+        _ => return None,
+    };
+    let sizes = [("batch", batch), ("heads", heads), ("sequence", sequence), ("head_size", head_size)];
+    let sizes = sizes.map(|(name, value)| (name, value as f64)).to_vec();
+    Some((Family::Attention, Work::of(&operation, dtype), sizes))
+}
+
+fn streaming(record: &Measurement) -> Option<Parsed> {
+    let bytes = record.bytes.filter(|b| b.is_finite() && *b > 0.0)?;
+    let work = Work { flop: record.flop.unwrap_or(0.0), bytes, ..Work::default() };
+    Some((Family::Streaming, work, vec![("bytes", bytes)]))
+}
+
+/// The parameter where the record has it; else the last part of the layer's name in the id; else what the backend is for.
+pub fn dtype_of(record: &Measurement) -> DType {
+    let from_id = || record.id.split('/').nth(1)?.rsplit('-').find_map(parse_dtype);
+    record.param_str("dtype").and_then(parse_dtype).or_else(from_id).unwrap_or(match record.backend {
+        Backend::Host => DType::F32,
+        Backend::Cuda => DType::Bf16,
+    })
+}
+
+pub fn parse_dtype(text: &str) -> Option<DType> {
+    [DType::F64, DType::F32, DType::F16, DType::Bf16].into_iter().find(|d| d.name() == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::measurement::Kind;
+
+    #[test]
+    fn names_go_both_ways() {
+        let some = [Feature::BytesOver(4096), Feature::PaddedFlop(128), Feature::WaveFlop { tile: 128, sms: 132 }];
+        for feature in Feature::PLAIN.iter().map(|(f, _)| *f).chain(some) {
+            assert_eq!(Feature::parse(&feature.name()).unwrap(), feature);
+        }
+        for wrong in ["", "2", "bytes_over_", "bytes_over_0", "wave_flop_0_s1", "wave_flop_1", "padded_flop_x"] {
+            assert!(Feature::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn tiles_and_waves_round_up() {
+        let work = Work { mnk: [129.0, 128.0, 10.0], ..Work::default() };
+        assert_eq!(Feature::PaddedFlop(128).value(&work), 2.0 * 256.0 * 128.0 * 10.0);
+        // two tiles on one SM: two waves; on four SMs: one wave that costs four tiles
+        assert_eq!(Feature::WaveFlop { tile: 128, sms: 1 }.value(&work), 2.0 * 2.0 * 128.0 * 128.0 * 10.0);
+        assert_eq!(Feature::WaveFlop { tile: 128, sms: 4 }.value(&work), 2.0 * 4.0 * 128.0 * 128.0 * 10.0);
+        assert_eq!(Feature::BytesOver(100).value(&Work { bytes: 60.0, ..Work::default() }), 0.0);
+        assert_eq!(Feature::BytesOver(100).value(&Work { bytes: 160.0, ..Work::default() }), 60.0);
+    }
+
+    #[test]
+    fn a_record_and_its_operation_have_the_same_features() {
+        let shape = Linear::new(64, 32, 128);
+        let operation = Operation::Linear { product: Product::ToInputs, shape, epilogue: Epilogue::GeluBackward };
+        let mut record =
+            Measurement::blank("gpt/h32-a4-s64-b1-t1-f32/op/fc2/backward_input", Kind::Operation, Backend::Host);
+        let params = [("operation", "backward_input"), ("family", "gemm"), ("epilogue", "gelu_backward")];
+        params.iter().for_each(|(k, v)| drop(record.params.insert((*k).into(), (*v).into())));
+        for (name, value) in [("rows", 64), ("inputs", 32), ("outputs", 128)] {
+            record.params.insert(name.into(), value.into());
+        }
+        let measured = MeasuredOperation::of(&record).unwrap();
+        assert_eq!(measured.work, Work::of(&operation, DType::F32));
+        assert_eq!(measured.work.mnk, [64.0, 32.0, 128.0]);
+        assert_eq!(measured.dtype, DType::F32);
+        record.params.insert("rows".into(), 0.into());
+        assert_eq!(MeasuredOperation::of(&record), None);
+    }
+
+    #[test]
+    fn attention_pairs_are_the_lower_triangle() {
+        let a = Attention { batch: 2, heads: 3, sequence: 4, head_size: 8 };
+        assert_eq!(Work::of(&Operation::AttentionForward(a), DType::F32).pairs, 6.0 * 10.0);
+    }
+}

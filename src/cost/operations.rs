@@ -1,0 +1,260 @@
+//! Fits of single operations: products, attention, streaming; and their prediction.
+//!
+//! Every fit is t = Σ coefficient · feature ([`super::features`]), its features chosen by cross-validation among the
+//! candidates below. Called by [`super::layers`] and [`super::fit`].
+
+use super::features::{Feature, MeasuredOperation, Work};
+use super::heldout::{self, Outcome};
+use super::regress::{Candidates, Case, Linear, Spread};
+use crate::ops::DType;
+use crate::ops::work::{Family, Operation};
+use crate::records::Measurement;
+use crate::records::cost_model::{Accuracy, Fit, LaunchFit, OperationFits};
+use crate::records::measurement::Kind;
+use crate::{Result, stats};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Streaming operations all together: answers for a name that was not measured.
+pub const ANY_STREAMING: &str = "any";
+
+/// A measured operation with its time.
+#[derive(Debug, Clone)]
+pub struct OperationRow {
+    pub operation: MeasuredOperation,
+    pub ns: f64,
+    /// The layer whose operation it is: `h512-a8-s256-b1-t1-f32`.
+    pub layer: Option<String>,
+}
+
+/// Every operation among the records; the second value counts operation records that could not be read as one.
+pub fn rows(records: &[&Measurement]) -> (Vec<OperationRow>, usize) {
+    let (mut rows, mut unread) = (Vec::new(), 0);
+    for record in records.iter().filter(|r| r.kind == Kind::Operation) {
+        match (MeasuredOperation::of(record), record.median_ns) {
+            (Some(operation), Some(ns)) if ns > 0.0 => {
+                let layer = record.id.strip_prefix("gpt/").and_then(|rest| rest.split('/').next()).map(str::to_string);
+                rows.push(OperationRow { operation, ns, layer });
+            }
+            _ => unread += 1,
+        }
+    }
+    (rows, unread)
+}
+
+/// What the machine tells about its tiles and caches; narrows the candidates.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Hardware {
+    pub sms: Option<u64>,
+    pub cache_bytes: Option<u64>,
+}
+
+/// The element type most rows have: its fits carry no type in their names.
+pub fn primary_dtype(rows: &[OperationRow]) -> Option<DType> {
+    let mut counts: BTreeMap<&str, (usize, DType)> = BTreeMap::new();
+    for row in rows {
+        counts.entry(row.operation.dtype.name()).or_insert((0, row.operation.dtype)).0 += 1;
+    }
+    counts.into_values().max_by_key(|(count, _)| *count).map(|(_, dtype)| dtype)
+}
+
+type Group<'a> = Vec<(&'a OperationRow, Case<Work>)>;
+
+fn groups<'a>(rows: &[&'a OperationRow], primary: Option<DType>) -> BTreeMap<(&'static str, String), Group<'a>> {
+    let mut groups: BTreeMap<(&'static str, String), Group<'a>> = BTreeMap::new();
+    for &row in rows {
+        let o = &row.operation;
+        let dtype = if Some(o.dtype) == primary { String::new() } else { format!("/{}", o.dtype.name()) };
+        let cold = if o.cold { "/cold" } else { "" };
+        let case = Case { work: o.work.clone(), ns: row.ns, key: o.key.clone() };
+        let family = family_name(o.family);
+        groups.entry((family, format!("{}{dtype}{cold}", o.name))).or_default().push((row, case.clone()));
+        if o.family == Family::Streaming {
+            groups.entry((family, format!("{ANY_STREAMING}{dtype}{cold}"))).or_default().push((row, case));
+        }
+    }
+    groups
+}
+
+const fn family_name(family: Family) -> &'static str {
+    match family {
+        Family::Gemm => "gemm",
+        Family::Attention => "attention",
+        Family::Streaming => "streaming",
+    }
+}
+
+/// Fits of everything that has at least two cases. `spreads`: also find the intervals (costs five more fits each).
+pub fn fit(rows: &[&OperationRow], primary: Option<DType>, hardware: Hardware, spreads: bool) -> OperationFits {
+    let mut fits = OperationFits {
+        gemm: BTreeMap::new(),
+        attention: BTreeMap::new(),
+        streaming: BTreeMap::new(),
+        launch: LaunchFit { per_operation_ns: 0.0, additivity: BTreeMap::new() },
+    };
+    for ((family, name), group) in groups(rows, primary) {
+        let cases: Vec<&Case<Work>> = group.iter().map(|(_, case)| case).collect();
+        if distinct(&cases) < 2 {
+            continue;
+        }
+        let candidates = candidates(family, &cases, hardware);
+        let Some(linear) = candidates.fit(&cases) else { continue };
+        let residuals: Vec<f64> = match spreads {
+            true => candidates.held_out(&cases).iter().map(Outcome::residual).collect(),
+            false => Vec::new(),
+        };
+        family_of(&mut fits, family).insert(name, record(&linear, Spread::of(&residuals), cases.len()));
+    }
+    fits.launch.per_operation_ns = launch_ns(&fits);
+    fits
+}
+
+/// Held-out errors of the three families.
+pub fn accuracies(rows: &[&OperationRow], primary: Option<DType>, hardware: Hardware) -> Vec<Accuracy> {
+    let mut outcomes: BTreeMap<&str, Vec<Outcome>> = BTreeMap::new();
+    for ((family, name), group) in groups(rows, primary) {
+        let cases: Vec<&Case<Work>> = group.iter().map(|(_, case)| case).collect();
+        // The pooled fit only answers for names that have none of their own.
+        if distinct(&cases) < 3 || name.starts_with(ANY_STREAMING) {
+            continue;
+        }
+        outcomes.entry(family).or_default().extend(candidates(family, &cases, hardware).held_out(&cases));
+    }
+    ["gemm", "attention", "streaming"]
+        .iter()
+        .filter_map(|family| heldout::accuracy(family, outcomes.get(family)?))
+        .collect()
+}
+
+fn distinct(cases: &[&Case<Work>]) -> usize {
+    cases.iter().map(|c| c.key.as_str()).collect::<BTreeSet<_>>().len()
+}
+
+fn family_of<'a>(fits: &'a mut OperationFits, family: &str) -> &'a mut BTreeMap<String, Fit> {
+    match family {
+        "gemm" => &mut fits.gemm,
+        "attention" => &mut fits.attention,
+        _ => &mut fits.streaming,
+    }
+}
+
+/// The sets of features a family may need, simplest first.
+fn candidates(family: &str, cases: &[&Case<Work>], hardware: Hardware) -> Candidates<Feature, Work> {
+    use Feature::{Bytes, BytesOver, Flop, One, Pairs};
+    let sets = match family {
+        "gemm" => product_sets(cases, hardware),
+        "attention" => vec![
+            vec![Flop],
+            vec![One, Flop],
+            vec![One, Flop, Bytes],
+            vec![One, Flop, Pairs],
+            vec![One, Flop, Pairs, Bytes],
+        ],
+        _ => {
+            let mut sets = vec![vec![Bytes], vec![One, Bytes]];
+            sets.extend(knees(cases, hardware).into_iter().map(|n| vec![One, Bytes, BytesOver(n)]));
+            sets
+        }
+    };
+    Candidates { sets, evaluate: Feature::value }
+}
+
+fn product_sets(cases: &[&Case<Work>], hardware: Hardware) -> Vec<Vec<Feature>> {
+    use Feature::{Bytes, Flop, GeluElements, LeftElements, One, OutputElements, PaddedFlop, RightElements, WaveFlop};
+    let mut sets = vec![
+        vec![Flop],
+        vec![One, Flop],
+        vec![One, Flop, Bytes],
+        vec![One, Flop, LeftElements, RightElements, OutputElements],
+    ];
+    match hardware.sms {
+        // Tiles of 128 and waves over the SMs are a GPU's; of 32 stands for the register tiles of a CPU's kernels.
+        Some(sms) => sets.extend([
+            vec![One, PaddedFlop(128), Bytes],
+            vec![One, WaveFlop { tile: 128, sms }, Bytes],
+            vec![One, WaveFlop { tile: 256, sms }, Bytes],
+        ]),
+        None => sets.push(vec![One, PaddedFlop(32), Bytes]),
+    }
+    if cases.iter().any(|c| c.work.gelu_elements > 0.0) {
+        let with_gelu: Vec<Vec<Feature>> = sets.iter().map(|s| [s.as_slice(), &[GeluElements]].concat()).collect();
+        sets.extend(with_gelu);
+        sets.sort_by_key(Vec::len);
+    }
+    sets
+}
+
+/// Where memory may begin to be slower: the cache where its size is known, and the powers of two between the sizes measured.
+fn knees(cases: &[&Case<Work>], hardware: Hardware) -> Vec<u64> {
+    let mut bytes: Vec<f64> = cases.iter().map(|c| c.work.bytes).collect();
+    bytes.sort_by(f64::total_cmp);
+    // At least two sizes on each side, or the knee is free to sit on one measurement's noise.
+    let (Some(&low), Some(&high)) = (bytes.get(1), bytes.len().checked_sub(2).and_then(|i| bytes.get(i))) else {
+        return Vec::new();
+    };
+    let powers = (10..40).map(|p| 1u64 << p);
+    let mut knees: Vec<u64> =
+        hardware.cache_bytes.into_iter().chain(powers).filter(|&n| low <= n as f64 && (n as f64) < high).collect();
+    knees.dedup();
+    knees
+}
+
+/// A fit as it is written down.
+pub fn record(linear: &Linear<Feature>, spread: Spread, cases: usize) -> Fit {
+    Fit {
+        features: linear.features.iter().map(Feature::name).collect(),
+        coefficients_ns: linear.coefficients.clone(),
+        relative_low: spread.low,
+        relative_high: spread.high,
+        cases: cases as u64,
+    }
+}
+
+/// The median of the fixed costs found (a fit without one says it is too small to see: 0).
+fn launch_ns(fits: &OperationFits) -> f64 {
+    let fixed: Vec<f64> = [&fits.gemm, &fits.attention, &fits.streaming]
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| !name.starts_with(ANY_STREAMING))
+        .map(|(_, fit)| fit.features.iter().position(|f| f == "1").map_or(0.0, |i| fit.coefficients_ns[i]))
+        .collect();
+    stats::median(&fixed).unwrap_or(0.0)
+}
+
+/// Σ coefficient · feature.
+pub fn evaluate(fit: &Fit, work: &Work) -> Result<f64> {
+    fit.features
+        .iter()
+        .zip(&fit.coefficients_ns)
+        .map(|(name, coefficient)| Ok(coefficient * Feature::parse(name)?.value(work)))
+        .sum()
+}
+
+/// The fit that answers for an operation: of its own type where there is one, warm before cold.
+pub fn find<'a>(fits: &'a OperationFits, operation: &Operation, dtype: DType) -> Option<&'a Fit> {
+    let table = match operation.family() {
+        Family::Gemm => &fits.gemm,
+        Family::Attention => &fits.attention,
+        Family::Streaming => &fits.streaming,
+    };
+    let typed = format!("/{}", dtype.name());
+    let named = |name: &str| {
+        let keys = [format!("{name}{typed}"), name.to_string(), format!("{name}{typed}/cold"), format!("{name}/cold")];
+        keys.iter().find_map(|key| table.get(key))
+    };
+    named(operation.name()).or_else(|| match operation.family() {
+        Family::Streaming => named(ANY_STREAMING),
+        _ => None,
+    })
+}
+
+/// Σ of the operations' predicted times; `None` if one of them has no fit.
+pub fn sum_ns(fits: &OperationFits, operations: &[(&'static str, Operation)], dtype: DType) -> Result<Option<f64>> {
+    let mut sum = 0.0;
+    for (_, operation) in operations {
+        match find(fits, operation, dtype) {
+            Some(fit) => sum += evaluate(fit, &Work::of(operation, dtype))?,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(sum))
+}

@@ -1,0 +1,248 @@
+//! A collective's time over message size as segments t = latency + ns_per_byte · bytes.
+//!
+//! Two shapes meet in one curve: ramps, where time grows smoothly and a straight line between two sizes is right, and
+//! switches of protocol, algorithm or cache, where time jumps or even falls. So the curve is continuous except at jumps:
+//!
+//! 1. Dynamic programming chooses the knots among the measured sizes. A piece from knot i to knot j costs
+//!    Σ (residual ÷ noise)² over the sizes it passes by, plus 2·ln n for the knot (the two parameters, place and value,
+//!    that the Bayesian information criterion charges; Bai & Perron, *Econometrica* 1998, do the same for breaks).
+//! 2. The times at the knots are fitted again to all sizes at once, by non-negative relative least squares.
+//! 3. Between neighbouring knots whose line would need a negative latency (time grows faster than the message) or a
+//!    negative slope (a bigger message is faster) nobody knows where the switch lies: three equal steps in log(bytes)
+//!    carry the bandwidth, or the time, over.
+//!
+//! Called by [`super::collectives`].
+
+use super::nnls;
+use crate::records::cost_model::Segment;
+
+/// A measured size: bytes, time, and the relative standard error of that time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point {
+    pub bytes: u64,
+    pub ns: f64,
+    pub noise: f64,
+}
+
+/// Segments that cover [smallest, largest] size. `points`: at least two sizes, ascending, times > 0; else empty.
+pub fn fit(points: &[Point]) -> Vec<Segment> {
+    if points.len() < 2 || points.windows(2).any(|w| w[0].bytes >= w[1].bytes) {
+        return Vec::new();
+    }
+    let knots = choose_knots(points);
+    let values = refit(points, &knots);
+    let ends: Vec<(u64, f64)> = knots.iter().zip(&values).map(|(&k, &v)| (points[k].bytes, v)).collect();
+    let mut segments: Vec<Segment> = ends.windows(2).flat_map(|w| between(w[0], w[1])).collect();
+    if let Some(last) = segments.last_mut() {
+        // [from, to): the largest size measured belongs to the last segment.
+        last.to_bytes += 1;
+    }
+    segments
+}
+
+/// The line through two points as (latency, slope).
+fn line((x0, y0): (u64, f64), (x1, y1): (u64, f64)) -> (f64, f64) {
+    let slope = (y1 - y0) / (x1 - x0) as f64;
+    (y0 - slope * x0 as f64, slope)
+}
+
+/// Indices of the chosen sizes, first and last among them.
+fn choose_knots(points: &[Point]) -> Vec<usize> {
+    let n = points.len();
+    let charge = 2.0 * (n as f64).ln();
+    let mut best = vec![f64::INFINITY; n];
+    let mut from = vec![0; n];
+    best[0] = 0.0;
+    for j in 1..n {
+        for i in 0..j {
+            let cost = best[i] + charge + misfit(points, i, j);
+            if cost < best[j] {
+                (best[j], from[j]) = (cost, i);
+            }
+        }
+    }
+    let mut knots = vec![n - 1];
+    while let Some(&k) = knots.last()
+        && k > 0
+    {
+        knots.push(from[k]);
+    }
+    knots.reverse();
+    knots
+}
+
+fn misfit(points: &[Point], i: usize, j: usize) -> f64 {
+    if j == i + 1 {
+        return 0.0;
+    }
+    let (latency, slope) = line((points[i].bytes, points[i].ns), (points[j].bytes, points[j].ns));
+    if latency < 0.0 || slope < 0.0 {
+        return f64::INFINITY;
+    }
+    points[i + 1..j].iter().map(|p| ((latency + slope * p.bytes as f64) / p.ns - 1.0) / p.noise).map(|r| r * r).sum()
+}
+
+/// Times at the knots: hat functions over bytes, fitted to every point; kept as measured where the fit would bend a
+/// piece into one it must not be.
+fn refit(points: &[Point], knots: &[usize]) -> Vec<f64> {
+    let measured: Vec<f64> = knots.iter().map(|&k| points[k].ns).collect();
+    if knots.len() == points.len() {
+        return measured;
+    }
+    let mut rows = Vec::with_capacity(points.len());
+    for (index, point) in points.iter().enumerate() {
+        let mut row = vec![0.0; knots.len()];
+        let right = knots.partition_point(|&k| k < index).max(1);
+        let (x0, x1) = (points[knots[right - 1]].bytes as f64, points[knots[right]].bytes as f64);
+        let share = (point.bytes as f64 - x0) / (x1 - x0);
+        let weight = 1.0 / (point.ns * point.noise);
+        row[right - 1] = (1.0 - share) * weight;
+        row[right] = share * weight;
+        rows.push(row);
+    }
+    let target: Vec<f64> = points.iter().map(|p| 1.0 / p.noise).collect();
+    let found = nnls::solve(&rows, &target);
+    let sound = knots.windows(2).enumerate().all(|(i, w)| {
+        let (latency, slope) = line((points[w[0]].bytes, found[i]), (points[w[1]].bytes, found[i + 1]));
+        w[1] == w[0] + 1 || (latency >= 0.0 && slope >= 0.0)
+    });
+    if sound && found.iter().all(|v| *v > 0.0) { found } else { measured }
+}
+
+/// The segment or the three steps between two neighbouring knots.
+fn between(left: (u64, f64), right: (u64, f64)) -> Vec<Segment> {
+    let (latency, slope) = line(left, right);
+    let (x0, x1) = (left.0, right.0);
+    if slope >= 0.0 && latency >= 0.0 {
+        return vec![Segment { from_bytes: x0, to_bytes: x1, latency_ns: latency, ns_per_byte: slope }];
+    }
+    let third = (x1 as f64 / x0.max(1) as f64).powf(1.0 / 3.0);
+    let first = ((x0 as f64 * third) as u64).clamp(x0 + 1, x1);
+    let second = ((x0 as f64 * third * third) as u64).clamp(first, x1);
+    let step = |from_bytes, to_bytes, value: f64| match slope < 0.0 {
+        true => Segment { from_bytes, to_bytes, latency_ns: value, ns_per_byte: 0.0 },
+        false => Segment { from_bytes, to_bytes, latency_ns: 0.0, ns_per_byte: value },
+    };
+    let (a, b) = match slope < 0.0 {
+        true => (left.1, right.1),
+        false => (left.1 / x0.max(1) as f64, right.1 / x1 as f64),
+    };
+    let mut steps = vec![step(x0, first, a), step(first, second, (a * b).sqrt()), step(second, x1, b)];
+    steps.retain(|s| s.from_bytes < s.to_bytes);
+    steps
+}
+
+/// The time at a size, and by how much (as ln of the ratio) the size lies outside what was measured.
+pub fn predict(segments: &[Segment], bytes: u64) -> Option<(f64, f64)> {
+    let (first, last) = (segments.first()?, segments.last()?);
+    let at = |s: &Segment, x: f64| s.latency_ns + s.ns_per_byte * x;
+    let x = bytes as f64;
+    if bytes < first.from_bytes {
+        // A segment without a latency is a bandwidth: it says nothing about a message next to nothing.
+        let from = first.from_bytes as f64;
+        let ns = if first.latency_ns > 0.0 { at(first, x) } else { at(first, from) };
+        return Some((ns, (from / x.max(1.0)).ln()));
+    }
+    let largest = last.to_bytes.saturating_sub(1);
+    if bytes > largest {
+        let end = at(last, largest as f64);
+        let slope = if last.ns_per_byte > 0.0 { last.ns_per_byte } else { end / largest as f64 };
+        return Some((end + slope * (x - largest as f64), (x / largest as f64).ln()));
+    }
+    let index = segments.partition_point(|s| s.to_bytes <= bytes).min(segments.len() - 1);
+    Some((at(&segments[index], x), 0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::SplitMix;
+
+    fn points(truth: impl Fn(f64) -> f64, noise: f64, random: &mut SplitMix) -> Vec<Point> {
+        (3..31)
+            .map(|p| {
+                let bytes = 1u64 << p;
+                Point { bytes, ns: truth(bytes as f64) * (1.0 + noise * random.symmetric()), noise: noise.max(0.01) }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn one_line_needs_one_segment() {
+        let mut random = SplitMix(1);
+        let segments = fit(&points(|x| 5_000.0 + 0.02 * x, 0.01, &mut random));
+        assert_eq!(segments.len(), 1, "{segments:?}");
+        assert!((segments[0].latency_ns / 5_000.0 - 1.0).abs() < 0.01, "{segments:?}");
+        assert!((segments[0].ns_per_byte / 0.02 - 1.0).abs() < 0.01, "{segments:?}");
+    }
+
+    #[test]
+    fn planted_breakpoints_are_found() {
+        let mut random = SplitMix(2);
+        // A bandwidth that doubles at 64 KiB (a bend), and a protocol that costs 300 µs more from 16 MiB up (a jump).
+        let truth = |x: f64| {
+            let bend = 65_536.0;
+            let base = if x < bend { 4_000.0 + 0.2 * x } else { 4_000.0 + 0.2 * bend + 0.1 * (x - bend) };
+            base + if x >= 16_777_216.0 { 900_000.0 } else { 0.0 }
+        };
+        for _ in 0..20 {
+            let data = points(truth, 0.01, &mut random);
+            let mut starts: Vec<u32> = fit(&data).iter().map(|s| s.from_bytes.ilog2()).collect();
+            // the steps of the jump begin between its two sizes
+            starts.dedup();
+            assert!(starts.len() <= 6, "{starts:?}");
+            assert!(starts.iter().any(|p| (15..=17).contains(p)), "no bend at 2^16: {starts:?}");
+            assert!(starts.contains(&23) && starts.contains(&24), "no jump from 2^23 to 2^24: {starts:?}");
+        }
+    }
+
+    #[test]
+    fn every_curve_gives_sound_segments() {
+        let mut random = SplitMix(3);
+        for _ in 0..500 {
+            let n = 2 + random.below(14);
+            let mut bytes = random.below(100) as u64;
+            let data: Vec<Point> = (0..n)
+                .map(|_| {
+                    let step = 1 << (1 + random.below(24));
+                    bytes += 1 + random.below(step) as u64;
+                    Point { bytes, ns: 10f64.powf(1.0 + 6.0 * random.unit()), noise: 0.01 + 0.1 * random.unit() }
+                })
+                .collect();
+            let segments = fit(&data);
+            assert_eq!(segments[0].from_bytes, data[0].bytes);
+            assert_eq!(segments[segments.len() - 1].to_bytes, bytes + 1);
+            assert!(segments.windows(2).all(|w| w[0].to_bytes == w[1].from_bytes), "{segments:?}");
+            for s in &segments {
+                assert!(s.latency_ns >= 0.0 && s.ns_per_byte >= 0.0 && s.from_bytes < s.to_bytes, "{s:?}");
+            }
+            for x in [0, 1, data[0].bytes, bytes / 2, bytes, bytes + 1, 10 * bytes, u64::MAX] {
+                let (ns, outside) = predict(&segments, x).unwrap();
+                assert!(ns.is_finite() && ns > 0.0, "{ns} at {x}: {segments:?}");
+                assert_eq!(outside == 0.0, (data[0].bytes..=bytes).contains(&x), "{x}");
+            }
+        }
+    }
+
+    #[test]
+    fn exact_at_knots_and_between_for_a_ramp() {
+        let data: Vec<Point> = [(1024, 10_000.0), (4096, 9_000.0), (16_384, 80_000.0), (65_536, 100_000.0)]
+            .map(|(bytes, ns)| Point { bytes, ns, noise: 0.01 })
+            .to_vec();
+        let segments = fit(&data);
+        for p in &data {
+            assert!((predict(&segments, p.bytes).unwrap().0 / p.ns - 1.0).abs() < 1e-9, "{p:?} {segments:?}");
+        }
+        let (middle, _) = predict(&segments, 40_960).unwrap();
+        assert!((middle - 90_000.0).abs() < 1.0, "{middle}");
+        let falling = predict(&segments, 2048).unwrap().0;
+        assert!(falling > 9_000.0 && falling < 10_000.0, "{falling}");
+    }
+
+    #[test]
+    fn too_little_is_no_curve() {
+        assert!(fit(&[]).is_empty());
+        assert!(fit(&[Point { bytes: 8, ns: 1.0, noise: 0.1 }]).is_empty());
+        assert_eq!(predict(&[], 8), None);
+    }
+}

@@ -1,0 +1,107 @@
+//! A main beside a side: as measured where the pair was; else from pressure and sensitivity.
+
+use super::SCHEMA;
+use crate::cost::interference::{NOTHING, PRESENCE, pressure_of, resource_key};
+use crate::records::CostModel;
+use crate::records::cost_model::CorunPair;
+use crate::records::measurement::Interval;
+use crate::{Error, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Half the interval, relative to the slowdown, where no pair could be held out.
+const UNJUDGED: f64 = 0.5;
+/// A mean absolute error covers 1.96 standard deviations of a normal error when multiplied by this (1.96 · √(π/2)).
+const MAPE_TO_95: f64 = 2.457;
+
+/// together ÷ alone of the main, and what the side still gets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CorunPrediction {
+    pub schema: String,
+    pub slowdown: Interval,
+    /// The side's progress together ÷ alone; of an unmeasured pair the mean beside other mains, null if there is none.
+    pub side_rate: Option<f64>,
+    /// This very pair was measured.
+    pub measured: bool,
+    /// Measured, or the main's sensitivities and the side's pressures all were.
+    pub in_range: bool,
+}
+
+pub fn corun(model: &CostModel, main: &str, side: &str, sharing: &str) -> Result<CorunPrediction> {
+    let pairs = &model.interference.pairs;
+    if let Some(pair) = pairs.iter().find(|p| p.main == main && p.side == side && p.sharing == sharing) {
+        let side_rate = Some(pair.side_rate);
+        return Ok(CorunPrediction {
+            schema: SCHEMA.into(),
+            slowdown: pair.slowdown,
+            side_rate,
+            measured: true,
+            in_range: true,
+        });
+    }
+    if side == NOTHING {
+        let slowdown = model.interference.noise_floor.unwrap_or(Interval { median: 1.0, low: 1.0, high: 1.0 });
+        let in_range = model.interference.noise_floor.is_some();
+        return Ok(CorunPrediction { schema: SCHEMA.into(), slowdown, side_rate: None, measured: in_range, in_range });
+    }
+    let (slowdown, complete) = from_scores(model, main, side, sharing)?;
+    let (half, judged) = match model.accuracy.iter().find(|a| a.what == "corun") {
+        Some(a) => (MAPE_TO_95 * a.mape_percent / 100.0, true),
+        None => (UNJUDGED, false),
+    };
+    let half = if complete { half } else { half + 0.25 };
+    let interval = Interval { median: slowdown, low: slowdown / (1.0 + half), high: slowdown * (1.0 + half) };
+    Ok(CorunPrediction {
+        schema: SCHEMA.into(),
+        slowdown: interval,
+        side_rate: mean_rate(pairs, side, sharing),
+        measured: false,
+        in_range: complete && judged,
+    })
+}
+
+/// 1 + Σ pressure · sensitivity; false if the side's pressure on some resource is not known and counted as 0.
+fn from_scores(model: &CostModel, main: &str, side: &str, sharing: &str) -> Result<(f64, bool)> {
+    let scores = &model.interference;
+    let sensitivity = scores.sensitivity.get(main).ok_or_else(|| unknown("main", main, &scores.sensitivity, model))?;
+    if !scores.pressure.contains_key(side) {
+        return Err(unknown("side", side, &scores.pressure, model));
+    }
+    let of_mode: Vec<(&str, f64)> = sensitivity
+        .iter()
+        .filter_map(|(key, value)| Some((key.split_once('/').filter(|(mode, _)| *mode == sharing)?.1, *value)))
+        .collect();
+    if of_mode.is_empty() {
+        let modes: BTreeSet<&str> = sensitivity.keys().filter_map(|k| Some(k.split_once('/')?.0)).collect();
+        return Err(Error::input(
+            format!("{main} was not measured under sharing mode {sharing}"),
+            format!("choose {}", modes.into_iter().collect::<Vec<_>>().join(" or ")),
+        ));
+    }
+    let mut complete = true;
+    let mut slowdown = 1.0 + sensitivity.get(&resource_key(sharing, PRESENCE)).copied().unwrap_or(0.0);
+    for (resource, value) in of_mode.into_iter().filter(|(r, value)| *r != PRESENCE && *value > 0.0) {
+        match pressure_of(&scores.pressure, side, sharing, resource) {
+            Some(pressure) => slowdown += pressure * value,
+            None => complete = false,
+        }
+    }
+    Ok((slowdown, complete))
+}
+
+fn unknown(what: &str, name: &str, known: &BTreeMap<String, BTreeMap<String, f64>>, model: &CostModel) -> Error {
+    let names: Vec<&str> = known.keys().map(String::as_str).take(12).collect();
+    let cure = match names.is_empty() {
+        true => "measure co-running with `bubblebench measure corun` and fit again".to_string(),
+        false => format!("it knows {}", names.join(", ")),
+    };
+    Error::input(format!("the cost model of {} has no {what} `{name}`", model.machine.name), cure)
+}
+
+fn mean_rate(pairs: &[CorunPair], side: &str, sharing: &str) -> Option<f64> {
+    let rates: Vec<f64> =
+        pairs.iter().filter(|p| p.side == side && p.sharing == sharing).map(|p| p.side_rate).collect();
+    crate::stats::mean(&rates)
+}

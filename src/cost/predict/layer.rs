@@ -1,0 +1,184 @@
+//! One GPT layer: as measured where the shape is an anchor; else from its operations; else scaled from the nearest
+//! anchor by FLOPs, which is always out of range.
+
+use super::{Prediction, SCHEMA};
+use crate::cost::features::Work;
+use crate::cost::valid::{self, Outside};
+use crate::cost::{layers, operations};
+use crate::ops::DType;
+use crate::ops::work::Operation;
+use crate::records::CostModel;
+use crate::records::cost_model::LayerAnchor;
+use crate::records::measurement::Interval;
+use crate::shape::{LayerShape, Phase};
+use crate::{Error, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Beyond its interval a layer scaled by FLOPs alone may be off by this share.
+const SCALED_SPREAD: f64 = 0.5;
+
+/// A layer's phases for one micro-batch on one tensor-parallel rank.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LayerPrediction {
+    pub schema: String,
+    pub forward: Prediction,
+    pub backward_input: Prediction,
+    pub backward_weight: Prediction,
+    pub forward_backward: Prediction,
+    /// Kept between forward and backward for one micro-batch.
+    pub activation_bytes: u64,
+    pub parameter_bytes: u64,
+}
+
+pub fn layer(model: &CostModel, shape: LayerShape) -> Result<LayerPrediction> {
+    shape.validate()?;
+    if let Some(anchor) = model.layer.iter().find(|a| a.shape == shape) {
+        return Ok(measured(model, anchor));
+    }
+    refuse_dtype(model, shape.dtype)?;
+    let mut outside = Outside::of(&model.valid, &valid::inputs(&shape));
+    let mut parts = Vec::with_capacity(3);
+    for phase in layers::PARTS {
+        parts.push(fitted(model, &shape, phase, 0.0, outside)?);
+    }
+    let parts: Vec<Prediction> = match parts.into_iter().collect::<Option<Vec<_>>>() {
+        Some(parts) => parts,
+        None => {
+            outside.unknown += 1;
+            scaled(model, &shape, outside)?
+        }
+    };
+    let sum = Prediction::sum(&parts);
+    let whole = fitted(model, &shape, Phase::ForwardBackward, sum.median_ns, outside)?.unwrap_or(sum);
+    Ok(put_together(&parts, whole, shape.activation_bytes(), shape.parameter_bytes()))
+}
+
+fn put_together(
+    parts: &[Prediction],
+    whole: Prediction,
+    activation_bytes: u64,
+    parameter_bytes: u64,
+) -> LayerPrediction {
+    LayerPrediction {
+        schema: SCHEMA.into(),
+        forward: parts[0],
+        backward_input: parts[1],
+        backward_weight: parts[2],
+        forward_backward: whole,
+        activation_bytes,
+        parameter_bytes,
+    }
+}
+
+fn measured(model: &CostModel, anchor: &LayerAnchor) -> LayerPrediction {
+    let as_measured = |t: &Interval| Prediction { median_ns: t.median, low_ns: t.low, high_ns: t.high, in_range: true };
+    let times = [&anchor.forward_ns, &anchor.backward_input_ns, &anchor.backward_weight_ns];
+    let parts = times.map(as_measured);
+    let sum = Prediction::sum(&parts);
+    // The phases one after another cost a little more or less than timed alone: by the fit's factor, if it has one.
+    let joined = layers::evaluate(&model.operations, &anchor.shape, Phase::ForwardBackward, sum.median_ns);
+    let factor = match joined {
+        Ok(Some(ns)) if sum.median_ns > 0.0 => ns / sum.median_ns,
+        _ => 1.0,
+    };
+    let whole = Prediction {
+        median_ns: factor * sum.median_ns,
+        low_ns: factor.min(1.0) * sum.low_ns,
+        high_ns: factor.max(1.0) * sum.high_ns,
+        in_range: true,
+    };
+    put_together(&parts, whole, anchor.activation_bytes, anchor.parameter_bytes)
+}
+
+fn refuse_dtype(model: &CostModel, dtype: DType) -> Result<()> {
+    let known = valid::dtypes(&model.valid);
+    if known.is_empty() || known.contains(&dtype.name()) {
+        return Ok(());
+    }
+    Err(Error::input(
+        format!("nothing of type {} was measured on {}", dtype.name(), model.machine.name),
+        format!("give --dtype {}, or measure layers of that type", known.join(" or ")),
+    ))
+}
+
+fn fitted(
+    model: &CostModel,
+    shape: &LayerShape,
+    phase: Phase,
+    phases_ns: f64,
+    outside: Outside,
+) -> Result<Option<Prediction>> {
+    let Some(fit) = model.operations.launch.additivity.get(phase.name()) else {
+        return summed(model, shape, phase, outside);
+    };
+    let time = layers::evaluate(&model.operations, shape, phase, phases_ns)?;
+    Ok(time.map(|ns| Prediction::with_spread(ns, fit.relative_low, fit.relative_high, outside)))
+}
+
+/// Without a measured layer: the plain sum of the operations, each with its own interval.
+fn summed(model: &CostModel, shape: &LayerShape, phase: Phase, outside: Outside) -> Result<Option<Prediction>> {
+    if phase == Phase::ForwardBackward {
+        return Ok(None);
+    }
+    let mut parts = Vec::new();
+    for (_, op) in shape.operations(phase) {
+        let Some(fit) = operations::find(&model.operations, &op, shape.dtype) else { return Ok(None) };
+        let ns = operations::evaluate(fit, &Work::of(&op, shape.dtype))?;
+        parts.push(Prediction::with_spread(ns, fit.relative_low, fit.relative_high, outside));
+    }
+    Ok(Some(Prediction::sum(&parts)))
+}
+
+/// The nearest anchor's times by the ratio of FLOPs, phase by phase.
+fn scaled(model: &CostModel, shape: &LayerShape, outside: Outside) -> Result<Vec<Prediction>> {
+    let distance = |a: &LayerAnchor| {
+        let pairs = valid::inputs(&a.shape).into_iter().zip(valid::inputs(shape));
+        pairs.map(|((_, x), (_, y))| ((1.0 + x) / (1.0 + y)).ln().abs()).sum::<f64>()
+    };
+    let candidates = model.layer.iter().filter(|a| a.shape.dtype == shape.dtype);
+    let Some(anchor) = candidates.min_by(|a, b| distance(a).total_cmp(&distance(b))) else {
+        return Err(Error::input(
+            format!(
+                "the cost model of {} has no layer of type {} and no fits of its operations",
+                model.machine.name,
+                shape.dtype.name()
+            ),
+            "measure some with `bubblebench measure gpt-layer` and fit again",
+        ));
+    };
+    let outside = Outside { distance: outside.distance.max(distance(anchor)), ..outside };
+    let times = [anchor.forward_ns, anchor.backward_input_ns, anchor.backward_weight_ns];
+    let scale = |phase| shape.flop(phase) / anchor.shape.flop(phase);
+    Ok(layers::PARTS
+        .into_iter()
+        .zip(times)
+        .map(|(phase, t)| Prediction::with_spread(t.median * scale(phase), SCALED_SPREAD, SCALED_SPREAD, outside))
+        .collect())
+}
+
+/// One operation on its own (embedding, head, optimizer step, …); `None` where nothing like it was measured.
+pub fn operation(model: &CostModel, operation: &Operation, dtype: DType) -> Result<Option<Prediction>> {
+    refuse_dtype(model, dtype)?;
+    let Some(fit) = operations::find(&model.operations, operation, dtype) else { return Ok(None) };
+    let ns = operations::evaluate(fit, &Work::of(operation, dtype))?;
+    let outside = Outside::of(&model.valid, &sizes(operation, dtype));
+    Ok(Some(Prediction::with_spread(ns, fit.relative_low, fit.relative_high, outside)))
+}
+
+fn sizes(operation: &Operation, dtype: DType) -> Vec<(String, f64)> {
+    let named = |family: &str, sizes: &[(&str, usize)]| {
+        sizes.iter().map(|(name, value)| (format!("{family}/{name}"), *value as f64)).collect()
+    };
+    match operation {
+        Operation::Linear { shape: s, .. } => {
+            named("gemm", &[("rows", s.rows), ("inputs", s.inputs), ("outputs", s.outputs)])
+        }
+        Operation::AttentionForward(a) | Operation::AttentionBackward(a) => named(
+            "attention",
+            &[("batch", a.batch), ("heads", a.heads), ("sequence", a.sequence), ("head_size", a.head_size)],
+        ),
+        streaming => vec![(format!("streaming/{}/bytes", streaming.name()), streaming.bytes(dtype))],
+    }
+}

@@ -1,0 +1,95 @@
+//! Asking the cost model: one layer, one collective, one pair. Every answer has an interval and says whether the
+//! question lies within what was measured.
+//!
+//! Called by the command line, `pipeline`, `fill` and `export`.
+
+mod collective;
+mod corun;
+mod layer;
+
+pub use collective::{CollectiveQuery, collective};
+pub use corun::{CorunPrediction, corun};
+pub use layer::{LayerPrediction, layer, operation};
+
+use super::valid::Outside;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub const SCHEMA: &str = "bubblebench.prediction/1";
+
+/// A time with its 95 % interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Prediction {
+    pub median_ns: f64,
+    pub low_ns: f64,
+    pub high_ns: f64,
+    /// Every input lies within what was measured.
+    pub in_range: bool,
+}
+
+/// `predict --json`: one time, a layer's times, or a slowdown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Answer {
+    Time(TimeAnswer),
+    Layer(LayerPrediction),
+    Corun(CorunPrediction),
+}
+
+/// A [`Prediction`] on its own, with its schema.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TimeAnswer {
+    pub schema: String,
+    pub median_ns: f64,
+    pub low_ns: f64,
+    pub high_ns: f64,
+    pub in_range: bool,
+}
+
+impl From<Prediction> for Answer {
+    fn from(p: Prediction) -> Self {
+        let Prediction { median_ns, low_ns, high_ns, in_range } = p;
+        Answer::Time(TimeAnswer { schema: SCHEMA.into(), median_ns, low_ns, high_ns, in_range })
+    }
+}
+
+impl Prediction {
+    /// The interval of the fit, and wider outside its range: e times outside (distance 1) doubles it and adds 25 %.
+    fn with_spread(median_ns: f64, low: f64, high: f64, outside: Outside) -> Prediction {
+        let (d, add) = (outside.distance, 0.25 * outside.distance + 0.25 * outside.unknown as f64);
+        let below = 1.0 + low * (1.0 + d) / (1.0 - low).max(0.05) + add;
+        let above = 1.0 + high * (1.0 + d) + add;
+        let within = outside.in_range();
+        let low_ns = if within { median_ns * (1.0 - low).max(0.0) } else { median_ns / below };
+        Prediction { median_ns, low_ns, high_ns: median_ns * above, in_range: within }
+    }
+
+    fn sum(parts: &[Prediction]) -> Prediction {
+        let add = |f: fn(&Prediction) -> f64| parts.iter().map(f).sum();
+        Prediction {
+            median_ns: add(|p| p.median_ns),
+            low_ns: add(|p| p.low_ns),
+            high_ns: add(|p| p.high_ns),
+            in_range: parts.iter().all(|p| p.in_range),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_hold_the_median_and_widen_outside() {
+        let inside = Prediction::with_spread(100.0, 0.1, 0.2, Outside::default());
+        assert_eq!((inside.low_ns, inside.high_ns, inside.in_range), (90.0, 120.0, true));
+        let mut last = inside;
+        for distance in [0.1, 1.0, 3.0, 30.0] {
+            let p = Prediction::with_spread(100.0, 0.1, 0.2, Outside { distance, unknown: 0 });
+            assert!(!p.in_range && 0.0 < p.low_ns && p.low_ns < last.low_ns && p.high_ns > last.high_ns, "{p:?}");
+            last = p;
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The range of every input that was measured: `valid` of the cost model, and whether a question lies within it.
+//!
+//! | name | input |
+//! |---|---|
+//! | `hidden`, `heads`, `sequence`, `micro_batch`, `tensor`, `head_size` | of the layers measured |
+//! | `recompute` | of the layers: 0 none, 1 selective, 2 full |
+//! | `dtype/f32` | bytes of an element; there if anything of this type was measured |
+//! | `gemm/rows`, `attention/sequence`, `streaming/residual/bytes`, … | of single operations |
+//! | `collective/<operation>/bytes`, `…/ranks` | of collectives |
+
+use super::layers::LayerRow;
+use super::operations::OperationRow;
+use crate::ops::DType;
+use crate::ops::work::Family;
+use crate::records::cost_model::{CollectiveFit, Range};
+use crate::shape::{LayerShape, Recompute};
+use std::collections::BTreeMap;
+
+pub type Ranges = BTreeMap<String, Range>;
+
+pub fn ranges(operations: &[OperationRow], layers: &[LayerRow], collectives: &[CollectiveFit]) -> Ranges {
+    let mut ranges = Ranges::new();
+    for row in operations {
+        let o = &row.operation;
+        include(&mut ranges, &dtype_key(o.dtype), o.dtype.bytes() as f64);
+        for (name, value) in &o.sizes {
+            let key = match o.family {
+                Family::Gemm => format!("gemm/{name}"),
+                Family::Attention => format!("attention/{name}"),
+                Family::Streaming => format!("streaming/{}/{name}", o.name),
+            };
+            include(&mut ranges, &key, *value);
+        }
+    }
+    for row in layers {
+        include(&mut ranges, &dtype_key(row.shape.dtype), row.shape.dtype.bytes() as f64);
+        inputs(&row.shape).iter().for_each(|(name, value)| include(&mut ranges, name, *value));
+    }
+    for fit in collectives {
+        let ends = fit.segments.first().zip(fit.segments.last());
+        if let Some((first, last)) = ends {
+            let name = format!("collective/{}", fit.operation);
+            include(&mut ranges, &format!("{name}/bytes"), first.from_bytes as f64);
+            include(&mut ranges, &format!("{name}/bytes"), (last.to_bytes - 1) as f64);
+            include(&mut ranges, &format!("{name}/ranks"), fit.ranks as f64);
+        }
+    }
+    ranges
+}
+
+pub fn dtype_key(dtype: DType) -> String {
+    format!("dtype/{}", dtype.name())
+}
+
+/// The element types measured; empty for a model that does not say.
+pub fn dtypes(ranges: &Ranges) -> Vec<&str> {
+    ranges.keys().filter_map(|key| key.strip_prefix("dtype/")).collect()
+}
+
+/// A layer's inputs by name.
+pub fn inputs(shape: &LayerShape) -> [(&'static str, f64); 7] {
+    let recompute = match shape.recompute {
+        Recompute::None => 0.0,
+        Recompute::Selective => 1.0,
+        Recompute::Full => 2.0,
+    };
+    [
+        ("hidden", shape.hidden as f64),
+        ("heads", shape.heads as f64),
+        ("sequence", shape.sequence as f64),
+        ("micro_batch", shape.micro_batch as f64),
+        ("tensor", shape.tensor as f64),
+        ("head_size", shape.head_size() as f64),
+        ("recompute", recompute),
+    ]
+}
+
+fn include(ranges: &mut Ranges, name: &str, value: f64) {
+    let range = ranges.entry(name.to_string()).or_insert(Range { low: value, high: value });
+    range.low = range.low.min(value);
+    range.high = range.high.max(value);
+}
+
+/// How far inputs lie outside their ranges, as Σ |ln(value ÷ nearest bound)|; inputs without a range are `unknown`.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Outside {
+    pub distance: f64,
+    pub unknown: usize,
+}
+
+impl Outside {
+    pub fn of(ranges: &Ranges, inputs: &[(impl AsRef<str>, f64)]) -> Outside {
+        let mut outside = Outside::default();
+        for (name, value) in inputs {
+            match ranges.get(name.as_ref()) {
+                None => outside.unknown += 1,
+                Some(r) if *value < r.low => outside.distance += log_ratio(r.low, *value),
+                Some(r) if *value > r.high => outside.distance += log_ratio(*value, r.high),
+                Some(_) => {}
+            }
+        }
+        outside
+    }
+
+    pub fn in_range(&self) -> bool {
+        self.distance == 0.0 && self.unknown == 0
+    }
+}
+
+/// ln(larger ÷ smaller); one whole unit where the smaller is no positive number (recompute 0).
+fn log_ratio(larger: f64, smaller: f64) -> f64 {
+    if smaller > 0.0 { (larger / smaller).ln() } else { 1.0 }
+}

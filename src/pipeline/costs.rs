@@ -1,0 +1,270 @@
+//! A job's stage times: layers, embedding, head and loss, tensor-parallel collectives, messages between stages; and what
+//! follows the pipeline: gradient all-reduce and optimizer step.
+//!
+//! docs/pipeline.md has the equations. What the cost model cannot price is left out and named in [`Costs::notes`].
+
+use super::job::Job;
+use super::prices::{LayerPrice, Message, Prices};
+use super::times::{StageTimes, Times};
+use crate::Result;
+use crate::ops::work::{Epilogue, Operation, Product};
+use crate::ops::{DType, Linear, Rows};
+use crate::shape::{LayerShape, Phase, Recompute};
+use crate::units::format_bytes;
+
+/// What one iteration is made of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Costs {
+    pub times: Times,
+    pub layer: LayerPrice,
+    /// Gradient all-reduce over the data-parallel ranks, after the pipeline has drained.
+    pub data_parallel_ns: u64,
+    /// The optimizer step of the largest stage, after that.
+    pub optimizer_ns: u64,
+    /// Everything that was priced lies within what the cost model was measured on.
+    pub in_range: bool,
+    /// What is missing or extrapolated, a sentence each.
+    pub notes: Vec<String>,
+}
+
+struct Pricing<'a> {
+    job: &'a Job,
+    prices: &'a dyn Prices,
+    shape: LayerShape,
+    in_range: bool,
+    notes: Vec<String>,
+}
+
+/// `largest_stage` is the number of parameters of the stage that holds most (its gradients travel).
+pub fn of_job(job: &Job, prices: &dyn Prices, dtype: DType, largest_stage: u64) -> Result<Costs> {
+    let shape = job.layer(dtype);
+    let layer = prices.layer(shape)?;
+    let mut pricing = Pricing { job, prices, shape, in_range: layer.in_range, notes: Vec::new() };
+    if !layer.in_range {
+        pricing
+            .notes
+            .push(format!("layer {} lies outside what was measured: its times are extrapolated", shape.slug()));
+    }
+    let stage = pricing.stages(&layer);
+    let send_recv_ns = pricing.send_recv();
+    let data_parallel_ns = pricing.data_parallel(largest_stage);
+    let update = Operation::Adamw { len: largest_stage as usize };
+    let optimizer_ns = pricing.small(&update, "the optimizer step").round() as u64;
+    let Pricing { in_range, notes, .. } = pricing;
+    Ok(Costs { times: Times { stage, send_recv_ns }, layer, data_parallel_ns, optimizer_ns, in_range, notes })
+}
+
+impl Pricing<'_> {
+    fn stages(&mut self, layer: &LayerPrice) -> Vec<StageTimes> {
+        let layers = self.job.layers_per_stage() as f64;
+        let embedding = self.embedding();
+        let (forward, backward) = self.tensor_parallel();
+        let body = [
+            layers * (layer.forward_ns + forward),
+            layers * (layer.backward_input_ns + backward),
+            layers * layer.backward_weight_ns,
+        ];
+        let head = self.head(layer);
+        let last = self.job.parallel.pipeline - 1;
+        (0..=last)
+            .map(|stage| {
+                let time = |k: usize| {
+                    let first = if stage == 0 { embedding[k] } else { 0.0 };
+                    (body[k] + first + if stage == last { head[k] } else { 0.0 }).round() as u64
+                };
+                StageTimes::new(time(0), time(1), time(2))
+            })
+            .collect()
+    }
+
+    /// Look-up, and the gradient of the table; nothing to pass on.
+    fn embedding(&mut self) -> [f64; 3] {
+        let rows = self.shape.norm();
+        let (forward, weights) = (Operation::EmbeddingForward(rows), Operation::EmbeddingToWeights(rows));
+        [self.small(&forward, "the embedding look-up"), 0.0, self.small(&weights, "the embedding's gradient")]
+    }
+
+    /// An operation that is small beside the layers: left out where it cannot be priced.
+    fn small(&mut self, operation: &Operation, what: &str) -> f64 {
+        match self.prices.operation(operation, self.shape.dtype) {
+            Some(price) => price.time_ns,
+            None => {
+                self.notes.push(format!("{what} is not in the cost model: counted as 0"));
+                0.0
+            }
+        }
+    }
+
+    /// The head's three products and the loss.
+    fn head(&mut self, layer: &LayerPrice) -> [f64; 3] {
+        let s = self.shape;
+        let columns = self.job.model.vocabulary.div_ceil(s.tensor) as usize;
+        let shape = Linear::new(s.rows() as usize, s.hidden as usize, columns);
+        let mut times = [
+            (Product::Forward, layer.forward_ns, Phase::Forward),
+            (Product::ToInputs, layer.backward_input_ns, Phase::BackwardInput),
+            (Product::ToWeights, layer.backward_weight_ns, Phase::BackwardWeight),
+        ]
+        .map(|(product, ns, phase)| {
+            let operation = Operation::Linear { product, shape, epilogue: Epilogue::None };
+            let price = self.prices.operation(&operation, s.dtype).filter(|p| p.in_range);
+            // Beyond the products that were measured, the rate the whole layer reaches is the better guide.
+            price.map_or_else(|| ns * operation.flop() / s.flop(phase).max(1.0), |p| p.time_ns)
+        });
+        let rows = Rows { rows: s.rows() as usize, cols: columns };
+        times[0] += self.small(&Operation::CrossEntropy(rows), "the loss");
+        times
+    }
+
+    /// Tensor-parallel time of one layer, forward and backward: two all-reduces each way (Narayanan et al., arXiv
+    /// 2104.04473, §2.3), or with sequence parallelism two all-gathers and two reduce-scatters (Korthikanti et al.,
+    /// arXiv 2205.05198, §4.2). Full recomputation repeats the forward ones.
+    fn tensor_parallel(&mut self) -> (f64, f64) {
+        let tensor = self.shape.tensor;
+        if tensor == 1 {
+            return (0.0, 0.0);
+        }
+        let nodes = tensor.div_ceil(self.job.hardware.gpus_per_node);
+        let operations: &[&'static str] =
+            if self.job.parallel.sequence_parallel { &["all_gather", "reduce_scatter"] } else { &["all_reduce"] };
+        let once: f64 = operations
+            .iter()
+            .map(|&operation| {
+                let bytes = self.rows_bytes();
+                self.collective(Message { operation, ranks: tensor, nodes, bytes })
+            })
+            .sum();
+        let repeated = if self.shape.recompute == Recompute::Full { 2.0 } else { 1.0 };
+        (2.0 * once, 2.0 * once * repeated)
+    }
+
+    /// Activations between two layers: micro-batch × sequence × hidden.
+    fn rows_bytes(&self) -> u64 {
+        self.shape.rows() * self.shape.hidden * self.shape.dtype.bytes() as u64
+    }
+
+    /// With sequence parallelism each tensor-parallel rank sends its own part.
+    fn send_recv(&mut self) -> u64 {
+        if self.job.parallel.pipeline == 1 {
+            return 0;
+        }
+        let parts = if self.job.parallel.sequence_parallel { self.shape.tensor } else { 1 };
+        let nodes = if self.job.gpus() > self.job.hardware.gpus_per_node { 2 } else { 1 };
+        let bytes = self.rows_bytes().div_ceil(parts);
+        self.collective(Message { operation: "send_recv", ranks: 2, nodes, bytes }).round() as u64
+    }
+
+    /// Gradients are reduced in 32 bits, as Megatron-LM does by default for 16-bit training.
+    fn data_parallel(&mut self, parameters: u64) -> u64 {
+        let ranks = self.job.parallel.data;
+        if ranks == 1 {
+            return 0;
+        }
+        let nodes = (ranks * self.shape.tensor).div_ceil(self.job.hardware.gpus_per_node).min(ranks);
+        let bytes = 4 * parameters;
+        self.collective(Message { operation: "all_reduce", ranks, nodes, bytes }).round() as u64
+    }
+
+    fn collective(&mut self, message: Message) -> f64 {
+        let what = format!(
+            "{} of {} between {} ranks on {} node{}",
+            message.operation,
+            format_bytes(message.bytes),
+            message.ranks,
+            message.nodes,
+            if message.nodes == 1 { "" } else { "s" }
+        );
+        match self.prices.collective(message) {
+            None => {
+                self.in_range = false;
+                self.notes.push(format!("{what} is not in the cost model: counted as 0"));
+                0.0
+            }
+            Some(price) => {
+                if !price.in_range {
+                    self.in_range = false;
+                    self.notes.push(format!("{what} lies outside what was measured: its time is extrapolated"));
+                }
+                price.time_ns
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::prices::Price;
+    use std::path::Path;
+
+    /// A machine whose prices are round numbers.
+    struct Made;
+
+    impl Prices for Made {
+        fn layer(&self, _: LayerShape) -> Result<LayerPrice> {
+            Ok(LayerPrice {
+                forward_ns: 1000.0,
+                backward_input_ns: 1100.0,
+                backward_weight_ns: 900.0,
+                activation_bytes: 10,
+                in_range: true,
+            })
+        }
+        fn collective(&self, message: Message) -> Option<Price> {
+            (message.operation != "reduce_scatter")
+                .then_some(Price { time_ns: message.bytes as f64 / 1000.0, in_range: message.nodes == 1 })
+        }
+
+        fn operation(&self, operation: &Operation, _: DType) -> Option<Price> {
+            match operation {
+                Operation::Linear { .. } | Operation::Adamw { .. } => None,
+                _ => Some(Price { time_ns: 7.0, in_range: true }),
+            }
+        }
+    }
+
+    fn job(parallel: &str) -> Job {
+        let text = format!(
+            "[model]\nlayers = 8\nhidden = 512\nheads = 8\nsequence = 128\nvocabulary = 4096\n[parallel]\n{parallel}"
+        );
+        Job::parse(Path::new("job.toml"), &text).unwrap()
+    }
+
+    #[test]
+    fn a_plain_job_is_layers_and_a_head() {
+        let job = job("pipeline = 4\nmicro_batch = 2\nglobal_batch = 16");
+        let costs = of_job(&job, &Made, DType::Bf16, 1000).unwrap();
+        assert_eq!(costs.times.stage[0], StageTimes::new(2007, 2200, 1807));
+        assert_eq!(costs.times.stage[1..3], [StageTimes::new(2000, 2200, 1800); 2]);
+        let head = |ns: f64, phase| ns * 2.0 * 256.0 * 512.0 * 4096.0 / job.layer(DType::Bf16).flop(phase);
+        let last = costs.times.stage[3];
+        assert_eq!(last.forward_ns, (2007.0 + head(1000.0, Phase::Forward)).round() as u64);
+        assert_eq!(last.backward_weight_ns, (1800.0 + head(900.0, Phase::BackwardWeight)).round() as u64);
+        assert_eq!(costs.times.send_recv_ns, (256.0f64 * 512.0 * 2.0 / 1000.0).round() as u64);
+        assert_eq!((costs.data_parallel_ns, costs.in_range, costs.notes.len()), (0, true, 1));
+    }
+
+    #[test]
+    fn tensor_and_data_parallel_collectives_are_added() {
+        let job = job("pipeline = 2\ntensor = 2\ndata = 8\nmicro_batch = 2\nglobal_batch = 32\nrecompute = \"full\"");
+        let costs = of_job(&job, &Made, DType::Bf16, 1000).unwrap();
+        let reduce = 2.0 * 256.0 * 512.0 * 2.0 / 1000.0;
+        assert_eq!(costs.times.stage[0].forward_ns, (7.0 + 4.0 * (1000.0f64 + reduce)).round() as u64);
+        assert_eq!(costs.times.stage[0].backward_input_ns, (4.0 * (1100.0f64 + 2.0 * reduce)).round() as u64);
+        assert_eq!(costs.times.stage[0].backward_weight_ns, 3607);
+        assert_eq!(costs.data_parallel_ns, 4);
+        assert!(
+            !costs.in_range && costs.notes.iter().any(|n| n.contains("all_reduce of 4000B between 8 ranks on 2 nodes"))
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_priced_is_named() {
+        let job = job("pipeline = 2\ntensor = 2\nmicro_batch = 2\nglobal_batch = 32\nsequence_parallel = true");
+        let costs = of_job(&job, &Made, DType::Bf16, 1000).unwrap();
+        assert!(
+            !costs.in_range && costs.notes[0].contains("reduce_scatter") && costs.notes[0].contains("counted as 0")
+        );
+        assert_eq!(costs.times.send_recv_ns, (256.0f64 * 512.0 / 1000.0).round() as u64);
+    }
+}

@@ -1,0 +1,471 @@
+//! `job.toml`: a training job as its owner describes it. Every key is checked; docs/pipeline.md lists them.
+
+use super::presets;
+use super::schedule::Name;
+use super::toml_section::{Section, Source};
+use crate::ops::DType;
+use crate::shape::{LayerShape, Recompute};
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use toml::de::DeValue;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    pub path: PathBuf,
+    pub model: Model,
+    pub parallel: Parallel,
+    pub hardware: Hardware,
+    pub side: Vec<Side>,
+    pub limits: Limits,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// The preset's name, or the shape in words.
+    pub name: String,
+    pub layers: u64,
+    pub hidden: u64,
+    pub heads: u64,
+    pub sequence: u64,
+    pub vocabulary: u64,
+    /// The cost model's, where not given.
+    pub dtype: Option<DType>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parallel {
+    pub pipeline: u64,
+    pub tensor: u64,
+    pub data: u64,
+    /// Sequences per micro-batch.
+    pub micro_batch: u64,
+    /// Sequences per iteration, over all data-parallel ranks.
+    pub global_batch: u64,
+    pub schedule: Name,
+    pub chunks: Option<u64>,
+    pub sequence_parallel: bool,
+    pub recompute: Recompute,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hardware {
+    /// Resolved against the job's folder.
+    pub cost_model: Option<PathBuf>,
+    pub gpus_per_node: u64,
+    pub memory_gib: Option<f64>,
+}
+
+/// A small model that may fill bubbles.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Side {
+    pub name: String,
+    /// `mlp`, `convnet`, … as measured by the suite, with its batch; the name then is `convnet-b16`.
+    pub measured: Option<String>,
+    /// One training step alone.
+    pub step_ns: Option<f64>,
+    /// Its longest kernel: what may still run after it was told to stop.
+    pub kernel_ns: Option<f64>,
+    /// While it runs.
+    pub memory_gib: Option<f64>,
+    /// What stays between bubbles: parameters and optimizer state. All of it, where not given.
+    pub resident_gib: Option<f64>,
+    pub pressure: Option<BTreeMap<String, f64>>,
+    /// Worth of a second of its work, a second of the main job being 1.
+    pub value: f64,
+    /// Line of its `[[side]]`.
+    pub line: usize,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// As a fraction.
+    pub main_slowdown: f64,
+    pub memory_headroom_gib: f64,
+}
+
+impl Job {
+    pub fn read(path: &Path) -> Result<Job> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+        Job::parse(path, &text)
+    }
+
+    /// `path` is for answers and for what the job names relative to itself.
+    pub fn parse(path: &Path, text: &str) -> Result<Job> {
+        let source = Source { path, text };
+        let mut file = File::split(source)?;
+        let model = read_model(&mut file)?;
+        let parallel = read_parallel(&mut file)?;
+        let hardware = read_hardware(&mut file, path)?;
+        let side = file.side.into_iter().map(|section| read_side(section, source)).collect::<Result<Vec<_>>>()?;
+        let limits = read_limits(file.limits)?;
+        let job = Job { path: path.to_path_buf(), model: model.0, parallel: parallel.0, hardware, side, limits };
+        job.check(&model.1, &parallel.1)?;
+        Ok(job)
+    }
+
+    pub fn micro_batches(&self) -> u64 {
+        self.parallel.global_batch / (self.parallel.data * self.parallel.micro_batch)
+    }
+
+    pub fn layers_per_stage(&self) -> u64 {
+        self.model.layers / self.parallel.pipeline
+    }
+
+    pub fn gpus(&self) -> u64 {
+        self.parallel.pipeline * self.parallel.tensor * self.parallel.data
+    }
+
+    pub fn layer(&self, dtype: DType) -> LayerShape {
+        let (m, p) = (&self.model, &self.parallel);
+        LayerShape::new(m.hidden, m.heads, m.sequence, p.micro_batch, dtype).tensor(p.tensor).recompute(p.recompute)
+    }
+
+    /// What must divide what.
+    fn check(&self, model: &Section, parallel: &Section) -> Result<()> {
+        let (m, p) = (&self.model, &self.parallel);
+        let divides = |section: &Section, key, what: &str, value: u64, by: u64, by_what: &str, cure: &str| {
+            if value.is_multiple_of(by) {
+                return Ok(());
+            }
+            Err(section.error(key, format!("{what} {value} is not divisible by {by_what} {by}"), cure))
+        };
+        divides(model, "hidden", "hidden", m.hidden, m.heads, "heads", "hidden / heads is the size of a head")?;
+        divides(
+            parallel,
+            "tensor",
+            "heads",
+            m.heads,
+            p.tensor,
+            "tensor",
+            "every tensor-parallel rank holds whole heads",
+        )?;
+        let chunks = p.chunks.unwrap_or(if p.schedule == Name::Interleaved { 2 } else { 1 });
+        let (parts, what) = (p.pipeline * chunks, if chunks > 1 { "pipeline · chunks" } else { "pipeline" });
+        divides(parallel, "pipeline", "layers", m.layers, parts, what, "every stage holds the same number of layers")?;
+        let (batch, what) = (p.data * p.micro_batch, "data · micro_batch");
+        let cure = "every data-parallel rank runs the same number of micro-batches";
+        divides(parallel, "global_batch", "global_batch", p.global_batch, batch, what, cure)?;
+        self.layer(DType::Bf16).validate()
+    }
+}
+
+/// The file's sections, each there or empty.
+struct File<'a> {
+    model: Option<Section<'a>>,
+    parallel: Option<Section<'a>>,
+    hardware: Option<Section<'a>>,
+    limits: Option<Section<'a>>,
+    side: Vec<Section<'a>>,
+    source: Source<'a>,
+}
+
+const SECTIONS: [&str; 5] = ["model", "parallel", "hardware", "side", "limits"];
+
+/// The keys of a section.
+fn keys(section: &str) -> &'static [&'static str] {
+    match section {
+        "model" => &["preset", "layers", "hidden", "heads", "sequence", "vocabulary", "dtype"],
+        "parallel" => &[
+            "pipeline",
+            "tensor",
+            "data",
+            "micro_batch",
+            "global_batch",
+            "schedule",
+            "chunks",
+            "sequence_parallel",
+            "recompute",
+        ],
+        "hardware" => &["cost_model", "gpus_per_node", "memory_gib"],
+        "limits" => &["main_slowdown", "memory_headroom_gib"],
+        _ => &["name", "model", "batch", "step_ns", "kernel_ns", "memory_gib", "resident_gib", "pressure", "value"],
+    }
+}
+
+impl<'a> File<'a> {
+    fn split(source: Source<'a>) -> Result<Self> {
+        let mut file = File { model: None, parallel: None, hardware: None, limits: None, side: Vec::new(), source };
+        for (key, value) in source.parse()? {
+            let at = key.span().start;
+            let Some(name) = SECTIONS.into_iter().find(|s| *s == key.get_ref().as_ref()) else {
+                let what = format!("a job has no section `{}`", key.get_ref());
+                return Err(source.error(at, what, super::nearest::cure(key.get_ref(), SECTIONS)));
+            };
+            match (name, value.into_inner()) {
+                ("side", DeValue::Array(list)) => {
+                    for entry in list {
+                        let at = entry.span().start;
+                        let DeValue::Table(table) = entry.into_inner() else {
+                            return Err(source.error(at, "a side is not a table", "write it as [[side]]"));
+                        };
+                        file.side.push(Section::new(source, name, at, table, keys(name))?);
+                    }
+                }
+                ("side", _) => return Err(source.error(at, "`side` is not a list", "write each as [[side]]")),
+                (_, DeValue::Table(table)) => {
+                    let section = Some(Section::new(source, name, at, table, keys(name))?);
+                    match name {
+                        "model" => file.model = section,
+                        "parallel" => file.parallel = section,
+                        "hardware" => file.hardware = section,
+                        _ => file.limits = section,
+                    }
+                }
+                _ => return Err(source.error(at, format!("`{name}` is not a table"), format!("write it as [{name}]"))),
+            }
+        }
+        Ok(file)
+    }
+
+    fn required(&self, section: Option<Section<'a>>, name: &str, example: &str) -> Result<Section<'a>> {
+        let lacking =
+            || self.source.error(0, format!("the job lacks [{name}]"), format!("add [{name}] with {example}"));
+        section.ok_or_else(lacking)
+    }
+}
+
+/// Returns the section too: what does not divide is answered with its line.
+fn read_model<'a>(file: &mut File<'a>) -> Result<(Model, Section<'a>)> {
+    let section = file.model.take();
+    let s =
+        file.required(section, "model", "`preset = \"gpt-22b\"`, or layers, hidden, heads, sequence, vocabulary")?;
+    let preset = s.choice("preset", "a model's name in quotes", presets::find)?;
+    let given = |key: &str, most, value: Option<u64>, s: &Section| -> Result<u64> {
+        match s.count(key, most)?.or(value) {
+            Some(n) => Ok(n),
+            None => Err(s.missing(key, "give layers, hidden, heads, sequence and vocabulary, or a preset")),
+        }
+    };
+    let model = Model {
+        layers: given("layers", 1 << 14, preset.map(|p| p.layers), &s)?,
+        hidden: given("hidden", 1 << 17, preset.map(|p| p.hidden), &s)?,
+        heads: given("heads", 1 << 12, preset.map(|p| p.heads), &s)?,
+        sequence: given("sequence", 1 << 22, preset.map(|p| p.sequence), &s)?,
+        vocabulary: given("vocabulary", 1 << 24, preset.map(|p| p.vocabulary), &s)?,
+        dtype: s.choice("dtype", "a number format in quotes, like \"bf16\"", read_dtype)?,
+        name: preset.map_or("", |p| p.name).to_string(),
+    };
+    let name = if model.name.is_empty() {
+        format!("GPT of {} layers, hidden {}", model.layers, model.hidden)
+    } else {
+        model.name.clone()
+    };
+    Ok((Model { name, ..model }, s))
+}
+
+fn read_dtype(text: &str) -> Result<DType> {
+    const KNOWN: [(&str, DType); 3] = [("bf16", DType::Bf16), ("f16", DType::F16), ("f32", DType::F32)];
+    KNOWN.into_iter().find(|(name, _)| *name == text).map(|(_, dtype)| dtype).ok_or_else(|| {
+        Error::input(
+            format!("`{text}` is not a number format"),
+            super::nearest::cure(text, KNOWN.map(|(name, _)| name)),
+        )
+    })
+}
+
+fn read_recompute(text: &str) -> Result<Recompute> {
+    const KNOWN: [Recompute; 3] = [Recompute::None, Recompute::Selective, Recompute::Full];
+    KNOWN.into_iter().find(|r| r.name() == text).ok_or_else(|| {
+        Error::input(
+            format!("`{text}` is not a way to recompute"),
+            super::nearest::cure(text, KNOWN.map(Recompute::name)),
+        )
+    })
+}
+
+fn read_parallel<'a>(file: &mut File<'a>) -> Result<(Parallel, Section<'a>)> {
+    let section = file.parallel.take();
+    let s = file.required(section, "parallel", "pipeline, micro_batch and global_batch")?;
+    let needed = |key: &str, most, s: &Section| {
+        s.count(key, most)?.ok_or_else(|| s.missing(key, format!("add it, like `{key} = 8`")))
+    };
+    let parallel = Parallel {
+        pipeline: needed("pipeline", 1 << 14, &s)?,
+        tensor: s.count("tensor", 1 << 12)?.unwrap_or(1),
+        data: s.count("data", 1 << 20)?.unwrap_or(1),
+        micro_batch: needed("micro_batch", 1 << 16, &s)?,
+        global_batch: needed("global_batch", 1 << 32, &s)?,
+        schedule: s.choice("schedule", "a schedule's name in quotes", Name::parse)?.unwrap_or(Name::OneFOneB),
+        chunks: s.count("chunks", 4096)?,
+        sequence_parallel: s.flag("sequence_parallel")?.unwrap_or(false),
+        recompute: s
+            .choice("recompute", "\"none\", \"selective\" or \"full\"", read_recompute)?
+            .unwrap_or(Recompute::None),
+    };
+    Ok((parallel, s))
+}
+
+fn read_hardware(file: &mut File, path: &Path) -> Result<Hardware> {
+    let Some(s) = file.hardware.take() else {
+        return Ok(Hardware { cost_model: None, gpus_per_node: 8, memory_gib: None });
+    };
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let hardware = Hardware {
+        cost_model: s.string("cost_model", "a path in quotes")?.map(|p| folder.join(p)),
+        gpus_per_node: s.count("gpus_per_node", 1 << 10)?.unwrap_or(8),
+        memory_gib: s.number("memory_gib")?,
+    };
+    Ok(hardware)
+}
+
+fn read_side(s: Section, source: Source) -> Result<Side> {
+    let model = s.string("model", "a small model's name in quotes, like \"convnet\"")?;
+    let batch = s.count("batch", 1 << 20)?;
+    let name = s.string("name", "a name in quotes")?;
+    let measured = match (model, batch) {
+        (Some(model), Some(batch)) => Some(format!("{model}-b{batch}")),
+        (Some(model), None) if model.contains("-b") => Some(model),
+        (Some(_), None) => return Err(s.missing("batch", "add it, like `batch = 16`")),
+        (None, Some(_)) => return Err(s.missing("model", "add it, like `model = \"convnet\"`")),
+        (None, None) => None,
+    };
+    let Some(name) = name.or_else(|| measured.clone()) else {
+        return Err(s.missing("name", "add it, or name a measured side with `model` and `batch`"));
+    };
+    let side = Side {
+        name,
+        step_ns: s.number("step_ns")?,
+        kernel_ns: s.number("kernel_ns")?,
+        memory_gib: s.number("memory_gib")?,
+        resident_gib: s.number("resident_gib")?,
+        pressure: s.numbers("pressure")?,
+        value: s.number("value")?.unwrap_or(1.0),
+        line: 1 + source.text.as_bytes().iter().take(s.at).filter(|&&b| b == b'\n').count(),
+        measured,
+    };
+    if side.step_ns == Some(0.0) {
+        return Err(s.error("step_ns", "`step_ns` is 0", "give the time of one training step in nanoseconds"));
+    }
+    if side.measured.is_none() {
+        for (key, given) in [("step_ns", side.step_ns), ("kernel_ns", side.kernel_ns), ("memory_gib", side.memory_gib)]
+        {
+            if given.is_none() {
+                return Err(
+                    s.missing(key, "add it from your own profile, or name a measured side with `model` and `batch`")
+                );
+            }
+        }
+    }
+    Ok(side)
+}
+
+fn read_limits(section: Option<Section>) -> Result<Limits> {
+    let mut limits = Limits { main_slowdown: 0.01, memory_headroom_gib: 2.0 };
+    if let Some(s) = section {
+        limits.main_slowdown = s.percent("main_slowdown")?.unwrap_or(limits.main_slowdown);
+        limits.memory_headroom_gib = s.number("memory_headroom_gib")?.unwrap_or(limits.memory_headroom_gib);
+    }
+    Ok(limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const RIGHT: &str = r#"
+[model]
+preset = "gpt-22b"
+[parallel]
+pipeline = 8
+tensor = 8
+data = 2
+micro_batch = 4
+global_batch = 64
+schedule = "interleaved"
+chunks = 3
+sequence_parallel = true
+recompute = "selective"
+[hardware]
+cost_model = "models/cost_model.json"
+gpus_per_node = 8
+memory_gib = 80
+[[side]]
+model = "convnet"
+batch = 16
+[[side]]
+name = "mine"
+step_ns = 2.5e6
+kernel_ns = 120_000
+memory_gib = 3
+pressure = { memory = 0.3 }
+[limits]
+main_slowdown = "0.5%"
+memory_headroom_gib = 1.5
+"#;
+
+    fn parse(text: &str) -> Result<Job> {
+        Job::parse(Path::new("jobs/job.toml"), text)
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let job = parse(RIGHT).unwrap();
+        assert_eq!((job.model.layers, job.model.hidden, job.model.vocabulary), (48, 6144, 51_200));
+        assert_eq!((job.micro_batches(), job.layers_per_stage(), job.gpus()), (8, 6, 128));
+        assert_eq!(job.parallel.schedule, Name::Interleaved);
+        assert_eq!(job.parallel.recompute, Recompute::Selective);
+        assert!(job.parallel.sequence_parallel);
+        assert_eq!(job.hardware.cost_model.as_deref(), Some(Path::new("jobs/models/cost_model.json")));
+        assert_eq!(job.side[0].measured.as_deref(), Some("convnet-b16"));
+        assert_eq!((job.side[1].step_ns, job.side[1].kernel_ns), (Some(2.5e6), Some(120_000.0)));
+        assert_eq!(job.side[1].pressure.as_ref().unwrap()["memory"], 0.3);
+        assert_eq!(job.side[1].line, 21);
+        assert_eq!((job.limits.main_slowdown, job.limits.memory_headroom_gib), (0.005, 1.5));
+    }
+
+    /// What is wrong, the line it is in, and a word of the way out.
+    #[test]
+    fn each_mistake_is_answered_with_its_line() {
+        let cases = [
+            ("preset = \"gpt-22b\"", "presett = \"gpt-22b\"", 3, "preset"),
+            ("preset = \"gpt-22b\"", "preset = \"gpt-22c\"", 3, "did you mean `gpt-22b`"),
+            ("preset = \"gpt-22b\"", "preset = 22", 3, "a model's name in quotes"),
+            ("pipeline = 8", "pipeline = 0", 5, "a whole number from 1"),
+            ("pipeline = 8", "pipeline = 7", 5, "layers 48 is not divisible by pipeline · chunks 21"),
+            ("pipeline = 8", "pipeline = -8", 5, "`pipeline` is -8"),
+            ("pipeline = 8", "", 4, "[parallel] lacks `pipeline`"),
+            ("tensor = 8", "tensor = 7", 6, "heads 64 is not divisible by tensor 7"),
+            ("global_batch = 64", "global_batch = 60", 9, "not divisible by data · micro_batch 8"),
+            ("\"interleaved\"", "\"interleafed\"", 10, "did you mean `interleaved`"),
+            ("= true", "= 1", 12, "true or false"),
+            ("\"selective\"", "\"some\"", 13, "none, selective, full"),
+            ("[hardware]", "[hardwear]", 14, "did you mean `hardware`"),
+            ("memory_gib = 80", "memory_gib = \"80\"", 17, "a number of zero or more"),
+            ("step_ns = 2.5e6", "step_ns = 0", 23, "`step_ns` is 0"),
+            ("step_ns = 2.5e6", "", 21, "lacks `step_ns`"),
+            ("batch = 16", "", 18, "lacks `batch`"),
+            ("memory = 0.3", "memory = \"much\"", 26, "a number of zero or more"),
+            ("\"0.5%\"", "0.5", 28, "a percentage in quotes"),
+            ("headroom_gib = 1.5", "headrom_gib = 1.5", 29, "did you mean `memory_headroom_gib`"),
+            ("[model]", "[model", 2, "not TOML"),
+        ];
+        for (old, new, line, answer) in cases {
+            assert!(RIGHT.contains(old), "{old}");
+            let error = parse(&RIGHT.replacen(old, new, 1)).unwrap_err().to_string();
+            assert!(error.contains(answer), "{new:?}: {error}");
+            let place = format!("jobs/job.toml:{line}: ");
+            assert!(error.starts_with(&place), "{new:?}: {error}, not {place}");
+        }
+        assert!(parse("not json").unwrap_err().to_string().starts_with("jobs/job.toml:1: not TOML"));
+        assert!(parse("").unwrap_err().to_string().contains("lacks [model]"));
+        assert!(parse("[model]\nlayrs = 3\n").unwrap_err().to_string().contains("`layrs`"));
+        assert!(parse("side = 3").unwrap_err().to_string().contains("[[side]]"));
+    }
+
+    proptest! {
+        /// Whatever stands in the file, the answer is a job or one line that names it.
+        #[test]
+        fn no_text_panics(cut in 0usize..700, insert in ".{0,12}", drop in 0usize..9) {
+            let cut = (0..=cut.min(RIGHT.len())).rev().find(|&i| RIGHT.is_char_boundary(i)).unwrap();
+            let rest = (cut + drop..RIGHT.len()).find(|&i| RIGHT.is_char_boundary(i)).unwrap_or(RIGHT.len());
+            let text = format!("{}{insert}{}", &RIGHT[..cut], &RIGHT[rest..]);
+            if let Err(error) = parse(&text) {
+                let error = error.to_string();
+                prop_assert!(error.starts_with("jobs/job.toml:") || error.contains("; "), "{}", error);
+                prop_assert!(!error.contains('\n'));
+            }
+        }
+    }
+}

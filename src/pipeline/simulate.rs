@@ -1,0 +1,211 @@
+//! When every operation runs: each stage works through its list; an operation starts when its stage is free and its
+//! input from another stage has ended and arrived. Event driven: a stage runs until it must wait, and is taken up
+//! again by the operation it waits for; time and memory are linear in the operations.
+
+use super::schedule::{Operation, Schedule, Work};
+use super::times::Times;
+use crate::{Error, Result};
+
+const PENDING: u64 = u64::MAX;
+const NOTHING: u32 = u32::MAX;
+
+/// A schedule with its times: whole nanoseconds from the iteration's beginning.
+#[derive(Debug, Clone)]
+pub struct Timeline {
+    pub schedule: Schedule,
+    pub times: Times,
+    /// Start of each operation, in the order of [`Schedule::operations`].
+    pub start_ns: Vec<u64>,
+    /// Duration by cell and kind of work.
+    pub durations: Vec<[u64; 4]>,
+    pub iteration_ns: u64,
+}
+
+/// Where a cell's chain leads, looked up once.
+#[derive(Clone, Copy)]
+struct Links {
+    /// Cells before and after, and whether a message lies between.
+    previous: u32,
+    next: u32,
+    from_previous_ns: u64,
+    from_next_ns: u64,
+}
+
+struct Run<'a> {
+    schedule: &'a Schedule,
+    durations: &'a [[u64; 4]],
+    links: Vec<Links>,
+    /// End of F and of the backward that the stage before waits for, by [`Run::slot`]; `PENDING` until it has run.
+    ends: Vec<u64>,
+    /// The slot each stage waits for.
+    waiting: Vec<u32>,
+    position: Vec<usize>,
+    free: Vec<u64>,
+    start_ns: Vec<u64>,
+}
+
+/// Runs the schedule. Fails only if the lists wait for each other in a circle.
+pub fn simulate(schedule: Schedule, times: Times) -> Result<Timeline> {
+    let durations = schedule.durations(&times);
+    let mut run = Run::new(&schedule, &durations, &times);
+    let mut ready: Vec<u32> = (0..schedule.stages as u32).rev().collect();
+    while let Some(stage) = ready.pop() {
+        run.advance(stage as usize, &mut ready);
+    }
+    if let Some(stage) = (0..schedule.stages).find(|&s| run.position[s] != schedule.range(s).end) {
+        return Err(Error::input(
+            format!("{} waits for itself on stage {stage}", schedule.name.text()),
+            "this order of operations cannot run: please report the numbers you gave",
+        ));
+    }
+    let start_ns = run.start_ns;
+    let mut timeline = Timeline { schedule, times, start_ns, durations, iteration_ns: 0 };
+    timeline.iteration_ns = timeline.longest_window();
+    Ok(timeline)
+}
+
+impl<'a> Run<'a> {
+    fn new(schedule: &'a Schedule, durations: &'a [[u64; 4]], times: &Times) -> Self {
+        Run {
+            schedule,
+            durations,
+            links: links(schedule, times.send_recv_ns),
+            ends: vec![PENDING; 2 * schedule.cells() * schedule.micro_batches],
+            waiting: vec![NOTHING; schedule.stages],
+            position: (0..schedule.stages).map(|s| schedule.range(s).start).collect(),
+            free: vec![0; schedule.stages],
+            start_ns: vec![0; schedule.operations().len()],
+        }
+    }
+
+    /// Where the end of a forward (`backward` = 0) or backward (1) of a cell is kept.
+    fn slot(&self, cell: usize, backward: usize, micro_batch: u32) -> usize {
+        (2 * cell + backward) * self.schedule.micro_batches + micro_batch as usize
+    }
+
+    /// The slot whose end this operation needs, and how long the message takes.
+    fn input(&self, cell: usize, operation: Operation) -> Option<(usize, u64)> {
+        let links = self.links[cell];
+        match operation.work {
+            Work::BackwardWeight => None,
+            Work::Forward if links.previous == NOTHING => None,
+            Work::Forward => {
+                Some((self.slot(links.previous as usize, 0, operation.micro_batch), links.from_previous_ns))
+            }
+            // The chain's last cell turns round: its own forward stands before it in the same list.
+            _ if links.next == NOTHING => None,
+            _ => Some((self.slot(links.next as usize, 1, operation.micro_batch), links.from_next_ns)),
+        }
+    }
+
+    /// Runs a stage's list up to the first operation whose input is not there.
+    fn advance(&mut self, stage: usize, ready: &mut Vec<u32>) {
+        let (operations, end) = (self.schedule.operations(), self.schedule.range(stage).end);
+        let mut free = self.free[stage];
+        let mut position = self.position[stage];
+        self.waiting[stage] = NOTHING;
+        while position < end {
+            let operation = operations[position];
+            let cell = self.schedule.cell(stage, operation.chunk as usize);
+            let mut start = free;
+            if let Some((slot, message)) = self.input(cell, operation) {
+                if self.ends[slot] == PENDING {
+                    self.waiting[stage] = slot as u32;
+                    break;
+                }
+                start = start.max(self.ends[slot] + message);
+            }
+            self.start_ns[position] = start;
+            free = start + self.durations[cell][operation.work as usize];
+            self.publish(cell, operation, free, ready);
+            position += 1;
+        }
+        self.free[stage] = free;
+        self.position[stage] = position;
+    }
+
+    /// Notes the end of an operation and wakes the stage that waits for exactly this one.
+    fn publish(&mut self, cell: usize, operation: Operation, end: u64, ready: &mut Vec<u32>) {
+        let (backward, consumer) = match operation.work {
+            Work::BackwardWeight => return,
+            Work::Forward => (0, self.links[cell].next),
+            _ => (1, self.links[cell].previous),
+        };
+        let slot = self.slot(cell, backward, operation.micro_batch);
+        self.ends[slot] = end;
+        if consumer != NOTHING {
+            let stage = consumer as usize / self.schedule.chunks;
+            if self.waiting[stage] == slot as u32 {
+                self.waiting[stage] = NOTHING;
+                ready.push(stage as u32);
+            }
+        }
+    }
+}
+
+fn links(schedule: &Schedule, send_recv_ns: u64) -> Vec<Links> {
+    let cell = |place: Option<(usize, usize)>| place.map_or(NOTHING, |(s, c)| schedule.cell(s, c) as u32);
+    let message = |stage: usize, place: Option<(usize, usize)>| match place {
+        Some((other, _)) if other != stage => send_recv_ns,
+        _ => 0,
+    };
+    (0..schedule.cells())
+        .map(|at| {
+            let (stage, chunk) = (at / schedule.chunks, at % schedule.chunks);
+            let (previous, next) = (schedule.previous(stage, chunk), schedule.next(stage, chunk));
+            Links {
+                previous: cell(previous),
+                next: cell(next),
+                from_previous_ns: message(stage, previous),
+                from_next_ns: message(stage, next),
+            }
+        })
+        .collect()
+}
+
+impl Timeline {
+    pub fn duration_ns(&self, stage: usize, operation: Operation) -> u64 {
+        self.durations[self.schedule.cell(stage, operation.chunk as usize)][operation.work as usize]
+    }
+
+    /// A stage's operations with their start and end.
+    pub fn operations(&self, stage: usize) -> impl Iterator<Item = (Operation, u64, u64)> + '_ {
+        let range = self.schedule.range(stage);
+        self.schedule
+            .list(stage)
+            .iter()
+            .zip(&self.start_ns[range])
+            .map(move |(&operation, &start)| (operation, start, start + self.duration_ns(stage, operation)))
+    }
+
+    fn first_start(&self, stage: usize) -> u64 {
+        self.start_ns.get(self.schedule.range(stage).start).copied().unwrap_or(0)
+    }
+
+    fn last_end(&self, stage: usize) -> u64 {
+        self.operations(stage).last().map_or(0, |(_, _, end)| end)
+    }
+
+    /// Last end, counted from the pipeline's beginning or (windowed schedules) from the stage's own first start.
+    fn longest_window(&self) -> u64 {
+        (0..self.schedule.stages).map(|s| self.last_end(s) - self.window_start_ns(s)).max().unwrap_or(0)
+    }
+
+    /// Where the stage's iteration begins; it ends `iteration_ns` later.
+    pub fn window_start_ns(&self, stage: usize) -> u64 {
+        if self.schedule.name.windowed() { self.first_start(stage) } else { 0 }
+    }
+
+    /// Time the stage computes.
+    pub fn busy_ns(&self, stage: usize) -> u64 {
+        let m = self.schedule.micro_batches as u64;
+        self.times.stage[stage].total_ns() * m
+    }
+
+    /// 1 − work of all stages / (stages · iteration); with even stages (iteration − m(F+B+W)) / iteration.
+    pub fn bubble_ratio(&self) -> f64 {
+        let work: u128 = (0..self.schedule.stages).map(|s| u128::from(self.busy_ns(s))).sum();
+        let whole = self.schedule.stages as u128 * u128::from(self.iteration_ns);
+        if whole == 0 { 0.0 } else { (whole - work) as f64 / whole as f64 }
+    }
+}

@@ -1,0 +1,81 @@
+//! How long a stage's work takes, and how long a message between stages.
+
+use crate::{Error, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// One micro-batch on one stage, all its chunks together; whole nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StageTimes {
+    pub forward_ns: u64,
+    /// Gradients of the inputs: what the stage before waits for.
+    pub backward_input_ns: u64,
+    /// Gradients of the weights: nobody waits for them before the optimizer step.
+    pub backward_weight_ns: u64,
+}
+
+impl StageTimes {
+    pub const fn new(forward_ns: u64, backward_input_ns: u64, backward_weight_ns: u64) -> Self {
+        StageTimes { forward_ns, backward_input_ns, backward_weight_ns }
+    }
+
+    /// F + B + W.
+    pub const fn total_ns(&self) -> u64 {
+        self.forward_ns.saturating_add(self.backward_input_ns).saturating_add(self.backward_weight_ns)
+    }
+}
+
+/// The times of a whole pipeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Times {
+    /// One entry a stage.
+    pub stage: Vec<StageTimes>,
+    /// From the end of an operation to the earliest start of the one on another stage that needs its result.
+    pub send_recv_ns: u64,
+}
+
+impl Times {
+    /// The same times on every stage.
+    pub fn even(stages: usize, stage: StageTimes, send_recv_ns: u64) -> Self {
+        Times { stage: vec![stage; stages], send_recv_ns }
+    }
+
+    /// Refuses times that do not fit the stages, or whose sum could leave 64 bits.
+    pub fn validate(&self, stages: usize, micro_batches: usize, chunks: usize) -> Result<()> {
+        if self.stage.len() != stages {
+            return Err(Error::input(
+                format!("times are given for {} stages, the pipeline has {stages}", self.stage.len()),
+                "give one entry a stage, in pipeline order",
+            ));
+        }
+        let work: u128 = self.stage.iter().map(|t| u128::from(t.total_ns())).sum();
+        let messages = 4 * (stages * chunks) as u128 * u128::from(self.send_recv_ns);
+        if (work + messages) * micro_batches as u128 > u128::from(u64::MAX / 4) {
+            return Err(Error::input(
+                "the whole iteration would be longer than a hundred years",
+                "check the times and the number of micro-batches",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Reads `[{"forward_ns":…,"backward_input_ns":…,"backward_weight_ns":…}, …]`, one entry a stage.
+    pub fn read_stages(path: &Path, stages: usize) -> Result<Vec<StageTimes>> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+        let list: Vec<StageTimes> = serde_json::from_str(&text).map_err(|e| {
+            Error::input(
+                format!("{} is not a list of stage times: {e}", path.display()),
+                r#"write [{"forward_ns":1,"backward_input_ns":1,"backward_weight_ns":1}, …], whole nanoseconds, one entry a stage"#,
+            )
+        })?;
+        if list.len() != stages {
+            return Err(Error::input(
+                format!("{} holds {} stages, --stages says {stages}", path.display(), list.len()),
+                "give one entry a stage, in pipeline order",
+            ));
+        }
+        Ok(list)
+    }
+}

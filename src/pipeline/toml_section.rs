@@ -1,0 +1,185 @@
+//! A table of a TOML file read key by key, so that whatever is wrong is answered with its line, what was expected and
+//! the nearest right name. Called by [`super::job`]; knows TOML and nothing of jobs.
+
+use super::nearest;
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+use std::path::Path;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// The file an answer points into.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    pub path: &'a Path,
+    pub text: &'a str,
+}
+
+impl<'a> Source<'a> {
+    pub fn parse(&self) -> Result<DeTable<'a>> {
+        DeTable::parse(self.text).map(Spanned::into_inner).map_err(|e| {
+            let at = e.span().map_or(0, |s| s.start);
+            self.error(at, format!("not TOML: {}", e.message()), "a job is a TOML file like those in examples/")
+        })
+    }
+
+    pub fn error(&self, at: usize, what: impl std::fmt::Display, cure: impl Into<String>) -> Error {
+        let line = 1 + self.text.as_bytes().iter().take(at).filter(|&&b| b == b'\n').count();
+        Error::input(format!("{}:{line}: {what}", self.path.display()), cure)
+    }
+}
+
+/// One `[name]` of the file, all of whose keys are known.
+pub struct Section<'a> {
+    source: Source<'a>,
+    pub name: &'static str,
+    /// Where the section begins in the text.
+    pub at: usize,
+    entries: DeTable<'a>,
+}
+
+impl<'a> Section<'a> {
+    /// Refuses keys that are not among `known`.
+    pub fn new(
+        source: Source<'a>,
+        name: &'static str,
+        at: usize,
+        entries: DeTable<'a>,
+        known: &[&'static str],
+    ) -> Result<Self> {
+        match entries.keys().find(|k| !known.contains(&k.get_ref().as_ref())) {
+            None => Ok(Section { source, name, at, entries }),
+            Some(key) => Err(source.error(
+                key.span().start,
+                format!("[{name}] has no key `{}`", key.get_ref()),
+                nearest::cure(key.get_ref(), known.iter().copied()),
+            )),
+        }
+    }
+
+    fn get(&self, key: &str) -> Option<(usize, DeValue<'a>)> {
+        self.entries.get(key).map(|v| (v.span().start, v.get_ref().clone()))
+    }
+
+    /// Where a key stands, for answers about its value.
+    fn place(&self, key: &str) -> usize {
+        self.entries.get(key).map_or(self.at, |v| v.span().start)
+    }
+
+    /// An error at a key (or at the section where the key is not given).
+    pub fn error(&self, key: &str, what: impl std::fmt::Display, cure: impl Into<String>) -> Error {
+        self.source.error(self.place(key), what, cure)
+    }
+
+    fn wrong(&self, key: &str, at: usize, found: &DeValue, expected: &str) -> Error {
+        self.source.error(at, format!("`{key}` is {}", describe(found)), format!("give {expected}"))
+    }
+
+    pub fn missing(&self, key: &str, cure: impl Into<String>) -> Error {
+        self.source.error(self.at, format!("[{}] lacks `{key}`", self.name), cure)
+    }
+
+    /// A whole number within 1..=most.
+    pub fn count(&self, key: &str, most: u64) -> Result<Option<u64>> {
+        let Some((at, value)) = self.get(key) else { return Ok(None) };
+        let number = match &value {
+            DeValue::Integer(i) => u64::from_str_radix(i.as_str(), i.radix()).ok(),
+            _ => None,
+        };
+        match number {
+            Some(n) if (1..=most).contains(&n) => Ok(Some(n)),
+            _ => Err(self.wrong(key, at, &value, &format!("a whole number from 1 to {most}"))),
+        }
+    }
+
+    /// A number of zero or more.
+    pub fn number(&self, key: &str) -> Result<Option<f64>> {
+        let Some((at, value)) = self.get(key) else { return Ok(None) };
+        match as_number(&value) {
+            Some(n) if (0.0..=1e18).contains(&n) => Ok(Some(n)),
+            _ => Err(self.wrong(key, at, &value, "a number of zero or more")),
+        }
+    }
+
+    pub fn flag(&self, key: &str) -> Result<Option<bool>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some((_, DeValue::Boolean(value))) => Ok(Some(value)),
+            Some((at, value)) => Err(self.wrong(key, at, &value, "true or false")),
+        }
+    }
+
+    pub fn string(&self, key: &str, expected: &str) -> Result<Option<String>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some((_, DeValue::String(value))) => Ok(Some(value.into_owned())),
+            Some((at, value)) => Err(self.wrong(key, at, &value, expected)),
+        }
+    }
+
+    /// A string out of a fixed list, read by `parse` whose error says what is known.
+    pub fn choice<T>(&self, key: &str, expected: &str, parse: impl Fn(&str) -> Result<T>) -> Result<Option<T>> {
+        let Some(text) = self.string(key, expected)? else { return Ok(None) };
+        parse(&text).map(Some).map_err(|e| match e {
+            Error::Input { what, cure } => self.error(key, format!("`{key}`: {what}"), cure),
+            other => other,
+        })
+    }
+
+    /// A percentage as text, `"1%"`, as a fraction.
+    pub fn percent(&self, key: &str) -> Result<Option<f64>> {
+        let Some((at, value)) = self.get(key) else { return Ok(None) };
+        let number = match &value {
+            DeValue::String(text) => text.trim().strip_suffix('%').and_then(|n| n.trim().parse::<f64>().ok()),
+            _ => None,
+        };
+        match number {
+            Some(n) if (0.0..=1000.0).contains(&n) => Ok(Some(n / 100.0)),
+            _ => Err(self.wrong(key, at, &value, "a percentage in quotes, like \"1%\"")),
+        }
+    }
+
+    /// An inline table of numbers, e.g. `{ memory = 0.3 }`.
+    pub fn numbers(&self, key: &str) -> Result<Option<BTreeMap<String, f64>>> {
+        let Some((at, value)) = self.get(key) else { return Ok(None) };
+        let DeValue::Table(table) = &value else {
+            return Err(self.wrong(key, at, &value, "an inline table of numbers, like { memory = 0.3 }"));
+        };
+        let mut numbers = BTreeMap::new();
+        for (name, entry) in table {
+            match as_number(entry.get_ref()) {
+                Some(n) if (0.0..=1e6).contains(&n) => numbers.insert(name.get_ref().to_string(), n),
+                _ => {
+                    return Err(self.wrong(
+                        name.get_ref(),
+                        entry.span().start,
+                        entry.get_ref(),
+                        "a number of zero or more",
+                    ));
+                }
+            };
+        }
+        Ok(Some(numbers))
+    }
+}
+
+fn as_number(value: &DeValue) -> Option<f64> {
+    match value {
+        DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix()).ok().map(|n| n as f64),
+        DeValue::Float(f) => f.as_str().parse().ok().filter(|n: &f64| n.is_finite()),
+        _ => None,
+    }
+}
+
+/// What was found, short enough for one line.
+fn describe(value: &DeValue) -> String {
+    match value {
+        DeValue::String(text) => format!("the text {:?}", text.chars().take(40).collect::<String>()),
+        DeValue::Integer(i) => i.as_str().chars().take(40).collect(),
+        DeValue::Float(f) => f.as_str().chars().take(40).collect(),
+        DeValue::Boolean(b) => b.to_string(),
+        DeValue::Datetime(_) => "a date".into(),
+        DeValue::Array(_) => "a list".into(),
+        DeValue::Table(_) => "a table".into(),
+    }
+}

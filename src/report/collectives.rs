@@ -1,0 +1,37 @@
+//! Collectives: both latencies and both bandwidths, a row a message size.
+
+use super::Table;
+use super::layers::time_cell;
+use crate::records::Measurement;
+use crate::records::measurement::Kind;
+use crate::units::{format_bytes, format_ns, significant};
+
+pub fn collectives(records: &[Measurement]) -> Table {
+    let mut table = Table::new(
+        "Collectives",
+        "Pipelined: back-to-back, as nccl-tests times. Isolated: each on its own, max over ranks. algbw = bytes ÷ pipelined time; busbw as nccl-tests defines it.",
+        &["operation", "ranks", "size", "pipelined", "isolated", "algbw GB/s", "busbw GB/s", "wrong", "flags"],
+    );
+    for record in records.iter().filter(|r| r.kind == Kind::Collective) {
+        let number = |value: Option<f64>| value.map_or("–".into(), significant);
+        table.row(vec![
+            name(record),
+            record.param_u64("ranks").map_or("–".into(), |r| r.to_string()),
+            record.bytes.map_or("–".into(), |b| format_bytes(b as u64)),
+            time_cell(record),
+            record.isolated_ns.map_or("–".into(), |i| format_ns(i.median)),
+            number(record.algbw_gb_per_s),
+            number(record.busbw_gb_per_s),
+            record.verified.as_ref().map_or("–".into(), |v| v.wrong.to_string()),
+            record.flags.iter().filter(|f| *f != "noisy" && *f != "capped").cloned().collect::<Vec<_>>().join(" "),
+        ]);
+    }
+    table
+}
+
+fn name(record: &Measurement) -> String {
+    let operation = record.param_str("operation").unwrap_or(&record.id);
+    let pattern = record.param_str("pattern").map(|p| format!(" {p}")).unwrap_or_default();
+    let place = if record.params.get("in_place").is_some_and(|v| v == true) { " (in place)" } else { "" };
+    format!("{operation}{pattern}{place}")
+}

@@ -1,0 +1,45 @@
+//! The filled stage and the gate: predicted against measured.
+
+use super::Table;
+use super::layers::time_cell;
+use crate::records::Measurement;
+use crate::records::measurement::Kind;
+use crate::units::{format_ns, significant};
+
+pub fn filled(records: &[Measurement]) -> Table {
+    let mut table = Table::new(
+        "Filled pipeline stage",
+        "One stage replayed with its real operations and waits; filled against empty iterations, interleaved. Each figure: measured (predicted before the run).",
+        &["stage", "main slowdown", "bubble used", "stop latency", "side steps/s", "bubbles opened"],
+    );
+    for record in records {
+        let Some(fill) = &record.fill else { continue };
+        table.row(vec![
+            record.id.trim_start_matches("fill/").into(),
+            format!(
+                "{:+.2}% ±{:.2} ({:+.2}%)",
+                100.0 * (fill.main_slowdown.median - 1.0),
+                50.0 * (fill.main_slowdown.high - fill.main_slowdown.low),
+                100.0 * (fill.predicted_main_slowdown - 1.0)
+            ),
+            format!("{:.0}% ({:.0}%)", fill.bubble_used_percent, fill.predicted_bubble_used_percent),
+            format!("{} ({})", format_ns(fill.stop_latency_ns.median), format_ns(fill.predicted_stop_latency_ns)),
+            significant(fill.side_steps_per_s),
+            format!("{} of {}", fill.bubbles_opened, fill.bubbles),
+        ]);
+    }
+    table
+}
+
+pub fn gate(records: &[Measurement]) -> Table {
+    let mut table = Table::new(
+        "Gate",
+        "open: opening to the side's first operation; drain: closing to the side standing still, the operation in flight included; restart: time a side loses by going on after a pause.",
+        &["what", "time", "p99"],
+    );
+    for record in records.iter().filter(|r| r.kind == Kind::Fill && r.fill.is_none()) {
+        let p99 = record.p99_ns.map_or("–".into(), format_ns);
+        table.row(vec![record.id.trim_start_matches("fill/gate/").into(), time_cell(record), p99]);
+    }
+    table
+}

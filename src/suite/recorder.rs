@@ -1,0 +1,119 @@
+//! From a list of cases to lines in the journal, whichever driver times them.
+//!
+//! Both drivers go the same way: [`Recorder::prepare`] builds and checks a case, the driver samples it (our sampler in
+//! [`Recorder::measure`], Criterion in `benches/`), [`Recorder::record`] writes the line. A case that cannot run here
+//! leaves a line that says why, and the rest goes on.
+
+use super::case::{Case, CaseInfo, Context, RawSample, Spec};
+use super::presets::{Group, Preset};
+use super::sampler::{self, Stop, StopRule, Watch};
+use super::summary::{self, Outcome};
+use crate::records::Measurement;
+use crate::records::measurement::{Backend, Verified};
+use crate::records::store::Run;
+use crate::{Error, Result};
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+/// The cases of the groups whose names contain the filter, in the order they run.
+pub fn select(groups: &[Group], preset: Preset, backend: Backend, filter: Option<&str>) -> Result<Vec<Box<dyn Spec>>> {
+    let all: Vec<Box<dyn Spec>> = groups.iter().flat_map(|group| group.cases(preset, backend)).collect();
+    let Some(filter) = filter else { return Ok(all) };
+    let chosen: Vec<Box<dyn Spec>> = all.into_iter().filter(|spec| spec.id().contains(filter)).collect();
+    if chosen.is_empty() {
+        return Err(Error::input(
+            format!("no {} case of preset {} has `{filter}` in its name", backend.name(), preset.name()),
+            "see the names with `cargo bench -- --list`, or choose a larger preset with --preset",
+        ));
+    }
+    Ok(chosen)
+}
+
+/// Now, as records write it.
+pub fn now() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
+/// A case that is built and checked, ready to be timed.
+pub struct Prepared {
+    pub case: Box<dyn Case>,
+    verified: Option<Verified>,
+}
+
+impl Prepared {
+    /// Its result was wrong: it must not be timed.
+    pub fn is_wrong(&self) -> bool {
+        self.verified.as_ref().is_some_and(|v| v.wrong > 0)
+    }
+}
+
+pub struct Recorder {
+    pub run: Run,
+    pub context: Context,
+    pub rule: StopRule,
+    device: String,
+}
+
+impl Recorder {
+    pub fn new(run: Run, context: Context, device: String) -> Self {
+        Recorder { run, rule: context.preset.stop_rule(), context, device }
+    }
+
+    /// Builds and checks a case. `Err` in the outer result ends the run; a case this machine cannot run is the inner one.
+    pub fn prepare(&mut self, spec: &dyn Spec) -> Result<Result<Prepared, Measurement>> {
+        let mut case = match spec.build(&self.context) {
+            Ok(case) => case,
+            Err(error) => return self.skip(&unbuilt(spec), error).map(Err),
+        };
+        match case.prepare() {
+            Ok(verified) => Ok(Ok(Prepared { case, verified })),
+            Err(error) => self.skip(case.info(), error).map(Err),
+        }
+    }
+
+    /// Times a prepared case with our own sampler and writes its line.
+    pub fn measure(&mut self, mut prepared: Prepared, watch: &dyn Watch) -> Result<Measurement> {
+        if prepared.is_wrong() {
+            return self.record(prepared, Vec::new(), None);
+        }
+        match sampler::measure(prepared.case.as_mut(), &self.rule, watch) {
+            Ok((samples, stop)) => self.record(prepared, samples, Some(stop)),
+            Err(Error::Interrupted) => Err(Error::Interrupted),
+            Err(error) => self.skip(prepared.case.info(), error),
+        }
+    }
+
+    /// Writes the line of a case that was timed (by whichever driver).
+    pub fn record(&mut self, prepared: Prepared, samples: Vec<RawSample>, stop: Option<Stop>) -> Result<Measurement> {
+        let Prepared { case, verified } = prepared;
+        let fill = case.outcome(&samples);
+        let (discarded, device, at) = (case.discarded(), self.device.clone(), now());
+        let outcome = Outcome { samples, verified, stop, discarded, fill, device, at };
+        let record = summary::summarise(case.info(), outcome);
+        self.run.append(record.clone())?;
+        Ok(record)
+    }
+
+    /// Writes the line of a case that failed on this machine; what nobody can go on from is passed up.
+    pub fn skip(&mut self, info: &CaseInfo, error: Error) -> Result<Measurement> {
+        match error {
+            Error::Machine { .. } => {
+                let record = summary::skipped(info, &error.to_string(), self.device.clone(), now());
+                self.run.append(record.clone())?;
+                Ok(record)
+            }
+            other => Err(other),
+        }
+    }
+
+    /// Closes the run; the folder now holds a whole run.
+    pub fn finish(self) -> Result<PathBuf> {
+        self.run.finish(now())
+    }
+}
+
+fn unbuilt(spec: &dyn Spec) -> CaseInfo {
+    let id = spec.id();
+    let kind = super::presets::kind_of(&id);
+    CaseInfo::new(id, kind, Backend::Host)
+}

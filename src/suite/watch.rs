@@ -1,0 +1,36 @@
+//! The process's own watch: time since it began, and Ctrl-C as a flag that samplers look at between samples.
+
+use super::sampler::Watch;
+use crate::{Error, Result};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+#[derive(Debug)]
+pub struct ProcessWatch {
+    start: Instant,
+}
+
+impl ProcessWatch {
+    /// From here on the first Ctrl-C (or SIGTERM) ends the run after the sample in flight, the second at once.
+    pub fn start() -> Result<Self> {
+        ctrlc::set_handler(|| {
+            if INTERRUPTED.swap(true, Ordering::Relaxed) {
+                std::process::exit(2);
+            }
+        })
+        .map_err(|e| Error::machine(format!("Ctrl-C cannot be caught: {e}"), "start the program from a shell"))?;
+        Ok(ProcessWatch { start: Instant::now() })
+    }
+}
+
+impl Watch for ProcessWatch {
+    fn elapsed_ns(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+
+    fn interrupted(&self) -> bool {
+        INTERRUPTED.load(Ordering::Relaxed)
+    }
+}

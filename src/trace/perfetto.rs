@@ -1,0 +1,202 @@
+//! A timeline as Chrome trace events (JSON), which ui.perfetto.dev and chrome://tracing open: one track a stage with
+//! its operations and bubbles, a track for the side work planned into them, and one counter a stage.
+//!
+//! Event fields follow the Trace Event Format: `ph` X (complete), C (counter), M (metadata); `ts` and `dur` in µs.
+
+use crate::pipeline::activations::Live;
+use crate::pipeline::{Timeline, Work, bubbles};
+use crate::{Error, Result};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+/// What the counter of a stage shows.
+pub struct Counter<'a> {
+    /// Its name and unit, e.g. `free memory (GiB)`.
+    pub name: &'a str,
+    /// Its value while `live` activations are held on a stage.
+    pub value: &'a dyn Fn(usize, Live) -> f64,
+}
+
+/// Work planned beside the stages' own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SideSpan {
+    pub stage: usize,
+    pub start_ns: u64,
+    pub end_ns: u64,
+    pub name: String,
+}
+
+/// Writes the trace in one go: a reader never sees half a file.
+pub fn write_file(path: &Path, timeline: &Timeline, counter: &Counter, side: &[SideSpan]) -> Result<()> {
+    let failed = |e| Error::io("write", path, e);
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::Builder::new().prefix(".trace").tempfile_in(folder).map_err(failed)?;
+    write(&mut BufWriter::with_capacity(1 << 16, file.as_file_mut()), timeline, counter, side).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    readable(file.as_file()).map_err(failed)?;
+    file.persist(path).map_err(|e| failed(e.error))?;
+    Ok(())
+}
+
+/// Temporary files are private; the trace is the user's to pass on.
+fn readable(file: &std::fs::File) -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    }
+    #[cfg(not(unix))]
+    let _ = file;
+    Ok(())
+}
+
+pub fn write(out: &mut impl Write, timeline: &Timeline, counter: &Counter, side: &[SideSpan]) -> std::io::Result<()> {
+    let name = timeline.schedule.name.text();
+    let stages = timeline.schedule.stages;
+    write!(out, "{{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n")?;
+    write!(out, r#"{{"ph":"M","pid":0,"name":"process_name","args":{{"name":"pipeline, {name}"}}}}"#)?;
+    for stage in 0..stages {
+        track(out, 2 * stage, &format!("stage {stage}"))?;
+        if side.iter().any(|s| s.stage == stage) {
+            track(out, 2 * stage + 1, &format!("stage {stage}, side work"))?;
+        }
+    }
+    for stage in 0..stages {
+        stage_events(out, timeline, stage)?;
+        counter_events(out, timeline, stage, counter)?;
+    }
+    for span in side {
+        let label = serde_json::to_string(&span.name)?;
+        complete(out, 2 * span.stage + 1, "side", &label, span.start_ns, span.end_ns, "{}")?;
+    }
+    writeln!(out, "\n]}}")?;
+    out.flush()
+}
+
+fn track(out: &mut impl Write, tid: usize, name: &str) -> std::io::Result<()> {
+    write!(
+        out,
+        ",\n{{\"ph\":\"M\",\"pid\":0,\"tid\":{tid},\"name\":\"thread_name\",\"args\":{{\"name\":\"{name}\"}}}}"
+    )?;
+    write!(
+        out,
+        ",\n{{\"ph\":\"M\",\"pid\":0,\"tid\":{tid},\"name\":\"thread_sort_index\",\"args\":{{\"sort_index\":{tid}}}}}"
+    )
+}
+
+/// `name` and `args` are JSON already.
+fn complete(
+    out: &mut impl Write,
+    tid: usize,
+    category: &str,
+    name: &str,
+    start_ns: u64,
+    end_ns: u64,
+    args: &str,
+) -> std::io::Result<()> {
+    let (ts, dur) = (micros(start_ns), micros(end_ns - start_ns));
+    write!(
+        out,
+        ",\n{{\"ph\":\"X\",\"pid\":0,\"tid\":{tid},\"cat\":\"{category}\",\"name\":{name},\"ts\":{ts},\"dur\":{dur},\"args\":{args}}}"
+    )
+}
+
+fn stage_events(out: &mut impl Write, timeline: &Timeline, stage: usize) -> std::io::Result<()> {
+    for (o, start, end) in timeline.operations(stage) {
+        let (letter, category) = match o.work {
+            Work::Forward => ("F", "forward"),
+            Work::BackwardInput => ("B", "backward_input"),
+            Work::BackwardWeight => ("W", "backward_weight"),
+            Work::Backward => ("BW", "backward"),
+        };
+        let args = format!(r#"{{"micro_batch":{},"chunk":{}}}"#, o.micro_batch, o.chunk);
+        complete(out, 2 * stage, category, &format!("\"{letter}{}\"", o.micro_batch), start, end, &args)?;
+    }
+    for b in bubbles::of_stage(timeline, stage) {
+        let name = format!("\"bubble: {}\"", b.kind.name());
+        complete(out, 2 * stage, "bubble", &name, b.start_ns, b.end_ns, "{}")?;
+    }
+    Ok(())
+}
+
+/// The counter changes where an operation ends.
+fn counter_events(out: &mut impl Write, timeline: &Timeline, stage: usize, counter: &Counter) -> std::io::Result<()> {
+    let mut live = Live::default();
+    let mut show = |at: u64, live: Live| {
+        let value = (counter.value)(stage, live);
+        let (name, ts) = (counter.name, micros(at));
+        write!(
+            out,
+            ",\n{{\"ph\":\"C\",\"pid\":0,\"name\":\"stage {stage} {name}\",\"ts\":{ts},\"args\":{{\"value\":{value:.4}}}}}"
+        )
+    };
+    show(timeline.window_start_ns(stage), live)?;
+    for (operation, _, end) in timeline.operations(stage) {
+        live.after(operation);
+        show(end, live)?;
+    }
+    Ok(())
+}
+
+/// Whole nanoseconds as µs, to the last digit.
+fn micros(ns: u64) -> String {
+    format!("{}.{:03}", ns / 1000, ns % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::{Name, Schedule, Spec, StageTimes, Times, simulate};
+    use serde_json::Value;
+
+    fn timeline() -> Timeline {
+        let times = Times::even(3, StageTimes::new(1_500, 1_001, 700), 40);
+        let spec = Spec {
+            name: Name::ZbH1,
+            stages: 3,
+            micro_batches: 4,
+            chunks: None,
+            memory_limit: None,
+            weight_share: 0.5,
+            times: &times,
+        };
+        simulate(Schedule::build(&spec).unwrap(), times.clone()).unwrap()
+    }
+
+    #[test]
+    fn the_trace_is_json_and_each_track_is_full_and_free_of_overlaps() {
+        let (timeline, mut out) = (timeline(), Vec::new());
+        let counter = Counter { name: "activations", value: &|_, live| live.micro_batches(1.0, 0.5) };
+        let side = [SideSpan { stage: 1, start_ns: 0, end_ns: 900, name: "mlp \"x\"".into() }];
+        write(&mut out, &timeline, &counter, &side).unwrap();
+        let trace: Value = serde_json::from_slice(&out).unwrap();
+        let events = trace["traceEvents"].as_array().unwrap();
+        for stage in 0..3 {
+            let mut spans: Vec<(f64, f64)> = events
+                .iter()
+                .filter(|e| e["ph"] == "X" && e["tid"] == 2 * stage)
+                .map(|e| (e["ts"].as_f64().unwrap(), e["dur"].as_f64().unwrap()))
+                .collect();
+            spans.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let mut at = 0.0;
+            for (start, length) in spans {
+                assert!((start - at).abs() < 1e-9, "stage {stage} at {start} after {at}");
+                at = start + length;
+            }
+            assert!((at - timeline.iteration_ns as f64 / 1000.0).abs() < 1e-9);
+        }
+        assert!(events.iter().any(|e| e["name"] == "mlp \"x\"" && e["tid"] == 3));
+        let counters = events.iter().filter(|e| e["ph"] == "C").count();
+        assert_eq!(counters, 3 * (1 + 3 * 4));
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_named() {
+        let counter = Counter { name: "x", value: &|_, _| 0.0 };
+        let error = write_file(Path::new("/no/such/folder/t.json"), &timeline(), &counter, &[]).unwrap_err();
+        assert!(error.to_string().contains("/no/such/folder/t.json"), "{error}");
+    }
+}

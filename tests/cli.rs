@@ -1,0 +1,191 @@
+//! The program as a user runs it: right input, wrong input, and bad luck in the middle of a run.
+
+use assert_cmd::Command;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+fn program() -> Command {
+    let mut command = Command::cargo_bin("bubblebench").unwrap();
+    for name in ["BUBBLEBENCH_PRESET", "BUBBLEBENCH_DEVICE", "BUBBLEBENCH_RESULTS"] {
+        command.env_remove(name);
+    }
+    command.timeout(Duration::from_secs(120));
+    command
+}
+
+/// Exit code 2, one line on stderr that names `place`, nothing of a panic.
+fn refused(arguments: &[&str], folder: &Path, place: &str) {
+    let output = program().args(arguments).current_dir(folder).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+    assert!(stderr.contains(place) && !stderr.contains("panicked"), "{arguments:?} does not name {place}: {stderr}");
+    assert!(stderr.lines().count() <= 8, "{arguments:?}: {stderr}");
+}
+
+const ALL_REDUCE: [&str; 6] = ["measure", "collectives", "all_reduce/r2", "--preset", "quick", "--device"];
+
+/// `measure collectives all_reduce/r2 --preset quick --device host --results DIR`
+fn all_reduce(results: &Path) -> Vec<String> {
+    let mut arguments: Vec<String> = ALL_REDUCE.iter().map(|a| (*a).to_string()).collect();
+    arguments.extend(["host".into(), "--results".into(), results.display().to_string()]);
+    arguments
+}
+
+fn lines(results: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(results.join("measurements.jsonl")).unwrap();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+#[test]
+fn wrong_input_is_answered_with_its_place_and_exit_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    fs::create_dir(here.join("ro")).unwrap();
+    fs::write(here.join("ro/file"), "x").unwrap();
+    fs::write(here.join("later.json"), r#"{"schema":"bubblebench.cost_model/99"}"#).unwrap();
+    refused(&["measure", "nonsense"], here, "nonsense");
+    refused(&["measure", "all", "no-such-case", "--device", "host", "--results", "x"], here, "no-such-case");
+    refused(&["measure", "--preset", "hasty", "--results", "x"], here, "hasty");
+    refused(&["measure", "--device", "tpu", "--results", "x"], here, "tpu");
+    refused(&["measure", "--device", "cuda:99", "--results", "x"], here, "99");
+    refused(&["measure", "--device", "host", "--machine", "My Machine"], here, "My Machine");
+    refused(&["measure", "gpt-layer", "--device", "host", "--results", "ro/file/x"], here, "ro/file");
+    refused(&["fit", "--results", "nowhere"], here, "nowhere");
+    refused(&["fit", "--results", "ro/file"], here, "ro/file");
+    refused(&["schema", "nonsense"], here, "nonsense");
+    refused(&["predict", "--cost-model", "later.json", "layer"], here, "99");
+    refused(&["predict", "--cost-model", "nowhere.json", "layer"], here, "nowhere.json");
+    refused(&["plan", "nowhere.toml"], here, "nowhere.toml");
+    refused(&["simulate", "--schedule", "1f1c", "--stages", "4"], here, "1f1c");
+    assert!(!here.join("x").exists(), "a refused run leaves no folder");
+}
+
+#[test]
+fn a_folder_of_half_a_line_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("measurements.jsonl"), r#"{"schema":"bubblebench.mea"#).unwrap();
+    refused(&["fit", "--results", "."], folder.path(), "measurements.jsonl:1");
+}
+
+#[test]
+fn schemas_completions_and_the_manual_are_printed() {
+    for kind in ["measurement", "machine", "cost_model", "prediction", "timeline", "plan", "doctor"] {
+        let output = program().args(["schema", kind]).output().unwrap();
+        let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(schema["title"], format!("bubblebench.{kind}/1"), "{kind}");
+    }
+    program().args(["completions", "bash"]).assert().success();
+    let manual = program().arg("man").output().unwrap();
+    assert!(String::from_utf8_lossy(&manual.stdout).contains("bubblebench"));
+}
+
+#[test]
+fn collectives_are_measured_recorded_and_tabled() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = program().args(all_reduce(folder.path())).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(stdout.contains("busbw") && stdout.contains("all_reduce"), "{stdout}");
+    let records = lines(folder.path());
+    assert!(records.len() >= 2 && records.last().unwrap()["kind"] == "end");
+    for record in &records[..records.len() - 1] {
+        assert_eq!(record["verified"]["wrong"], 0, "{record}");
+        assert!(record["median_ns"].as_f64().unwrap() > 0.0 && record["isolated_ns"]["median"].as_f64().unwrap() > 0.0);
+    }
+    assert!(fs::read_to_string(folder.path().join("tables.md")).unwrap().contains("| all_reduce"));
+}
+
+#[cfg(target_os = "linux")]
+fn start(results: &Path) -> Child {
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("bubblebench"));
+    command.args(["measure", "collectives", "--preset", "quick", "--device", "host", "--results"]);
+    command.arg(results).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits until a run has written at least this many lines.
+#[cfg(target_os = "linux")]
+fn wait_for_lines(results: &Path, count: usize) {
+    let start = Instant::now();
+    while fs::read_to_string(results.join("measurements.jsonl")).map_or(0, |t| t.lines().count()) < count {
+        assert!(start.elapsed() < Duration::from_secs(60), "no {count} lines within a minute");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn signal(child: &Child, name: &str) {
+    let status = std::process::Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn kill_9_loses_at_most_the_case_in_flight_and_the_run_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = start(folder.path());
+    wait_for_lines(folder.path(), 3);
+    signal(&child, "-9");
+    child.wait().unwrap();
+    let before: Vec<String> = lines(folder.path()).iter().map(|r| r["id"].as_str().unwrap().to_string()).collect();
+    assert!(before.len() >= 3);
+    let output = start(folder.path()).wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let after: Vec<String> = lines(folder.path()).iter().map(|r| r["id"].as_str().unwrap().to_string()).collect();
+    assert!(before.iter().all(|id| after.contains(id)), "{before:?} {after:?}");
+    let hidden: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().map(|e| e.file_name()).collect();
+    assert!(!hidden.iter().any(|name| name.to_string_lossy().ends_with(".tmp")), "{hidden:?}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn ctrl_c_ends_with_a_sentence_and_exit_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let child = start(folder.path());
+    wait_for_lines(folder.path(), 2);
+    signal(&child, "-INT");
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("interrupted; what was measured is kept"), "{stderr}");
+    assert!(lines(folder.path()).len() >= 2);
+}
+
+/// A limit on file size stands in for a full disk: the write fails in the middle of a line.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_named_and_what_was_measured_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 4; exec '{}' {}",
+        assert_cmd::cargo::cargo_bin("bubblebench").display(),
+        all_reduce(folder.path()).join(" ")
+    );
+    let output = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("cannot append to") && stderr.contains("measurements.jsonl"), "{stderr}");
+    let text = fs::read_to_string(folder.path().join("measurements.jsonl")).unwrap();
+    assert!(!text.is_empty() && text.ends_with('\n'), "whole lines only");
+    let records = lines(folder.path());
+    assert_eq!(records.len(), text.lines().count());
+    // With room again the same command measures the rest.
+    program().args(all_reduce(folder.path())).assert().success();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn two_runs_at_once_do_not_mix() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = start(folder.path());
+    wait_for_lines(folder.path(), 1);
+    let second = program().args(all_reduce(folder.path())).output().unwrap();
+    let stderr = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(2));
+    assert!(stderr.contains("another run is writing"), "{stderr}");
+    signal(&first, "-9");
+    first.wait().unwrap();
+}

@@ -1,0 +1,154 @@
+//! A machine's folder over its life: kills, resumption, selections, other machines, two runs at once, damaged lines.
+
+use bubblebench::records::machine::{Cpu, MachineRecord, RunInfo};
+use bubblebench::records::measurement::{Backend, Kind, Measurement};
+use bubblebench::records::store::{Journal, MEASUREMENTS, Run, RunRequest};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+fn machine(run: &str) -> MachineRecord {
+    MachineRecord {
+        schema: bubblebench::records::machine::SCHEMA.into(),
+        name: "test-2c".into(),
+        cpu: Cpu { model: "test".into(), cores: 2, last_level_cache_bytes: None, features: vec![], governor: None },
+        memory_bytes: None,
+        gpus: vec![],
+        versions: BTreeMap::new(),
+        topology: vec![],
+        kernel: "test".into(),
+        hostname: None,
+        environment: BTreeMap::new(),
+        run: RunInfo {
+            id: run.into(),
+            commit: Some("abc".into()),
+            preset: "quick".into(),
+            device: "host".into(),
+            command: vec![],
+            started: "2026-01-01T00:00:00Z".into(),
+        },
+    }
+}
+
+fn request(folder: &Path, run: &str) -> RunRequest {
+    RunRequest { folder: folder.into(), machine: machine(run), fresh: false, selection: None }
+}
+
+fn line(id: &str, ns: f64) -> Measurement {
+    let mut record = Measurement::blank(id, Kind::Layer, Backend::Host);
+    record.median_ns = Some(ns);
+    record
+}
+
+fn ids(folder: &Path) -> Vec<String> {
+    Journal::read(folder).unwrap().measurements.into_iter().map(|m| m.id).collect()
+}
+
+fn half_a_line(folder: &Path) {
+    let mut file = fs::OpenOptions::new().append(true).open(folder.join(MEASUREMENTS)).unwrap();
+    file.write_all(br#"{"schema":"bubblebench.measurement/1","id":"tor"#).unwrap();
+}
+
+#[test]
+fn a_killed_run_goes_on_and_loses_only_the_case_in_flight() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = Run::open(request(folder.path(), "run-1")).unwrap();
+    run.append(line("a", 1.0)).unwrap();
+    run.append(line("b", 2.0)).unwrap();
+    drop(run);
+    half_a_line(folder.path());
+    let torn = Journal::read(folder.path()).unwrap();
+    assert!(torn.torn.unwrap().ends_with("measurements.jsonl:3"));
+    let mut run = Run::open(request(folder.path(), "run-2")).unwrap();
+    assert_eq!(run.id(), "run-1", "the unfinished run goes on under its own name");
+    assert!(run.is_done("a") && run.is_done("b") && !run.is_done("tor"));
+    run.append(line("c", 3.0)).unwrap();
+    run.finish("now".into()).unwrap();
+    assert_eq!(ids(folder.path()), ["a", "b", "c"]);
+    let text = fs::read_to_string(folder.path().join(MEASUREMENTS)).unwrap();
+    assert_eq!(text.lines().count(), 4, "no torn line is left:\n{text}");
+    assert!(text.lines().last().unwrap().contains(r#""kind":"end""#));
+}
+
+#[test]
+fn a_finished_run_moves_aside_and_so_does_one_of_another_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = Run::open(request(folder.path(), "run-1")).unwrap();
+    run.append(line("a", 1.0)).unwrap();
+    run.finish("now".into()).unwrap();
+    let mut run = Run::open(request(folder.path(), "run-2")).unwrap();
+    assert!(!run.is_done("a"));
+    run.append(line("a", 2.0)).unwrap();
+    drop(run);
+    assert_eq!(ids(&folder.path().join("runs/run-1")), ["a"]);
+    let mut other = request(folder.path(), "run-3");
+    other.machine.run.commit = Some("def".into());
+    assert!(!Run::open(other).unwrap().is_done("a"));
+    assert_eq!(ids(&folder.path().join("runs/run-2")), ["a"]);
+    let mut fresh = request(folder.path(), "run-4");
+    fresh.machine.run.commit = Some("def".into());
+    fresh.fresh = true;
+    drop(Run::open(fresh).unwrap());
+    assert!(folder.path().join("runs/run-3").is_dir());
+}
+
+#[test]
+fn a_selection_replaces_only_its_own_cases() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = Run::open(request(folder.path(), "run-1")).unwrap();
+    run.append(line("a", 1.0)).unwrap();
+    run.append(line("b", 1.0)).unwrap();
+    run.finish("now".into()).unwrap();
+    let selection = RunRequest { selection: Some("gpt-layer b".into()), ..request(folder.path(), "run-2") };
+    let mut run = Run::open(selection).unwrap();
+    assert!(!run.is_done("b"), "what was asked for is measured again");
+    run.append(line("b", 9.0)).unwrap();
+    run.finish("now".into()).unwrap();
+    let journal = Journal::read(folder.path()).unwrap();
+    let times: Vec<_> = journal.measurements.iter().map(|m| (m.id.as_str(), m.median_ns.unwrap())).collect();
+    assert_eq!(times, [("a", 1.0), ("b", 9.0)]);
+    let text = fs::read_to_string(folder.path().join(MEASUREMENTS)).unwrap();
+    assert_eq!(text.matches(r#""id":"b""#).count(), 1, "the old line of b is gone:\n{text}");
+    // The whole run stays closed: the next one starts anew.
+    assert!(!Run::open(request(folder.path(), "run-3")).unwrap().is_done("a"));
+}
+
+#[test]
+fn another_machine_and_a_second_run_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = Run::open(request(folder.path(), "run-1")).unwrap();
+    let second = Run::open(request(folder.path(), "run-2")).unwrap_err().to_string();
+    assert!(second.contains("another run is writing"), "{second}");
+    drop(run);
+    let mut other = request(folder.path(), "run-3");
+    other.machine.cpu.model = "other".into();
+    let refused = Run::open(other).unwrap_err().to_string();
+    assert!(refused.contains("two machines never share a folder"), "{refused}");
+}
+
+#[test]
+fn a_damaged_line_is_named_and_nothing_is_thrown_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = Run::open(request(folder.path(), "run-1")).unwrap();
+    run.append(line("a", 1.0)).unwrap();
+    drop(run);
+    let path = folder.path().join(MEASUREMENTS);
+    let good = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("{good}{{\"broken\n{good}")).unwrap();
+    let error = Run::open(request(folder.path(), "run-2")).unwrap_err().to_string();
+    assert!(error.contains("measurements.jsonl:2") && error.contains("remove that line"), "{error}");
+    assert!(fs::read_to_string(&path).unwrap().ends_with(&good), "the file is untouched");
+    fs::write(&path, good.replace("measurement/1", "measurement/7")).unwrap();
+    let error = Journal::read(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("measurement/7") && error.contains("update bubblebench"), "{error}");
+}
+
+#[test]
+fn leftovers_of_a_killed_run_are_swept() {
+    let folder = tempfile::tempdir().unwrap();
+    let leftover = folder.path().join(".tables.md.4000000000.tmp");
+    fs::write(&leftover, "x").unwrap();
+    drop(Run::open(request(folder.path(), "run-1")).unwrap());
+    assert!(!leftover.exists());
+}
