@@ -140,7 +140,8 @@ fn clearly_smaller(new: &[f64], old: &[f64]) -> bool {
     let gains: Vec<f64> = old.iter().zip(new).map(|(o, n)| o - n).collect();
     let (Some(gain), Some(before)) = (stats::mean(&gains), stats::mean(old)) else { return false };
     let variance = gains.iter().map(|g| (g - gain).powi(2)).sum::<f64>() / (gains.len() as f64 - 1.0).max(1.0);
-    gain > 0.03 * before && gain > (variance / gains.len() as f64).sqrt()
+    // A tenth of a percent of the time is not worth a feature, however sure it is.
+    gain > (0.03 * before).max(0.001) && gain > (variance / gains.len() as f64).sqrt()
 }
 
 fn split<'a, W>(cases: &[&'a Case<W>], held: &BTreeSet<String>) -> (Vec<&'a Case<W>>, Vec<&'a Case<W>>) {
