@@ -107,6 +107,11 @@ impl Host {
         self.workers.install(work)
     }
 
+    /// The host's threads, for who wraps the host (a gate, say) and still wants the whole loop on them.
+    pub fn workers(&self) -> Arc<ThreadPool> {
+        Arc::clone(&self.workers)
+    }
+
     /// Runs one operation in the pool; what does not fit is kept for the next synchronisation, the first one wins.
     fn step(&mut self, operation: &str, kernel: impl FnOnce(Team) -> Fit + Send) {
         let team = self.team;

@@ -10,17 +10,25 @@ pub const LANES: usize = 32;
 
 /// `vectorized!(|| body)`: runs `body` compiled for the widest vectors this processor has.
 ///
-/// A macro, because the closure must be inlined into each of the three compiled versions whatever its size, and only
-/// its author's attribute makes sure of it.
+/// A macro, because the closure must be inlined into each of the three compiled versions whatever its size. That takes
+/// the attribute, and a closure that can be called once only (it consumes the token): any other is called through a
+/// shim that has no such attribute and keeps the body on the baseline's instructions.
 macro_rules! vectorized {
-    (|| $body:expr) => {
+    (|| $body:expr) => {{
+        let token = $crate::ops::host::simd::Once;
         pulp::Arch::new().dispatch(
             #[inline(always)]
-            || $body,
+            || {
+                let _consumed = token;
+                $body
+            },
         )
-    };
+    }};
 }
 pub(super) use vectorized;
+
+/// See [`vectorized!`].
+pub struct Once;
 
 /// Σ term(i, a\[i\], b\[i\]) in [`LANES`] partial sums.
 #[inline(always)]
