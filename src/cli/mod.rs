@@ -6,8 +6,8 @@
 pub mod doctor;
 pub mod fit;
 pub mod measure;
-pub mod predict;
 pub mod plan;
+pub mod predict;
 pub mod results;
 pub mod schema;
 pub mod session;
