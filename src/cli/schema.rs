@@ -1,5 +1,6 @@
 //! `bubblebench schema KIND`: the JSON Schema of a file, derived from the struct that reads and writes it.
 
+use crate::cost::predict::Answer;
 use crate::fill::record::PlanRecord;
 use crate::pipeline::record::TimelineRecord;
 use crate::records::{CostModel, MachineRecord, Measurement, files};
@@ -20,6 +21,7 @@ const KINDS: &[(&str, Derive)] = &[
     ("measurement", || schema_for!(Measurement)),
     ("machine", || schema_for!(MachineRecord)),
     ("cost_model", || schema_for!(CostModel)),
+    ("prediction", || schema_for!(Answer)),
     ("plan", || schema_for!(PlanRecord)),
     ("timeline", || schema_for!(TimelineRecord)),
 ];

@@ -1,22 +1,188 @@
-pub enum DeviceChoice {
-    Host,
+//! What this machine is: processor, memory, GPUs, driver and libraries, and which device a run is to use.
+//!
+//! [`probe`] gathers what `machine.json` holds; [`DeviceChoice`] turns `--device` into a [`Device`]; [`doctor`] says
+//! what is missing and how to get it. Called by `suite`, `ops::cuda`, `collectives` and the command line; calls the
+//! operating system, the CUDA driver (through cudarc) and the dynamic loader, and nothing else of this crate but records.
+
+pub mod built;
+mod cpu;
+mod device;
+pub mod doctor;
+mod errors;
+pub mod gpus;
+pub mod libraries;
+mod system;
+
+pub use device::{Device, DeviceChoice};
+pub use errors::driver_error;
+
+use crate::Result;
+use crate::records::machine::{Cpu, Gpu, MachineRecord, RunInfo, SCHEMA};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+/// What `machine.json` says of the machine, without the run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probe {
+    /// Lower-case slug: the results folder's name.
+    pub name: String,
+    pub cpu: Cpu,
+    pub memory_bytes: Option<u64>,
+    pub gpus: Vec<Gpu>,
+    /// `driver cuda cublaslt nccl nvcc`; null where absent.
+    pub versions: BTreeMap<String, Option<String>>,
+    /// GPU-to-GPU links, one line a pair; empty without GPUs.
+    pub topology: Vec<String>,
+    pub kernel: String,
+    pub hostname: Option<String>,
+    pub environment: BTreeMap<String, String>,
 }
-impl DeviceChoice {
-    pub fn parse(_: &str) -> crate::Result<Self> {
-        Ok(Self::Host)
-    }
-    pub fn resolve(self) -> crate::Result<Self> {
-        Ok(self)
-    }
-    pub fn backend(&self) -> crate::records::measurement::Backend {
-        crate::records::measurement::Backend::Host
+
+/// Looks the machine over. What cannot be read is left empty: a probe never fails and never waits.
+pub fn probe(device: Device) -> Probe {
+    // A host run is told apart from a run on this machine's GPUs: another folder, and no GPU in its record, because what
+    // is fitted from it is the processor.
+    let gpus = match device {
+        Device::Host => Vec::new(),
+        Device::Cuda(_) => gpus::list().unwrap_or_default(),
+    };
+    let cpu = cpu::probe();
+    Probe {
+        name: machine_name(&cpu, &gpus),
+        cpu,
+        memory_bytes: system::memory_bytes(),
+        topology: gpus::topology(gpus.len()),
+        gpus,
+        versions: libraries::versions(),
+        kernel: system::kernel(),
+        hostname: system::hostname(),
+        environment: environment(std::env::vars_os()),
     }
 }
-impl std::fmt::Display for DeviceChoice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("host")
+
+/// The machine as `machine.json` holds it; the caller fills in the run.
+pub fn record(device: &Device) -> Result<MachineRecord> {
+    let run = RunInfo {
+        id: String::new(),
+        commit: None,
+        preset: String::new(),
+        device: device.to_string(),
+        command: Vec::new(),
+        started: String::new(),
+    };
+    Ok(probe(*device).into_record(run))
+}
+
+impl Probe {
+    pub fn into_record(self, run: RunInfo) -> MachineRecord {
+        MachineRecord {
+            schema: SCHEMA.to_string(),
+            name: self.name,
+            cpu: self.cpu,
+            memory_bytes: self.memory_bytes,
+            gpus: self.gpus,
+            versions: self.versions,
+            topology: self.topology,
+            kernel: self.kernel,
+            hostname: self.hostname,
+            environment: self.environment,
+            run,
+        }
     }
 }
-pub fn record(_: &DeviceChoice) -> crate::Result<crate::records::MachineRecord> {
-    Err(crate::Error::machine("x", "y"))
+
+/// Bytes of the largest cache level, 0 where the machine does not tell.
+pub fn last_level_cache_bytes() -> u64 {
+    cpu::last_level_cache_bytes().unwrap_or(0)
+}
+
+/// Cores this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// `nvidia-h200` for one GPU, `nvidia-h200-x8` for eight, `amd-epyc-2c` without: the results folder's name.
+pub fn machine_name(cpu: &Cpu, gpus: &[Gpu]) -> String {
+    let text = match gpus {
+        [] => format!("{} {}c", cpu::plain_model(&cpu.model), cpu.cores),
+        [only] => only.name.clone(),
+        [first, ..] => format!("{} x{}", first.name, gpus.len()),
+    };
+    slug(&text)
+}
+
+/// Lower-case letters and digits with single hyphens between them.
+fn slug(text: &str) -> String {
+    let lower = text.to_lowercase();
+    let words: Vec<&str> = lower.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).collect();
+    if words.is_empty() { "unknown-machine".to_string() } else { words.join("-") }
+}
+
+/// The variables that change what is measured; never the whole environment, which holds secrets.
+fn environment(all: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<String, String> {
+    let matters = |name: &str| {
+        let whole = ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"];
+        name.starts_with("NCCL_") || name.starts_with("CUDA_") || whole.contains(&name)
+    };
+    let kept = all.filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
+    kept.filter(|(name, _)| matters(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cpu(model: &str, cores: u64) -> Cpu {
+        Cpu { model: model.to_string(), cores, last_level_cache_bytes: None, features: vec![], governor: None }
+    }
+
+    fn gpu(name: &str) -> Gpu {
+        Gpu {
+            index: 0,
+            name: name.to_string(),
+            uuid: None,
+            compute_capability: "9.0".to_string(),
+            sms: 132,
+            memory_bytes: 1 << 37,
+            l2_bytes: 60 << 20,
+            sm_clock_mhz: None,
+            sm_clock_max_mhz: None,
+            memory_clock_mhz: None,
+            power_limit_w: None,
+        }
+    }
+
+    #[test]
+    fn machines_are_named_by_what_they_measure_with() {
+        let epyc = cpu("AMD EPYC", 2);
+        assert_eq!(machine_name(&epyc, &[]), "amd-epyc-2c");
+        assert_eq!(machine_name(&epyc, &[gpu("NVIDIA H200")]), "nvidia-h200");
+        assert_eq!(machine_name(&epyc, &vec![gpu("NVIDIA H100 80GB HBM3"); 8]), "nvidia-h100-80gb-hbm3-x8");
+        assert_eq!(
+            machine_name(&cpu("Intel(R) Xeon(R) Platinum 8480+ CPU @ 2.00GHz", 56), &[]),
+            "intel-xeon-platinum-8480-56c"
+        );
+        assert_eq!(machine_name(&cpu("AMD Ryzen 9 7950X 16-Core Processor", 32), &[]), "amd-ryzen-9-7950x-32c");
+        assert_eq!(slug("///"), "unknown-machine");
+    }
+
+    #[test]
+    fn only_listed_variables_are_recorded() {
+        let all =
+            [("NCCL_DEBUG", "INFO"), ("CUDA_VISIBLE_DEVICES", "0"), ("AWS_SECRET_ACCESS_KEY", "x"), ("PATH", "/bin")];
+        let kept = environment(all.iter().map(|(k, v)| (k.into(), v.into())));
+        assert_eq!(kept.keys().collect::<Vec<_>>(), ["CUDA_VISIBLE_DEVICES", "NCCL_DEBUG"]);
+    }
+
+    #[test]
+    fn this_machine_can_be_probed() {
+        let probe = probe(Device::Host);
+        assert!(probe.cpu.cores >= 1 && !probe.cpu.model.is_empty() && !probe.kernel.is_empty());
+        assert!(!probe.name.is_empty() && probe.name == slug(&probe.name));
+        if cfg!(target_os = "linux") {
+            assert!(probe.memory_bytes.unwrap() > 1 << 28);
+        }
+        let record = record(&Device::Host).unwrap();
+        assert_eq!((record.name, record.gpus.len(), record.run.device.as_str()), (probe.name, 0, "host"));
+    }
 }

@@ -1,6 +1,22 @@
 //! Models: sentences in the vocabulary of [`crate::ops`], written once, generic over the device.
 //!
-//! `suite`, `corun` and `fill` run them; they call `ops` and nothing else.
+//! [`gpt`] is the big model's layer with its three phases, and the pieces that make whole models of it; [`side_model`]
+//! makes the small models that fill bubbles. [`single`] runs one operation by itself. `suite`, `corun` and `fill` run
+//! them; they call `ops` and nothing else. Everything is allocated when a model is made: running one allocates nothing
+//! on the device.
+
+pub mod builder;
+pub mod convnet;
+pub mod data;
+pub mod gpt;
+pub mod lstm;
+pub mod mlp;
+pub mod optimizer;
+pub mod pieces;
+pub mod side;
+pub mod single;
+
+pub use side::{SideKind, SideSpec, side_model};
 
 use crate::Result;
 use crate::ops::Ops;

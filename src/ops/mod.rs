@@ -8,6 +8,7 @@
 //! Letters: `B` micro-batch, `S` sequence, `A` heads, `D` head size, `H` hidden, `T` tensor-parallel size, rows = B·S.
 //! All matrices are row-major. Outputs are overwritten (`=`) except gradients of parameters, which accumulate (`+=`).
 
+pub mod cuda;
 pub mod host;
 pub mod reference;
 pub mod work;
@@ -258,6 +259,9 @@ pub struct Sgd {
 }
 
 /// A device that speaks the vocabulary. See the module's first lines for the rules every method obeys.
+// One argument per buffer: the shapes are already gathered into structs, and a struct per call would hide which buffer is which.
+#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments)]
 pub trait Ops {
     /// Device memory, opaque to models.
     type Buffer;

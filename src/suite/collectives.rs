@@ -25,11 +25,10 @@ const ISOLATED: u64 = 15;
 
 /// The preset's cases in the order they run. CUDA has its own transport, which adds its list here.
 pub fn cases(preset: Preset, backend: Backend) -> Vec<Box<dyn Spec>> {
-    let list = match backend {
-        Backend::Host => host(preset),
+    match backend {
+        Backend::Host => host(preset).into_iter().map(|spec| Box::new(spec) as Box<dyn Spec>).collect(),
         Backend::Cuda => Vec::new(),
-    };
-    list.into_iter().map(|spec| Box::new(spec) as Box<dyn Spec>).collect()
+    }
 }
 
 fn host(preset: Preset) -> Vec<HostSpec> {
@@ -178,14 +177,14 @@ mod tests {
     fn names_are_stable() {
         let standard = ids(Preset::Standard);
         for id in [
-            "host/all_reduce/r2/f32/64KiB".replace("64KiB", "32KiB"),
-            "host/all_reduce/r2/f32/16MiB/in_place".into(),
-            "host/all_reduce/r4/f32/8B".into(),
-            "host/send_recv/ping_pong/r2/f32/64MiB".into(),
-            "host/send_recv/ring/r2/f32/2MiB".into(),
-            "host/reduce_scatter/r2/f32/64MiB".into(),
+            "host/all_reduce/r2/f32/32KiB",
+            "host/all_reduce/r2/f32/16MiB/in_place",
+            "host/all_reduce/r4/f32/8B",
+            "host/send_recv/ping_pong/r2/f32/64MiB",
+            "host/send_recv/ring/r2/f32/2MiB",
+            "host/reduce_scatter/r2/f32/64MiB",
         ] {
-            assert!(standard.contains(&id), "{id}");
+            assert!(standard.iter().any(|name| name == id), "{id}");
         }
     }
 

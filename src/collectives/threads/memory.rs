@@ -1,4 +1,4 @@
-//! A rank's buffers and the edges between ranks. All `unsafe` of the collectives between threads is in this file.
+//! A rank's buffers and the edges between ranks. All `unsafe` of the data's way is in this file.
 //!
 //! The argument, once: a [`Region`] belongs to one rank; only that rank's thread forms references into it, except for
 //! spans it has *lent* by [`Ports::send`]. A lent span is only read, by the receiver, between the message's publication
@@ -15,8 +15,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-/// Largest message, in elements, that is copied into its edge: 4 KiB.
-pub const EAGER_CAPACITY: usize = 1024;
+/// Largest message, in elements, that is copied into its edge: 512 B. Above, copying costs two ranks more than waiting.
+pub const EAGER_CAPACITY: usize = 128;
 
 /// Messages that may be under way on one edge.
 const SLOTS: usize = 8;
@@ -42,9 +42,19 @@ unsafe impl Sync for Region {}
 unsafe impl Send for Region {}
 
 impl Region {
-    fn new(len: usize) -> Self {
+    fn new(len: usize) -> Result<Self> {
+        let mut cells = Vec::new();
+        cells.try_reserve_exact(len).map_err(|_| {
+            let what = format!("no memory for a buffer of {} MiB", (len * size_of::<f32>()) >> 20);
+            Error::machine(what, "use fewer ranks or smaller messages")
+        })?;
         // Written here, by the rank's own thread, so that its pages exist before anything is timed.
-        Region((0..len).map(|_| UnsafeCell::new(f32::NAN)).collect())
+        cells.extend((0..len).map(|_| UnsafeCell::new(f32::NAN)));
+        Ok(Region(cells.into_boxed_slice()))
+    }
+
+    fn empty() -> Arc<Self> {
+        Arc::new(Region(Box::default()))
     }
 
     fn at(&self, span: Span) -> *mut f32 {
@@ -118,8 +128,7 @@ pub(super) struct Ports {
 impl Ports {
     pub fn new(shared: Arc<Shared>, me: usize) -> Self {
         let ranks = shared.ranks;
-        let empty = Arc::new(Region::new(0));
-        let regions = [Arc::clone(&empty), Arc::clone(&empty), empty];
+        let regions = [Region::empty(), Region::empty(), Region::empty()];
         Ports { shared, me, regions, sent: vec![0; ranks], received: vec![0; ranks], lent: Vec::new() }
     }
 
@@ -130,7 +139,7 @@ impl Ports {
     /// Makes sure that the buffer has `len` elements; a buffer that grows loses its contents.
     pub fn reserve(&mut self, buffer: Buffer, len: usize) -> Result<()> {
         if self.region(buffer).0.len() < len {
-            let region = Arc::new(Region::new(len));
+            let region = Arc::new(Region::new(len)?);
             self.shared.keep(&region);
             self.regions[buffer as usize] = region;
         }

@@ -15,6 +15,8 @@ pub struct Tuning {
     pub eager: usize,
     /// Looks before a waiting rank yields its core; 0 where ranks outnumber cores.
     pub spins: u32,
+    /// Each rank on a core of its own; not where ranks outnumber cores.
+    pub pinned: bool,
     /// A wait longer than this means that a rank is lost.
     pub deadline: Duration,
 }
@@ -23,7 +25,13 @@ impl Tuning {
     /// For `ranks` threads on `cores` cores.
     pub fn new(ranks: usize, cores: usize) -> Self {
         let spins = if ranks > cores { 0 } else { 1000 };
-        Tuning { chunk: 32 * 1024, eager: super::EAGER_CAPACITY, spins, deadline: Duration::from_secs(30) }
+        Tuning {
+            chunk: 32 * 1024,
+            eager: super::EAGER_CAPACITY,
+            spins,
+            pinned: ranks <= cores,
+            deadline: Duration::from_secs(30),
+        }
     }
 }
 

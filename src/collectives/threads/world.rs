@@ -1,6 +1,7 @@
 //! The ranks' threads: made once, given one job after another, joined when dropped. Rank 0 is the caller's own thread, so
 //! two ranks on two cores have no third thread to disturb them.
 
+use super::pin;
 use super::rank::Rank;
 use super::wait::{Shared, Tuning, lock};
 use crate::{Error, Result};
@@ -29,6 +30,8 @@ pub struct World {
     shared: Arc<Shared>,
     desk: Arc<Desk>,
     first: Rank,
+    /// One for each rank, where there are enough.
+    cores: Option<Vec<usize>>,
     others: Vec<JoinHandle<()>>,
 }
 
@@ -41,12 +44,17 @@ impl World {
         let finished = (0..ranks).map(|_| AtomicU64::new(0)).collect();
         let desk = Arc::new(Desk { finished, ..Desk::default() });
         let first = Rank::new(Arc::clone(&shared), 0);
-        let mut world = World { shared, desk, first, others: Vec::new() };
+        let cores = if tuning.pinned { pin::cores(ranks) } else { None };
+        let mut world = World { shared, desk, first, cores, others: Vec::new() };
         for index in 1..ranks {
+            let core = world.core(index);
             let (shared, desk) = (Arc::clone(&world.shared), Arc::clone(&world.desk));
             let thread = std::thread::Builder::new()
                 .name(format!("rank {index}"))
-                .spawn(move || work(&desk, Rank::new(Arc::clone(&shared), index), &shared))
+                .spawn(move || {
+                    let _pinned = core.map(pin::pin);
+                    work(&desk, Rank::new(Arc::clone(&shared), index), &shared)
+                })
                 .map_err(|e| Error::machine(format!("cannot start rank {index}'s thread: {e}"), "use fewer ranks"))?;
             world.others.push(thread);
         }
@@ -55,6 +63,10 @@ impl World {
 
     pub fn ranks(&self) -> usize {
         self.shared.ranks
+    }
+
+    fn core(&self, rank: usize) -> Option<usize> {
+        self.cores.as_ref().map(|cores| cores[rank])
     }
 
     /// Every rank does the job; their answers by rank. One rank's error, panic or absence is everyone's error, and the
@@ -72,6 +84,8 @@ impl World {
             Err(error) => shared.fail(error.to_string(), "the cause is named before this"),
         });
         let number = self.desk.hand_out(Some(Arc::clone(&job)));
+        // The caller's thread is its own again afterwards.
+        let _pinned = self.core(0).map(pin::pin);
         guarded(&self.shared, &mut self.first, &job);
         for (index, finished) in self.desk.finished.iter().enumerate().skip(1) {
             self.shared.wait(0, index, || finished.load(Ordering::Acquire) >= number)?;

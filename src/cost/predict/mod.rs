@@ -28,6 +28,33 @@ pub struct Prediction {
     pub in_range: bool,
 }
 
+/// `predict --json`: one time, a layer's times, or a slowdown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Answer {
+    Time(TimeAnswer),
+    Layer(LayerPrediction),
+    Corun(CorunPrediction),
+}
+
+/// A [`Prediction`] on its own, with its schema.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TimeAnswer {
+    pub schema: String,
+    pub median_ns: f64,
+    pub low_ns: f64,
+    pub high_ns: f64,
+    pub in_range: bool,
+}
+
+impl From<Prediction> for Answer {
+    fn from(p: Prediction) -> Self {
+        let Prediction { median_ns, low_ns, high_ns, in_range } = p;
+        Answer::Time(TimeAnswer { schema: SCHEMA.into(), median_ns, low_ns, high_ns, in_range })
+    }
+}
+
 impl Prediction {
     /// The interval of the fit, and wider outside its range: e times outside (distance 1) doubles it and adds 25 %.
     fn with_spread(median_ns: f64, low: f64, high: f64, outside: Outside) -> Prediction {

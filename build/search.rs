@@ -1,0 +1,90 @@
+//! Where compilers, headers and libclang may be: variables first, then PATH, the usual folder, the active Python's packages.
+
+use std::cell::{OnceCell, RefCell};
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Remembers what decided the search, so that cargo runs it again when that changes, and only then.
+pub struct Search {
+    packages: OnceCell<Vec<PathBuf>>,
+    variables: RefCell<Vec<&'static str>>,
+    files: RefCell<Vec<PathBuf>>,
+}
+
+impl Search {
+    pub fn new() -> Self {
+        Search { packages: OnceCell::new(), variables: RefCell::default(), files: RefCell::default() }
+    }
+
+    pub fn variable(&self, name: &'static str) -> Option<PathBuf> {
+        self.variables.borrow_mut().push(name);
+        env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+    }
+
+    /// The first of the candidates that is a file; cargo watches it from now on.
+    pub fn first_file(&self, candidates: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
+        let found = candidates.into_iter().find(|path| path.is_file())?;
+        self.files.borrow_mut().push(found.clone());
+        Some(found)
+    }
+
+    /// `nvcc`: NVCC, CUDA_HOME, CUDA_PATH, PATH, /usr/local/cuda, the active Python's nvidia/cu13.
+    pub fn nvcc(&self) -> Option<PathBuf> {
+        let exe = format!("nvcc{}", env::consts::EXE_SUFFIX);
+        let named = self.variable("NVCC");
+        let homes = ["CUDA_HOME", "CUDA_PATH"].map(|name| self.variable(name)).into_iter().flatten();
+        let first = named.into_iter().chain(homes.map(|home| home.join("bin").join(&exe)));
+        if let Some(found) = self.first_file(first) {
+            return Some(found);
+        }
+        let path = self.variable("PATH").unwrap_or_default();
+        let on_path = env::split_paths(&path).map(|folder| folder.join(&exe)).collect::<Vec<_>>();
+        let usual = PathBuf::from("/usr/local/cuda/bin").join(&exe);
+        self.first_file(on_path.into_iter().chain([usual]))
+            .or_else(|| self.first_file(self.packages().iter().map(|site| site.join("nvidia/cu13/bin").join(&exe))))
+    }
+
+    /// The folder of a header: under the given homes, then the toolkit, the Python packages, the system.
+    pub fn include(&self, header: &str, home: &'static str, toolkit: Option<&Path>, package: &str) -> Option<PathBuf> {
+        let home = self.variable(home).map(|home| home.join("include"));
+        let known = home.into_iter().chain(toolkit.map(|root| root.join("include")));
+        let system = ["/usr/local/cuda/include", "/usr/include", "/usr/local/include"].map(PathBuf::from);
+        self.first_file(known.chain(system).map(|folder| folder.join(header)))
+            .or_else(|| {
+                let inside = self.packages().iter().map(|site| site.join("nvidia").join(package).join("include"));
+                self.first_file(inside.map(|folder| folder.join(header)))
+            })
+            .and_then(|file| file.parent().map(Path::to_path_buf))
+    }
+
+    /// libclang from the active Python's packages, for when LIBCLANG_PATH is not set.
+    pub fn libclang(&self) -> Option<PathBuf> {
+        self.variable("LIBCLANG_PATH").or_else(|| {
+            let inside = self.packages().iter().map(|site| site.join("clang/native"));
+            inside.into_iter().find(|folder| folder.join(format!("libclang{}", env::consts::DLL_SUFFIX)).is_file())
+        })
+    }
+
+    /// The active Python's site-packages; asked once, and only when nothing nearer was found.
+    fn packages(&self) -> &[PathBuf] {
+        self.packages.get_or_init(|| {
+            let python = match self.variable("VIRTUAL_ENV") {
+                Some(venv) => venv.join("bin/python3"),
+                None => PathBuf::from("python3"),
+            };
+            let script = "import sys; print('\\n'.join(p for p in sys.path if p.endswith('-packages')))";
+            let Ok(output) = Command::new(python).args(["-c", script]).output() else { return Vec::new() };
+            String::from_utf8_lossy(&output.stdout).lines().map(PathBuf::from).collect()
+        })
+    }
+
+    pub fn tell_cargo(&self) {
+        for name in self.variables.borrow().iter() {
+            println!("cargo:rerun-if-env-changed={name}");
+        }
+        for file in self.files.borrow().iter() {
+            println!("cargo:rerun-if-changed={}", file.display());
+        }
+    }
+}

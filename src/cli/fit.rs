@@ -1,0 +1,45 @@
+//! `bubblebench fit`: measurements become a cost model, with its error on held-out cases.
+
+use super::results;
+use crate::machine::{self, Device, DeviceChoice};
+use crate::records::files;
+use crate::records::store::COST_MODEL;
+use crate::report::accuracy::accuracy;
+use crate::{Error, Result};
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: bubblebench fit --results results/node7 --out node7.json\n\n\
+    Prints the error of every part of the model on cases that its fit had not seen (docs/cost-model.md).")]
+pub struct FitArgs {
+    /// The folder that holds measurements.jsonl [default: results/<machine>] [env: BUBBLEBENCH_RESULTS]
+    #[arg(long, env = "BUBBLEBENCH_RESULTS", hide_env = true, value_name = "DIR")]
+    results: Option<PathBuf>,
+    /// Where to write the model [default: DIR/cost_model.json]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+pub fn run(args: &FitArgs) -> Result<()> {
+    let folder = match &args.results {
+        Some(folder) => folder.clone(),
+        None => this_machines_folder(),
+    };
+    if !folder.is_dir() {
+        return Err(Error::input(
+            format!("{} is not a folder", folder.display()),
+            "give --results DIR with a folder that `cargo bench` or `bubblebench measure` wrote",
+        ));
+    }
+    let model = results::fit(&folder)?;
+    let out = args.out.clone().unwrap_or_else(|| folder.join(COST_MODEL));
+    files::write_json(&out, &model)?;
+    super::print(&format!("{}\nWritten to {}.\n", accuracy(&model).terminal(), out.display()))
+}
+
+/// `results/<machine>` of this machine's GPUs where they were measured, else of its processor.
+pub fn this_machines_folder() -> PathBuf {
+    let folder = |device| PathBuf::from("results").join(machine::probe(device).name);
+    let gpus = DeviceChoice::Auto.resolve().map(folder).ok().filter(|folder| folder.is_dir());
+    gpus.unwrap_or_else(|| folder(Device::Host))
+}

@@ -1,0 +1,241 @@
+//! `bubblebench predict`: one question to a cost model, answered with an interval.
+
+use super::fit::this_machines_folder;
+use crate::cost::predict::{self, Answer, CollectiveQuery, CorunPrediction, LayerPrediction, Prediction};
+use crate::cost::{self, features, valid};
+use crate::ops::DType;
+use crate::records::store::COST_MODEL;
+use crate::records::{CostModel, files};
+use crate::report::Table;
+use crate::shape::{LayerShape, Recompute};
+use crate::{Error, Result, units};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    bubblebench predict --cost-model cost_model.json layer --hidden 1024 --heads 16 --sequence 512 --micro-batch 2\n  \
+    bubblebench predict --cost-model cost_model.json collective --operation all_reduce --ranks 8 --bytes 16MiB --json\n  \
+    bubblebench predict --cost-model cost_model.json corun --main gpt-h512-a8-s256-b1-t1-f32-forward --side mlp-b32 --sharing free")]
+pub struct PredictArgs {
+    /// The model to ask [default: results/<machine>/cost_model.json]
+    #[arg(long, global = true, value_name = "FILE")]
+    cost_model: Option<PathBuf>,
+    /// Answer as JSON (bubblebench.prediction/1)
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    question: Question,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Question {
+    /// A GPT layer's phases for one micro-batch on one tensor-parallel rank
+    Layer(LayerArgs),
+    /// A collective or send/recv
+    Collective(CollectiveArgs),
+    /// A main beside a side
+    Corun(CorunArgs),
+}
+
+/// Optional here and checked after the file: what is wrong with the file is said first.
+#[derive(Debug, clap::Args)]
+struct LayerArgs {
+    #[arg(long)]
+    hidden: Option<u64>,
+    #[arg(long)]
+    heads: Option<u64>,
+    #[arg(long)]
+    sequence: Option<u64>,
+    #[arg(long)]
+    micro_batch: Option<u64>,
+    /// Tensor-parallel size
+    #[arg(long, default_value_t = 1)]
+    tensor: u64,
+    /// f32, bf16 or f16 [default: the one measured]
+    #[arg(long)]
+    dtype: Option<String>,
+    /// none, selective or full
+    #[arg(long, default_value = "none")]
+    recompute: String,
+}
+
+#[derive(Debug, clap::Args)]
+struct CollectiveArgs {
+    /// all_reduce, all_gather, …, send_recv or send_recv/one_way
+    #[arg(long)]
+    operation: Option<String>,
+    #[arg(long)]
+    ranks: Option<u64>,
+    #[arg(long, default_value_t = 1)]
+    nodes: u64,
+    /// Message size as nccl-tests counts it: 65536, 64KiB, 16MiB
+    #[arg(long, value_name = "BYTES")]
+    bytes: Option<String>,
+    /// One operation synchronised on its own instead of one of a back-to-back run
+    #[arg(long)]
+    isolated: bool,
+    /// Element type [default: any measured]
+    #[arg(long)]
+    dtype: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct CorunArgs {
+    /// As it stands in the measurements, e.g. gpt-h512-a8-s256-b1-t1-f32-forward
+    #[arg(long, value_name = "ID")]
+    main: Option<String>,
+    /// e.g. mlp-b32, convnet-b16, pressure-memory
+    #[arg(long, value_name = "NAME")]
+    side: Option<String>,
+    /// e.g. free, split, nice; stream, priority
+    #[arg(long, value_name = "MODE")]
+    sharing: Option<String>,
+}
+
+pub fn run(args: &PredictArgs) -> Result<()> {
+    let path = match &args.cost_model {
+        Some(path) => path.clone(),
+        None => this_machines_folder().join(COST_MODEL),
+    };
+    let model = load(&path)?;
+    let (answer, text) = ask(&model, &args.question)?;
+    let out = if args.json { format!("{}\n", files::to_json(&answer)?) } else { text };
+    super::print(&out)
+}
+
+/// The answer for programs and for people.
+fn ask(model: &CostModel, question: &Question) -> Result<(Answer, String)> {
+    Ok(match question {
+        Question::Layer(layer) => {
+            let shape = layer.shape(model)?;
+            let found = predict::layer(model, shape)?;
+            let text = layer_text(&shape, &found);
+            (Answer::Layer(found), text)
+        }
+        Question::Collective(collective) => {
+            let query = collective.query()?;
+            let found = predict::collective(model, &query)?;
+            (found.into(), collective_text(&query, &found))
+        }
+        Question::Corun(corun) => {
+            let [main, side, sharing] = corun.names()?;
+            let found = predict::corun(model, main, side, sharing)?;
+            let text = corun_text(main, side, sharing, &found);
+            (Answer::Corun(found), text)
+        }
+    })
+}
+
+/// Reads a cost model and refuses one whose numbers cannot be used.
+pub fn load(path: &Path) -> Result<CostModel> {
+    let model: CostModel = files::read_json(path, "cost_model")?;
+    cost::check(&model).map_err(|e| Error::input(format!("{}: {e}", path.display()), "nothing was predicted"))?;
+    Ok(model)
+}
+
+fn required<T: Clone>(value: &Option<T>, flag: &str, example: &str) -> Result<T> {
+    value.clone().ok_or_else(|| Error::input(format!("{flag} is missing"), format!("give it, e.g. {flag} {example}")))
+}
+
+impl LayerArgs {
+    fn shape(&self, model: &CostModel) -> Result<LayerShape> {
+        let shape = LayerShape {
+            hidden: required(&self.hidden, "--hidden", "1024")?,
+            heads: required(&self.heads, "--heads", "16")?,
+            sequence: required(&self.sequence, "--sequence", "512")?,
+            micro_batch: required(&self.micro_batch, "--micro-batch", "1")?,
+            tensor: self.tensor,
+            dtype: self.dtype(model)?,
+            recompute: [Recompute::None, Recompute::Selective, Recompute::Full]
+                .into_iter()
+                .find(|r| r.name() == self.recompute)
+                .ok_or_else(|| {
+                    Error::input(format!("--recompute {} is unknown", self.recompute), "choose none, selective or full")
+                })?,
+        };
+        shape.validate()?;
+        Ok(shape)
+    }
+
+    /// As given; else the anchors' type, else the one the fits are for.
+    fn dtype(&self, model: &CostModel) -> Result<DType> {
+        if let Some(name) = &self.dtype {
+            return features::parse_dtype(name)
+                .ok_or_else(|| Error::input(format!("--dtype {name} is unknown"), "choose f32, bf16, f16 or f64"));
+        }
+        let of_fits = valid::dtypes(&model.valid).into_iter().find_map(features::parse_dtype);
+        Ok(model.layer.first().map(|a| a.shape.dtype).or(of_fits).unwrap_or(DType::Bf16))
+    }
+}
+
+impl CollectiveArgs {
+    fn query(&self) -> Result<CollectiveQuery> {
+        Ok(CollectiveQuery {
+            operation: required(&self.operation, "--operation", "all_reduce")?,
+            ranks: required(&self.ranks, "--ranks", "8")?,
+            nodes: self.nodes,
+            bytes: units::parse_bytes(&required(&self.bytes, "--bytes", "16MiB")?)?,
+            isolated: self.isolated,
+            dtype: self.dtype.clone(),
+        })
+    }
+}
+
+impl CorunArgs {
+    fn names(&self) -> Result<[&str; 3]> {
+        let given = [
+            (&self.main, "--main", "gpt-h512-a8-s256-b1-t1-f32-forward"),
+            (&self.side, "--side", "mlp-b32"),
+            (&self.sharing, "--sharing", "free"),
+        ];
+        let mut names = [""; 3];
+        for (name, (value, flag, example)) in names.iter_mut().zip(given) {
+            *name = value
+                .as_deref()
+                .ok_or_else(|| Error::input(format!("{flag} is missing"), format!("give it, e.g. {flag} {example}")))?;
+        }
+        Ok(names)
+    }
+}
+
+fn row(name: &str, p: &Prediction) -> Vec<String> {
+    let range = format!("{} – {}", units::format_ns(p.low_ns), units::format_ns(p.high_ns));
+    vec![name.into(), units::format_ns(p.median_ns), range, if p.in_range { "yes" } else { "no" }.into()]
+}
+
+const COLUMNS: [&str; 4] = ["", "median", "95 % interval", "in range"];
+
+fn layer_text(shape: &LayerShape, p: &LayerPrediction) -> String {
+    let note = format!(
+        "One micro-batch on one rank; activations {:.1} MiB, parameters {:.1} MiB.",
+        p.activation_bytes as f64 / f64::from(1 << 20),
+        p.parameter_bytes as f64 / f64::from(1 << 20)
+    );
+    let mut table = Table::new(&format!("Layer {}", shape.slug()), &note, &COLUMNS);
+    table.row(row("forward", &p.forward));
+    table.row(row("backward to inputs", &p.backward_input));
+    table.row(row("backward to weights", &p.backward_weight));
+    table.row(row("forward + backward", &p.forward_backward));
+    table.terminal()
+}
+
+fn collective_text(query: &CollectiveQuery, p: &Prediction) -> String {
+    let title = format!("{} over {} ranks, {}", query.operation, query.ranks, units::format_bytes(query.bytes));
+    let note = if query.isolated { "One operation, synchronised on its own." } else { "One of a back-to-back run." };
+    let mut table = Table::new(&title, note, &COLUMNS);
+    table.row(row(&query.operation, p));
+    table.terminal()
+}
+
+fn corun_text(main: &str, side: &str, sharing: &str, p: &CorunPrediction) -> String {
+    let note = if p.measured { "This pair was measured." } else { "Predicted from pressure and sensitivity." };
+    let columns = ["main slowdown", "95 % interval", "side's own pace", "in range"];
+    let mut table = Table::new(&format!("{main} beside {side} ({sharing})"), note, &columns);
+    table.row(vec![
+        format!("{:.3}x", p.slowdown.median),
+        format!("{:.3}x – {:.3}x", p.slowdown.low, p.slowdown.high),
+        p.side_rate.map_or("unknown".into(), |r| format!("{:.0}%", 100.0 * r)),
+        if p.in_range { "yes" } else { "no" }.into(),
+    ]);
+    table.terminal()
+}

@@ -1,0 +1,175 @@
+//! What `bubblebench doctor` tells: devices, libraries, embedded kernels, and for each thing missing what it costs and
+//! the line that installs it. Values only; `cli::doctor` turns them into text.
+
+use super::{built, cpu, gpus, libraries};
+use crate::records::machine::{Cpu, Gpu};
+use serde::Serialize;
+
+pub const SCHEMA: &str = "bubblebench.doctor/1";
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Doctor {
+    pub schema: &'static str,
+    pub devices: Vec<DoctorDevice>,
+    pub libraries: Vec<libraries::Library>,
+    pub missing: Vec<Missing>,
+    /// With `--kernels`: every kernel in every architecture built.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernels: Option<Vec<Kernel>>,
+}
+
+/// A device a run can use.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DoctorDevice {
+    pub name: String,
+    /// `host` or `cuda`
+    pub backend: &'static str,
+    /// As `--device` takes it.
+    pub device: String,
+    /// Cores of the host, SMs of a GPU.
+    pub cores: u64,
+    pub memory_bytes: Option<u64>,
+    /// Last-level cache of the host, L2 of a GPU.
+    pub cache_bytes: Option<u64>,
+    pub compute_capability: Option<String>,
+    pub features: Vec<String>,
+}
+
+/// Something that is not there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    pub what: String,
+    /// What cannot be measured without it.
+    pub costs: String,
+    /// The line that installs it.
+    pub install: String,
+    /// Why it was not found.
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Kernel {
+    pub name: &'static str,
+    pub file: &'static str,
+    pub arch: &'static str,
+    pub registers: u32,
+    pub shared_bytes: u32,
+    pub spill_bytes: u32,
+}
+
+/// Looks the machine and this program over.
+pub fn examine(kernels: bool) -> Doctor {
+    let gpus = gpus::list();
+    let mut devices = vec![host(cpu::probe())];
+    devices.extend(gpus.iter().flatten().map(gpu));
+    let libraries = libraries::found();
+    Doctor {
+        schema: SCHEMA,
+        devices,
+        missing: missing(gpus.as_ref().err(), &libraries),
+        libraries,
+        kernels: kernels.then(|| built::FACTS.iter().map(kernel).collect()),
+    }
+}
+
+fn host(cpu: Cpu) -> DoctorDevice {
+    DoctorDevice {
+        name: cpu.model,
+        backend: "host",
+        device: "host".to_string(),
+        cores: cpu.cores,
+        memory_bytes: super::system::memory_bytes(),
+        cache_bytes: cpu.last_level_cache_bytes,
+        compute_capability: None,
+        features: cpu.features,
+    }
+}
+
+fn gpu(gpu: &Gpu) -> DoctorDevice {
+    DoctorDevice {
+        name: gpu.name.clone(),
+        backend: "cuda",
+        device: format!("cuda:{}", gpu.index),
+        cores: gpu.sms,
+        memory_bytes: Some(gpu.memory_bytes),
+        cache_bytes: Some(gpu.l2_bytes),
+        compute_capability: Some(gpu.compute_capability.clone()),
+        features: Vec::new(),
+    }
+}
+
+fn kernel(fact: &built::KernelFacts) -> Kernel {
+    let built::KernelFacts { name, file, arch, registers, shared_bytes, spill_bytes } = *fact;
+    Kernel { name, file, arch, registers, shared_bytes, spill_bytes }
+}
+
+fn missing(no_gpu: Option<&crate::Error>, libraries: &[libraries::Library]) -> Vec<Missing> {
+    let mut list = Vec::new();
+    let mut add = |what: &str, costs: &str, install: &str, reason: &str| {
+        let [what, costs, install, reason] = [what, costs, install, reason].map(String::from);
+        list.push(Missing { what, costs, install, reason });
+    };
+    if let Some(error) = no_gpu {
+        let install = "install the NVIDIA driver (580 or later): https://docs.nvidia.com/datacenter/tesla/driver-installation-guide";
+        add("GPU", "measurements are of this machine's CPU", install, &cause(error));
+    }
+    let has = |name: &str| libraries.iter().any(|library| library.name == name);
+    if !has("cublaslt") {
+        let reason = "libcublasLt.so is not on the loader's path, in CUDA_HOME or the active Python's packages";
+        add("cuBLASLt", "no matrix products on a GPU", "pip install nvidia-cublas==13.0.2.14", reason);
+    }
+    if !has("nccl") {
+        let reason = "libnccl.so.2 is not on the loader's path, in NCCL_HOME or the active Python's packages";
+        add("NCCL", "no collectives between GPUs", "pip install --no-deps nvidia-nccl-cu13==2.30.7", reason);
+    }
+    for skipped in built::MISSING {
+        let costs = match skipped.what {
+            built::NCCL_BINDINGS => {
+                "this program cannot call NCCL: no collectives between GPUs; build again after installing"
+            }
+            _ => "this program holds no kernels: nothing runs on a GPU; build again after installing",
+        };
+        add(skipped.what, costs, skipped.install, skipped.reason);
+    }
+    list
+}
+
+/// The error's first half: the cure stands in `install`.
+fn cause(error: &crate::Error) -> String {
+    match error {
+        crate::Error::Machine { what, .. } | crate::Error::Input { what, .. } => what.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_has_the_contracts_fields() {
+        let report = serde_json::to_value(examine(true)).unwrap();
+        assert_eq!(report["schema"], SCHEMA);
+        assert_eq!(report["devices"][0]["backend"], "host");
+        for (list, fields) in [
+            ("devices", &["name", "backend"][..]),
+            ("libraries", &["name", "version", "path"]),
+            ("missing", &["what", "costs", "install"]),
+            ("kernels", &["name", "file", "arch", "registers", "shared_bytes", "spill_bytes"]),
+        ] {
+            for entry in report[list].as_array().unwrap() {
+                assert!(fields.iter().all(|field| entry.get(field).is_some()), "{list}: {entry}");
+            }
+        }
+        assert!(serde_json::to_value(examine(false)).unwrap().get("kernels").is_none());
+    }
+
+    #[test]
+    fn what_is_missing_comes_with_its_price_and_its_cure() {
+        let error = crate::Error::machine("no CUDA driver", "install it");
+        for entry in missing(Some(&error), &[]) {
+            assert!(!entry.costs.is_empty() && !entry.install.is_empty() && !entry.reason.is_empty(), "{entry:?}");
+        }
+        assert_eq!(missing(Some(&error), &[])[0].reason, "no CUDA driver");
+    }
+}

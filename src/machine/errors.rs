@@ -1,0 +1,39 @@
+//! What the driver says, in a sentence with a cure.
+
+use crate::Error;
+use cudarc::driver::DriverError;
+use cudarc::driver::sys::CUresult;
+
+/// `what` reads like "cannot open device 0".
+pub fn driver_error(what: impl AsRef<str>, error: DriverError) -> Error {
+    Error::machine(format!("{}: {}", what.as_ref(), code(error)), cure(error.0))
+}
+
+/// The driver's own name and sentence, where it knows the code.
+fn code(error: DriverError) -> String {
+    match (error.error_name(), error.error_string()) {
+        (Ok(name), Ok(text)) => format!("{} ({})", text.to_string_lossy(), name.to_string_lossy()),
+        _ => format!("driver error {}", error.0 as u32),
+    }
+}
+
+fn cure(code: CUresult) -> &'static str {
+    use CUresult::*;
+    match code {
+        CUDA_ERROR_NO_DEVICE => "no GPU is visible: check nvidia-smi and CUDA_VISIBLE_DEVICES, or use --device host",
+        CUDA_ERROR_INVALID_DEVICE => "run `bubblebench doctor` to see the devices",
+        CUDA_ERROR_OUT_OF_MEMORY => "choose a smaller shape, or end what else uses the GPU's memory",
+        CUDA_ERROR_NO_BINARY_FOR_GPU | CUDA_ERROR_UNSUPPORTED_PTX_VERSION | CUDA_ERROR_INVALID_PTX => {
+            "the embedded kernels do not fit this GPU or driver: update the driver (580 or later for CUDA 13), or build with a CUDA toolkit the driver takes"
+        }
+        CUDA_ERROR_SYSTEM_DRIVER_MISMATCH | CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE => {
+            "the driver library and the kernel module differ: reboot, or reinstall the driver"
+        }
+        CUDA_ERROR_NOT_FOUND => "this program was built without that kernel: run `bubblebench doctor --kernels`",
+        CUDA_ERROR_DEVICE_UNAVAILABLE => "the GPU is held exclusively by another process: wait for it to end",
+        CUDA_ERROR_ILLEGAL_ADDRESS | CUDA_ERROR_MISALIGNED_ADDRESS | CUDA_ERROR_LAUNCH_FAILED => {
+            "this is a fault in a kernel: please report it with the command line"
+        }
+        _ => "run `bubblebench doctor`, and check nvidia-smi",
+    }
+}

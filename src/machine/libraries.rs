@@ -1,0 +1,209 @@
+//! The libraries a CUDA run loads: where they are, and which version. The loader's path knows few of them (NCCL and
+//! everything that pip installs lie outside it), so they are searched in NCCL_HOME, the toolkit and the active Python's
+//! packages as well.
+
+use super::{built, gpus, system};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::ffi::{CStr, OsStr, c_char, c_int};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// A library that was found and answers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Library {
+    /// `driver`, `cublaslt`, `nccl`, …
+    pub name: &'static str,
+    pub version: Option<String>,
+    /// Where it was loaded from; the bare file name where the loader found it.
+    pub path: String,
+}
+
+/// A library as it is asked for: its file names, newest first, and where it may lie beside the loader's path.
+struct Wanted {
+    name: &'static str,
+    files: &'static [&'static str],
+    /// A variable that names a folder with `lib` in it.
+    home: &'static str,
+    /// Folder below `nvidia/` in Python's packages.
+    packages: &'static [&'static str],
+    version: fn(&libloading::Library) -> Option<String>,
+}
+
+const CUBLASLT: Wanted = Wanted {
+    name: "cublaslt",
+    files: &["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"],
+    home: "CUDA_HOME",
+    packages: &["cu13/lib", "cublas/lib"],
+    version: cublaslt_version,
+};
+const NCCL: Wanted = Wanted {
+    name: "nccl",
+    files: &["libnccl.so.2", "libnccl.so"],
+    home: "NCCL_HOME",
+    packages: &["nccl/lib"],
+    version: nccl_version,
+};
+const NVML: Wanted =
+    Wanted { name: "nvml", files: &["libnvidia-ml.so.1"], home: "CUDA_HOME", packages: &[], version: nvml_version };
+
+/// Every library found, the driver first.
+pub fn found() -> Vec<Library> {
+    let driver = gpus::driver_present().then(|| Library {
+        name: "driver",
+        version: gpus::driver_cuda_version().map(|cuda| match driver_release() {
+            Some(release) => format!("{release} (CUDA {cuda})"),
+            None => format!("CUDA {cuda}"),
+        }),
+        path: "libcuda.so.1".to_string(),
+    });
+    let others = [&CUBLASLT, &NCCL, &NVML].into_iter().filter_map(|wanted| {
+        let (library, path) = open(wanted)?;
+        Some(Library { name: wanted.name, version: (wanted.version)(&library), path: path.display().to_string() })
+    });
+    driver.into_iter().chain(others).collect()
+}
+
+/// What `machine.json` records: every name, null where it is not there.
+pub fn versions() -> BTreeMap<String, Option<String>> {
+    let found = found();
+    let of = |name: &str| found.iter().find(|library| library.name == name).and_then(|library| library.version.clone());
+    let nvcc = built::TOOLKIT.map(|(version, _)| version.to_string());
+    let all = [
+        ("driver", driver_release().or_else(|| of("nvml"))),
+        ("cuda", gpus::driver_cuda_version()),
+        ("cublaslt", of("cublaslt")),
+        ("nccl", of("nccl")),
+        ("nvcc", nvcc),
+    ];
+    all.into_iter().map(|(name, version)| (name.to_string(), version)).collect()
+}
+
+/// NCCL's library wherever it lies, and the path it was loaded from.
+pub fn open_nccl() -> Option<(libloading::Library, PathBuf)> {
+    open(&NCCL)
+}
+
+/// Loads cuBLASLt from wherever it lies and keeps it: a later load by bare name, as cudarc's, then finds this one.
+pub fn keep_cublaslt() -> Option<PathBuf> {
+    static KEPT: OnceLock<Option<(libloading::Library, PathBuf)>> = OnceLock::new();
+    KEPT.get_or_init(|| open(&CUBLASLT)).as_ref().map(|(_, path)| path.clone())
+}
+
+fn open(wanted: &Wanted) -> Option<(libloading::Library, PathBuf)> {
+    // What was asked for by name comes before what the loader happens to know.
+    let home = std::env::var_os(wanted.home).map(PathBuf::from);
+    let named = home.iter().flat_map(|home| ["lib", "lib64"].map(|lib| home.join(lib)));
+    let bare = [PathBuf::new()];
+    let near = candidates(named.chain(bare), wanted.files);
+    if let Some(opened) = near.into_iter().find_map(|path| load(&path)) {
+        return Some(opened);
+    }
+    let usual = [PathBuf::from("/usr/local/cuda/lib64")];
+    let packages = wanted
+        .packages
+        .iter()
+        .flat_map(|inside| python_packages().iter().map(move |site| site.join("nvidia").join(inside)));
+    candidates(usual.into_iter().chain(packages), wanted.files).into_iter().find_map(|path| load(&path))
+}
+
+fn candidates(folders: impl IntoIterator<Item = PathBuf>, files: &[&str]) -> Vec<PathBuf> {
+    folders.into_iter().flat_map(|folder| files.iter().map(move |file| folder.join(file)).collect::<Vec<_>>()).collect()
+}
+
+fn load(path: &Path) -> Option<(libloading::Library, PathBuf)> {
+    // A bare file name is the loader's to find; anything else must be there.
+    if path.components().count() > 1 && !path.is_file() {
+        return None;
+    }
+    // SAFETY: NVIDIA's libraries run no code on load that asks anything of us.
+    let library = unsafe { libloading::Library::new::<&OsStr>(path.as_os_str()) }.ok()?;
+    Some((library, path.to_path_buf()))
+}
+
+/// The active Python's package folders, asked once.
+fn python_packages() -> &'static [PathBuf] {
+    static FOLDERS: OnceLock<Vec<PathBuf>> = OnceLock::new();
+    FOLDERS.get_or_init(|| {
+        let python = match std::env::var_os("VIRTUAL_ENV") {
+            Some(venv) => PathBuf::from(venv).join("bin/python3"),
+            None => PathBuf::from("python3"),
+        };
+        let script = "import sys; print('\\n'.join(p for p in sys.path if p.endswith('-packages')))";
+        let Ok(output) = Command::new(python).args(["-c", script]).output() else { return Vec::new() };
+        String::from_utf8_lossy(&output.stdout).lines().map(PathBuf::from).collect()
+    })
+}
+
+/// The kernel module's release, such as `580.65.06`.
+fn driver_release() -> Option<String> {
+    let text = system::read_trimmed("/proc/driver/nvidia/version")?;
+    let line = text.lines().next()?;
+    let release = |word: &&str| word.contains('.') && word.chars().all(|c| c.is_ascii_digit() || c == '.');
+    line.split_whitespace().find(release).map(String::from)
+}
+
+fn cublaslt_version(library: &libloading::Library) -> Option<String> {
+    // SAFETY: the function takes nothing and returns a size_t (cublasLt.h).
+    let version = unsafe { library.get::<unsafe extern "C" fn() -> usize>(b"cublasLtGetVersion\0").ok()?() };
+    // 130002 is 13.0.2; before 12 the major was thousands: 11_11_3 as 111103.
+    Some(format!("{}.{}.{}", version / 10000, version / 100 % 100, version % 100))
+}
+
+/// 23007 is 2.30.7 (nccl.h, NCCL_VERSION; two digits each since 2.9).
+pub fn nccl_version_text(code: c_int) -> String {
+    if code < 10_000 {
+        return format!("{}.{}.{}", code / 1000, code / 100 % 10, code % 100);
+    }
+    format!("{}.{}.{}", code / 10_000, code / 100 % 100, code % 100)
+}
+
+fn nccl_version(library: &libloading::Library) -> Option<String> {
+    let mut code: c_int = 0;
+    // SAFETY: the function writes one int and returns a status (nccl.h).
+    let status =
+        unsafe { library.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"ncclGetVersion\0").ok()?(&mut code) };
+    (status == 0).then(|| nccl_version_text(code))
+}
+
+fn nvml_version(library: &libloading::Library) -> Option<String> {
+    let mut text = [0 as c_char; 96];
+    // SAFETY: nvml.h: init and shutdown take nothing; the version's buffer is as long as it is told.
+    unsafe {
+        let init = library.get::<unsafe extern "C" fn() -> c_int>(b"nvmlInit_v2\0").ok()?;
+        let ask =
+            library.get::<unsafe extern "C" fn(*mut c_char, u32) -> c_int>(b"nvmlSystemGetDriverVersion\0").ok()?;
+        let shutdown = library.get::<unsafe extern "C" fn() -> c_int>(b"nvmlShutdown\0").ok()?;
+        if init() != 0 {
+            return None;
+        }
+        let status = ask(text.as_mut_ptr(), text.len() as u32);
+        shutdown();
+        (status == 0).then(|| CStr::from_ptr(text.as_ptr()).to_string_lossy().into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_read_as_people_write_them() {
+        assert_eq!(nccl_version_text(23007), "2.30.7");
+        assert_eq!(nccl_version_text(21805), "2.18.5");
+        assert_eq!(nccl_version_text(2708), "2.7.8");
+    }
+
+    #[test]
+    fn every_version_has_its_name_even_where_absent() {
+        let names: Vec<String> = versions().into_keys().collect();
+        assert_eq!(names, ["cublaslt", "cuda", "driver", "nccl", "nvcc"]);
+    }
+
+    #[test]
+    fn a_library_that_is_nowhere_is_not_found() {
+        let nowhere = Wanted { files: &["libno-such-library.so.7"], ..NCCL };
+        assert!(open(&nowhere).is_none());
+    }
+}

@@ -1,0 +1,81 @@
+//! AdamW and SGD over a model's parameters, with their state.
+//!
+//! Small models step it after every backward pass; `Ops` does the arithmetic.
+
+use super::builder::Builder;
+use super::pieces::Parameter;
+use crate::Result;
+use crate::ops::{AdamW, DType, Ops, Sgd};
+
+/// The update rule.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rule {
+    AdamW(AdamW),
+    Sgd(Sgd),
+}
+
+/// What the rule keeps of one parameter.
+struct State<B> {
+    /// AdamW's first moment, or SGD's velocity.
+    first: B,
+    /// AdamW's second moment.
+    second: Option<B>,
+    /// The fp32 copy of a narrower parameter.
+    master: Option<B>,
+}
+
+pub struct Optimizer<B> {
+    rule: Rule,
+    states: Vec<State<B>>,
+}
+
+impl<B> Optimizer<B> {
+    /// State for `parameters`; every later step must be given the same ones in the same order.
+    pub fn new<O: Ops<Buffer = B>>(
+        builder: &mut Builder<'_, O>,
+        rule: Rule,
+        parameters: &[&Parameter<B>],
+    ) -> Result<Self> {
+        let narrow = builder.ops.dtype().bytes() < DType::F32.bytes();
+        let mut states = Vec::with_capacity(parameters.len());
+        for parameter in parameters {
+            let first = zeros(builder, parameter.len)?;
+            let adam = matches!(rule, Rule::AdamW(_));
+            let second = if adam { Some(zeros(builder, parameter.len)?) } else { None };
+            let master = if adam && narrow { Some(fp32_copy(builder, parameter)?) } else { None };
+            states.push(State { first, second, master });
+        }
+        Ok(Optimizer { rule, states })
+    }
+
+    pub fn step<O: Ops<Buffer = B>>(&mut self, ops: &mut O, parameters: &mut [&mut Parameter<B>]) {
+        for (state, p) in self.states.iter_mut().zip(parameters.iter_mut()) {
+            match (self.rule, &mut state.second) {
+                (Rule::AdamW(config), Some(second)) => {
+                    let weight_decay = if p.matrix { config.weight_decay } else { 0.0 };
+                    let config = AdamW { weight_decay, ..config };
+                    let (value, gradient) = (&mut p.value, &p.gradient);
+                    ops.adamw(p.len, value, state.master.as_mut(), gradient, &mut state.first, second, config);
+                }
+                (Rule::Sgd(config), _) => ops.sgd(p.len, &mut p.value, &p.gradient, &mut state.first, config),
+                (Rule::AdamW(_), None) => {}
+            }
+        }
+        if let Rule::AdamW(config) = &mut self.rule {
+            config.step += 1;
+        }
+    }
+}
+
+fn zeros<O: Ops>(builder: &mut Builder<'_, O>, len: usize) -> Result<O::Buffer> {
+    let mut buffer = builder.wide(len)?;
+    builder.ops.zero(&mut buffer);
+    Ok(buffer)
+}
+
+fn fp32_copy<O: Ops>(builder: &mut Builder<'_, O>, parameter: &Parameter<O::Buffer>) -> Result<O::Buffer> {
+    let values = builder.ops.read(&parameter.value)?;
+    let mut master = builder.wide(parameter.len)?;
+    builder.ops.write(&mut master, &values)?;
+    Ok(master)
+}

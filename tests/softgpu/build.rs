@@ -1,0 +1,61 @@
+//! Compiles every `cuda/*.cu` as C++ for the emulation (the `cc` crate, always optimised) into one static library.
+//!
+//! A kernel file becomes an object through a generated wrapper whose `softgpu_link_<file>` function the generated
+//! registry calls: that keeps the object, and with it the kernels it registers, in the final link.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+fn main() -> io::Result<()> {
+    let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    let device = here.join("../../cuda").canonicalize()?;
+    for watched in [&device, &here.join("cpp"), &here.join("include")] {
+        println!("cargo:rerun-if-changed={}", watched.display());
+    }
+    let mut sources = kernel_files(&device)?;
+    sources.push(here.join("cpp/selftest.cu"));
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++17").debug(false).opt_level(2).warnings(true).extra_warnings(true);
+    build.define("BUBBLEBENCH_HOST_EMULATION", None).include(here.join("include"));
+    // The language's own constructs, not mistakes: `#pragma unroll`, and one definition of a template's static per file.
+    build.flag_if_supported("-Wno-unknown-pragmas").flag_if_supported("-Wno-subobject-linkage");
+    build.file(here.join("cpp/executor.cpp"));
+    let mut registry = String::new();
+    let mut calls = String::new();
+    for source in &sources {
+        let stem = source.file_stem().and_then(|s| s.to_str()).unwrap_or_default().to_string();
+        let wrapper = out.join(format!("{stem}_kernels.cpp"));
+        write_if_new(
+            &wrapper,
+            &format!("#include \"{}\"\nextern \"C\" void softgpu_link_{stem}() {{}}\n", source.display()),
+        )?;
+        build.file(wrapper);
+        let _ = writeln!(registry, "extern \"C\" void softgpu_link_{stem}();");
+        let _ = writeln!(calls, "    softgpu_link_{stem}();");
+    }
+    let file = out.join("registry.cpp");
+    write_if_new(&file, &format!("{registry}extern \"C\" void softgpu_link_kernels() {{\n{calls}}}\n"))?;
+    build.file(file);
+    build.try_compile("softgpu_kernels").map_err(|e| io::Error::other(e.to_string()))
+}
+
+fn kernel_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "cu") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn write_if_new(path: &Path, text: &str) -> io::Result<()> {
+    if fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    fs::write(path, text)
+}

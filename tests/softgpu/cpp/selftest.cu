@@ -1,0 +1,103 @@
+// Kernels that test the emulation itself: some right, some wrong on purpose.
+#include "../../../cuda/common.cuh"
+#include <softgpu/mma.h>
+
+// out[i] = in[n − 1 − i] through shared memory, as it should be.
+BUBBLEBENCH_KERNEL(1024, selftest_reverse, float* out, const float* in) {
+    BUBBLEBENCH_DYNAMIC_SHARED(float, row);
+    row[threadIdx.x] = in[threadIdx.x];
+    __syncthreads();
+    out[threadIdx.x] = row[blockDim.x - 1 - threadIdx.x];
+}
+
+// The same without the barrier: a read may come before its write.
+BUBBLEBENCH_KERNEL(1024, selftest_race_read, float* out, const float* in) {
+    BUBBLEBENCH_DYNAMIC_SHARED(float, row);
+    row[threadIdx.x] = in[threadIdx.x];
+    out[threadIdx.x] = row[blockDim.x - 1 - threadIdx.x];
+}
+
+// Two rounds over one buffer without a barrier between them: a write of the second may come before a read of the first.
+BUBBLEBENCH_KERNEL(1024, selftest_race_write, float* out, const float* in) {
+    BUBBLEBENCH_DYNAMIC_SHARED(float, row);
+    row[threadIdx.x] = in[threadIdx.x];
+    __syncthreads();
+    const float first = row[(threadIdx.x + 32) % blockDim.x];
+    row[threadIdx.x] = -first;
+    __syncthreads();
+    out[threadIdx.x] = first + row[threadIdx.x];
+    const float again = row[(threadIdx.x + 32) % blockDim.x];
+    row[threadIdx.x] = 0.0f;  // the barrier is missing before this
+    out[threadIdx.x] += again;
+}
+
+// A barrier that half of the block never reaches.
+BUBBLEBENCH_KERNEL(1024, selftest_deadlock_branch, float* out) {
+    if (threadIdx.x % 2 == 0) __syncthreads();
+    __syncwarp();
+    out[threadIdx.x] = 1.0f;
+}
+
+// Two different barriers: an error in CUDA even where the counts fit.
+BUBBLEBENCH_KERNEL(1024, selftest_deadlock_sites, float* out) {
+    if (threadIdx.x < 32) {
+        __syncthreads();
+    } else {
+        __syncthreads();
+    }
+    out[threadIdx.x] = 1.0f;
+}
+
+BUBBLEBENCH_KERNEL(1024, selftest_warp_sum, float* out, const float* in) {
+    out[threadIdx.x] = bubblebench::warp_sum(in[threadIdx.x]);
+}
+
+// Sixteen-lane sub-warps, a lane that is not there, and votes.
+BUBBLEBENCH_KERNEL(1024, selftest_shuffles, float* out, unsigned* votes, const float* in) {
+    const float v = in[threadIdx.x];
+    const int i = int(threadIdx.x);
+    out[4 * i] = __shfl_down_sync(~0u, v, 3, 16);
+    out[4 * i + 1] = __shfl_up_sync(~0u, v, 2, 16);
+    out[4 * i + 2] = __shfl_xor_sync(~0u, v, 5);
+    out[4 * i + 3] = __shfl_sync(~0u, v, 31);
+    votes[i] = __ballot_sync(~0u, v > 0.0f) ^ unsigned(__syncthreads_count(v > 0.0f)) << 24;
+}
+
+BUBBLEBENCH_KERNEL(1024, selftest_misaligned, float* out, const float* in) {
+    bubblebench::store(out, bubblebench::load(in + 1));
+}
+
+BUBBLEBENCH_KERNEL(1024, selftest_out_of_bounds, float* out, int n) {
+    if (threadIdx.x == 0) out[n] = 1.0f;
+}
+
+// d (16×8, fp32) = a (16×16) · bᵀ (8×16) + d, one warp.
+template <class T> void mma_tile(float* d, const T* a, const T* b) {
+    const int lane = int(threadIdx.x), g = lane / 4, t = lane % 4;
+    auto pair = [](const T* p) {
+        uint32_t bits;
+        memcpy(&bits, p, 4);
+        return bits;
+    };
+    uint32_t fa[4], fb[2];
+    float acc[4];
+    for (int i = 0; i < 4; i++) fa[i] = pair(a + (g + i % 2 * 8) * 16 + 2 * t + i / 2 * 8);
+    for (int i = 0; i < 2; i++) fb[i] = pair(b + g * 16 + 2 * t + i * 8);
+    for (int i = 0; i < 4; i++) acc[i] = d[(g + i / 2 * 8) * 8 + 2 * t + i % 2];
+    softgpu::mma_m16n8k16<T>(acc, fa, fb, acc);
+    for (int i = 0; i < 4; i++) d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = acc[i];
+}
+BUBBLEBENCH_KERNEL(32, selftest_mma_bf16, float* d, const bubblebench::bf16* a, const bubblebench::bf16* b) {
+    mma_tile(d, a, b);
+}
+BUBBLEBENCH_KERNEL(32, selftest_mma_f16, float* d, const bubblebench::f16* a, const bubblebench::f16* b) {
+    mma_tile(d, a, b);
+}
+
+// Every fp32 value in, its narrow forms' bits out.
+BUBBLEBENCH_KERNEL(1024, selftest_round, uint16_t* bf16, uint16_t* f16, const float* in, int n) {
+    const int i = int(blockIdx.x * blockDim.x + threadIdx.x);
+    if (i >= n) return;
+    bf16[i] = bubblebench::from_float<bubblebench::bf16>(in[i]).bits;
+    f16[i] = bubblebench::from_float<bubblebench::f16>(in[i]).bits;
+}
