@@ -31,7 +31,7 @@ pub use buffer::Buffer;
 use buffer::Fit;
 use team::Team;
 
-use crate::corun::threads;
+use crate::machine::threads;
 use crate::{Error, Result};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::sync::Arc;
