@@ -3,8 +3,10 @@
 //! stdout carries the result only; progress and notes go to stderr. One file a command; nothing below sees the raw
 //! arguments. Exit codes: 0 done, 1 the answer is "no", 2 the input or the machine is at fault (one line), 101 a bug.
 
+pub mod doctor;
 pub mod fit;
 pub mod measure;
+pub mod plan;
 pub mod predict;
 pub mod results;
 pub mod schema;
@@ -25,6 +27,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show devices, libraries and versions; for each thing missing, its cost and the line that installs it
+    Doctor(doctor::DoctorArgs),
     /// Measure this machine: the cases of `cargo bench`, without cargo
     Measure(measure::MeasureArgs),
     /// Fit the cost model to a machine's measurements
@@ -33,6 +37,8 @@ enum Command {
     Predict(predict::PredictArgs),
     /// Show where a pipeline schedule leaves its stages idle, from times given by hand
     Simulate(simulate::SimulateArgs),
+    /// Show a training job's bubbles, what to fill them with, and the expected gain
+    Plan(plan::PlanArgs),
     /// Print the JSON Schema of one kind of file
     Schema(schema::SchemaArgs),
     /// Print shell completions
@@ -46,9 +52,11 @@ enum Command {
 /// Runs one command; what it answers is on stdout when this returns.
 pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
+        Command::Doctor(args) => doctor::run(&args),
         Command::Measure(args) => measure::run(&args),
         Command::Fit(args) => fit::run(&args),
         Command::Predict(args) => predict::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Completions { shell } => {

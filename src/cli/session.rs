@@ -44,8 +44,11 @@ impl RunOptions {
         let preset = self.preset.as_deref().map_or(Ok(default), Preset::parse)?;
         let device = chosen_device(self.device.parse()?, groups, preset)?;
         let cases = recorder::select(groups, preset, backend(device), filter)?;
-        let name = self.machine.as_deref().map(checked_name).transpose()?;
-        let machine = machine::probe().into_record(name, run_info(preset, device));
+        let mut machine = machine::record(&device)?;
+        if let Some(name) = &self.machine {
+            machine.name = checked_name(name)?;
+        }
+        machine.run = run_info(preset, device);
         let folder = self.results.clone().unwrap_or_else(|| PathBuf::from("results").join(&machine.name));
         let context = Context {
             preset,

@@ -12,6 +12,7 @@ mod all_to_all;
 mod broadcast;
 mod check;
 mod exchange;
+pub mod nccl;
 mod operation;
 mod reduce;
 mod reduce_scatter;

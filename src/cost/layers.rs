@@ -200,8 +200,7 @@ fn train(rows: &[LayerRow], fits: &OperationFits) -> Result<Models> {
         insert(&mut models, phase, sets, &cases);
     }
     let whole = whole_cases(rows);
-    let sets = vec![vec![Feature::PhasesNs], vec![Feature::One, Feature::PhasesNs]];
-    insert(&mut models, Phase::ForwardBackward, sets, &whole);
+    insert(&mut models, Phase::ForwardBackward, vec![vec![Feature::PhasesNs]], &whole);
     Ok(models)
 }
 

@@ -187,6 +187,7 @@ fn product_sets(cases: &[&Case<Work>], hardware: Hardware) -> Vec<Vec<Feature>> 
 fn knees(cases: &[&Case<Work>], hardware: Hardware) -> Vec<u64> {
     let mut bytes: Vec<f64> = cases.iter().map(|c| c.work.bytes).collect();
     bytes.sort_by(f64::total_cmp);
+    bytes.dedup();
     // At least two sizes on each side, or the knee is free to sit on one measurement's noise.
     let (Some(&low), Some(&high)) = (bytes.get(1), bytes.len().checked_sub(2).and_then(|i| bytes.get(i))) else {
         return Vec::new();

@@ -1,6 +1,7 @@
 //! `--device auto|host|cuda[:N]`: as typed, and as meant.
 
 use super::gpus;
+use crate::records::measurement::Backend;
 use crate::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -63,7 +64,20 @@ impl fmt::Display for Device {
     }
 }
 
+impl Device {
+    pub const fn backend(self) -> Backend {
+        match self {
+            Device::Host => Backend::Host,
+            Device::Cuda(_) => Backend::Cuda,
+        }
+    }
+}
+
 impl DeviceChoice {
+    pub fn parse(text: &str) -> Result<Self> {
+        text.parse()
+    }
+
     /// The device meant, if it is there.
     pub fn resolve(self) -> Result<Device> {
         let local_rank = std::env::var("LOCAL_RANK").ok().and_then(|rank| rank.parse().ok());

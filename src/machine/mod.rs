@@ -12,10 +12,12 @@ mod errors;
 pub mod gpus;
 pub mod libraries;
 mod system;
+pub mod threads;
 
 pub use device::{Device, DeviceChoice};
 pub use errors::driver_error;
 
+use crate::Result;
 use crate::records::machine::{Cpu, Gpu, MachineRecord, RunInfo, SCHEMA};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -37,28 +39,14 @@ pub struct Probe {
     pub environment: BTreeMap<String, String>,
 }
 
-impl Probe {
-    /// The record, with `--machine NAME` in place of the slug where given.
-    pub fn into_record(self, name: Option<String>, run: RunInfo) -> MachineRecord {
-        MachineRecord {
-            schema: SCHEMA.to_string(),
-            name: name.unwrap_or(self.name),
-            cpu: self.cpu,
-            memory_bytes: self.memory_bytes,
-            gpus: self.gpus,
-            versions: self.versions,
-            topology: self.topology,
-            kernel: self.kernel,
-            hostname: self.hostname,
-            environment: self.environment,
-            run,
-        }
-    }
-}
-
 /// Looks the machine over. What cannot be read is left empty: a probe never fails and never waits.
-pub fn probe() -> Probe {
-    let gpus = gpus::list().unwrap_or_default();
+pub fn probe(device: Device) -> Probe {
+    // A host run is told apart from a run on this machine's GPUs: another folder, and no GPU in its record, because what
+    // is fitted from it is the processor.
+    let gpus = match device {
+        Device::Host => Vec::new(),
+        Device::Cuda(_) => gpus::list().unwrap_or_default(),
+    };
     let cpu = cpu::probe();
     Probe {
         name: machine_name(&cpu, &gpus),
@@ -70,6 +58,37 @@ pub fn probe() -> Probe {
         kernel: system::kernel(),
         hostname: system::hostname(),
         environment: environment(std::env::vars_os()),
+    }
+}
+
+/// The machine as `machine.json` holds it; the caller fills in the run.
+pub fn record(device: &Device) -> Result<MachineRecord> {
+    let run = RunInfo {
+        id: String::new(),
+        commit: None,
+        preset: String::new(),
+        device: device.to_string(),
+        command: Vec::new(),
+        started: String::new(),
+    };
+    Ok(probe(*device).into_record(run))
+}
+
+impl Probe {
+    pub fn into_record(self, run: RunInfo) -> MachineRecord {
+        MachineRecord {
+            schema: SCHEMA.to_string(),
+            name: self.name,
+            cpu: self.cpu,
+            memory_bytes: self.memory_bytes,
+            gpus: self.gpus,
+            versions: self.versions,
+            topology: self.topology,
+            kernel: self.kernel,
+            hostname: self.hostname,
+            environment: self.environment,
+            run,
+        }
     }
 }
 
@@ -103,12 +122,11 @@ fn slug(text: &str) -> String {
 /// The variables that change what is measured; never the whole environment, which holds secrets.
 fn environment(all: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<String, String> {
     let matters = |name: &str| {
-        name.starts_with("NCCL_")
-            || name.starts_with("CUDA_")
-            || ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"].contains(&name)
+        let whole = ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"];
+        name.starts_with("NCCL_") || name.starts_with("CUDA_") || whole.contains(&name)
     };
-    let text = |value: OsString| value.to_string_lossy().into_owned();
-    all.map(|(name, value)| (text(name), text(value))).filter(|(name, _)| matters(name)).collect()
+    let kept = all.filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
+    kept.filter(|(name, _)| matters(name)).collect()
 }
 
 #[cfg(test)]
@@ -159,20 +177,13 @@ mod tests {
 
     #[test]
     fn this_machine_can_be_probed() {
-        let probe = probe();
+        let probe = probe(Device::Host);
         assert!(probe.cpu.cores >= 1 && !probe.cpu.model.is_empty() && !probe.kernel.is_empty());
         assert!(!probe.name.is_empty() && probe.name == slug(&probe.name));
         if cfg!(target_os = "linux") {
             assert!(probe.memory_bytes.unwrap() > 1 << 28);
         }
-        let run = RunInfo {
-            id: "1".to_string(),
-            commit: None,
-            preset: "quick".to_string(),
-            device: "host".to_string(),
-            command: vec![],
-            started: String::new(),
-        };
-        assert_eq!(probe.into_record(Some("mine".to_string()), run).name, "mine");
+        let record = record(&Device::Host).unwrap();
+        assert_eq!((record.name, record.gpus.len(), record.run.device.as_str()), (probe.name, 0, "host"));
     }
 }

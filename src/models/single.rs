@@ -33,9 +33,16 @@ impl<O: Ops> Single<O> {
         Ok(single)
     }
 
-    /// What the operation has written, in a fixed order: what a check compares.
-    pub fn outputs(&self) -> &[O::Buffer] {
-        &self.outputs
+    /// What the operation has computed, in a fixed order: what a check compares. Workspaces and buffers that the
+    /// operation leaves alone are not among them.
+    pub fn results(&self) -> &[O::Buffer] {
+        let computed = match self.operation {
+            Operation::Linear { product: Product::Forward, epilogue, .. } if epilogue != Epilogue::BiasGelu => 1,
+            Operation::Linear { product: Product::ToWeights, epilogue: Epilogue::None, .. } => 1,
+            Operation::AttentionBackward(_) => 1,
+            _ => self.outputs.len(),
+        };
+        &self.outputs[..computed]
     }
 
     pub const fn operation(&self) -> &Operation {

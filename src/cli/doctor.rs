@@ -1,0 +1,107 @@
+//! `bubblebench doctor`: what is there, what is missing, what that costs and the line that installs it.
+
+use crate::machine::doctor::{Doctor, DoctorDevice, examine};
+use crate::report::table::Table;
+use crate::{Error, Result};
+use std::fmt::Write as _;
+
+/// Shows devices, libraries and versions; for each thing missing, what it costs and the line that installs it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: bubblebench doctor --kernels")]
+pub struct DoctorArgs {
+    /// Print JSON (bubblebench.doctor/1) instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// List the embedded kernels with their registers, shared memory and spills
+    #[arg(long)]
+    pub kernels: bool,
+}
+
+pub fn run(args: &DoctorArgs) -> Result<()> {
+    let doctor = examine(args.kernels);
+    let text = if args.json {
+        let json = serde_json::to_string_pretty(&doctor);
+        json.map_err(|e| Error::machine(format!("cannot write JSON: {e}"), "report this"))? + "\n"
+    } else {
+        text(&doctor)
+    };
+    super::print(&text)
+}
+
+fn text(doctor: &Doctor) -> String {
+    let mut out = String::from("Devices\n");
+    for device in &doctor.devices {
+        let _ = writeln!(out, "  {:<8} {}", device.device, describe(device));
+    }
+    out.push_str("Libraries\n");
+    for library in &doctor.libraries {
+        let version = library.version.as_deref().unwrap_or("unknown version");
+        let _ = writeln!(out, "  {:<8} {version}  {}", library.name, library.path);
+    }
+    if doctor.libraries.is_empty() {
+        out.push_str("  none of the CUDA driver, cuBLASLt and NCCL\n");
+    }
+    if !doctor.missing.is_empty() {
+        out.push_str("Missing\n");
+    }
+    for missing in &doctor.missing {
+        let _ = writeln!(out, "  {}: {}", missing.what, missing.reason);
+        let _ = writeln!(out, "    costs    {}", missing.costs);
+        let _ = writeln!(out, "    install  {}", missing.install);
+    }
+    match doctor.kernels.as_deref() {
+        Some([]) => out.push_str("Kernels\n  none: see Missing\n"),
+        Some(_) => out.push_str(&kernel_table(doctor).terminal()),
+        None => {}
+    }
+    out
+}
+
+fn describe(device: &DoctorDevice) -> String {
+    let unit = if device.backend == "host" { "cores" } else { "SMs" };
+    let mut parts = vec![device.name.clone(), format!("{} {unit}", device.cores)];
+    let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
+    parts.extend(device.memory_bytes.map(|bytes| format!("{} memory", gib(bytes))));
+    let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
+    let cache = if device.backend == "host" { "last-level cache" } else { "L2" };
+    parts.extend(device.cache_bytes.map(|bytes| format!("{} {cache}", mib(bytes))));
+    parts.extend(device.compute_capability.as_ref().map(|capability| format!("compute capability {capability}")));
+    if !device.features.is_empty() {
+        parts.push(device.features.join(" "));
+    }
+    parts.join(", ")
+}
+
+fn kernel_table(doctor: &Doctor) -> Table {
+    let header = ["kernel", "file", "arch", "registers", "shared bytes", "spill bytes"];
+    let mut table = Table::new(
+        "Kernels",
+        "Per thread and block, as ptxas reports them; a spill is traffic that registers should have held.",
+        &header,
+    );
+    for kernel in doctor.kernels.iter().flatten() {
+        let names = [kernel.name, kernel.file, kernel.arch].map(String::from);
+        let numbers = [kernel.registers, kernel.shared_bytes, kernel.spill_bytes].map(|n| n.to_string());
+        table.row(names.into_iter().chain(numbers).collect());
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_says_everything_once() {
+        let doctor = examine(true);
+        let text = text(&doctor);
+        assert!(text.starts_with("Devices\n  host     "));
+        for missing in &doctor.missing {
+            assert_eq!(text.matches(&format!("install  {}\n", missing.install)).count().min(1), 1, "{text}");
+            assert!(text.contains(&missing.costs));
+        }
+        for kernel in doctor.kernels.iter().flatten() {
+            assert!(text.contains(kernel.name) && text.contains(kernel.arch));
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! In place of `library.rs` where the program was built without the bindings: nothing can be loaded.
+
+use super::UniqueId;
+use crate::machine::built;
+use crate::{Error, Result};
+use std::path::Path;
+
+/// NCCL's library; never one here.
+#[derive(Debug)]
+pub enum Nccl {}
+
+impl Nccl {
+    pub fn load() -> Result<Self> {
+        let skipped = built::MISSING.iter().find(|missing| missing.what == built::NCCL_BINDINGS);
+        let (reason, install) = skipped.map_or(("", ""), |missing| (missing.reason, missing.install));
+        Err(Error::machine(
+            format!("this program was built without NCCL bindings ({reason})"),
+            format!("{install}, then build again"),
+        ))
+    }
+
+    pub fn path(&self) -> &Path {
+        match *self {}
+    }
+
+    pub fn version(&self) -> Result<String> {
+        match *self {}
+    }
+
+    pub fn unique_id(&self) -> Result<UniqueId> {
+        match *self {}
+    }
+}

@@ -1,0 +1,42 @@
+//! NCCL, loaded when the program runs: bindings that bindgen made from `nccl.h`, over whichever library is found.
+//!
+//! A program built without `nccl.h` or libclang has no bindings, and [`Nccl::load`] says so with the cure; everything
+//! else is the same. `collectives` calls this; it calls `machine::libraries` for the library.
+
+#[cfg(bubblebench_nccl)]
+mod library;
+#[cfg(bubblebench_nccl)]
+pub mod sys;
+
+#[cfg(not(bubblebench_nccl))]
+#[path = "absent.rs"]
+mod library;
+
+pub use library::Nccl;
+
+/// What rank 0 makes and every rank of a communicator is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UniqueId(pub [u8; 128]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nccl_answers_or_says_what_is_missing() {
+        match Nccl::load() {
+            Ok(nccl) => {
+                let version = nccl.version().unwrap();
+                assert!(version.starts_with("2.") && !nccl.path().as_os_str().is_empty(), "{version}");
+                // Needs no GPU, and never gives the same one twice.
+                let ids = [nccl.unique_id().unwrap(), nccl.unique_id().unwrap()];
+                assert_ne!(ids[0], ids[1]);
+            }
+            Err(error) => {
+                let text = error.to_string();
+                assert!(text.contains("pip install") && !text.contains('\n'), "{text}");
+                println!("skipped: {text}");
+            }
+        }
+    }
+}
