@@ -183,8 +183,8 @@ impl MainEnd {
             if waited >= looked + LOOK_NS {
                 looked = waited;
             }
-            // Spinning would take from the side the core it needs to finish.
-            sleep_until(begun + (waited + 20_000).min(limit_ns));
+            // Spinning, or looking too often, would take from the side the core it needs to finish.
+            sleep_until(begun + (waited + (waited / 2).clamp(20_000, 1_000_000)).min(limit_ns));
         }
     }
 
@@ -207,6 +207,13 @@ impl MainEnd {
         let opening = generation(state) - u64::from(phase(state) != OPEN && generation(state) > 0);
         (side.started_generation.load(Acquire) == opening && opening > 0)
             .then(|| side.started_at.load(Relaxed).saturating_sub(self.opened_at()))
+    }
+
+    /// Behind a closing that the side has acknowledged: from its first operation to its standing still.
+    pub fn last_work_ns(&self) -> Option<u64> {
+        self.stopped()?;
+        let started = self.opened_at() + self.last_start_latency()?;
+        self.layout().side.stopped_at.load(Relaxed).checked_sub(started)
     }
 
     /// How often the side took an open gate for forgotten and stopped by itself.

@@ -42,6 +42,7 @@ fn a_closed_gate_lets_nothing_through_and_an_open_one_everything() {
     main.close();
     let Stop::Stopped { latency_ns } = main.wait_stopped(LONG) else { panic!("the side must stop") };
     assert!(latency_ns < LONG);
+    assert!(main.last_start_latency().is_some() && main.last_work_ns().unwrap() >= latency_ns);
     let at = main.side_operations();
     std::thread::sleep(Duration::from_millis(3));
     assert_eq!(main.side_operations(), at);
