@@ -88,11 +88,9 @@ impl Spec for HostSpec {
         Ok(match &self.plan {
             Plan::Layer(shape, phase) => Box::new(layer::LayerCase::new(id, shared, *shape, *phase)?),
             Plan::Operation { operation, dtype, cache, .. } => {
-                let copies = match cache {
-                    Cache::Warm => 1,
-                    Cache::Cold => operation::copies(operation, *dtype, context.last_level_cache_bytes),
-                };
-                Box::new(operation::OperationCase::new(id, shared, *operation, *dtype, copies))
+                let what = operation::What { operation: *operation, dtype: *dtype, cache: *cache };
+                let cache_bytes = context.last_level_cache_bytes;
+                Box::new(operation::OperationCase::new(id, shared, what, cache_bytes))
             }
             Plan::Side(spec) => Box::new(side::SideCase::new(id, shared, *spec)),
         })
@@ -176,9 +174,13 @@ fn operations_of(shape: LayerShape, names: &[&str], cache: Cache) -> Vec<Plan> {
 const PRODUCTS: [&str; 4] = ["qkv", "projection", "fc1", "fc2"];
 const VOCABULARY: usize = 4096;
 
+/// Parameters of one update: beyond this its time per byte no longer changes, and its buffers take gigabytes.
+const MOST_UPDATED: usize = 1 << 24;
+
 /// Operations outside the layer, at the size a model of this shape asks for. `gelu` is the one not fused in a product.
 fn loose(shape: LayerShape, cache: Cache) -> Vec<Plan> {
-    let (rows, parameters) = (shape.rows() as usize, shape.parameters() as usize);
+    let rows = shape.rows() as usize;
+    let parameters = (shape.parameters() as usize).min(MOST_UPDATED);
     let hidden = shape.norm();
     let len = rows * shape.local_inner() as usize;
     let list = [
