@@ -27,7 +27,7 @@ const TIMED_RUNS: usize = 9;
 const DRAINS: usize = 20;
 const AFTERS: usize = 10;
 /// The margin covers this share of the drains seen.
-const MARGIN_QUANTILE: f64 = 0.95;
+const MARGIN_QUANTILE: f64 = 0.9;
 
 /// Which stage, of what, with which small model in its bubbles.
 #[derive(Debug, Clone, Copy, PartialEq)]
