@@ -163,6 +163,8 @@ fn product_sets(cases: &[&Case<Work>], hardware: Hardware) -> Vec<Vec<Feature>> 
     let mut sets = vec![
         vec![Flop],
         vec![One, Flop],
+        vec![Flop, Bytes],
+        vec![Flop, RightElements],
         vec![One, Flop, Bytes],
         vec![One, Flop, LeftElements, RightElements, OutputElements],
     ];
