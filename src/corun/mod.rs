@@ -7,11 +7,13 @@
 //!   ([`worker`]) and [`profile`] turns their operations into work; [`mains`] is what is measured beside them.
 //! * [`pair`] — alone and together in random order, and how much of it truly overlapped; [`sharing`] says
 //!   who runs on which core.
-//! * [`stage`] — one pipeline stage's schedule of work and waits; [`replay`] runs it with real operations.
+//! * [`stage`] — one pipeline stage's schedule of work and waits; [`replay`] runs it with real operations
+//!   and predicts it from its [`calibration`]; [`fill_gate`] times the gate itself.
 //!
 //! `suite::corun` and `suite::fill` call this; it calls `ops`, `models` and the operating system. A planner at run time
 //! needs [`gate`] only.
 
+pub mod calibration;
 pub mod fill_gate;
 pub mod gate;
 pub mod gated;

@@ -7,8 +7,9 @@
 use super::Preset;
 use super::case::{Case, CaseInfo, Context, Detail, FillSample, RawSample, Sampling, Spec};
 use crate::Result;
+use crate::corun::calibration::Prediction;
 use crate::corun::fill_gate::{GateProbe, Timed};
-use crate::corun::replay::{Account, Prediction, Replay, ReplaySpec};
+use crate::corun::replay::{Account, Replay, ReplaySpec};
 use crate::corun::sharing::Sharing;
 use crate::models::{SideKind, SideSpec};
 use crate::ops::DType;
