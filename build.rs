@@ -1,6 +1,6 @@
 //! What is built beside the Rust code: the CUDA kernels (nvcc → one embedded fat binary per `cuda/*.cu`) and the NCCL
 //! bindings (bindgen, loaded at run time). Each is found or skipped: a skip is no error, and `bubblebench doctor` repeats
-//! its reason with the line that installs what was missing. Nothing here needs a GPU.
+//! its reason with the line that installs what was missing. Nothing here needs a GPU. The commit is noted for the records.
 
 #[path = "build/commit.rs"]
 mod commit;

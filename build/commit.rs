@@ -1,21 +1,19 @@
-//! The commit this program is built from, which every run's record names.
+//! The commit this program is built from, so that records name it on machines that have no repository.
 
-use std::path::PathBuf;
 use std::process::Command;
 
-/// Sets BUBBLEBENCH_COMMIT where this is a checkout; in a packaged crate there is none.
+/// Tells cargo the commit (`-dirty` behind it where files differ from it), and to look again when HEAD moves.
 pub fn tell_cargo() {
-    if !PathBuf::from(".git").exists() {
-        return;
+    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else { return };
+    let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", "src", "cuda", "benches", "Cargo.toml"]);
+    let dirty = if changed.is_some_and(|files| !files.is_empty()) { "-dirty" } else { "" };
+    println!("cargo:rustc-env=BUBBLEBENCH_COMMIT={commit}{dirty}");
+    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]) {
+        println!("cargo:rerun-if-changed={log}");
     }
-    let git = |arguments: &[&str]| {
-        let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
-        Some(String::from_utf8_lossy(&output.stdout).trim().to_string())
-    };
-    // Written at every commit, checkout and reset.
-    let log = git(&["rev-parse", "--git-path", "logs/HEAD"]).map(PathBuf::from).filter(|path| path.is_file());
-    if let (Some(commit), Some(log)) = (git(&["rev-parse", "HEAD"]), log) {
-        println!("cargo:rustc-env=BUBBLEBENCH_COMMIT={commit}");
-        println!("cargo:rerun-if-changed={}", log.display());
-    }
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok().filter(|o| o.status.success())?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_string())
 }

@@ -14,7 +14,8 @@ fn random_elements(random: &mut SplitMix) -> usize {
 fn random_tuning(random: &mut SplitMix, ranks: usize) -> Tuning {
     let chunk = [16, 100, 1024, 4096, 32 * 1024][random.below(5)] + random.below(7);
     let eager = [0, 1, 64, EAGER_CAPACITY][random.below(4)];
-    Tuning { chunk, eager, ..Tuning::new(ranks, 2) }
+    // Tests run beside each other: pinned to the same two cores they would wait for one another.
+    Tuning { chunk, eager, pinned: false, ..Tuning::new(ranks, 2) }
 }
 
 fn random_exchange(random: &mut SplitMix, ranks: usize) -> Exchange {

@@ -1,9 +1,11 @@
-//! Gradients: on the f64 reference against central finite differences, for the GPT layer and every small model.
+//! Gradients: on the f64 reference against central finite differences, and on the host against the reference, for the
+//! GPT layer and every small model.
 
 use bubblebench::models::builder::Builder;
 use bubblebench::models::gpt::{Layer, network};
 use bubblebench::models::side::Network;
 use bubblebench::models::{convnet, lstm, mlp};
+use bubblebench::ops::host::Host;
 use bubblebench::ops::reference::{Buffer, Reference};
 use bubblebench::ops::{DType, Ops};
 use bubblebench::shape::{LayerShape, Phase, Recompute};
@@ -128,5 +130,78 @@ fn the_convnet() {
     for (seed, side, stages) in [(1, 8, 3), (2, 9, 2), (3, 7, 1)] {
         let config = convnet::Config { batch: 2, side, width: 4, stages, groups: 2, classes: 3 };
         check_network("convnet", seed, |b| convnet::Convnet::new(b, config));
+    }
+}
+
+/// max|x − ref| / max|ref|; NaN is never within.
+fn relative_error(is: &[f64], want: &[f64]) -> f64 {
+    assert_eq!(is.len(), want.len());
+    let largest = want.iter().fold(f64::MIN_POSITIVE, |most, w| most.max(w.abs()));
+    let worse = |most: f64, error: f64| if error.is_nan() { f64::INFINITY } else { most.max(error) };
+    is.iter().zip(want).map(|(is, want)| (is - want).abs() / largest).fold(0.0, worse)
+}
+
+/// The whole layer in f32 on the CPU's cores against the reference from the same inputs: output, dx, every gradient.
+#[test]
+fn the_host_agrees_with_the_reference_on_random_layers() {
+    let (mut host, mut reference) = (Host::all_cores().unwrap(), Reference::new());
+    let mut random = SplitMix(203);
+    for round in 0..36 {
+        let tensor = [1, 1, 2, 3][random.below(4)];
+        let heads = tensor * (1 + random.below(3) as u64);
+        let head_size = [3, 8, 13, 16, 32, 64, 80, 128][random.below(8)];
+        let (sequence, batch) = (1 + random.below(150) as u64, 1 + random.below(3) as u64);
+        let recompute = [Recompute::None, Recompute::Selective, Recompute::Full][round % 3];
+        let shape = LayerShape::new(heads * head_size, heads, sequence, batch, DType::F32);
+        let shape = shape.tensor(tensor).recompute(recompute);
+        let mut layer = Layer::new(&mut host, shape, round as u64).unwrap();
+        let mut truth = Layer::new(&mut reference, shape, round as u64).unwrap();
+        layer.run(&mut host, Phase::ForwardBackward);
+        truth.run(&mut reference, Phase::ForwardBackward);
+        for ((name, is), (_, want)) in layer.results().into_iter().zip(truth.results()) {
+            let error = relative_error(&host.read(is).unwrap(), &reference.read(want).unwrap());
+            assert!(error <= 1e-4, "{} {name}: {error:.1e}", shape.slug());
+        }
+    }
+}
+
+fn compare_networks<H: Network<Host>, R: Network<Reference>>(
+    name: &str,
+    seed: u64,
+    make_host: impl FnOnce(&mut Builder<'_, Host>) -> bubblebench::Result<H>,
+    make_reference: impl FnOnce(&mut Builder<'_, Reference>) -> bubblebench::Result<R>,
+) {
+    let (mut host, mut reference) = (Host::all_cores().unwrap(), Reference::new());
+    let mut network = make_host(&mut Builder::new(&mut host, DType::F32, seed)).unwrap();
+    let mut truth = make_reference(&mut Builder::new(&mut reference, DType::F32, seed)).unwrap();
+    network.forward(&mut host, 1);
+    network.backward(&mut host, 1);
+    truth.forward(&mut reference, 1);
+    truth.backward(&mut reference, 1);
+    let losses = (host.read(network.losses()).unwrap(), reference.read(truth.losses()).unwrap());
+    assert!(relative_error(&losses.0, &losses.1) <= 1e-4, "{name} losses");
+    for (is, want) in network.parameters().into_iter().zip(truth.parameters()) {
+        let error = relative_error(&host.read(&is.gradient).unwrap(), &reference.read(&want.gradient).unwrap());
+        assert!(error <= 1e-4, "{name} {}: {error:.1e}", want.name);
+    }
+}
+
+#[test]
+fn the_host_agrees_with_the_reference_on_the_small_models() {
+    let mut random = SplitMix(204);
+    for seed in 0..6 {
+        let batch = 1 + random.below(9);
+        let config =
+            mlp::Config { batch, inputs: 5 + random.below(90), hidden: 5 + random.below(90), classes: 2 + batch };
+        compare_networks("mlp", seed, |b| mlp::Mlp::new(b, config), |b| mlp::Mlp::new(b, config));
+        let (steps, hidden) = (1 + random.below(9), 3 + random.below(60));
+        let config = lstm::Config { batch, steps, inputs: 7, hidden, classes: 4 };
+        compare_networks("lstm", seed, |b| lstm::Lstm::new(b, config), |b| lstm::Lstm::new(b, config));
+        let layer = LayerShape::new(24, 3, 2 + random.below(40) as u64, batch as u64, DType::F32);
+        let config = network::Config { layers: 1 + random.below(3), vocabulary: 30 + random.below(99), layer };
+        compare_networks("gpt", seed, |b| network::Gpt::new(b, config), |b| network::Gpt::new(b, config));
+        let (side, stages) = (6 + random.below(12), 1 + random.below(3));
+        let config = convnet::Config { batch, side, width: 8, stages, groups: 4, classes: 5 };
+        compare_networks("convnet", seed, |b| convnet::Convnet::new(b, config), |b| convnet::Convnet::new(b, config));
     }
 }

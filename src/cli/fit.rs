@@ -1,7 +1,7 @@
 //! `bubblebench fit`: measurements become a cost model, with its error on held-out cases.
 
 use super::results;
-use crate::machine::{self, DeviceChoice};
+use crate::machine::{self, Device, DeviceChoice};
 use crate::records::files;
 use crate::records::store::COST_MODEL;
 use crate::report::accuracy::accuracy;
@@ -23,7 +23,7 @@ pub struct FitArgs {
 pub fn run(args: &FitArgs) -> Result<()> {
     let folder = match &args.results {
         Some(folder) => folder.clone(),
-        None => this_machines_folder()?,
+        None => this_machines_folder(),
     };
     if !folder.is_dir() {
         return Err(Error::input(
@@ -37,8 +37,9 @@ pub fn run(args: &FitArgs) -> Result<()> {
     super::print(&format!("{}\nWritten to {}.\n", accuracy(&model).terminal(), out.display()))
 }
 
-/// `results/<machine>` of the machine this runs on.
-pub fn this_machines_folder() -> Result<PathBuf> {
-    let device = DeviceChoice::parse("auto")?.resolve()?;
-    Ok(PathBuf::from("results").join(machine::record(&device)?.name))
+/// `results/<machine>` of this machine's GPUs where they were measured, else of its processor.
+pub fn this_machines_folder() -> PathBuf {
+    let folder = |device| PathBuf::from("results").join(machine::probe(device).name);
+    let gpus = DeviceChoice::Auto.resolve().map(folder).ok().filter(|folder| folder.is_dir());
+    gpus.unwrap_or_else(|| folder(Device::Host))
 }

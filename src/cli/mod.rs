@@ -6,6 +6,7 @@
 pub mod doctor;
 pub mod fit;
 pub mod measure;
+pub mod plan;
 pub mod predict;
 pub mod results;
 pub mod schema;
@@ -36,6 +37,8 @@ enum Command {
     Predict(predict::PredictArgs),
     /// Show where a pipeline schedule leaves its stages idle, from times given by hand
     Simulate(simulate::SimulateArgs),
+    /// Show a training job's bubbles, what to fill them with, and the expected gain
+    Plan(plan::PlanArgs),
     /// Print the JSON Schema of one kind of file
     Schema(schema::SchemaArgs),
     /// Print shell completions
@@ -53,6 +56,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Measure(args) => measure::run(&args),
         Command::Fit(args) => fit::run(&args),
         Command::Predict(args) => predict::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Completions { shell } => {

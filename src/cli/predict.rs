@@ -95,7 +95,7 @@ struct CorunArgs {
 pub fn run(args: &PredictArgs) -> Result<()> {
     let path = match &args.cost_model {
         Some(path) => path.clone(),
-        None => this_machines_folder()?.join(COST_MODEL),
+        None => this_machines_folder().join(COST_MODEL),
     };
     let model = load(&path)?;
     let (answer, text) = ask(&model, &args.question)?;

@@ -1,6 +1,7 @@
 //! `bubblebench schema KIND`: the JSON Schema of a file, derived from the struct that reads and writes it.
 
 use crate::cost::predict::Answer;
+use crate::fill::record::PlanRecord;
 use crate::pipeline::record::TimelineRecord;
 use crate::records::{CostModel, MachineRecord, Measurement, files};
 use crate::{Error, Result};
@@ -21,6 +22,7 @@ const KINDS: &[(&str, Derive)] = &[
     ("machine", || schema_for!(MachineRecord)),
     ("cost_model", || schema_for!(CostModel)),
     ("prediction", || schema_for!(Answer)),
+    ("plan", || schema_for!(PlanRecord)),
     ("timeline", || schema_for!(TimelineRecord)),
 ];
 

@@ -42,21 +42,13 @@ pub struct Plan {
 impl RunOptions {
     pub fn plan(&self, groups: &[Group], filter: Option<&str>, default: Preset) -> Result<Plan> {
         let preset = self.preset.as_deref().map_or(Ok(default), Preset::parse)?;
-        let device = DeviceChoice::parse(&self.device)?.resolve()?;
-        let backend = device.backend();
-        let cases = recorder::select(groups, preset, backend, filter)?;
-        if cases.is_empty() {
-            let names: Vec<&str> = groups.iter().map(|g| g.name()).collect();
-            return Err(Error::machine(
-                format!("there are no {} cases for {}", names.join(" "), backend.name()),
-                "measure them with --device host",
-            ));
-        }
+        let device = chosen_device(self.device.parse()?, groups, preset)?;
+        let cases = recorder::select(groups, preset, backend(device), filter)?;
         let mut machine = machine::record(&device)?;
         if let Some(name) = &self.machine {
             machine.name = checked_name(name)?;
         }
-        machine.run = run_info(preset, &device);
+        machine.run = run_info(preset, device);
         let folder = self.results.clone().unwrap_or_else(|| PathBuf::from("results").join(&machine.name));
         let context = Context {
             preset,
@@ -71,7 +63,7 @@ impl RunOptions {
 impl Plan {
     /// Opens (or goes on with) the run in its folder.
     pub fn start(self) -> Result<(Recorder, Vec<Box<dyn Spec>>)> {
-        let device = self.request.machine.gpus.first().filter(|_| self.device.backend() == Backend::Cuda);
+        let device = self.request.machine.gpus.first().filter(|_| backend(self.device) == Backend::Cuda);
         let device = device.map_or_else(|| self.request.machine.cpu.model.clone(), |gpu| gpu.name.clone());
         Ok((Recorder::new(Run::open(self.request)?, self.context, device), self.cases))
     }
@@ -79,6 +71,28 @@ impl Plan {
     pub fn context(&self) -> &Context {
         &self.context
     }
+}
+
+fn backend(device: Device) -> Backend {
+    match device {
+        Device::Host => Backend::Host,
+        Device::Cuda(_) => Backend::Cuda,
+    }
+}
+
+/// The device meant. Where the CUDA backend has no such cases yet, `auto` says so and takes the host.
+fn chosen_device(choice: DeviceChoice, groups: &[Group], preset: Preset) -> Result<Device> {
+    let device = choice.resolve()?;
+    if device == Device::Host || groups.iter().any(|group| !group.cases(preset, backend(device)).is_empty()) {
+        return Ok(device);
+    }
+    let names: Vec<&str> = groups.iter().map(|g| g.name()).collect();
+    let what = format!("the CUDA backend has no {} cases yet (layer normalisation only)", names.join(" "));
+    if choice == DeviceChoice::Auto {
+        eprintln!("note: {what}; measuring the host");
+        return Ok(Device::Host);
+    }
+    Err(Error::machine(what, "measure the host with --device host"))
 }
 
 fn selection(groups: &[Group], filter: Option<&str>) -> Option<String> {
@@ -100,7 +114,7 @@ fn checked_name(name: &str) -> Result<String> {
     Ok(name.into())
 }
 
-fn run_info(preset: Preset, device: &Device) -> RunInfo {
+fn run_info(preset: Preset, device: Device) -> RunInfo {
     let started = recorder::now();
     RunInfo {
         id: format!("{}-{}", started.replace([':', '-'], ""), std::process::id()),

@@ -1,3 +1,29 @@
-//! (room corun)
+//! Two programs beside each other: how they share the cores, what each loses, and the gate that keeps the small one
+//! inside the big one's bubbles.
+//!
+//! * [`gate`] — a page of shared memory that the big model opens and closes; [`gated`] puts it in front of any
+//!   [`crate::ops::Ops`], so that models run through it unchanged. [`page`], [`process`] and [`time`] are its parts.
+//! * [`pressure`] — programs that load exactly one resource; [`load`] runs those and the small models in a thread
+//!   ([`worker`]) and [`profile`] turns their operations into work; [`mains`] is what is measured beside them.
+//! * [`pair`] — alone and together in random order, and how much of it truly overlapped; [`sharing`] says
+//!   who runs on which core.
+//! * [`stage`] — one pipeline stage's schedule of work and waits; [`replay`] runs it with real operations.
+//!
+//! `suite::corun` and `suite::fill` call this; it calls `ops`, `models` and the operating system. A planner at run time
+//! needs [`gate`] only.
 
-pub mod threads;
+pub mod fill_gate;
+pub mod gate;
+pub mod gated;
+pub mod load;
+pub mod mains;
+pub mod page;
+pub mod pair;
+pub mod pressure;
+pub mod process;
+pub mod profile;
+pub mod replay;
+pub mod sharing;
+pub mod stage;
+pub mod time;
+pub mod worker;

@@ -171,9 +171,9 @@ impl<O: Ops, N: Network<O>> SideModel<O> for Trainer<O, N> {
 
 /// Makes a small model, ready to step. Sizes are chosen so that a step takes a few milliseconds on two CPU cores and no
 /// single operation much of it: a model that fills bubbles must stop between two operations.
-pub fn side_model<O: Ops + 'static>(ops: &mut O, spec: SideSpec) -> Result<Box<dyn SideModel<O>>>
+pub fn side_model<O: Ops + 'static>(ops: &mut O, spec: SideSpec) -> Result<Box<dyn SideModel<O> + Send>>
 where
-    O::Buffer: 'static,
+    O::Buffer: Send + 'static,
 {
     let (name, rule) = (spec.to_string(), spec.kind.rule());
     Ok(match spec.kind {
@@ -216,6 +216,8 @@ const fn gpt_config(batch: usize) -> network::Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::models::data::BATCHES;
+    use crate::ops::host::Host;
     use crate::ops::reference::Reference;
 
     #[test]
@@ -244,6 +246,42 @@ mod tests {
             let loss = model.loss(&mut ops).unwrap();
             assert!(loss.is_finite() && loss > 0.0, "{spec}: {loss}");
             assert!(model.memory_bytes() > 100_000);
+        }
+    }
+
+    /// Loss of the first step and of the last `BATCHES` steps together, so that one easy batch proves nothing.
+    fn train<O: Ops + 'static>(ops: &mut O, spec: SideSpec, steps: usize) -> (f64, f64)
+    where
+        O::Buffer: Send + 'static,
+    {
+        let mut model = side_model(ops, spec).unwrap();
+        let mut losses = Vec::with_capacity(steps);
+        for _ in 0..steps {
+            model.step(ops);
+            losses.push(model.loss(ops).unwrap());
+        }
+        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+        (mean(&losses[..BATCHES]), mean(&losses[steps - BATCHES..]))
+    }
+
+    #[test]
+    fn training_makes_the_loss_fall() {
+        let mut host = Host::all_cores().unwrap();
+        for spec in SideSpec::usual() {
+            let (first, last) = train(&mut host, spec, 60);
+            eprintln!("{spec}: {first:.3} → {last:.3}");
+            assert!(last < first / 4.0, "{spec}: {first} → {last}");
+        }
+    }
+
+    /// The same data and start on the f64 device: the losses of the first steps agree, so the updates do.
+    #[test]
+    fn host_and_reference_train_alike() {
+        let (mut host, mut reference) = (Host::all_cores().unwrap(), Reference::new());
+        for spec in SideSpec::usual() {
+            let spec = SideSpec { batch: spec.batch.min(4), ..spec };
+            let (on_host, truth) = (train(&mut host, spec, 5), train(&mut reference, spec, 5));
+            assert!((on_host.1 - truth.1).abs() <= 1e-3 * truth.1, "{spec}: {on_host:?} {truth:?}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A job's stage times: layers, the head, tensor-parallel collectives, messages between stages, gradient all-reduce.
+//! A job's stage times: layers, embedding, head and loss, tensor-parallel collectives, messages between stages; and what
+//! follows the pipeline: gradient all-reduce and optimizer step.
 //!
 //! docs/pipeline.md has the equations. What the cost model cannot price is left out and named in [`Costs::notes`].
 
@@ -6,7 +7,8 @@ use super::job::Job;
 use super::prices::{LayerPrice, Message, Prices};
 use super::times::{StageTimes, Times};
 use crate::Result;
-use crate::ops::DType;
+use crate::ops::work::{Epilogue, Operation, Product};
+use crate::ops::{DType, Linear, Rows};
 use crate::shape::{LayerShape, Phase, Recompute};
 use crate::units::format_bytes;
 
@@ -17,6 +19,8 @@ pub struct Costs {
     pub layer: LayerPrice,
     /// Gradient all-reduce over the data-parallel ranks, after the pipeline has drained.
     pub data_parallel_ns: u64,
+    /// The optimizer step of the largest stage, after that.
+    pub optimizer_ns: u64,
     /// Everything that was priced lies within what the cost model was measured on.
     pub in_range: bool,
     /// What is missing or extrapolated, a sentence each.
@@ -44,14 +48,16 @@ pub fn of_job(job: &Job, prices: &dyn Prices, dtype: DType, largest_stage: u64) 
     let stage = pricing.stages(&layer);
     let send_recv_ns = pricing.send_recv();
     let data_parallel_ns = pricing.data_parallel(largest_stage);
-    pricing.notes.push("the optimizer step and the embedding look-up are not priced".into());
+    let update = Operation::Adamw { len: largest_stage as usize };
+    let optimizer_ns = pricing.small(&update, "the optimizer step").round() as u64;
     let Pricing { in_range, notes, .. } = pricing;
-    Ok(Costs { times: Times { stage, send_recv_ns }, layer, data_parallel_ns, in_range, notes })
+    Ok(Costs { times: Times { stage, send_recv_ns }, layer, data_parallel_ns, optimizer_ns, in_range, notes })
 }
 
 impl Pricing<'_> {
     fn stages(&mut self, layer: &LayerPrice) -> Vec<StageTimes> {
         let layers = self.job.layers_per_stage() as f64;
+        let embedding = self.embedding();
         let (forward, backward) = self.tensor_parallel();
         let body = [
             layers * (layer.forward_ns + forward),
@@ -62,26 +68,52 @@ impl Pricing<'_> {
         let last = self.job.parallel.pipeline - 1;
         (0..=last)
             .map(|stage| {
-                let time = |k: usize| (body[k] + if stage == last { head[k] } else { 0.0 }).round() as u64;
+                let time = |k: usize| {
+                    let first = if stage == 0 { embedding[k] } else { 0.0 };
+                    (body[k] + first + if stage == last { head[k] } else { 0.0 }).round() as u64
+                };
                 StageTimes::new(time(0), time(1), time(2))
             })
             .collect()
     }
 
-    /// The head's three products, 2·rows·H·V/T FLOPs each, at the rate the layer reaches in the same phase.
-    fn head(&self, layer: &LayerPrice) -> [f64; 3] {
-        let s = &self.shape;
-        let columns = self.job.model.vocabulary.div_ceil(s.tensor);
-        let flop = 2.0 * s.rows() as f64 * s.hidden as f64 * columns as f64;
-        let at_rate_of = |ns: f64, phase: Phase| {
-            let done = s.flop(phase);
-            if done > 0.0 { ns * flop / done } else { 0.0 }
-        };
-        [
-            at_rate_of(layer.forward_ns, Phase::Forward),
-            at_rate_of(layer.backward_input_ns, Phase::BackwardInput),
-            at_rate_of(layer.backward_weight_ns, Phase::BackwardWeight),
+    /// Look-up, and the gradient of the table; nothing to pass on.
+    fn embedding(&mut self) -> [f64; 3] {
+        let rows = self.shape.norm();
+        let (forward, weights) = (Operation::EmbeddingForward(rows), Operation::EmbeddingToWeights(rows));
+        [self.small(&forward, "the embedding look-up"), 0.0, self.small(&weights, "the embedding's gradient")]
+    }
+
+    /// An operation that is small beside the layers: left out where it cannot be priced.
+    fn small(&mut self, operation: &Operation, what: &str) -> f64 {
+        match self.prices.operation(operation, self.shape.dtype) {
+            Some(price) => price.time_ns,
+            None => {
+                self.notes.push(format!("{what} is not in the cost model: counted as 0"));
+                0.0
+            }
+        }
+    }
+
+    /// The head's three products and the loss.
+    fn head(&mut self, layer: &LayerPrice) -> [f64; 3] {
+        let s = self.shape;
+        let columns = self.job.model.vocabulary.div_ceil(s.tensor) as usize;
+        let shape = Linear::new(s.rows() as usize, s.hidden as usize, columns);
+        let mut times = [
+            (Product::Forward, layer.forward_ns, Phase::Forward),
+            (Product::ToInputs, layer.backward_input_ns, Phase::BackwardInput),
+            (Product::ToWeights, layer.backward_weight_ns, Phase::BackwardWeight),
         ]
+        .map(|(product, ns, phase)| {
+            let operation = Operation::Linear { product, shape, epilogue: Epilogue::None };
+            let price = self.prices.operation(&operation, s.dtype).filter(|p| p.in_range);
+            // Beyond the products that were measured, the rate the whole layer reaches is the better guide.
+            price.map_or_else(|| ns * operation.flop() / s.flop(phase).max(1.0), |p| p.time_ns)
+        });
+        let rows = Rows { rows: s.rows() as usize, cols: columns };
+        times[0] += self.small(&Operation::CrossEntropy(rows), "the loss");
+        times
     }
 
     /// Tensor-parallel time of one layer, forward and backward: two all-reduces each way (Narayanan et al., arXiv
@@ -99,7 +131,7 @@ impl Pricing<'_> {
             .iter()
             .map(|&operation| {
                 let bytes = self.rows_bytes();
-                self.collective(Message { operation, ranks: tensor, nodes, dtype: self.shape.dtype, bytes })
+                self.collective(Message { operation, ranks: tensor, nodes, bytes })
             })
             .sum();
         let repeated = if self.shape.recompute == Recompute::Full { 2.0 } else { 1.0 };
@@ -119,8 +151,7 @@ impl Pricing<'_> {
         let parts = if self.job.parallel.sequence_parallel { self.shape.tensor } else { 1 };
         let nodes = if self.job.gpus() > self.job.hardware.gpus_per_node { 2 } else { 1 };
         let bytes = self.rows_bytes().div_ceil(parts);
-        self.collective(Message { operation: "send_recv", ranks: 2, nodes, dtype: self.shape.dtype, bytes }).round()
-            as u64
+        self.collective(Message { operation: "send_recv", ranks: 2, nodes, bytes }).round() as u64
     }
 
     /// Gradients are reduced in 32 bits, as Megatron-LM does by default for 16-bit training.
@@ -131,7 +162,7 @@ impl Pricing<'_> {
         }
         let nodes = (ranks * self.shape.tensor).div_ceil(self.job.hardware.gpus_per_node).min(ranks);
         let bytes = 4 * parameters;
-        self.collective(Message { operation: "all_reduce", ranks, nodes, dtype: DType::F32, bytes }).round() as u64
+        self.collective(Message { operation: "all_reduce", ranks, nodes, bytes }).round() as u64
     }
 
     fn collective(&mut self, message: Message) -> f64 {
@@ -163,6 +194,7 @@ impl Pricing<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::prices::Price;
     use std::path::Path;
 
     /// A machine whose prices are round numbers.
@@ -178,12 +210,18 @@ mod tests {
                 in_range: true,
             })
         }
-        fn collective(&self, message: Message) -> Option<CollectivePrice> {
+        fn collective(&self, message: Message) -> Option<Price> {
             (message.operation != "reduce_scatter")
-                .then_some(CollectivePrice { time_ns: message.bytes as f64 / 1000.0, in_range: message.nodes == 1 })
+                .then_some(Price { time_ns: message.bytes as f64 / 1000.0, in_range: message.nodes == 1 })
+        }
+
+        fn operation(&self, operation: &Operation, _: DType) -> Option<Price> {
+            match operation {
+                Operation::Linear { .. } | Operation::Adamw { .. } => None,
+                _ => Some(Price { time_ns: 7.0, in_range: true }),
+            }
         }
     }
-    use crate::pipeline::prices::CollectivePrice;
 
     fn job(parallel: &str) -> Job {
         let text = format!(
@@ -196,10 +234,11 @@ mod tests {
     fn a_plain_job_is_layers_and_a_head() {
         let job = job("pipeline = 4\nmicro_batch = 2\nglobal_batch = 16");
         let costs = of_job(&job, &Made, DType::Bf16, 1000).unwrap();
-        assert_eq!(costs.times.stage[..3], [StageTimes::new(2000, 2200, 1800); 3]);
+        assert_eq!(costs.times.stage[0], StageTimes::new(2007, 2200, 1807));
+        assert_eq!(costs.times.stage[1..3], [StageTimes::new(2000, 2200, 1800); 2]);
         let head = |ns: f64, phase| ns * 2.0 * 256.0 * 512.0 * 4096.0 / job.layer(DType::Bf16).flop(phase);
         let last = costs.times.stage[3];
-        assert_eq!(last.forward_ns, (2000.0 + head(1000.0, Phase::Forward)).round() as u64);
+        assert_eq!(last.forward_ns, (2007.0 + head(1000.0, Phase::Forward)).round() as u64);
         assert_eq!(last.backward_weight_ns, (1800.0 + head(900.0, Phase::BackwardWeight)).round() as u64);
         assert_eq!(costs.times.send_recv_ns, (256.0f64 * 512.0 * 2.0 / 1000.0).round() as u64);
         assert_eq!((costs.data_parallel_ns, costs.in_range, costs.notes.len()), (0, true, 1));
@@ -210,9 +249,9 @@ mod tests {
         let job = job("pipeline = 2\ntensor = 2\ndata = 8\nmicro_batch = 2\nglobal_batch = 32\nrecompute = \"full\"");
         let costs = of_job(&job, &Made, DType::Bf16, 1000).unwrap();
         let reduce = 2.0 * 256.0 * 512.0 * 2.0 / 1000.0;
-        assert_eq!(costs.times.stage[0].forward_ns, (4.0 * (1000.0f64 + reduce)).round() as u64);
+        assert_eq!(costs.times.stage[0].forward_ns, (7.0 + 4.0 * (1000.0f64 + reduce)).round() as u64);
         assert_eq!(costs.times.stage[0].backward_input_ns, (4.0 * (1100.0f64 + 2.0 * reduce)).round() as u64);
-        assert_eq!(costs.times.stage[0].backward_weight_ns, 3600);
+        assert_eq!(costs.times.stage[0].backward_weight_ns, 3607);
         assert_eq!(costs.data_parallel_ns, 4);
         assert!(
             !costs.in_range && costs.notes.iter().any(|n| n.contains("all_reduce of 4000B between 8 ranks on 2 nodes"))

@@ -111,6 +111,11 @@ impl Name {
 pub enum Placement {
     /// Chunk 0 of every stage in order, then chunk 1 of every stage in order, … (one chunk: the plain pipeline).
     Loop,
+    /// Chunk 0 down the stages, chunk 1 back up: the first stage holds both ends, the last turns round without a message.
+    Vee,
+    /// Two whole pipelines: chunk 0 runs down the stages, chunk 1 up them, each with half of the micro-batches. Chunk 1
+    /// of a device is the stage its mirror image holds as chunk 0.
+    Both,
 }
 
 /// What to build a schedule for.
@@ -202,40 +207,62 @@ impl Schedule {
     /// The cell a micro-batch goes to after this one, forwards.
     pub fn next(&self, stage: usize, chunk: usize) -> Option<(usize, usize)> {
         let last = self.stages - 1;
-        match self.placement {
-            Placement::Loop if stage < last => Some((stage + 1, chunk)),
-            Placement::Loop => (chunk + 1 < self.chunks).then_some((0, chunk + 1)),
+        match (self.placement, chunk) {
+            (Placement::Loop, _) if stage < last => Some((stage + 1, chunk)),
+            (Placement::Loop, _) => (chunk + 1 < self.chunks).then_some((0, chunk + 1)),
+            (Placement::Vee, 0) => Some(if stage < last { (stage + 1, 0) } else { (last, 1) }),
+            (Placement::Both, 0) => (stage < last).then_some((stage + 1, 0)),
+            (Placement::Vee | Placement::Both, _) => (stage > 0).then(|| (stage - 1, chunk)),
         }
     }
 
     /// The cell a micro-batch came from, forwards.
     pub fn previous(&self, stage: usize, chunk: usize) -> Option<(usize, usize)> {
-        match self.placement {
-            Placement::Loop if stage > 0 => Some((stage - 1, chunk)),
-            Placement::Loop => (chunk > 0).then(|| (self.stages - 1, chunk - 1)),
+        let last = self.stages - 1;
+        match (self.placement, chunk) {
+            (Placement::Loop, _) if stage > 0 => Some((stage - 1, chunk)),
+            (Placement::Loop, _) => (chunk > 0).then(|| (last, chunk - 1)),
+            (Placement::Vee | Placement::Both, 0) => (stage > 0).then(|| (stage - 1, 0)),
+            (Placement::Vee, _) => Some(if stage < last { (stage + 1, 1) } else { (last, 0) }),
+            (Placement::Both, _) => (stage < last).then_some((stage + 1, chunk)),
         }
     }
 
-    /// Duration of each kind of work in each cell, indexed by [`Self::cell`] then by [`Work`]. A stage's times are
-    /// split among its chunks so that they add up to the nanosecond.
+    /// Whether a stage's times are split among its chunks, or each chunk is a stage of its own.
+    const fn splits(&self) -> bool {
+        !matches!(self.placement, Placement::Both)
+    }
+
+    /// Duration of each kind of work in each cell, indexed by [`Self::cell`] then by [`Work`]. Where a stage's times
+    /// are split among its chunks, they add up to the nanosecond.
     pub fn durations(&self, times: &Times) -> Vec<[u64; 4]> {
-        let split = |ns: u64, chunk: usize| {
-            let upto = |k: usize| (u128::from(ns) * k as u128 / self.chunks as u128) as u64;
-            upto(chunk + 1) - upto(chunk)
-        };
         (0..self.cells())
             .map(|cell| {
-                let (t, chunk) = (times.stage[cell / self.chunks], cell % self.chunks);
-                let (b, w) = (split(t.backward_input_ns, chunk), split(t.backward_weight_ns, chunk));
-                [split(t.forward_ns, chunk), b, w, b + w]
+                let (stage, chunk) = (cell / self.chunks, cell % self.chunks);
+                let held = if self.splits() || chunk == 0 { stage } else { self.stages - 1 - stage };
+                let t = times.stage[held];
+                let part = |ns: u64| if self.splits() { part_of(ns, chunk, self.chunks) } else { ns };
+                let (b, w) = (part(t.backward_input_ns), part(t.backward_weight_ns));
+                [part(t.forward_ns), b, w, b + w]
             })
             .collect()
     }
 
+    /// Micro-batches that go through each chunk.
+    pub const fn passes(&self) -> usize {
+        if self.splits() { self.micro_batches } else { self.micro_batches / 2 }
+    }
+
     /// How much of a micro-batch's activations on a stage one chunk holds.
     pub fn chunk_share(&self) -> f64 {
-        1.0 / self.chunks as f64
+        if self.splits() { 1.0 / self.chunks as f64 } else { 1.0 }
     }
+}
+
+/// Chunk `k` of `chunks`: the parts differ by at most a nanosecond and add up exactly.
+pub(super) fn part_of(ns: u64, k: usize, chunks: usize) -> u64 {
+    let upto = |k: usize| (u128::from(ns) * k as u128 / chunks as u128) as u64;
+    upto(k + 1) - upto(k)
 }
 
 fn check_sizes(spec: &Spec) -> Result<()> {

@@ -198,8 +198,9 @@ impl Timeline {
 
     /// Time the stage computes.
     pub fn busy_ns(&self, stage: usize) -> u64 {
-        let m = self.schedule.micro_batches as u64;
-        self.times.stage[stage].total_ns() * m
+        let cells = &self.durations[self.schedule.cell(stage, 0)..self.schedule.cell(stage + 1, 0)];
+        let pass: u64 = cells.iter().map(|d| d[Work::Forward as usize] + d[Work::Backward as usize]).sum();
+        pass * self.schedule.passes() as u64
     }
 
     /// 1 − work of all stages / (stages · iteration); with even stages (iteration − m(F+B+W)) / iteration.

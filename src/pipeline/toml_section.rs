@@ -96,7 +96,7 @@ impl<'a> Section<'a> {
     pub fn number(&self, key: &str) -> Result<Option<f64>> {
         let Some((at, value)) = self.get(key) else { return Ok(None) };
         match as_number(&value) {
-            Some(n) if n >= 0.0 && n <= 1e18 => Ok(Some(n)),
+            Some(n) if (0.0..=1e18).contains(&n) => Ok(Some(n)),
             _ => Err(self.wrong(key, at, &value, "a number of zero or more")),
         }
     }

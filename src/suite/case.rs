@@ -124,11 +124,13 @@ pub struct Sampling {
     /// Shorter operations are batched until a sample takes this long (0: never batch, `sample(n)` gives n samples).
     pub batch_ns: f64,
     pub min_samples: usize,
+    /// Samples without which the case's answer means nothing: taken even past the time cap.
+    pub least_samples: usize,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Sampling { batch_ns: 200_000.0, min_samples: 10 }
+        Sampling { batch_ns: 200_000.0, min_samples: 10, least_samples: 3 }
     }
 }
 

@@ -1,6 +1,307 @@
-use super::{Preset, Spec};
-use crate::records::measurement::Backend;
+//! Fill cases: what the gate costs (`fill/gate/open`, `fill/gate/drain/<side>`, `fill/gate/restart/<side>`), and one stage
+//! of a 1F1B pipeline replayed with a small model in its bubbles (`fill/1f1b-p4-m8-stage1/mlp-b32`), predicted before it
+//! runs and measured against the same stage with empty bubbles.
+//!
+//! `benches/bubble_fill.rs` and `bubblebench measure fill` run these; they call [`crate::corun`].
 
-pub fn cases(_preset: Preset, _backend: Backend) -> Vec<Box<dyn Spec>> {
-    Vec::new()
+use super::Preset;
+use super::case::{Case, CaseInfo, Context, Detail, FillSample, RawSample, Sampling, Spec};
+use crate::Result;
+use crate::corun::fill_gate::{GateProbe, Timed};
+use crate::corun::replay::{Account, Prediction, Replay, ReplaySpec};
+use crate::corun::sharing::Sharing;
+use crate::models::{SideKind, SideSpec};
+use crate::ops::DType;
+use crate::ops::host::HostConfig;
+use crate::records::measurement::{Backend, FillOutcome, Interval, Kind, Verified};
+use crate::shape::LayerShape;
+use crate::stats::SplitMix;
+
+/// Pairs of iterations without which a slowdown of a few percent cannot be told.
+const LEAST_PAIRS: usize = 10;
+/// The layer of the replayed stage and of the gate's cases.
+const LAYER: LayerShape = LayerShape::new(256, 4, 128, 1, DType::F32);
+const LAYERS: u64 = 2;
+
+pub fn cases(preset: Preset, backend: Backend) -> Vec<Box<dyn Spec>> {
+    if backend != Backend::Host {
+        return Vec::new();
+    }
+    let (sides, stages, filled): (Vec<SideSpec>, Vec<u64>, usize) = match preset {
+        Preset::Quick => (vec![usual(SideKind::Mlp)], vec![1], 1),
+        Preset::Standard => (vec![usual(SideKind::Mlp), usual(SideKind::Convnet)], vec![1, 3], 2),
+        Preset::Full => (SideSpec::usual().to_vec(), vec![0, 1, 2, 3], 4),
+    };
+    let mut list: Vec<Box<dyn Spec>> = vec![Box::new(GateSpec { what: Timed::Open, side: sides[0], shape: LAYER })];
+    for what in [Timed::Drain, Timed::Restart] {
+        list.extend(sides.iter().map(|&side| Box::new(GateSpec { what, side, shape: LAYER }) as Box<dyn Spec>));
+    }
+    for stage in stages {
+        for &side in &sides[..filled] {
+            let spec = ReplaySpec { shape: LAYER, layers: LAYERS, stages: 4, micro_batches: 8, stage, side };
+            list.push(Box::new(StageSpec(spec)));
+        }
+    }
+    list
+}
+
+fn usual(kind: SideKind) -> SideSpec {
+    SideSpec { kind, batch: kind.usual_batch() }
+}
+
+/// Main and side both on all cores, the side's threads at niceness 19: the main wakes at once.
+fn hosts(context: &Context) -> Result<(HostConfig, HostConfig)> {
+    Sharing::Nice.configs(context.cores)
+}
+
+fn layer_params(info: CaseInfo, shape: &LayerShape, layers: u64) -> CaseInfo {
+    info.param("layers", layers)
+        .param("hidden", shape.hidden)
+        .param("heads", shape.heads)
+        .param("sequence", shape.sequence)
+        .param("micro_batch", shape.micro_batch)
+        .param("tensor", shape.tensor)
+        .param("dtype", shape.dtype.name())
+        .param("recompute", shape.recompute.name())
+        .param("sharing", Sharing::Nice.name())
+}
+
+// --- the gate -----------------------------------------------------------------------------------------------------------
+
+#[derive(Debug, Clone, Copy)]
+struct GateSpec {
+    what: Timed,
+    side: SideSpec,
+    shape: LayerShape,
+}
+
+impl Spec for GateSpec {
+    fn id(&self) -> String {
+        match self.what {
+            Timed::Open => "fill/gate/open".into(),
+            Timed::Drain => format!("fill/gate/drain/{}", self.side),
+            Timed::Restart => format!("fill/gate/restart/{}", self.side),
+        }
+    }
+
+    fn build(&self, context: &Context) -> Result<Box<dyn Case>> {
+        let info = CaseInfo::new(self.id(), Kind::Fill, Backend::Host).param("side", self.side.to_string());
+        let mut info = layer_params(info, &self.shape, LAYERS);
+        info.sharing = Some(Sharing::Nice.name().into());
+        Ok(Box::new(GateCase { spec: *self, info, hosts: Some(hosts(context)?), probe: None }))
+    }
+}
+
+struct GateCase {
+    spec: GateSpec,
+    info: CaseInfo,
+    hosts: Option<(HostConfig, HostConfig)>,
+    probe: Option<GateProbe>,
+}
+
+impl Case for GateCase {
+    fn info(&self) -> &CaseInfo {
+        &self.info
+    }
+
+    fn sampling(&self) -> Sampling {
+        Sampling { batch_ns: 0.0, min_samples: 20, least_samples: 20 }
+    }
+
+    fn prepare(&mut self) -> Result<Option<Verified>> {
+        if let Some((main, side)) = self.hosts.take() {
+            self.probe = Some(GateProbe::new(self.spec.side, self.spec.shape, LAYERS, main, side)?);
+        }
+        Ok(None)
+    }
+
+    fn sample(&mut self, n: u64) -> Result<Vec<RawSample>> {
+        let Some(probe) = &mut self.probe else { return Ok(Vec::new()) };
+        let times = (0..n).map(|_| probe.time(self.spec.what)).collect::<Result<Vec<_>>>()?;
+        Ok(times.into_iter().flatten().map(|ns| RawSample::new(ns, 1)).collect())
+    }
+}
+
+// --- the stage ----------------------------------------------------------------------------------------------------------
+
+#[derive(Debug, Clone, Copy)]
+struct StageSpec(ReplaySpec);
+
+impl Spec for StageSpec {
+    fn id(&self) -> String {
+        let ReplaySpec { stages, micro_batches, stage, side, .. } = self.0;
+        format!("fill/1f1b-p{stages}-m{micro_batches}-stage{stage}/{side}")
+    }
+
+    fn build(&self, context: &Context) -> Result<Box<dyn Case>> {
+        let info = CaseInfo::new(self.id(), Kind::Fill, Backend::Host)
+            .param("schedule", "1f1b")
+            .param("stages", self.0.stages)
+            .param("micro_batches", self.0.micro_batches)
+            .param("stage", self.0.stage)
+            .param("side", self.0.side.to_string());
+        let mut info = layer_params(info, &self.0.shape, self.0.layers);
+        info.sharing = Some(Sharing::Nice.name().into());
+        Ok(Box::new(StageCase {
+            spec: self.0,
+            info,
+            hosts: Some(hosts(context)?),
+            ready: None,
+            random: SplitMix(0xf111),
+        }))
+    }
+}
+
+struct StageCase {
+    spec: ReplaySpec,
+    info: CaseInfo,
+    hosts: Option<(HostConfig, HostConfig)>,
+    ready: Option<(Replay, Prediction)>,
+    random: SplitMix,
+}
+
+impl StageCase {
+    /// What the predictions were made from.
+    fn note_calibration(&mut self, replay: &Replay) {
+        let c = replay.calibration;
+        for (name, ns) in [
+            ("forward_ns", c.forward_ns),
+            ("backward_ns", c.backward_ns),
+            ("open_latency_ns", c.open_ns),
+            ("drain_ns", c.drain_ns),
+            ("margin_ns", c.margin_ns),
+            ("lost_per_opening_ns", c.lost_ns),
+            ("after_bubble_ns", c.after_ns),
+            ("side_step_ns", replay.profile().step_ns()),
+            ("side_longest_operation_ns", c.longest_ns),
+        ] {
+            self.info.params.insert(name.into(), ns.into());
+        }
+    }
+}
+
+impl Case for StageCase {
+    fn info(&self) -> &CaseInfo {
+        &self.info
+    }
+
+    fn sampling(&self) -> Sampling {
+        Sampling { batch_ns: 0.0, min_samples: LEAST_PAIRS, least_samples: LEAST_PAIRS }
+    }
+
+    fn prepare(&mut self) -> Result<Option<Verified>> {
+        if let Some((main, side)) = self.hosts.take() {
+            let replay = Replay::new(self.spec, main, side)?;
+            self.note_calibration(&replay);
+            // From here on nothing that is measured can change what was predicted.
+            let prediction = replay.predict();
+            self.ready = Some((replay, prediction));
+        }
+        Ok(None)
+    }
+
+    fn sample(&mut self, n: u64) -> Result<Vec<RawSample>> {
+        let Some((replay, _)) = &mut self.ready else { return Ok(Vec::new()) };
+        let mut samples = Vec::new();
+        for _ in 0..n {
+            let filled_first = self.random.below(2) == 0;
+            let first = replay.iteration(filled_first)?;
+            let second = replay.iteration(!filled_first)?;
+            let (filled, empty) = if filled_first { (first, second) } else { (second, first) };
+            let detail = Detail::Fill { empty_ns: empty.ns, outcome: sample_of(filled.fill) };
+            samples.push(RawSample { detail, ..RawSample::new(filled.ns, 1) });
+        }
+        Ok(samples)
+    }
+
+    /// The prediction; the measured fields are the summary's.
+    fn outcome(&self, _samples: &[RawSample]) -> Option<FillOutcome> {
+        let none = Interval { median: 0.0, low: 0.0, high: 0.0 };
+        self.ready.as_ref().map(|(_, prediction)| FillOutcome {
+            bubble_ns: 0.0,
+            bubbles: 0,
+            bubbles_opened: 0,
+            open_ns: 0.0,
+            main_slowdown: none,
+            bubble_used_percent: 0.0,
+            side_steps_per_s: 0.0,
+            stop_latency_ns: none,
+            predicted_main_slowdown: prediction.main_slowdown,
+            predicted_bubble_used_percent: prediction.bubble_used_percent,
+            predicted_stop_latency_ns: prediction.stop_latency_ns,
+        })
+    }
+}
+
+fn sample_of(account: Account) -> FillSample {
+    FillSample {
+        bubble_ns: account.bubble_ns,
+        bubbles: account.bubbles,
+        bubbles_opened: account.bubbles_opened,
+        open_ns: account.open_ns,
+        side_work_ns: account.side_work_ns,
+        side_steps: account.side_steps,
+        stop_latencies_ns: account.stop_latencies_ns,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(preset: Preset) -> Vec<String> {
+        cases(preset, Backend::Host).iter().map(|s| s.id()).collect()
+    }
+
+    #[test]
+    fn the_lists_keep_their_names() {
+        let quick = ids(Preset::Quick);
+        assert_eq!(
+            quick,
+            [
+                "fill/gate/open",
+                "fill/gate/drain/mlp-b32",
+                "fill/gate/restart/mlp-b32",
+                "fill/1f1b-p4-m8-stage1/mlp-b32"
+            ]
+        );
+        let (standard, full) = (ids(Preset::Standard), ids(Preset::Full));
+        assert!(quick.iter().all(|id| standard.contains(id)) && standard.iter().all(|id| full.contains(id)));
+        assert!(cases(Preset::Full, Backend::Cuda).is_empty());
+    }
+
+    fn prepared(spec: &dyn Spec) -> Box<dyn Case> {
+        let mut case =
+            spec.build(&Context { preset: Preset::Quick, cores: 2, last_level_cache_bytes: 1 << 20 }).unwrap();
+        assert!(case.sample(1).unwrap().is_empty(), "nothing before it is prepared");
+        case.prepare().unwrap();
+        case
+    }
+
+    const SMALL: LayerShape = LayerShape::new(64, 4, 64, 1, DType::F32);
+    const SIDE: SideSpec = SideSpec { kind: SideKind::Mlp, batch: 1 };
+
+    #[test]
+    fn a_stage_is_predicted_and_measured() {
+        let spec = ReplaySpec { shape: SMALL, layers: 1, stages: 4, micro_batches: 4, stage: 2, side: SIDE };
+        let mut case = prepared(&StageSpec(spec));
+        let samples = case.sample(1).unwrap();
+        let Detail::Fill { empty_ns, outcome } = &samples[0].detail else { panic!("not a filled stage") };
+        assert!(*empty_ns >= outcome.bubble_ns && samples[0].ns >= outcome.bubble_ns);
+        // p 4, stage 2: at the start, before the first backward, once in cool-down, at the end.
+        assert_eq!(outcome.bubbles, 4);
+        let time = |name: &str| case.info().params[name].as_f64().unwrap();
+        assert!((outcome.bubble_ns - 3.0 * (time("forward_ns") + time("backward_ns"))).abs() < 1.0);
+        let predicted = case.outcome(&samples).unwrap();
+        assert!(predicted.predicted_main_slowdown >= 1.0 && predicted.predicted_bubble_used_percent <= 100.0);
+    }
+
+    #[test]
+    fn the_gate_is_timed() {
+        for what in [Timed::Open, Timed::Drain, Timed::Restart] {
+            let mut case = prepared(&GateSpec { what, side: SIDE, shape: SMALL });
+            let samples = case.sample(3).unwrap();
+            assert!(samples.iter().all(|s| s.ns.is_finite() && s.ns >= 0.0), "{what:?}");
+        }
+    }
 }

@@ -86,8 +86,10 @@ pub fn measure(case: &mut dyn Case, rule: &StopRule, watch: &dyn Watch) -> Resul
         if empty >= 20 {
             return Ok((samples, Stop::Capped));
         }
-        if let Some(stop) = rule.decide(&times, spent()) {
-            return Ok((samples, stop));
+        match rule.decide(&times, spent()) {
+            Some(Stop::Capped) if times.len() < sampling.least_samples => {}
+            Some(stop) => return Ok((samples, stop)),
+            None => {}
         }
     }
 }
@@ -137,6 +139,7 @@ mod tests {
         taken: u64,
         clock: Rc<Cell<u64>>,
         batch_ns: f64,
+        least: usize,
         drop_all: bool,
     }
 
@@ -156,7 +159,7 @@ mod tests {
             &self.info
         }
         fn sampling(&self) -> Sampling {
-            Sampling { batch_ns: self.batch_ns, min_samples: 4 }
+            Sampling { batch_ns: self.batch_ns, min_samples: 4, least_samples: self.least }
         }
         fn prepare(&mut self) -> Result<Option<Verified>> {
             Ok(None)
@@ -172,7 +175,7 @@ mod tests {
     fn scripted(ns: f64, slow_until: u64, batch_ns: f64) -> (Scripted, Rc<Cell<u64>>) {
         let clock = Rc::new(Cell::new(0));
         let info = CaseInfo::new("x", Kind::Operation, Backend::Host);
-        (Scripted { info, ns, slow_until, taken: 0, clock: clock.clone(), batch_ns, drop_all: false }, clock)
+        (Scripted { info, ns, slow_until, taken: 0, clock: clock.clone(), batch_ns, least: 3, drop_all: false }, clock)
     }
 
     #[test]
@@ -188,6 +191,10 @@ mod tests {
         let (mut case, clock) = scripted(0.7e9, 0, 200_000.0);
         let (samples, stop) = measure(&mut case, &RULE, &ScriptedWatch(clock, false)).unwrap();
         assert_eq!((stop, samples.len()), (Stop::Capped, 3));
+        let (mut case, clock) = scripted(0.7e9, 0, 200_000.0);
+        case.least = 7;
+        let (samples, stop) = measure(&mut case, &RULE, &ScriptedWatch(clock, false)).unwrap();
+        assert_eq!((stop, samples.len()), (Stop::Capped, 7), "a case may need more");
     }
 
     #[test]

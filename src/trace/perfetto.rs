@@ -56,7 +56,7 @@ fn readable(file: &std::fs::File) -> std::io::Result<()> {
 pub fn write(out: &mut impl Write, timeline: &Timeline, counter: &Counter, side: &[SideSpan]) -> std::io::Result<()> {
     let name = timeline.schedule.name.text();
     let stages = timeline.schedule.stages;
-    write!(out, "{{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n")?;
+    writeln!(out, "{{\"displayTimeUnit\":\"ms\",\"traceEvents\":[")?;
     write!(out, r#"{{"ph":"M","pid":0,"name":"process_name","args":{{"name":"pipeline, {name}"}}}}"#)?;
     for stage in 0..stages {
         track(out, 2 * stage, &format!("stage {stage}"))?;

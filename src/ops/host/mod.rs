@@ -5,6 +5,9 @@
 //! function of plain slices in the file of its operation; `vocabulary` checks lengths and calls it.
 //! `suite`, `corun` and `fill` make hosts, `models` speak to them through [`crate::ops::Ops`].
 
+// A kernel's arguments are the operation's operands, as many as its formula has.
+#![allow(clippy::too_many_arguments)]
+
 mod activation;
 mod attention;
 mod buffer;
@@ -28,7 +31,7 @@ pub use buffer::Buffer;
 use buffer::Fit;
 use team::Team;
 
-use crate::corun::threads;
+use crate::machine::threads;
 use crate::{Error, Result};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::sync::Arc;
@@ -105,6 +108,11 @@ impl Host {
     /// As [`Host::run`], for work that has no need of the host itself.
     pub fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.workers.install(work)
+    }
+
+    /// The host's threads, for who wraps the host (a gate, say) and still wants the whole loop on them.
+    pub fn workers(&self) -> Arc<ThreadPool> {
+        Arc::clone(&self.workers)
     }
 
     /// Runs one operation in the pool; what does not fit is kept for the next synchronisation, the first one wins.

@@ -10,17 +10,25 @@ pub const LANES: usize = 32;
 
 /// `vectorized!(|| body)`: runs `body` compiled for the widest vectors this processor has.
 ///
-/// A macro, because the closure must be inlined into each of the three compiled versions whatever its size, and only
-/// its author's attribute makes sure of it.
+/// A macro, because the closure must be inlined into each of the three compiled versions whatever its size. That takes
+/// the attribute, and a closure that can be called once only (it consumes the token): any other is called through a
+/// shim that has no such attribute and keeps the body on the baseline's instructions.
 macro_rules! vectorized {
-    (|| $body:expr) => {
+    (|| $body:expr) => {{
+        let token = $crate::ops::host::simd::Once;
         pulp::Arch::new().dispatch(
             #[inline(always)]
-            || $body,
+            || {
+                let _consumed = token;
+                $body
+            },
         )
-    };
+    }};
 }
 pub(super) use vectorized;
+
+/// See [`vectorized!`].
+pub struct Once;
 
 /// Σ term(i, a\[i\], b\[i\]) in [`LANES`] partial sums.
 #[inline(always)]
@@ -101,7 +109,7 @@ pub fn sigmoid(x: f32) -> f32 {
 pub fn tanh(x: f32) -> f32 {
     let size = x.abs();
     let u = x * x;
-    let p = (-6.096_714e-3f32).mul_add(u, 2.099_717_9e-2);
+    let p = (-6.096_714e-3f32).mul_add(u, 2.099_718e-2);
     let p = p.mul_add(u, -5.385_091e-2).mul_add(u, 1.333_277e-1).mul_add(u, -3.333_332_9e-1);
     let near = (p * u).mul_add(x, x);
     let far = (1.0 - 2.0 / (exp(2.0 * size) + 1.0)).copysign(x);
@@ -109,7 +117,7 @@ pub fn tanh(x: f32) -> f32 {
 }
 
 /// 2·√(2/π)
-const GELU_SLOPE: f32 = 1.595_769_1;
+const GELU_SLOPE: f32 = 1.595_769;
 const GELU_CUBIC: f32 = 0.044_715;
 
 /// gelu(x) = ½x(1 + tanh z) = x·σ(2z), z = √(2/π)(x + 0.044715 x³) (Hendrycks & Gimpel, arXiv 1606.08415).

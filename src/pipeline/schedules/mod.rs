@@ -1,16 +1,30 @@
 //! The schedules, a file each: functions from (stages, micro-batches, chunks) to every stage's list.
 
+mod chimera;
 mod gpipe;
 mod interleaved;
 mod one_f_one_b;
+mod vee;
 mod zb_h;
+mod zb_search;
 
 use super::activations;
 use super::schedule::{Name, Schedule, Spec};
 use crate::{Error, Result};
 
 /// The schedules this version can build.
-pub const AVAILABLE: [Name; 5] = [Name::Gpipe, Name::OneFOneB, Name::Interleaved, Name::ZbH1, Name::ZbH2];
+pub const AVAILABLE: [Name; 10] = [
+    Name::Gpipe,
+    Name::OneFOneB,
+    Name::Interleaved,
+    Name::ZbH1,
+    Name::ZbH2,
+    Name::Zb1p,
+    Name::Zb2p,
+    Name::VHalf,
+    Name::VMin,
+    Name::Chimera,
+];
 
 /// Called by [`Schedule::build`] once the sizes are checked.
 pub(super) fn build(spec: &Spec) -> Result<Schedule> {
@@ -26,6 +40,11 @@ pub(super) fn build(spec: &Spec) -> Result<Schedule> {
         Name::Interleaved => interleaved::build(spec)?,
         Name::ZbH1 => zb_h::build(spec, 1),
         Name::ZbH2 => zb_h::build(spec, 2),
+        Name::Zb1p => zb_search::build(spec, 1)?,
+        Name::Zb2p => zb_search::build(spec, 2)?,
+        Name::VHalf => vee::build(spec, 3)?,
+        Name::VMin => vee::build(spec, 2)?,
+        Name::Chimera => chimera::build(spec)?,
         other => {
             let known = AVAILABLE.map(Name::text).join(", ");
             return Err(Error::input(

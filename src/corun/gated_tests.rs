@@ -1,0 +1,131 @@
+//! Gated operations on a device that only counts: the numbers' own tests are the device's.
+
+use super::*;
+use crate::corun::gate::{self, Stop};
+use std::time::Duration;
+
+/// Vectors of f64; `residual` adds, everything else is not asked of it here.
+#[derive(Default)]
+struct Adder {
+    pause_us: u64,
+}
+
+macro_rules! left_out {
+    ($(fn $name:ident($($kind:ty),*);)*) => { $(fn $name(&mut self, $(_: $kind),*) { unreachable!() })* };
+}
+
+type B = Vec<f64>;
+
+#[allow(clippy::too_many_arguments)]
+impl Ops for Adder {
+    type Buffer = B;
+    fn dtype(&self) -> DType {
+        DType::F64
+    }
+    fn alloc(&mut self, len: usize, _: DType) -> Result<B> {
+        Ok(vec![f64::NAN; len])
+    }
+    fn write(&mut self, dst: &mut B, values: &[f64]) -> Result<()> {
+        dst.copy_from_slice(values);
+        Ok(())
+    }
+    fn write_ids(&mut self, _: &mut B, _: &[u32]) -> Result<()> {
+        Ok(())
+    }
+    fn read(&mut self, src: &B) -> Result<Vec<f64>> {
+        Ok(src.clone())
+    }
+    fn synchronize(&mut self) -> Result<()> {
+        Ok(())
+    }
+    fn zero(&mut self, dst: &mut B) {
+        dst.fill(0.0);
+    }
+    fn residual(&mut self, len: usize, out: &mut B, a: &B, b: &B) {
+        (0..len).for_each(|i| out[i] = a[i] + b[i]);
+        std::thread::sleep(Duration::from_micros(self.pause_us));
+    }
+    left_out! {
+        fn linear_forward(Linear, &mut B, &B, &B, ForwardEpilogue<'_, B>);
+        fn linear_to_inputs(Linear, &mut B, &B, &B, InputEpilogue<'_, B>);
+        fn linear_to_weights(Linear, &mut B, &B, &B, WeightEpilogue<'_, B>);
+        fn layernorm_forward(Rows, &mut B, &mut B, &mut B, &B, &B, &B);
+        fn layernorm_to_inputs(Rows, &mut B, &B, &B, &B, RowStats<'_, B>, Option<&B>);
+        fn layernorm_to_weights(Rows, &mut B, &mut B, &B, &B, RowStats<'_, B>);
+        fn attention_forward(Attention, &mut B, &mut B, &B);
+        fn attention_backward(Attention, &mut B, &B, &B, &B, &B, &mut B);
+        fn gelu_forward(usize, &mut B, &B);
+        fn gelu_backward(usize, &mut B, &B, &B);
+        fn embedding_forward(Embedding, &mut B, &B, &B, &B);
+        fn embedding_to_weights(Embedding, &mut B, &mut B, &B, &B);
+        fn cross_entropy(Rows, &mut B, &mut B, &B);
+        fn adamw(usize, &mut B, Option<&mut B>, &B, &mut B, &mut B, AdamW);
+        fn conv_forward(Conv, &mut B, &B, &B, &mut B);
+        fn conv_to_inputs(Conv, &mut B, &B, &B, &mut B);
+        fn conv_to_weights(Conv, &mut B, &B, &B, &mut B);
+        fn groupnorm_forward(GroupNorm, &mut B, &mut B, &mut B, &B, &B, &B);
+        fn groupnorm_to_inputs(GroupNorm, &mut B, &B, &B, &B, RowStats<'_, B>);
+        fn groupnorm_to_weights(GroupNorm, &mut B, &mut B, &B, &B, RowStats<'_, B>);
+        fn relu_forward(usize, &mut B, &B);
+        fn relu_backward(usize, &mut B, &B, &B);
+        fn average_pool_forward(Pool, &mut B, &B);
+        fn average_pool_backward(Pool, &mut B, &B);
+        fn lstm_cell_forward(LstmCell, &mut B, &mut B, &mut B, &B);
+        fn lstm_cell_backward(LstmCell, &mut B, &mut B, &B, &B, &B, &B);
+        fn sgd(usize, &mut B, &B, &mut B, Sgd);
+    }
+}
+
+/// total += 1, written in the vocabulary.
+fn count_up(ops: &mut impl Ops<Buffer = B>, total: &mut B, one: &B) {
+    let before = total.clone();
+    ops.residual(1, total, &before, one);
+}
+
+#[test]
+fn the_work_is_the_same_and_every_operation_is_counted_and_timed() {
+    let (mut main, side) = gate::pair().unwrap();
+    main.open(60_000_000_000);
+    let mut ops = Gated::new(Adder { pause_us: 300 }, side);
+    let (mut total, one) = (ops.alloc(1, DType::F64).unwrap(), vec![1.0]);
+    ops.zero(&mut total);
+    ops.time_operations();
+    for _ in 0..5 {
+        count_up(&mut ops, &mut total, &one);
+    }
+    let times = ops.take_times();
+    assert!(times.len() == 5 && times.iter().all(|&t| t >= 300_000.0));
+    count_up(&mut ops, &mut total, &one);
+    assert!(ops.take_times().is_empty());
+    assert_eq!((ops.read(&total).unwrap(), ops.operations(), main.side_operations()), (vec![6.0], 7, 7));
+    ops.synchronize().unwrap();
+}
+
+#[test]
+fn a_model_is_held_between_operations_and_goes_on_where_it_stood() {
+    let (mut main, side) = gate::pair().unwrap();
+    let thread = std::thread::spawn(move || {
+        let mut ops = Gated::new(Adder { pause_us: 50 }, side);
+        let (mut total, one) = (vec![0.0], vec![1.0]);
+        while ops.ended().is_none() {
+            count_up(&mut ops, &mut total, &one);
+        }
+        (total[0], ops.operations(), ops.synchronize().unwrap_err().to_string())
+    });
+    let mut last = 0;
+    for _ in 0..20 {
+        main.open(60_000_000_000);
+        while main.side_operations() < last + 3 {
+            std::thread::yield_now();
+        }
+        main.close();
+        assert!(matches!(main.wait_stopped(10_000_000_000), Stop::Stopped { .. }));
+        last = main.side_operations();
+        std::thread::sleep(Duration::from_micros(500));
+        assert_eq!(main.side_operations(), last);
+    }
+    drop(main);
+    let (total, operations, why) = thread.join().unwrap();
+    assert_eq!((total, operations), (last as f64, last), "what was left out after the end changed nothing");
+    assert!(why.contains("shut the gate down"));
+}

@@ -1,0 +1,244 @@
+//! What runs beside the main: a small model that trains, a pressure program, or nothing; by name, in a thread with its own
+//! pool.
+//!
+//! A small model always runs behind a gate ([`super::gated`]): its operations are counted there. Beside a main in steady
+//! state the gate stays open; in a filled stage the main closes it. Called by `suite::corun` and [`super::replay`].
+
+use super::gate::{self, MainEnd, SideEnd};
+use super::gated::Gated;
+use super::pair::Beside;
+use super::pressure::{Pressure, PressureSpec};
+use super::profile::StepProfile;
+use super::time;
+use super::worker::{Slice, Turn, Worker};
+use crate::models::{SideModel, SideSpec, side_model};
+use crate::ops::Ops;
+use crate::ops::host::{Host, HostConfig};
+use crate::{Error, Result};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc;
+
+/// A gate that is meant to stay open.
+const ALWAYS: u64 = u64::MAX / 4;
+/// Steps run before the operations are timed, and steps timed.
+const WARM_STEPS: usize = 2;
+const TIMED_STEPS: usize = 7;
+
+/// The side of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Load {
+    Nothing,
+    Model(SideSpec),
+    Pressure(PressureSpec),
+}
+
+impl Load {
+    /// What its progress is counted in.
+    pub const fn unit(&self) -> &'static str {
+        match self {
+            Load::Nothing => "nothing",
+            Load::Model(_) => "steps",
+            Load::Pressure(spec) => spec.resource.unit(),
+        }
+    }
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Load::Nothing => f.write_str("nothing"),
+            Load::Model(spec) => spec.fmt(f),
+            Load::Pressure(spec) => write!(f, "pressure-{}", spec.name()),
+        }
+    }
+}
+
+impl FromStr for Load {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.strip_prefix("pressure-") {
+            Some(pressure) => PressureSpec::parse(pressure).map(Load::Pressure),
+            None if text == "nothing" => Ok(Load::Nothing),
+            None => text.parse().map(Load::Model),
+        }
+    }
+}
+
+/// A small model behind a gate, in its own thread: the gate's main end, the operations' times, the thread.
+pub struct GatedModel {
+    pub gate: MainEnd,
+    pub profile: StepProfile,
+    pub worker: Worker,
+}
+
+impl GatedModel {
+    /// Starts the thread, makes the model, warms it up and times its operations. The gate is open afterwards and the thread
+    /// stands until [`Worker::run`].
+    pub fn start(spec: SideSpec, host: HostConfig) -> Result<Self> {
+        let (mut gate, side) = gate::pair()?;
+        gate.open(ALWAYS);
+        let (tell, told) = mpsc::channel();
+        let worker = Worker::start("side", move |turn| serve_model(spec, host, side, &tell, turn))?;
+        let profile = told.recv().map_err(|_| Error::machine("the side program ended early", "run the case alone"))?;
+        Ok(GatedModel { gate, profile, worker })
+    }
+}
+
+impl Drop for GatedModel {
+    /// A side that waits at the gate must hear that this is the end before its thread is waited for.
+    fn drop(&mut self) {
+        self.gate.shut_down();
+    }
+}
+
+fn serve_model(
+    spec: SideSpec,
+    config: HostConfig,
+    gate: SideEnd,
+    tell: &mpsc::Sender<StepProfile>,
+    turn: Turn,
+) -> Result<()> {
+    let host = Host::new(config)?;
+    let workers = host.workers();
+    let tell = tell.clone();
+    // The whole of it inside the pool: operations then start without a hop between threads.
+    workers.install(move || {
+        time::fine_timers();
+        let mut ops = Gated::new(host, gate);
+        let mut model = side_model(&mut ops, spec)?;
+        let profile = profile_of(&mut ops, model.as_mut())?;
+        if tell.send(profile).is_err() {
+            return Ok(());
+        }
+        turn.serve(|| {
+            if ops.ended().is_none() {
+                model.step(&mut ops);
+            }
+            // The end of the gate is no failure of the side: its thread is about to be ended.
+            if ops.ended().is_some() { Ok(()) } else { ops.synchronize() }
+        })
+    })
+}
+
+fn profile_of(ops: &mut Gated<Host>, model: &mut dyn SideModel<Gated<Host>>) -> Result<StepProfile> {
+    for _ in 0..WARM_STEPS {
+        model.step(ops);
+    }
+    ops.synchronize()?;
+    let base = ops.operations();
+    ops.time_operations();
+    for _ in 0..TIMED_STEPS {
+        model.step(ops);
+    }
+    ops.synchronize()?;
+    StepProfile::from_steps(base, &ops.take_times(), TIMED_STEPS).ok_or_else(|| {
+        Error::machine(format!("the steps of {} differ in their operations", model.name()), "report it: it is a bug")
+    })
+}
+
+/// A load that runs beside a main, started and halted by [`super::pair`].
+pub enum Running {
+    Model(GatedModel),
+    Pressure { worker: Worker, progress: Arc<AtomicU64> },
+}
+
+impl Running {
+    /// `None` for nothing.
+    pub fn start(load: Load, host: HostConfig, last_level_cache_bytes: u64) -> Result<Option<Self>> {
+        match load {
+            Load::Nothing => Ok(None),
+            Load::Model(spec) => GatedModel::start(spec, host).map(|model| Some(Running::Model(model))),
+            Load::Pressure(spec) => {
+                let pressure = Pressure::new(spec, host.threads, last_level_cache_bytes)?;
+                let progress = pressure.progress();
+                let body = move |turn: Turn| {
+                    let pool = Host::new(host)?;
+                    pool.within(|| {
+                        turn.serve(|| {
+                            pressure.slice();
+                            Ok(())
+                        })
+                    })
+                };
+                Ok(Some(Running::Pressure { worker: Worker::start("side", body)?, progress }))
+            }
+        }
+    }
+
+    fn worker(&mut self) -> &mut Worker {
+        match self {
+            Running::Model(model) => &mut model.worker,
+            Running::Pressure { worker, .. } => worker,
+        }
+    }
+}
+
+impl Beside for Running {
+    fn run(&mut self) -> Result<()> {
+        self.worker().run()
+    }
+
+    fn halt(&mut self) -> Result<Vec<Slice>> {
+        self.worker().halt()
+    }
+
+    /// Steps, FLOP or bytes ([`Load::unit`]).
+    fn progress(&self) -> f64 {
+        match self {
+            Running::Model(model) => model.profile.steps(model.gate.side_operations()),
+            Running::Pressure { progress, .. } => progress.load(Relaxed) as f64,
+        }
+    }
+
+    fn linger(&mut self, ns: u64) {
+        time::sleep_until(time::now_ns() + ns);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::corun::pressure::Resource;
+
+    fn one_thread() -> HostConfig {
+        HostConfig { threads: 1, cores: None, nice: None }
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for text in ["nothing", "mlp-b32", "convnet-b16", "pressure-fma", "pressure-memory-50"] {
+            assert_eq!(text.parse::<Load>().unwrap().to_string(), text);
+        }
+        assert!("something".parse::<Load>().unwrap_err().to_string().contains("mlp-b32"));
+        assert!("pressure-disk".parse::<Load>().is_err());
+    }
+
+    #[test]
+    fn a_model_counts_whole_steps_and_stops_at_its_gate() {
+        let spec = "mlp-b2".parse().unwrap();
+        let mut model = GatedModel::start(spec, one_thread()).unwrap();
+        assert!(model.profile.operations() > 10 && model.profile.step_ns() > 0.0);
+        assert_eq!(model.profile.steps(model.gate.side_operations()), TIMED_STEPS as f64);
+        model.worker.run().unwrap();
+        let steps = model.worker.halt().unwrap().len();
+        assert_eq!(model.profile.steps(model.gate.side_operations()), (TIMED_STEPS + steps) as f64);
+        model.gate.close();
+        model.worker.start_running().unwrap();
+        assert!(matches!(model.gate.wait_stopped(10_000_000_000), gate::Stop::Stopped { .. }));
+        drop(model); // ends although the side waits at the gate
+    }
+
+    #[test]
+    fn pressure_runs_beside_and_reports_its_progress() {
+        let load = Load::Pressure(PressureSpec::full(Resource::Cache));
+        let mut side = Running::start(load, one_thread(), 1 << 20).unwrap().unwrap();
+        side.run().unwrap();
+        let slices = side.halt().unwrap().len();
+        assert!(side.progress() >= (slices * 4 * (1 << 14) * 64) as f64);
+        assert!(Running::start(Load::Nothing, one_thread(), 0).unwrap().is_none());
+    }
+}

@@ -1,0 +1,156 @@
+//! The main of a pair: a phase of the GPT layer, or a probe (a fixed piece of a pressure program) that says how hard a side
+//! presses on one resource.
+
+use super::pressure::{Pressure, PressureSpec, Resource};
+use crate::Result;
+use crate::models::gpt::Layer;
+use crate::ops::Ops;
+use crate::ops::host::{Host, HostConfig};
+use crate::shape::{LayerShape, Phase};
+use serde_json::{Map, Value};
+
+/// Slices of a probe: some 5 ms of work on two cores, longer than the system lets one thread run at a stretch.
+const fn probe_slices(resource: Resource) -> usize {
+    match resource {
+        Resource::Fma | Resource::Cache => 5,
+        Resource::Memory => 16,
+    }
+}
+
+const SEED: u64 = 0x3a1;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MainSpec {
+    Forward(LayerShape),
+    /// To inputs, then to weights.
+    Backward(LayerShape),
+    Probe(Resource),
+}
+
+impl MainSpec {
+    /// `gpt-h512-a8-s128-b1-t1-f32-forward`, `probe-memory`.
+    pub fn name(&self) -> String {
+        match self {
+            MainSpec::Forward(shape) => format!("gpt-{}-forward", shape.slug()),
+            MainSpec::Backward(shape) => format!("gpt-{}-backward", shape.slug()),
+            MainSpec::Probe(resource) => format!("probe-{}", resource.name()),
+        }
+    }
+
+    /// Its own parameters as they stand in the record.
+    pub fn params(&self) -> Map<String, Value> {
+        let mut params = Map::new();
+        let mut put = |name: &str, value: Value| params.insert(name.to_string(), value);
+        put("main", self.name().into());
+        match self {
+            MainSpec::Probe(resource) => {
+                put("resource", resource.name().into());
+            }
+            MainSpec::Forward(shape) | MainSpec::Backward(shape) => {
+                let numbers = [
+                    ("hidden", shape.hidden),
+                    ("heads", shape.heads),
+                    ("sequence", shape.sequence),
+                    ("micro_batch", shape.micro_batch),
+                    ("tensor", shape.tensor),
+                ];
+                for (name, value) in numbers {
+                    put(name, value.into());
+                }
+                put("dtype", shape.dtype.name().into());
+                put("recompute", shape.recompute.name().into());
+                put("phase", if matches!(self, MainSpec::Forward(_)) { "forward" } else { "backward" }.into());
+            }
+        }
+        params
+    }
+
+    /// FLOPs of one run; `None` where it does none worth counting.
+    pub fn flop(&self) -> Option<f64> {
+        match self {
+            MainSpec::Forward(shape) => Some(shape.flop(Phase::Forward)),
+            MainSpec::Backward(shape) => Some(shape.flop(Phase::BackwardInput) + shape.flop(Phase::BackwardWeight)),
+            MainSpec::Probe(_) => None,
+        }
+    }
+}
+
+enum Work {
+    Forward(Box<Layer<Host>>),
+    Backward(Box<Layer<Host>>),
+    Probe(Pressure, usize),
+}
+
+impl Work {
+    fn run(&mut self, ops: &mut Host) -> Result<()> {
+        match self {
+            Work::Forward(layer) => layer.forward(ops),
+            Work::Backward(layer) => {
+                layer.backward_input(ops);
+                layer.backward_weight(ops);
+            }
+            Work::Probe(pressure, slices) => (0..*slices).for_each(|_| pressure.slice()),
+        }
+        ops.synchronize()
+    }
+}
+
+/// A main that is ready to run on its own threads.
+pub struct Main {
+    host: Host,
+    work: Work,
+}
+
+impl Main {
+    pub fn new(spec: MainSpec, config: HostConfig, last_level_cache_bytes: u64) -> Result<Self> {
+        let threads = config.threads;
+        let mut host = Host::new(config)?;
+        let work = match spec {
+            MainSpec::Forward(shape) => Work::Forward(Box::new(Layer::new(&mut host, shape, SEED)?)),
+            MainSpec::Backward(shape) => {
+                let mut layer = Layer::new(&mut host, shape, SEED)?;
+                layer.zero_gradients(&mut host);
+                layer.forward(&mut host);
+                Work::Backward(Box::new(layer))
+            }
+            MainSpec::Probe(resource) => {
+                let pressure = Pressure::new(PressureSpec::full(resource), threads, last_level_cache_bytes)?;
+                Work::Probe(pressure, probe_slices(resource))
+            }
+        };
+        let mut main = Main { host, work };
+        main.within(|run| run())?;
+        Ok(main)
+    }
+
+    /// Hands `body` a function that does one whole run; both on the main's own threads, so that a run starts without a hop.
+    pub fn within<R: Send>(&mut self, body: impl FnOnce(&mut dyn FnMut() -> Result<()>) -> R + Send) -> R {
+        let Main { host, work } = self;
+        host.run(|ops| body(&mut || work.run(ops)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::DType;
+
+    #[test]
+    fn names_say_what_runs() {
+        let shape = LayerShape::new(64, 4, 16, 1, DType::F32);
+        assert_eq!(MainSpec::Forward(shape).name(), "gpt-h64-a4-s16-b1-t1-f32-forward");
+        assert_eq!(MainSpec::Backward(shape).params()["phase"], "backward");
+        assert_eq!(MainSpec::Probe(Resource::Fma).params()["resource"], "fma");
+        let (forward, backward) = (MainSpec::Forward(shape).flop().unwrap(), MainSpec::Backward(shape).flop().unwrap());
+        assert!(backward > 1.9 * forward && backward < 2.6 * forward);
+    }
+
+    #[test]
+    fn every_main_runs_on_its_own_threads() {
+        let shape = LayerShape::new(64, 4, 16, 1, DType::F32);
+        for spec in [MainSpec::Forward(shape), MainSpec::Backward(shape), MainSpec::Probe(Resource::Cache)] {
+            let mut main = Main::new(spec, HostConfig { threads: 2, cores: None, nice: None }, 1 << 20).unwrap();
+            main.within(|run| run().and_then(|()| run())).unwrap();
+        }
+    }
+}

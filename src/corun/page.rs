@@ -1,0 +1,244 @@
+//! The gate's page: what two programs share, byte by byte.
+//!
+//! One page of 4096 bytes, little-endian, every field an aligned atomic. Each writer has cache lines of its own (128 bytes
+//! apart, because processors fetch lines in pairs):
+//!
+//! | offset | field | written by |
+//! |---|---|---|
+//! | 0 | magic `BBGATE01` (u64), version (u32), page size (u32) | creator, once, before the page has a name |
+//! | 16 | main's process id, its start, its namespace (u64 each) | creator |
+//! | 128 | state (u64): generation · 4 + (0 closed, 1 open, 2 shut down) | main |
+//! | 136 | bubble id, opened at, expected close, closed at, heartbeat (u64 ns each but the id), grace (u64 ns) | main |
+//! | 184 | times opened, times closed | main |
+//! | 256 | futex word (u32): low half of the state | main |
+//! | 384 | generation the side stands still at, when it stopped (ns) | side |
+//! | 400 | generation the side last went to work in, when (ns) | side |
+//! | 416 | heartbeat (ns), operations finished, times it stopped by itself, asleep (u64) | side |
+//! | 512 | side's process id (0: nobody), start, namespace | side |
+//!
+//! The generation grows by one with every opening and closing. [`gate`](super::gate) is the only user.
+
+use super::process::ProcessId;
+use crate::{Error, Result};
+use memmap2::{MmapMut, MmapOptions, MmapRaw};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::mem::size_of;
+use std::path::Path;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+pub const PAGE_BYTES: usize = 4096;
+pub const VERSION: u32 = 1;
+const MAGIC: u64 = u64::from_le_bytes(*b"BBGATE01");
+
+#[repr(C, align(128))]
+pub struct Header {
+    magic: AtomicU64,
+    version: AtomicU32,
+    bytes: AtomicU32,
+    pub main: ProcessWords,
+}
+
+#[repr(C)]
+pub struct ProcessWords {
+    pid: AtomicU64,
+    started: AtomicU64,
+    namespace: AtomicU64,
+}
+
+#[repr(C, align(128))]
+pub struct MainLine {
+    pub state: AtomicU64,
+    pub bubble: AtomicU64,
+    pub opened_at: AtomicU64,
+    pub expected_close: AtomicU64,
+    pub closed_at: AtomicU64,
+    pub heartbeat: AtomicU64,
+    pub grace: AtomicU64,
+    pub openings: AtomicU64,
+    pub closings: AtomicU64,
+}
+
+#[repr(C, align(128))]
+pub struct WaitLine {
+    pub futex: AtomicU32,
+}
+
+#[repr(C, align(128))]
+pub struct SideLine {
+    pub stopped_generation: AtomicU64,
+    pub stopped_at: AtomicU64,
+    pub started_generation: AtomicU64,
+    pub started_at: AtomicU64,
+    pub heartbeat: AtomicU64,
+    pub operations: AtomicU64,
+    pub self_stops: AtomicU64,
+    pub asleep: AtomicU64,
+}
+
+#[repr(C, align(128))]
+pub struct SideProcess {
+    pub process: ProcessWords,
+}
+
+#[repr(C)]
+pub struct Layout {
+    pub header: Header,
+    pub main: MainLine,
+    pub wait: WaitLine,
+    pub side: SideLine,
+    pub side_process: SideProcess,
+}
+
+const _: () = assert!(size_of::<Layout>() <= PAGE_BYTES && std::mem::offset_of!(Layout, side) == 384);
+
+impl ProcessWords {
+    /// Nobody: process id 0.
+    pub fn load(&self) -> Option<ProcessId> {
+        let pid = u32::try_from(self.pid.load(Acquire)).unwrap_or(0);
+        (pid != 0).then(|| ProcessId {
+            pid,
+            started: self.started.load(Acquire),
+            namespace: self.namespace.load(Acquire),
+        })
+    }
+
+    /// The number goes last: who sees it sees the rest.
+    pub fn store(&self, id: ProcessId) {
+        self.started.store(id.started, Relaxed);
+        self.namespace.store(id.namespace, Relaxed);
+        self.pid.store(u64::from(id.pid), Release);
+    }
+
+    /// Takes the place of `before` (None: an empty place); false if somebody else was faster.
+    pub fn take(&self, before: Option<ProcessId>, id: ProcessId) -> bool {
+        let before = before.map_or(0, |p| u64::from(p.pid));
+        // A reader between the exchange and the stores sees a start that does not fit and asks again.
+        let taken = self.pid.compare_exchange(before, u64::from(id.pid), Release, Relaxed).is_ok();
+        if taken {
+            self.store(id);
+        }
+        taken
+    }
+
+    pub fn clear(&self) {
+        self.pid.store(0, Release);
+    }
+}
+
+/// A mapped page; the memory lives as long as this.
+pub struct Page {
+    map: MmapRaw,
+}
+
+impl Page {
+    /// Shared by the threads of this process only.
+    pub fn anonymous() -> Result<Self> {
+        let map = MmapMut::map_anon(PAGE_BYTES)
+            .map_err(|e| Error::machine(format!("cannot map a gate page: {e}"), "free some memory"))?;
+        let page = Page { map: map.into() };
+        page.initialise();
+        Ok(page)
+    }
+
+    /// A fresh page at `path`, complete before it has that name; a page that stood there keeps its users but loses its name.
+    pub fn create(path: &Path) -> Result<Self> {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let failed = |e| Error::io("create the gate", path, e);
+        let mut file = tempfile::Builder::new().prefix(".gate-").tempfile_in(folder).map_err(failed)?;
+        file.write_all(&[0; PAGE_BYTES]).map_err(failed)?;
+        let map = MmapOptions::new().len(PAGE_BYTES).map_raw(file.as_file()).map_err(failed)?;
+        let page = Page { map };
+        page.initialise();
+        file.persist(path).map_err(|e| failed(e.error))?;
+        Ok(page)
+    }
+
+    /// The page at `path`, if it is one.
+    pub fn open(path: &Path) -> Result<Self> {
+        let failed = |e| Error::io("open the gate", path, e);
+        let wrong = |why: String| {
+            Error::input(
+                format!("{} is not a gate page of this version: {why}", path.display()),
+                "give the path that the main program created its gate at, with the same bubblebench on both sides",
+            )
+        };
+        // Looked at before it is opened: opening a pipe that nobody writes to would wait for ever.
+        let metadata = std::fs::metadata(path).map_err(failed)?;
+        if !metadata.is_file() || metadata.len() != PAGE_BYTES as u64 {
+            return Err(wrong(format!("a file of {PAGE_BYTES} bytes was expected")));
+        }
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
+        let page = Page { map: MmapOptions::new().len(PAGE_BYTES).map_raw(&file).map_err(failed)? };
+        let header = &page.layout().header;
+        if header.magic.load(Acquire) != MAGIC {
+            return Err(wrong("its first eight bytes are not BBGATE01".into()));
+        }
+        let (version, bytes) = (header.version.load(Acquire), header.bytes.load(Acquire));
+        if version != VERSION || bytes as usize != PAGE_BYTES {
+            return Err(wrong(format!("it is version {version} with {bytes} bytes, not version {VERSION}")));
+        }
+        Ok(page)
+    }
+
+    pub fn layout(&self) -> &Layout {
+        // SAFETY: the mapping is PAGE_BYTES long, page-aligned, readable and writable, and outlives the borrow; `Layout` is all
+        // atomics, for which every bit pattern is valid and concurrent access, by other processes too, is defined.
+        unsafe { &*self.map.as_ptr().cast::<Layout>() }
+    }
+
+    fn initialise(&self) {
+        let header = &self.layout().header;
+        header.version.store(VERSION, Relaxed);
+        header.bytes.store(PAGE_BYTES as u32, Relaxed);
+        header.main.store(ProcessId::own());
+        header.magic.store(MAGIC, Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(content: &[u8]) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("page");
+        std::fs::write(&path, content).unwrap();
+        Page::open(&path).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn files_that_are_no_gate_are_refused() {
+        assert!(refused(b"hello").contains("4096 bytes was expected"));
+        assert!(refused(&[0; PAGE_BYTES]).contains("not BBGATE01"));
+        assert!(refused(&[0; PAGE_BYTES + 1]).contains("is not a gate page"));
+        let mut later = [0u8; PAGE_BYTES];
+        later[..8].copy_from_slice(b"BBGATE01");
+        later[8..12].copy_from_slice(&9u32.to_le_bytes());
+        assert!(refused(&later).contains("version 9"));
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Page::open(folder.path()).err().unwrap().to_string().contains("is not a gate page"));
+        assert!(Page::open(&folder.path().join("none")).err().unwrap().to_string().contains("check the path"));
+        assert!(
+            Page::create(&folder.path().join("no/such/folder")).err().unwrap().to_string().contains("create the gate")
+        );
+    }
+
+    #[test]
+    fn the_layout_on_disk_is_the_documented_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("page");
+        let page = Page::create(&path).unwrap();
+        page.layout().main.state.store(0x1234, Release);
+        page.layout().wait.futex.store(0x55, Release);
+        page.layout().side.operations.store(77, Release);
+        page.layout().side_process.process.store(ProcessId { pid: 9, started: 8, namespace: 7 });
+        let bytes = std::fs::read(&path).unwrap();
+        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+        assert_eq!(&bytes[..8], b"BBGATE01");
+        assert_eq!(word(16), u64::from(std::process::id()));
+        assert_eq!((word(128), word(256), word(424), word(512)), (0x1234, 0x55, 77, 9));
+        assert_eq!(Page::open(&path).unwrap().layout().side.operations.load(Acquire), 77);
+    }
+}

@@ -1,0 +1,266 @@
+//! A pair: the main alone and beside the side, minutes never apart, in random order; and what of it is worth keeping.
+//!
+//! One pair is three runs in random order: the main alone, the side alone, both together. In the last the side has been
+//! running before the main starts and goes on after it ends; how much of the main's time that was truly so is computed
+//! from both sides' times and kept with the sample. Before each timed run the main runs once untimed, alone or beside the
+//! side as the timed run will be: both then start from the caches they have in steady state.
+//!
+//! `suite::corun` runs these; the side is anything that is [`Beside`], scripted in the tests.
+
+use super::time::now_ns;
+use super::worker::Slice;
+use crate::Result;
+use crate::stats::SplitMix;
+
+/// Samples whose side ran less of the main's time than this are worth nothing.
+pub const LEAST_OVERLAP_PERCENT: f64 = 95.0;
+
+/// What runs beside the main.
+pub trait Beside {
+    /// Starts; returns once it runs.
+    fn run(&mut self) -> Result<()>;
+    /// Stops; its slices since `run`.
+    fn halt(&mut self) -> Result<Vec<Slice>>;
+    /// Work done since it exists, in its own unit.
+    fn progress(&self) -> f64;
+    /// Lets time pass while the side runs alone.
+    fn linger(&mut self, ns: u64);
+}
+
+/// A stretch of time, and the side's progress within it.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+struct Window {
+    start_ns: u64,
+    end_ns: u64,
+    progress: f64,
+}
+
+impl Window {
+    fn ns(&self) -> f64 {
+        self.end_ns.saturating_sub(self.start_ns) as f64
+    }
+
+    fn per_s(&self) -> f64 {
+        if self.ns() > 0.0 { self.progress * 1e9 / self.ns() } else { 0.0 }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pair {
+    pub alone_ns: f64,
+    pub together_ns: f64,
+    pub side_alone_per_s: f64,
+    pub side_together_per_s: f64,
+    pub overlap_percent: f64,
+}
+
+impl Pair {
+    pub fn counts(&self) -> bool {
+        self.overlap_percent >= LEAST_OVERLAP_PERCENT
+    }
+}
+
+/// Share of [start, end] covered by at least one slice, in percent. Slices may overlap and come in any order.
+pub fn overlap_percent(start_ns: u64, end_ns: u64, slices: &[Slice]) -> f64 {
+    if end_ns <= start_ns {
+        return 0.0;
+    }
+    let mut sorted: Vec<_> = slices.iter().map(|s| (s.start_ns.max(start_ns), s.end_ns.min(end_ns))).collect();
+    sorted.sort_unstable();
+    let (mut covered, mut up_to) = (0, start_ns);
+    for (from, to) in sorted {
+        covered += to.saturating_sub(from.max(up_to));
+        up_to = up_to.max(to);
+    }
+    100.0 * covered as f64 / (end_ns - start_ns) as f64
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    MainAlone,
+    SideAlone,
+    Together,
+}
+
+/// Measures one pair. `main` does one whole run of the main.
+pub fn measure(main: &mut dyn FnMut() -> Result<()>, side: &mut dyn Beside, random: &mut SplitMix) -> Result<Pair> {
+    let mut parts = [Part::MainAlone, Part::SideAlone, Part::Together];
+    random.shuffle(&mut parts);
+    let (mut alone, mut side_alone, mut together) = (Window::default(), Window::default(), Window::default());
+    let mut overlap = 0.0;
+    for part in parts {
+        match part {
+            Part::MainAlone => {
+                main()?;
+                alone = timed(main, side)?;
+            }
+            Part::SideAlone => {
+                // As long as the main takes, and never so short that a few operations decide.
+                let ns = (alone.ns().max(together.ns()) as u64).clamp(10_000_000, 100_000_000);
+                side.run()?;
+                let (start_ns, before) = (now_ns(), side.progress());
+                side.linger(ns);
+                side_alone = Window { start_ns, end_ns: now_ns(), progress: side.progress() - before };
+                side.halt()?;
+            }
+            Part::Together => {
+                side.run()?;
+                main()?;
+                together = timed(main, side)?;
+                overlap = overlap_percent(together.start_ns, together.end_ns, &side.halt()?);
+            }
+        }
+    }
+    Ok(Pair {
+        alone_ns: alone.ns(),
+        together_ns: together.ns(),
+        side_alone_per_s: side_alone.per_s(),
+        side_together_per_s: together.per_s(),
+        overlap_percent: overlap,
+    })
+}
+
+/// The main beside nothing, twice: what two measurements of the same thing differ by.
+pub fn measure_nothing(main: &mut dyn FnMut() -> Result<()>) -> Result<Pair> {
+    let mut time = || {
+        main()?;
+        let start = now_ns();
+        main()?;
+        Ok((now_ns() - start) as f64)
+    };
+    let (alone_ns, together_ns) = (time()?, time()?);
+    Ok(Pair { alone_ns, together_ns, side_alone_per_s: 0.0, side_together_per_s: 0.0, overlap_percent: 100.0 })
+}
+
+fn timed(main: &mut dyn FnMut() -> Result<()>, side: &dyn Beside) -> Result<Window> {
+    let (start_ns, before) = (now_ns(), side.progress());
+    main()?;
+    let (end_ns, after) = (now_ns(), side.progress());
+    Ok(Window { start_ns, end_ns, progress: after - before })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::{Cell, RefCell};
+    use std::time::Duration;
+
+    fn slices(list: &[(u64, u64)]) -> Vec<Slice> {
+        list.iter().map(|&(start_ns, end_ns)| Slice { start_ns, end_ns }).collect()
+    }
+
+    #[test]
+    fn overlap_is_the_covered_share() {
+        assert_eq!(overlap_percent(100, 200, &slices(&[(0, 300)])), 100.0);
+        assert_eq!(overlap_percent(100, 200, &slices(&[(0, 150), (150, 175)])), 75.0);
+        assert_eq!(overlap_percent(100, 200, &slices(&[(180, 300), (90, 110)])), 30.0);
+        assert_eq!(overlap_percent(100, 200, &slices(&[(110, 130), (120, 140), (115, 116)])), 30.0);
+        assert_eq!(overlap_percent(100, 200, &slices(&[(0, 99), (201, 300)])), 0.0);
+        assert_eq!((overlap_percent(100, 200, &[]), overlap_percent(5, 5, &slices(&[(0, 9)]))), (0.0, 0.0));
+    }
+
+    /// Against counting every nanosecond.
+    #[test]
+    fn overlap_agrees_with_counting() {
+        let mut random = SplitMix(5);
+        for _ in 0..300 {
+            let (start, length) = (random.below(50) as u64, 1 + random.below(100) as u64);
+            let list: Vec<_> = (0..random.below(6))
+                .map(|_| {
+                    let from = random.below(150) as u64;
+                    (from, from + random.below(40) as u64)
+                })
+                .collect();
+            let inside = (start..start + length).filter(|t| list.iter().any(|(a, b)| a <= t && t < b)).count();
+            let expected = 100.0 * inside as f64 / length as f64;
+            assert!((overlap_percent(start, start + length, &slices(&list)) - expected).abs() < 1e-9);
+        }
+    }
+
+    /// A side that notes what it is told and "works" one unit per main run beside it.
+    struct Scripted<'a> {
+        running: &'a Cell<bool>,
+        log: &'a RefCell<Vec<&'static str>>,
+        work: &'a Cell<f64>,
+        since: u64,
+        /// Ends its slice before the main is timed.
+        lazy: bool,
+    }
+
+    impl Beside for Scripted<'_> {
+        fn run(&mut self) -> Result<()> {
+            self.running.set(true);
+            self.log.borrow_mut().push("run");
+            self.since = now_ns();
+            Ok(())
+        }
+        fn halt(&mut self) -> Result<Vec<Slice>> {
+            self.running.set(false);
+            self.log.borrow_mut().push("halt");
+            let end_ns = if self.lazy { self.since } else { now_ns() };
+            Ok(vec![Slice { start_ns: self.since, end_ns }])
+        }
+        fn progress(&self) -> f64 {
+            self.work.get()
+        }
+        fn linger(&mut self, ns: u64) {
+            assert!((10_000_000..=100_000_000).contains(&ns));
+            self.log.borrow_mut().push("alone");
+            self.work.set(self.work.get() + 7.0);
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+
+    fn scripted_pairs(count: usize, lazy: bool) -> (Vec<Pair>, Vec<&'static str>) {
+        let (running, log, work) = (Cell::new(false), RefCell::new(Vec::new()), Cell::new(0.0));
+        let mut side = Scripted { running: &running, log: &log, work: &work, since: 0, lazy };
+        let mut random = SplitMix(8);
+        let mut main = || {
+            log.borrow_mut().push(if running.get() { "beside" } else { "main" });
+            std::thread::sleep(Duration::from_micros(if running.get() { 3000 } else { 500 }));
+            if running.get() {
+                work.set(work.get() + 1.0);
+            }
+            Ok(())
+        };
+        let pairs = (0..count).map(|_| measure(&mut main, &mut side, &mut random).unwrap()).collect();
+        (pairs, log.into_inner())
+    }
+
+    #[test]
+    fn a_pair_runs_every_part_once_in_changing_order_and_never_mixes_them() {
+        let (pairs, log) = scripted_pairs(12, false);
+        let text = log.join(" ");
+        assert_eq!(text.matches("run beside beside halt").count(), 12);
+        assert_eq!(text.matches("run alone halt").count(), 12);
+        assert_eq!(log.iter().filter(|&&entry| entry == "main").count(), 24);
+        let first: std::collections::HashSet<_> = log.chunks(9).map(|pair| pair[..2].to_vec()).collect();
+        assert_eq!(first.len(), 3, "each part comes first at times");
+        for pair in pairs {
+            assert!(pair.counts() && pair.overlap_percent > 99.9);
+            assert!(pair.alone_ns >= 500_000.0 && pair.together_ns >= 3_000_000.0);
+            let expected = 1e9 / pair.together_ns;
+            assert!((pair.side_together_per_s - expected).abs() < 1e-6 * expected, "one unit beside the timed run");
+            assert!(pair.side_alone_per_s > 0.0 && pair.side_alone_per_s <= 7e9 / 50_000.0);
+        }
+    }
+
+    #[test]
+    fn a_side_that_was_not_there_does_not_count() {
+        let (pairs, _) = scripted_pairs(3, true);
+        assert!(pairs.iter().all(|p| p.overlap_percent == 0.0 && !p.counts()));
+    }
+
+    #[test]
+    fn nothing_beside_the_main_is_two_runs_of_it() {
+        let mut runs = 0;
+        let pair = measure_nothing(&mut || {
+            runs += 1;
+            Ok(())
+        })
+        .unwrap();
+        assert!(runs == 4 && pair.counts());
+        let failing = measure_nothing(&mut || Err(crate::Error::input("a", "b")));
+        assert!(failing.is_err());
+    }
+}

@@ -1,0 +1,91 @@
+//! A small model's step as a list of operation times, measured alone: turns a count of finished operations into work.
+//!
+//! The gate's page counts operations; they are not alike, so a count alone says little. A training step runs the same
+//! operations in the same order every time, so the count says exactly where in a step the model stands.
+
+use crate::stats;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepProfile {
+    /// Operations finished when the first whole step began.
+    base: u64,
+    /// Time alone of the step's operations, nanoseconds, in order.
+    times_ns: Vec<f64>,
+    /// sums[k]: the first k of them together.
+    sums_ns: Vec<f64>,
+}
+
+impl StepProfile {
+    /// From the operation times of several whole steps in a row: the median of each operation over the steps.
+    /// `None` where the times are no whole number of steps.
+    pub fn from_steps(base: u64, times_ns: &[f64], steps: usize) -> Option<Self> {
+        let length = times_ns.len().checked_div(steps)?;
+        if length == 0 || length * steps != times_ns.len() {
+            return None;
+        }
+        let median_of = |k: usize| {
+            let column: Vec<f64> = times_ns.iter().skip(k).step_by(length).copied().collect();
+            stats::median(&column).unwrap_or(0.0)
+        };
+        let times_ns: Vec<f64> = (0..length).map(median_of).collect();
+        let mut sums_ns = vec![0.0];
+        times_ns.iter().for_each(|t| sums_ns.push(sums_ns[sums_ns.len() - 1] + t));
+        Some(StepProfile { base, times_ns, sums_ns })
+    }
+
+    /// One whole step alone.
+    pub fn step_ns(&self) -> f64 {
+        self.sums_ns[self.times_ns.len()]
+    }
+
+    pub fn operations(&self) -> usize {
+        self.times_ns.len()
+    }
+
+    pub fn longest_ns(&self) -> f64 {
+        self.times_ns.iter().copied().fold(0.0, f64::max)
+    }
+
+    /// Time alone of everything done when `count` operations were finished.
+    pub fn work_ns(&self, count: u64) -> f64 {
+        let done = count.saturating_sub(self.base);
+        let length = self.times_ns.len() as u64;
+        (done / length) as f64 * self.step_ns() + self.sums_ns[(done % length) as usize]
+    }
+
+    /// The same in steps.
+    pub fn steps(&self, count: u64) -> f64 {
+        if self.step_ns() > 0.0 { self.work_ns(count) / self.step_ns() } else { 0.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::SplitMix;
+
+    #[test]
+    fn work_is_the_sum_of_the_operations_done() {
+        let mut random = SplitMix(2);
+        let one: Vec<f64> = (0..7).map(|_| 10.0 * random.unit()).collect();
+        let times: Vec<f64> = (0..5).flat_map(|_| one.clone()).collect();
+        let profile = StepProfile::from_steps(100, &times, 5).unwrap();
+        assert_eq!((profile.operations(), profile.work_ns(100), profile.work_ns(3)), (7, 0.0, 0.0));
+        let mut sum = 0.0;
+        for done in 0..40u64 {
+            assert!((profile.work_ns(100 + done) - sum).abs() < 1e-9);
+            assert!((profile.steps(100 + done) - sum / profile.step_ns()).abs() < 1e-9);
+            sum += one[done as usize % 7];
+        }
+        assert_eq!(profile.longest_ns(), one.iter().copied().fold(0.0, f64::max));
+    }
+
+    #[test]
+    fn one_slow_step_changes_nothing_and_ragged_times_are_refused() {
+        let times = [1.0, 2.0, 1.0, 2.0, 50.0, 90.0];
+        assert_eq!(StepProfile::from_steps(0, &times, 3).unwrap().step_ns(), 3.0);
+        assert_eq!(StepProfile::from_steps(0, &times, 4), None);
+        assert_eq!(StepProfile::from_steps(0, &[], 3), None);
+        assert_eq!(StepProfile::from_steps(0, &times, 0), None);
+    }
+}

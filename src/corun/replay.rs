@@ -1,0 +1,425 @@
+//! One pipeline stage replayed with real operations and real waits, its bubbles filled by a small model or left empty.
+//!
+//! The stage's steps come from [`super::stage`]; forward and backward run some layers of the GPT model, a bubble is a wait
+//! of exactly the schedule's length. In a filled iteration the main opens the gate at a bubble's start and closes it a
+//! margin before the end, so that the operation then in flight is over when the main goes on. It goes on at the bubble's
+//! end whatever the side does. Bubbles too short to be worth an opening stay empty.
+//!
+//! Everything predicted comes from [`Calibration`], made before the first iteration. `suite::fill` runs this.
+
+use super::gate::MainEnd;
+use super::load::GatedModel;
+use super::profile::StepProfile;
+use super::stage::{Stage, Step};
+use super::time::{fine_timers, now_ns, sleep_until, wait_until};
+use crate::Result;
+use crate::models::SideSpec;
+use crate::models::gpt::Layer;
+use crate::ops::Ops;
+use crate::ops::host::{Host, HostConfig};
+use crate::shape::LayerShape;
+use crate::stats;
+
+const SEED: u64 = 0x57a9e;
+/// Runs of forward and backward that are timed to set the schedule's times.
+const TIMED_RUNS: usize = 9;
+/// Bubbles run to learn the drain, then to learn what a filled one leaves behind.
+const DRAINS: usize = 20;
+const AFTERS: usize = 10;
+/// The margin covers this share of the drains seen.
+const MARGIN_QUANTILE: f64 = 0.9;
+
+/// Which stage, of what, with which small model in its bubbles.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ReplaySpec {
+    pub shape: LayerShape,
+    pub layers: u64,
+    pub stages: u64,
+    pub micro_batches: u64,
+    pub stage: u64,
+    pub side: SideSpec,
+}
+
+/// What was measured before the first iteration; all in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Calibration {
+    /// The stage's layers, forward; and backward to inputs and weights.
+    pub forward_ns: f64,
+    pub backward_ns: f64,
+    /// From opening to the side's first operation.
+    pub open_ns: f64,
+    /// From closing to standing still.
+    pub drain_ns: f64,
+    /// How long before a bubble's end the gate closes.
+    pub margin_ns: f64,
+    /// Time of an opening that does not become work: waking, cold caches, less the operation that ends behind the closing.
+    pub lost_ns: f64,
+    /// What the main's next forward takes longer behind a filled bubble than behind an empty one.
+    pub after_ns: f64,
+    /// The side's longest operation alone.
+    pub longest_ns: f64,
+}
+
+/// What calibration says about the iterations to come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prediction {
+    pub main_slowdown: f64,
+    pub bubble_used_percent: f64,
+    pub stop_latency_ns: f64,
+}
+
+impl Calibration {
+    /// Is a bubble of this length worth opening the gate?
+    pub fn opens(&self, bubble_ns: f64) -> bool {
+        bubble_ns - self.margin_ns > self.open_ns + self.longest_ns
+    }
+
+    pub fn predict(&self, steps: &[Step]) -> Prediction {
+        let (mut total, mut work, mut bubbles, mut opened) = (0.0, 0.0, 0.0, 0.0);
+        for step in steps {
+            total += match *step {
+                Step::Forward => self.forward_ns,
+                Step::Backward => self.backward_ns,
+                Step::Bubble(ns) => {
+                    bubbles += ns;
+                    if self.opens(ns) {
+                        opened += 1.0;
+                        work += (ns - self.margin_ns - self.lost_ns).max(0.0);
+                    }
+                    ns
+                }
+            };
+        }
+        Prediction {
+            main_slowdown: 1.0 + opened * self.after_ns.max(0.0) / total,
+            bubble_used_percent: if bubbles > 0.0 { 100.0 * work / bubbles } else { 0.0 },
+            stop_latency_ns: self.drain_ns,
+        }
+    }
+}
+
+/// The stage's own work.
+struct Layers(Vec<Layer<Host>>);
+
+impl Layers {
+    fn forward(&mut self, ops: &mut Host) {
+        self.0.iter_mut().for_each(|layer| layer.forward(ops));
+    }
+
+    fn backward(&mut self, ops: &mut Host) {
+        self.0.iter_mut().rev().for_each(|layer| {
+            layer.backward_input(ops);
+            layer.backward_weight(ops);
+        });
+    }
+}
+
+/// What the bubbles of one iteration gave.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Account {
+    /// Bubble time as the schedule has it, and the time the gate stood open in it.
+    pub bubble_ns: f64,
+    pub open_ns: f64,
+    pub bubbles: u64,
+    pub bubbles_opened: u64,
+    /// Side operations done, in the time they take alone; the same in training steps.
+    pub side_work_ns: f64,
+    pub side_steps: f64,
+    /// One per closing that was acknowledged.
+    pub stop_latencies_ns: Vec<f64>,
+}
+
+/// One iteration's time and, where it was filled, what the bubbles gave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Iteration {
+    pub ns: f64,
+    pub fill: Account,
+}
+
+pub struct Replay {
+    host: Host,
+    layers: Layers,
+    side: GatedModel,
+    pub stage: Stage,
+    pub steps: Vec<Step>,
+    pub calibration: Calibration,
+}
+
+impl Replay {
+    /// Makes the stage and the side, and calibrates both.
+    pub fn new(spec: ReplaySpec, main: HostConfig, side: HostConfig) -> Result<Self> {
+        let mut stage = Stage {
+            stages: spec.stages,
+            micro_batches: spec.micro_batches,
+            stage: spec.stage,
+            forward_ns: 1.0,
+            backward_ns: 1.0,
+        };
+        stage.validate()?;
+        let mut host = Host::new(main)?;
+        let make = |seed| Layer::new(&mut host, spec.shape, SEED + seed);
+        let mut layers = Layers((0..spec.layers.max(1)).map(make).collect::<Result<_>>()?);
+        layers.0.iter_mut().for_each(|layer| layer.zero_gradients(&mut host));
+        let mut side = GatedModel::start(spec.side, side)?;
+        // From here on it runs whenever the gate is open.
+        side.gate.close();
+        side.worker.start_running()?;
+        let calibration = host.run(|ops| calibrate(ops, &mut layers, &mut side))?;
+        stage.forward_ns = calibration.forward_ns;
+        stage.backward_ns = calibration.backward_ns;
+        Ok(Replay { steps: stage.steps()?, host, layers, side, stage, calibration })
+    }
+
+    pub fn predict(&self) -> Prediction {
+        self.calibration.predict(&self.steps)
+    }
+
+    pub fn profile(&self) -> &StepProfile {
+        &self.side.profile
+    }
+
+    /// One iteration, its bubbles filled or empty.
+    pub fn iteration(&mut self, filled: bool) -> Result<Iteration> {
+        let Replay { host, layers, side, steps, calibration, .. } = self;
+        host.run(|ops| {
+            fine_timers();
+            let mut bubbles = Bubbles::new(side, *calibration);
+            let start = now_ns();
+            for step in steps.iter() {
+                match *step {
+                    Step::Forward => layers.forward(ops),
+                    Step::Backward => layers.backward(ops),
+                    Step::Bubble(ns) if filled => bubbles.filled(ns),
+                    Step::Bubble(ns) => bubbles.empty(ns),
+                }
+            }
+            let ns = (now_ns() - start) as f64;
+            ops.synchronize()?;
+            Ok(Iteration { ns, fill: bubbles.finish() })
+        })
+    }
+}
+
+/// The main's conduct in bubbles, and the account of it.
+struct Bubbles<'a> {
+    gate: &'a mut MainEnd,
+    profile: &'a StepProfile,
+    calibration: Calibration,
+    before: u64,
+    closed_at: Option<u64>,
+    account: Account,
+}
+
+impl<'a> Bubbles<'a> {
+    fn new(side: &'a mut GatedModel, calibration: Calibration) -> Self {
+        let before = side.gate.side_operations();
+        Bubbles {
+            gate: &mut side.gate,
+            profile: &side.profile,
+            calibration,
+            before,
+            closed_at: None,
+            account: Account::default(),
+        }
+    }
+
+    fn empty(&mut self, ns: f64) {
+        self.account.bubble_ns += ns;
+        self.account.bubbles += 1;
+        wait_until(now_ns() + ns as u64);
+    }
+
+    fn filled(&mut self, ns: f64) {
+        if !self.calibration.opens(ns) {
+            return self.empty(ns);
+        }
+        self.account.bubble_ns += ns;
+        self.account.bubbles += 1;
+        self.account.bubbles_opened += 1;
+        let start = now_ns();
+        self.note_stop();
+        self.open_for(ns - self.calibration.margin_ns);
+        wait_until(start + ns as u64);
+        self.note_stop();
+    }
+
+    /// Opens, waits, closes; does not wait for the side.
+    fn open_for(&mut self, ns: f64) {
+        let start = now_ns();
+        self.gate.open(ns as u64);
+        sleep_until(start + ns as u64);
+        self.gate.close();
+        let closed_at = now_ns();
+        self.account.open_ns += (closed_at - start) as f64;
+        self.closed_at = Some(closed_at);
+    }
+
+    /// The latency of the last closing, once the side has acknowledged it.
+    fn note_stop(&mut self) {
+        if let (Some(_), Some(latency)) = (self.closed_at, self.gate.stopped()) {
+            self.account.stop_latencies_ns.push(latency as f64);
+            self.closed_at = None;
+        }
+    }
+
+    /// Waits for the side, so that the next iteration starts without it, and counts what it did.
+    fn finish(mut self) -> Account {
+        if self.closed_at.is_some() {
+            self.gate.wait_stopped(1_000_000_000);
+            self.note_stop();
+        }
+        let after = self.gate.side_operations();
+        self.account.side_work_ns = self.profile.work_ns(after) - self.profile.work_ns(self.before);
+        self.account.side_steps = self.profile.steps(after) - self.profile.steps(self.before);
+        self.account
+    }
+}
+
+fn calibrate(ops: &mut Host, layers: &mut Layers, side: &mut GatedModel) -> Result<Calibration> {
+    fine_timers();
+    let mut calibration = Calibration { longest_ns: side.profile.longest_ns(), ..Calibration::default() };
+    let time = |work: &mut dyn FnMut()| {
+        let start = now_ns();
+        work();
+        (now_ns() - start) as f64
+    };
+    let (mut forwards, mut backwards) = (Vec::new(), Vec::new());
+    for round in 0..TIMED_RUNS + 2 {
+        let forward = time(&mut || layers.forward(ops));
+        let backward = time(&mut || layers.backward(ops));
+        // The first two warm up.
+        if round >= 2 {
+            forwards.push(forward);
+            backwards.push(backward);
+        }
+    }
+    ops.synchronize()?;
+    calibration.forward_ns = stats::median(&forwards).unwrap_or(0.0);
+    calibration.backward_ns = stats::median(&backwards).unwrap_or(0.0);
+    drains(ops, layers, side, &mut calibration)?;
+    afters(ops, layers, side, &mut calibration)?;
+    Ok(calibration)
+}
+
+/// Opens the gate for bubble-like times behind real work and closes it: waking, draining, margin.
+fn drains(ops: &mut Host, layers: &mut Layers, side: &mut GatedModel, calibration: &mut Calibration) -> Result<()> {
+    let (mut opens, mut drains) = (Vec::new(), Vec::new());
+    let mut random = stats::SplitMix(SEED);
+    for _ in 0..DRAINS {
+        layers.forward(ops);
+        // Lengths differ, so that the closing meets every operation of the step.
+        let window = calibration.forward_ns * (0.5 + random.unit()) + side.profile.step_ns() * random.unit();
+        let mut bubbles = Bubbles::new(side, *calibration);
+        bubbles.open_for(window);
+        let account = bubbles.finish();
+        drains.extend(account.stop_latencies_ns);
+        opens.extend(side.gate.last_start_latency().map(|ns| ns as f64));
+    }
+    ops.synchronize()?;
+    calibration.open_ns = stats::median(&opens).unwrap_or(0.0);
+    calibration.drain_ns = stats::median(&drains).unwrap_or(0.0);
+    calibration.margin_ns = stats::quantile(&drains, MARGIN_QUANTILE).unwrap_or(0.0);
+    Ok(())
+}
+
+/// Filled and empty bubbles in random order, a forward behind each: what is lost of the opening, and what the main loses.
+fn afters(ops: &mut Host, layers: &mut Layers, side: &mut GatedModel, calibration: &mut Calibration) -> Result<()> {
+    let (mut filled, mut empty, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+    let mut random = stats::SplitMix(SEED + 1);
+    let bubble = calibration.forward_ns.max(calibration.margin_ns + calibration.open_ns + 2.0 * calibration.longest_ns);
+    let mut order: Vec<bool> = (0..2 * AFTERS).map(|i| i % 2 == 0).collect();
+    random.shuffle(&mut order);
+    for fill in order {
+        layers.backward(ops);
+        let mut bubbles = Bubbles::new(side, *calibration);
+        let start = now_ns();
+        if fill {
+            bubbles.filled(bubble)
+        } else {
+            bubbles.empty(bubble)
+        }
+        layers.forward(ops);
+        // From the bubble's start: waking late is part of what the main loses.
+        let ns = (now_ns() - start) as f64 - bubble;
+        let account = bubbles.finish();
+        if fill {
+            filled.push(ns);
+            lost.push(bubble - calibration.margin_ns - account.side_work_ns);
+        } else {
+            empty.push(ns);
+        }
+    }
+    ops.synchronize()?;
+    let difference = stats::median(&filled).unwrap_or(0.0) - stats::median(&empty).unwrap_or(0.0);
+    calibration.after_ns = difference;
+    calibration.lost_ns = stats::mean(&lost).unwrap_or(0.0);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::DType;
+
+    fn calibration() -> Calibration {
+        Calibration {
+            forward_ns: 10.0,
+            backward_ns: 20.0,
+            open_ns: 1.0,
+            drain_ns: 2.0,
+            margin_ns: 3.0,
+            lost_ns: 0.5,
+            after_ns: 0.6,
+            longest_ns: 4.0,
+        }
+    }
+
+    #[test]
+    fn short_bubbles_stay_closed() {
+        let c = calibration();
+        assert!(!c.opens(8.0) && c.opens(8.1));
+    }
+
+    /// By hand: p 4, m 8, stage 1: bubbles 10, 40, 10, 10, 20; 5 openings; 11·30 long.
+    #[test]
+    fn the_prediction_is_the_schedules_arithmetic() {
+        let c = calibration();
+        let stage = Stage { stages: 4, micro_batches: 8, stage: 1, forward_ns: 10.0, backward_ns: 20.0 };
+        let p = c.predict(&stage.steps().unwrap());
+        assert!((p.bubble_used_percent - 100.0 * (90.0 - 5.0 * 3.5) / 90.0).abs() < 1e-9);
+        assert!((p.main_slowdown - (1.0 + 5.0 * 0.6 / 330.0)).abs() < 1e-12);
+        assert_eq!(p.stop_latency_ns, 2.0);
+        let wide = Calibration { margin_ns: 1000.0, after_ns: -1.0, ..c };
+        let p = wide.predict(&stage.steps().unwrap());
+        assert_eq!((p.bubble_used_percent, p.main_slowdown), (0.0, 1.0));
+    }
+
+    #[test]
+    fn a_small_stage_runs_filled_and_empty() {
+        let spec = ReplaySpec {
+            shape: LayerShape::new(64, 4, 128, 1, DType::F32),
+            layers: 1,
+            stages: 3,
+            micro_batches: 3,
+            stage: 1,
+            side: "mlp-b1".parse().unwrap(),
+        };
+        let config = HostConfig { threads: 1, cores: None, nice: None };
+        let mut replay = Replay::new(spec, config.clone(), config).unwrap();
+        // Long enough bubbles whatever this machine does meanwhile.
+        replay.calibration.margin_ns = replay.calibration.margin_ns.min(1e6);
+        replay.steps = vec![Step::Forward, Step::Bubble(30e6), Step::Backward, Step::Bubble(1e3)];
+        let opened = u64::from(replay.calibration.opens(30e6));
+        let empty = replay.iteration(false).unwrap();
+        assert!(empty.ns > 30e6);
+        assert_eq!((empty.fill.side_work_ns, empty.fill.bubbles, empty.fill.bubbles_opened), (0.0, 2, 0));
+        let filled = replay.iteration(true).unwrap();
+        assert!(filled.ns > 30e6);
+        assert_eq!((filled.fill.bubbles, filled.fill.bubbles_opened, filled.fill.bubble_ns), (2, opened, 30e6 + 1e3));
+        assert_eq!(filled.fill.stop_latencies_ns.len() as u64, opened);
+        assert!(opened == 0 || filled.fill.side_work_ns > 0.0 && filled.fill.side_steps > 0.0);
+        let wrong = ReplaySpec { stage: 3, ..spec };
+        let config = HostConfig { threads: 1, cores: None, nice: None };
+        assert!(Replay::new(wrong, config.clone(), config).is_err());
+    }
+}

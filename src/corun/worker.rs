@@ -1,0 +1,232 @@
+//! A program that runs beside the main in a thread of its own, started and halted from outside.
+//!
+//! The thread makes what it needs itself (its device and model never leave it), says that it is ready, and then runs
+//! slice after slice whenever it is told to. Each slice's start and end are kept: how much of the main's time the side
+//! truly ran is computed from them afterwards. `corun::pair` and `corun::replay` start these; [`super::load`] says what
+//! runs in them.
+
+use super::time::now_ns;
+use crate::{Error, Result};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// From the side's first moment to its last in one slice, on [`now_ns`]'s clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slice {
+    pub start_ns: u64,
+    pub end_ns: u64,
+}
+
+/// Nothing a side does takes this long; a side that does is stuck, and the case fails instead of hanging.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+struct State {
+    ready: bool,
+    run: bool,
+    quit: bool,
+    /// Slices since the last start; taken by `halt`.
+    slices: Vec<Slice>,
+    standing: bool,
+    failed: Option<Error>,
+    over: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, f: impl FnOnce(&mut State)) {
+        f(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    /// Waits until `holds`; an error if the side failed, ended or got stuck meanwhile.
+    fn wait(&self, what: &str, holds: impl Fn(&State) -> bool) -> Result<MutexGuard<'_, State>> {
+        let guard = self.lock();
+        let (mut guard, timeout) = self
+            .changed
+            .wait_timeout_while(guard, PATIENCE, |s| !holds(s) && !s.over)
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = guard.failed.take() {
+            return Err(error);
+        }
+        if guard.over || timeout.timed_out() {
+            let how = if guard.over { "ended by itself" } else { "does not answer" };
+            return Err(Error::machine(
+                format!("the side program {how} where it should {what}"),
+                "run the case alone to see it; if it happens again, report it",
+            ));
+        }
+        Ok(guard)
+    }
+}
+
+/// The side thread's view: when to run.
+#[derive(Clone)]
+pub struct Turn(Arc<Shared>);
+
+impl Turn {
+    /// Serves until the other end is dropped: `slice` is called over and over while the side is to run.
+    pub fn serve(&self, mut slice: impl FnMut() -> Result<()>) -> Result<()> {
+        self.0.change(|s| (s.ready, s.standing) = (true, true));
+        loop {
+            let mut state = self.0.lock();
+            while !state.run && !state.quit {
+                state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            if state.quit {
+                return Ok(());
+            }
+            state.standing = false;
+            drop(state);
+            self.run_slices(&mut slice)?;
+            self.0.change(|s| s.standing = true);
+        }
+    }
+
+    fn run_slices(&self, slice: &mut impl FnMut() -> Result<()>) -> Result<()> {
+        // A slice begins where the last one ended: the side never rests between two, however the system schedules it.
+        let mut start_ns = now_ns();
+        loop {
+            slice()?;
+            let end_ns = now_ns();
+            let mut state = self.0.lock();
+            state.slices.push(Slice { start_ns, end_ns });
+            start_ns = end_ns;
+            let first = state.slices.len() == 1;
+            let more = state.run && !state.quit;
+            drop(state);
+            if first {
+                self.0.changed.notify_all();
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Says on every way out, unwinding included, that the thread is over.
+struct SayOver(Arc<Shared>);
+
+impl Drop for SayOver {
+    fn drop(&mut self) {
+        self.0.change(|s| s.over = true);
+    }
+}
+
+/// The other program's handle; dropping it ends the thread.
+pub struct Worker {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts the thread and waits until `body` serves its [`Turn`]. The body must end by calling [`Turn::serve`].
+    pub fn start(name: &str, body: impl FnOnce(Turn) -> Result<()> + Send + 'static) -> Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let turn = Turn(Arc::clone(&shared));
+        let run = move || {
+            let over = SayOver(Arc::clone(&turn.0));
+            if let Err(error) = body(turn) {
+                over.0.lock().failed = Some(error);
+            }
+        };
+        let thread = std::thread::Builder::new().name(name.to_string()).spawn(run).map_err(|e| {
+            Error::machine(format!("cannot start a thread: {e}"), "raise the limit of processes (ulimit -u)")
+        })?;
+        let worker = Worker { shared, thread: Some(thread) };
+        worker.shared.wait("get ready", |s| s.ready).map(drop)?;
+        Ok(worker)
+    }
+
+    /// Lets the side run; returns once its first slice is done.
+    pub fn run(&mut self) -> Result<()> {
+        self.start_running()?;
+        self.shared.wait("run", |s| !s.slices.is_empty()).map(drop)
+    }
+
+    /// Lets the side run; returns at once (it may have to wait for a gate).
+    pub fn start_running(&mut self) -> Result<()> {
+        self.shared.wait("stand by", |s| s.standing)?.slices.clear();
+        self.shared.change(|s| s.run = true);
+        Ok(())
+    }
+
+    /// Halts the side after the slice it is in; all slices since it was started.
+    pub fn halt(&mut self) -> Result<Vec<Slice>> {
+        self.shared.change(|s| s.run = false);
+        // It has begun: an early halt must not be overtaken by the start.
+        let mut state = self.shared.wait("stand still", |s| s.standing && !s.slices.is_empty())?;
+        Ok(std::mem::take(&mut state.slices))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.shared.change(|s| (s.quit, s.run) = (true, false));
+        if let Some(thread) = self.thread.take() {
+            // A side that panicked has said so itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+    fn counting(count: &Arc<AtomicU64>) -> Worker {
+        let count = Arc::clone(count);
+        Worker::start("side", move |turn| {
+            turn.serve(|| {
+                count.fetch_add(1, SeqCst);
+                std::thread::sleep(Duration::from_micros(100));
+                Ok(())
+            })
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn it_runs_between_start_and_halt_only_and_keeps_its_slices() {
+        let count = Arc::new(AtomicU64::new(0));
+        let mut side = counting(&count);
+        assert_eq!(count.load(SeqCst), 0);
+        for _ in 0..5 {
+            let before = count.load(SeqCst);
+            let asked = now_ns();
+            side.run().unwrap();
+            assert!(count.load(SeqCst) > before, "one slice is done when `run` returns");
+            std::thread::sleep(Duration::from_millis(1));
+            let slices = side.halt().unwrap();
+            let after = count.load(SeqCst);
+            assert_eq!(slices.len() as u64, after - before);
+            assert!(slices[0].start_ns >= asked && slices.windows(2).all(|w| w[0].end_ns <= w[1].start_ns));
+            std::thread::sleep(Duration::from_millis(1));
+            assert_eq!(count.load(SeqCst), after);
+        }
+        drop(side);
+    }
+
+    #[test]
+    fn errors_in_the_side_surface_and_never_hang() {
+        let failed = Worker::start("side", |_| Err(Error::input("no such model", "choose another")));
+        assert!(failed.err().unwrap().to_string().contains("no such model"));
+        let mut worker =
+            Worker::start("side", |turn| turn.serve(|| Err(Error::machine("no memory", "buy some")))).unwrap();
+        assert!(worker.run().unwrap_err().to_string().contains("no memory"));
+        assert!(worker.halt().unwrap_err().to_string().contains("ended by itself"));
+        assert!(Worker::start("side", |_| Ok(())).err().unwrap().to_string().contains("get ready"));
+    }
+}

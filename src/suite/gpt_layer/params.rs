@@ -1,0 +1,88 @@
+//! What stands in a record about a layer or an operation: every number a fit needs, by name.
+//!
+//! The cases write it, `cost` reads it back from records; pure.
+
+use crate::ops::work::{Epilogue, Family, Operation};
+use crate::ops::{Attention, Rows};
+use crate::shape::{LayerShape, Phase};
+use serde_json::{Map, Value};
+
+fn put(map: &mut Map<String, Value>, name: &str, value: impl Into<Value>) {
+    map.insert(name.to_string(), value.into());
+}
+
+/// `hidden heads sequence micro_batch tensor dtype recompute phase activation_bytes parameter_bytes`
+pub fn layer_params(shape: &LayerShape, phase: Phase) -> Map<String, Value> {
+    let mut map = Map::new();
+    put(&mut map, "hidden", shape.hidden);
+    put(&mut map, "heads", shape.heads);
+    put(&mut map, "sequence", shape.sequence);
+    put(&mut map, "micro_batch", shape.micro_batch);
+    put(&mut map, "tensor", shape.tensor);
+    put(&mut map, "dtype", shape.dtype.name());
+    put(&mut map, "recompute", shape.recompute.name());
+    put(&mut map, "phase", phase.name());
+    put(&mut map, "activation_bytes", shape.activation_bytes());
+    put(&mut map, "parameter_bytes", shape.parameter_bytes());
+    map
+}
+
+const fn family(family: Family) -> &'static str {
+    match family {
+        Family::Gemm => "gemm",
+        Family::Attention => "attention",
+        Family::Streaming => "streaming",
+    }
+}
+
+const fn epilogue(epilogue: Epilogue) -> &'static str {
+    match epilogue {
+        Epilogue::None => "none",
+        Epilogue::Bias => "bias",
+        Epilogue::BiasGelu => "bias_gelu",
+        Epilogue::GeluBackward => "gelu_backward",
+        Epilogue::BiasGradient => "bias_gradient",
+    }
+}
+
+/// `operation` and `family` of every operation; of products `product rows inputs outputs epilogue`, of attention
+/// `batch heads sequence head_size`, of streaming operations `elements` (and `rows columns` where they have some).
+pub fn operation_params(operation: &Operation) -> Map<String, Value> {
+    let mut map = Map::new();
+    put(&mut map, "operation", operation.name());
+    put(&mut map, "family", family(operation.family()));
+    match operation {
+        Operation::Linear { product, shape, epilogue: fused } => {
+            put(&mut map, "product", product.name());
+            put(&mut map, "rows", shape.rows);
+            put(&mut map, "inputs", shape.inputs);
+            put(&mut map, "outputs", shape.outputs);
+            put(&mut map, "epilogue", epilogue(*fused));
+        }
+        Operation::AttentionForward(a) | Operation::AttentionBackward(a) => attention(&mut map, a),
+        Operation::LayernormForward(r)
+        | Operation::LayernormToInputs(r)
+        | Operation::LayernormToWeights(r)
+        | Operation::CrossEntropy(r)
+        | Operation::EmbeddingForward(r)
+        | Operation::EmbeddingToWeights(r) => rows(&mut map, r),
+        Operation::GeluForward { len }
+        | Operation::GeluBackward { len }
+        | Operation::Residual { len }
+        | Operation::Adamw { len } => put(&mut map, "elements", *len),
+    }
+    map
+}
+
+fn attention(map: &mut Map<String, Value>, a: &Attention) {
+    put(map, "batch", a.batch);
+    put(map, "heads", a.heads);
+    put(map, "sequence", a.sequence);
+    put(map, "head_size", a.head_size);
+}
+
+fn rows(map: &mut Map<String, Value>, r: &Rows) {
+    put(map, "elements", r.len());
+    put(map, "rows", r.rows);
+    put(map, "columns", r.cols);
+}
