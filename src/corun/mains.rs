@@ -9,8 +9,14 @@ use crate::ops::host::{Host, HostConfig};
 use crate::shape::{LayerShape, Phase};
 use serde_json::{Map, Value};
 
-/// Slices of a probe: some 5 ms of work.
-const PROBE_SLICES: usize = 5;
+/// Slices of a probe: some 5 ms of work on two cores, longer than the system lets one thread run at a stretch.
+const fn probe_slices(resource: Resource) -> usize {
+    match resource {
+        Resource::Fma | Resource::Cache => 5,
+        Resource::Memory => 16,
+    }
+}
+
 const SEED: u64 = 0x3a1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -72,7 +78,7 @@ impl MainSpec {
 enum Work {
     Forward(Box<Layer<Host>>),
     Backward(Box<Layer<Host>>),
-    Probe(Pressure),
+    Probe(Pressure, usize),
 }
 
 impl Work {
@@ -83,7 +89,7 @@ impl Work {
                 layer.backward_input(ops);
                 layer.backward_weight(ops);
             }
-            Work::Probe(pressure) => (0..PROBE_SLICES).for_each(|_| pressure.slice()),
+            Work::Probe(pressure, slices) => (0..*slices).for_each(|_| pressure.slice()),
         }
         ops.synchronize()
     }
@@ -108,7 +114,8 @@ impl Main {
                 Work::Backward(Box::new(layer))
             }
             MainSpec::Probe(resource) => {
-                Work::Probe(Pressure::new(PressureSpec::full(resource), threads, last_level_cache_bytes)?)
+                let pressure = Pressure::new(PressureSpec::full(resource), threads, last_level_cache_bytes)?;
+                Work::Probe(pressure, probe_slices(resource))
             }
         };
         let mut main = Main { host, work };

@@ -5,13 +5,15 @@
 //!   [`crate::ops::Ops`], so that models run through it unchanged. [`page`], [`process`] and [`time`] are its parts.
 //! * [`pressure`] — programs that load exactly one resource; [`load`] runs those and the small models in a thread
 //!   ([`worker`]) and [`profile`] turns their operations into work; [`mains`] is what is measured beside them.
-//! * [`pair`] — alone and together in random order, and how much of it truly overlapped; [`sharing`] and [`threads`] say
+//! * [`pair`] — alone and together in random order, and how much of it truly overlapped; [`sharing`] says
 //!   who runs on which core.
-//! * [`stage`] — one pipeline stage's schedule of work and waits; [`replay`] runs it with real operations.
+//! * [`stage`] — one pipeline stage's schedule of work and waits; [`replay`] runs it with real operations
+//!   and predicts it from its [`calibration`]; [`fill_gate`] times the gate itself.
 //!
 //! `suite::corun` and `suite::fill` call this; it calls `ops`, `models` and the operating system. A planner at run time
 //! needs [`gate`] only.
 
+pub mod calibration;
 pub mod fill_gate;
 pub mod gate;
 pub mod gated;
@@ -25,6 +27,5 @@ pub mod profile;
 pub mod replay;
 pub mod sharing;
 pub mod stage;
-pub mod threads;
 pub mod time;
 pub mod worker;

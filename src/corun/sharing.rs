@@ -1,6 +1,6 @@
 //! Sharing modes of the host: which cores and which niceness the main and the side get.
 
-use super::threads;
+use crate::machine::threads;
 use crate::ops::host::HostConfig;
 use crate::{Error, Result};
 

@@ -49,7 +49,7 @@ impl Stage {
                 "1F1B needs at least as many micro-batches as stages to fill the pipeline",
             ));
         }
-        if !(self.forward_ns > 0.0 && self.backward_ns > 0.0) || !(self.forward_ns + self.backward_ns).is_finite() {
+        if ![self.forward_ns, self.backward_ns].iter().all(|ns| ns.is_finite() && *ns > 0.0) {
             return Err(Error::input("a forward or backward that takes no time", "give times above zero"));
         }
         Ok(())

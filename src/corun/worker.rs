@@ -94,12 +94,14 @@ impl Turn {
     }
 
     fn run_slices(&self, slice: &mut impl FnMut() -> Result<()>) -> Result<()> {
+        // A slice begins where the last one ended: the side never rests between two, however the system schedules it.
+        let mut start_ns = now_ns();
         loop {
-            let start_ns = now_ns();
             slice()?;
             let end_ns = now_ns();
             let mut state = self.0.lock();
             state.slices.push(Slice { start_ns, end_ns });
+            start_ns = end_ns;
             let first = state.slices.len() == 1;
             let more = state.run && !state.quit;
             drop(state);

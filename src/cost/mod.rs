@@ -60,13 +60,10 @@ pub fn fit(measurements: &[Measurement], machine: &MachineRecord, sha256: &str) 
     notes.extend(layer.notes);
     fits.launch.additivity = layer.additivity;
     let collective = collectives::fit(&records);
-    accuracy.extend(collective.accuracy);
-    notes.extend(collective.notes);
     let (interference, corun, corun_notes) = interference::fit(&records);
-    accuracy.extend(corun);
-    notes.extend(corun_notes);
     let (gate, gate_notes) = gate::fit(&records);
-    notes.extend(gate_notes);
+    accuracy.extend(collective.accuracy.into_iter().chain(corun));
+    notes.extend(collective.notes.into_iter().chain(corun_notes).chain(gate_notes));
     let model = CostModel {
         schema: cost_model::SCHEMA.into(),
         machine: described(machine, &records),
@@ -85,7 +82,7 @@ pub fn fit(measurements: &[Measurement], machine: &MachineRecord, sha256: &str) 
     Ok(Fitted { model, notes })
 }
 
-/// The last line of each case that has a time. Wrong results and throttled cases have none.
+/// The last line of each case that has a time, by name: the order of the lines then changes nothing.
 fn usable(measurements: &[Measurement]) -> Vec<&Measurement> {
     let mut last: BTreeMap<&str, usize> = BTreeMap::new();
     for (index, m) in measurements.iter().enumerate().filter(|(_, m)| m.kind != Kind::End) {
@@ -93,9 +90,7 @@ fn usable(measurements: &[Measurement]) -> Vec<&Measurement> {
     }
     let finite =
         |m: &Measurement| [m.median_ns, m.ci95_low_ns, m.ci95_high_ns].iter().flatten().all(|ns| ns.is_finite());
-    let mut kept: Vec<usize> = last.into_values().collect();
-    kept.sort_unstable();
-    kept.into_iter().map(|index| &measurements[index]).filter(|m| finite(m)).collect()
+    last.into_values().map(|index| &measurements[index]).filter(|m| finite(m)).collect()
 }
 
 fn hardware(machine: &MachineRecord) -> Hardware {

@@ -89,7 +89,7 @@ impl<F: Clone, W> Candidates<F, W> {
     }
 
     /// The candidate with the smallest cross-validated error, fitted to all of `cases`. A larger set must be better by
-    /// more than the standard error of the difference, case by case, and by 3 %; and have two cases a coefficient.
+    /// more than two standard errors of the difference, case by case, and by 3 %; and have two cases a coefficient.
     /// `None` without cases.
     pub fn fit(&self, cases: &[&Case<W>]) -> Option<Linear<F>> {
         let (first, rest) = self.sets.split_first()?;
@@ -140,7 +140,8 @@ fn clearly_smaller(new: &[f64], old: &[f64]) -> bool {
     let gains: Vec<f64> = old.iter().zip(new).map(|(o, n)| o - n).collect();
     let (Some(gain), Some(before)) = (stats::mean(&gains), stats::mean(old)) else { return false };
     let variance = gains.iter().map(|g| (g - gain).powi(2)).sum::<f64>() / (gains.len() as f64 - 1.0).max(1.0);
-    gain > 0.03 * before && gain > (variance / gains.len() as f64).sqrt()
+    // A tenth of a percent of the time is not worth a feature, however sure it is.
+    gain > (0.03 * before).max(0.001) && gain > 2.0 * (variance / gains.len() as f64).sqrt()
 }
 
 fn split<'a, W>(cases: &[&'a Case<W>], held: &BTreeSet<String>) -> (Vec<&'a Case<W>>, Vec<&'a Case<W>>) {

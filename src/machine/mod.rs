@@ -12,6 +12,7 @@ mod errors;
 pub mod gpus;
 pub mod libraries;
 mod system;
+pub mod threads;
 
 pub use device::{Device, DeviceChoice};
 pub use errors::driver_error;

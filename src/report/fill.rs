@@ -3,7 +3,7 @@
 use super::Table;
 use super::layers::time_cell;
 use crate::records::Measurement;
-use crate::records::measurement::Kind;
+use crate::records::measurement::{FillOutcome, Kind};
 use crate::units::{format_ns, significant};
 
 pub fn filled(records: &[Measurement]) -> Table {
@@ -23,12 +23,17 @@ pub fn filled(records: &[Measurement]) -> Table {
                 100.0 * (fill.predicted_main_slowdown - 1.0)
             ),
             format!("{:.0}% ({:.0}%)", fill.bubble_used_percent, fill.predicted_bubble_used_percent),
-            format!("{} ({})", format_ns(fill.stop_latency_ns.median), format_ns(fill.predicted_stop_latency_ns)),
+            format!("{} ({})", stop_latency(fill), format_ns(fill.predicted_stop_latency_ns)),
             significant(fill.side_steps_per_s),
             format!("{} of {}", fill.bubbles_opened, fill.bubbles),
         ]);
     }
     table
+}
+
+/// A side that was never let in was never stopped.
+fn stop_latency(fill: &FillOutcome) -> String {
+    if fill.bubbles_opened == 0 { "–".into() } else { format_ns(fill.stop_latency_ns.median) }
 }
 
 pub fn gate(records: &[Measurement]) -> Table {

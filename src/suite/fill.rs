@@ -7,8 +7,9 @@
 use super::Preset;
 use super::case::{Case, CaseInfo, Context, Detail, FillSample, RawSample, Sampling, Spec};
 use crate::Result;
+use crate::corun::calibration::Prediction;
 use crate::corun::fill_gate::{GateProbe, Timed};
-use crate::corun::replay::{Account, Prediction, Replay, ReplaySpec};
+use crate::corun::replay::{Account, Replay, ReplaySpec};
 use crate::corun::sharing::Sharing;
 use crate::models::{SideKind, SideSpec};
 use crate::ops::DType;
@@ -29,12 +30,12 @@ pub fn cases(preset: Preset, backend: Backend) -> Vec<Box<dyn Spec>> {
     }
     let (sides, stages, filled): (Vec<SideSpec>, Vec<u64>, usize) = match preset {
         Preset::Quick => (vec![usual(SideKind::Mlp)], vec![1], 1),
-        Preset::Standard => (vec![usual(SideKind::Mlp), usual(SideKind::Convnet)], vec![0, 2], 2),
+        Preset::Standard => (vec![usual(SideKind::Mlp), usual(SideKind::Convnet)], vec![1, 3], 2),
         Preset::Full => (SideSpec::usual().to_vec(), vec![0, 1, 2, 3], 4),
     };
-    let mut list: Vec<Box<dyn Spec>> = vec![Box::new(GateSpec { what: Timed::Open, side: sides[0] })];
+    let mut list: Vec<Box<dyn Spec>> = vec![Box::new(GateSpec { what: Timed::Open, side: sides[0], shape: LAYER })];
     for what in [Timed::Drain, Timed::Restart] {
-        list.extend(sides.iter().map(|&side| Box::new(GateSpec { what, side }) as Box<dyn Spec>));
+        list.extend(sides.iter().map(|&side| Box::new(GateSpec { what, side, shape: LAYER }) as Box<dyn Spec>));
     }
     for stage in stages {
         for &side in &sides[..filled] {
@@ -54,15 +55,15 @@ fn hosts(context: &Context) -> Result<(HostConfig, HostConfig)> {
     Sharing::Nice.configs(context.cores)
 }
 
-fn layer_params(info: CaseInfo) -> CaseInfo {
-    info.param("layers", LAYERS)
-        .param("hidden", LAYER.hidden)
-        .param("heads", LAYER.heads)
-        .param("sequence", LAYER.sequence)
-        .param("micro_batch", LAYER.micro_batch)
-        .param("tensor", LAYER.tensor)
-        .param("dtype", LAYER.dtype.name())
-        .param("recompute", LAYER.recompute.name())
+fn layer_params(info: CaseInfo, shape: &LayerShape, layers: u64) -> CaseInfo {
+    info.param("layers", layers)
+        .param("hidden", shape.hidden)
+        .param("heads", shape.heads)
+        .param("sequence", shape.sequence)
+        .param("micro_batch", shape.micro_batch)
+        .param("tensor", shape.tensor)
+        .param("dtype", shape.dtype.name())
+        .param("recompute", shape.recompute.name())
         .param("sharing", Sharing::Nice.name())
 }
 
@@ -72,6 +73,7 @@ fn layer_params(info: CaseInfo) -> CaseInfo {
 struct GateSpec {
     what: Timed,
     side: SideSpec,
+    shape: LayerShape,
 }
 
 impl Spec for GateSpec {
@@ -85,7 +87,7 @@ impl Spec for GateSpec {
 
     fn build(&self, context: &Context) -> Result<Box<dyn Case>> {
         let info = CaseInfo::new(self.id(), Kind::Fill, Backend::Host).param("side", self.side.to_string());
-        let mut info = layer_params(info);
+        let mut info = layer_params(info, &self.shape, LAYERS);
         info.sharing = Some(Sharing::Nice.name().into());
         Ok(Box::new(GateCase { spec: *self, info, hosts: Some(hosts(context)?), probe: None }))
     }
@@ -109,7 +111,7 @@ impl Case for GateCase {
 
     fn prepare(&mut self) -> Result<Option<Verified>> {
         if let Some((main, side)) = self.hosts.take() {
-            self.probe = Some(GateProbe::new(self.spec.side, LAYER, LAYERS, main, side)?);
+            self.probe = Some(GateProbe::new(self.spec.side, self.spec.shape, LAYERS, main, side)?);
         }
         Ok(None)
     }
@@ -139,7 +141,7 @@ impl Spec for StageSpec {
             .param("micro_batches", self.0.micro_batches)
             .param("stage", self.0.stage)
             .param("side", self.0.side.to_string());
-        let mut info = layer_params(info);
+        let mut info = layer_params(info, &self.0.shape, self.0.layers);
         info.sharing = Some(Sharing::Nice.name().into());
         Ok(Box::new(StageCase {
             spec: self.0,
@@ -265,41 +267,42 @@ mod tests {
             ]
         );
         let (standard, full) = (ids(Preset::Standard), ids(Preset::Full));
-        assert!(quick[..3].iter().all(|id| standard.contains(id)));
-        assert!(standard.iter().chain(&quick).all(|id| full.contains(id)));
+        assert!(quick.iter().all(|id| standard.contains(id)) && standard.iter().all(|id| full.contains(id)));
         assert!(cases(Preset::Full, Backend::Cuda).is_empty());
     }
 
-    fn built(end: &str) -> Box<dyn Case> {
-        let context = Context { preset: Preset::Quick, cores: 2, last_level_cache_bytes: 1 << 20 };
-        let spec = cases(Preset::Full, Backend::Host).into_iter().find(|s| s.id().ends_with(end)).unwrap();
-        let mut case = spec.build(&context).unwrap();
+    fn prepared(spec: &dyn Spec) -> Box<dyn Case> {
+        let mut case =
+            spec.build(&Context { preset: Preset::Quick, cores: 2, last_level_cache_bytes: 1 << 20 }).unwrap();
         assert!(case.sample(1).unwrap().is_empty(), "nothing before it is prepared");
         case.prepare().unwrap();
         case
     }
 
+    const SMALL: LayerShape = LayerShape::new(64, 4, 64, 1, DType::F32);
+    const SIDE: SideSpec = SideSpec { kind: SideKind::Mlp, batch: 1 };
+
     #[test]
     fn a_stage_is_predicted_and_measured() {
-        let mut case = built("stage2/mlp-b32");
+        let spec = ReplaySpec { shape: SMALL, layers: 1, stages: 4, micro_batches: 4, stage: 2, side: SIDE };
+        let mut case = prepared(&StageSpec(spec));
         let samples = case.sample(1).unwrap();
         let Detail::Fill { empty_ns, outcome } = &samples[0].detail else { panic!("not a filled stage") };
         assert!(*empty_ns >= outcome.bubble_ns && samples[0].ns >= outcome.bubble_ns);
         // p 4, stage 2: at the start, before the first backward, once in cool-down, at the end.
         assert_eq!(outcome.bubbles, 4);
-        let (forward, backward) =
-            (case.info().params["forward_ns"].as_f64().unwrap(), case.info().params["backward_ns"].as_f64().unwrap());
-        assert!((outcome.bubble_ns - 3.0 * (forward + backward)).abs() < 1.0);
+        let time = |name: &str| case.info().params[name].as_f64().unwrap();
+        assert!((outcome.bubble_ns - 3.0 * (time("forward_ns") + time("backward_ns"))).abs() < 1.0);
         let predicted = case.outcome(&samples).unwrap();
         assert!(predicted.predicted_main_slowdown >= 1.0 && predicted.predicted_bubble_used_percent <= 100.0);
     }
 
     #[test]
     fn the_gate_is_timed() {
-        for end in ["gate/open", "drain/mlp-b32", "restart/mlp-b32"] {
-            let mut case = built(end);
+        for what in [Timed::Open, Timed::Drain, Timed::Restart] {
+            let mut case = prepared(&GateSpec { what, side: SIDE, shape: SMALL });
             let samples = case.sample(3).unwrap();
-            assert!(samples.iter().all(|s| s.ns.is_finite() && s.ns >= 0.0), "{end}");
+            assert!(samples.iter().all(|s| s.ns.is_finite() && s.ns >= 0.0), "{what:?}");
         }
     }
 }

@@ -4,16 +4,14 @@
 //! else is the same. `collectives` calls this; it calls `machine::libraries` for the library.
 
 #[cfg(bubblebench_nccl)]
-mod bindings;
-#[cfg(bubblebench_nccl)]
 mod library;
+#[cfg(bubblebench_nccl)]
+pub mod sys;
 
 #[cfg(not(bubblebench_nccl))]
 #[path = "absent.rs"]
 mod library;
 
-#[cfg(bubblebench_nccl)]
-pub use bindings as sys;
 pub use library::Nccl;
 
 /// What rank 0 makes and every rank of a communicator is given.

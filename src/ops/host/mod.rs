@@ -5,6 +5,9 @@
 //! function of plain slices in the file of its operation; `vocabulary` checks lengths and calls it.
 //! `suite`, `corun` and `fill` make hosts, `models` speak to them through [`crate::ops::Ops`].
 
+// A kernel's arguments are the operation's operands, as many as its formula has.
+#![allow(clippy::too_many_arguments)]
+
 mod activation;
 mod attention;
 mod buffer;
@@ -28,7 +31,7 @@ pub use buffer::Buffer;
 use buffer::Fit;
 use team::Team;
 
-use crate::corun::threads;
+use crate::machine::threads;
 use crate::{Error, Result};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::sync::Arc;

@@ -109,7 +109,7 @@ pub fn sigmoid(x: f32) -> f32 {
 pub fn tanh(x: f32) -> f32 {
     let size = x.abs();
     let u = x * x;
-    let p = (-6.096_714e-3f32).mul_add(u, 2.099_717_9e-2);
+    let p = (-6.096_714e-3f32).mul_add(u, 2.099_718e-2);
     let p = p.mul_add(u, -5.385_091e-2).mul_add(u, 1.333_277e-1).mul_add(u, -3.333_332_9e-1);
     let near = (p * u).mul_add(x, x);
     let far = (1.0 - 2.0 / (exp(2.0 * size) + 1.0)).copysign(x);
@@ -117,7 +117,7 @@ pub fn tanh(x: f32) -> f32 {
 }
 
 /// 2·√(2/π)
-const GELU_SLOPE: f32 = 1.595_769_1;
+const GELU_SLOPE: f32 = 1.595_769;
 const GELU_CUBIC: f32 = 0.044_715;
 
 /// gelu(x) = ½x(1 + tanh z) = x·σ(2z), z = √(2/π)(x + 0.044715 x³) (Hendrycks & Gimpel, arXiv 1606.08415).

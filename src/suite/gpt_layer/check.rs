@@ -39,8 +39,8 @@ impl Comparison {
         let scale = if largest > 0.0 { largest } else { 1.0 };
         for (is, want) in is.iter().zip(want) {
             let error = (is - want).abs() / scale;
-            // Not `error > tolerance`: a NaN compares false both ways.
-            if !(error <= self.tolerance) {
+            // A NaN compares false both ways.
+            if error.is_nan() || error > self.tolerance {
                 self.wrong += 1;
             }
             self.max_error = if error.is_nan() { f64::INFINITY } else { self.max_error.max(error) };

@@ -18,32 +18,43 @@ const MOST_CHECKED_FLOP: f64 = 3e9;
 /// The buffers of a cold case never take more than this.
 const MOST_COLD_BYTES: f64 = 1e9;
 
-/// How many sets of buffers make a rotation over twice the last-level cache.
-pub fn copies(operation: &Operation, dtype: DType, last_level_cache_bytes: u64) -> usize {
+/// How many sets of buffers make a rotation over at least twice the last-level cache.
+fn copies(operation: &Operation, dtype: DType, last_level_cache_bytes: u64) -> usize {
     let wanted = (2.0 * last_level_cache_bytes as f64).min(MOST_COLD_BYTES);
-    1 + (wanted / operation.bytes(dtype).max(1.0)).ceil() as usize
+    (wanted / operation.bytes(dtype).max(1.0)).ceil().max(1.0) as usize
+}
+
+/// Which operation, on data of which type, in which state of the cache.
+#[derive(Debug, Clone, Copy)]
+pub struct What {
+    pub operation: Operation,
+    pub dtype: DType,
+    pub cache: Cache,
 }
 
 pub struct OperationCase {
     info: CaseInfo,
     shared: Shared,
-    operation: Operation,
-    dtype: DType,
+    what: What,
     copies: usize,
     singles: Vec<Single<Host>>,
     next: usize,
 }
 
 impl OperationCase {
-    /// With one copy the case is warm.
-    pub fn new(id: String, shared: Shared, operation: Operation, dtype: DType, copies: usize) -> Self {
+    pub fn new(id: String, shared: Shared, what: What, last_level_cache_bytes: u64) -> Self {
+        let What { operation, dtype, cache } = what;
+        let copies = match cache {
+            Cache::Warm => 1,
+            Cache::Cold => copies(&operation, dtype, last_level_cache_bytes),
+        };
         let mut info = CaseInfo::new(id, Kind::Operation, Backend::Host);
         info.params = operation_params(&operation);
-        info.cache = Some(if copies > 1 { Cache::Cold } else { Cache::Warm });
+        info.cache = Some(cache);
         info.flop = Some(operation.flop());
         info.bytes = Some(operation.bytes(dtype));
         let info = info.param("dtype", dtype.name());
-        OperationCase { info, shared, operation, dtype, copies, singles: Vec::new(), next: 0 }
+        OperationCase { info, shared, what, copies, singles: Vec::new(), next: 0 }
     }
 }
 
@@ -55,7 +66,7 @@ impl Case for OperationCase {
     fn prepare(&mut self) -> Result<Option<Verified>> {
         let mut workshop = self.shared.lock();
         workshop.forget_layer();
-        let (operation, dtype, copies) = (self.operation, self.dtype, self.copies);
+        let (What { operation, dtype, .. }, copies) = (self.what, self.copies);
         let (singles, verified) = workshop.host()?.run(|host| -> Result<_> {
             let verified = verify(host, operation, dtype)?;
             let mut singles = Vec::with_capacity(copies);
@@ -150,6 +161,8 @@ mod tests {
     fn a_rotation_overflows_the_cache() {
         let operation = Operation::Residual { len: 1 << 20 };
         let copies = copies(&operation, DType::F32, 32 << 20);
-        assert!(copies as f64 * operation.bytes(DType::F32) > 64e6 && copies < 10);
+        assert!(copies as f64 * operation.bytes(DType::F32) >= 64e6 && copies < 10);
+        let big = Operation::Residual { len: 1 << 24 };
+        assert_eq!(super::copies(&big, DType::F32, 32 << 20), 1, "it overflows the cache by itself");
     }
 }

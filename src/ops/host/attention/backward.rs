@@ -4,7 +4,7 @@
 //! (Dao et al., arXiv 2205.14135, appendix B.2).
 
 use super::forward::hide;
-use super::{Head, KEYS, QUERIES, cut_rows, transpose, with_scratch};
+use super::{Head, KEYS, QUERIES, cut_rows, tasks_per_head, transpose, with_scratch};
 use crate::ops::Attention;
 use crate::ops::host::product::{Matrix, multiply};
 use crate::ops::host::simd::{exp, sum2, vectorized};
@@ -20,87 +20,123 @@ pub struct Inputs<'a> {
     pub lse: &'a [f32],
 }
 
-/// `rowsums` (as long as lse) is working memory.
-pub fn backward(team: Team, s: Attention, dqkv: &mut [f32], inputs: Inputs<'_>, rowsums: &mut [f32]) {
-    let mut rows = cut_rows(s, dqkv, 3).into_iter();
-    let mut tasks = Vec::with_capacity(s.batch * s.heads);
-    for _ in 0..s.batch {
-        let mut take = || -> Vec<_> { rows.by_ref().take(s.heads).collect() };
-        let (dq, dk, dv) = (take(), take(), take());
-        tasks.extend(dq.into_iter().zip(dk).zip(dv).map(|((dq, dk), dv)| [dq, dk, dv]));
-    }
-    _ = team;
-    tasks
-        .into_par_iter()
-        .zip(rowsums.par_chunks_mut(s.sequence))
-        .with_max_len(1)
-        .enumerate()
-        .for_each(|(head, (gradients, rowsums))| one_head(s, head, gradients, inputs, rowsums));
+/// One head's gradients, row by row.
+struct Rows<'a> {
+    dq: Vec<&'a mut [f32]>,
+    dk: Vec<&'a mut [f32]>,
+    dv: Vec<&'a mut [f32]>,
 }
 
-fn one_head(s: Attention, head: usize, gradients: [Vec<&mut [f32]>; 3], inputs: Inputs<'_>, rowsums: &mut [f32]) {
+/// Some of a head's blocks of queries: their number and the rows of dq.
+type Blocks<'t, 'a> = Vec<(usize, &'t mut [&'a mut [f32]])>;
+
+pub fn backward(team: Team, s: Attention, dqkv: &mut [f32], inputs: Inputs<'_>) {
+    let mut cut = cut_rows(s, dqkv, 3).into_iter();
+    let mut heads = Vec::with_capacity(s.batch * s.heads);
+    for _ in 0..s.batch {
+        let mut take = || -> Vec<_> { cut.by_ref().take(s.heads).collect() };
+        let (dq, dk, dv) = (take(), take(), take());
+        heads.extend(dq.into_iter().zip(dk).zip(dv).map(|((dq, dk), dv)| Rows { dq, dk, dv }));
+    }
+    let tasks = tasks_per_head(team, s);
+    if tasks == 1 {
+        heads.into_par_iter().with_max_len(1).enumerate().for_each(|(head, rows)| whole_head(s, head, rows, inputs));
+    } else {
+        shared_heads(s, tasks, heads, inputs);
+    }
+}
+
+fn whole_head(s: Attention, head: usize, mut rows: Rows<'_>, inputs: Inputs<'_>) {
+    let len = s.sequence * s.head_size;
+    with_scratch([len, len], |[dk, dv]| {
+        dk.fill(0.0);
+        dv.fill(0.0);
+        add_blocks(s, head, rows.dq.chunks_mut(QUERIES).enumerate().collect(), dk, dv, inputs);
+        rows.dk.iter_mut().zip(dk.chunks_exact(s.head_size)).for_each(|(to, from)| to.copy_from_slice(from));
+        rows.dv.iter_mut().zip(dv.chunks_exact(s.head_size)).for_each(|(to, from)| to.copy_from_slice(from));
+    });
+}
+
+/// Fewer heads than threads like: each head's blocks of queries go to `tasks` tasks in turn (later blocks see more keys),
+/// every task sums its own dk and dv, and those are added up at the end, always in the same order.
+fn shared_heads(s: Attention, tasks: usize, mut heads: Vec<Rows<'_>>, inputs: Inputs<'_>) {
+    let len = s.sequence * s.head_size;
+    let mut partial = vec![0.0; heads.len() * tasks * 2 * len];
+    let blocks: Vec<Blocks<'_, '_>> = heads
+        .iter_mut()
+        .flat_map(|rows| {
+            let mut blocks: Vec<Blocks<'_, '_>> = (0..tasks).map(|_| Vec::new()).collect();
+            rows.dq.chunks_mut(QUERIES).enumerate().for_each(|(at, rows)| blocks[at % tasks].push((at, rows)));
+            blocks
+        })
+        .collect();
+    blocks.into_par_iter().zip(partial.par_chunks_mut(2 * len)).with_max_len(1).enumerate().for_each(
+        |(task, (blocks, partial))| {
+            let (dk, dv) = partial.split_at_mut(len);
+            add_blocks(s, task / tasks, blocks, dk, dv, inputs);
+        },
+    );
+    heads.par_iter_mut().zip(partial.par_chunks(tasks * 2 * len)).for_each(|(rows, partial)| {
+        for (at, row) in rows.dk.iter_mut().chain(&mut rows.dv).enumerate() {
+            row.fill(0.0);
+            for partial in partial.chunks_exact(2 * len) {
+                row.iter_mut().zip(&partial[at * s.head_size..]).for_each(|(to, v)| *to += v);
+            }
+        }
+    });
+}
+
+/// dq of the given blocks of queries; what they give to dk and dv (sequence × head size) is added.
+fn add_blocks(s: Attention, head: usize, blocks: Blocks<'_, '_>, dk: &mut [f32], dv: &mut [f32], inputs: Inputs<'_>) {
     let (d, n) = (s.head_size, s.sequence);
     let part = |part| Head::new(s, inputs.qkv, 3, part, head);
     let (dout, out) = (Head::new(s, inputs.dout, 1, 0, head), Head::new(s, inputs.out, 1, 0, head));
-    vectorized!(|| {
-        for (row, sum) in rowsums.iter_mut().enumerate() {
-            *sum = sum2(dout.row(row), out.row(row), |a, b| a * b);
+    let (block, scores) = (QUERIES * d, KEYS.min(n) * QUERIES);
+    with_scratch([n * d, n * d, block, block, block, block, block, scores, scores], |memory| {
+        let [k, v, q, q_t, dout_rows, dout_t, dq, p, ds] = memory;
+        part(1).copy(k, 0, n, 1.0);
+        part(2).copy(v, 0, n, 1.0);
+        for (index, dq_rows) in blocks {
+            let first = index * QUERIES;
+            let last = first + dq_rows.len();
+            part(0).copy(q, first, last, s.scale() as f32);
+            transpose(q_t, q, d);
+            dout.copy(dout_rows, first, last, 1.0);
+            transpose(dout_t, dout_rows, d);
+            let (mut lse, mut rowsums) = ([0.0; QUERIES], [0.0; QUERIES]);
+            lse[..last - first].copy_from_slice(&inputs.lse[head * n..][first..last]);
+            vectorized!(|| {
+                for (sum, row) in rowsums.iter_mut().zip(first..last) {
+                    *sum = sum2(dout.row(row), out.row(row), |a, b| a * b);
+                }
+            });
+            let block = Block { d, first, q, q_t, dout: dout_rows, dout_t, lse, rowsums };
+            let visible = last * d;
+            block.add([&k[..visible], &v[..visible]], dq, [dk, dv], [p, ds]);
+            for (lane, row) in dq_rows.iter_mut().enumerate() {
+                row.iter_mut().enumerate().for_each(|(at, to)| *to = s.scale() as f32 * dq[at * QUERIES + lane]);
+            }
         }
     });
-    let [dq_rows, dk_rows, dv_rows] = gradients;
-    let scores = KEYS.min(n) * QUERIES;
-    with_scratch(
-        [n * d, n * d, n * d, n * d, QUERIES * d, QUERIES * d, QUERIES * d, QUERIES * d, QUERIES * d, scores, scores],
-        |[k, v, dk, dv, q, q_t, dout_block, dout_t, dq, p, ds]| {
-            part(1).copy(k, 0, n, 1.0);
-            part(2).copy(v, 0, n, 1.0);
-            let lse = &inputs.lse[head * n..][..n];
-            let mut dq_rows = dq_rows;
-            for (index, dq_rows) in dq_rows.chunks_mut(QUERIES).enumerate() {
-                let first = index * QUERIES;
-                let last = first + dq_rows.len();
-                part(0).copy(q, first, last, s.scale() as f32);
-                transpose(q_t, q, d);
-                dout.copy(dout_block, first, last, 1.0);
-                transpose(dout_t, dout_block, d);
-                let block = Block { d, first, last, q, q_t, dout: dout_block, dout_t, lse, rowsums };
-                block.add(&k[..last * d], &v[..last * d], dq, dk, dv, p, ds);
-                for (lane, row) in dq_rows.iter_mut().enumerate() {
-                    row.iter_mut().enumerate().for_each(|(at, to)| *to = s.scale() as f32 * dq[at * QUERIES + lane]);
-                }
-            }
-            dk_rows.into_iter().zip(dk.chunks_exact(d)).for_each(|(to, from)| to.copy_from_slice(from));
-            dv_rows.into_iter().zip(dv.chunks_exact(d)).for_each(|(to, from)| to.copy_from_slice(from));
-        },
-    );
 }
 
 /// One block of queries: q (scaled) and dout as they are and transposed; rows past the last query are zero.
 struct Block<'a> {
     d: usize,
     first: usize,
-    last: usize,
     q: &'a [f32],
     q_t: &'a [f32],
     dout: &'a [f32],
     dout_t: &'a [f32],
-    lse: &'a [f32],
-    rowsums: &'a [f32],
+    lse: [f32; QUERIES],
+    rowsums: [f32; QUERIES],
 }
 
 impl Block<'_> {
-    /// dq (transposed, without its scale) = this block's; dk and dv of the block's own keys are started, those of
-    /// earlier keys added to.
-    fn add(&self, k: &[f32], v: &[f32], dq: &mut [f32], dk: &mut [f32], dv: &mut [f32], p: &mut [f32], ds: &mut [f32]) {
+    /// dq (transposed, without its scale) = this block's; dk and dv are added to. `p` and `ds` are scratch for one
+    /// chunk's probabilities and their gradient.
+    fn add(&self, [k, v]: [&[f32]; 2], dq: &mut [f32], [dk, dv]: [&mut [f32]; 2], [p, ds]: [&mut [f32]; 2]) {
         let d = self.d;
-        dk[self.first * d..self.last * d].fill(0.0);
-        dv[self.first * d..self.last * d].fill(0.0);
-        let lanes = |values: &[f32]| {
-            let mut lanes = [0.0f32; QUERIES];
-            lanes[..self.last - self.first].copy_from_slice(&values[self.first..self.last]);
-            lanes
-        };
-        let (lse, rowsums) = (lanes(self.lse), lanes(self.rowsums));
         for (chunk, (k, v)) in k.chunks(KEYS * d).zip(v.chunks(KEYS * d)).enumerate() {
             let keys = k.len() / d;
             let span = chunk * KEYS * d..(chunk * KEYS + keys) * d;
@@ -109,7 +145,7 @@ impl Block<'_> {
             multiply(1, p, QUERIES, false, 1.0, k, Matrix::new(self.q_t, d, QUERIES, QUERIES));
             multiply(1, ds, QUERIES, false, 1.0, v, Matrix::new(self.dout_t, d, QUERIES, QUERIES));
             let offset = self.first as isize - (chunk * KEYS) as isize;
-            vectorized!(|| softmax_gradient(p, ds, &lse, &rowsums, offset));
+            vectorized!(|| softmax_gradient(p, ds, &self.lse, &self.rowsums, offset));
             let (p, ds) = (Matrix::new(p, keys, QUERIES, QUERIES), Matrix::new(ds, keys, QUERIES, QUERIES));
             multiply(1, &mut dv[span.clone()], d, true, 1.0, p, Matrix::new(self.dout, QUERIES, d, d));
             multiply(1, &mut dk[span], d, true, 1.0, ds, Matrix::new(self.q, QUERIES, d, d));
@@ -182,9 +218,9 @@ mod tests {
         let dout = random(r, s.rows() * s.width());
         let (mut out, mut lse) = (vec![f32::NAN; dout.len()], vec![f32::NAN; s.lse_len()]);
         super::super::forward(TEAM, s, &mut out, &mut lse, &qkv);
-        let (mut dqkv, mut rowsums) = (vec![f32::NAN; qkv.len()], vec![f32::NAN; s.lse_len()]);
+        let mut dqkv = vec![f32::NAN; qkv.len()];
         let inputs = Inputs { dout: &dout, qkv: &qkv, out: &out, lse: &lse };
-        backward(TEAM, s, &mut dqkv, inputs, &mut rowsums);
+        backward(TEAM, s, &mut dqkv, inputs);
         let exact = exact(s, &wide(&qkv), &wide(&dout));
         close(&format!("{s:?} out"), &out, &exact.out, 1e-5);
         close(&format!("{s:?} lse"), &lse, &exact.lse, 1e-5);

@@ -1,6 +1,6 @@
 //! out = softmax(scale·Q·Kᵀ, causal)·V, and the log-sum-exp of every row.
 
-use super::{Head, KEYS, QUERIES, cut_rows, transpose, with_scratch};
+use super::{Head, KEYS, QUERIES, cut_rows, tasks_per_head, transpose, with_scratch};
 use crate::ops::Attention;
 use crate::ops::host::product::{Matrix, multiply};
 use crate::ops::host::simd::{exp, vectorized};
@@ -17,11 +17,8 @@ struct Task<'a> {
 
 /// `lse[(b·heads + h)·sequence + s]` = ln Σₖ e^(scale·q·k) over the keys up to s.
 pub fn forward(team: Team, s: Attention, out: &mut [f32], lse: &mut [f32], qkv: &[f32]) {
-    let heads = s.batch * s.heads;
     let mut rows = cut_rows(s, out, 1);
-    // Whole heads share their packed keys; with too few of them for the threads, heads are cut too.
-    let cuts = if heads.is_multiple_of(team.threads) { 1 } else { (4 * team.threads).div_ceil(heads) };
-    let length = s.sequence.div_ceil(cuts).next_multiple_of(QUERIES);
+    let length = s.sequence.div_ceil(tasks_per_head(team, s)).next_multiple_of(QUERIES);
     let tasks: Vec<Task<'_>> = rows
         .iter_mut()
         .zip(lse.chunks_exact_mut(s.sequence))

@@ -12,8 +12,9 @@ mod forward;
 pub use backward::{Inputs, backward};
 pub use forward::forward;
 
+use super::team::Team;
 use crate::ops::Attention;
-use std::cell::Cell;
+use std::cell::RefCell;
 
 /// Queries in a block: four 16-wide vectors.
 const QUERIES: usize = 64;
@@ -54,6 +55,15 @@ impl<'a> Head<'a> {
     }
 }
 
+/// Into how many tasks a head is cut: whole heads share their packed keys, but too few of them leave threads idle.
+fn tasks_per_head(team: Team, s: Attention) -> usize {
+    let heads = s.batch * s.heads;
+    if heads.is_multiple_of(team.threads) {
+        return 1;
+    }
+    (4 * team.threads).div_ceil(heads).min(s.sequence.div_ceil(QUERIES))
+}
+
 /// A block of [`QUERIES`] rows of `size` elements, transposed: element (d, q) at d·QUERIES + q.
 fn transpose(to: &mut [f32], block: &[f32], size: usize) {
     // Cache lines of `to` are filled one by one; the block's rows stay in the first-level cache.
@@ -66,7 +76,7 @@ fn transpose(to: &mut [f32], block: &[f32], size: usize) {
 }
 
 /// The rows of every (batch, part, head), in that order, cut out of packed rows of `parts` times the width.
-fn cut_rows<'a>(s: Attention, packed: &'a mut [f32], parts: usize) -> Vec<Vec<&'a mut [f32]>> {
+fn cut_rows(s: Attention, packed: &mut [f32], parts: usize) -> Vec<Vec<&mut [f32]>> {
     let pieces = parts * s.heads;
     let mut cut: Vec<Vec<&mut [f32]>> = Vec::new();
     for batch in packed.chunks_exact_mut(s.sequence * pieces * s.head_size) {
@@ -79,11 +89,11 @@ fn cut_rows<'a>(s: Attention, packed: &'a mut [f32], parts: usize) -> Vec<Vec<&'
     cut
 }
 
-/// Working memory of this thread, kept from call to call: `lengths` slices with whatever they held.
+/// Working memory of this thread, kept from call to call: `lengths` slices with whatever they held. Calls may nest.
 fn with_scratch<const N: usize, R>(lengths: [usize; N], work: impl FnOnce([&mut [f32]; N]) -> R) -> R {
-    thread_local!(static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) });
+    thread_local!(static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) });
     const LINE: usize = 16;
-    let mut memory = SCRATCH.take();
+    let mut memory = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
     let needed = lengths.iter().map(|len| len.next_multiple_of(LINE)).sum::<usize>() + LINE;
     if memory.len() < needed {
         memory.resize(needed, 0.0);
@@ -96,6 +106,6 @@ fn with_scratch<const N: usize, R>(lengths: [usize; N], work: impl FnOnce([&mut 
         &mut slice[..len]
     });
     let result = work(slices);
-    SCRATCH.set(memory);
+    FREE.with_borrow_mut(|free| free.push(memory));
     result
 }

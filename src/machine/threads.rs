@@ -1,6 +1,7 @@
 //! Where a thread may run and how much it yields: core affinity and niceness, per thread.
 //!
-//! `ops::host` pins its workers with this, `corun` its sharing modes (core split, niceness). Linux only: elsewhere both
+//! `ops::host` pins its workers with this (and so `corun` its sharing modes: core split, niceness), `collectives` its
+//! ranks. Linux only: elsewhere both
 //! calls answer with an error that says so, and nothing is silently left out.
 
 use crate::{Error, Result};
