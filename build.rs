@@ -30,7 +30,9 @@ fn main() -> io::Result<()> {
         println!("cargo:rustc-cfg=bubblebench_nccl");
     }
     fs::write(out.join("built.rs"), outcome::rust_source(&kernels, nccl.as_ref().err()))?;
-    for path in ["build.rs", "build", "cuda"] {
+    // Without a compiler a changed kernel changes nothing here.
+    let device = kernels.toolkit.is_some().then_some("cuda");
+    for path in ["build.rs", "build"].into_iter().chain(device) {
         println!("cargo:rerun-if-changed={path}");
     }
     search.tell_cargo();

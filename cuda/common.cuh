@@ -16,8 +16,8 @@
 #define BUBBLEBENCH_KERNEL(max_threads, name, ...) \
     extern "C" __global__ void __launch_bounds__(max_threads) name(__VA_ARGS__)
 // A pointer to the block's dynamic shared memory, aligned to 16 bytes.
-#define BUBBLEBENCH_DYNAMIC_SHARED(T, name)                                             \
-    extern __shared__ __align__(16) unsigned char bubblebench_dynamic_shared_bytes[];   \
+#define BUBBLEBENCH_DYNAMIC_SHARED(T, name)                                           \
+    extern __shared__ __align__(16) unsigned char bubblebench_dynamic_shared_bytes[]; \
     T* name = reinterpret_cast<T*>(bubblebench_dynamic_shared_bytes)
 // The emulation stops a kernel here whose 16-byte access a GPU would refuse; the GPU checks by itself.
 #define BUBBLEBENCH_CHECK_ALIGNED(pointer)

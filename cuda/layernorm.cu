@@ -1,19 +1,19 @@
 // Layer normalisation over the last axis (Ba, Kiros, Hinton, arXiv 1607.06450): forward, to inputs, to weights.
 //
-//   y      =  (x − mean)·rstd·gamma + beta                 mean, rstd = 1/√(variance + epsilon): one per row, fp32, kept
-//   dx     =  rstd·(g − mean(g) − x̂·mean(g·x̂)) + residual  g = dy·gamma, x̂ = (x − mean)·rstd; residual may be null
+//   y      =  (x − mean)·rstd·gamma + beta                 mean, rstd = 1/√(variance + epsilon): one per row, fp32,
+//   kept dx     =  rstd·(g − mean(g) − x̂·mean(g·x̂)) + residual  g = dy·gamma, x̂ = (x − mean)·rstd; residual may be null
 //   dgamma += Σ_rows dy·x̂        dbeta += Σ_rows dy        two kernels: partial sums in fp32, then the sum of those
 //
 // x y dy dx residual: rows × cols, row-major; gamma beta dgamma dbeta: cols; all of type T = bf16, f16 or f32, every
-// sum in fp32. Any cols ≥ 1: where 16-byte accesses are possible (cols a multiple of 16 bytes, pointers aligned) and the
-// row fits the block's registers it is read once; other rows take the element path, which reads them again instead.
+// sum in fp32. Any cols ≥ 1: where 16-byte accesses are possible (cols a multiple of 16 bytes, pointers aligned) and
+// the row fits the block's registers it is read once; other rows take the element path, which reads them again instead.
 //
 // forward, to_inputs: block (threads a row, rows a block), grid ⌈rows / rows a block⌉. Threads a row: 32 with any rows
 //   a block, or a multiple of 32 with one row a block; up to 1024 forward, 512 to inputs (it keeps two rows, and 64
 //   registers would spill). The row is read once up to cols ≤ threads·4·(16 bytes).
-// to_weights_partial: block (32, 8), grid (⌈cols / (32 · 16 bytes)⌉, chunks); partial: 2 × chunks × cols, fp32, overwritten.
-// to_weights_reduce: block (32, 8), grid ⌈cols / 32⌉. Sums run in a fixed order: the same inputs give the same bits.
-// Nothing is kept in local memory; no spills at any architecture.
+// to_weights_partial: block (32, 8), grid (⌈cols / (32 · 16 bytes)⌉, chunks); partial: 2 × chunks × cols, fp32,
+// overwritten. to_weights_reduce: block (32, 8), grid ⌈cols / 32⌉. Sums run in a fixed order: the same inputs give the
+// same bits. Nothing is kept in local memory; no spills at any architecture.
 #include "common.cuh"
 
 namespace bubblebench {
@@ -59,9 +59,8 @@ __device__ __forceinline__ float2 statistics(const Vector<T> (&row)[kHeld], int 
     return make_float2(mean, rsqrtf(square[0] / float(cols) + epsilon));
 }
 
-template <class T>
-__device__ __forceinline__ float2 forward_vectors(T* y, const T* x, const T* gamma, const T* beta, int cols,
-                                                  float epsilon) {
+template <class T> __device__ __forceinline__ float2 forward_vectors(T* y, const T* x, const T* gamma, const T* beta,
+                                                                     int cols, float epsilon) {
     constexpr int W = Vector<T>::width;
     Vector<T> row[kHeld];
 #pragma unroll
@@ -84,9 +83,8 @@ __device__ __forceinline__ float2 forward_vectors(T* y, const T* x, const T* gam
     return s;
 }
 
-template <class T>
-__device__ __forceinline__ float2 forward_elements(T* y, const T* x, const T* gamma, const T* beta, int cols,
-                                                   float epsilon) {
+template <class T> __device__ __forceinline__ float2 forward_elements(T* y, const T* x, const T* gamma, const T* beta,
+                                                                      int cols, float epsilon) {
     const int first = int(threadIdx.x), step = int(blockDim.x);
     float sum[1] = {0.0f}, square[1] = {0.0f};
     for (int c = first; c < cols; c += step) sum[0] += to_float(x[c]);
@@ -122,9 +120,9 @@ __device__ __forceinline__ void layernorm_forward(T* __restrict__ y, float* __re
 
 // --- to inputs -----------------------------------------------------------------------------------------------------
 
-template <class T>
-__device__ __forceinline__ void to_inputs_vectors(T* dx, const T* dy, const T* x, const T* gamma, const T* residual,
-                                                  float mean, float rstd, int cols) {
+template <class T> __device__ __forceinline__ void to_inputs_vectors(T* dx, const T* dy, const T* x, const T* gamma,
+                                                                     const T* residual, float mean, float rstd,
+                                                                     int cols) {
     constexpr int W = Vector<T>::width;
     Vector<T> dys[kHeld], xs[kHeld];
     float sums[2] = {0.0f, 0.0f}, d[W], v[W], g[W];
@@ -167,9 +165,9 @@ __device__ __forceinline__ void to_inputs_vectors(T* dx, const T* dy, const T* x
     }
 }
 
-template <class T>
-__device__ __forceinline__ void to_inputs_elements(T* dx, const T* dy, const T* x, const T* gamma, const T* residual,
-                                                   float mean, float rstd, int cols) {
+template <class T> __device__ __forceinline__ void to_inputs_elements(T* dx, const T* dy, const T* x, const T* gamma,
+                                                                      const T* residual, float mean, float rstd,
+                                                                      int cols) {
     const int first = int(threadIdx.x), step = int(blockDim.x);
     float sums[2] = {0.0f, 0.0f};
     for (int c = first; c < cols; c += step) {
@@ -195,8 +193,8 @@ __device__ __forceinline__ void layernorm_to_inputs(T* __restrict__ dx, const T*
     if (row >= rows) return;  // a whole warp, as above
     const size_t at = size_t(row) * cols;
     const T* skip = residual != nullptr ? residual + at : nullptr;
-    const bool vectors = held<T>(cols) && aligned16(dx) && aligned16(dy) && aligned16(x) && aligned16(gamma) &&
-                         aligned16(residual);
+    const bool vectors =
+        held<T>(cols) && aligned16(dx) && aligned16(dy) && aligned16(x) && aligned16(gamma) && aligned16(residual);
     if (vectors) {
         to_inputs_vectors(dx + at, dy + at, x + at, gamma, skip, mean[row], rstd[row], cols);
     } else {
@@ -287,22 +285,22 @@ __device__ __forceinline__ void layernorm_to_weights_reduce(T* __restrict__ dgam
 
 }  // namespace bubblebench
 
-#define LAYERNORM(T, suffix)                                                                                          \
-    BUBBLEBENCH_KERNEL(1024, layernorm_forward_##suffix, T* y, float* mean, float* rstd, const T* x, const T* gamma,  \
-                       const T* beta, int rows, int cols, float epsilon) {                                            \
-        bubblebench::layernorm_forward(y, mean, rstd, x, gamma, beta, rows, cols, epsilon);                           \
-    }                                                                                                                 \
+#define LAYERNORM(T, suffix)                                                                                         \
+    BUBBLEBENCH_KERNEL(1024, layernorm_forward_##suffix, T* y, float* mean, float* rstd, const T* x, const T* gamma, \
+                       const T* beta, int rows, int cols, float epsilon) {                                           \
+        bubblebench::layernorm_forward(y, mean, rstd, x, gamma, beta, rows, cols, epsilon);                          \
+    }                                                                                                                \
     BUBBLEBENCH_KERNEL(512, layernorm_to_inputs_##suffix, T* dx, const T* dy, const T* x, const T* gamma,            \
-                       const float* mean, const float* rstd, const T* residual, int rows, int cols) {                 \
-        bubblebench::layernorm_to_inputs(dx, dy, x, gamma, mean, rstd, residual, rows, cols);                         \
-    }                                                                                                                 \
-    BUBBLEBENCH_KERNEL(256, layernorm_to_weights_partial_##suffix, float* partial, const T* dy, const T* x,           \
-                       const float* mean, const float* rstd, int rows, int cols) {                                    \
-        bubblebench::layernorm_to_weights_partial(partial, dy, x, mean, rstd, rows, cols);                            \
-    }                                                                                                                 \
-    BUBBLEBENCH_KERNEL(256, layernorm_to_weights_reduce_##suffix, T* dgamma, T* dbeta, const float* partial,          \
-                       int chunks, int cols) {                                                                        \
-        bubblebench::layernorm_to_weights_reduce(dgamma, dbeta, partial, chunks, cols);                               \
+                       const float* mean, const float* rstd, const T* residual, int rows, int cols) {                \
+        bubblebench::layernorm_to_inputs(dx, dy, x, gamma, mean, rstd, residual, rows, cols);                        \
+    }                                                                                                                \
+    BUBBLEBENCH_KERNEL(256, layernorm_to_weights_partial_##suffix, float* partial, const T* dy, const T* x,          \
+                       const float* mean, const float* rstd, int rows, int cols) {                                   \
+        bubblebench::layernorm_to_weights_partial(partial, dy, x, mean, rstd, rows, cols);                           \
+    }                                                                                                                \
+    BUBBLEBENCH_KERNEL(256, layernorm_to_weights_reduce_##suffix, T* dgamma, T* dbeta, const float* partial,         \
+                       int chunks, int cols) {                                                                       \
+        bubblebench::layernorm_to_weights_reduce(dgamma, dbeta, partial, chunks, cols);                              \
     }
 
 LAYERNORM(bubblebench::bf16, bf16)

@@ -546,6 +546,30 @@ fn a_shared_core_is_not_counted_once_per_resource() {
     assert!((p.slowdown.median / gone.slowdown.unwrap().median - 1.0).abs() < 0.06, "{p:?}");
 }
 
+/// A planner's layer is rarely the very one that was measured beside others: the nearest of its phase answers, and says so.
+#[test]
+fn a_layer_of_another_shape_borrows_from_the_nearest() {
+    let small = "gpt-h256-a4-s128-b1-t1-f32-forward";
+    let large = "gpt-h1024-a16-s512-b1-t1-f32-forward";
+    let model = fit(&[corun_row(small, "mlp-b32", "nice", 1.1), corun_row(large, "mlp-b32", "nice", 1.5)]).model;
+    let near = |main: &str| predict::corun(&model, main, "mlp-b32", "nice");
+    let p = near("gpt-h768-a12-s512-b1-t1-f32-forward").unwrap();
+    assert!(p.slowdown.median == 1.5 && !p.in_range && !p.measured && p.slowdown.high > 1.5 * 1.2, "{p:?}");
+    assert_eq!(near("gpt-h256-a4-s64-b1-t1-f32-forward").unwrap().slowdown.median, 1.1);
+    assert!(near("gpt-h256-a4-s64-b1-t1-f32-backward").is_err() && near("other").is_err());
+}
+
+/// Pressure at half strength is a side like any other, not a second scale of its resource.
+#[test]
+fn only_full_pressure_sets_the_scale() {
+    let mut rows = corun_rows(0.0, 24);
+    rows.push(corun_row("probe-memory", "pressure-memory-50", "free", 1.4));
+    rows.push(corun_row("gpt-a-forward", "pressure-memory-50", "free", 1.2));
+    let model = fit(&rows).model;
+    let keys: Vec<&String> = model.interference.sensitivity["gpt-a-forward"].keys().collect();
+    assert_eq!(keys, ["free/cache", "free/fma", "free/memory", "free/presence"]);
+}
+
 /// What a co-run of one main beside one resource alone leaves: the additive model without weights.
 #[test]
 fn few_corun_rows_do_not_fail() {

@@ -1,6 +1,5 @@
 //! What follows measuring: fit the cost model, write the tables, say where everything is.
 
-use crate::records::measurement::Kind;
 use crate::records::store::{COST_MODEL, Journal, MACHINE, MEASUREMENTS, TABLES};
 use crate::records::{CostModel, MachineRecord, files};
 use crate::report::tables;
@@ -36,9 +35,15 @@ pub fn fit(folder: &Path) -> Result<CostModel> {
 pub fn conclude(folder: &Path) -> Result<String> {
     let journal = Journal::read(folder)?;
     let machine: MachineRecord = files::read_json(&folder.join(MACHINE), "machine")?;
-    let fittable =
-        journal.measurements.iter().any(|m| matches!(m.kind, Kind::Layer | Kind::Operation | Kind::Collective));
-    let model = if fittable { Some(fit(folder)?) } else { None };
+    // A selection may hold nothing to fit; what was measured is still worth its tables.
+    let model = match fit(folder) {
+        Ok(model) => Some(model),
+        Err(error @ Error::Input { .. }) => {
+            eprintln!("note: no cost model yet: {error}");
+            None
+        }
+        Err(error) => return Err(error),
+    };
     if let Some(model) = &model {
         files::write_json(&folder.join(COST_MODEL), model)?;
     }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
     after_help = "Example:\n  bubblebench simulate --schedule 1f1b --stages 8 --micro-batches 24 --forward 18.522ms \\\n    --backward-input 18.086ms --backward-weight 9.337ms --send-recv 601us"
 )]
 pub struct SimulateArgs {
-    /// gpipe, 1f1b, interleaved, zb-h1, zb-h2, …
+    /// gpipe, 1f1b, interleaved, zb-h1, zb-h2, zb-1p, zb-2p, zb-v, v-half, v-min, chimera
     #[arg(long)]
     schedule: String,
     /// Pipeline stages

@@ -129,15 +129,23 @@ fn sensitivities(pairs: &[CorunPair], mode: &str, found: &mut Interference) -> O
     Some(held_out(&cases, resources.len()))
 }
 
+/// A side whose pair is predicted: a small model, or a pressure program at less than its full strength.
 fn is_model(side: &str) -> bool {
-    side != NOTHING && !side.starts_with(PRESSURE)
+    side != NOTHING && scale_of(side).is_none()
+}
+
+/// The resource whose scale this side is: `pressure-memory` at full strength, not `pressure-memory-50`.
+fn scale_of(side: &str) -> Option<&str> {
+    let resource = side.strip_prefix(PRESSURE)?;
+    let partial = resource.rsplit_once('-').is_some_and(|(_, percent)| percent.parse::<u32>().is_ok());
+    (!partial).then_some(resource)
 }
 
 /// Sensitivity before weighting: (slowdown beside `pressure-r` − 1) ÷ that program's pressure on r.
 fn raw_sensitivities(pairs: &[CorunPair], mode: &str, pressure: &Scores) -> Scores {
     let mut raw = Scores::new();
     for p in pairs.iter().filter(|p| p.sharing == mode && !is_probe(&p.main)) {
-        let Some(resource) = p.side.strip_prefix(PRESSURE) else { continue };
+        let Some(resource) = scale_of(&p.side) else { continue };
         // Without its own probe a pressure program is the unit.
         let unit = pressure_of(pressure, &p.side, mode, resource).unwrap_or(1.0);
         if unit >= LEAST_PRESSURE {
@@ -235,7 +243,7 @@ fn in_rounds(cases: &[&PairCase], fit: impl Fn(&[&PairCase]) -> Vec<f64>) -> Vec
 /// Every pair predicted by weights it had no part in.
 fn held_out(cases: &[PairCase], resources: usize) -> Vec<Outcome> {
     let all: Vec<&PairCase> = cases.iter().collect();
-    match cases.len() >= 5 {
+    match cases.len() >= 4 {
         true => in_rounds(&all, |training| choose_among(training, resources)),
         false => {
             // Unweighted, nothing of the pair itself is in its prediction.

@@ -184,19 +184,17 @@ fn train(rows: &[LayerRow], fits: &OperationFits) -> Result<Models> {
             let work = known.unwrap_or_else(|| plain_work(&row.shape, phase));
             cases.push(Case { work, ns: row.time.median, key: row.shape.slug() });
         }
-        // Without single operations a layer's own FLOPs and bytes have to do.
-        let sets = match complete {
-            true => vec![
-                vec![Feature::OperationsNs],
-                vec![Feature::One, Feature::OperationsNs],
-                vec![Feature::OperationsNs, Feature::Bytes],
-            ],
-            false => vec![
-                vec![Feature::Flop],
-                vec![Feature::One, Feature::Flop],
-                vec![Feature::One, Feature::Flop, Feature::Bytes],
-            ],
-        };
+        // Without single operations, or where they were measured badly, a layer's own FLOPs and bytes have to do.
+        let own = [vec![Feature::Flop], vec![Feature::One, Feature::Flop], vec![Feature::Flop, Feature::Bytes]];
+        let mut sets = vec![
+            vec![Feature::OperationsNs],
+            vec![Feature::One, Feature::OperationsNs],
+            vec![Feature::OperationsNs, Feature::Bytes],
+        ];
+        if !complete {
+            sets.clear();
+        }
+        sets.extend(own);
         insert(&mut models, phase, sets, &cases);
     }
     let whole = whole_cases(rows);

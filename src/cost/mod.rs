@@ -60,13 +60,10 @@ pub fn fit(measurements: &[Measurement], machine: &MachineRecord, sha256: &str) 
     notes.extend(layer.notes);
     fits.launch.additivity = layer.additivity;
     let collective = collectives::fit(&records);
-    accuracy.extend(collective.accuracy);
-    notes.extend(collective.notes);
     let (interference, corun, corun_notes) = interference::fit(&records);
-    accuracy.extend(corun);
-    notes.extend(corun_notes);
     let (gate, gate_notes) = gate::fit(&records);
-    notes.extend(gate_notes);
+    accuracy.extend(collective.accuracy.into_iter().chain(corun));
+    notes.extend(collective.notes.into_iter().chain(corun_notes).chain(gate_notes));
     let model = CostModel {
         schema: cost_model::SCHEMA.into(),
         machine: described(machine, &records),

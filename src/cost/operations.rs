@@ -83,7 +83,7 @@ const fn family_name(family: Family) -> &'static str {
     }
 }
 
-/// Fits of everything that has at least two cases. `spreads`: also find the intervals (costs five more fits each).
+/// Products and attention need two cases for a fit; a streaming operation one: its bandwidth. `spreads`: also find the intervals (costs five more fits each).
 pub fn fit(rows: &[&OperationRow], primary: Option<DType>, hardware: Hardware, spreads: bool) -> OperationFits {
     let mut fits = OperationFits {
         gemm: BTreeMap::new(),
@@ -93,7 +93,7 @@ pub fn fit(rows: &[&OperationRow], primary: Option<DType>, hardware: Hardware, s
     };
     for ((family, name), group) in groups(rows, primary) {
         let cases: Vec<&Case<Work>> = group.iter().map(|(_, case)| case).collect();
-        if distinct(&cases) < 2 {
+        if distinct(&cases) < 2 && family != "streaming" {
             continue;
         }
         let candidates = candidates(family, &cases, hardware);
@@ -163,6 +163,8 @@ fn product_sets(cases: &[&Case<Work>], hardware: Hardware) -> Vec<Vec<Feature>> 
     let mut sets = vec![
         vec![Flop],
         vec![One, Flop],
+        vec![Flop, Bytes],
+        vec![Flop, RightElements],
         vec![One, Flop, Bytes],
         vec![One, Flop, LeftElements, RightElements, OutputElements],
     ];

@@ -276,3 +276,57 @@ impl<O: Ops> Maker<'_, O> {
 fn take<B>(buffers: &mut Vec<B>) -> Result<B> {
     buffers.pop().ok_or_else(|| Error::input("an operation lacks a buffer", "report this: it is a fault in the suite"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::reference::Reference;
+
+    #[test]
+    fn an_epilogue_of_another_direction_is_refused() {
+        let shape = Linear::new(2, 3, 4);
+        let product = |product, epilogue| Operation::Linear { product, shape, epilogue };
+        for wrong in [
+            product(Product::Forward, Epilogue::GeluBackward),
+            product(Product::ToInputs, Epilogue::BiasGradient),
+            product(Product::ToWeights, Epilogue::BiasGelu),
+        ] {
+            assert!(Single::new(&mut Reference::new(), wrong, DType::F32, 1).is_err(), "{wrong:?}");
+        }
+    }
+
+    /// Everything an operation says it has computed is written: nothing of the poison is left.
+    #[test]
+    fn results_hold_no_poison() {
+        let (rows, a) = (Rows { rows: 3, cols: 5 }, Attention { batch: 1, heads: 2, sequence: 3, head_size: 2 });
+        let product = |product, epilogue| Operation::Linear { product, shape: Linear::new(2, 3, 4), epilogue };
+        for operation in [
+            product(Product::Forward, Epilogue::None),
+            product(Product::Forward, Epilogue::BiasGelu),
+            product(Product::ToInputs, Epilogue::GeluBackward),
+            product(Product::ToWeights, Epilogue::None),
+            product(Product::ToWeights, Epilogue::BiasGradient),
+            Operation::AttentionForward(a),
+            Operation::AttentionBackward(a),
+            Operation::LayernormForward(rows),
+            Operation::LayernormToInputs(rows),
+            Operation::LayernormToWeights(rows),
+            Operation::GeluForward { len: 7 },
+            Operation::GeluBackward { len: 7 },
+            Operation::Residual { len: 7 },
+            Operation::CrossEntropy(rows),
+            Operation::EmbeddingForward(rows),
+            Operation::EmbeddingToWeights(rows),
+            Operation::Adamw { len: 7 },
+        ] {
+            let mut ops = Reference::new();
+            let mut single = Single::new(&mut ops, operation, DType::F32, 1).unwrap();
+            single.run(&mut ops);
+            for result in single.results() {
+                let values = ops.read(result).unwrap();
+                assert!(!values.is_empty() && values.iter().all(|v| v.is_finite()), "{operation:?}");
+                assert!(values.iter().any(|v| *v != 0.0), "{operation:?} wrote nothing");
+            }
+        }
+    }
+}

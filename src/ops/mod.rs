@@ -261,7 +261,6 @@ pub struct Sgd {
 /// A device that speaks the vocabulary. See the module's first lines for the rules every method obeys.
 // One argument per buffer: the shapes are already gathered into structs, and a struct per call would hide which buffer is which.
 #[allow(clippy::too_many_arguments)]
-#[allow(clippy::too_many_arguments)]
 pub trait Ops {
     /// Device memory, opaque to models.
     type Buffer;

@@ -31,14 +31,10 @@ pub fn layers(records: &[Measurement]) -> Table {
         "Time of one layer and micro-batch: median ± half the 95 % interval (~ noisy: interval over 2 %); GFLOP/s of forward + backward.",
         &["shape", "forward", "to inputs", "to weights", "forward + backward", "GFLOP/s", "checked"],
     );
-    let mut shapes: Vec<&str> = Vec::new();
-    for record in records.iter().filter(|r| r.kind == Kind::Layer) {
-        if let Some(shape) = record.id.strip_prefix("gpt/").and_then(|rest| rest.split('/').next()) {
-            if !shapes.contains(&shape) {
-                shapes.push(shape);
-            }
-        }
-    }
+    let layers = records.iter().filter(|r| r.kind == Kind::Layer);
+    let mut shapes: Vec<&str> = layers.filter_map(|r| r.id.strip_prefix("gpt/")?.split('/').next()).collect();
+    // A shape's phases stand together, so neighbours are the only repeats.
+    shapes.dedup();
     for shape in shapes {
         let find = |phase: &str| records.iter().find(|r| r.id == format!("gpt/{shape}/{phase}"));
         let mut row = vec![shape.to_string()];

@@ -101,16 +101,6 @@ const fn f32_layer(hidden: u64, heads: u64, sequence: u64, micro_batch: u64) -> 
     LayerShape::new(hidden, heads, sequence, micro_batch, DType::F32)
 }
 
-/// Layer shapes of the quick preset: three with all phases, two with the whole pass only.
-const QUICK: [LayerShape; 5] = [
-    f32_layer(256, 4, 128, 1),
-    f32_layer(256, 4, 256, 2),
-    f32_layer(512, 8, 128, 1),
-    f32_layer(384, 6, 128, 2),
-    f32_layer(512, 8, 256, 1).tensor(2),
-];
-const QUICK_ALL_PHASES: usize = 3;
-
 /// Layer shapes of the standard preset, all phases each. On two cores a whole pass takes 10 to 110 ms.
 const STANDARD: [LayerShape; 10] = [
     f32_layer(256, 4, 128, 1),
@@ -125,8 +115,14 @@ const STANDARD: [LayerShape; 10] = [
     f32_layer(1024, 16, 128, 1),
 ];
 
+/// Of those, by their place, what the quick preset runs whole, and what it runs as one whole pass only.
+const QUICK: [usize; 3] = [0, 1, 3];
+const QUICK_WHOLE_PASS: [usize; 2] = [4, 5];
+
 /// What the full preset adds.
-const FULL: [LayerShape; 12] = [
+const FULL: [LayerShape; 14] = [
+    f32_layer(256, 4, 256, 2),
+    f32_layer(384, 6, 128, 2),
     f32_layer(256, 4, 1024, 1),
     f32_layer(384, 6, 256, 2),
     f32_layer(512, 8, 512, 2),
@@ -145,12 +141,11 @@ fn layers(preset: Preset) -> Vec<Plan> {
     let all = |shape: &LayerShape| Phase::ALL.map(|phase| Plan::Layer(*shape, phase));
     match preset {
         Preset::Quick => {
-            let (all_phases, whole) = QUICK.split_at(QUICK_ALL_PHASES);
-            let whole = whole.iter().map(|shape| Plan::Layer(*shape, Phase::ForwardBackward));
-            all_phases.iter().flat_map(all).chain(whole).collect()
+            let whole = QUICK_WHOLE_PASS.map(|i| Plan::Layer(STANDARD[i], Phase::ForwardBackward));
+            QUICK.iter().flat_map(|&i| all(&STANDARD[i])).chain(whole).collect()
         }
         Preset::Standard => STANDARD.iter().flat_map(all).collect(),
-        Preset::Full => STANDARD.iter().chain(&QUICK).chain(&FULL).flat_map(all).collect(),
+        Preset::Full => STANDARD.iter().chain(&FULL).flat_map(all).collect(),
     }
 }
 
@@ -204,9 +199,11 @@ fn operations(preset: Preset) -> Vec<Plan> {
     use Cache::{Cold, Warm};
     match preset {
         Preset::Quick => [
-            operations_of(QUICK[0], &["fc1"], Warm),
-            operations_of(QUICK[1], &["fc2", "attention"], Warm),
-            operations_of(QUICK[2], &["qkv", "attention", "ln1", "residual1"], Warm),
+            operations_of(STANDARD[2], &["fc1"], Warm),
+            operations_of(STANDARD[3], &["qkv"], Warm),
+            operations_of(STANDARD[9], &["projection"], Warm),
+            operations_of(STANDARD[0], &["attention", "ln1", "residual1"], Warm),
+            operations_of(STANDARD[4], &["attention"], Warm),
         ]
         .concat(),
         Preset::Standard => [
@@ -223,7 +220,7 @@ fn operations(preset: Preset) -> Vec<Plan> {
         ]
         .concat(),
         Preset::Full => {
-            let every = || STANDARD.iter().chain(&QUICK).chain(&FULL);
+            let every = || STANDARD.iter().chain(&FULL);
             let warm = every()
                 .flat_map(|s| [operations_of(*s, &PRODUCTS, Warm), operations_of(*s, &["attention"], Warm)].concat());
             let streaming = every().flat_map(|s| {

@@ -15,6 +15,9 @@ const UNJUDGED: f64 = 0.5;
 /// A mean absolute error covers 1.96 standard deviations of a normal error when multiplied by this (1.96 · √(π/2)).
 const MAPE_TO_95: f64 = 2.457;
 
+/// Added to the interval where a layer of another shape answers for the one asked for.
+const OTHER_MAIN: f64 = 0.25;
+
 /// together ÷ alone of the main, and what the side still gets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -46,6 +49,12 @@ pub fn corun(model: &CostModel, main: &str, side: &str, sharing: &str) -> Result
         let in_range = model.interference.noise_floor.is_some();
         return Ok(CorunPrediction { schema: SCHEMA.into(), slowdown, side_rate: None, measured: in_range, in_range });
     }
+    if let Some(nearest) = nearest_main(model, main) {
+        let found = corun(model, &nearest, side, sharing)?;
+        let Interval { median, low, high } = found.slowdown;
+        let slowdown = Interval { median, low: low / (1.0 + OTHER_MAIN), high: high * (1.0 + OTHER_MAIN) };
+        return Ok(CorunPrediction { slowdown, measured: false, in_range: false, ..found });
+    }
     let (slowdown, complete) = from_scores(model, main, side, sharing)?;
     let (half, judged) = match model.accuracy.iter().find(|a| a.what == "corun") {
         Some(a) => (MAPE_TO_95 * a.mape_percent / 100.0, true),
@@ -60,6 +69,34 @@ pub fn corun(model: &CostModel, main: &str, side: &str, sharing: &str) -> Result
         measured: false,
         in_range: complete && judged,
     })
+}
+
+/// For a layer nobody ran beside anything: the measured one of the same phase whose sizes are nearest. `None` where the
+/// main itself is known, is no layer, or no layer of its phase is known.
+fn nearest_main(model: &CostModel, main: &str) -> Option<String> {
+    let scores = &model.interference;
+    let known: BTreeSet<&str> =
+        scores.pairs.iter().map(|p| p.main.as_str()).chain(scores.sensitivity.keys().map(String::as_str)).collect();
+    let (wanted, phase) = (sizes(main)?, main.rsplit('-').next()?);
+    if known.contains(main) {
+        return None;
+    }
+    let distance = |name: &str| {
+        let pairs = sizes(name)?.into_iter().zip(&wanted).map(|(a, b)| (a / b).ln().abs());
+        Some(pairs.sum::<f64>())
+    };
+    let candidates = known.into_iter().filter(|name| name.rsplit('-').next() == Some(phase));
+    let nearest = candidates.filter_map(|name| Some((name, distance(name)?))).min_by(|a, b| a.1.total_cmp(&b.1));
+    nearest.map(|(name, _)| name.to_string())
+}
+
+/// h, a, s, b, t of `gpt-h512-a8-s128-b1-t1-f32-forward`.
+fn sizes(main: &str) -> Option<Vec<f64>> {
+    let mut parts = main.strip_prefix("gpt-")?.split('-');
+    ["h", "a", "s", "b", "t"]
+        .into_iter()
+        .map(|letter| parts.next()?.strip_prefix(letter)?.parse::<f64>().ok().filter(|v| *v > 0.0))
+        .collect()
 }
 
 /// 1 + Σ pressure · sensitivity; false if the side's pressure on some resource is not known and counted as 0.

@@ -5,15 +5,17 @@ mod gpipe;
 mod interleaved;
 mod one_f_one_b;
 mod vee;
+mod vee_order;
 mod zb_h;
 mod zb_search;
+mod zb_v;
 
 use super::activations;
 use super::schedule::{Name, Schedule, Spec};
 use crate::{Error, Result};
 
 /// The schedules this version can build.
-pub const AVAILABLE: [Name; 10] = [
+pub const AVAILABLE: [Name; 11] = [
     Name::Gpipe,
     Name::OneFOneB,
     Name::Interleaved,
@@ -21,6 +23,7 @@ pub const AVAILABLE: [Name; 10] = [
     Name::ZbH2,
     Name::Zb1p,
     Name::Zb2p,
+    Name::ZbV,
     Name::VHalf,
     Name::VMin,
     Name::Chimera,
@@ -42,6 +45,7 @@ pub(super) fn build(spec: &Spec) -> Result<Schedule> {
         Name::ZbH2 => zb_h::build(spec, 2),
         Name::Zb1p => zb_search::build(spec, 1)?,
         Name::Zb2p => zb_search::build(spec, 2)?,
+        Name::ZbV => zb_v::build(spec)?,
         Name::VHalf => vee::build(spec, 3)?,
         Name::VMin => vee::build(spec, 2)?,
         Name::Chimera => chimera::build(spec)?,

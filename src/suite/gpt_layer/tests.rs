@@ -33,6 +33,14 @@ fn names_are_unique_and_every_shape_is_valid() {
     }
 }
 
+#[test]
+fn larger_presets_hold_the_smaller_ones() {
+    let ids = |preset| plans(preset).iter().map(Plan::id).collect::<BTreeSet<_>>();
+    let (quick, standard, full) = (ids(Preset::Quick), ids(Preset::Standard), ids(Preset::Full));
+    assert_eq!(quick.difference(&standard).next(), None);
+    assert_eq!(standard.difference(&full).next(), None);
+}
+
 /// What a fit of each part needs: shapes to hold out, and for every operation of a layer rows of its own.
 #[test]
 fn standard_holds_enough_to_fit() {

@@ -1,5 +1,5 @@
-// Runs a kernel: its threads as fibers, its blocks in sequence. Called from Rust (src/lib.rs) and, by name and `void**`,
-// the way a driver's cuLaunchKernel is.
+// Runs a kernel: its threads as fibers, its blocks in sequence. Called from Rust (src/lib.rs) and, by name and
+// `void**`, the way a driver's cuLaunchKernel is.
 #include <softgpu/executor.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -190,8 +190,8 @@ void Executor::prepare_block(dim3 block) {
     }
 }
 
-// In order, a warp runs until all of it waits for the block; shuffled, a warp runs to its next meeting only and lanes and
-// warps take turns at random, so that what relies on one order does not come out right by luck.
+// In order, a warp runs until all of it waits for the block; shuffled, a warp runs to its next meeting only and lanes
+// and warps take turns at random, so that what relies on one order does not come out right by luck.
 void Executor::run_block() {
     while (live_ > 0) {
         bool progress = false;
@@ -241,8 +241,8 @@ bool Executor::complete_warp(unsigned warp) {
         for (unsigned j = first; j < end && complete; j++) {
             Fiber& other = fibers_[j];
             if (!(leader.mask >> (j - first) & 1) || other.state == State::Done) continue;
-            complete = other.state == State::AtWarpMeeting && other.mask == leader.mask &&
-                       same_site(other.site, leader.site);
+            complete =
+                other.state == State::AtWarpMeeting && other.mask == leader.mask && same_site(other.site, leader.site);
             slots[j - first] = other.slot;
         }
         if (!complete) continue;
@@ -295,8 +295,10 @@ std::string Executor::deadlock() const {
         if (fiber.state == State::Done) continue;
         auto same = [&](const Group& g) { return g.state == fiber.state && same_site(g.site, fiber.site); };
         auto found = std::find_if(groups.begin(), groups.end(), same);
-        if (found == groups.end()) groups.push_back({fiber.site, fiber.state, 1, i});
-        else found->threads++;
+        if (found == groups.end())
+            groups.push_back({fiber.site, fiber.state, 1, i});
+        else
+            found->threads++;
     }
     char text[256];
     snprintf(text, sizeof text, "deadlock in kernel %s, block %u,%u,%u: ", kernel_->name, block_.x, block_.y, block_.z);
@@ -378,7 +380,8 @@ static void check_launch(const Kernel& kernel, const Launch& launch) {
     const uint64_t blocks = uint64_t(launch.grid[0]) * launch.grid[1] * launch.grid[2];
     if (threads == 0 || blocks == 0) fail("kernel %s: an empty grid or block", kernel.name);
     if (threads > kernel.max_threads || launch.block[2] > 64)
-        fail("kernel %s: %llu threads a block, %u at most", kernel.name, (unsigned long long)threads, kernel.max_threads);
+        fail("kernel %s: %llu threads a block, %u at most", kernel.name, (unsigned long long)threads,
+             kernel.max_threads);
     if (launch.grid[1] > 65535 || launch.grid[2] > 65535)
         fail("kernel %s: grid %u,%u,%u is beyond 65535 in y or z", kernel.name, launch.grid[0], launch.grid[1],
              launch.grid[2]);

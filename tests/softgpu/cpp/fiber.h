@@ -39,8 +39,8 @@ extern "C" void softgpu_switch(void** save, void* load) asm("softgpu_switch");
 
 inline void make_context(Context& context, unsigned char* stack, size_t bytes, void (*entry)()) {
     void** top = reinterpret_cast<void**>((reinterpret_cast<uintptr_t>(stack) + bytes) & ~uintptr_t(15));
-    *--top = nullptr;                          // entry never returns; a debugger stops here
-    *--top = reinterpret_cast<void*>(entry);   // what the first switch returns to
+    *--top = nullptr;                         // entry never returns; a debugger stops here
+    *--top = reinterpret_cast<void*>(entry);  // what the first switch returns to
     for (int saved = 0; saved < 6; saved++) *--top = nullptr;
     context.stack_pointer = top;
 }

@@ -1,6 +1,7 @@
 // Kernels that test the emulation itself: some right, some wrong on purpose.
-#include "../../../cuda/common.cuh"
 #include <softgpu/mma.h>
+
+#include "../../../cuda/common.cuh"
 
 // out[i] = in[n − 1 − i] through shared memory, as it should be.
 BUBBLEBENCH_KERNEL(1024, selftest_reverse, float* out, const float* in) {

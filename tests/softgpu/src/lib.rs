@@ -1,5 +1,6 @@
 //! Runs the CUDA kernels in `cuda/` on the CPU: every CUDA thread is a fiber, blocks run in sequence, fibers change at
-//! barriers and warp-wide operations only. For tests: `tests/kernels.rs` compares what comes out with an f64 reference.
+//! barriers and warp-wide operations only. For tests: `tests/kernels.rs` compares what comes out with an f64 reference,
+//! and tests this emulation itself on kernels that are wrong on purpose (cpp/selftest.cu).
 //!
 //! [`launch`] takes a kernel by name with its arguments, as the driver does, and is as strict: a wrong argument list, too
 //! many threads, too much shared memory, a misaligned 16-byte access or threads that wait at different barriers are
@@ -168,6 +169,3 @@ pub fn kernels() -> Vec<String> {
         names.push(unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned());
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -46,8 +46,7 @@ template <class... A, void (*K)(A...)> struct Registered<K> {
     }
     static constexpr size_t bytes[sizeof...(A) + 1] = {sizeof(A)..., 0};
     Kernel kernel;
-    Registered(const char* name, unsigned max_threads)
-        : kernel{name, max_threads, bytes, sizeof...(A), call, nullptr} {
+    Registered(const char* name, unsigned max_threads) : kernel{name, max_threads, bytes, sizeof...(A), call, nullptr} {
         add_kernel(&kernel);
     }
 };

@@ -1,7 +1,7 @@
-//! The emulation itself, on kernels that are right and on kernels that are wrong on purpose (cpp/selftest.cu).
+//! The emulation itself, on kernels that are right and on kernels that are wrong on purpose (tests/softgpu/cpp/selftest.cu).
 
-use super::*;
 use half::{bf16, f16};
+use softgpu::{Arg, Buffer, Config, Failure, Order, launch};
 
 const ONE: [u32; 3] = [1, 1, 1];
 

@@ -1,0 +1,201 @@
+//! An order for two chunks a stage in V shape (F0 down, F1 up, B1 down, B0 up), and W put into what waits remain.
+//!
+//! Used by [`super::zb_v`], which searches over [`Block`]s.
+
+use crate::pipeline::schedule::{Operation, Spec, Work, part_of};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+/// Lanes of a stage: F0, F1, B1, B0.
+pub const LANES: usize = 4;
+const NEVER: u64 = u64::MAX;
+
+/// Where each pass of the first micro-batch would stand, in periods of a stage's two chunks' F+B+W; the passes of the
+/// others follow a period apart. Only the order that results is used.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Block {
+    /// From stage to stage, by lane.
+    pub pace: [f64; LANES],
+    /// At the three turns: F0→F1, F1→B1, B1→B0.
+    pub turn: [f64; 3],
+    /// Forwards of chunk 0 drawn to the front on the first stage, beyond those that stand there.
+    pub early: f64,
+    /// How fast their number falls along the stages; 1 reaches none at the last.
+    pub early_fall: f64,
+    /// Part of a W that must fit into a wait for it to be started there, by stage.
+    pub patience: Vec<f64>,
+}
+
+impl Block {
+    /// The lanes of every stage merged by position.
+    fn lanes(&self, spec: &Spec, stage: usize, order: &mut Vec<(u8, u32)>) {
+        let (far, d, m) = ((spec.stages - 1) as f64, stage as f64, spec.micro_batches);
+        let [f0, f1, b1, b0] = self.pace;
+        let turn_f1 = far * f0 + self.turn[0];
+        let turn_b1 = turn_f1 + far * f1 + self.turn[1];
+        let turn_b0 = turn_b1 + far * b1 + self.turn[2];
+        let begin = [d * f0, turn_f1 + (far - d) * f1, turn_b1 + d * b1, turn_b0 + (far - d) * b0];
+        let mut next = [0usize; LANES];
+        order.clear();
+        // F0 up to the first of another lane, and some more.
+        let first_other = begin[1..].iter().copied().fold(f64::INFINITY, f64::min);
+        let standing = (first_other - begin[0]).max(0.0).ceil();
+        let fall = if far > 0.0 { 1.0 - d / far * self.early_fall } else { 1.0 };
+        let front = (standing + (self.early * fall).round().max(0.0)).min(m as f64) as usize;
+        order.extend((0..front).map(|k| (0, k as u32)));
+        next[0] = front;
+        while next != [m; LANES] {
+            let at = |lane: usize| if next[lane] < m { begin[lane] + next[lane] as f64 } else { f64::INFINITY };
+            let lane = (1..LANES).fold(0, |best, lane| if at(lane) < at(best) { lane } else { best });
+            order.push((lane as u8, next[lane] as u32));
+            next[lane] += 1;
+        }
+    }
+}
+
+/// Runs candidates; keeps its memory between them.
+pub struct Filler<'a> {
+    spec: &'a Spec<'a>,
+    limit: f64,
+    stage: Vec<Stage>,
+    events: BinaryHeap<Reverse<(u64, usize)>>,
+}
+
+#[derive(Default)]
+struct Stage {
+    order: Vec<(u8, u32)>,
+    position: usize,
+    list: Vec<Operation>,
+    arrival: [Vec<u64>; LANES],
+    /// B that have run and whose W have not.
+    pending: VecDeque<Operation>,
+    whole: usize,
+    first: Option<u64>,
+    free: u64,
+    /// Of a lane's pass, and of the W of each chunk.
+    duration: [u64; LANES],
+    weights: [u64; 2],
+}
+
+impl<'a> Filler<'a> {
+    pub fn new(spec: &'a Spec<'a>, limit: f64) -> Self {
+        let stage = spec
+            .times
+            .stage
+            .iter()
+            .map(|t| {
+                let part = |ns, chunk| part_of(ns, chunk, 2);
+                let (f, b, w) = (t.forward_ns, t.backward_input_ns, t.backward_weight_ns);
+                Stage {
+                    duration: [part(f, 0), part(f, 1), part(b, 1), part(b, 0)],
+                    weights: [part(w, 0), part(w, 1)],
+                    ..Stage::default()
+                }
+            })
+            .collect();
+        Filler { spec, limit, stage, events: BinaryHeap::new() }
+    }
+
+    /// The longest span of a stage, and the sum of all; `None` if the order cannot run within the limit.
+    pub fn run(&mut self, block: &Block) -> Option<(u64, u64)> {
+        self.reset(block);
+        while let Some(Reverse((now, at))) = self.events.pop() {
+            if self.stage[at].free <= now {
+                self.decide(at, now, block.patience[at])?;
+            }
+        }
+        let whole = 6 * self.spec.micro_batches;
+        let spans = || self.stage.iter().map(|s| s.free - s.first.unwrap_or(0));
+        self.stage.iter().all(|s| s.list.len() == whole).then(|| (spans().max().unwrap_or(0), spans().sum()))
+    }
+
+    /// The list of a stage as the last run left it.
+    pub fn list(&self, stage: usize) -> &[Operation] {
+        &self.stage[stage].list
+    }
+
+    fn reset(&mut self, block: &Block) {
+        self.events.clear();
+        for (index, stage) in self.stage.iter_mut().enumerate() {
+            block.lanes(self.spec, index, &mut stage.order);
+            stage.position = 0;
+            stage.list.clear();
+            for arrival in &mut stage.arrival {
+                arrival.clear();
+                arrival.resize(self.spec.micro_batches, NEVER);
+            }
+            stage.pending.clear();
+            (stage.whole, stage.first, stage.free) = (0, None, 0);
+            self.events.push(Reverse((0, index)));
+        }
+        self.stage[0].arrival[0].fill(0);
+    }
+
+    fn decide(&mut self, at: usize, now: u64, patience: f64) -> Option<()> {
+        let s = &self.stage[at];
+        let Some(&(lane, k)) = s.order.get(s.position) else {
+            self.weight(at, now);
+            return Some(());
+        };
+        let held = (s.whole as f64 + s.pending.len() as f64 * self.spec.weight_share) / 2.0;
+        let pending = s.pending.front().map(|w| s.weights[w.chunk as usize]);
+        if lane < 2 && held + 0.5 > self.limit + 1e-9 {
+            // Only a W makes room; without one this order does not fit.
+            pending?;
+            self.weight(at, now);
+            return Some(());
+        }
+        let arrival = s.arrival[lane as usize][k as usize];
+        if arrival <= now {
+            self.start(at, now, lane, k);
+        } else if pending.is_some_and(|w| (arrival - now) as f64 >= patience * w as f64) {
+            self.weight(at, now);
+        } else if arrival != NEVER {
+            self.events.push(Reverse((arrival, at)));
+        }
+        Some(())
+    }
+
+    fn weight(&mut self, at: usize, now: u64) {
+        let s = &mut self.stage[at];
+        if let Some(operation) = s.pending.pop_front() {
+            s.free = now + s.weights[operation.chunk as usize];
+            s.list.push(operation);
+            self.events.push(Reverse((s.free, at)));
+        }
+    }
+
+    fn start(&mut self, at: usize, now: u64, lane: u8, k: u32) {
+        let chunk = usize::from(lane == 1 || lane == 2);
+        let s = &mut self.stage[at];
+        s.first.get_or_insert(now);
+        s.free = now + s.duration[lane as usize];
+        s.position += 1;
+        let work = if lane < 2 { Work::Forward } else { Work::BackwardInput };
+        s.list.push(Operation::new(work, k as usize, chunk));
+        if lane < 2 {
+            s.whole += 1;
+        } else {
+            s.whole -= 1;
+            s.pending.push_back(Operation::new(Work::BackwardWeight, k as usize, chunk));
+        }
+        let end = s.free;
+        self.events.push(Reverse((end, at)));
+        self.deliver(at, lane, k, end);
+    }
+
+    /// Down the stages in even lanes, up in odd ones; the ends turn round without a message.
+    fn deliver(&mut self, at: usize, lane: u8, k: u32, end: u64) {
+        let last = self.spec.stages - 1;
+        let message = end + self.spec.times.send_recv_ns;
+        let (to, lane, arrives) = match lane {
+            0 | 2 if at < last => (at + 1, lane, message),
+            1 | 3 if at > 0 => (at - 1, lane, message),
+            3 => return,
+            turn => (at, turn + 1, end),
+        };
+        let s = &mut self.stage[to];
+        s.arrival[lane as usize][k as usize] = arrives;
+        self.events.push(Reverse((arrives.max(s.free), to)));
+    }
+}
