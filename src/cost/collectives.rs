@@ -6,6 +6,7 @@
 use super::heldout::{self, Outcome};
 use super::piecewise::{self, Point};
 use super::regress::Spread;
+use super::sisters;
 use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, CollectiveFit};
 use crate::records::measurement::{Interval, Kind};
@@ -45,6 +46,7 @@ pub struct CollectiveFits {
 pub fn fit(records: &[&Measurement]) -> CollectiveFits {
     let mut found = CollectiveFits::default();
     let curves = curves(records);
+    let lenders = lenders(&curves);
     let mut judged: Vec<(Key, Curve, Vec<Outcome>)> = Vec::new();
     for (key, curve) in curves {
         if curve.points.len() < 2 {
@@ -54,7 +56,7 @@ pub fn fit(records: &[&Measurement]) -> CollectiveFits {
             ));
             continue;
         }
-        let outcomes = held_out(&points(&curve));
+        let outcomes = held_out(&points(&curve), &sisters_of(&key, &lenders));
         judged.push((key, curve, outcomes));
     }
     let trusted = |c: &Curve| !c.oversubscribed;
@@ -71,12 +73,31 @@ pub fn fit(records: &[&Measurement]) -> CollectiveFits {
         found.accuracy.extend(heldout::accuracy(&format!("collective/{operation}"), &outcomes));
     }
     let everything: Vec<f64> = judged.iter().flat_map(|(_, _, o)| o).map(Outcome::residual).collect();
-    found.fits =
-        judged.into_iter().map(|(key, curve, outcomes)| written(key, &curve, &outcomes, &everything)).collect();
+    found.fits = judged
+        .into_iter()
+        .map(|(key, curve, outcomes)| written(key, &curve, &outcomes, &everything, &lenders))
+        .collect();
     found
 }
 
-fn written(key: Key, curve: &Curve, outcomes: &[Outcome], everything: &[f64]) -> CollectiveFit {
+/// All curves that may lend their bends, by key.
+type Lenders = BTreeMap<Key, Vec<Point>>;
+
+fn lenders(curves: &BTreeMap<Key, Curve>) -> Lenders {
+    curves.iter().map(|(key, curve)| (key.clone(), points(curve))).collect()
+}
+
+/// The curves of other operations between the same ranks, timed the same way.
+fn sisters_of<'a>(key: &Key, lenders: &'a Lenders) -> Vec<&'a [Point]> {
+    let same = |k: &Key| {
+        k.operation != key.operation
+            && (k.ranks, k.nodes, &k.dtype, k.latency) == (key.ranks, key.nodes, &key.dtype, key.latency)
+    };
+    lenders.iter().filter(|(k, _)| same(k)).map(|(_, points)| points.as_slice()).collect()
+}
+
+fn written(key: Key, curve: &Curve, outcomes: &[Outcome], everything: &[f64], lenders: &Lenders) -> CollectiveFit {
+    let segments = piecewise::fit(&sisters::lend(&points(curve), &sisters_of(&key, lenders)));
     let own: Vec<f64> = outcomes.iter().map(Outcome::residual).collect();
     // Two or three sizes held out say little about one curve: then all curves of the machine speak for it.
     let spread = Spread::of(if own.len() >= 4 { &own } else { everything });
@@ -86,7 +107,7 @@ fn written(key: Key, curve: &Curve, outcomes: &[Outcome], everything: &[f64]) ->
         nodes: key.nodes,
         dtype: key.dtype,
         latency: key.latency.into(),
-        segments: piecewise::fit(&points(curve)),
+        segments,
         relative_low: spread.low,
         relative_high: spread.high,
         ctas: curve.ctas,
@@ -98,15 +119,15 @@ fn points(curve: &Curve) -> Vec<Point> {
     curve.points.values().map(|(_, p)| *p).collect()
 }
 
-/// Every interior size predicted once from a curve without it; every fifth is left out in a round.
-fn held_out(points: &[Point]) -> Vec<Outcome> {
+/// Every interior size predicted once from a curve without it; every fifth is left out in a round. Sisters keep theirs.
+fn held_out(points: &[Point], sisters: &[&[Point]]) -> Vec<Outcome> {
     let interior = points.len().saturating_sub(2);
     let rounds = ROUNDS.min(interior);
     (0..rounds)
         .flat_map(|round| {
             let held = |i: usize| (1..=interior).contains(&i) && (i - 1) % rounds == round;
             let kept: Vec<Point> = (0..points.len()).filter(|&i| !held(i)).map(|i| points[i]).collect();
-            let segments = piecewise::fit(&kept);
+            let segments = piecewise::fit(&sisters::lend(&kept, sisters));
             (0..points.len())
                 .filter(|&i| held(i))
                 .filter_map(|i| Some(Outcome::new(piecewise::predict(&segments, points[i].bytes)?.0, points[i].ns)))

@@ -24,6 +24,7 @@ pub mod operations;
 pub mod piecewise;
 pub mod predict;
 pub mod regress;
+mod sisters;
 pub mod valid;
 
 use crate::records::cost_model::{self, CostModel, Fit, LaunchFit, MadeFrom, ModelMachine, OperationFits};

@@ -1,0 +1,76 @@
+//! What a curve takes over from its sisters: the other operations between the same ranks.
+//!
+//! Operations on one transport share its caches, protocols and wires, so their curves bend at the same sizes. Where a
+//! sister was measured at a size b between two neighbouring sizes a < b < c of this curve, her bend
+//!
+//! ```text
+//! d = ln t(b) − (1−w)·ln t(a) − w·ln t(c),   w = ln(b/a) ÷ ln(c/a)
+//! ```
+//!
+//! says how far b lies off the straight line in log–log. This curve gets a point at b with the median bend of all
+//! sisters that were measured at a, b and c. Called by [`super::collectives`].
+
+use super::piecewise::Point;
+use crate::stats;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A borrowed time is believed this far (relative standard error): a hint for the knots, never more than a measurement.
+const NOISE: f64 = 0.05;
+
+/// `own` (ascending) with a point at every size between its ends that only sisters were measured at.
+pub fn lend(own: &[Point], sisters: &[&[Point]]) -> Vec<Point> {
+    let sisters: Vec<BTreeMap<u64, f64>> =
+        sisters.iter().map(|points| points.iter().map(|p| (p.bytes, p.ns.ln())).collect()).collect();
+    let sizes: BTreeSet<u64> = sisters.iter().flat_map(|s| s.keys().copied()).collect();
+    let mut points = own.to_vec();
+    for ends in own.windows(2) {
+        let (a, c) = (&ends[0], &ends[1]);
+        for &bytes in sizes.range(a.bytes + 1..c.bytes) {
+            let share = share(a.bytes, bytes, c.bytes);
+            let bends: Vec<f64> = sisters.iter().filter_map(|s| bend(s, a.bytes, bytes, c.bytes)).collect();
+            if let Some(bend) = stats::median(&bends) {
+                let ns = ((1.0 - share) * a.ns.ln() + share * c.ns.ln() + bend).exp();
+                points.push(Point { bytes, ns, noise: NOISE });
+            }
+        }
+    }
+    points.sort_by_key(|p| p.bytes);
+    points
+}
+
+/// Where b lies between a and c in log(bytes).
+fn share(a: u64, b: u64, c: u64) -> f64 {
+    (b as f64 / a as f64).ln() / (c as f64 / a as f64).ln()
+}
+
+fn bend(sister: &BTreeMap<u64, f64>, a: u64, b: u64, c: u64) -> Option<f64> {
+    let share = share(a, b, c);
+    Some(sister.get(&b)? - (1.0 - share) * sister.get(&a)? - share * sister.get(&c)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn curve(times: &[(u64, f64)]) -> Vec<Point> {
+        times.iter().map(|&(bytes, ns)| Point { bytes, ns, noise: 0.01 }).collect()
+    }
+
+    /// Twice as slow everywhere, same cliff: the missing size comes out exactly.
+    #[test]
+    fn a_cliff_is_taken_over() {
+        let sister = curve(&[(1 << 10, 100.0), (1 << 13, 110.0), (1 << 16, 9_000.0)]);
+        let own = curve(&[(1 << 10, 200.0), (1 << 16, 18_000.0)]);
+        let lent = lend(&own, &[&sister]);
+        assert_eq!(lent.iter().map(|p| p.bytes).collect::<Vec<_>>(), [1 << 10, 1 << 13, 1 << 16]);
+        assert!((lent[1].ns / 220.0 - 1.0).abs() < 1e-9, "{lent:?}");
+    }
+
+    #[test]
+    fn nothing_is_lent_beyond_the_ends_or_by_sisters_that_lack_a_neighbour() {
+        let own = curve(&[(64, 10.0), (4096, 20.0)]);
+        let without_64 = curve(&[(8, 1.0), (512, 2.0), (4096, 3.0), (32_768, 9.0)]);
+        assert_eq!(lend(&own, &[&without_64]), own);
+        assert_eq!(lend(&own, &[]), own);
+    }
+}
