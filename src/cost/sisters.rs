@@ -7,8 +7,9 @@
 //! d = ln t(b) − (1−w)·ln t(a) − w·ln t(c),   w = ln(b/a) ÷ ln(c/a)
 //! ```
 //!
-//! says how far b lies off the straight line in log–log. This curve gets a point at b with the median bend of all
-//! sisters that were measured at a, b and c. Called by [`super::collectives`].
+//! says how far b lies off the straight line in log–log; her times at a and c are read off her own curve (straight in
+//! log–log between her points). This curve gets a point at b with the median bend of all sisters measured at b whose
+//! range holds a and c. Called by [`super::collectives`].
 
 use super::piecewise::Point;
 use crate::stats;
@@ -45,7 +46,14 @@ fn share(a: u64, b: u64, c: u64) -> f64 {
 
 fn bend(sister: &BTreeMap<u64, f64>, a: u64, b: u64, c: u64) -> Option<f64> {
     let share = share(a, b, c);
-    Some(sister.get(&b)? - (1.0 - share) * sister.get(&a)? - share * sister.get(&c)?)
+    Some(sister.get(&b)? - (1.0 - share) * read(sister, a)? - share * read(sister, c)?)
+}
+
+/// ln t at a size on a sister's curve; none outside it.
+fn read(sister: &BTreeMap<u64, f64>, bytes: u64) -> Option<f64> {
+    let (&low, &below) = sister.range(..=bytes).next_back()?;
+    let (&high, &above) = sister.range(bytes..).next()?;
+    Some(if low == high { below } else { below + (above - below) * share(low, bytes, high) })
 }
 
 #[cfg(test)]
@@ -67,10 +75,20 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_lent_beyond_the_ends_or_by_sisters_that_lack_a_neighbour() {
+    fn nothing_is_lent_beyond_the_ends_or_by_sisters_who_do_not_reach_them() {
         let own = curve(&[(64, 10.0), (4096, 20.0)]);
-        let without_64 = curve(&[(8, 1.0), (512, 2.0), (4096, 3.0), (32_768, 9.0)]);
-        assert_eq!(lend(&own, &[&without_64]), own);
+        let starts_too_late = curve(&[(512, 2.0), (4096, 3.0), (32_768, 9.0)]);
+        assert_eq!(lend(&own, &[&starts_too_late]), own);
         assert_eq!(lend(&own, &[]), own);
+    }
+
+    /// A sister without the size 64 still says how 512 bends: her line from 8 to 512 is read off at 64.
+    #[test]
+    fn neighbours_a_sister_lacks_are_read_off_her_curve() {
+        let own = curve(&[(64, 10.0), (4096, 10.0)]);
+        let sister = curve(&[(8, 1.0), (512, 1.0), (4096, 8.0)]);
+        let lent = lend(&own, &[&sister]);
+        assert_eq!(lent[1].bytes, 512);
+        assert!((lent[1].ns / (10.0 * 8f64.powf(-0.5)) - 1.0).abs() < 1e-9, "{lent:?}");
     }
 }
