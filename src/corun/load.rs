@@ -23,9 +23,11 @@ use std::sync::mpsc;
 
 /// A gate that is meant to stay open.
 const ALWAYS: u64 = u64::MAX / 4;
-/// Steps run before the operations are timed, and steps timed.
-const WARM_STEPS: usize = 2;
-const TIMED_STEPS: usize = 7;
+/// Steps run before the operations are timed; steps timed at least, and at most within the time.
+const WARM_STEPS: usize = 4;
+const LEAST_STEPS: usize = 9;
+const MOST_STEPS: usize = 64;
+const PROFILE_NS: u64 = 100_000_000;
 
 /// The side of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -131,11 +133,13 @@ fn profile_of(ops: &mut Gated<Host>, model: &mut dyn SideModel<Gated<Host>>) -> 
     ops.synchronize()?;
     let base = ops.operations();
     ops.time_operations();
-    for _ in 0..TIMED_STEPS {
+    let (begun, mut steps) = (time::now_ns(), 0);
+    while steps < LEAST_STEPS || (steps < MOST_STEPS && time::now_ns() - begun < PROFILE_NS) {
         model.step(ops);
+        steps += 1;
     }
     ops.synchronize()?;
-    StepProfile::from_steps(base, &ops.take_times(), TIMED_STEPS).ok_or_else(|| {
+    StepProfile::from_steps(base, &ops.take_times(), steps).ok_or_else(|| {
         Error::machine(format!("the steps of {} differ in their operations", model.name()), "report it: it is a bug")
     })
 }
@@ -222,10 +226,11 @@ mod tests {
         let spec = "mlp-b2".parse().unwrap();
         let mut model = GatedModel::start(spec, one_thread()).unwrap();
         assert!(model.profile.operations() > 10 && model.profile.step_ns() > 0.0);
-        assert_eq!(model.profile.steps(model.gate.side_operations()), TIMED_STEPS as f64);
+        let profiled = model.profile.steps(model.gate.side_operations());
+        assert!(profiled >= LEAST_STEPS as f64 && profiled.fract() == 0.0);
         model.worker.run().unwrap();
         let steps = model.worker.halt().unwrap().len();
-        assert_eq!(model.profile.steps(model.gate.side_operations()), (TIMED_STEPS + steps) as f64);
+        assert_eq!(model.profile.steps(model.gate.side_operations()), profiled + steps as f64);
         model.gate.close();
         model.worker.start_running().unwrap();
         assert!(matches!(model.gate.wait_stopped(10_000_000_000), gate::Stop::Stopped { .. }));

@@ -19,7 +19,7 @@ use crate::shape::LayerShape;
 use crate::stats::SplitMix;
 
 /// Pairs of iterations without which a slowdown of a few percent cannot be told.
-const LEAST_PAIRS: usize = 10;
+const LEAST_PAIRS: usize = 12;
 /// The layer of the replayed stage and of the gate's cases.
 const LAYER: LayerShape = LayerShape::new(256, 4, 128, 1, DType::F32);
 const LAYERS: u64 = 2;
