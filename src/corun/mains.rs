@@ -1,7 +1,7 @@
 //! The main of a pair: a phase of the GPT layer, or a probe (a fixed piece of a pressure program) that says how hard a side
 //! presses on one resource.
 
-use super::pressure::{Pressure, PressureSpec, Resource};
+use super::pressure::{PIECES, Pressure, PressureSpec, Resource};
 use crate::Result;
 use crate::models::gpt::Layer;
 use crate::ops::Ops;
@@ -9,11 +9,11 @@ use crate::ops::host::{Host, HostConfig};
 use crate::shape::{LayerShape, Phase};
 use serde_json::{Map, Value};
 
-/// Slices of a probe: some 5 ms of work on two cores, longer than the system lets one thread run at a stretch.
-const fn probe_slices(resource: Resource) -> usize {
+/// Pieces of a probe, a thread: some 5 ms of work, longer than the system lets one thread run at a stretch.
+const fn probe_pieces(resource: Resource) -> usize {
     match resource {
-        Resource::Fma | Resource::Cache => 5,
-        Resource::Memory => 16,
+        Resource::Fma | Resource::Cache => 5 * PIECES,
+        Resource::Memory => 16 * PIECES,
     }
 }
 
@@ -89,7 +89,7 @@ impl Work {
                 layer.backward_input(ops);
                 layer.backward_weight(ops);
             }
-            Work::Probe(pressure, slices) => (0..*slices).for_each(|_| pressure.slice()),
+            Work::Probe(pressure, pieces) => pressure.work(*pieces),
         }
         ops.synchronize()
     }
@@ -115,7 +115,7 @@ impl Main {
             }
             MainSpec::Probe(resource) => {
                 let pressure = Pressure::new(PressureSpec::full(resource), threads, last_level_cache_bytes)?;
-                Work::Probe(pressure, probe_slices(resource))
+                Work::Probe(pressure, probe_pieces(resource))
             }
         };
         let mut main = Main { host, work };

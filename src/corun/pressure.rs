@@ -87,6 +87,8 @@ impl PressureSpec {
 const CHAINS: usize = 6;
 const WIDTH: usize = 16;
 const LINE_FLOATS: usize = 16;
+/// Pieces of one slice.
+pub const PIECES: usize = 4;
 /// Rounds, floats and lines of one piece: each about a tenth to a third of a millisecond.
 const FMA_ROUNDS: usize = 100_000;
 const MEMORY_FLOATS: usize = 1 << 18;
@@ -133,12 +135,17 @@ impl Pressure {
         self.lanes.iter().map(|l| 4 * l.lock().unwrap_or_else(PoisonError::into_inner).data.len() as u64).sum()
     }
 
-    /// One slice, about a millisecond at full pressure: every thread of the current rayon pool works on its lane.
+    /// One slice, about a millisecond at full pressure.
     pub fn slice(&self) {
+        self.work(PIECES);
+    }
+
+    /// Every thread of the current rayon pool does `pieces` pieces on its own lane; they meet at the end only.
+    pub fn work(&self, pieces: usize) {
         rayon::broadcast(|thread| {
             if let Some(lane) = self.lanes.get(thread.index()) {
                 let mut lane = lane.lock().unwrap_or_else(PoisonError::into_inner);
-                for _ in 0..4 {
+                for _ in 0..pieces {
                     self.piece(&mut lane);
                 }
             }

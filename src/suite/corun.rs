@@ -19,7 +19,7 @@ use crate::shape::LayerShape;
 use crate::stats::SplitMix;
 
 /// Pairs without which a slowdown means nothing.
-const LEAST_PAIRS: usize = 6;
+const LEAST_PAIRS: usize = 8;
 /// Trials for one sample before a case answers with none.
 const TRIALS: usize = 3;
 
