@@ -58,7 +58,15 @@ fn wrong_input_is_answered_with_its_place_and_exit_2() {
     refused(&["predict", "--cost-model", "later.json", "layer"], here, "99");
     refused(&["predict", "--cost-model", "nowhere.json", "layer"], here, "nowhere.json");
     refused(&["plan", "nowhere.toml"], here, "nowhere.toml");
-    refused(&["simulate", "--schedule", "1f1c", "--stages", "4"], here, "1f1c");
+    let simulate = |schedule, forward: &str, place| {
+        let times = ["--forward", forward, "--backward-input", "1ms", "--backward-weight", "1ms"];
+        let shape = ["simulate", "--schedule", schedule, "--stages", "4", "--micro-batches", "7", "--chunks", "2"];
+        refused(&[&shape[..], &times[..]].concat(), here, place);
+    };
+    simulate("1f1c", "1ms", "1f1b");
+    simulate("interleaved", "1ms", "7");
+    simulate("gpipe", "-1ms", "--forward");
+    simulate("gpipe", "12", "12");
     assert!(!here.join("x").exists(), "a refused run leaves no folder");
 }
 

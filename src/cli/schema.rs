@@ -2,6 +2,7 @@
 
 use crate::cost::predict::Answer;
 use crate::fill::record::PlanRecord;
+use crate::machine::doctor::Doctor;
 use crate::pipeline::record::TimelineRecord;
 use crate::records::{CostModel, MachineRecord, Measurement, files};
 use crate::{Error, Result};
@@ -21,6 +22,7 @@ const KINDS: &[(&str, Derive)] = &[
     ("measurement", || schema_for!(Measurement)),
     ("machine", || schema_for!(MachineRecord)),
     ("cost_model", || schema_for!(CostModel)),
+    ("doctor", || schema_for!(Doctor)),
     ("prediction", || schema_for!(Answer)),
     ("plan", || schema_for!(PlanRecord)),
     ("timeline", || schema_for!(TimelineRecord)),

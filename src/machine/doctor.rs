@@ -3,11 +3,12 @@
 
 use super::{built, cpu, gpus, libraries};
 use crate::records::machine::{Cpu, Gpu};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 pub const SCHEMA: &str = "bubblebench.doctor/1";
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Doctor {
     pub schema: &'static str,
     pub devices: Vec<DoctorDevice>,
@@ -19,7 +20,7 @@ pub struct Doctor {
 }
 
 /// A device a run can use.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct DoctorDevice {
     pub name: String,
     /// `host` or `cuda`
@@ -36,7 +37,7 @@ pub struct DoctorDevice {
 }
 
 /// Something that is not there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Missing {
     pub what: String,
     /// What cannot be measured without it.
@@ -47,7 +48,7 @@ pub struct Missing {
     pub reason: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Kernel {
     pub name: &'static str,
     pub file: &'static str,
