@@ -5,7 +5,6 @@ use super::team::Team;
 use crate::ops::Linear;
 use gemm::Parallelism;
 use rayon::prelude::*;
-use std::cell::Cell;
 
 /// A strided view: element (i, j) stands at `i·row_stride + j·col_stride`.
 #[derive(Clone, Copy)]
@@ -81,52 +80,9 @@ pub fn multiply(
 }
 
 /// Y (=|+=) X·Wᵀ
-///
-/// The `gemm` crate packs a transposed operand slowly (a fifth to a half of the rate is lost where the rows are few), so
-/// W is transposed here first, a panel of [`PANEL`] inputs at a time, which stays in the cache until it is multiplied.
 pub fn forward(team: Team, s: Linear, y: &mut [f32], x: &[f32], w: &[f32]) {
-    if s.inputs * s.outputs < WORTH_TRANSPOSING {
-        let w = Matrix::new(w, s.outputs, s.inputs, s.inputs).transposed();
-        return multiply(team.threads, y, s.outputs, s.accumulate, 1.0, Matrix::new(x, s.rows, s.inputs, s.inputs), w);
-    }
-    let mut panel = SCRATCH.take();
-    let most = PANEL.min(s.inputs) * s.outputs;
-    panel.resize(most.max(panel.len()), 0.0);
-    for first in (0..s.inputs).step_by(PANEL) {
-        let depth = PANEL.min(s.inputs - first);
-        let panel = &mut panel[..depth * s.outputs];
-        transpose(panel, w, s.inputs, first, s.outputs);
-        let x = Matrix::new(&x[first..], s.rows, depth, s.inputs);
-        let panel = Matrix::new(panel, depth, s.outputs, s.outputs);
-        multiply(team.threads, y, s.outputs, s.accumulate || first > 0, 1.0, x, panel);
-    }
-    SCRATCH.set(panel);
-}
-
-/// Inputs transposed at a time: as deep as the `gemm` crate's own blocks.
-const PANEL: usize = 512;
-/// Elements of W from which the pass pays.
-const WORTH_TRANSPOSING: usize = 1 << 16;
-/// Side of a tile: 16 floats are a cache line, so each line of W is read once.
-const TILE: usize = 16;
-
-thread_local! {
-    /// The panel, kept between calls: it grows to its size in the first one, before anything is timed.
-    static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-}
-
-/// panel[i][o] = w[o][first + i], W row-major with `inputs` columns, the panel with `outputs`.
-fn transpose(panel: &mut [f32], w: &[f32], inputs: usize, first: usize, outputs: usize) {
-    panel.par_chunks_mut(TILE * outputs).enumerate().for_each(|(block, rows)| {
-        let (from, depth) = (first + block * TILE, rows.len() / outputs);
-        for left in (0..outputs).step_by(TILE) {
-            let width = TILE.min(outputs - left);
-            for o in left..left + width {
-                let line = &w[o * inputs + from..][..depth];
-                line.iter().enumerate().for_each(|(i, &value)| rows[i * outputs + o] = value);
-            }
-        }
-    });
+    let w = Matrix::new(w, s.outputs, s.inputs, s.inputs).transposed();
+    multiply(team.threads, y, s.outputs, s.accumulate, 1.0, Matrix::new(x, s.rows, s.inputs, s.inputs), w);
 }
 
 /// dX (=|+=) dY·W
@@ -181,7 +137,6 @@ pub fn times_gelu_slope(team: Team, dx: &mut [f32], pre: &[f32]) {
 mod tests {
     use super::*;
     use crate::ops::host::testing::{TEAM, close, gelu_exact, gelu_slope_exact, random, shapes};
-    use crate::stats::SplitMix;
 
     /// Σₖ a(i,k)·b(k,j) in f64 beside the product's f32, over all three layouts.
     #[test]
@@ -258,29 +213,5 @@ mod tests {
     #[should_panic(expected = "longer than its slice")]
     fn a_view_outside_its_slice_is_stopped() {
         multiply(1, &mut [0.0; 4], 2, false, 1.0, Matrix::new(&[0.0; 4], 2, 2, 3), Matrix::new(&[0.0; 4], 2, 2, 2));
-    }
-
-    /// Shapes on both sides of a panel's and a tile's edge, beyond the size from which W is transposed first.
-    #[test]
-    fn a_transposed_panel_changes_nothing() {
-        for (rows, inputs, outputs) in [(3, 512, 128), (5, 513, 130), (1, 1025, 77), (17, 1500, 64), (2, 70, 1000)] {
-            assert!(inputs * outputs >= WORTH_TRANSPOSING);
-            let r = &mut SplitMix(inputs as u64);
-            let (x, w) = (random(r, rows * inputs), random(r, outputs * inputs));
-            let before = random(r, rows * outputs);
-            for accumulate in [false, true] {
-                let mut y = before.clone();
-                forward(TEAM, Linear { accumulate, ..Linear::new(rows, inputs, outputs) }, &mut y, &x, &w);
-                let exact: Vec<f64> = (0..rows * outputs)
-                    .map(|at| {
-                        let (r, o) = (at / outputs, at % outputs);
-                        let sum: f64 =
-                            (0..inputs).map(|i| f64::from(x[r * inputs + i]) * f64::from(w[o * inputs + i])).sum();
-                        sum + if accumulate { f64::from(before[at]) } else { 0.0 }
-                    })
-                    .collect();
-                close("forward", &y, &exact, 1e-5);
-            }
-        }
     }
 }
