@@ -46,6 +46,8 @@ impl Arguments {
             }
             options.preset = Some("quick".into());
         }
+        // A baseline of the rest of a run would pass for one of the whole.
+        options.fresh |= self.filter.is_none() && (self.save_baseline.is_some() || self.baseline.is_some());
         let default = if self.is_test() { Preset::Quick } else { Preset::Standard };
         options.plan(&Group::ALL, self.filter.as_deref(), default)
     }

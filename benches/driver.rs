@@ -32,16 +32,23 @@ pub fn list(plan: &Plan) -> Result<()> {
     cli::print(&plan.cases.iter().map(|spec| format!("{}: benchmark\n", spec.id())).collect::<String>())
 }
 
-/// `--test`: every case is built, checked and run once; nothing is recorded.
+/// `--test`: every case is built, checked and run once; nothing is recorded. What this machine cannot run is said.
 pub fn test(plan: Plan) -> Result<()> {
     for spec in &plan.cases {
-        let mut case = spec.build(plan.context())?;
-        let verified = case.prepare()?;
-        case.sample(1)?;
-        if verified.is_some_and(|v| v.wrong > 0) {
-            return Err(Error::machine(format!("{} gives a wrong result", spec.id()), "please report this"));
+        let once = || -> Result<bool> {
+            let mut case = spec.build(plan.context())?;
+            let verified = case.prepare()?;
+            case.sample(1)?;
+            Ok(verified.is_none_or(|v| v.wrong == 0))
+        };
+        match once() {
+            Ok(true) => cli::print(&format!("Testing {}\nSuccess\n", spec.id()))?,
+            Ok(false) => {
+                return Err(Error::machine(format!("{} gives a wrong result", spec.id()), "please report this"));
+            }
+            Err(error @ Error::Machine { .. }) => cli::print(&format!("Testing {}\nSkipped: {error}\n", spec.id()))?,
+            Err(error) => return Err(error),
         }
-        println!("Testing {}\nSuccess", spec.id());
     }
     Ok(())
 }
@@ -66,11 +73,8 @@ impl Driver {
         }
         let (recorder, cases) = plan.start()?;
         if recorder.run.resumed_cases() > 0 {
-            println!(
-                "Going on with run {}: {} cases are there already.\n",
-                recorder.run.id(),
-                recorder.run.resumed_cases()
-            );
+            let (run, cases) = (recorder.run.id(), recorder.run.resumed_cases());
+            cli::print(&format!("Going on with run {run}: {cases} cases are there already.\n\n"))?;
         }
         let baselines = arguments.save_baseline.is_some() || arguments.baseline.is_some();
         Ok(Driver { criterion, raw, recorder, cases, watch: ProcessWatch::start()?, baselines })
@@ -152,8 +156,7 @@ impl Driver {
 
 fn note(record: &Measurement, what: &str) -> Result<()> {
     let reason = record.param_str("reason").map(|r| format!(": {r}")).unwrap_or_default();
-    println!("{:<50}  time: {}\n{:24}{what}{reason}", record.id, time_cell(record), "");
-    Ok(())
+    cli::print(&format!("{:<50}  time: {}\n{:24}{what}{reason}\n", record.id, time_cell(record), ""))
 }
 
 /// Where Criterion keeps its baselines: beside the other build products.

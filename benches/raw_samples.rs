@@ -54,7 +54,7 @@ impl Measurement for RawSamples {
         let (ns, done) = batch.samples.iter().fold((0.0, 0), |(ns, n), s| (ns + s.ns, n + s.iterations));
         // Trials a case threw away (throttled, no overlap) count as long as the others; with none left, one
         // nanosecond keeps Criterion from aborting on zero.
-        if done == 0 { 1.0 } else { ns / done as f64 * batch.iterations as f64 }
+        if done == 0 { 1.0 } else { (ns / done as f64 * batch.iterations as f64).max(1.0) }
     }
 
     fn formatter(&self) -> &dyn ValueFormatter {

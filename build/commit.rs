@@ -8,6 +8,10 @@ pub fn tell_cargo() {
     let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", "src", "cuda", "benches", "Cargo.toml"]);
     let dirty = if changed.is_some_and(|files| !files.is_empty()) { "-dirty" } else { "" };
     println!("cargo:rustc-env=BUBBLEBENCH_COMMIT={commit}{dirty}");
+    // The mark depends on these files; the crate is compiled again only if it changes.
+    for path in ["src", "benches", "Cargo.toml"] {
+        println!("cargo:rerun-if-changed={path}");
+    }
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]) {
         println!("cargo:rerun-if-changed={log}");
     }

@@ -79,14 +79,6 @@ pub fn median_interval(values: &[f64]) -> Option<(f64, f64, f64)> {
     Some((middle, quantile_sorted(&medians, 0.025)?, quantile_sorted(&medians, 0.975)?))
 }
 
-/// Samples further than 3 scaled median absolute deviations from the median (flagged in reports, never dropped).
-pub fn outliers(values: &[f64]) -> usize {
-    let Some(middle) = median(values) else { return 0 };
-    let deviations: Vec<f64> = values.iter().map(|v| (v - middle).abs()).collect();
-    let limit = 3.0 * 1.4826 * median(&deviations).unwrap_or(0.0);
-    deviations.iter().filter(|&&d| d > limit && limit > 0.0).count()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,13 +113,5 @@ mod tests {
             })
             .count();
         assert!((365..=399).contains(&covered), "{covered} of 400");
-    }
-
-    #[test]
-    fn outliers_are_counted() {
-        let mut values = vec![10.0, 10.1, 9.9, 10.05, 9.95, 10.02];
-        assert_eq!(outliers(&values), 0);
-        values.push(20.0);
-        assert_eq!(outliers(&values), 1);
     }
 }

@@ -152,3 +152,38 @@ fn leftovers_of_a_killed_run_are_swept() {
     drop(Run::open(request(folder.path(), "run-1")).unwrap());
     assert!(!leftover.exists());
 }
+
+#[test]
+fn measurements_without_their_machine_are_refused_not_erased() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = Run::open(request(folder.path(), "run-1")).unwrap();
+    run.append(line("a", 1.0)).unwrap();
+    drop(run);
+    fs::remove_file(folder.path().join("machine.json")).unwrap();
+    let error = Run::open(request(folder.path(), "run-2")).unwrap_err().to_string();
+    assert!(error.contains("machine.json"), "{error}");
+    assert_eq!(ids(folder.path()), ["a"]);
+}
+
+#[test]
+fn an_unfinished_selection_goes_on_and_one_of_another_preset_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let selection = |run: &str| RunRequest { selection: Some("gpt-layer".into()), ..request(folder.path(), run) };
+    let mut run = Run::open(selection("run-1")).unwrap();
+    run.append(line("a", 1.0)).unwrap();
+    drop(run);
+    let run = Run::open(selection("run-2")).unwrap();
+    assert!(run.is_done("a"), "the same command goes on");
+    run.finish("now".into()).unwrap();
+    assert!(!Run::open(selection("run-3")).unwrap().is_done("a"), "once closed, it measures again");
+    let mut other = selection("run-4");
+    other.machine.run.preset = "standard".into();
+    let error = Run::open(other).unwrap_err().to_string();
+    assert!(error.contains("--preset quick"), "{error}");
+    assert_eq!(ids(folder.path()), ["a"]);
+    // A selection by a later program replaces its cases and leaves the run where it is.
+    let mut later = selection("run-5");
+    later.machine.run.commit = Some("def".into());
+    drop(Run::open(later).unwrap());
+    assert_eq!(ids(folder.path()), ["a"]);
+}

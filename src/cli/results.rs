@@ -40,6 +40,11 @@ pub fn conclude(folder: &Path) -> Result<String> {
         Ok(model) => Some(model),
         Err(error @ Error::Input { .. }) => {
             eprintln!("note: no cost model yet: {error}");
+            // One that was fitted to other measurements must not stand beside these.
+            let stale = folder.join(COST_MODEL);
+            if stale.exists() {
+                std::fs::remove_file(&stale).map_err(|source| Error::io("remove", &stale, source))?;
+            }
             None
         }
         Err(error) => return Err(error),
@@ -51,7 +56,7 @@ pub fn conclude(folder: &Path) -> Result<String> {
     files::write_atomic(&folder.join(TABLES), markdown.as_bytes())?;
     let mut text = tables::terminal(&journal.measurements, model.as_ref());
     text.push_str(&format!(
-        "\nWritten to {}: {MEASUREMENTS} (every sample), {MACHINE}, {TABLES} (these tables){}.\n",
+        "\nWritten to {}: {MEASUREMENTS} (the samples), {MACHINE}, {TABLES} (these tables){}.\n",
         folder.display(),
         if model.is_some() { ", cost_model.json (what `plan` and `predict` read)" } else { "" }
     ));

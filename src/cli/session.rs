@@ -53,7 +53,7 @@ impl RunOptions {
         let context = Context {
             preset,
             cores: machine.cpu.cores as usize,
-            last_level_cache_bytes: machine.cpu.last_level_cache_bytes.unwrap_or(32 << 20),
+            last_level_cache_bytes: machine::last_level_caches_bytes().unwrap_or(32 << 20),
         };
         let request = RunRequest { folder, machine, fresh: self.fresh, selection: selection(groups, filter) };
         Ok(Plan { preset, device, cases, request, context })
@@ -126,7 +126,7 @@ fn run_info(preset: Preset, device: Device) -> RunInfo {
     }
 }
 
-/// The arguments as typed; of the program's path only its name, so that records name no private folders.
+/// The arguments as typed; of the program's path only its name.
 fn command_line() -> Vec<String> {
     let mut arguments: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
     if let Some(program) = arguments.first_mut() {

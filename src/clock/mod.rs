@@ -1,7 +1,7 @@
 //! How time is read. A [`Clock`] times a piece of work; what the work is, it does not know.
 //!
-//! [`HostClock`] reads the monotonic clock around the work. [`ScriptedClock`] tells the times it was given: every
-//! statistic and stop rule is tested with it, without waiting. `suite` calls this.
+//! [`HostClock`] reads the monotonic clock around the work; a device's clock reads events around it. `suite` calls this.
+//! Statistics and stop rules never see a clock: they are tested on numbers and scripted cases.
 
 use crate::Result;
 use std::time::Instant;
@@ -28,21 +28,5 @@ impl Clock for HostClock {
         let start = Instant::now();
         work()?;
         Ok(Trial { ns: start.elapsed().as_nanos() as f64, ..Trial::default() })
-    }
-}
-
-/// Tells prepared times in order, over and over; runs the work all the same.
-#[derive(Debug)]
-pub struct ScriptedClock {
-    pub trials: Vec<Trial>,
-    pub next: usize,
-}
-
-impl Clock for ScriptedClock {
-    fn time(&mut self, work: &mut dyn FnMut() -> Result<()>) -> Result<Trial> {
-        work()?;
-        let trial = self.trials[self.next % self.trials.len()];
-        self.next += 1;
-        Ok(trial)
     }
 }

@@ -3,6 +3,7 @@
 
 use super::system::{read_trimmed, sysctl};
 use crate::records::machine::Cpu;
+use std::collections::BTreeSet;
 use std::fs;
 
 const CPU: &str = "/sys/devices/system/cpu/cpu0";
@@ -39,22 +40,35 @@ pub fn plain_model(model: &str) -> String {
     model.split_whitespace().filter(noise).collect::<Vec<_>>().join(" ")
 }
 
-/// One instance of the highest level that the first core uses.
-pub fn last_level_cache_bytes() -> Option<u64> {
-    let level = |index: usize| -> Option<(u64, u64)> {
-        let folder = format!("{CPU}/cache/index{index}");
+/// A core's deepest data cache: its level, its bytes, and the cores that share it as Linux lists them.
+fn deepest_cache(core: usize) -> Option<(u64, u64, String)> {
+    let cache = |index: usize| -> Option<(u64, u64, String)> {
+        let folder = format!("/sys/devices/system/cpu/cpu{core}/cache/index{index}");
         if read_trimmed(format!("{folder}/type"))? == "Instruction" {
             return None;
         }
         let level = read_trimmed(format!("{folder}/level"))?.parse().ok()?;
-        Some((level, cache_size(&read_trimmed(format!("{folder}/size"))?)?))
+        let bytes = cache_size(&read_trimmed(format!("{folder}/size"))?)?;
+        Some((level, bytes, read_trimmed(format!("{folder}/shared_cpu_list")).unwrap_or_default()))
     };
-    let deepest = (0..8).filter_map(level).max();
-    deepest.map(|(_, bytes)| bytes).or_else(|| {
+    (0..8).filter_map(cache).max()
+}
+
+/// One instance of the highest level that the first core uses.
+pub fn last_level_cache_bytes() -> Option<u64> {
+    deepest_cache(0).map(|(_, bytes, _)| bytes).or_else(|| {
         ["hw.l3cachesize", "hw.l2cachesize"]
             .iter()
             .find_map(|name| sysctl(name)?.parse().ok().filter(|&bytes| bytes > 0))
     })
+}
+
+/// All instances together that the given cores use: what data spread over all cores can stay in.
+pub fn last_level_caches_bytes(cores: &[usize]) -> Option<u64> {
+    let instances: BTreeSet<(String, u64)> =
+        cores.iter().filter_map(|&core| deepest_cache(core)).map(|(_, bytes, shared)| (shared, bytes)).collect();
+    let together = instances.iter().map(|(_, bytes)| bytes).sum();
+    if together > 0 { Some(together) } else { last_level_cache_bytes() }
 }
 
 /// `32768K`, `16M`, or bytes.

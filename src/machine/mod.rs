@@ -92,9 +92,9 @@ impl Probe {
     }
 }
 
-/// Bytes of the largest cache level, 0 where the machine does not tell.
-pub fn last_level_cache_bytes() -> u64 {
-    cpu::last_level_cache_bytes().unwrap_or(0)
+/// Bytes of all last-level caches that the cores of this process use, where the machine tells.
+pub fn last_level_caches_bytes() -> Option<u64> {
+    cpu::last_level_caches_bytes(&threads::available_cores())
 }
 
 /// Cores this process may use.

@@ -5,6 +5,7 @@
 //! old files to `runs/<run>/`. A run limited to some cases replaces only those.
 
 use super::files;
+use super::machine::RunInfo;
 use super::measurement::{Backend, Kind, Measurement};
 use super::{MachineRecord, schema};
 use crate::{Error, Result};
@@ -26,6 +27,8 @@ pub struct Journal {
     pub measurements: Vec<Measurement>,
     /// Closing lines.
     pub ends: Vec<Measurement>,
+    /// Cases with a time that were written since the last closing line: by a run that was not closed.
+    unclosed: HashSet<String>,
     /// Bytes of whole lines; a half-written last line lies behind them.
     whole_bytes: u64,
     /// `file:line` of a half-written last line.
@@ -55,7 +58,11 @@ impl Journal {
             let record = parse_line(line, &here)?;
             if record.kind == Kind::End {
                 journal.ends.push(record);
+                journal.unclosed.clear();
                 continue;
+            }
+            if record.median_ns.is_some() {
+                journal.unclosed.insert(record.id.clone());
             }
             match place.get(&record.id) {
                 Some(&at) => journal.measurements[at] = record,
@@ -106,6 +113,8 @@ pub struct Run {
     written: u64,
     backend: Backend,
     device: String,
+    /// Of the program that writes; a selection may be measured by a later one than its run.
+    commit: Option<String>,
     _lock: File,
 }
 
@@ -116,25 +125,19 @@ impl Run {
         let lock = lock(&folder)?;
         files::sweep_temporaries(&folder);
         refuse_other_machine(&folder, &request.machine)?;
-        let mut machine = request.machine;
+        let mut machine = request.machine.clone();
         let (done, keep) = match previous(&folder)? {
-            Some((old, journal)) => {
-                let same = same_identity(&old, &machine) && !request.fresh;
-                let finished = journal.finished(&old.run.id);
-                if same && (request.selection.is_some() || !finished) {
-                    machine.run.id = old.run.id;
-                    let measured = journal.measurements.iter().filter(|m| m.median_ns.is_some());
-                    let done = if request.selection.is_some() {
-                        HashSet::new()
-                    } else {
-                        measured.map(|m| m.id.clone()).collect()
-                    };
+            Some((old, journal)) => match go_on(&request, &old, &journal)? {
+                Some(done) => {
+                    // The run goes on under its own name; the last command is the one that can be repeated.
+                    machine.run = RunInfo { command: machine.run.command, ..old.run };
                     (done, journal.whole_bytes)
-                } else {
+                }
+                None => {
                     retire(&folder, &old.run.id)?;
                     (HashSet::new(), 0)
                 }
-            }
+            },
             None => (HashSet::new(), 0),
         };
         files::write_json(&folder.join(MACHINE), &machine)?;
@@ -149,6 +152,7 @@ impl Run {
             written: 0,
             backend: if machine.run.device.starts_with("cuda") { Backend::Cuda } else { Backend::Host },
             device: machine.run.device,
+            commit: request.machine.run.commit,
             _lock: lock,
         })
     }
@@ -196,12 +200,41 @@ impl Run {
         end.at = at;
         end.params.insert("cases".into(), (self.written + self.done.len() as u64).into());
         end.params.insert("selection".into(), self.selection.clone().map_or(Value::Null, Value::String));
+        end.params.insert("commit".into(), self.commit.clone().map_or(Value::Null, Value::String));
         self.append(end)?;
-        if self.selection.is_some() {
-            compact(&self.folder)?;
-        }
+        compact(&self.folder)?;
         Ok(self.folder.clone())
     }
+}
+
+/// The cases that need not be measured again if the folder's run goes on; `None` where a new run starts.
+fn go_on(request: &RunRequest, old: &MachineRecord, journal: &Journal) -> Result<Option<HashSet<String>>> {
+    let new = &request.machine;
+    let (same_run, same_setting) = (same_identity(old, new), same_setting(old, new));
+    if request.fresh || request.selection.is_none() && (!same_run || journal.finished(&old.run.id)) {
+        return Ok(None);
+    }
+    if request.selection.is_some() && !same_setting {
+        // A handful of cases must not throw a whole run of another kind out of its folder.
+        return Err(Error::input(
+            format!(
+                "{} holds a run of preset {} on {}, this one is of preset {} on {}",
+                request.folder.display(),
+                old.run.preset,
+                old.run.device,
+                new.run.preset,
+                new.run.device
+            ),
+            format!("add --preset {}, or give this run its own folder with --results", old.run.preset),
+        ));
+    }
+    let measured = journal.measurements.iter().filter(|m| m.median_ns.is_some()).map(|m| m.id.clone());
+    Ok(Some(match &request.selection {
+        None => measured.collect(),
+        // The same command again goes on; any other selection is measured anew.
+        Some(_) if same_run && old.run.command == new.run.command => journal.unclosed.clone(),
+        Some(_) => HashSet::new(),
+    }))
 }
 
 fn open_journal(folder: &Path, keep: u64) -> Result<File> {
@@ -237,8 +270,14 @@ fn lock(folder: &Path) -> Result<File> {
 }
 
 fn previous(folder: &Path) -> Result<Option<(MachineRecord, Journal)>> {
-    if !folder.join(MEASUREMENTS).exists() || !folder.join(MACHINE).exists() {
+    if !folder.join(MEASUREMENTS).exists() {
         return Ok(None);
+    }
+    if !folder.join(MACHINE).exists() {
+        return Err(Error::input(
+            format!("{} holds measurements but no {MACHINE} that says whose they are", folder.display()),
+            format!("put its {MACHINE} back, or move {MEASUREMENTS} away"),
+        ));
     }
     let machine: MachineRecord = files::read_json(&folder.join(MACHINE), "machine")?;
     Ok(Some((machine, Journal::read(folder)?)))
@@ -277,17 +316,27 @@ fn same_identity(old: &MachineRecord, new: &MachineRecord) -> bool {
         && old.run.device == new.run.device
 }
 
+/// What a selection must share with the run whose cases it replaces; the commit stands in the cost model's figures only.
+fn same_setting(old: &MachineRecord, new: &MachineRecord) -> bool {
+    old.name == new.name && old.run.preset == new.run.preset && old.run.device == new.run.device
+}
+
 /// Moves a run's files to `runs/<run>/`.
 fn retire(folder: &Path, run: &str) -> Result<()> {
     let target = folder.join("runs").join(run);
     fs::create_dir_all(&target).map_err(|source| Error::io("create", &target, source))?;
-    for name in [MEASUREMENTS, MACHINE, COST_MODEL, TABLES] {
+    // The measurements last: as long as they are here, a start after a kill does the rest.
+    for name in [COST_MODEL, TABLES] {
         let from = folder.join(name);
         if from.exists() {
             fs::rename(&from, target.join(name)).map_err(|source| Error::io("move", &from, source))?;
         }
     }
-    Ok(())
+    // A copy, because the folder is never without a machine.json while measurements stand in it.
+    let machine = folder.join(MACHINE);
+    fs::copy(&machine, target.join(MACHINE)).map_err(|source| Error::io("copy", &machine, source))?;
+    let measurements = folder.join(MEASUREMENTS);
+    fs::rename(&measurements, target.join(MEASUREMENTS)).map_err(|source| Error::io("move", &measurements, source))
 }
 
 /// Rewrites the journal with one line per case and the end lines last.

@@ -10,6 +10,7 @@ pub struct Context {
     pub preset: super::Preset,
     /// Cores this process may use.
     pub cores: usize,
+    /// All instances together that those cores use.
     pub last_level_cache_bytes: u64,
 }
 

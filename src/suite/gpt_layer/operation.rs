@@ -53,6 +53,11 @@ impl OperationCase {
         info.cache = Some(cache);
         info.flop = Some(operation.flop());
         info.bytes = Some(operation.bytes(dtype));
+        // A rotation that memory cuts short leaves data in the cache: the row must not call itself cold.
+        if cache == Cache::Cold && (copies as f64) * operation.bytes(dtype) < 2.0 * last_level_cache_bytes as f64 {
+            info.cache = Some(Cache::Warm);
+            info.flags.push("cache-larger-than-rotation".into());
+        }
         let info = info.param("dtype", dtype.name());
         OperationCase { info, shared, what, copies, singles: Vec::new(), next: 0 }
     }
