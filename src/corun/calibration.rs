@@ -15,7 +15,7 @@ pub struct Calibration {
     pub drain_ns: f64,
     /// How long before a bubble's end the gate closes.
     pub margin_ns: f64,
-    /// Time of an opening that does not become work: waking, cold caches, less the operation that ends behind the closing.
+    /// Time of an opening that does not become work: waking, cold caches, less what ends between closing and bubble's end.
     pub lost_ns: f64,
     /// What the main's next forward takes longer behind a filled bubble than behind an empty one.
     pub after_ns: f64,

@@ -1,5 +1,5 @@
-//! What the gate itself costs a side: from opening to its first operation, from closing to standing still, and what it
-//! loses when it goes on with cold caches.
+//! What the gate itself costs: the main, to close it; a side, from opening to its first operation, from closing to standing
+//! still, and what it loses when it goes on with cold caches.
 //!
 //! Between any two openings the main runs its layers, as it does between bubbles. `suite::fill` samples this.
 
@@ -16,11 +16,15 @@ use crate::stats::SplitMix;
 
 /// Longest wait for a side to begin or to stop before a sample is given up.
 const PATIENCE_NS: u64 = 1_000_000_000;
+/// Closings of one sample where the call itself is timed.
+pub const CLOSINGS: u64 = 32;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timed {
     /// Opening → first operation.
     Open,
+    /// The main's call that closes, by itself.
+    Close,
     /// Closing → standing still.
     Drain,
     /// Time lost in the first one to two steps' worth of operations after a pause, beyond waking.
@@ -50,6 +54,37 @@ impl GateProbe {
         Ok(GateProbe { host, layers, side, random: SplitMix(0x9a7e) })
     }
 
+    /// [`CLOSINGS`] closings of an open gate behind which the side works: the time of the calls alone, all together.
+    pub fn time_closings(&mut self) -> Result<Option<f64>> {
+        let GateProbe { host, layers, side, .. } = self;
+        host.run(|ops| {
+            fine_timers();
+            layers.iter_mut().for_each(|layer| layer.forward(ops));
+            ops.synchronize()?;
+            let mut total = 0;
+            for _ in 0..CLOSINGS {
+                let opened = now_ns();
+                side.gate.open(PATIENCE_NS);
+                while side.gate.side_started_at().is_none() {
+                    if now_ns() - opened >= PATIENCE_NS {
+                        side.gate.close();
+                        return Ok(None);
+                    }
+                    sleep_until(now_ns() + 50_000);
+                }
+                // One call is a few times as long as a look at the clock, which is taken off again.
+                let (before, start) = (now_ns(), now_ns());
+                side.gate.close();
+                let end = now_ns();
+                total += (end - start).saturating_sub(start - before);
+                if !matches!(side.gate.wait_stopped(PATIENCE_NS), Stop::Stopped { .. }) {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(total as f64))
+        })
+    }
+
     /// One opening and closing; `None` where the side was not there in time.
     pub fn time(&mut self, what: Timed) -> Result<Option<f64>> {
         let GateProbe { host, layers, side, random } = self;
@@ -69,6 +104,8 @@ impl GateProbe {
             let Stop::Stopped { latency_ns } = side.gate.wait_stopped(PATIENCE_NS) else { return Ok(None) };
             Ok(match what {
                 Timed::Open => side.gate.last_start_latency().map(|ns| ns as f64),
+                // The call alone is too short to be timed once.
+                Timed::Close => None,
                 Timed::Drain => Some(latency_ns as f64),
                 Timed::Restart => lost(side, before),
             })

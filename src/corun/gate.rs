@@ -27,7 +27,7 @@
 //!
 //! `corun::gated` and a planner's client call this; it calls [`super::page`], [`super::process`], [`super::time`].
 
-use super::page::{Layout, Page};
+use super::page::{Layout, Page, Place};
 use super::process::{Life, ProcessId};
 use super::time::{now_ns, sleep_until, wait_on, wake_all};
 use crate::{Error, Result};
@@ -174,7 +174,12 @@ impl MainEnd {
             let waited = now_ns() - begun;
             let side = self.layout().side_process.process.load();
             let over = waited >= limit_ns;
-            if side.is_none_or(|side| (over || waited >= looked + LOOK_NS) && side.life() == Life::Gone) {
+            let absent = match side {
+                Place::Nobody => true,
+                Place::BeingTaken => false,
+                Place::Taken(side) => (over || waited >= looked + LOOK_NS) && side.life() == Life::Gone,
+            };
+            if absent {
                 return Stop::Absent;
             }
             if over {
@@ -273,16 +278,19 @@ pub struct SideEnd {
 impl SideEnd {
     fn enter(page: Arc<Page>, name: &str) -> Result<Self> {
         let layout = page.layout();
-        let Some(main) = layout.header.main.load() else {
+        let Place::Taken(main) = layout.header.main.load() else {
             return Err(Error::input(format!("{name} names no main program"), "create the gate again"));
         };
         let place = &layout.side_process.process;
         let before = place.load();
-        let taken = before.is_some_and(|side| side.life() != Life::Gone) || !place.take(before, ProcessId::own());
-        if taken {
-            let pid = before.map_or(0, |side| side.pid);
+        let lives = matches!(before, Place::Taken(side) if side.life() != Life::Gone);
+        if lives || !place.take(before, ProcessId::own()) {
+            let who = match place.load() {
+                Place::Taken(side) => format!("process {}", side.pid),
+                Place::Nobody | Place::BeingTaken => "one that attached at the same time".into(),
+            };
             return Err(Error::input(
-                format!("{name} already has a side program (process {pid})"),
+                format!("{name} already has a side program ({who})"),
                 "end it first, or give every side a gate of its own",
             ));
         }

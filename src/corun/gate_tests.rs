@@ -179,3 +179,42 @@ fn a_gate_on_disk_has_one_side_and_goes_with_its_main() {
     assert!(!path.exists());
     assert!(attach(&path).is_err());
 }
+
+/// Threads attach at once, to an empty place and to one that a dead process holds.
+#[test]
+fn a_place_that_many_race_for_is_taken_by_one() {
+    const THREADS: usize = 4;
+    let dead = ProcessId { pid: 1, started: u64::MAX, ..ProcessId::own() };
+    assert_eq!(dead.life(), Life::Gone);
+    let barrier = std::sync::Barrier::new(THREADS);
+    for round in 0..500 {
+        let page = Arc::new(Page::anonymous().unwrap());
+        if round % 2 == 0 {
+            page.layout().side_process.process.store(dead);
+        }
+        let sides: Vec<_> = std::thread::scope(|scope| {
+            let attach = || {
+                let page = Arc::clone(&page);
+                barrier.wait();
+                SideEnd::enter(page, "the gate")
+            };
+            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(attach)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(sides.iter().filter(|side| side.is_ok()).count(), 1, "round {round}");
+        assert_eq!(page.layout().side_process.process.load(), Place::Taken(ProcessId::own()));
+    }
+}
+
+#[test]
+fn a_place_being_taken_is_neither_empty_nor_dead() {
+    let page = Arc::new(Page::anonymous().unwrap());
+    let mut main = MainEnd { page: Arc::clone(&page), path: None }.ready();
+    assert_eq!(main.wait_stopped(0), Stop::Absent);
+    // What a side that claims the place writes first.
+    let place = &page.layout().side_process.process;
+    place.claim_only();
+    assert_eq!(place.load(), Place::BeingTaken);
+    assert_eq!(main.wait_stopped(100_000), Stop::Late);
+    assert!(SideEnd::enter(Arc::clone(&page), "the gate").err().unwrap().to_string().contains("at the same time"));
+}

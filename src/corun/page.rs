@@ -14,7 +14,7 @@
 //! | 384 | generation the side stands still at, when it stopped (ns) | side |
 //! | 400 | generation the side last went to work in, when (ns) | side |
 //! | 416 | heartbeat (ns), operations finished, times it stopped by itself, asleep (u64) | side |
-//! | 512 | side's process id (0: nobody), start, namespace | side |
+//! | 512 | side's process id (0: nobody, 2⁶⁴−1: being taken), start, namespace | side |
 //!
 //! The generation grows by one with every opening and closing. [`gate`](super::gate) is the only user.
 
@@ -25,12 +25,23 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::mem::size_of;
 use std::path::Path;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 pub const PAGE_BYTES: usize = 4096;
 pub const VERSION: u32 = 1;
 const MAGIC: u64 = u64::from_le_bytes(*b"BBGATE01");
+/// Stands in place of a process id while somebody takes the place; no process has it.
+const TAKING: u64 = u64::MAX;
+
+/// Who stands in [`ProcessWords`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Nobody,
+    /// Somebody is about to write who they are: neither absent nor gone.
+    BeingTaken,
+    Taken(ProcessId),
+}
 
 #[repr(C, align(128))]
 pub struct Header {
@@ -94,32 +105,49 @@ pub struct Layout {
 const _: () = assert!(size_of::<Layout>() <= PAGE_BYTES && std::mem::offset_of!(Layout, side) == 384);
 
 impl ProcessWords {
-    /// Nobody: process id 0.
-    pub fn load(&self) -> Option<ProcessId> {
-        let pid = u32::try_from(self.pid.load(Acquire)).unwrap_or(0);
-        (pid != 0).then(|| ProcessId {
-            pid,
-            started: self.started.load(Acquire),
-            namespace: self.namespace.load(Acquire),
-        })
+    pub fn load(&self) -> Place {
+        loop {
+            let pid = self.pid.load(Acquire);
+            let (started, namespace) = (self.started.load(Acquire), self.namespace.load(Acquire));
+            // A place that changed hands meanwhile would give the one's number with the other's start.
+            if self.pid.load(Acquire) == pid {
+                return match u32::try_from(pid) {
+                    Ok(0) => Place::Nobody,
+                    Ok(pid) => Place::Taken(ProcessId { pid, started, namespace }),
+                    Err(_) => Place::BeingTaken,
+                };
+            }
+        }
     }
 
-    /// The number goes last: who sees it sees the rest.
+    /// The number goes last: who sees it sees the rest. Who sees some of the rest sees what stood in the number before it.
     pub fn store(&self, id: ProcessId) {
-        self.started.store(id.started, Relaxed);
-        self.namespace.store(id.namespace, Relaxed);
+        self.started.store(id.started, Release);
+        self.namespace.store(id.namespace, Release);
         self.pid.store(u64::from(id.pid), Release);
     }
 
-    /// Takes the place of `before` (None: an empty place); false if somebody else was faster.
-    pub fn take(&self, before: Option<ProcessId>, id: ProcessId) -> bool {
-        let before = before.map_or(0, |p| u64::from(p.pid));
-        // A reader between the exchange and the stores sees a start that does not fit and asks again.
-        let taken = self.pid.compare_exchange(before, u64::from(id.pid), Release, Relaxed).is_ok();
-        if taken {
+    /// Takes the place of `before`, who is nobody or dead; false if somebody else was faster.
+    ///
+    /// The claim names no process: a number published before its start would look like a dead process whose number is used
+    /// again, and a third one would take the place too. Who dies between claim and name leaves the place taken.
+    pub fn take(&self, before: Place, id: ProcessId) -> bool {
+        let number = match before {
+            Place::Nobody => 0,
+            Place::BeingTaken => return false,
+            Place::Taken(process) => u64::from(process.pid),
+        };
+        let claimed = self.pid.compare_exchange(number, TAKING, AcqRel, Relaxed).is_ok();
+        if claimed {
             self.store(id);
         }
-        taken
+        claimed
+    }
+
+    /// The first half of [`ProcessWords::take`].
+    #[cfg(test)]
+    pub fn claim_only(&self) {
+        self.pid.store(TAKING, Release);
     }
 
     pub fn clear(&self) {

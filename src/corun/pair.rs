@@ -7,7 +7,7 @@
 //!
 //! `suite::corun` runs these; the side is anything that is [`Beside`], scripted in the tests.
 
-use super::time::now_ns;
+use super::time::{now_ns, sleep_until};
 use super::worker::Slice;
 use crate::Result;
 use crate::stats::SplitMix;
@@ -55,8 +55,10 @@ pub struct Pair {
 }
 
 impl Pair {
-    pub fn counts(&self) -> bool {
-        self.overlap_percent >= LEAST_OVERLAP_PERCENT
+    /// Was there somebody beside the main? Where the side may starve, its being kept from all work is a result; elsewhere it
+    /// means that nothing ran beside the main.
+    pub fn counts(&self, may_starve: bool) -> bool {
+        self.overlap_percent >= LEAST_OVERLAP_PERCENT && (may_starve || self.side_together_per_s > 0.0)
     }
 }
 
@@ -120,16 +122,31 @@ pub fn measure(main: &mut dyn FnMut() -> Result<()>, side: &mut dyn Beside, rand
     })
 }
 
-/// The main beside nothing, twice: what two measurements of the same thing differ by.
-pub fn measure_nothing(main: &mut dyn FnMut() -> Result<()>) -> Result<Pair> {
-    let mut time = || {
-        main()?;
-        let start = now_ns();
-        main()?;
-        Ok((now_ns() - start) as f64)
-    };
-    let (alone_ns, together_ns) = (time()?, time()?);
-    Ok(Pair { alone_ns, together_ns, side_alone_per_s: 0.0, side_together_per_s: 0.0, overlap_percent: 100.0 })
+/// The main beside nothing: what two measurements of the same thing differ by. In every other respect a pair, the random
+/// order and the time between the runs in which a side would be alone included: two runs in a row would differ by less.
+pub fn measure_nothing(main: &mut dyn FnMut() -> Result<()>, random: &mut SplitMix) -> Result<Pair> {
+    measure(main, &mut Nobody, random)
+}
+
+/// Always there and never at work.
+struct Nobody;
+
+impl Beside for Nobody {
+    fn run(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn halt(&mut self) -> Result<Vec<Slice>> {
+        Ok(vec![Slice { start_ns: 0, end_ns: u64::MAX }])
+    }
+
+    fn progress(&self) -> f64 {
+        0.0
+    }
+
+    fn linger(&mut self, ns: u64) {
+        sleep_until(now_ns() + ns);
+    }
 }
 
 fn timed(main: &mut dyn FnMut() -> Result<()>, side: &dyn Beside) -> Result<Window> {
@@ -237,7 +254,7 @@ mod tests {
         let first: std::collections::HashSet<_> = log.chunks(9).map(|pair| pair[..2].to_vec()).collect();
         assert_eq!(first.len(), 3, "each part comes first at times");
         for pair in pairs {
-            assert!(pair.counts() && pair.overlap_percent > 99.9);
+            assert!(pair.counts(false) && pair.overlap_percent > 99.9);
             assert!(pair.alone_ns >= 500_000.0 && pair.together_ns >= 3_000_000.0);
             let expected = 1e9 / pair.together_ns;
             assert!((pair.side_together_per_s - expected).abs() < 1e-6 * expected, "one unit beside the timed run");
@@ -248,19 +265,41 @@ mod tests {
     #[test]
     fn a_side_that_was_not_there_does_not_count() {
         let (pairs, _) = scripted_pairs(3, true);
-        assert!(pairs.iter().all(|p| p.overlap_percent == 0.0 && !p.counts()));
+        assert!(pairs.iter().all(|p| p.overlap_percent == 0.0 && !p.counts(true)));
+    }
+
+    #[test]
+    fn a_side_that_did_nothing_counts_only_where_it_may_starve() {
+        let starved = Pair {
+            alone_ns: 1.0,
+            together_ns: 1.0,
+            side_alone_per_s: 1.0,
+            side_together_per_s: 0.0,
+            overlap_percent: 100.0,
+        };
+        assert!(starved.counts(true) && !starved.counts(false));
     }
 
     #[test]
     fn nothing_beside_the_main_is_two_runs_of_it() {
-        let mut runs = 0;
-        let pair = measure_nothing(&mut || {
-            runs += 1;
-            Ok(())
-        })
-        .unwrap();
-        assert!(runs == 4 && pair.counts());
-        let failing = measure_nothing(&mut || Err(crate::Error::input("a", "b")));
+        let (mut runs, mut random) = (Vec::new(), SplitMix(2));
+        let mut idle_at = std::collections::HashSet::new();
+        for _ in 0..12 {
+            runs.clear();
+            let begun = now_ns();
+            let main = &mut || {
+                runs.push(now_ns());
+                Ok(())
+            };
+            let pair = measure_nothing(main, &mut random).unwrap();
+            assert!(runs.len() == 4 && pair.counts(true) && pair.overlap_percent == 100.0);
+            assert_eq!((pair.side_alone_per_s, pair.side_together_per_s), (0.0, 0.0));
+            // Before, between or after the two timed runs.
+            let idle = [runs[0] - begun, runs[2] - runs[1], now_ns() - runs[3]];
+            idle_at.insert(idle.iter().position(|&ns| ns >= 10_000_000).unwrap());
+        }
+        assert_eq!(idle_at.len(), 3, "the idle time comes at every place at times");
+        let failing = measure_nothing(&mut || Err(crate::Error::input("a", "b")), &mut random);
         assert!(failing.is_err());
     }
 }

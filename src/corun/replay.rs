@@ -8,7 +8,7 @@
 //! Everything predicted comes from a [`Calibration`], made before the first iteration. `suite::fill` runs this.
 
 use super::calibration::{Calibration, Prediction};
-use super::gate::MainEnd;
+use super::gate::{MainEnd, Stop};
 use super::load::GatedModel;
 use super::profile::StepProfile;
 use super::stage::{Stage, Step};
@@ -29,6 +29,8 @@ const DRAINS: usize = 20;
 const AFTERS: usize = 10;
 /// The margin covers this share of the drains seen.
 const MARGIN_QUANTILE: f64 = 0.9;
+/// How long an iteration's end waits for the side.
+const LAST_STOP_NS: u64 = 1_000_000_000;
 
 /// Which stage, of what, with which small model in its bubbles.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -65,10 +67,11 @@ pub struct Account {
     pub open_ns: f64,
     pub bubbles: u64,
     pub bubbles_opened: u64,
-    /// Side operations done, in the time they take alone; the same in training steps.
+    /// Side operations done within the opened bubbles, in the time they take alone; the same in training steps.
     pub side_work_ns: f64,
     pub side_steps: f64,
-    /// One per closing that was acknowledged.
+    /// One per closing. Where the side was still at work when it would have been asked again, the time up to then: it took
+    /// longer.
     pub stop_latencies_ns: Vec<f64>,
 }
 
@@ -148,19 +151,16 @@ struct Bubbles<'a> {
     gate: &'a mut MainEnd,
     profile: &'a StepProfile,
     calibration: Calibration,
-    before: u64,
     closed_at: Option<u64>,
     account: Account,
 }
 
 impl<'a> Bubbles<'a> {
     fn new(side: &'a mut GatedModel, calibration: Calibration) -> Self {
-        let before = side.gate.side_operations();
         Bubbles {
             gate: &mut side.gate,
             profile: &side.profile,
             calibration,
-            before,
             closed_at: None,
             account: Account::default(),
         }
@@ -180,10 +180,20 @@ impl<'a> Bubbles<'a> {
         self.account.bubbles += 1;
         self.account.bubbles_opened += 1;
         let start = now_ns();
-        self.note_stop();
+        // An operation that an earlier bubble began was done beside the main's work, however late it ends.
+        let late = self.settle_stop();
+        let before = self.gate.side_operations() + u64::from(late);
         self.open_for(ns - self.calibration.margin_ns);
         wait_until(start + ns as u64);
+        // What is done from here on is done beside the main's work and fills nothing.
+        self.count(before, self.gate.side_operations());
         self.note_stop();
+    }
+
+    fn count(&mut self, before: u64, after: u64) {
+        let after = after.max(before);
+        self.account.side_work_ns += self.profile.work_ns(after) - self.profile.work_ns(before);
+        self.account.side_steps += self.profile.steps(after) - self.profile.steps(before);
     }
 
     /// Opens, waits, closes; does not wait for the side.
@@ -205,15 +215,21 @@ impl<'a> Bubbles<'a> {
         }
     }
 
-    /// Waits for the side, so that the next iteration starts without it, and counts what it did.
+    /// Ends the account of the last closing: the latency, or the time so far where the side is still at work (then true).
+    /// Left out, the longest latencies would be the ones missing.
+    fn settle_stop(&mut self) -> bool {
+        self.note_stop();
+        let late = self.closed_at.take();
+        self.account.stop_latencies_ns.extend(late.map(|closed_at| (now_ns() - closed_at) as f64));
+        late.is_some()
+    }
+
+    /// Waits for the side, so that the next iteration starts without it.
     fn finish(mut self) -> Account {
-        if self.closed_at.is_some() {
-            self.gate.wait_stopped(1_000_000_000);
-            self.note_stop();
+        // A side that is gone takes no time to stop.
+        if self.closed_at.is_some() && self.gate.wait_stopped(LAST_STOP_NS) != Stop::Absent {
+            self.settle_stop();
         }
-        let after = self.gate.side_operations();
-        self.account.side_work_ns = self.profile.work_ns(after) - self.profile.work_ns(self.before);
-        self.account.side_steps = self.profile.steps(after) - self.profile.steps(self.before);
         self.account
     }
 }
@@ -302,7 +318,27 @@ fn afters(ops: &mut Host, layers: &mut Layers, side: &mut GatedModel, calibratio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::corun::gate;
     use crate::ops::DType;
+
+    /// A side that never stops in time and works between the bubbles only.
+    #[test]
+    fn late_stops_are_kept_and_work_outside_bubbles_is_not_counted() {
+        let (mut gate, mut side) = gate::pair().unwrap();
+        let profile = StepProfile::from_steps(0, &[1e5; 4], 2).unwrap();
+        let (calibration, account) = (Calibration::default(), Account::default());
+        let mut bubbles = Bubbles { gate: &mut gate, profile: &profile, calibration, closed_at: None, account };
+        for _ in 0..3 {
+            bubbles.filled(1e5);
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            (0..5).for_each(|_| side.done());
+        }
+        assert!(bubbles.account.stop_latencies_ns.len() == 2, "those of the bubbles that were followed by another");
+        let account = bubbles.finish();
+        assert!(account.stop_latencies_ns.len() == 3 && account.stop_latencies_ns.iter().all(|&ns| ns >= 2e6));
+        assert!(account.stop_latencies_ns[2] >= LAST_STOP_NS as f64);
+        assert_eq!((account.side_work_ns, account.side_steps), (0.0, 0.0));
+    }
 
     #[test]
     fn a_small_stage_runs_filled_and_empty() {

@@ -9,7 +9,7 @@ use super::time::now_ns;
 use crate::{Error, Result};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// From the side's first moment to its last in one slice, on [`now_ns`]'s clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Slice {
 
 /// Nothing a side does takes this long; a side that does is stuck, and the case fails instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the end of a side is waited for.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct State {
@@ -124,7 +126,7 @@ impl Drop for SayOver {
     }
 }
 
-/// The other program's handle; dropping it ends the thread.
+/// The other program's handle; dropping it ends the thread, or leaves one that does not end in time.
 pub struct Worker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -174,7 +176,13 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.shared.change(|s| (s.quit, s.run) = (true, false));
-        if let Some(thread) = self.thread.take() {
+        let Some(thread) = self.thread.take() else { return };
+        let asked = Instant::now();
+        while !thread.is_finished() && asked.elapsed() < FAREWELL {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        // One that is stuck is left to itself: the case has failed and must not hang after all.
+        if thread.is_finished() {
             // A side that panicked has said so itself.
             let _ = thread.join();
         }
@@ -217,6 +225,23 @@ mod tests {
             assert_eq!(count.load(SeqCst), after);
         }
         drop(side);
+    }
+
+    #[test]
+    fn a_stuck_side_is_left_behind() {
+        let (release, wait) = std::sync::mpsc::channel::<()>();
+        let mut side = Worker::start("side", move |turn| {
+            turn.serve(|| {
+                let _ = wait.recv();
+                Ok(())
+            })
+        })
+        .unwrap();
+        side.start_running().unwrap();
+        let asked = Instant::now();
+        drop(side);
+        assert!(asked.elapsed() < 10 * FAREWELL);
+        drop(release);
     }
 
     #[test]

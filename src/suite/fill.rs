@@ -1,5 +1,5 @@
-//! Fill cases: what the gate costs (`fill/gate/open`, `fill/gate/drain/<side>`, `fill/gate/restart/<side>`), and one stage
-//! of a 1F1B pipeline replayed with a small model in its bubbles (`fill/1f1b-p4-m8-stage1/mlp-b32`), predicted before it
+//! Fill cases: what the gate costs (`fill/gate/open`, `fill/gate/close`, `fill/gate/drain/<side>`,
+//! `fill/gate/restart/<side>`), and one stage of a 1F1B pipeline replayed with a small model in its bubbles (`fill/1f1b-p4-m8-stage1/mlp-b32`), predicted before it
 //! runs and measured against the same stage with empty bubbles.
 //!
 //! `benches/bubble_fill.rs` and `bubblebench measure fill` run these; they call [`crate::corun`].
@@ -8,7 +8,7 @@ use super::Preset;
 use super::case::{Case, CaseInfo, Context, Detail, FillSample, RawSample, Sampling, Spec};
 use crate::Result;
 use crate::corun::calibration::Prediction;
-use crate::corun::fill_gate::{GateProbe, Timed};
+use crate::corun::fill_gate::{CLOSINGS, GateProbe, Timed};
 use crate::corun::replay::{Account, Replay, ReplaySpec};
 use crate::corun::sharing::Sharing;
 use crate::models::{SideKind, SideSpec};
@@ -33,9 +33,10 @@ pub fn cases(preset: Preset, backend: Backend) -> Vec<Box<dyn Spec>> {
         Preset::Standard => (vec![usual(SideKind::Mlp), usual(SideKind::Convnet)], vec![1, 3], 2),
         Preset::Full => (SideSpec::usual().to_vec(), vec![0, 1, 2, 3], 4),
     };
-    let mut list: Vec<Box<dyn Spec>> = vec![Box::new(GateSpec { what: Timed::Open, side: sides[0], shape: LAYER })];
+    let gate = |what, side| Box::new(GateSpec { what, side, shape: LAYER }) as Box<dyn Spec>;
+    let mut list = vec![gate(Timed::Open, sides[0]), gate(Timed::Close, sides[0])];
     for what in [Timed::Drain, Timed::Restart] {
-        list.extend(sides.iter().map(|&side| Box::new(GateSpec { what, side, shape: LAYER }) as Box<dyn Spec>));
+        list.extend(sides.iter().map(|&side| gate(what, side)));
     }
     for stage in stages {
         for &side in &sides[..filled] {
@@ -80,6 +81,7 @@ impl Spec for GateSpec {
     fn id(&self) -> String {
         match self.what {
             Timed::Open => "fill/gate/open".into(),
+            Timed::Close => "fill/gate/close".into(),
             Timed::Drain => format!("fill/gate/drain/{}", self.side),
             Timed::Restart => format!("fill/gate/restart/{}", self.side),
         }
@@ -118,6 +120,10 @@ impl Case for GateCase {
 
     fn sample(&mut self, n: u64) -> Result<Vec<RawSample>> {
         let Some(probe) = &mut self.probe else { return Ok(Vec::new()) };
+        if self.spec.what == Timed::Close {
+            let times = (0..n).map(|_| probe.time_closings()).collect::<Result<Vec<_>>>()?;
+            return Ok(times.into_iter().flatten().map(|ns| RawSample::new(ns, CLOSINGS)).collect());
+        }
         let times = (0..n).map(|_| probe.time(self.spec.what)).collect::<Result<Vec<_>>>()?;
         Ok(times.into_iter().flatten().map(|ns| RawSample::new(ns, 1)).collect())
     }
@@ -261,6 +267,7 @@ mod tests {
             quick,
             [
                 "fill/gate/open",
+                "fill/gate/close",
                 "fill/gate/drain/mlp-b32",
                 "fill/gate/restart/mlp-b32",
                 "fill/1f1b-p4-m8-stage1/mlp-b32"
@@ -299,9 +306,10 @@ mod tests {
 
     #[test]
     fn the_gate_is_timed() {
-        for what in [Timed::Open, Timed::Drain, Timed::Restart] {
+        for what in [Timed::Open, Timed::Close, Timed::Drain, Timed::Restart] {
             let mut case = prepared(&GateSpec { what, side: SIDE, shape: SMALL });
             let samples = case.sample(3).unwrap();
+            assert!((1..=3).contains(&samples.len()), "{what:?}");
             assert!(samples.iter().all(|s| s.ns.is_finite() && s.ns >= 0.0), "{what:?}");
         }
     }
