@@ -99,7 +99,8 @@ fn the_examples_plan() {
         assert!(output.status.success(), "{job}: {}", String::from_utf8_lossy(&output.stderr));
         let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(plan["schema"], "bubblebench.plan/1");
-        let (gain, bound) = (plan["gain"].as_f64().unwrap(), plan["gain_bound"].as_f64().unwrap());
+        let outcome = |name: &str| plan["outcome"][name].as_f64().unwrap();
+        let (gain, bound) = (outcome("gain"), outcome("gain_bound"));
         assert!(1.0 < gain && gain <= bound, "{job}: gain {gain} of at most {bound}");
     }
 }
