@@ -210,6 +210,8 @@ fn a_place_that_many_race_for_is_taken_by_one() {
 fn a_place_being_taken_is_neither_empty_nor_dead() {
     let page = Arc::new(Page::anonymous().unwrap());
     let mut main = MainEnd { page: Arc::clone(&page), path: None }.ready();
+    main.open(LONG);
+    main.close();
     assert_eq!(main.wait_stopped(0), Stop::Absent);
     // What a side that claims the place writes first.
     let place = &page.layout().side_process.process;
