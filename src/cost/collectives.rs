@@ -10,12 +10,14 @@ use super::sisters;
 use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, CollectiveFit};
 use crate::records::measurement::{Interval, Kind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A rank set that has more ranks than cores measures the scheduler: fitted, marked, kept out of the accuracy figures.
 pub const OVERSUBSCRIBED: &str = "oversubscribed";
 /// Relative standard error below which no time is believed: what two runs of one size differ by anyway.
 const NOISE_FLOOR: f64 = 0.015;
+/// The part of `accuracy` for sizes that no operation between these ranks was measured at.
+const NEW_SIZE: &str = "collective/new size";
 /// Interior sizes are held out in this many rounds.
 const ROUNDS: usize = 5;
 
@@ -47,7 +49,7 @@ pub fn fit(records: &[&Measurement]) -> CollectiveFits {
     let mut found = CollectiveFits::default();
     let curves = curves(records);
     let lenders = lenders(&curves);
-    let mut judged: Vec<(Key, Curve, Vec<Outcome>)> = Vec::new();
+    let mut judged: Vec<Judged> = Vec::new();
     for (key, curve) in curves {
         if curve.points.len() < 2 {
             found.notes.push(format!(
@@ -56,28 +58,48 @@ pub fn fit(records: &[&Measurement]) -> CollectiveFits {
             ));
             continue;
         }
-        let outcomes = held_out(&points(&curve), &sisters_of(&key, &lenders));
-        judged.push((key, curve, outcomes));
+        let (points, sisters) = (points(&curve), sisters_of(&key, &lenders));
+        let sisters_know = held_out(&points, &sisters, Sisters::KeepTheSize);
+        let nobody_knows = held_out(&points, &sisters, Sisters::LoseItToo);
+        judged.push(Judged { key, curve, sisters_know, nobody_knows });
     }
-    let trusted = |c: &Curve| !c.oversubscribed;
-    let pooled: Vec<Outcome> = judged.iter().filter(|(_, c, _)| trusted(c)).flat_map(|(_, _, o)| o).copied().collect();
-    found.accuracy.extend(heldout::accuracy("collective", &pooled));
+    let trusted: Vec<&Judged> = judged.iter().filter(|j| !j.curve.oversubscribed).collect();
+    let pooled = |outcomes: fn(&Judged) -> &Vec<Outcome>| -> Vec<Outcome> {
+        trusted.iter().flat_map(|j| outcomes(j)).copied().collect()
+    };
+    found.accuracy.extend(heldout::accuracy("collective", &pooled(|j| &j.sisters_know)));
+    found.accuracy.extend(heldout::accuracy(NEW_SIZE, &pooled(|j| &j.nobody_knows)));
     let mut by_operation: BTreeMap<&str, Vec<Outcome>> = BTreeMap::new();
-    for (key, curve, outcomes) in &judged {
-        if trusted(curve) {
-            let operation = key.operation.split('/').next().unwrap_or(&key.operation);
-            by_operation.entry(operation).or_default().extend(outcomes);
-        }
+    for Judged { key, sisters_know, .. } in &trusted {
+        let operation = key.operation.split('/').next().unwrap_or(&key.operation);
+        by_operation.entry(operation).or_default().extend(sisters_know);
     }
     for (operation, outcomes) in by_operation {
         found.accuracy.extend(heldout::accuracy(&format!("collective/{operation}"), &outcomes));
     }
-    let everything: Vec<f64> = judged.iter().flat_map(|(_, _, o)| o).map(Outcome::residual).collect();
-    found.fits = judged
-        .into_iter()
-        .map(|(key, curve, outcomes)| written(key, &curve, &outcomes, &everything, &lenders))
-        .collect();
+    let mut everything: Vec<f64> = pooled(|j| &j.nobody_knows).iter().map(Outcome::residual).collect();
+    if everything.is_empty() {
+        everything = judged.iter().flat_map(|j| &j.nobody_knows).map(Outcome::residual).collect();
+    }
+    found.fits = judged.into_iter().map(|j| written(j, &everything, &lenders)).collect();
     found
+}
+
+/// A curve and its held-out sizes, each predicted twice.
+struct Judged {
+    key: Key,
+    curve: Curve,
+    /// The other operations were measured at the held-out size.
+    sisters_know: Vec<Outcome>,
+    /// No operation was: what a question about a size between those measured meets, so the intervals come from these.
+    nobody_knows: Vec<Outcome>,
+}
+
+/// What a held-out size leaves the other operations between the same ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sisters {
+    KeepTheSize,
+    LoseItToo,
 }
 
 /// All curves that may lend their bends, by key.
@@ -96,9 +118,10 @@ fn sisters_of<'a>(key: &Key, lenders: &'a Lenders) -> Vec<&'a [Point]> {
     lenders.iter().filter(|(k, _)| same(k)).map(|(_, points)| points.as_slice()).collect()
 }
 
-fn written(key: Key, curve: &Curve, outcomes: &[Outcome], everything: &[f64], lenders: &Lenders) -> CollectiveFit {
-    let segments = piecewise::fit(&sisters::lend(&points(curve), &sisters_of(&key, lenders)));
-    let own: Vec<f64> = outcomes.iter().map(Outcome::residual).collect();
+fn written(judged: Judged, everything: &[f64], lenders: &Lenders) -> CollectiveFit {
+    let Judged { key, curve, nobody_knows, .. } = judged;
+    let segments = piecewise::fit(&sisters::lend(&points(&curve), &sisters_of(&key, lenders)));
+    let own: Vec<f64> = nobody_knows.iter().map(Outcome::residual).collect();
     // Two or three sizes held out say little about one curve: then all curves of the machine speak for it.
     let spread = Spread::of(if own.len() >= 4 { &own } else { everything });
     CollectiveFit {
@@ -119,15 +142,20 @@ fn points(curve: &Curve) -> Vec<Point> {
     curve.points.values().map(|(_, p)| *p).collect()
 }
 
-/// Every interior size predicted once from a curve without it; every fifth is left out in a round. Sisters keep theirs.
-fn held_out(points: &[Point], sisters: &[&[Point]]) -> Vec<Outcome> {
+/// Every interior size predicted once from a curve without it; every fifth is left out in a round.
+fn held_out(points: &[Point], sisters: &[&[Point]], of_sisters: Sisters) -> Vec<Outcome> {
     let interior = points.len().saturating_sub(2);
     let rounds = ROUNDS.min(interior);
     (0..rounds)
         .flat_map(|round| {
             let held = |i: usize| (1..=interior).contains(&i) && (i - 1) % rounds == round;
             let kept: Vec<Point> = (0..points.len()).filter(|&i| !held(i)).map(|i| points[i]).collect();
-            let segments = piecewise::fit(&sisters::lend(&kept, sisters));
+            let out: BTreeSet<u64> = (0..points.len()).filter(|&i| held(i)).map(|i| points[i].bytes).collect();
+            let stays = |p: &Point| of_sisters == Sisters::KeepTheSize || !out.contains(&p.bytes);
+            let lending: Vec<Vec<Point>> =
+                sisters.iter().map(|sister| sister.iter().filter(|p| stays(p)).copied().collect()).collect();
+            let lending: Vec<&[Point]> = lending.iter().map(Vec::as_slice).collect();
+            let segments = piecewise::fit(&sisters::lend(&kept, &lending));
             (0..points.len())
                 .filter(|&i| held(i))
                 .filter_map(|i| Some(Outcome::new(piecewise::predict(&segments, points[i].bytes)?.0, points[i].ns)))
@@ -162,8 +190,8 @@ fn key(record: &Measurement, latency: &'static str) -> Option<Key> {
     };
     Some(Key {
         operation,
-        ranks: record.param_u64("ranks").filter(|&n| n > 0)?,
-        nodes: record.param_u64("nodes").unwrap_or(1),
+        ranks: record.param_u64("ranks").filter(|&n| n >= 2)?,
+        nodes: record.param_u64("nodes").unwrap_or(1).max(1),
         dtype: record.param_str("dtype").unwrap_or("f32").to_string(),
         latency,
     })

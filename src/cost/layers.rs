@@ -56,8 +56,11 @@ fn row(record: &Measurement) -> Option<LayerRow> {
     };
     shape.validate().ok()?;
     let median = record.median_ns.filter(|ns| *ns > 0.0 && ns.is_finite())?;
-    let time =
-        Interval { median, low: record.ci95_low_ns.unwrap_or(median), high: record.ci95_high_ns.unwrap_or(median) };
+    let time = Interval {
+        median,
+        low: record.ci95_low_ns.map_or(median, |low| low.min(median)),
+        high: record.ci95_high_ns.map_or(median, |high| high.max(median)),
+    };
     let activation_bytes = size("activation_bytes").unwrap_or(shape.activation_bytes());
     let parameter_bytes = size("parameter_bytes").unwrap_or(shape.parameter_bytes());
     Some(LayerRow { shape, phase, time, activation_bytes, parameter_bytes })
@@ -114,7 +117,7 @@ pub fn fit(
     for held in heldout::rounds(slugs.iter().map(String::as_str)) {
         let (out, training): (Vec<LayerRow>, Vec<LayerRow>) =
             rows.iter().cloned().partition(|r| held.contains(&r.shape.slug()));
-        let unseen = unseen_operations(operation_rows, &held);
+        let unseen = unseen_operations(operation_rows, &out);
         let mut round_fits = operations::fit(&unseen, primary, hardware, false);
         if !answers(&round_fits, &out)? && answers(fits, &out)? {
             round_fits = fits.clone();
@@ -142,7 +145,11 @@ pub fn fit(
     Ok(found)
 }
 
-fn unseen_operations<'a>(rows: &'a [OperationRow], held: &BTreeSet<String>) -> Vec<&'a OperationRow> {
+/// The operations measured at none of these layers. Recomputation changes which operations a layer runs, not their
+/// sizes: those of `…-full` were measured under the name of the shape without it.
+fn unseen_operations<'a>(rows: &'a [OperationRow], out: &[LayerRow]) -> Vec<&'a OperationRow> {
+    let held: BTreeSet<String> =
+        out.iter().flat_map(|r| [r.shape.slug(), r.shape.recompute(Recompute::None).slug()]).collect();
     rows.iter().filter(|r| r.layer.as_ref().is_none_or(|layer| !held.contains(layer))).collect()
 }
 

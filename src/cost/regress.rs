@@ -30,7 +30,7 @@ impl Spread {
     /// Where no case could be held out: the fit follows its cases, nothing is known about others.
     pub const UNKNOWN: Spread = Spread { low: 0.5, high: 0.5 };
     /// No interval is narrower: two runs on an idle machine already differ by this much.
-    const FLOOR: f64 = 0.005;
+    pub const FLOOR: f64 = 0.005;
     const LOW_CAP: f64 = 0.9;
     const HIGH_CAP: f64 = 2.0;
 

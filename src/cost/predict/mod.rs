@@ -11,6 +11,7 @@ pub use collective::{CollectiveQuery, collective};
 pub use corun::{CorunPrediction, corun};
 pub use layer::{LayerPrediction, layer, operation};
 
+use super::regress::Spread;
 use super::valid::Outside;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,7 @@ impl From<Prediction> for Answer {
 impl Prediction {
     /// The interval of the fit, and wider outside its range: e times outside (distance 1) doubles it and adds 25 %.
     fn with_spread(median_ns: f64, low: f64, high: f64, outside: Outside) -> Prediction {
+        let (low, high) = (low.max(Spread::FLOOR), high.max(Spread::FLOOR));
         let (d, add) = (outside.distance, 0.25 * outside.distance + 0.25 * outside.unknown as f64);
         let below = 1.0 + low * (1.0 + d) / (1.0 - low).max(0.05) + add;
         let above = 1.0 + high * (1.0 + d) + add;
