@@ -4,6 +4,7 @@ use bubblebench::cost::predict::{self, CollectiveQuery};
 use bubblebench::cost::{self, Fitted, operations};
 use bubblebench::ops::DType;
 use bubblebench::ops::work::{Epilogue, Operation};
+use bubblebench::records::cost_model::{CorunPair, GateCost};
 use bubblebench::records::machine::{Cpu, RunInfo};
 use bubblebench::records::measurement::{Backend, Interval, Kind};
 use bubblebench::records::{CostModel, MachineRecord, Measurement};
@@ -11,6 +12,7 @@ use bubblebench::shape::{LayerShape, Phase, Recompute};
 use bubblebench::stats::SplitMix;
 use proptest::prelude::*;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 fn machine() -> MachineRecord {
     let text = r#"{"schema":"bubblebench.machine/1","name":"made-up","memory_bytes":1000000,"gpus":[],"versions":{},
@@ -454,6 +456,8 @@ fn oversubscribed_rows_and_in_place_rows_keep_their_place() {
     }
     let model = fit(&rows).model;
     assert!(error_of(&model, "collective").mape_percent < 2.0, "{:?}", model.accuracy);
+    let new_size = error_of(&model, "collective/new size");
+    assert!(new_size.mape_percent < 2.0 && new_size.held_out == error_of(&model, "collective").held_out);
     let fit16 = model.collectives.iter().find(|c| c.ranks == 16).unwrap();
     assert_eq!(fit16.flags, ["oversubscribed"]);
     let p = predict::collective(&model, &ask(8, points[2].0)).unwrap();
@@ -515,6 +519,10 @@ fn interference_of_unmeasured_pairs_follows_pressure_and_sensitivity() {
     assert!((floor.median - 1.0).abs() < 0.02);
     let measured = predict::corun(&model, "gpt-a-forward", "mlp-b32", "free").unwrap();
     assert!(measured.measured && measured.in_range);
+    assert!(predict::corun(&model, "gpt-a-forward", "nothing", "free").unwrap().measured);
+    for (main, sharing) in [("gpt-c", "free"), ("gpt-a-forward", "split")] {
+        assert!(predict::corun(&model, main, "nothing", sharing).is_err(), "{main} {sharing}");
+    }
     assert!((model.interference.pressure["lstm-b16"]["free/memory"] - 0.6).abs() < 0.05);
     for (main, side, sharing) in
         [("gpt-c", "mlp-b32", "free"), ("gpt-a-forward", "mlp-b99", "free"), ("gpt-a-forward", "mlp-b32", "split")]
@@ -633,4 +641,45 @@ proptest! {
             }
         }
     }
+}
+
+/// Files are checked before they are believed: each of these numbers would give a time without meaning.
+#[test]
+fn numbers_that_cannot_be_used_are_refused() {
+    let text = include_str!("../results/published/a100-80gb/cost_model.json");
+    let sound: CostModel = serde_json::from_str(text).unwrap();
+    bubblebench::cost::check(&sound).unwrap();
+    assert!(sound.collectives.iter().all(|c| c.relative_low > 0.0 && c.relative_high > 0.0));
+    let gate = |open_ns| GateCost {
+        open_ns,
+        close_ns: 1.0,
+        drain_ns: 1.0,
+        drain_by_side_ns: BTreeMap::new(),
+        restart_ns: 1.0,
+    };
+    let pair = |slowdown| CorunPair {
+        main: "m".into(),
+        side: "s".into(),
+        sharing: "free".into(),
+        slowdown: Interval { median: slowdown, low: slowdown, high: slowdown },
+        side_rate: 0.5,
+    };
+    let spoil: [&dyn Fn(&mut CostModel); 7] = [
+        &|m| m.collectives[0].ranks = 1,
+        &|m| m.collectives[0].nodes = 0,
+        &|m| m.collectives[0].relative_high = -0.1,
+        &|m| m.layer[0].forward_ns.low = 2.0 * m.layer[0].forward_ns.median,
+        &|m| m.layer[0].shape.heads = 0,
+        &|m| m.gate = Some(gate(f64::NAN)),
+        &|m| m.interference.pairs.push(pair(0.0)),
+    ];
+    for (index, spoil) in spoil.iter().enumerate() {
+        let mut model = sound.clone();
+        spoil(&mut model);
+        assert!(bubblebench::cost::check(&model).is_err(), "{index}");
+    }
+    let mut fine = sound;
+    fine.gate = Some(gate(0.0));
+    fine.interference.pairs.push(pair(1.2));
+    bubblebench::cost::check(&fine).unwrap();
 }

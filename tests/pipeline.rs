@@ -1,11 +1,15 @@
 //! Schedules and their simulator: published figures, closed forms, and properties on random inputs.
 
+use bubblebench::fill;
 use bubblebench::pipeline::activations::{self, DEFAULT_WEIGHT_SHARE};
+use bubblebench::pipeline::job::Job;
 use bubblebench::pipeline::{
     BubbleKind, Name, Schedule, Spec, StageTimes, Timeline, Times, Work, bubbles, schedules, simulate,
 };
+use bubblebench::records::CostModel;
 use proptest::prelude::*;
 use serde_json::Value;
+use std::path::Path;
 
 fn spec(name: Name, stages: usize, micro_batches: usize, chunks: Option<usize>, times: &Times) -> Spec<'_> {
     Spec { name, stages, micro_batches, chunks, memory_limit: None, weight_share: DEFAULT_WEIGHT_SHARE, times }
@@ -267,7 +271,8 @@ fn bound(schedule: &Schedule, stage: usize) -> usize {
         Name::ZbV => 2 * p,
         Name::VHalf => p + 2,
         Name::VMin => 2 * p / 3 + 2,
-        Name::Chimera => m,
+        // Each way at most the block's p/2, and no more than reach the stage before the first comes back.
+        Name::Chimera => (p / 2).min(p - stage) + (p / 2).min(stage + 1),
         _ => usize::MAX,
     };
     chunks.min(m * v)
@@ -447,5 +452,27 @@ fn zb_v_reaches_its_published_figures() {
         for stage in 0..p {
             assert!(activations::peak(&timeline.schedule, stage, DEFAULT_WEIGHT_SHARE) <= p as f64 + 1e-9);
         }
+    }
+}
+
+/// Those whose last stage or weights a plan would put in the wrong place are refused in one sentence; no plan offers them.
+#[test]
+fn plan_refuses_what_it_cannot_place() {
+    let text = include_str!("../results/published/a100-80gb/cost_model.json");
+    let model: CostModel = serde_json::from_str(text).unwrap();
+    let plan = |schedule: &str| {
+        let job = format!(
+            "[model]\npreset = \"gpt-6.7b\"\n[parallel]\npipeline = 4\nmicro_batch = 3\nglobal_batch = 24\nschedule = \"{schedule}\""
+        );
+        fill::plan(&Job::parse(Path::new("job.toml"), &job).unwrap(), &model, &[])
+    };
+    let refused = ["zb-v", "v-half", "v-min", "chimera"];
+    for schedule in refused {
+        let error = plan(schedule).unwrap_err().to_string();
+        assert!(error.contains("does not place the head") && error.contains(schedule), "{error}");
+    }
+    for schedule in ["gpipe", "1f1b", "interleaved", "zb-h1", "zb-h2", "zb-1p", "zb-2p"] {
+        let record = plan(schedule).unwrap().record;
+        assert!(record.alternatives.iter().all(|a| !refused.contains(&a.schedule.as_str())), "{schedule}");
     }
 }

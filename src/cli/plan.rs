@@ -6,8 +6,8 @@ use crate::fill::{self, plan::Plan};
 use crate::pipeline::activations::Live;
 use crate::pipeline::job::Job;
 use crate::pipeline::memory::GIB;
+use crate::records::Measurement;
 use crate::records::store::{Journal, MEASUREMENTS};
-use crate::records::{CostModel, Measurement, files};
 use crate::trace::perfetto::{self, Counter, SideSpan};
 use crate::{Error, Result, report};
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ pub fn run(args: &PlanArgs) -> Result<()> {
             "add `cost_model = \"…/cost_model.json\"` to [hardware], or give --cost-model FILE",
         )
     })?;
-    let model: CostModel = files::read_json(&path, "cost_model")?;
+    let model = super::predict::load(&path)?;
     let plan = fill::plan(&job, &model, &measurements(&job, &path)?)?;
     if let Some(trace) = &args.trace {
         write_trace(trace, &plan)?;

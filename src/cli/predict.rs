@@ -129,7 +129,8 @@ fn ask(model: &CostModel, question: &Question) -> Result<(Answer, String)> {
 /// Reads a cost model and refuses one whose numbers cannot be used.
 pub fn load(path: &Path) -> Result<CostModel> {
     let model: CostModel = files::read_json(path, "cost_model")?;
-    cost::check(&model).map_err(|e| Error::input(format!("{}: {e}", path.display()), "nothing was predicted"))?;
+    cost::check(&model)
+        .map_err(|e| Error::input(format!("{}: {e}", path.display()), "nothing was computed from it"))?;
     Ok(model)
 }
 

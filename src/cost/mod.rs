@@ -27,7 +27,9 @@ pub mod regress;
 mod sisters;
 pub mod valid;
 
-use crate::records::cost_model::{self, CostModel, Fit, LaunchFit, MadeFrom, ModelMachine, OperationFits};
+use crate::records::cost_model::{
+    self, CostModel, Fit, GateCost, Interval, LaunchFit, MadeFrom, ModelMachine, OperationFits,
+};
 use crate::records::measurement::Kind;
 use crate::records::{MachineRecord, Measurement};
 use crate::{Error, Result};
@@ -87,7 +89,10 @@ pub fn fit(measurements: &[Measurement], machine: &MachineRecord, sha256: &str) 
 fn usable(measurements: &[Measurement]) -> Vec<&Measurement> {
     let mut last: BTreeMap<&str, usize> = BTreeMap::new();
     for (index, m) in measurements.iter().enumerate().filter(|(_, m)| m.kind != Kind::End) {
-        last.insert(&m.id, index);
+        let before = last.entry(&m.id).or_insert(index);
+        if m.median_ns.is_some() || measurements[*before].median_ns.is_none() {
+            *before = index;
+        }
     }
     let finite =
         |m: &Measurement| [m.median_ns, m.ci95_low_ns, m.ci95_high_ns].iter().flatten().all(|ns| ns.is_finite());
@@ -158,8 +163,9 @@ pub fn check(model: &CostModel) -> Result<()> {
     }
     let usable = |ns: f64| ns.is_finite() && ns >= 0.0;
     for c in &model.collectives {
-        let sound =
-            c.segments.iter().all(|s| usable(s.latency_ns) && usable(s.ns_per_byte) && s.from_bytes < s.to_bytes);
+        let asked = c.ranks >= 2 && c.nodes >= 1 && usable(c.relative_low) && usable(c.relative_high);
+        let sound = asked
+            && c.segments.iter().all(|s| usable(s.latency_ns) && usable(s.ns_per_byte) && s.from_bytes < s.to_bytes);
         let joined = c.segments.windows(2).all(|w| w[0].to_bytes <= w[1].from_bytes);
         if !sound || !joined {
             return wrong(format!(
@@ -170,9 +176,21 @@ pub fn check(model: &CostModel) -> Result<()> {
     }
     for a in &model.layer {
         let times = [a.forward_ns, a.backward_input_ns, a.backward_weight_ns];
-        if a.shape.validate().is_err() || times.iter().any(|t| !(usable(t.low) && usable(t.median) && usable(t.high))) {
+        let sound = |t: &Interval| usable(t.low) && usable(t.high) && t.low <= t.median && t.median <= t.high;
+        if a.shape.validate().is_err() || !times.iter().all(sound) {
             return wrong(format!("the cost model's layer {} cannot be used", a.shape.slug()));
         }
+    }
+    for p in &model.interference.pairs {
+        let Interval { median, low, high } = p.slowdown;
+        if [median, low, high].iter().any(|s| !s.is_finite() || *s <= 0.0) {
+            return wrong(format!("the cost model's slowdown of {} beside {} cannot be used", p.main, p.side));
+        }
+    }
+    if let Some(GateCost { open_ns, close_ns, drain_ns, drain_by_side_ns, restart_ns }) = &model.gate
+        && ![open_ns, close_ns, drain_ns, restart_ns].into_iter().chain(drain_by_side_ns.values()).all(|ns| usable(*ns))
+    {
+        return wrong("the cost model's gate has a time that cannot be used".into());
     }
     Ok(())
 }

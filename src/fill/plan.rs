@@ -43,6 +43,7 @@ struct Tried {
 
 /// `measurements` are those the cost model was made from, for side models named by what was measured; may be empty.
 pub fn plan(job: &Job, model: &CostModel, measurements: &[Measurement]) -> Result<Plan> {
+    refuse_schedule(job)?;
     let dtype = job.model.dtype.unwrap_or_else(|| usual_dtype(model));
     let parameters = memory::parameters(job);
     let largest = parameters.iter().copied().max().unwrap_or(0);
@@ -59,6 +60,21 @@ pub fn plan(job: &Job, model: &CostModel, measurements: &[Measurement]) -> Resul
     let record = ground.record(&chosen, model, notes);
     let Ground { memory, weight_share, .. } = ground;
     Ok(Plan { timeline: chosen.timeline, weight_share, memory, record })
+}
+
+/// The stage that is their last is not where the pipeline ends, or holds two stages' weights: neither is in the stage times and the
+/// memory here.
+const NOT_PLANNED: [Name; 4] = [Name::ZbV, Name::VHalf, Name::VMin, Name::Chimera];
+
+fn refuse_schedule(job: &Job) -> Result<()> {
+    let name = job.parallel.schedule;
+    if !NOT_PLANNED.contains(&name) {
+        return Ok(());
+    }
+    Err(Error::input(
+        format!("{}: plan does not place the head and the doubled weights of {} yet", job.path.display(), name.text()),
+        "choose gpipe, 1f1b, interleaved, zb-h1, zb-h2, zb-1p or zb-2p",
+    ))
 }
 
 /// What most layers of the cost model were measured in.
@@ -157,6 +173,7 @@ impl Ground<'_> {
         plain
             .into_iter()
             .chain(interleaved)
+            .filter(|(name, _)| !NOT_PLANNED.contains(name))
             .filter(|(name, chunks)| *name != own.name || chunks.is_some_and(|c| c != own.chunks))
             .filter_map(|(name, chunks)| self.attempt(name, chunks).ok())
             .map(|tried| {

@@ -83,7 +83,7 @@ fn empty(timeline: &Timeline, stage: usize, weight_share: f64, memory: &Memory) 
 /// The side's run within a bubble, if anything is left of it.
 fn run_in(bubble: &Bubble, side: usize, sides: &[Side]) -> Option<Filling> {
     let margin = &sides[side].margin;
-    let start_ns = bubble.start_ns + (margin.open_ns + margin.restart_ns).ceil() as u64;
+    let start_ns = bubble.start_ns.saturating_add((margin.open_ns + margin.restart_ns).ceil() as u64);
     let end_ns = bubble.end_ns.checked_sub(margin.drain_ns.ceil() as u64)?;
     (end_ns > start_ns).then_some(Filling { side, start_ns, end_ns })
 }

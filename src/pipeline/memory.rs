@@ -24,7 +24,7 @@ pub struct StageMemory {
 impl StageMemory {
     /// Held through the whole iteration.
     pub const fn static_bytes(&self) -> u64 {
-        self.weights_bytes + self.gradients_bytes + self.optimizer_bytes
+        self.weights_bytes.saturating_add(self.gradients_bytes).saturating_add(self.optimizer_bytes)
     }
 
     pub fn used_bytes(&self, live_micro_batches: f64) -> f64 {
@@ -50,18 +50,19 @@ impl Memory {
     }
 }
 
-/// Elements each stage holds on one tensor-parallel rank: its layers, the embedding on the first, the head on the last.
+/// Elements each stage holds (as many as a u64 counts, should a job file ask for more) on one tensor-parallel rank: its layers, the embedding on the first, the head on the last.
 pub fn parameters(job: &Job) -> Vec<u64> {
-    let layers = job.layer(DType::Bf16).parameters() * job.layers_per_stage();
-    let vocabulary = job.model.vocabulary.div_ceil(job.parallel.tensor) * job.model.hidden;
+    let layers = job.layer(DType::Bf16).parameters().saturating_mul(job.layers_per_stage());
+    let vocabulary = job.model.vocabulary.div_ceil(job.parallel.tensor).saturating_mul(job.model.hidden);
     let last = job.parallel.pipeline - 1;
     (0..=last)
         .map(|stage| {
             let positions = job.model.sequence * job.model.hidden;
-            let first = if stage == 0 { vocabulary + positions } else { 0 };
+            let first = if stage == 0 { vocabulary.saturating_add(positions) } else { 0 };
             // A single stage shares one matrix between embedding and head.
             let head = if stage == last && stage > 0 { vocabulary } else { 0 };
-            layers + first + head + if stage == last { 2 * job.model.hidden } else { 0 }
+            let norm = if stage == last { 2 * job.model.hidden } else { 0 };
+            layers.saturating_add(first).saturating_add(head).saturating_add(norm)
         })
         .collect()
 }
@@ -76,10 +77,12 @@ pub fn of_job(job: &Job, dtype: DType, layer_activation_bytes: u64, machine_byte
             let logits = if index == last { logits_bytes(job) } else { 0 };
             StageMemory {
                 parameters,
-                weights_bytes: parameters * dtype.bytes() as u64,
-                gradients_bytes: 4 * parameters,
-                optimizer_bytes: parameters * if dtype.bytes() < 4 { 12 } else { 8 },
-                activation_bytes: job.layers_per_stage() * layer_bytes(job, dtype, layer_activation_bytes) + logits,
+                weights_bytes: parameters.saturating_mul(dtype.bytes() as u64),
+                gradients_bytes: parameters.saturating_mul(4),
+                optimizer_bytes: parameters.saturating_mul(if dtype.bytes() < 4 { 12 } else { 8 }),
+                activation_bytes: layer_bytes(job, dtype, layer_activation_bytes)
+                    .saturating_mul(job.layers_per_stage())
+                    .saturating_add(logits),
             }
         })
         .collect();
@@ -113,7 +116,8 @@ fn layer_bytes(job: &Job, dtype: DType, bytes: u64) -> u64 {
 
 /// The last stage keeps the logits in 32 bits until its backward.
 fn logits_bytes(job: &Job) -> u64 {
-    4 * job.parallel.micro_batch * job.model.sequence * job.model.vocabulary.div_ceil(job.parallel.tensor)
+    let columns = job.model.vocabulary.div_ceil(job.parallel.tensor);
+    [job.parallel.micro_batch, job.model.sequence, columns].into_iter().fold(4, u64::saturating_mul)
 }
 
 #[cfg(test)]

@@ -42,9 +42,10 @@ pub fn gate(records: &[Measurement]) -> Table {
         "open: opening to the side's first operation; drain: closing to the side standing still, the operation in flight included; restart: time a side loses by going on after a pause.",
         &["what", "time", "p99"],
     );
-    for record in records.iter().filter(|r| r.kind == Kind::Fill && r.fill.is_none()) {
+    for record in records.iter().filter(|r| r.kind == Kind::Fill) {
+        let Some(what) = record.id.strip_prefix("fill/gate/") else { continue };
         let p99 = record.p99_ns.map_or("–".into(), format_ns);
-        table.row(vec![record.id.trim_start_matches("fill/gate/").into(), time_cell(record), p99]);
+        table.row(vec![what.into(), time_cell(record), p99]);
     }
     table
 }

@@ -4,6 +4,7 @@ use super::Table;
 use crate::records::Measurement;
 use crate::records::measurement::Kind;
 use crate::units::{format_ns, significant};
+use std::collections::BTreeSet;
 
 /// `1.234 ms ±0.8%`: the median and half its 95 % interval; `noisy` rows carry a `~`.
 pub fn time_cell(record: &Measurement) -> String {
@@ -33,8 +34,9 @@ pub fn layers(records: &[Measurement]) -> Table {
     );
     let layers = records.iter().filter(|r| r.kind == Kind::Layer);
     let mut shapes: Vec<&str> = layers.filter_map(|r| r.id.strip_prefix("gpt/")?.split('/').next()).collect();
-    // A shape's phases stand together, so neighbours are the only repeats.
-    shapes.dedup();
+    // A run that was taken up again may have put a shape's phases apart: each shape once, where it came first.
+    let mut seen = BTreeSet::new();
+    shapes.retain(|shape| seen.insert(*shape));
     for shape in shapes {
         let find = |phase: &str| records.iter().find(|r| r.id == format!("gpt/{shape}/{phase}"));
         let mut row = vec![shape.to_string()];

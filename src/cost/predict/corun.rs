@@ -1,7 +1,7 @@
 //! A main beside a side: as measured where the pair was; else from pressure and sensitivity.
 
 use super::SCHEMA;
-use crate::cost::interference::{NOTHING, PRESENCE, pressure_of, resource_key};
+use crate::cost::interference::{NOTHING, PRESENCE, pressure_of};
 use crate::records::CostModel;
 use crate::records::cost_model::CorunPair;
 use crate::records::measurement::Interval;
@@ -45,6 +45,9 @@ pub fn corun(model: &CostModel, main: &str, side: &str, sharing: &str) -> Result
         });
     }
     if side == NOTHING {
+        if !pairs.iter().any(|p| p.main == main && p.sharing == sharing) {
+            sensitivities(model, main, sharing)?;
+        }
         let slowdown = model.interference.noise_floor.unwrap_or(Interval { median: 1.0, low: 1.0, high: 1.0 });
         let in_range = model.interference.noise_floor.is_some();
         return Ok(CorunPrediction { schema: SCHEMA.into(), slowdown, side_rate: None, measured: in_range, in_range });
@@ -102,10 +105,26 @@ fn sizes(main: &str) -> Option<Vec<f64>> {
 /// 1 + Σ pressure · sensitivity; false if the side's pressure on some resource is not known and counted as 0.
 fn from_scores(model: &CostModel, main: &str, side: &str, sharing: &str) -> Result<(f64, bool)> {
     let scores = &model.interference;
-    let sensitivity = scores.sensitivity.get(main).ok_or_else(|| unknown("main", main, &scores.sensitivity, model))?;
+    main_known(model, main)?;
     if !scores.pressure.contains_key(side) {
         return Err(unknown("side", side, &scores.pressure, model));
     }
+    let of_mode = sensitivities(model, main, sharing)?;
+    let mut complete = true;
+    let presence = of_mode.iter().find(|(resource, _)| *resource == PRESENCE);
+    let mut slowdown = 1.0 + presence.map_or(0.0, |(_, value)| *value);
+    for (resource, value) in of_mode.into_iter().filter(|(r, value)| *r != PRESENCE && *value > 0.0) {
+        match pressure_of(&scores.pressure, side, sharing, resource) {
+            Some(pressure) => slowdown += pressure * value,
+            None => complete = false,
+        }
+    }
+    Ok((slowdown, complete))
+}
+
+/// The main's sensitivities, by resource; an error if it has none under that sharing mode.
+fn sensitivities<'a>(model: &'a CostModel, main: &str, sharing: &str) -> Result<Vec<(&'a str, f64)>> {
+    let sensitivity = main_known(model, main)?;
     let of_mode: Vec<(&str, f64)> = sensitivity
         .iter()
         .filter_map(|(key, value)| Some((key.split_once('/').filter(|(mode, _)| *mode == sharing)?.1, *value)))
@@ -117,15 +136,12 @@ fn from_scores(model: &CostModel, main: &str, side: &str, sharing: &str) -> Resu
             format!("choose {}", modes.into_iter().collect::<Vec<_>>().join(" or ")),
         ));
     }
-    let mut complete = true;
-    let mut slowdown = 1.0 + sensitivity.get(&resource_key(sharing, PRESENCE)).copied().unwrap_or(0.0);
-    for (resource, value) in of_mode.into_iter().filter(|(r, value)| *r != PRESENCE && *value > 0.0) {
-        match pressure_of(&scores.pressure, side, sharing, resource) {
-            Some(pressure) => slowdown += pressure * value,
-            None => complete = false,
-        }
-    }
-    Ok((slowdown, complete))
+    Ok(of_mode)
+}
+
+fn main_known<'a>(model: &'a CostModel, main: &str) -> Result<&'a BTreeMap<String, f64>> {
+    let known = &model.interference.sensitivity;
+    known.get(main).ok_or_else(|| unknown("main", main, known, model))
 }
 
 fn unknown(what: &str, name: &str, known: &BTreeMap<String, BTreeMap<String, f64>>, model: &CostModel) -> Error {
