@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 /// `1.234 ms ±0.8%`: the median and half its 95 % interval; `noisy` rows carry a `~`.
 pub fn time_cell(record: &Measurement) -> String {
     match (record.median_ns, record.ci95_low_ns, record.ci95_high_ns) {
+        // Clamped at zero (a restart that costs nothing): no relative interval.
+        (Some(median), ..) if median <= 0.0 => format_ns(0.0),
         (Some(median), Some(low), Some(high)) => {
             let noisy = if record.has_flag("noisy") { " ~" } else { "" };
             format!("{} ±{:.1}%{noisy}", format_ns(median), 50.0 * (high - low) / median)
