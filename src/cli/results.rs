@@ -4,29 +4,28 @@ use crate::records::store::{COST_MODEL, Journal, MACHINE, MEASUREMENTS, TABLES};
 use crate::records::{CostModel, MachineRecord, files};
 use crate::report::tables;
 use crate::{Error, Result, cost};
-use sha2::{Digest, Sha256};
 use std::path::Path;
 
 /// Fits the folder's measurements. Kept apart from [`conclude`] so that `fit` can write elsewhere.
 pub fn fit(folder: &Path) -> Result<CostModel> {
-    let journal = Journal::read(folder)?;
+    fit_journal(folder, &Journal::read(folder)?)
+}
+
+fn fit_journal(folder: &Path, journal: &Journal) -> Result<CostModel> {
     if let Some(place) = &journal.torn {
         eprintln!(
             "note: {place} is half a line (its run was killed while writing it); it is left out, the rest is used"
         );
     }
     if journal.measurements.is_empty() {
-        let place = journal.torn.unwrap_or_else(|| folder.join(MEASUREMENTS).display().to_string());
+        let place = journal.torn.clone().unwrap_or_else(|| folder.join(MEASUREMENTS).display().to_string());
         return Err(Error::input(
             format!("{place} holds no whole measurement"),
             "run `cargo bench` or `bubblebench measure all` first",
         ));
     }
     let machine: MachineRecord = files::read_json(&folder.join(MACHINE), "machine")?;
-    let path = folder.join(MEASUREMENTS);
-    let text = std::fs::read(&path).map_err(|source| Error::io("read", &path, source))?;
-    let sha256 = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let fitted = cost::fit(&journal.measurements, &machine, &sha256)?;
+    let fitted = cost::fit(&journal.measurements, &machine, &journal.sha256)?;
     fitted.notes.iter().for_each(|note| eprintln!("note: {note}"));
     Ok(fitted.model)
 }
@@ -36,7 +35,7 @@ pub fn conclude(folder: &Path) -> Result<String> {
     let journal = Journal::read(folder)?;
     let machine: MachineRecord = files::read_json(&folder.join(MACHINE), "machine")?;
     // A selection may hold nothing to fit; what was measured is still worth its tables.
-    let model = match fit(folder) {
+    let model = match fit_journal(folder, &journal) {
         Ok(model) => Some(model),
         Err(error @ Error::Input { .. }) => {
             eprintln!("note: no cost model yet: {error}");

@@ -43,7 +43,7 @@ impl RunOptions {
     pub fn plan(&self, groups: &[Group], filter: Option<&str>, default: Preset) -> Result<Plan> {
         let preset = self.preset.as_deref().map_or(Ok(default), Preset::parse)?;
         let device = chosen_device(self.device.parse()?, groups, preset)?;
-        let cases = recorder::select(groups, preset, backend(device), filter)?;
+        let cases = recorder::select(groups, preset, device.backend(), filter)?;
         let mut machine = machine::record(&device)?;
         if let Some(name) = &self.machine {
             machine.name = checked_name(name)?;
@@ -63,7 +63,7 @@ impl RunOptions {
 impl Plan {
     /// Opens (or goes on with) the run in its folder.
     pub fn start(self) -> Result<(Recorder, Vec<Box<dyn Spec>>)> {
-        let device = self.request.machine.gpus.first().filter(|_| backend(self.device) == Backend::Cuda);
+        let device = self.request.machine.gpus.first().filter(|_| self.device.backend() == Backend::Cuda);
         let device = device.map_or_else(|| self.request.machine.cpu.model.clone(), |gpu| gpu.name.clone());
         Ok((Recorder::new(Run::open(self.request)?, self.context, device), self.cases))
     }
@@ -73,17 +73,10 @@ impl Plan {
     }
 }
 
-fn backend(device: Device) -> Backend {
-    match device {
-        Device::Host => Backend::Host,
-        Device::Cuda(_) => Backend::Cuda,
-    }
-}
-
 /// The device meant. Where the CUDA backend has no such cases yet, `auto` says so and takes the host.
 fn chosen_device(choice: DeviceChoice, groups: &[Group], preset: Preset) -> Result<Device> {
     let device = choice.resolve()?;
-    if device == Device::Host || groups.iter().any(|group| !group.cases(preset, backend(device)).is_empty()) {
+    if device == Device::Host || groups.iter().any(|group| !group.cases(preset, device.backend()).is_empty()) {
         return Ok(device);
     }
     let names: Vec<&str> = groups.iter().map(|g| g.name()).collect();

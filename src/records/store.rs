@@ -10,6 +10,7 @@ use super::measurement::{Backend, Kind, Measurement};
 use super::{MachineRecord, schema};
 use crate::{Error, Result};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom, Write};
@@ -31,6 +32,8 @@ pub struct Journal {
     unclosed: HashSet<String>,
     /// Bytes of whole lines; a half-written last line lies behind them.
     whole_bytes: u64,
+    /// SHA-256 of the file as it was read, in hexadecimal.
+    pub sha256: String,
     /// `file:line` of a half-written last line.
     pub torn: Option<String>,
 }
@@ -43,7 +46,8 @@ impl Journal {
     }
 
     fn parse(text: &[u8], path: &Path) -> Result<Self> {
-        let mut journal = Journal::default();
+        let sha256 = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut journal = Journal { sha256, ..Journal::default() };
         let mut place: HashMap<String, usize> = HashMap::new();
         for (number, line) in text.split_inclusive(|&b| b == b'\n').enumerate() {
             let here = || format!("{}:{}", path.display(), number + 1);
