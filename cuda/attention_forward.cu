@@ -3,7 +3,7 @@
 //
 //   out[i] = Σ_{j ≤ i} exp(scale·q_i·k_j − lse[i])·v_j          lse[i] = log Σ_{j ≤ i} exp(scale·q_i·k_j)
 //
-// qkv: rows of [q(A·D) | k(A·D) | v(A·D)], row = b·S + s, type T = bf16 or f16 (f32: the plain kernel below);
+// qkv: rows of [q(A·D) | k(A·D) | v(A·D)], row = b·S + s, type T = bf16 or f16 (f32: attention_plain.cu);
 // out: B·S rows of A·D, type T; lse: fp32, natural logarithm, index (b·A + a)·S + s. Any S ≥ 1. qkv and out start at
 // 16-byte boundaries, and so do all their rows because D % 8 = 0. Scores, softmax and sums in fp32; P is rounded to T
 // for its product. Deterministic: the same inputs give the same bits.
@@ -23,8 +23,7 @@
 // by mma.sync (about 0.62 of wgmma's rate) and exp2 (64 a thread and tile, 512 cycles beside 1640 of products); not
 // measured yet.
 //
-// attention_forward_plain_f32: grid (B·A, ⌈S / 4⌉), block 128, no dynamic shared memory, any D ≤ 256: a warp a row, for
-// models in f32, not tuned. No kernel spills or keeps anything in local memory.
+// No kernel spills or keeps anything in local memory.
 #include "attention.cuh"
 
 namespace bubblebench {
@@ -256,62 +255,6 @@ template <class T, int D, int WARPS, int MT, int KEYS> struct AttentionForward {
     }
 };
 
-// --- without tensor cores ------------------------------------------------------------------------------------------
-
-// The widest head of the plain kernels, and how many of a row's elements a lane then holds.
-constexpr int kPlainHead = 256, kPlainHeld = kPlainHead / kWarp;
-
-// A warp a row; a lane takes one of 32 keys for the scores, and every 32nd column for the sums.
-template <class T>
-__device__ __forceinline__ void attention_forward_plain(T* __restrict__ out, float* __restrict__ lse,
-                                                        const T* __restrict__ qkv, int heads, int sequence,
-                                                        int head_size, float scale) {
-    __shared__ float queries[4][kPlainHead];
-    const int warp = int(threadIdx.x) / kWarp, lane = int(threadIdx.x) % kWarp;
-    const int head = int(blockIdx.x) % heads, batch = int(blockIdx.x) / heads;
-    const int row = (int(gridDim.y) - 1 - int(blockIdx.y)) * 4 + warp, width = heads * head_size;
-    if (row >= sequence) return;  // a whole warp; there is no barrier of the block
-    const size_t stride = size_t(3) * width;
-    const T* q = qkv + size_t(batch) * sequence * stride + size_t(head) * head_size;
-    const T *k = q + width, *v = k + width;
-    for (int c = lane; c < head_size; c += kWarp) queries[warp][c] = to_float(q[row * stride + c]) * scale;
-    __syncwarp();
-    float most = -infinity(), sum = 0.0f, o[kPlainHeld] = {};
-    for (int key0 = 0; key0 <= row; key0 += kWarp) {
-        float s = key0 + lane <= row ? 0.0f : -infinity();
-        if (key0 + lane <= row) {
-            const T* mine = k + (key0 + lane) * stride;
-            for (int c = 0; c < head_size; c++) s = fmaf(queries[warp][c], to_float(mine[c]), s);
-        }
-        float now = s;
-#pragma unroll
-        for (int flip = kWarp / 2; flip > 0; flip /= 2) now = fmaxf(now, __shfl_xor_sync(kAllLanes, now, flip));
-        now = fmaxf(most, now);
-        const float factor = expf(most - now), p = expf(s - now);
-        most = now;
-        sum = sum * factor + p;
-#pragma unroll
-        for (int i = 0; i < kPlainHeld; i++) o[i] *= factor;
-        const int keys = min(kWarp, row + 1 - key0);
-        for (int j = 0; j < keys; j++) {
-            const float weight = __shfl_sync(kAllLanes, p, j);
-#pragma unroll
-            for (int i = 0; i < kPlainHeld; i++) {
-                const int c = lane + i * kWarp;
-                if (c < head_size) o[i] = fmaf(weight, to_float(v[(key0 + j) * stride + c]), o[i]);
-            }
-        }
-    }
-    sum = warp_sum(sum);
-    if (lane == 0) lse[size_t(blockIdx.x) * sequence + row] = most + logf(sum);
-    T* to = out + (size_t(batch) * sequence + row) * width + size_t(head) * head_size;
-#pragma unroll
-    for (int i = 0; i < kPlainHeld; i++) {
-        const int c = lane + i * kWarp;
-        if (c < head_size) to[c] = from_float<T>(o[i] / sum);
-    }
-}
-
 }  // namespace bubblebench
 
 // Head size, warps, MT, rows = warps·MT·16, keys. The same list stands in src/ops/cuda/attention.rs.
@@ -335,8 +278,3 @@ __device__ __forceinline__ void attention_forward_plain(T* __restrict__ out, flo
 
 ATTENTION_FORWARD_ALL(bubblebench::bf16, bf16)
 ATTENTION_FORWARD_ALL(bubblebench::f16, f16)
-
-BUBBLEBENCH_KERNEL(128, attention_forward_plain_f32, float* out, float* lse, const float* qkv, int heads, int sequence,
-                   int head_size, float scale) {
-    bubblebench::attention_forward_plain(out, lse, qkv, heads, sequence, head_size, scale);
-}
