@@ -6,11 +6,13 @@
 
 pub mod built;
 mod cpu;
+pub mod dcgm;
 mod device;
 pub mod doctor;
 mod errors;
 pub mod gpus;
 pub mod libraries;
+pub mod nvml;
 mod system;
 pub mod threads;
 

@@ -3,6 +3,9 @@
 //! A kernel file becomes an object through a generated wrapper whose `softgpu_link_<file>` function the generated
 //! registry calls: that keeps the object, and with it the kernels it registers, in the final link.
 
+#[path = "build/nvml.rs"]
+mod nvml;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
@@ -38,7 +41,8 @@ fn main() -> io::Result<()> {
     let file = out.join("registry.cpp");
     write_if_new(&file, &format!("{registry}extern \"C\" void softgpu_link_kernels() {{\n{calls}}}\n"))?;
     build.file(file);
-    build.try_compile("softgpu_kernels").map_err(|e| io::Error::other(e.to_string()))
+    build.try_compile("softgpu_kernels").map_err(|e| io::Error::other(e.to_string()))?;
+    nvml::build(&here, &out)
 }
 
 fn kernel_files(folder: &Path) -> io::Result<Vec<PathBuf>> {

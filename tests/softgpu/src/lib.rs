@@ -11,6 +11,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt;
 
 mod buffer;
+pub mod nvml;
 pub use buffer::{Buffer, Element};
 
 /// Dynamic shared memory a block may have without asking for more.
