@@ -82,7 +82,8 @@ macro_rules! api {
 
         impl Api {
             fn of(library: &libloading::Library) -> Option<Api> {
-                // SAFETY: the types are the functions' own, from dcgm_agent.h; the library outlives the table (`Dcgm`).
+                // SAFETY: the types are the functions' own, from dcgm_agent.h; a library whose table is
+                // used is never unloaded (`Session`).
                 unsafe { Some(Api { $($field: *library.get(concat!($name, "\0").as_bytes()).ok()?,)* }) }
             }
         }
@@ -129,17 +130,17 @@ impl Engine {
 pub struct Dcgm {
     session: Session,
     gpu: c_uint,
-    group: Handle,
-    fields: Handle,
+    group: Option<Handle>,
+    fields: Option<Handle>,
     values: Box<[FieldValue; FIELDS.len()]>,
 }
 
-/// A connection, and the library it goes through (dropped last).
+/// A connection, and the library it goes through: never unloaded, because an engine's threads may still end.
 struct Session {
     api: Api,
     engine: Engine,
     handle: Handle,
-    _library: libloading::Library,
+    _library: std::mem::ManuallyDrop<libloading::Library>,
 }
 
 impl Dcgm {
@@ -161,7 +162,7 @@ impl Dcgm {
         let session = Session::start(library, engine)?;
         let gpu = session.gpu(uuid)?;
         let values = Box::new([BLANK_VALUE; FIELDS.len()]);
-        let mut dcgm = Dcgm { session, gpu, group: 0, fields: 0, values };
+        let mut dcgm = Dcgm { session, gpu, group: None, fields: None, values };
         dcgm.watch()?;
         Some(dcgm)
     }
@@ -169,40 +170,47 @@ impl Dcgm {
     fn watch(&mut self) -> Option<()> {
         let (api, handle) = (&self.session.api, self.session.handle);
         let name = c"bubblebench".as_ptr();
+        let done = |code: Code| (code == OK).then_some(());
+        let (mut group, mut fields) = (0, 0);
         // SAFETY: the handle is the engine's; every pointer is to a value of the type in dcgm_agent.h or to as many
         // fields as are told.
-        let codes = unsafe {
-            [
-                (api.group)(handle, EMPTY_GROUP, name, &mut self.group),
-                (api.group_add)(handle, self.group, self.gpu),
-                (api.fields)(handle, FIELDS.len() as c_int, FIELDS.as_ptr(), name, &mut self.fields),
-                (api.watch)(handle, self.group, self.fields, EVERY_US, 10.0, 0),
-            ]
-        };
-        codes.iter().all(|&code| code == OK).then_some(())
+        unsafe {
+            done((api.group)(handle, EMPTY_GROUP, name, &mut group))?;
+            self.group = Some(group);
+            done((api.group_add)(handle, group, self.gpu))?;
+            done((api.fields)(handle, FIELDS.len() as c_int, FIELDS.as_ptr(), name, &mut fields))?;
+            self.fields = Some(fields);
+            done((api.watch)(handle, group, fields, EVERY_US, 10.0, 0))
+        }
     }
 
     /// The engine's newest values: means over its own last 100 ms.
     pub fn activity(&mut self) -> Option<Activity> {
         self.session.latest(self.gpu, &FIELDS, 0, &mut self.values[..])?;
-        let value = |i: usize| {
-            let field = &self.values[i];
+        let value = |id| {
+            let field = self.values.iter().find(|value| value.field == id && value.status == OK)?;
             // SAFETY: all these fields are doubles.
             let ratio = unsafe { field.value.ratio };
-            (field.status == OK && ratio.is_finite() && ratio < BLANK).then(|| (100.0 * ratio).clamp(0.0, 100.0))
+            (ratio.is_finite() && ratio < BLANK).then(|| (100.0 * ratio).clamp(0.0, 100.0))
         };
-        Activity::from_values(std::array::from_fn(value))
+        Activity::from_values(FIELDS.map(value))
     }
 }
 
 impl Drop for Dcgm {
     fn drop(&mut self) {
         let (api, handle) = (&self.session.api, self.session.handle);
-        // SAFETY: the handle is the engine's; a group that was never made is refused, not touched.
+        // SAFETY: the handle is the engine's, the groups are this watch's own.
         unsafe {
-            (api.unwatch)(handle, self.group, self.fields);
-            (api.fields_destroy)(handle, self.fields);
-            (api.group_destroy)(handle, self.group);
+            if let (Some(group), Some(fields)) = (self.group, self.fields) {
+                (api.unwatch)(handle, group, fields);
+            }
+            if let Some(fields) = self.fields {
+                (api.fields_destroy)(handle, fields);
+            }
+            if let Some(group) = self.group {
+                (api.group_destroy)(handle, group);
+            }
         }
     }
 }
@@ -245,7 +253,7 @@ impl Session {
             unsafe { (api.shutdown)() };
             return None;
         }
-        Some(Session { api, engine, handle, _library: library })
+        Some(Session { api, engine, handle, _library: std::mem::ManuallyDrop::new(library) })
     }
 
     /// DCGM's number of the GPU with this UUID.

@@ -149,7 +149,13 @@ impl Device {
             mig: self.mode(api.mig_mode),
             nvlinks: self.active_links(),
             gpm: gpm::Gpm::open(*self).is_ok(),
-            other_processes: self.processes().map(|listed| super::others(&listed, &[])),
+            other_processes: self.processes().map(all_others),
         }
     }
+}
+
+/// Of a process that computes on no GPU yet: whatever is listed was there before it.
+fn all_others(listed: Vec<Process>) -> Vec<Process> {
+    let before: Vec<u32> = listed.iter().map(|process| process.pid).collect();
+    super::others(&listed, &before)
 }
