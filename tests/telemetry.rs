@@ -202,18 +202,35 @@ fn empty_window(before: &Telemetry) -> Telemetry {
     }
 }
 
+fn dcgm(fault: &str, engine: Engine, uuid: &str) -> Option<Dcgm> {
+    let folder = TempDir::new().unwrap();
+    let copy = folder.path().join("libdcgm.so.4");
+    std::fs::copy(software::dcgm_library(), &copy).unwrap();
+    let fault = CString::new(fault).unwrap();
+    // SAFETY: the software library exports it with this type and copies the string.
+    unsafe {
+        let library = libloading::Library::new(&copy).unwrap();
+        library.get::<unsafe extern "C" fn(*const c_char)>(b"softgpu_dcgm_set\0").unwrap()(fault.as_ptr());
+        std::mem::forget(library);
+    }
+    Dcgm::open_at(&copy, engine, uuid)
+}
+
 #[test]
 fn dcgm_gives_its_fields_of_the_right_gpu() {
-    // SAFETY: only this test reads or writes these variables, and no other thread of it runs.
-    unsafe { std::env::set_var("SOFTGPU_DEVICES", "2") };
-    let library = software::dcgm_library();
     for engine in [Engine::Running, Engine::Embedded] {
-        let mut dcgm = Dcgm::open_at(&library, engine, &uuid(1)).unwrap();
+        let mut dcgm = dcgm("", engine, &uuid(1)).unwrap();
         let activity = dcgm.activity().unwrap();
         assert_eq!((activity.sm_active, activity.sm_occupancy), (Some(87.5), Some(50.0)));
         assert_eq!((activity.tensor_active, activity.dram_active), (Some(25.0), Some(12.5)));
     }
-    assert!(Dcgm::open_at(&library, Engine::Running, "GPU-nonsense").is_none());
+}
+
+#[test]
+fn dcgm_without_engine_or_right_or_gpu_gives_nothing() {
+    assert!(dcgm("no-engine", Engine::Running, &uuid(0)).is_none());
+    assert_eq!(dcgm("blank", Engine::Running, &uuid(0)).unwrap().activity(), None);
+    assert!(dcgm("", Engine::Running, "GPU-nonsense").is_none());
     assert!(Dcgm::open_at(&software::library(), Engine::Running, &uuid(0)).is_none(), "that is not DCGM");
 }
 
@@ -230,11 +247,11 @@ fn doctor_finds_the_library_and_says_what_is_missing() {
     let missing = |report: &serde_json::Value, what: &str| {
         report["missing"].as_array().unwrap().iter().any(|entry| entry["what"] == what)
     };
-    let report = doctor(&software::libraries(), "");
+    let report = doctor(softgpu::device::libraries(), "");
     let library = report["libraries"].as_array().unwrap().iter().find(|entry| entry["name"] == "nvml").unwrap();
     assert_eq!(library["version"], "580.00.00");
     assert!(!missing(&report, "NVML"));
-    let broken = doctor(&software::libraries(), "init");
+    let broken = doctor(softgpu::device::libraries(), "init");
     assert!(missing(&broken, "NVML"), "{broken}");
     let bare = doctor(Path::new("/no/such/folder"), "");
     assert!(missing(&bare, "DCGM"), "{bare}");

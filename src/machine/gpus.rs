@@ -6,6 +6,9 @@ use crate::{Error, Result};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 use cudarc::driver::{CudaContext, DriverError, result};
 
+/// The name of the software device of tests: it computes right and its times mean nothing.
+pub const SOFTWARE_DEVICE: &str = "softgpu";
+
 /// True where the loader finds the driver's library. Everything else in cudarc panics without it: ask first.
 pub fn driver_present() -> bool {
     // SAFETY: opens and closes the library, nothing else.

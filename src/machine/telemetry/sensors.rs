@@ -70,11 +70,12 @@ impl Sensors for GpuSensors {
         Reading {
             sm_clock_mhz: self.device.sm_clock_mhz(),
             power_w: self.device.power_w(),
-            energy_mj: self.device.energy_mj(),
             temperature_c: self.device.temperature_c(),
             clock_event_reasons: self.device.clock_event_reasons(),
             activity,
             activity_source,
+            // Last: the reading's time is taken right after it.
+            energy_mj: self.device.energy_mj(),
             ..self.slow.clone()
         }
     }

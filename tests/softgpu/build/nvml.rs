@@ -2,28 +2,19 @@
 //! started with LD_LIBRARY_PATH finds them: `libnvidia-ml.so.1` itself, `old/` with what drivers before 525 export, and
 //! `dcgm/` apart from it, because most machines have none. `softgpu::nvml` tells tests the paths.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::{env, fs, io};
 
-/// Linux only: elsewhere there is no such library to stand in for.
-pub fn build(here: &Path, out: &Path) -> io::Result<()> {
-    let folder = target_folder(out).join("softgpu");
-    println!("cargo:rustc-env=SOFTGPU_NVML_FOLDER={}", folder.display());
-    println!("cargo:rerun-if-changed={}", here.join("build/nvml.rs").display());
+/// Linux only: elsewhere there is no such library to stand in for. `folder` is on the loader's path in tests.
+pub fn build(here: &Path, folder: &Path) -> io::Result<()> {
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
         return Ok(());
     }
     let nvml = here.join("cpp/nvml.cpp");
-    library(&nvml, &folder, "libnvidia-ml.so.1", &[])?;
+    library(&nvml, folder, "libnvidia-ml.so.1", &[])?;
     library(&nvml, &folder.join("old"), "libnvidia-ml.so.1", &["-DSOFTGPU_NVML_OLD"])?;
     library(&here.join("cpp/dcgm.cpp"), &folder.join("dcgm"), "libdcgm.so.4", &[])
-}
-
-/// Cargo marks it with CACHEDIR.TAG, whatever it is called.
-fn target_folder(out: &Path) -> PathBuf {
-    let marked = out.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
-    marked.unwrap_or(out).to_path_buf()
 }
 
 /// Put in its place by a rename: a test that has the old file open keeps it.
@@ -37,6 +28,8 @@ fn library(source: &Path, folder: &Path, name: &str, flags: &[&str]) -> io::Resu
     if !status.success() {
         return Err(io::Error::other(format!("{} could not be linked: {status}", source.display())));
     }
+    // Without this a deleted library would stay deleted.
+    println!("cargo:rerun-if-changed={}", folder.join(name).display());
     fs::rename(&fresh, folder.join(name))
 }
 

@@ -1,6 +1,7 @@
-// A software libdcgm.so.4: a running host engine with the GPUs of SOFTGPU_DEVICES, enough of DCGM's interface for
-// src/machine/dcgm.rs, and as strict about versions, handles and fields that nobody watches. SOFTGPU_DCGM_FAULT (a
+// A software libdcgm.so.4: a running host engine with the GPUs of SOFTGPU_DEVICES, 8 without it, and enough of DCGM's
+// interface for src/machine/dcgm.rs, as strict about versions, handles and fields that nobody watches. SOFTGPU_DCGM_FAULT (a
 // comma-separated list): `no-engine`, nothing listens; `blank`, the fields have no value, as without the profiling right.
+// softgpu_dcgm_set changes it for this copy of the library.
 // GPU d has DCGM's number 7 - d, so that whoever takes it for an ordinal reads the wrong GPU.
 
 #include <cstdint>
@@ -42,11 +43,13 @@ int added = -1;
 
 int devices() {
     const char* text = getenv("SOFTGPU_DEVICES");
-    return text ? atoi(text) : 1;
+    return text ? atoi(text) : 8;
 }
 
+std::string set_fault;
+
 bool fault(const char* name) {
-    const char* text = getenv("SOFTGPU_DCGM_FAULT");
+    const char* text = set_fault.empty() ? getenv("SOFTGPU_DCGM_FAULT") : set_fault.c_str();
     return text && ("," + std::string(text) + ",").find("," + std::string(name) + ",") != std::string::npos;
 }
 
@@ -75,6 +78,8 @@ void fill(Value& value, unsigned gpu, unsigned short field, bool live) {
 }
 
 }  // namespace
+
+extern "C" __attribute__((visibility("default"))) void softgpu_dcgm_set(const char* fault_text) { set_fault = fault_text; }
 
 API dcgmInit() {
     started = true;
