@@ -4,17 +4,24 @@
 //! Bounds: max|x − ref| / max|ref| per tensor ≤ 1e-2 (bf16), 1e-3 (f16), 1e-5 (f32); NaN never passes; every output is
 //! poisoned before the launch, so that an element nobody wrote is NaN.
 
-#[path = "kernels/device.rs"]
-mod device;
 #[path = "kernels/emulated.rs"]
 mod emulated;
 #[path = "kernels/emulation.rs"]
 mod emulation;
+#[path = "kernels/groupnorm.rs"]
+mod groupnorm;
+#[path = "kernels/harness.rs"]
+mod harness;
 #[path = "kernels/layernorm.rs"]
 mod layernorm;
+#[path = "kernels/lstm.rs"]
+mod lstm;
+#[path = "kernels/orders.rs"]
+mod orders;
+#[path = "kernels/pool.rs"]
+mod pool;
 
 use bubblebench::ops::DType;
-use std::io::Write;
 
 const DTYPES: [DType; 3] = [DType::Bf16, DType::F16, DType::F32];
 const SHAPES_PER_DTYPE: usize = 200;
@@ -50,17 +57,22 @@ fn layernorm_takes_unaligned_views() {
     }
 }
 
+/// Through the program's own backend, on the software device or on a GPU.
 #[test]
-fn layernorm_agrees_with_the_reference_on_a_gpu() {
+fn layernorm_agrees_with_the_reference_on_the_device() {
+    use bubblebench::ops::Rows;
+    use bubblebench::ops::work::Operation;
     for dtype in DTYPES {
-        let mut cuda = match device::open(dtype) {
-            Ok(cuda) => cuda,
-            // Past the capture of test output, so that the reason is seen.
-            Err(why) => return drop(writeln!(std::io::stderr(), "kernels on a GPU: skipped: {why}")),
-        };
-        for case in layernorm::cases(SHAPES_PER_DTYPE, dtype) {
-            case.check(&device::layernorm(&mut cuda, &case));
-        }
+        harness::check_operations(dtype, SHAPES_PER_DTYPE / 4, |random| {
+            let widest = if random.below(3) == 0 { 3000 } else { 200 };
+            let cols = 1 + random.below(widest);
+            let rows = Rows { rows: 1 + random.below((20_000 / cols).clamp(1, 60)), cols };
+            match random.below(3) {
+                0 => Operation::LayernormForward(rows),
+                1 => Operation::LayernormToInputs(rows),
+                _ => Operation::LayernormToWeights(rows),
+            }
+        });
     }
 }
 

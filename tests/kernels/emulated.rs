@@ -1,7 +1,8 @@
 //! A case through the kernels on the CPU, launched with the geometry the program uses on a GPU.
 
 use crate::layernorm::{Case, Outputs};
-use bubblebench::ops::cuda::layernorm::{Geometry, ToWeights, forward_geometry, kernel, to_inputs_geometry};
+use bubblebench::ops::cuda::Geometry;
+use bubblebench::ops::cuda::layernorm::{ToWeights, forward_geometry, kernel, to_inputs_geometry};
 use bubblebench::ops::{DType, LAYERNORM_EPSILON};
 use half::{bf16, f16};
 use softgpu::{Arg, Buffer, Config, Element, Order};

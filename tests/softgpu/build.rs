@@ -1,7 +1,13 @@
-//! Compiles every `cuda/*.cu` as C++ for the emulation (the `cc` crate, always optimised) into one static library.
+//! Compiles every `cuda/*.cu` as C++ for the emulation (the `cc` crate, always optimised), and makes of the objects both
+//! a static library, for tests that launch kernels directly, and the software CUDA driver `libcuda.so.1`.
 //!
 //! A kernel file becomes an object through a generated wrapper whose `softgpu_link_<file>` function the generated
 //! registry calls: that keeps the object, and with it the kernels it registers, in the final link.
+
+#[path = "build/nvml.rs"]
+mod nvml;
+#[path = "build/shared.rs"]
+mod shared;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,16 +17,43 @@ fn main() -> io::Result<()> {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     let device = here.join("../../cuda").canonicalize()?;
-    for watched in [&device, &here.join("cpp"), &here.join("include")] {
+    for watched in [&device, &here.join("cpp"), &here.join("include"), &here.join("build"), &here.join("build.rs")] {
         println!("cargo:rerun-if-changed={}", watched.display());
     }
-    let mut sources = kernel_files(&device)?;
-    sources.push(here.join("cpp/selftest.cu"));
+    let libraries = shared::Libraries::new(&out)?;
+    println!("cargo:rustc-env=SOFTGPU_LIBRARIES={}", libraries.folder().display());
+    // Without it a deleted library would stay deleted.
+    println!("cargo:rerun-if-changed={}", libraries.folder().join("libcuda.so.1").display());
+    let kernels = kernel_objects(&here, &device, &out)?;
+    let mut archive = compiler(&here);
+    for object in &kernels {
+        archive.object(object);
+    }
+    archive.try_compile("softgpu_kernels").map_err(|e| io::Error::other(e.to_string()))?;
+    let driver = objects(compiler(&here).file(here.join("cpp/driver.cpp")))?;
+    libraries.link("libcuda.so.1", &[kernels, driver].concat())?;
+    nvml::build(&here, libraries.folder())
+}
+
+/// The flags every file is compiled with.
+fn compiler(here: &Path) -> cc::Build {
     let mut build = cc::Build::new();
     build.cpp(true).std("c++17").debug(false).opt_level(2).warnings(true).extra_warnings(true);
     build.define("BUBBLEBENCH_HOST_EMULATION", None).include(here.join("include"));
     // The language's own constructs, not mistakes: `#pragma unroll`, and one definition of a template's static per file.
     build.flag_if_supported("-Wno-unknown-pragmas").flag_if_supported("-Wno-subobject-linkage");
+    build
+}
+
+fn objects(build: &mut cc::Build) -> io::Result<Vec<PathBuf>> {
+    build.try_compile_intermediates().map_err(|e| io::Error::other(e.to_string()))
+}
+
+/// The executor, every kernel file, and the registry that names them.
+fn kernel_objects(here: &Path, device: &Path, out: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut sources = kernel_files(device)?;
+    sources.push(here.join("cpp/selftest.cu"));
+    let mut build = compiler(here);
     build.file(here.join("cpp/executor.cpp"));
     let mut registry = String::new();
     let mut calls = String::new();
@@ -38,7 +71,7 @@ fn main() -> io::Result<()> {
     let file = out.join("registry.cpp");
     write_if_new(&file, &format!("{registry}extern \"C\" void softgpu_link_kernels() {{\n{calls}}}\n"))?;
     build.file(file);
-    build.try_compile("softgpu_kernels").map_err(|e| io::Error::other(e.to_string()))
+    objects(&mut build)
 }
 
 fn kernel_files(folder: &Path) -> io::Result<Vec<PathBuf>> {

@@ -1,11 +1,10 @@
 //! Layer normalisation on the GPU: which block and grid a shape gets, and the launches. The kernels and their contract
 //! are in `cuda/layernorm.cu`. The geometry is plain arithmetic, shared with the tests that run the kernels on the CPU.
 
-use super::{Buffer, Cuda};
-use crate::machine::driver_error;
+use super::launch::{Arg, check, int};
+use super::{Buffer, Cuda, Geometry};
 use crate::ops::{DType, LAYERNORM_EPSILON, RowStats, Rows};
 use crate::{Error, Result};
-use cudarc::driver::{CudaSlice, LaunchConfig, PushKernelArg};
 
 const WARP: usize = 32;
 /// Vectors of 16 bytes a thread keeps of its row (`kHeld`).
@@ -16,13 +15,6 @@ const STRIPS: usize = 8;
 const ROWS_PER_BLOCK: usize = 4;
 /// The widest row of a shape that validates.
 const MOST_COLS: usize = 1 << 17;
-
-/// Blocks and threads of a launch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Geometry {
-    pub grid: [u32; 3],
-    pub block: [u32; 3],
-}
 
 /// One launch of the forward kernel.
 pub fn forward_geometry(shape: Rows, dtype: DType) -> Geometry {
@@ -41,10 +33,7 @@ fn row_geometry(shape: Rows, dtype: DType, most: usize) -> Geometry {
     let per_thread = if shape.cols.is_multiple_of(width) { HELD * width } else { 8 };
     let threads = shape.cols.div_ceil(per_thread).next_multiple_of(WARP).min(most);
     let rows_per_block = if threads == WARP { ROWS_PER_BLOCK } else { 1 };
-    Geometry {
-        grid: [shape.rows.div_ceil(rows_per_block) as u32, 1, 1],
-        block: [threads as u32, rows_per_block as u32, 1],
-    }
+    Geometry::new([shape.rows.div_ceil(rows_per_block) as u32, 1, 1], [threads as u32, rows_per_block as u32, 1])
 }
 
 /// The two launches to weights, and the number of partial sums a column has between them.
@@ -63,8 +52,8 @@ impl ToWeights {
         let chunks = (4 * sms as usize / tiles).clamp(1, shape.rows.div_ceil(4 * STRIPS).max(1)) as u32;
         let block = [WARP as u32, STRIPS as u32, 1];
         ToWeights {
-            partial: Geometry { grid: [tiles as u32, chunks, 1], block },
-            reduce: Geometry { grid: [shape.cols.div_ceil(WARP) as u32, 1, 1], block },
+            partial: Geometry::new([tiles as u32, chunks, 1], block),
+            reduce: Geometry::new([shape.cols.div_ceil(WARP) as u32, 1, 1], block),
             chunks,
         }
     }
@@ -75,12 +64,6 @@ impl ToWeights {
     }
 }
 
-/// Elements (fp32) that hold the partial sums of every shape on a GPU of that many SMs.
-pub fn workspace_len(sms: u32) -> usize {
-    let tile = WARP * 16 / DType::Bf16.bytes();
-    2 * (4 * sms as usize * tile + MOST_COLS)
-}
-
 /// `layernorm_forward_bf16` and so on.
 pub fn kernel(operation: &str, dtype: DType) -> String {
     format!("layernorm_{operation}_{}", dtype.name())
@@ -88,36 +71,27 @@ pub fn kernel(operation: &str, dtype: DType) -> String {
 
 /// Rows and columns as the kernels take them.
 fn dimensions(shape: Rows) -> Result<(i32, i32)> {
-    let fits = |n: usize| i32::try_from(n).ok();
-    match (fits(shape.rows), fits(shape.cols)) {
-        (Some(rows), Some(cols)) if shape.cols <= MOST_COLS => Ok((rows, cols)),
-        _ => Err(Error::input(
-            format!("layernorm of {} rows × {} columns", shape.rows, shape.cols),
-            format!("at most {} rows of {MOST_COLS} columns", i32::MAX),
-        )),
-    }
-}
-
-fn config(geometry: Geometry) -> LaunchConfig {
-    let [gx, gy, gz] = geometry.grid;
-    let [bx, by, bz] = geometry.block;
-    LaunchConfig { grid_dim: (gx, gy, gz), block_dim: (bx, by, bz), shared_mem_bytes: 0 }
-}
-
-/// A buffer too short or of another type would be read beyond its end: refused before the launch.
-fn check(name: &str, buffer: &Buffer, len: usize, dtype: DType) -> Result<()> {
-    if buffer.len() < len || buffer.dtype() != dtype {
+    if shape.cols > MOST_COLS {
         return Err(Error::input(
-            format!("layernorm: {name} holds {} {}", buffer.len(), buffer.dtype().name()),
-            format!("{len} {} are needed", dtype.name()),
+            format!("layernorm of {} rows × {} columns", shape.rows, shape.cols),
+            format!("at most {MOST_COLS} columns"),
         ));
     }
-    Ok(())
+    Ok((int("layernorm rows", shape.rows)?, int("layernorm columns", shape.cols)?))
 }
 
+fn expect(name: &str, buffer: &Buffer, len: usize, dtype: DType) -> Result<()> {
+    check("layernorm", name, buffer, len, dtype)
+}
+
+fn expect_stats(stats: &RowStats<'_, Buffer>, shape: Rows) -> Result<()> {
+    expect("mean", stats.mean, shape.rows, DType::F32)?;
+    expect("rstd", stats.rstd, shape.rows, DType::F32)
+}
+
+#[allow(clippy::too_many_arguments)]
 impl Cuda {
-    #[allow(clippy::too_many_arguments)]
-    pub fn layernorm_forward(
+    pub(super) fn try_layernorm_forward(
         &mut self,
         shape: Rows,
         y: &mut Buffer,
@@ -126,48 +100,28 @@ impl Cuda {
         x: &Buffer,
         gamma: &Buffer,
         beta: &Buffer,
-    ) {
-        let outcome = self.try_forward(shape, y, [mean, rstd], x, [gamma, beta]);
-        self.keep(outcome);
-    }
-
-    fn try_forward(
-        &mut self,
-        shape: Rows,
-        y: &mut Buffer,
-        [mean, rstd]: [&mut Buffer; 2],
-        x: &Buffer,
-        [gamma, beta]: [&Buffer; 2],
     ) -> Result<()> {
-        let dtype = self.dtype();
+        let dtype = self.data_type();
         let (rows, cols) = dimensions(shape)?;
         for (name, buffer, len) in [("y", &*y, shape.len()), ("x", x, shape.len())] {
-            check(name, buffer, len, dtype)?;
+            expect(name, buffer, len, dtype)?;
         }
         for (name, buffer) in [("gamma", gamma), ("beta", beta)] {
-            check(name, buffer, shape.cols, dtype)?;
+            expect(name, buffer, shape.cols, dtype)?;
         }
-        for (name, buffer) in [("mean", &*mean), ("rstd", &*rstd)] {
-            check(name, buffer, shape.rows, DType::F32)?;
-        }
+        expect_stats(&RowStats { mean, rstd }, shape)?;
         if shape.is_empty() {
             return Ok(());
         }
-        let function = self.function(&kernel("forward", dtype))?;
-        let stream = self.stream.clone();
         let epsilon = LAYERNORM_EPSILON as f32;
-        let mut launch = stream.launch_builder(&function);
-        launch.arg(&mut y.bytes).arg(&mut mean.bytes).arg(&mut rstd.bytes);
-        launch.arg(&x.bytes).arg(&gamma.bytes).arg(&beta.bytes).arg(&rows).arg(&cols).arg(&epsilon);
-        // SAFETY: the arguments are those of the kernel's contract, their lengths and types checked above.
-        unsafe { launch.launch(config(forward_geometry(shape, dtype))) }
-            .map(drop)
-            .map_err(|e| driver_error("cannot launch layernorm forward", e))
+        let written = [y.arg_mut(), mean.arg_mut(), rstd.arg_mut()];
+        let read = [x.arg(), gamma.arg(), beta.arg(), Arg::I32(rows), Arg::I32(cols), Arg::F32(epsilon)];
+        let mut arguments = [&written[..], &read[..]].concat();
+        self.launch(&kernel("forward", dtype), forward_geometry(shape, dtype), &mut arguments)
     }
 
     /// dx = gradient through the normalisation, plus `residual` where given.
-    #[allow(clippy::too_many_arguments)]
-    pub fn layernorm_to_inputs(
+    pub(super) fn try_layernorm_to_inputs(
         &mut self,
         shape: Rows,
         dx: &mut Buffer,
@@ -176,50 +130,26 @@ impl Cuda {
         gamma: &Buffer,
         stats: RowStats<'_, Buffer>,
         residual: Option<&Buffer>,
-    ) {
-        let outcome = self.try_to_inputs(shape, dx, [dy, x], gamma, &stats, residual);
-        self.keep(outcome);
-    }
-
-    fn try_to_inputs(
-        &mut self,
-        shape: Rows,
-        dx: &mut Buffer,
-        [dy, x]: [&Buffer; 2],
-        gamma: &Buffer,
-        stats: &RowStats<'_, Buffer>,
-        residual: Option<&Buffer>,
     ) -> Result<()> {
-        let dtype = self.dtype();
+        let dtype = self.data_type();
         let (rows, cols) = dimensions(shape)?;
         let data = [("dx", Some(&*dx)), ("dy", Some(dy)), ("x", Some(x)), ("residual", residual)];
         for (name, buffer) in data.into_iter().filter_map(|(name, b)| Some((name, b?))) {
-            check(name, buffer, shape.len(), dtype)?;
+            expect(name, buffer, shape.len(), dtype)?;
         }
-        check("gamma", gamma, shape.cols, dtype)?;
-        check_stats(stats, shape)?;
+        expect("gamma", gamma, shape.cols, dtype)?;
+        expect_stats(&stats, shape)?;
         if shape.is_empty() {
             return Ok(());
         }
-        let function = self.function(&kernel("to_inputs", dtype))?;
-        let stream = self.stream.clone();
-        let mut launch = stream.launch_builder(&function);
-        launch.arg(&mut dx.bytes).arg(&dy.bytes).arg(&x.bytes).arg(&gamma.bytes);
-        launch.arg(&stats.mean.bytes).arg(&stats.rstd.bytes);
-        let null = 0u64;
-        match residual {
-            Some(residual) => launch.arg(&residual.bytes),
-            None => launch.arg(&null),
-        };
-        launch.arg(&rows).arg(&cols);
-        // SAFETY: the arguments are those of the kernel's contract, their lengths and types checked above.
-        unsafe { launch.launch(config(to_inputs_geometry(shape, dtype))) }
-            .map(drop)
-            .map_err(|e| driver_error("cannot launch layernorm to inputs", e))
+        let skip = residual.map_or(Arg::NULL, Buffer::arg);
+        let operands = [dx.arg_mut(), dy.arg(), x.arg(), gamma.arg(), stats.mean.arg(), stats.rstd.arg(), skip];
+        let mut arguments = [&operands[..], &[Arg::I32(rows), Arg::I32(cols)]].concat();
+        self.launch(&kernel("to_inputs", dtype), to_inputs_geometry(shape, dtype), &mut arguments)
     }
 
     /// dgamma += Σ dy·x̂, dbeta += Σ dy.
-    pub fn layernorm_to_weights(
+    pub(super) fn try_layernorm_to_weights(
         &mut self,
         shape: Rows,
         dgamma: &mut Buffer,
@@ -227,55 +157,26 @@ impl Cuda {
         dy: &Buffer,
         x: &Buffer,
         stats: RowStats<'_, Buffer>,
-    ) {
-        let outcome = self.try_to_weights(shape, [dgamma, dbeta], [dy, x], &stats);
-        self.keep(outcome);
-    }
-
-    fn try_to_weights(
-        &mut self,
-        shape: Rows,
-        [dgamma, dbeta]: [&mut Buffer; 2],
-        [dy, x]: [&Buffer; 2],
-        stats: &RowStats<'_, Buffer>,
     ) -> Result<()> {
-        let dtype = self.dtype();
+        let dtype = self.data_type();
         let (rows, cols) = dimensions(shape)?;
-        check("dgamma", dgamma, shape.cols, dtype)?;
-        check("dbeta", dbeta, shape.cols, dtype)?;
-        check("dy", dy, shape.len(), dtype)?;
-        check("x", x, shape.len(), dtype)?;
-        check_stats(stats, shape)?;
+        expect("dgamma", dgamma, shape.cols, dtype)?;
+        expect("dbeta", dbeta, shape.cols, dtype)?;
+        expect("dy", dy, shape.len(), dtype)?;
+        expect("x", x, shape.len(), dtype)?;
+        expect_stats(&stats, shape)?;
         if shape.is_empty() {
             return Ok(());
         }
-        let plan = ToWeights::new(shape, dtype, self.sms);
-        check("the workspace", &self.workspace, plan.partial_len(shape), DType::F32)?;
-        let partial = self.function(&kernel("to_weights_partial", dtype))?;
-        let reduce = self.function(&kernel("to_weights_reduce", dtype))?;
-        let stream = self.stream.clone();
-        let workspace: &mut CudaSlice<u8> = &mut self.workspace.bytes;
-        let chunks = plan.chunks as i32;
-        let mut first = stream.launch_builder(&partial);
-        first.arg(&mut *workspace).arg(&dy.bytes).arg(&x.bytes).arg(&stats.mean.bytes).arg(&stats.rstd.bytes);
-        first.arg(&rows).arg(&cols);
-        let mut second = stream.launch_builder(&reduce);
-        // SAFETY: the arguments are those of the kernels' contract, their lengths and types checked above; the second
-        // launch follows the first on the same stream.
-        unsafe { first.launch(config(plan.partial)) }
-            .and_then(|_| {
-                second.arg(&mut dgamma.bytes).arg(&mut dbeta.bytes).arg(&*workspace).arg(&chunks).arg(&cols);
-                // SAFETY: as above.
-                unsafe { second.launch(config(plan.reduce)) }
-            })
-            .map(drop)
-            .map_err(|e| driver_error("cannot launch layernorm to weights", e))
+        let plan = ToWeights::new(shape, dtype, self.facts().sms);
+        let partial = Arg::Pointer(self.scratch(plan.partial_len(shape) * size_of::<f32>())?);
+        let operands = [partial, dy.arg(), x.arg(), stats.mean.arg(), stats.rstd.arg()];
+        let mut arguments = [&operands[..], &[Arg::I32(rows), Arg::I32(cols)]].concat();
+        self.launch(&kernel("to_weights_partial", dtype), plan.partial, &mut arguments)?;
+        let chunks = Arg::I32(int("layernorm chunks", plan.chunks as usize)?);
+        let mut arguments = [dgamma.arg_mut(), dbeta.arg_mut(), partial, chunks, Arg::I32(cols)];
+        self.launch(&kernel("to_weights_reduce", dtype), plan.reduce, &mut arguments)
     }
-}
-
-fn check_stats(stats: &RowStats<'_, Buffer>, shape: Rows) -> Result<()> {
-    check("mean", stats.mean, shape.rows, DType::F32)?;
-    check("rstd", stats.rstd, shape.rows, DType::F32)
 }
 
 #[cfg(test)]
@@ -298,7 +199,8 @@ mod tests {
                 }
                 let sms = 1 + random.below(200) as u32;
                 let plan = ToWeights::new(shape, dtype, sms);
-                assert!(plan.partial_len(shape) <= workspace_len(sms), "{shape:?} {sms}");
+                // Scratch memory stays small beside any tensor it serves.
+                assert!(plan.partial_len(shape) <= 2 * (4 * sms as usize * 256 + MOST_COLS), "{shape:?} {sms}");
                 assert!(plan.chunks >= 1 && plan.partial.grid[1] == plan.chunks && plan.chunks <= 65535);
             }
         }

@@ -1,12 +1,30 @@
-//! The vocabulary on an NVIDIA GPU: the kernels of `cuda/`, embedded in this program by build.rs, on one stream.
+//! The vocabulary on an NVIDIA GPU: the kernels of `cuda/`, embedded in this program by build.rs, and cuBLASLt's products.
 //!
-//! [`Cuda`] owns a device's context, a stream and the kernels it has used; errors are kept until
-//! [`Cuda::synchronize`], as [`crate::ops::Ops`] wants. Called by `suite` through `Ops`; calls the driver through cudarc.
-//! Layer normalisation is here so far; the method names and arguments are already those of `Ops`.
+//! [`Gpu`] is the device with its kernels, [`Cuda`] a stream on it that implements [`crate::ops::Ops`]. A file an
+//! operation: it checks shapes and buffers, chooses blocks and threads (plain arithmetic, tested without a GPU), and
+//! launches; the kernel and its contract are in the file of the same name in `cuda/`. Errors are kept until
+//! [`crate::ops::Ops::synchronize`]. Called by `suite`, `corun` and `clock`; calls the driver through cudarc.
 
+mod attention;
 mod buffer;
+mod columns;
+pub mod conv;
+mod cross_entropy;
 mod device;
+mod elementwise;
+mod embedding;
+mod gpu;
+pub mod groupnorm;
+mod launch;
 pub mod layernorm;
+pub mod lstm;
+mod memory;
+mod optimizer;
+pub mod pool;
+mod product;
+mod vocabulary;
 
 pub use buffer::Buffer;
-pub use device::Cuda;
+pub use device::{Cuda, Priority};
+pub use gpu::{Gpu, GpuFacts};
+pub use launch::Geometry;

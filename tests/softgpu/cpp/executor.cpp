@@ -411,20 +411,24 @@ void launch(const char* name, const Launch& launch, const Arguments& arguments) 
     executor->run(*kernel, launch, arguments.values);
 }
 
+bool try_launch(const char* name, const Launch& launch, const Arguments& arguments, char* message, size_t bytes) {
+    try {
+        softgpu::launch(name, launch, arguments);
+        return true;
+    } catch (const Failure& failure) {
+        snprintf(message, bytes, "%s", failure.text.c_str());
+    } catch (const std::exception& error) {
+        snprintf(message, bytes, "softgpu: %s", error.what());
+    }
+    return false;
+}
+
 }  // namespace softgpu
 
 // Returns 0, or 1 with the reason in `message`.
 extern "C" int softgpu_launch(const char* name, const softgpu::Launch* launch, const softgpu::Arguments* arguments,
                               char* message, size_t message_bytes) {
-    try {
-        softgpu::launch(name, *launch, *arguments);
-        return 0;
-    } catch (const softgpu::Failure& failure) {
-        snprintf(message, message_bytes, "%s", failure.text.c_str());
-    } catch (const std::exception& error) {
-        snprintf(message, message_bytes, "softgpu: %s", error.what());
-    }
-    return 1;
+    return softgpu::try_launch(name, *launch, *arguments, message, message_bytes) ? 0 : 1;
 }
 
 // The i-th kernel's name, null past the last.

@@ -19,6 +19,12 @@ struct Arguments {
     size_t count;
 };
 
+struct Kernel;
+// Null where there is none of that name.
+const Kernel* find_kernel(const char* name);
+
 void launch(const char* name, const Launch& launch, const Arguments& arguments);
+// False with the reason in `message` where the launch failed.
+bool try_launch(const char* name, const Launch& launch, const Arguments& arguments, char* message, size_t bytes);
 
 }  // namespace softgpu

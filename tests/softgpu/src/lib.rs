@@ -7,10 +7,16 @@
 //! errors, never results. [`Order::Shuffled`] lets lanes and warps take turns at random between their meeting points, so
 //! that a missing barrier shows. Buffers have NaN on both sides and notice writes beyond their ends.
 
+//!
+//! The same emulation stands behind a software CUDA driver (`libcuda.so.1` in [`device::libraries`]): the program itself,
+//! or a test in its own process ([`device::choose`]), runs on it as on a GPU.
+
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt;
 
 mod buffer;
+pub mod device;
+pub mod nvml;
 pub use buffer::{Buffer, Element};
 
 /// Dynamic shared memory a block may have without asking for more.

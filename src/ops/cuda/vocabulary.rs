@@ -1,0 +1,302 @@
+//! [`Ops`] for [`Cuda`]: every method hands its operands to the file of its operation and keeps what went wrong for
+//! [`Ops::synchronize`].
+
+use super::{Buffer, Cuda};
+use crate::Result;
+use crate::ops::{
+    AdamW, Attention, Conv, DType, Embedding, ForwardEpilogue, GroupNorm, InputEpilogue, Linear, LstmCell, Ops, Pool,
+    RowStats, Rows, Sgd, WeightEpilogue,
+};
+
+impl Ops for Cuda {
+    type Buffer = Buffer;
+
+    fn dtype(&self) -> DType {
+        self.data_type()
+    }
+
+    fn alloc(&mut self, len: usize, dtype: DType) -> Result<Buffer> {
+        self.allocate(len, dtype)
+    }
+
+    fn write(&mut self, dst: &mut Buffer, values: &[f64]) -> Result<()> {
+        self.write_floats(dst, values)
+    }
+
+    fn write_ids(&mut self, dst: &mut Buffer, ids: &[u32]) -> Result<()> {
+        self.write_identifiers(dst, ids)
+    }
+
+    fn read(&mut self, src: &Buffer) -> Result<Vec<f64>> {
+        self.copy_out(src)
+    }
+
+    fn synchronize(&mut self) -> Result<()> {
+        self.wait()
+    }
+
+    fn zero(&mut self, dst: &mut Buffer) {
+        let outcome = self.clear(dst);
+        self.keep(outcome);
+    }
+
+    fn linear_forward(
+        &mut self,
+        shape: Linear,
+        y: &mut Buffer,
+        x: &Buffer,
+        w: &Buffer,
+        epilogue: ForwardEpilogue<'_, Buffer>,
+    ) {
+        let outcome = self.try_linear_forward(shape, y, x, w, epilogue);
+        self.keep(outcome);
+    }
+
+    fn linear_to_inputs(
+        &mut self,
+        shape: Linear,
+        dx: &mut Buffer,
+        dy: &Buffer,
+        w: &Buffer,
+        epilogue: InputEpilogue<'_, Buffer>,
+    ) {
+        let outcome = self.try_linear_to_inputs(shape, dx, dy, w, epilogue);
+        self.keep(outcome);
+    }
+
+    fn linear_to_weights(
+        &mut self,
+        shape: Linear,
+        dw: &mut Buffer,
+        dy: &Buffer,
+        x: &Buffer,
+        epilogue: WeightEpilogue<'_, Buffer>,
+    ) {
+        let outcome = self.try_linear_to_weights(shape, dw, dy, x, epilogue);
+        self.keep(outcome);
+    }
+
+    fn layernorm_forward(
+        &mut self,
+        shape: Rows,
+        y: &mut Buffer,
+        mean: &mut Buffer,
+        rstd: &mut Buffer,
+        x: &Buffer,
+        gamma: &Buffer,
+        beta: &Buffer,
+    ) {
+        let outcome = self.try_layernorm_forward(shape, y, mean, rstd, x, gamma, beta);
+        self.keep(outcome);
+    }
+
+    fn layernorm_to_inputs(
+        &mut self,
+        shape: Rows,
+        dx: &mut Buffer,
+        dy: &Buffer,
+        x: &Buffer,
+        gamma: &Buffer,
+        stats: RowStats<'_, Buffer>,
+        residual: Option<&Buffer>,
+    ) {
+        let outcome = self.try_layernorm_to_inputs(shape, dx, dy, x, gamma, stats, residual);
+        self.keep(outcome);
+    }
+
+    fn layernorm_to_weights(
+        &mut self,
+        shape: Rows,
+        dgamma: &mut Buffer,
+        dbeta: &mut Buffer,
+        dy: &Buffer,
+        x: &Buffer,
+        stats: RowStats<'_, Buffer>,
+    ) {
+        let outcome = self.try_layernorm_to_weights(shape, dgamma, dbeta, dy, x, stats);
+        self.keep(outcome);
+    }
+
+    fn attention_forward(&mut self, shape: Attention, out: &mut Buffer, lse: &mut Buffer, qkv: &Buffer) {
+        let outcome = self.try_attention_forward(shape, out, lse, qkv);
+        self.keep(outcome);
+    }
+
+    fn attention_backward(
+        &mut self,
+        shape: Attention,
+        dqkv: &mut Buffer,
+        dout: &Buffer,
+        qkv: &Buffer,
+        out: &Buffer,
+        lse: &Buffer,
+        workspace: &mut Buffer,
+    ) {
+        let outcome = self.try_attention_backward(shape, dqkv, dout, qkv, out, lse, workspace);
+        self.keep(outcome);
+    }
+
+    fn gelu_forward(&mut self, len: usize, y: &mut Buffer, x: &Buffer) {
+        let outcome = self.try_gelu_forward(len, y, x);
+        self.keep(outcome);
+    }
+
+    fn gelu_backward(&mut self, len: usize, dx: &mut Buffer, dy: &Buffer, x: &Buffer) {
+        let outcome = self.try_gelu_backward(len, dx, dy, x);
+        self.keep(outcome);
+    }
+
+    fn residual(&mut self, len: usize, out: &mut Buffer, a: &Buffer, b: &Buffer) {
+        let outcome = self.try_residual(len, out, a, b);
+        self.keep(outcome);
+    }
+
+    fn embedding_forward(
+        &mut self,
+        shape: Embedding,
+        out: &mut Buffer,
+        tokens: &Buffer,
+        table: &Buffer,
+        positions: &Buffer,
+    ) {
+        let outcome = self.try_embedding_forward(shape, out, tokens, table, positions);
+        self.keep(outcome);
+    }
+
+    fn embedding_to_weights(
+        &mut self,
+        shape: Embedding,
+        dtable: &mut Buffer,
+        dpositions: &mut Buffer,
+        dout: &Buffer,
+        tokens: &Buffer,
+    ) {
+        let outcome = self.try_embedding_to_weights(shape, dtable, dpositions, dout, tokens);
+        self.keep(outcome);
+    }
+
+    fn cross_entropy(&mut self, shape: Rows, losses: &mut Buffer, logits: &mut Buffer, targets: &Buffer) {
+        let outcome = self.try_cross_entropy(shape, losses, logits, targets);
+        self.keep(outcome);
+    }
+
+    fn adamw(
+        &mut self,
+        len: usize,
+        param: &mut Buffer,
+        master: Option<&mut Buffer>,
+        grad: &Buffer,
+        m: &mut Buffer,
+        v: &mut Buffer,
+        config: AdamW,
+    ) {
+        let outcome = self.try_adamw(len, param, master, grad, m, v, config);
+        self.keep(outcome);
+    }
+
+    fn conv_forward(&mut self, shape: Conv, y: &mut Buffer, x: &Buffer, w: &Buffer, workspace: &mut Buffer) {
+        let outcome = self.try_conv_forward(shape, y, x, w, workspace);
+        self.keep(outcome);
+    }
+
+    fn conv_to_inputs(&mut self, shape: Conv, dx: &mut Buffer, dy: &Buffer, w: &Buffer, workspace: &mut Buffer) {
+        let outcome = self.try_conv_to_inputs(shape, dx, dy, w, workspace);
+        self.keep(outcome);
+    }
+
+    fn conv_to_weights(&mut self, shape: Conv, dw: &mut Buffer, dy: &Buffer, x: &Buffer, workspace: &mut Buffer) {
+        let outcome = self.try_conv_to_weights(shape, dw, dy, x, workspace);
+        self.keep(outcome);
+    }
+
+    fn groupnorm_forward(
+        &mut self,
+        shape: GroupNorm,
+        y: &mut Buffer,
+        mean: &mut Buffer,
+        rstd: &mut Buffer,
+        x: &Buffer,
+        gamma: &Buffer,
+        beta: &Buffer,
+    ) {
+        let outcome = self.try_groupnorm_forward(shape, y, mean, rstd, x, gamma, beta);
+        self.keep(outcome);
+    }
+
+    fn groupnorm_to_inputs(
+        &mut self,
+        shape: GroupNorm,
+        dx: &mut Buffer,
+        dy: &Buffer,
+        x: &Buffer,
+        gamma: &Buffer,
+        stats: RowStats<'_, Buffer>,
+    ) {
+        let outcome = self.try_groupnorm_to_inputs(shape, dx, dy, x, gamma, stats);
+        self.keep(outcome);
+    }
+
+    fn groupnorm_to_weights(
+        &mut self,
+        shape: GroupNorm,
+        dgamma: &mut Buffer,
+        dbeta: &mut Buffer,
+        dy: &Buffer,
+        x: &Buffer,
+        stats: RowStats<'_, Buffer>,
+    ) {
+        let outcome = self.try_groupnorm_to_weights(shape, dgamma, dbeta, dy, x, stats);
+        self.keep(outcome);
+    }
+
+    fn relu_forward(&mut self, len: usize, y: &mut Buffer, x: &Buffer) {
+        let outcome = self.try_relu_forward(len, y, x);
+        self.keep(outcome);
+    }
+
+    fn relu_backward(&mut self, len: usize, dx: &mut Buffer, dy: &Buffer, y: &Buffer) {
+        let outcome = self.try_relu_backward(len, dx, dy, y);
+        self.keep(outcome);
+    }
+
+    fn average_pool_forward(&mut self, shape: Pool, y: &mut Buffer, x: &Buffer) {
+        let outcome = self.try_average_pool_forward(shape, y, x);
+        self.keep(outcome);
+    }
+
+    fn average_pool_backward(&mut self, shape: Pool, dx: &mut Buffer, dy: &Buffer) {
+        let outcome = self.try_average_pool_backward(shape, dx, dy);
+        self.keep(outcome);
+    }
+
+    fn lstm_cell_forward(
+        &mut self,
+        shape: LstmCell,
+        h: &mut Buffer,
+        c: &mut Buffer,
+        gates: &mut Buffer,
+        c_prev: &Buffer,
+    ) {
+        let outcome = self.try_lstm_cell_forward(shape, h, c, gates, c_prev);
+        self.keep(outcome);
+    }
+
+    fn lstm_cell_backward(
+        &mut self,
+        shape: LstmCell,
+        dgates: &mut Buffer,
+        dc: &mut Buffer,
+        dh: &Buffer,
+        gates: &Buffer,
+        c: &Buffer,
+        c_prev: &Buffer,
+    ) {
+        let outcome = self.try_lstm_cell_backward(shape, dgates, dc, dh, gates, c, c_prev);
+        self.keep(outcome);
+    }
+
+    fn sgd(&mut self, len: usize, param: &mut Buffer, grad: &Buffer, velocity: &mut Buffer, config: Sgd) {
+        let outcome = self.try_sgd(len, param, grad, velocity, config);
+        self.keep(outcome);
+    }
+}

@@ -1,0 +1,37 @@
+//! Links the shared libraries into `<target>/softgpu`, where tests and scripts look for them.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io, process};
+
+pub struct Libraries {
+    folder: PathBuf,
+}
+
+impl Libraries {
+    /// The target folder is the one above `out` that cargo has marked as a cache.
+    pub fn new(out: &Path) -> io::Result<Self> {
+        let target = out.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
+        let target = target.ok_or_else(|| io::Error::other(format!("no target folder above {}", out.display())))?;
+        let folder = target.join("softgpu");
+        fs::create_dir_all(&folder)?;
+        Ok(Libraries { folder })
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Written beside its place and renamed: a test that runs meanwhile keeps the old one.
+    pub fn link(&self, soname: &str, objects: &[PathBuf]) -> io::Result<()> {
+        let compiler = cc::Build::new().cpp(true).debug(false).opt_level(2).try_get_compiler();
+        let compiler = compiler.map_err(|e| io::Error::other(e.to_string()))?;
+        let part = self.folder.join(format!("{soname}.{}", process::id()));
+        let mut command = compiler.to_command();
+        command.args(["-shared", "-pthread", "-Wl,--no-undefined"]).arg(format!("-Wl,-soname,{soname}"));
+        let status = command.args(objects).arg("-o").arg(&part).args(["-ldl", "-lm"]).status()?;
+        if !status.success() {
+            return Err(io::Error::other(format!("{soname} does not link")));
+        }
+        fs::rename(part, self.folder.join(soname))
+    }
+}

@@ -1,0 +1,72 @@
+//! Which CUDA device a test process runs on: a GPU where there is one, else the software device.
+//!
+//! The choice falls once a process and before the driver is first used, because the loader keeps the first library of a
+//! name: the software driver is loaded by its path, and whoever asks for `libcuda.so.1` afterwards gets it.
+
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+use std::ffi::{c_int, c_uint};
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// Where the software libraries lie: `LD_LIBRARY_PATH` for programs started from a test.
+pub fn libraries() -> &'static Path {
+    Path::new(env!("SOFTGPU_LIBRARIES"))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    Gpu,
+    Software,
+}
+
+/// `BUBBLEBENCH_TEST_DEVICE` = `gpu` or `softgpu` decides; without it a GPU is taken where there is one. `Err` says why
+/// the device asked for is not there.
+pub fn choose() -> Result<Device, String> {
+    static CHOICE: OnceLock<Result<Device, String>> = OnceLock::new();
+    CHOICE
+        .get_or_init(|| match std::env::var("BUBBLEBENCH_TEST_DEVICE").as_deref() {
+            Ok("gpu") => gpu().map(|()| Device::Gpu),
+            Ok("softgpu") => software().map(|()| Device::Software),
+            Ok(other) if other != "auto" => {
+                Err(format!("BUBBLEBENCH_TEST_DEVICE={other}: choose gpu, softgpu or auto"))
+            }
+            _ => gpu().map(|()| Device::Gpu).or_else(|_| software().map(|()| Device::Software)),
+        })
+        .clone()
+}
+
+/// Asks the system's driver for a device. A driver that shows none stays loaded only if it was asked for.
+fn gpu() -> Result<(), String> {
+    // SAFETY: the driver's initialisers are its own affair; it is what the program would load as well.
+    let driver = unsafe { Library::open(Some("libcuda.so.1"), RTLD_NOW) }.map_err(|e| e.to_string())?;
+    // SAFETY: the signatures are those of the CUDA driver API.
+    let (init, count) = unsafe {
+        let init = driver.get::<unsafe extern "C" fn(c_uint) -> c_int>(b"cuInit");
+        (init, driver.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"cuDeviceGetCount"))
+    };
+    let (init, count) = (init.map_err(|e| e.to_string())?, count.map_err(|e| e.to_string())?);
+    let mut devices = 0;
+    // SAFETY: as documented by the driver; `devices` is written.
+    let codes = unsafe { (init(0), count(&mut devices)) };
+    match (codes, devices) {
+        ((0, 0), 1..) => Ok(()),
+        ((0, 0), _) => Err("the CUDA driver shows no GPU".into()),
+        ((init, count), _) => Err(format!("the CUDA driver answers {init} and {count}")),
+    }
+}
+
+fn software() -> Result<(), String> {
+    for entry in std::fs::read_dir(libraries()).map_err(|e| format!("{}: {e}", libraries().display()))? {
+        let path = entry.map_err(|e| e.to_string())?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        // Not the temporary files of a build beside this test.
+        if !name.starts_with("lib") || name.rsplit('.').next().is_none_or(|last| last.parse::<u8>().is_err()) {
+            continue;
+        }
+        // SAFETY: our own library.
+        let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) }.map_err(|e| e.to_string())?;
+        // It stays until the process ends: what asks for it later finds it by its name.
+        std::mem::forget(library);
+    }
+    Ok(())
+}
