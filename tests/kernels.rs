@@ -4,6 +4,12 @@
 //! Bounds: max|x − ref| / max|ref| per tensor ≤ 1e-2 (bf16), 1e-3 (f16), 1e-5 (f32); NaN never passes; every output is
 //! poisoned before the launch, so that an element nobody wrote is NaN.
 
+#[path = "kernels/cross_entropy.rs"]
+mod cross_entropy;
+#[path = "kernels/elementwise.rs"]
+mod elementwise;
+#[path = "kernels/embedding.rs"]
+mod embedding;
 #[path = "kernels/emulated.rs"]
 mod emulated;
 #[path = "kernels/emulation.rs"]
@@ -20,6 +26,10 @@ mod lstm;
 mod orders;
 #[path = "kernels/pool.rs"]
 mod pool;
+#[path = "kernels/optimizer.rs"]
+mod optimizer;
+#[path = "kernels/raw.rs"]
+mod raw;
 
 use bubblebench::ops::DType;
 
