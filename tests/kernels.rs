@@ -12,6 +12,8 @@ mod emulation;
 mod harness;
 #[path = "kernels/layernorm.rs"]
 mod layernorm;
+#[path = "kernels/product.rs"]
+mod product;
 
 use bubblebench::ops::DType;
 

@@ -9,6 +9,7 @@ mod attention;
 mod buffer;
 mod conv;
 mod cross_entropy;
+mod cublaslt;
 mod device;
 mod elementwise;
 mod embedding;
@@ -20,7 +21,7 @@ mod lstm;
 mod memory;
 mod optimizer;
 mod pool;
-mod product;
+pub mod product;
 mod vocabulary;
 
 pub use buffer::Buffer;
