@@ -30,6 +30,8 @@ mod pool;
 mod optimizer;
 #[path = "kernels/raw.rs"]
 mod raw;
+#[path = "kernels/product.rs"]
+mod product;
 
 use bubblebench::ops::DType;
 

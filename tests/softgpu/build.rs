@@ -4,6 +4,8 @@
 //! A kernel file becomes an object through a generated wrapper whose `softgpu_link_<file>` function the generated
 //! registry calls: that keeps the object, and with it the kernels it registers, in the final link.
 
+#[path = "build/cublaslt.rs"]
+mod cublaslt;
 #[path = "build/nvml.rs"]
 mod nvml;
 #[path = "build/shared.rs"]
@@ -23,7 +25,9 @@ fn main() -> io::Result<()> {
     let libraries = shared::Libraries::new(&out)?;
     println!("cargo:rustc-env=SOFTGPU_LIBRARIES={}", libraries.folder().display());
     // Without it a deleted library would stay deleted.
-    println!("cargo:rerun-if-changed={}", libraries.folder().join("libcuda.so.1").display());
+    for library in ["libcuda.so.1", "libcublasLt.so.13"] {
+        println!("cargo:rerun-if-changed={}", libraries.folder().join(library).display());
+    }
     let kernels = kernel_objects(&here, &device, &out)?;
     let mut archive = compiler(&here);
     for object in &kernels {
@@ -32,6 +36,7 @@ fn main() -> io::Result<()> {
     archive.try_compile("softgpu_kernels").map_err(|e| io::Error::other(e.to_string()))?;
     let driver = objects(compiler(&here).file(here.join("cpp/driver.cpp")))?;
     libraries.link("libcuda.so.1", &[kernels, driver].concat())?;
+    cublaslt::link(&here, &libraries)?;
     nvml::build(&here, libraries.folder())
 }
 

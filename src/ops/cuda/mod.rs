@@ -10,6 +10,7 @@ mod buffer;
 mod columns;
 pub mod conv;
 pub mod cross_entropy;
+mod cublaslt;
 mod device;
 pub mod elementwise;
 pub mod embedding;
@@ -21,7 +22,7 @@ pub mod lstm;
 mod memory;
 pub mod optimizer;
 pub mod pool;
-mod product;
+pub mod product;
 mod vocabulary;
 
 pub use buffer::Buffer;
