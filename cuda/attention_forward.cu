@@ -213,7 +213,7 @@ template <class T, int D, int WARPS, int MT, int KEYS> struct AttentionForward {
         const int head = int(blockIdx.x) % heads, batch = int(blockIdx.x) / heads;
         const int row0 = (int(gridDim.y) - 1 - int(blockIdx.y)) * kRows, last = min(row0 + kRows, sequence);
         const int tiles = (last + KEYS - 1) / KEYS, width = heads * D;
-        const size_t stride = size_t(3) * width;
+        const int stride = 3 * width;
         const T* q = qkv + size_t(batch) * sequence * stride + size_t(head) * D;
         const T* k = q + width;
 
@@ -223,7 +223,7 @@ template <class T, int D, int WARPS, int MT, int KEYS> struct AttentionForward {
         const int k_lane = by_columns(lane, kPitch<D>) * int(sizeof(T));
         const int v_lane = by_rows(lane, kPitch<D>) * int(sizeof(T)) + kTileBytes;
 
-        copy_tile<T, D, kRows, kThreads>(q_tile, q + row0 * stride, stride, sequence - row0);
+        copy_tile<T, D, kRows, kThreads>(q_tile, q + int64_t(row0) * stride, stride, sequence - row0);
         copy_tiles<T, D, KEYS, kThreads>(kv, k, stride, sequence, width, kTileBytes);
         copy_commit();
         AttentionForward self;
@@ -236,7 +236,7 @@ template <class T, int D, int WARPS, int MT, int KEYS> struct AttentionForward {
             const int key0 = tile * KEYS;
             if (tile + 1 < tiles) {
                 const SharedAddress next = kv + (tile + 1) % 2 * 2 * kTileBytes;
-                copy_tiles<T, D, KEYS, kThreads>(next, k + size_t(key0 + KEYS) * stride, stride,
+                copy_tiles<T, D, KEYS, kThreads>(next, k + int64_t(key0 + KEYS) * stride, stride,
                                                  sequence - key0 - KEYS, width, kTileBytes);
                 copy_commit();
             }

@@ -7,19 +7,20 @@
 
 mod attention;
 mod buffer;
-mod conv;
+mod columns;
+pub mod conv;
 mod cross_entropy;
 mod device;
 mod elementwise;
 mod embedding;
 mod gpu;
-mod groupnorm;
+pub mod groupnorm;
 mod launch;
 pub mod layernorm;
-mod lstm;
+pub mod lstm;
 mod memory;
 mod optimizer;
-mod pool;
+pub mod pool;
 mod product;
 mod vocabulary;
 
