@@ -8,10 +8,18 @@
 mod emulated;
 #[path = "kernels/emulation.rs"]
 mod emulation;
+#[path = "kernels/groupnorm.rs"]
+mod groupnorm;
 #[path = "kernels/harness.rs"]
 mod harness;
 #[path = "kernels/layernorm.rs"]
 mod layernorm;
+#[path = "kernels/lstm.rs"]
+mod lstm;
+#[path = "kernels/orders.rs"]
+mod orders;
+#[path = "kernels/pool.rs"]
+mod pool;
 
 use bubblebench::ops::DType;
 

@@ -9,6 +9,7 @@ pub mod collectives;
 pub mod corun;
 pub mod fill;
 pub mod gpt_layer;
+mod platform;
 pub mod presets;
 pub mod recorder;
 pub mod sampler;
@@ -17,4 +18,5 @@ pub mod throttle;
 pub mod watch;
 
 pub use case::{Case, CaseInfo, Context, Detail, RawSample, Spec};
+pub use platform::Platform;
 pub use presets::Preset;

@@ -4,6 +4,8 @@
 //! A kernel file becomes an object through a generated wrapper whose `softgpu_link_<file>` function the generated
 //! registry calls: that keeps the object, and with it the kernels it registers, in the final link.
 
+#[path = "build/nvml.rs"]
+mod nvml;
 #[path = "build/shared.rs"]
 mod shared;
 
@@ -29,7 +31,8 @@ fn main() -> io::Result<()> {
     }
     archive.try_compile("softgpu_kernels").map_err(|e| io::Error::other(e.to_string()))?;
     let driver = objects(compiler(&here).file(here.join("cpp/driver.cpp")))?;
-    libraries.link("libcuda.so.1", &[kernels, driver].concat())
+    libraries.link("libcuda.so.1", &[kernels, driver].concat())?;
+    nvml::build(&here, libraries.folder())
 }
 
 /// The flags every file is compiled with.

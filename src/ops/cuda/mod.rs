@@ -7,21 +7,22 @@
 
 mod attention;
 mod buffer;
-mod conv;
+mod columns;
+pub mod conv;
 mod cross_entropy;
 mod device;
 mod elementwise;
 mod embedding;
 mod gpu;
 mod graph;
-mod groupnorm;
+pub mod groupnorm;
 mod launch;
 pub mod layernorm;
-mod lstm;
+pub mod lstm;
 mod mapped;
 mod memory;
 mod optimizer;
-mod pool;
+pub mod pool;
 pub(crate) mod probe;
 mod product;
 mod vocabulary;
