@@ -20,6 +20,10 @@ mod lstm;
 mod orders;
 #[path = "kernels/pool.rs"]
 mod pool;
+#[path = "kernels/pressure.rs"]
+mod pressure;
+#[path = "kernels/probe.rs"]
+mod probe;
 
 use bubblebench::ops::DType;
 
