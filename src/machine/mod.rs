@@ -13,6 +13,7 @@ mod errors;
 pub mod gpus;
 pub mod libraries;
 pub mod nvml;
+mod symbols;
 mod system;
 pub mod telemetry;
 pub mod threads;
