@@ -9,11 +9,14 @@ pub mod collectives;
 pub mod corun;
 pub mod fill;
 pub mod gpt_layer;
+mod platform;
 pub mod presets;
 pub mod recorder;
 pub mod sampler;
 pub mod summary;
+pub mod throttle;
 pub mod watch;
 
 pub use case::{Case, CaseInfo, Context, Detail, RawSample, Spec};
+pub use platform::Platform;
 pub use presets::Preset;
