@@ -17,8 +17,7 @@
 // Each byte is read once and written once. Nothing is kept in local memory; no spills at any architecture.
 #include "gelu.cuh"
 
-// A namespace of its own: in the emulation all kernel files are one program, where a name means one thing.
-namespace bubblebench::of_bias {
+namespace bubblebench {
 
 // Rows of threads in the blocks that go down the rows.
 constexpr int kStrips = 8;
@@ -171,27 +170,27 @@ __device__ __forceinline__ void bias_gradient_add(T* __restrict__ dbias, const T
     if (c < cols) dbias[c] = from_float<T>(to_float(dbias[c]) + to_float(sums[c]));
 }
 
-}  // namespace bubblebench::of_bias
+}  // namespace bubblebench
 
 #define BIAS(T, suffix)                                                                                            \
     BUBBLEBENCH_KERNEL(256, bias_rows_##suffix, T* out, const T* base, const T* bias, int rows, int cols) {        \
-        bubblebench::of_bias::bias_rows(out, base, bias, rows, cols);                                              \
+        bubblebench::bias_rows(out, base, bias, rows, cols);                                              \
     }                                                                                                              \
     BUBBLEBENCH_KERNEL(256, bias_gelu_forward_##suffix, T* y, const T* pre, unsigned long long len) {              \
-        bubblebench::of_bias::each(y, pre, pre, len, [](float x, float) { return bubblebench::gelu(x); });         \
+        bubblebench::each(y, pre, pre, len, [](float x, float) { return bubblebench::gelu(x); });         \
     }                                                                                                              \
     BUBBLEBENCH_KERNEL(256, bias_gelu_backward_##suffix, T* dx, const T* pre, unsigned long long len) {            \
-        bubblebench::of_bias::each(dx, dx, pre, len,                                                               \
-                                   [](float d, float x) { return d * bubblebench::gelu_derivative(x); });          \
+        bubblebench::each(dx, dx, pre, len,                                                               \
+                          [](float d, float x) { return d * bubblebench::gelu_derivative(x); });          \
     }                                                                                                              \
     BUBBLEBENCH_KERNEL(256, bias_gradient_partial_##suffix, float* partial, const T* dy, int rows, int cols) {     \
-        bubblebench::of_bias::bias_gradient_partial(partial, dy, rows, cols);                                      \
+        bubblebench::bias_gradient_partial(partial, dy, rows, cols);                                      \
     }                                                                                                              \
     BUBBLEBENCH_KERNEL(256, bias_gradient_reduce_##suffix, T* dbias, const float* partial, int chunks, int cols) { \
-        bubblebench::of_bias::bias_gradient_reduce(dbias, partial, chunks, cols);                                  \
+        bubblebench::bias_gradient_reduce(dbias, partial, chunks, cols);                                  \
     }                                                                                                              \
     BUBBLEBENCH_KERNEL(256, bias_gradient_add_##suffix, T* dbias, const T* sums, int cols) {                       \
-        bubblebench::of_bias::bias_gradient_add(dbias, sums, cols);                                                \
+        bubblebench::bias_gradient_add(dbias, sums, cols);                                                \
     }
 
 BIAS(bubblebench::bf16, bf16)

@@ -24,6 +24,7 @@ mod mapped;
 mod memory;
 pub mod optimizer;
 pub mod pool;
+pub(crate) mod probe;
 pub mod product;
 mod vocabulary;
 
