@@ -32,6 +32,10 @@ mod pool;
 mod product;
 #[path = "kernels/raw.rs"]
 mod raw;
+#[path = "kernels/pressure.rs"]
+mod pressure;
+#[path = "kernels/probe.rs"]
+mod probe;
 
 use bubblebench::ops::DType;
 
