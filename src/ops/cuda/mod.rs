@@ -10,6 +10,7 @@ mod buffer;
 mod conv;
 pub mod cross_entropy;
 mod device;
+pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
 mod gpu;
