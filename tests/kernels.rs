@@ -16,14 +16,24 @@ mod embedding;
 mod emulated;
 #[path = "kernels/emulation.rs"]
 mod emulation;
+#[path = "kernels/groupnorm.rs"]
+mod groupnorm;
 #[path = "kernels/harness.rs"]
 mod harness;
 #[path = "kernels/layernorm.rs"]
 mod layernorm;
+#[path = "kernels/lstm.rs"]
+mod lstm;
+#[path = "kernels/orders.rs"]
+mod orders;
+#[path = "kernels/pool.rs"]
+mod pool;
 #[path = "kernels/optimizer.rs"]
 mod optimizer;
 #[path = "kernels/raw.rs"]
 mod raw;
+#[path = "kernels/product.rs"]
+mod product;
 
 use bubblebench::ops::DType;
 

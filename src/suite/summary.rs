@@ -3,8 +3,10 @@
 use super::case::{CaseInfo, Detail, FillSample, RawSample};
 use super::sampler::Stop;
 use crate::collectives;
+use crate::machine::nvml::reasons;
 use crate::records::Measurement;
 use crate::records::measurement::{FillOutcome, Interval, Kind, Verified};
+use crate::records::telemetry::Telemetry;
 use crate::stats;
 
 /// Samples kept in a record.
@@ -24,6 +26,8 @@ pub struct Outcome {
     pub discarded: u64,
     /// What was expected of a filled stage before it ran.
     pub fill: Option<FillOutcome>,
+    /// The GPU's sensors since the case was prepared.
+    pub telemetry: Option<Telemetry>,
     pub device: String,
     pub at: String,
 }
@@ -55,6 +59,7 @@ pub fn summarise(info: &CaseInfo, outcome: Outcome) -> Measurement {
     }
     times(&mut record, &samples);
     details(&mut record, &samples);
+    sensors(&mut record, outcome.telemetry);
     if outcome.stop == Some(Stop::Capped) {
         record.flags.push("capped".into());
     }
@@ -94,6 +99,19 @@ fn times(record: &mut Measurement, samples: &[RawSample]) {
     record.sm_clock_mhz = stats::median(&clocks);
     record.samples_ns = times;
     record.samples_ns.truncate(KEPT);
+}
+
+/// The clock read beside each sample is the better one; the sensors' stands in where there is none.
+fn sensors(record: &mut Measurement, telemetry: Option<Telemetry>) {
+    let Some(telemetry) = telemetry else { return };
+    record.sm_clock_mhz = record.sm_clock_mhz.or(telemetry.sm_clock_median_mhz);
+    record.power_w = telemetry.power_mean_w;
+    if telemetry.other_process_ids.as_ref().is_some_and(|pids| !pids.is_empty()) {
+        record.flags.push("other-processes".into());
+    }
+    let seen = telemetry.clock_event_reasons.iter().flatten();
+    record.flags.extend(seen.filter(|name| reasons::throttles(name)).cloned());
+    record.telemetry = Some(telemetry);
 }
 
 fn interval(values: &[f64]) -> Option<Interval> {
@@ -223,6 +241,29 @@ mod tests {
         let record = summarise(&info, Outcome { verified, ..outcome(vec![RawSample::new(5.0, 1)]) });
         assert_eq!((record.median_ns, record.flags), (None, vec!["wrong".to_string()]));
         assert_eq!(record.verified.unwrap().max_error, f64::MAX);
+    }
+
+    #[test]
+    fn sensors_stand_beside_the_times_and_raise_flags() {
+        let info = CaseInfo::new("x", Kind::Operation, Backend::Cuda);
+        let telemetry = Telemetry {
+            sm_clock_median_mhz: Some(1900.0),
+            power_mean_w: Some(640.0),
+            clock_event_reasons: Some(vec!["gpu-idle".into(), "sw-power-cap".into()]),
+            other_process_ids: Some(vec![7]),
+            ..Telemetry::default()
+        };
+        let told = |clock| {
+            let samples = vec![sampled(200.0, clock, Detail::None); 9];
+            summarise(&info, Outcome { telemetry: Some(telemetry.clone()), ..outcome(samples) })
+        };
+        let record = told(None);
+        assert_eq!((record.sm_clock_mhz, record.power_w), (Some(1900.0), Some(640.0)));
+        assert_eq!(record.flags, ["other-processes", "sw-power-cap"]);
+        assert_eq!(record.telemetry.as_ref(), Some(&telemetry));
+        assert_eq!(told(Some(1980.0)).sm_clock_mhz, Some(1980.0), "read beside each sample");
+        let silent = summarise(&info, outcome(vec![sampled(200.0, None, Detail::None)]));
+        assert_eq!((silent.telemetry, silent.sm_clock_mhz), (None, None));
     }
 
     #[test]

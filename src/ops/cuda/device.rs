@@ -2,6 +2,7 @@
 
 use super::buffer::{Buffer, from_bytes, to_bytes};
 use super::memory::Memory;
+use super::product::StreamState;
 use super::{Gpu, GpuFacts};
 use crate::machine::driver_error;
 use crate::ops::DType;
@@ -23,6 +24,7 @@ pub struct Cuda {
     pub(super) gpu: Arc<Gpu>,
     pub(super) stream: Arc<CudaStream>,
     pub(super) scratch: Option<Memory>,
+    pub(super) products: StreamState,
     /// A graph is being captured: nothing may be allocated or waited for.
     pub(super) capturing: bool,
     dtype: DType,
@@ -55,7 +57,15 @@ impl Cuda {
             }
         };
         let stream = stream.map_err(wrap)?;
-        Ok(Cuda { gpu: Arc::clone(gpu), stream, scratch: None, capturing: false, dtype, pending: None })
+        Ok(Cuda {
+            gpu: Arc::clone(gpu),
+            stream,
+            scratch: None,
+            products: StreamState::default(),
+            capturing: false,
+            dtype,
+            pending: None,
+        })
     }
 
     pub fn gpu(&self) -> &Arc<Gpu> {

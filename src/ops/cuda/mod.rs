@@ -7,21 +7,23 @@
 
 mod attention;
 mod buffer;
-mod conv;
+mod columns;
+pub mod conv;
 pub mod cross_entropy;
+mod cublaslt;
 mod device;
 pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
 mod gpu;
-mod groupnorm;
+pub mod groupnorm;
 mod launch;
 pub mod layernorm;
-mod lstm;
+pub mod lstm;
 mod memory;
 pub mod optimizer;
-mod pool;
-mod product;
+pub mod pool;
+pub mod product;
 mod vocabulary;
 
 pub use buffer::Buffer;
