@@ -6,6 +6,8 @@
 
 #[path = "kernels/cross_entropy.rs"]
 mod cross_entropy;
+#[path = "kernels/dropout.rs"]
+mod dropout;
 #[path = "kernels/elementwise.rs"]
 mod elementwise;
 #[path = "kernels/embedding.rs"]

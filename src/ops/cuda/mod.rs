@@ -12,6 +12,7 @@ pub mod conv;
 pub mod cross_entropy;
 mod cublaslt;
 mod device;
+pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
 mod gpu;
