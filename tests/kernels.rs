@@ -6,6 +6,12 @@
 
 #[path = "kernels/conv.rs"]
 mod conv;
+#[path = "kernels/cross_entropy.rs"]
+mod cross_entropy;
+#[path = "kernels/elementwise.rs"]
+mod elementwise;
+#[path = "kernels/embedding.rs"]
+mod embedding;
 #[path = "kernels/emulated.rs"]
 mod emulated;
 #[path = "kernels/emulation.rs"]
@@ -22,6 +28,12 @@ mod lstm;
 mod orders;
 #[path = "kernels/pool.rs"]
 mod pool;
+#[path = "kernels/optimizer.rs"]
+mod optimizer;
+#[path = "kernels/raw.rs"]
+mod raw;
+#[path = "kernels/product.rs"]
+mod product;
 
 use bubblebench::ops::DType;
 
