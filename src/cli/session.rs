@@ -1,13 +1,14 @@
 //! What `bubblebench measure` and `cargo bench` share: which machine, which folder, which run, which cases.
 
+use crate::machine::gpus::SOFTWARE_DEVICE;
 use crate::machine::telemetry::Sampler;
 use crate::machine::{self, Device, DeviceChoice};
-use crate::records::machine::RunInfo;
+use crate::records::machine::{MachineRecord, RunInfo};
 use crate::records::measurement::Backend;
 use crate::records::store::{Run, RunRequest};
 use crate::suite::presets::{Group, Preset};
 use crate::suite::recorder::{self, Recorder};
-use crate::suite::{Context, Spec};
+use crate::suite::{Context, Platform, Spec};
 use crate::{Error, Result};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +31,9 @@ pub struct RunOptions {
     /// Start a new run even where an unfinished one could go on
     #[arg(long)]
     pub fresh: bool,
+    /// Write what the software CUDA device of the tests measures, flagged `software`
+    #[arg(long)]
+    pub allow_software: bool,
 }
 
 /// The validated form: everything is known, nothing is started.
@@ -44,21 +48,47 @@ pub struct Plan {
 impl RunOptions {
     pub fn plan(&self, groups: &[Group], filter: Option<&str>, default: Preset) -> Result<Plan> {
         let preset = self.preset.as_deref().map_or(Ok(default), Preset::parse)?;
-        let device = chosen_device(self.device.parse()?, groups, preset)?;
-        let cases = recorder::select(groups, preset, device.backend(), filter)?;
+        let device = self.device.parse::<DeviceChoice>()?.resolve()?;
         let mut machine = machine::record(&device)?;
         if let Some(name) = &self.machine {
             machine.name = checked_name(name)?;
         }
         machine.run = run_info(preset, device);
+        let platform = self.platform(device, &machine)?;
+        let cases = recorder::select(groups, preset, platform, filter)?;
+        if cases.is_empty() {
+            let names: Vec<&str> = groups.iter().map(|g| g.name()).collect();
+            return Err(Error::machine(
+                format!("there are no {} cases for {device} yet", names.join(" ")),
+                "measure the host with --device host",
+            ));
+        }
         let folder = self.results.clone().unwrap_or_else(|| PathBuf::from("results").join(&machine.name));
         let context = Context {
             preset,
+            platform,
             cores: machine.cpu.cores as usize,
-            last_level_cache_bytes: machine::last_level_caches_bytes().unwrap_or(32 << 20),
+            last_level_cache_bytes: match machine.gpus.first().filter(|_| device != Device::Host) {
+                Some(gpu) => gpu.l2_bytes,
+                None => machine::last_level_caches_bytes().unwrap_or(32 << 20),
+            },
         };
         let request = RunRequest { folder, machine, fresh: self.fresh, selection: selection(groups, filter) };
         Ok(Plan { preset, device, cases, request, context })
+    }
+}
+
+impl RunOptions {
+    /// The software device computes right but its times mean nothing: without being told to, they are not written.
+    fn platform(&self, device: Device, machine: &MachineRecord) -> Result<Platform> {
+        let software = device != Device::Host && machine.gpus.iter().any(|gpu| gpu.name == SOFTWARE_DEVICE);
+        if software && !self.allow_software {
+            return Err(Error::machine(
+                format!("{device} is the software device {SOFTWARE_DEVICE}, whose times mean nothing"),
+                "measure on a GPU or with --device host; to try the program out, add --allow-software (every record is flagged `software`)",
+            ));
+        }
+        Ok(Platform::of(device, software))
     }
 }
 
@@ -92,21 +122,6 @@ fn note_other_processes(device: Device, telemetry: Option<&Sampler>) {
             list.join(", ")
         );
     }
-}
-
-/// The device meant. Where the CUDA backend has no such cases yet, `auto` says so and takes the host.
-fn chosen_device(choice: DeviceChoice, groups: &[Group], preset: Preset) -> Result<Device> {
-    let device = choice.resolve()?;
-    if device == Device::Host || groups.iter().any(|group| !group.cases(preset, device.backend()).is_empty()) {
-        return Ok(device);
-    }
-    let names: Vec<&str> = groups.iter().map(|g| g.name()).collect();
-    let what = format!("the CUDA backend has no {} cases yet (layer normalisation only)", names.join(" "));
-    if choice == DeviceChoice::Auto {
-        eprintln!("note: {what}; measuring the host");
-        return Ok(Device::Host);
-    }
-    Err(Error::machine(what, "measure the host with --device host"))
 }
 
 fn selection(groups: &[Group], filter: Option<&str>) -> Option<String> {

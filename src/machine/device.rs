@@ -6,14 +6,10 @@ use crate::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
-/// Whether `auto` may answer with a GPU. Not before there are cases that run on one: until then a GPU node's `cargo bench`
-/// measures its processor, and `--device cuda` says what is missing.
-const AUTO_TAKES_GPU: bool = false;
-
 /// As typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
-    /// The host; a GPU where there is one, once [`AUTO_TAKES_GPU`].
+    /// A GPU where there is one, else the host.
     #[default]
     Auto,
     Host,
@@ -85,21 +81,13 @@ impl DeviceChoice {
     /// The device meant, if it is there.
     pub fn resolve(self) -> Result<Device> {
         let local_rank = std::env::var("LOCAL_RANK").ok().and_then(|rank| rank.parse().ok());
-        self.among(local_rank, AUTO_TAKES_GPU, || {
-            gpus::list().map(|gpus| gpus.into_iter().map(|gpu| gpu.name).collect())
-        })
+        self.among(local_rank, || gpus::list().map(|gpus| gpus.into_iter().map(|gpu| gpu.name).collect()))
     }
 
-    fn among(
-        self,
-        local_rank: Option<u32>,
-        auto_takes_gpu: bool,
-        names: impl FnOnce() -> Result<Vec<String>>,
-    ) -> Result<Device> {
+    fn among(self, local_rank: Option<u32>, names: impl FnOnce() -> Result<Vec<String>>) -> Result<Device> {
         let own = local_rank.unwrap_or(0);
         match self {
             DeviceChoice::Host => Ok(Device::Host),
-            DeviceChoice::Auto if !auto_takes_gpu => Ok(Device::Host),
             // Nothing was asked for: no driver or no GPU is no error.
             DeviceChoice::Auto => match names() {
                 Ok(names) if !names.is_empty() => Ok(Device::Cuda(own % names.len() as u32)),
@@ -164,9 +152,9 @@ mod tests {
 
     #[test]
     fn a_device_that_is_not_there_is_named_with_those_that_are() {
-        let error = choice("cuda:99").among(None, true, two).unwrap_err().to_string();
+        let error = choice("cuda:99").among(None, two).unwrap_err().to_string();
         assert!(error.contains("99") && error.contains("cuda:1 (NVIDIA A100)"), "{error}");
-        let error = choice("cuda:99").among(None, true, none).unwrap_err().to_string();
+        let error = choice("cuda:99").among(None, none).unwrap_err().to_string();
         assert!(
             error.contains("cuda:99") && error.contains("only the host") && error.contains("install it"),
             "{error}"
@@ -175,11 +163,10 @@ mod tests {
 
     #[test]
     fn auto_takes_a_gpu_where_there_is_one() {
-        assert_eq!(choice("auto").among(None, true, two).unwrap(), Device::Cuda(0));
-        assert_eq!(choice("auto").among(None, true, none).unwrap(), Device::Host);
-        assert_eq!(choice("auto").among(None, false, two).unwrap(), Device::Host);
-        assert_eq!(choice("host").among(Some(1), true, two).unwrap(), Device::Host);
-        assert_eq!(choice("cuda").among(Some(3), true, two).unwrap(), Device::Cuda(1));
-        assert_eq!(choice("cuda:0").among(Some(1), true, two).unwrap(), Device::Cuda(0));
+        assert_eq!(choice("auto").among(None, two).unwrap(), Device::Cuda(0));
+        assert_eq!(choice("auto").among(None, none).unwrap(), Device::Host);
+        assert_eq!(choice("host").among(Some(1), two).unwrap(), Device::Host);
+        assert_eq!(choice("cuda").among(Some(3), two).unwrap(), Device::Cuda(1));
+        assert_eq!(choice("cuda:0").among(Some(1), two).unwrap(), Device::Cuda(0));
     }
 }

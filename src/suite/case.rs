@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone)]
 pub struct Context {
     pub preset: super::Preset,
+    pub platform: super::Platform,
     /// Cores this process may use.
     pub cores: usize,
     /// All instances together that those cores use.

@@ -3,7 +3,7 @@
 //! One case holds both latencies: a sample is a pipelined batch, and beside it ([`Detail::Isolated`]) operations of the
 //! same size synchronised one by one. Called by `presets`; calls `collectives`.
 
-use super::{Case, CaseInfo, Context, Detail, Preset, RawSample, Spec};
+use super::{Case, CaseInfo, Context, Detail, Platform, Preset, RawSample, Spec};
 use crate::collectives::threads::Tuning;
 use crate::collectives::{Exchange, Operation, Pattern, Session};
 use crate::records::measurement::{Backend, Kind, Verified};
@@ -24,10 +24,10 @@ const PING_PONG: Operation = Operation::SendRecv(Pattern::PingPong);
 const ISOLATED: u64 = 15;
 
 /// The preset's cases in the order they run. CUDA has its own transport, which adds its list here.
-pub fn cases(preset: Preset, backend: Backend) -> Vec<Box<dyn Spec>> {
-    match backend {
-        Backend::Host => host(preset).into_iter().map(|spec| Box::new(spec) as Box<dyn Spec>).collect(),
-        Backend::Cuda => Vec::new(),
+pub fn cases(preset: Preset, platform: Platform) -> Vec<Box<dyn Spec>> {
+    match platform {
+        Platform::Host => host(preset).into_iter().map(|spec| Box::new(spec) as Box<dyn Spec>).collect(),
+        Platform::Gpu(_) | Platform::Software(_) => Vec::new(),
     }
 }
 
@@ -170,7 +170,7 @@ mod tests {
     use std::collections::HashSet;
 
     fn ids(preset: Preset) -> Vec<String> {
-        cases(preset, Backend::Host).iter().map(|spec| spec.id()).collect()
+        cases(preset, Platform::Host).iter().map(|spec| spec.id()).collect()
     }
 
     #[test]
@@ -197,7 +197,7 @@ mod tests {
         }
         let all: HashSet<_> = full.iter().collect();
         assert!(quick.iter().chain(&standard).all(|id| all.contains(id)));
-        assert!(cases(Preset::Standard, Backend::Cuda).is_empty());
+        assert!(cases(Preset::Standard, Platform::Gpu(0)).is_empty());
         for operation in Operation::ALL {
             let prefix = format!("host/{}/r2/", operation.path());
             assert!(standard.iter().filter(|id| id.starts_with(&prefix)).count() >= 5, "{prefix}");
@@ -206,7 +206,8 @@ mod tests {
 
     #[test]
     fn a_case_checks_itself_and_answers_with_both_latencies() {
-        let context = Context { preset: Preset::Quick, cores: 2, last_level_cache_bytes: 1 << 25 };
+        let context =
+            Context { preset: Preset::Quick, platform: Platform::Host, cores: 2, last_level_cache_bytes: 1 << 25 };
         for (operation, ranks) in [(Operation::AllReduce, 2), (PING_PONG, 2), (Operation::AllGather, 4)] {
             let spec = HostSpec(Exchange::new(operation, 1001, ranks));
             let mut case = spec.build(&context).unwrap();
@@ -223,7 +224,8 @@ mod tests {
 
     #[test]
     fn send_recv_is_one_operation_with_a_pattern() {
-        let context = Context { preset: Preset::Quick, cores: 8, last_level_cache_bytes: 1 << 25 };
+        let context =
+            Context { preset: Preset::Quick, platform: Platform::Host, cores: 8, last_level_cache_bytes: 1 << 25 };
         let info = HostSpec(Exchange::new(PING_PONG, 16, 2)).info(&context);
         assert_eq!(
             (info.params["operation"].as_str(), info.params["pattern"].as_str()),

@@ -4,8 +4,8 @@
 //! Names: `corun/<sharing>/<main>+<side>`. A sample is one pair ([`crate::corun::pair`]): the main beside the side, with its
 //! partner alone in the same sample.
 
-use super::Preset;
 use super::case::{Case, CaseInfo, Context, Detail, RawSample, Sampling, Spec};
+use super::{Platform, Preset};
 use crate::Result;
 use crate::corun::load::{Load, Running};
 use crate::corun::mains::{Main, MainSpec};
@@ -24,8 +24,8 @@ const LEAST_PAIRS: usize = 8;
 const TRIALS: usize = 3;
 
 /// The cases of a preset; GPUs have none yet.
-pub fn cases(preset: Preset, backend: Backend) -> Vec<Box<dyn Spec>> {
-    if backend != Backend::Host {
+pub fn cases(preset: Preset, platform: Platform) -> Vec<Box<dyn Spec>> {
+    if platform != Platform::Host {
         return Vec::new();
     }
     let list = match preset {
@@ -225,7 +225,7 @@ mod tests {
     use std::collections::HashSet;
 
     fn ids(preset: Preset) -> Vec<String> {
-        cases(preset, Backend::Host).iter().map(|s| s.id()).collect()
+        cases(preset, Platform::Host).iter().map(|s| s.id()).collect()
     }
 
     #[test]
@@ -247,11 +247,11 @@ mod tests {
         ] {
             assert!(standard.iter().any(|s| s == id), "{id}");
         }
-        assert!(cases(Preset::Full, Backend::Cuda).is_empty());
+        assert!(cases(Preset::Full, Platform::Gpu(0)).is_empty());
     }
 
     fn context() -> Context {
-        Context { preset: Preset::Quick, cores: 1, last_level_cache_bytes: 1 << 20 }
+        Context { preset: Preset::Quick, platform: Platform::Host, cores: 1, last_level_cache_bytes: 1 << 20 }
     }
 
     #[test]

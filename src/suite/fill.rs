@@ -4,8 +4,8 @@
 //!
 //! `benches/bubble_fill.rs` and `bubblebench measure fill` run these; they call [`crate::corun`].
 
-use super::Preset;
 use super::case::{Case, CaseInfo, Context, Detail, FillSample, RawSample, Sampling, Spec};
+use super::{Platform, Preset};
 use crate::Result;
 use crate::corun::calibration::Prediction;
 use crate::corun::fill_gate::{CLOSINGS, GateProbe, Timed};
@@ -24,8 +24,8 @@ const LEAST_PAIRS: usize = 12;
 const LAYER: LayerShape = LayerShape::new(256, 4, 128, 1, DType::F32);
 const LAYERS: u64 = 2;
 
-pub fn cases(preset: Preset, backend: Backend) -> Vec<Box<dyn Spec>> {
-    if backend != Backend::Host {
+pub fn cases(preset: Preset, platform: Platform) -> Vec<Box<dyn Spec>> {
+    if platform != Platform::Host {
         return Vec::new();
     }
     let (sides, stages, filled): (Vec<SideSpec>, Vec<u64>, usize) = match preset {
@@ -257,7 +257,7 @@ mod tests {
     use super::*;
 
     fn ids(preset: Preset) -> Vec<String> {
-        cases(preset, Backend::Host).iter().map(|s| s.id()).collect()
+        cases(preset, Platform::Host).iter().map(|s| s.id()).collect()
     }
 
     #[test]
@@ -275,12 +275,18 @@ mod tests {
         );
         let (standard, full) = (ids(Preset::Standard), ids(Preset::Full));
         assert!(quick.iter().all(|id| standard.contains(id)) && standard.iter().all(|id| full.contains(id)));
-        assert!(cases(Preset::Full, Backend::Cuda).is_empty());
+        assert!(cases(Preset::Full, Platform::Gpu(0)).is_empty());
     }
 
     fn prepared(spec: &dyn Spec) -> Box<dyn Case> {
-        let mut case =
-            spec.build(&Context { preset: Preset::Quick, cores: 2, last_level_cache_bytes: 1 << 20 }).unwrap();
+        let mut case = spec
+            .build(&Context {
+                preset: Preset::Quick,
+                platform: Platform::Host,
+                cores: 2,
+                last_level_cache_bytes: 1 << 20,
+            })
+            .unwrap();
         assert!(case.sample(1).unwrap().is_empty(), "nothing before it is prepared");
         case.prepare().unwrap();
         case

@@ -9,6 +9,7 @@ pub mod collectives;
 pub mod corun;
 pub mod fill;
 pub mod gpt_layer;
+mod platform;
 pub mod presets;
 pub mod recorder;
 pub mod sampler;
@@ -16,4 +17,5 @@ pub mod summary;
 pub mod watch;
 
 pub use case::{Case, CaseInfo, Context, Detail, RawSample, Spec};
+pub use platform::Platform;
 pub use presets::Preset;

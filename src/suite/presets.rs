@@ -1,8 +1,8 @@
 //! The presets: which cases, and how long each may take. The lists are fixed; a case keeps its name for ever.
 
 use super::sampler::StopRule;
-use super::{Spec, collectives, corun, fill, gpt_layer};
-use crate::records::measurement::{Backend, Kind};
+use super::{Platform, Spec, collectives, corun, fill, gpt_layer};
+use crate::records::measurement::Kind;
 use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,12 +47,12 @@ impl Group {
     }
 
     /// The preset's cases of this group, in the order they run.
-    pub fn cases(self, preset: Preset, backend: Backend) -> Vec<Box<dyn Spec>> {
+    pub fn cases(self, preset: Preset, platform: Platform) -> Vec<Box<dyn Spec>> {
         match self {
-            Group::GptLayer => gpt_layer::cases(preset, backend),
-            Group::Collectives => collectives::cases(preset, backend),
-            Group::Corun => corun::cases(preset, backend),
-            Group::Fill => fill::cases(preset, backend),
+            Group::GptLayer => gpt_layer::cases(preset, platform),
+            Group::Collectives => collectives::cases(preset, platform),
+            Group::Corun => corun::cases(preset, platform),
+            Group::Fill => fill::cases(preset, platform),
         }
     }
 }
@@ -103,7 +103,7 @@ mod tests {
     use std::collections::HashSet;
 
     fn all(preset: Preset) -> Vec<String> {
-        Group::ALL.iter().flat_map(|g| g.cases(preset, Backend::Host)).map(|spec| spec.id()).collect()
+        Group::ALL.iter().flat_map(|g| g.cases(preset, Platform::Host)).map(|spec| spec.id()).collect()
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! [`Recorder::measure`], Criterion in `benches/`), [`Recorder::record`] writes the line. A case that cannot run here
 //! leaves a line that says why, and the rest goes on.
 
+use super::Platform;
 use super::case::{Case, CaseInfo, Context, RawSample, Spec};
 use super::presets::{Group, Preset};
 use super::sampler::{self, Stop, StopRule, Watch};
@@ -17,13 +18,18 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 /// The cases of the groups whose names contain the filter, in the order they run.
-pub fn select(groups: &[Group], preset: Preset, backend: Backend, filter: Option<&str>) -> Result<Vec<Box<dyn Spec>>> {
-    let all: Vec<Box<dyn Spec>> = groups.iter().flat_map(|group| group.cases(preset, backend)).collect();
+pub fn select(
+    groups: &[Group],
+    preset: Preset,
+    platform: Platform,
+    filter: Option<&str>,
+) -> Result<Vec<Box<dyn Spec>>> {
+    let all: Vec<Box<dyn Spec>> = groups.iter().flat_map(|group| group.cases(preset, platform)).collect();
     let Some(filter) = filter else { return Ok(all) };
     let chosen: Vec<Box<dyn Spec>> = all.into_iter().filter(|spec| spec.id().contains(filter)).collect();
     if chosen.is_empty() {
         return Err(Error::input(
-            format!("no {} case of preset {} has `{filter}` in its name", backend.name(), preset.name()),
+            format!("no {} case of preset {} has `{filter}` in its name", platform.backend().name(), preset.name()),
             "see the names with `cargo bench -- --list`, or choose a larger preset with --preset",
         ));
     }
@@ -72,7 +78,7 @@ impl Recorder {
     pub fn prepare(&mut self, spec: &dyn Spec) -> Result<Result<Prepared, Measurement>> {
         let mut case = match spec.build(&self.context) {
             Ok(case) => case,
-            Err(error) => return self.skip(&unbuilt(spec), error).map(Err),
+            Err(error) => return self.skip(&unbuilt(spec, self.context.platform), error).map(Err),
         };
         match case.prepare() {
             Ok(verified) => {
@@ -103,7 +109,7 @@ impl Recorder {
         let fill = case.outcome(&samples);
         let (discarded, device, at) = (case.discarded(), self.device.clone(), now());
         let outcome = Outcome { samples, verified, stop, discarded, fill, telemetry, device, at };
-        let record = summary::summarise(case.info(), outcome);
+        let record = self.flagged(summary::summarise(case.info(), outcome));
         self.run.append(record.clone())?;
         Ok(record)
     }
@@ -112,12 +118,20 @@ impl Recorder {
     pub fn skip(&mut self, info: &CaseInfo, error: Error) -> Result<Measurement> {
         match error {
             Error::Machine { .. } => {
-                let record = summary::skipped(info, &error.to_string(), self.device.clone(), now());
+                let record = self.flagged(summary::skipped(info, &error.to_string(), self.device.clone(), now()));
                 self.run.append(record.clone())?;
                 Ok(record)
             }
             other => Err(other),
         }
+    }
+
+    /// The software device's times mean nothing, and every line says so.
+    fn flagged(&self, mut record: Measurement) -> Measurement {
+        if matches!(self.context.platform, Platform::Software(_)) {
+            record.flags.push("software".into());
+        }
+        record
     }
 
     /// Closes the run; the folder now holds a whole run.
@@ -126,8 +140,8 @@ impl Recorder {
     }
 }
 
-fn unbuilt(spec: &dyn Spec) -> CaseInfo {
+fn unbuilt(spec: &dyn Spec, platform: Platform) -> CaseInfo {
     let id = spec.id();
     let kind = super::presets::kind_of(&id);
-    CaseInfo::new(id, kind, Backend::Host)
+    CaseInfo::new(id, kind, platform.backend())
 }

@@ -1,52 +1,66 @@
 //! A phase of a whole layer as a case.
 
 use super::params::layer_params;
+use super::rig::{How, Rig};
 use super::workshop::Shared;
 use crate::Result;
-use crate::clock::{Clock, HostClock};
-use crate::ops::Ops;
-use crate::records::measurement::{Backend, Kind, Verified};
+use crate::records::measurement::{Cache, Kind, Verified};
 use crate::shape::{LayerShape, Phase};
+use crate::suite::case::Sampling;
 use crate::suite::{Case, CaseInfo, RawSample};
 
-pub struct LayerCase {
+pub struct LayerCase<R: Rig> {
     info: CaseInfo,
-    shared: Shared,
+    shared: Shared<R>,
     shape: LayerShape,
     phase: Phase,
+    how: How,
 }
 
-impl LayerCase {
-    pub fn new(id: String, shared: Shared, shape: LayerShape, phase: Phase) -> Result<Self> {
+impl<R: Rig> LayerCase<R> {
+    pub fn new(id: String, shared: Shared<R>, shape: LayerShape, phase: Phase, how: How) -> Result<Self> {
         shape.validate()?;
-        let mut info = CaseInfo::new(id, Kind::Layer, Backend::Host);
+        let mut info = CaseInfo::new(id, Kind::Layer, R::BACKEND);
         info.params = layer_params(&shape, phase);
+        info.cache = Some(how.cache);
+        info.launch = Some(how.launch);
         info.flop = Some(shape.flop(phase));
         info.bytes = Some(shape.operations(phase).iter().map(|(_, o)| o.bytes(shape.dtype)).sum());
-        Ok(LayerCase { info, shared, shape, phase })
+        Ok(LayerCase { info, shared, shape, phase, how })
     }
 }
 
-impl Case for LayerCase {
+impl<R: Rig> Case for LayerCase<R> {
     fn info(&self) -> &CaseInfo {
         &self.info
     }
 
+    fn sampling(&self) -> Sampling {
+        sampling(self.how)
+    }
+
     fn prepare(&mut self) -> Result<Option<Verified>> {
-        self.shared.lock().verify(self.shape).map(Some)
+        let mut workshop = self.shared.lock();
+        let verified = workshop.verify(self.shape)?;
+        // Every phase has run once when the layer was made: what the timed one reads is there.
+        let (rig, layer) = workshop.layer(self.shape)?;
+        let phase = self.phase;
+        rig.settle(self.how, &mut |ops| layer.run(ops, phase))?;
+        Ok(Some(verified))
     }
 
     fn sample(&mut self, n: u64) -> Result<Vec<RawSample>> {
         let mut workshop = self.shared.lock();
-        // Every phase has run once when the layer was made: what the timed one reads is there.
-        let (host, layer) = workshop.layer(self.shape)?;
+        let (rig, layer) = workshop.layer(self.shape)?;
         let phase = self.phase;
-        let trial = host.run(|host| {
-            HostClock.time(&mut || {
-                (0..n).for_each(|_| layer.run(host, phase));
-                host.synchronize()
-            })
-        })?;
-        Ok(vec![RawSample::new(trial.ns, n)])
+        rig.time(self.how, n, &mut |ops| layer.run(ops, phase))
+    }
+}
+
+/// Runs that are made cold one by one cannot be batched.
+pub fn sampling(how: How) -> Sampling {
+    match how.cache {
+        Cache::Warm => Sampling::default(),
+        Cache::Cold => Sampling { batch_ns: 0.0, ..Sampling::default() },
     }
 }

@@ -1,20 +1,24 @@
-//! One operation as a case: warm on one set of buffers, or cold on as many as overflow the caches.
+//! One operation as a case: warm on one set of buffers, or cold: on a device that can be made cold itself on the same
+//! buffers, elsewhere on as many as overflow the caches.
 
 use super::check::Comparison;
+use super::layer::sampling;
 use super::params::operation_params;
+use super::rig::{How, Rig};
 use super::workshop::{SEED, Shared};
 use crate::Result;
-use crate::clock::{Clock, HostClock};
 use crate::models::single::Single;
-use crate::ops::host::Host;
 use crate::ops::reference::Reference;
 use crate::ops::work::Operation;
 use crate::ops::{DType, Ops};
-use crate::records::measurement::{Backend, Cache, Kind, Verified};
+use crate::records::measurement::{Cache, Kind, Verified};
+use crate::suite::case::Sampling;
 use crate::suite::{Case, CaseInfo, RawSample};
 
 /// Above this many FLOPs an operation is checked with fewer rows.
 const MOST_CHECKED_FLOP: f64 = 3e9;
+/// Above this many bytes of f64 an operation is checked with fewer rows, or narrower.
+const MOST_CHECKED_ELEMENTS: f64 = 3e7;
 /// The buffers of a cold case never take more than this.
 const MOST_COLD_BYTES: f64 = 1e9;
 
@@ -29,32 +33,31 @@ fn copies(operation: &Operation, dtype: DType, last_level_cache_bytes: u64) -> u
 pub struct What {
     pub operation: Operation,
     pub dtype: DType,
-    pub cache: Cache,
+    pub how: How,
 }
 
-pub struct OperationCase {
+pub struct OperationCase<R: Rig> {
     info: CaseInfo,
-    shared: Shared,
+    shared: Shared<R>,
     what: What,
     copies: usize,
-    singles: Vec<Single<Host>>,
+    singles: Vec<Single<R::Ops>>,
     next: usize,
 }
 
-impl OperationCase {
-    pub fn new(id: String, shared: Shared, what: What, last_level_cache_bytes: u64) -> Self {
-        let What { operation, dtype, cache } = what;
-        let copies = match cache {
-            Cache::Warm => 1,
-            Cache::Cold => copies(&operation, dtype, last_level_cache_bytes),
-        };
-        let mut info = CaseInfo::new(id, Kind::Operation, Backend::Host);
+impl<R: Rig> OperationCase<R> {
+    pub fn new(id: String, shared: Shared<R>, what: What, last_level_cache_bytes: u64) -> Self {
+        let What { operation, dtype, how } = what;
+        let rotates = R::ROTATES && how.cache == Cache::Cold;
+        let copies = if rotates { copies(&operation, dtype, last_level_cache_bytes) } else { 1 };
+        let mut info = CaseInfo::new(id, Kind::Operation, R::BACKEND);
         info.params = operation_params(&operation);
-        info.cache = Some(cache);
+        info.cache = Some(how.cache);
+        info.launch = Some(how.launch);
         info.flop = Some(operation.flop());
         info.bytes = Some(operation.bytes(dtype));
         // A rotation that memory cuts short leaves data in the cache: the row must not call itself cold.
-        if cache == Cache::Cold && (copies as f64) * operation.bytes(dtype) < 2.0 * last_level_cache_bytes as f64 {
+        if rotates && (copies as f64) * operation.bytes(dtype) < 2.0 * last_level_cache_bytes as f64 {
             info.cache = Some(Cache::Warm);
             info.flags.push("cache-larger-than-rotation".into());
         }
@@ -63,80 +66,108 @@ impl OperationCase {
     }
 }
 
-impl Case for OperationCase {
+impl<R: Rig> Case for OperationCase<R> {
     fn info(&self) -> &CaseInfo {
         &self.info
+    }
+
+    fn sampling(&self) -> Sampling {
+        // A rotation is as cold in a batch as one by one.
+        if R::ROTATES { Sampling::default() } else { sampling(self.what.how) }
     }
 
     fn prepare(&mut self) -> Result<Option<Verified>> {
         let mut workshop = self.shared.lock();
         workshop.forget_layer();
-        let (What { operation, dtype, .. }, copies) = (self.what, self.copies);
-        let (singles, verified) = workshop.host()?.run(|host| -> Result<_> {
-            let verified = verify(host, operation, dtype)?;
+        let (What { operation, dtype, how }, copies) = (self.what, self.copies);
+        let rig = workshop.rig()?;
+        let (singles, verified) = rig.within(|ops| -> Result<_> {
+            let verified = verify(ops, operation, dtype)?;
             let mut singles = Vec::with_capacity(copies);
             for copy in 0..copies as u64 {
-                let mut single = Single::new(host, operation, dtype, SEED + copy)?;
-                single.run(host);
+                let mut single = Single::new(ops, operation, dtype, SEED + copy)?;
+                single.run(ops);
                 singles.push(single);
             }
-            host.synchronize()?;
+            ops.synchronize()?;
             Ok((singles, verified))
         })?;
         self.singles = singles;
+        let first = &mut self.singles[0];
+        rig.settle(how, &mut |ops| first.run(ops))?;
         Ok(Some(verified))
     }
 
     fn sample(&mut self, n: u64) -> Result<Vec<RawSample>> {
         let mut workshop = self.shared.lock();
         let (singles, next) = (&mut self.singles, &mut self.next);
-        let trial = workshop.host()?.run(|host| {
-            HostClock.time(&mut || {
-                for _ in 0..n {
-                    singles[*next].run(host);
-                    *next = (*next + 1) % singles.len();
-                }
-                host.synchronize()
-            })
-        })?;
-        Ok(vec![RawSample::new(trial.ns, n)])
+        workshop.rig()?.time(self.what.how, n, &mut |ops| {
+            singles[*next].run(ops);
+            *next = (*next + 1) % singles.len();
+        })
     }
 }
 
-/// One run on the host against one on the reference, from the same inputs.
-fn verify(host: &mut Host, operation: Operation, dtype: DType) -> Result<Verified> {
+/// One run on the device against one on the reference, from the same inputs.
+fn verify<O: Ops>(ops: &mut O, operation: Operation, dtype: DType) -> Result<Verified> {
     let checked = affordable(operation);
-    let against = if checked == operation { "f64 reference".into() } else { fewer_rows(&checked) };
-    let mut single = Single::new(host, checked, dtype, SEED)?;
-    single.run(host);
-    let mut ops = Reference::new();
-    let mut reference = Single::new(&mut ops, checked, dtype, SEED)?;
-    reference.run(&mut ops);
+    let against = if checked == operation { "f64 reference".into() } else { smaller(&checked) };
+    let mut single = Single::new(ops, checked, dtype, SEED)?;
+    single.run(ops);
+    let mut exact = Reference::new();
+    let mut reference = Single::new(&mut exact, checked, dtype, SEED)?;
+    reference.run(&mut exact);
     let mut comparison = Comparison::new(against, dtype);
     for (is, want) in single.results().iter().zip(reference.results()) {
-        comparison.tensor(&host.read(is)?, &ops.read(want)?);
+        comparison.tensor(&ops.read(is)?, &exact.read(want)?);
     }
     Ok(comparison.finish())
 }
 
-fn fewer_rows(checked: &Operation) -> String {
-    let rows = match checked {
-        Operation::Linear { shape, .. } => shape.rows,
-        Operation::AttentionForward(a) | Operation::AttentionBackward(a) => a.rows(),
-        _ => 0,
-    };
-    format!("f64 reference at {rows} rows")
+fn smaller(checked: &Operation) -> String {
+    match checked {
+        Operation::Linear { shape, .. } => {
+            format!("f64 reference at {} rows, {} inputs, {} outputs", shape.rows, shape.inputs, shape.outputs)
+        }
+        Operation::AttentionForward(a) | Operation::AttentionBackward(a) => {
+            format!("f64 reference at batch {}, {} heads, sequence {}", a.batch, a.heads, a.sequence)
+        }
+        other => format!("f64 reference at {} elements", other.output_elements()),
+    }
 }
 
-/// The operation, or a twin with fewer rows where the reference would take too long.
+/// The operation, or a twin with fewer rows (and then narrower) where the reference would take too long or too much.
 fn affordable(operation: Operation) -> Operation {
     let mut checked = operation;
-    while checked.flop() > MOST_CHECKED_FLOP {
+    while checked.flop() > MOST_CHECKED_FLOP || checked.bytes(DType::F64) / 8.0 > MOST_CHECKED_ELEMENTS {
         match &mut checked {
-            Operation::Linear { shape, .. } if shape.rows > 1 => shape.rows /= 2,
+            Operation::Linear { shape, .. } if shape.rows > 128 => shape.rows /= 2,
+            Operation::Linear { shape, .. } if shape.outputs.max(shape.inputs) > 1 => {
+                let widest = if shape.outputs >= shape.inputs { &mut shape.outputs } else { &mut shape.inputs };
+                *widest = widest.div_ceil(2);
+            }
             Operation::AttentionForward(a) | Operation::AttentionBackward(a) if a.batch > 1 => a.batch /= 2,
+            Operation::AttentionForward(a) | Operation::AttentionBackward(a) if a.heads > 1 => a.heads /= 2,
             Operation::AttentionForward(a) | Operation::AttentionBackward(a) if a.sequence > 1 => a.sequence /= 2,
-            // Streaming operations never cost that much, and nothing else can shrink.
+            Operation::LayernormForward(r)
+            | Operation::LayernormToInputs(r)
+            | Operation::LayernormToWeights(r)
+            | Operation::CrossEntropy(r)
+            | Operation::EmbeddingForward(r)
+            | Operation::EmbeddingToWeights(r)
+                if r.rows > 1 =>
+            {
+                r.rows /= 2;
+            }
+            Operation::GeluForward { len }
+            | Operation::GeluBackward { len }
+            | Operation::Residual { len }
+            | Operation::Adamw { len }
+                if *len > 1 =>
+            {
+                *len /= 2;
+            }
+            // Nothing is left to shrink.
             _ => return checked,
         }
     }
@@ -155,7 +186,16 @@ mod tests {
         let big = Operation::Linear { product: Product::Forward, shape, epilogue: Epilogue::Bias };
         let Operation::Linear { shape: checked, .. } = affordable(big) else { panic!("still a product") };
         assert_eq!((checked.inputs, checked.outputs), (1024, 4096));
-        assert!(affordable(big).flop() <= MOST_CHECKED_FLOP && checked.rows >= 256);
+        assert!(affordable(big).flop() <= MOST_CHECKED_FLOP && checked.rows >= 128);
+        let wide = Operation::Linear {
+            product: Product::ToWeights,
+            shape: Linear::new(8192, 12288, 49152),
+            epilogue: Epilogue::None,
+        };
+        let Operation::Linear { shape: checked, .. } = affordable(wide) else { panic!("still a product") };
+        assert!(checked.rows >= 64 && checked.inputs >= 1024 && checked.outputs >= 1024, "{checked:?}");
+        let update = Operation::Adamw { len: 1 << 28 };
+        assert!(matches!(affordable(update), Operation::Adamw { len } if len > 1 << 20));
         let attention = Attention { batch: 4, heads: 16, sequence: 4096, head_size: 64 };
         assert!(affordable(Operation::AttentionBackward(attention)).flop() <= MOST_CHECKED_FLOP);
         let small = Operation::Residual { len: 100 };

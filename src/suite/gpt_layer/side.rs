@@ -1,39 +1,41 @@
 //! A small model's whole training step as a case.
 
 use super::check::Comparison;
+use super::rig::{How, Rig};
 use super::workshop::Shared;
-use crate::clock::{Clock, HostClock};
 use crate::models::{SideModel, SideSpec, side, side_model};
-use crate::ops::host::Host;
 use crate::ops::reference::Reference;
 use crate::ops::{DType, Ops};
-use crate::records::measurement::{Backend, Kind, Verified};
+use crate::records::measurement::{Kind, Verified};
 use crate::suite::{Case, CaseInfo, RawSample};
 use crate::{Error, Result};
 
 /// Steps whose losses are compared: the second one sees the first one's update.
 const CHECKED_STEPS: usize = 2;
 
-pub struct SideCase {
+pub struct SideCase<R: Rig> {
     info: CaseInfo,
-    shared: Shared,
+    shared: Shared<R>,
     spec: SideSpec,
-    model: Option<Box<dyn SideModel<Host> + Send>>,
+    how: How,
+    model: Option<Box<dyn SideModel<R::Ops> + Send>>,
 }
 
-impl SideCase {
-    pub fn new(id: String, shared: Shared, spec: SideSpec) -> Self {
-        let mut info = CaseInfo::new(id, Kind::Layer, Backend::Host)
+impl<R: Rig> SideCase<R> {
+    pub fn new(id: String, shared: Shared<R>, spec: SideSpec, dtype: DType, how: How) -> Self {
+        let mut info = CaseInfo::new(id, Kind::Layer, R::BACKEND)
             .param("side", spec.to_string())
             .param("model", spec.kind.name())
             .param("batch", spec.batch)
-            .param("dtype", DType::F32.name());
+            .param("dtype", dtype.name());
+        info.cache = Some(how.cache);
+        info.launch = Some(how.launch);
         info.flop = Some(side::step_flop(spec));
-        SideCase { info, shared, spec, model: None }
+        SideCase { info, shared, spec, how, model: None }
     }
 }
 
-impl Case for SideCase {
+impl<R: Rig> Case for SideCase<R> {
     fn info(&self) -> &CaseInfo {
         &self.info
     }
@@ -42,31 +44,27 @@ impl Case for SideCase {
         let mut workshop = self.shared.lock();
         workshop.forget_layer();
         let spec = self.spec;
-        let (model, verified) = workshop.host()?.run(|host| -> Result<_> {
-            let mut model = side_model(host, spec)?;
-            let losses = losses(host, model.as_mut())?;
-            let mut ops = Reference::new();
-            let mut reference = side_model(&mut ops, spec)?;
+        let (model, verified) = workshop.rig()?.within(|ops| -> Result<_> {
+            let dtype = ops.dtype();
+            let mut model = side_model(ops, spec)?;
+            let losses = losses(ops, model.as_mut())?;
+            let mut exact = Reference::new();
+            let mut reference = side_model(&mut exact, spec)?;
             let against = format!("f64 reference, losses of {CHECKED_STEPS} steps");
-            let mut comparison = Comparison::new(against, DType::F32);
-            comparison.tensor(&losses, &self::losses(&mut ops, reference.as_mut())?);
+            let mut comparison = Comparison::new(against, dtype);
+            comparison.tensor(&losses, &self::losses(&mut exact, reference.as_mut())?);
             Ok((model, comparison.finish()))
         })?;
         self.info.params.insert("memory_bytes".into(), model.memory_bytes().into());
-        self.model = Some(model);
+        let model = self.model.insert(model);
+        workshop.rig()?.settle(self.how, &mut |ops| model.step(ops))?;
         Ok(Some(verified))
     }
 
     fn sample(&mut self, n: u64) -> Result<Vec<RawSample>> {
         let unprepared = || Error::machine("a small model is sampled before it is made", "prepare the case first");
         let model = self.model.as_mut().ok_or_else(unprepared)?;
-        let trial = self.shared.lock().host()?.run(|host| {
-            HostClock.time(&mut || {
-                (0..n).for_each(|_| model.step(host));
-                host.synchronize()
-            })
-        })?;
-        Ok(vec![RawSample::new(trial.ns, n)])
+        self.shared.lock().rig()?.time(self.how, n, &mut |ops| model.step(ops))
     }
 }
 

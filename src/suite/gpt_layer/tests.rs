@@ -1,44 +1,61 @@
 //! The lists are what the fits and the presets count on; a case of each kind is prepared and sampled.
 
+use super::lists::host::{COLD, ENDS, f32_layer};
+use super::lists::{CALL, loose, operations_of};
 use super::*;
 use crate::ops::work::Family;
+use crate::shape::Recompute;
 use std::collections::BTreeSet;
 
 fn plans(preset: Preset) -> Vec<Plan> {
     let mut seen = HashSet::new();
-    let all = layers(preset).into_iter().chain(operations(preset)).chain(sides(preset).into_iter().map(Plan::Side));
-    all.filter(|plan| seen.insert(plan.id())).collect()
+    lists::host::plans(preset).into_iter().filter(|plan| seen.insert(plan.id())).collect()
 }
 
 #[test]
 fn presets_keep_to_their_number_of_cases() {
     for (preset, most) in [(Preset::Quick, 32), (Preset::Standard, 115)] {
-        let count = cases(preset, Backend::Host).len();
+        let count = cases(preset, Platform::Host).len();
         assert!(count <= most && count * 10 >= most * 9, "{} has {count} cases", preset.name());
     }
-    assert!(cases(Preset::Full, Backend::Host).len() > 200);
-    assert!(cases(Preset::Full, Backend::Cuda).is_empty());
+    assert!(cases(Preset::Full, Platform::Host).len() > 200);
 }
 
+const PLATFORMS: [fn(Preset) -> Vec<Plan>; 3] = [lists::host::plans, lists::gpu::plans, lists::software::plans];
+
+/// A name means one thing: the same operation on the same data, launched in the same way.
 #[test]
-fn names_are_unique_and_every_shape_is_valid() {
-    for preset in [Preset::Quick, Preset::Standard, Preset::Full] {
-        let ids: Vec<String> = cases(preset, Backend::Host).iter().map(|spec| spec.id()).collect();
-        assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len());
-        for plan in plans(preset) {
-            if let Plan::Layer(shape, _) = plan {
+fn a_name_stands_for_one_case_and_every_shape_is_valid() {
+    for plans in PLATFORMS {
+        let mut named = std::collections::HashMap::new();
+        for plan in [Preset::Quick, Preset::Standard, Preset::Full].into_iter().flat_map(plans) {
+            if let Plan::Layer(shape, ..) = &plan {
                 shape.validate().unwrap();
             }
+            let same = named.entry(plan.id()).or_insert_with(|| plan.clone());
+            assert_eq!(*same, plan, "{}", plan.id());
         }
     }
 }
 
 #[test]
 fn larger_presets_hold_the_smaller_ones() {
-    let ids = |preset| plans(preset).iter().map(Plan::id).collect::<BTreeSet<_>>();
-    let (quick, standard, full) = (ids(Preset::Quick), ids(Preset::Standard), ids(Preset::Full));
-    assert_eq!(quick.difference(&standard).next(), None);
-    assert_eq!(standard.difference(&full).next(), None);
+    for plans in PLATFORMS {
+        let ids = |preset| plans(preset).iter().map(Plan::id).collect::<BTreeSet<_>>();
+        let (quick, standard, full) = (ids(Preset::Quick), ids(Preset::Standard), ids(Preset::Full));
+        assert_eq!(quick.difference(&standard).next(), None);
+        assert_eq!(standard.difference(&full).next(), None);
+    }
+}
+
+/// What one loan of a GPU holds, and what the fibers of the software device can do meanwhile.
+#[test]
+fn the_lists_of_gpus_keep_to_their_number_of_cases() {
+    let count = |preset, platform| cases(preset, platform).len();
+    assert!((30..=60).contains(&count(Preset::Quick, Platform::Gpu(0))), "{}", count(Preset::Quick, Platform::Gpu(0)));
+    let standard = count(Preset::Standard, Platform::Gpu(0));
+    assert!((150..=250).contains(&standard), "{standard}");
+    assert!(count(Preset::Quick, Platform::Software(0)) <= 60);
 }
 
 /// What a fit of each part needs: shapes to hold out, and for every operation of a layer rows of its own.
@@ -46,7 +63,7 @@ fn larger_presets_hold_the_smaller_ones() {
 fn standard_holds_enough_to_fit() {
     let plans = plans(Preset::Standard);
     let shapes: HashSet<_> =
-        plans.iter().filter_map(|p| if let Plan::Layer(shape, _) = p { Some(shape) } else { None }).collect();
+        plans.iter().filter_map(|p| if let Plan::Layer(shape, ..) = p { Some(shape) } else { None }).collect();
     assert!(shapes.len() >= 8 && shapes.iter().any(|s| s.tensor == 2));
     for recompute in [Recompute::Selective, Recompute::Full] {
         assert!(shapes.iter().any(|s| s.recompute == recompute));
@@ -98,16 +115,18 @@ fn parameters_have_the_names_that_fits_read() {
 /// One small case of each kind, as the runner drives it.
 #[test]
 fn cases_prepare_verify_and_sample() {
-    let context = Context { preset: Preset::Quick, cores: 2, last_level_cache_bytes: 1 << 16 };
-    let (shape, shared) = (f32_layer(32, 4, 9, 2).tensor(2).recompute(Recompute::Selective), Shared::default());
-    let mut list: Vec<Plan> = Phase::ALL.map(|phase| Plan::Layer(shape, phase)).to_vec();
+    let context =
+        Context { preset: Preset::Quick, platform: Platform::Host, cores: 2, last_level_cache_bytes: 1 << 16 };
+    let (shape, shared) =
+        (f32_layer(32, 4, 9, 2).tensor(2).recompute(Recompute::Selective), Shared::<rig::HostRig>::default());
+    let mut list: Vec<Plan> = Phase::ALL.map(|phase| Plan::Layer(shape, phase, CALL)).to_vec();
     let names = ["ln1", "qkv", "attention", "projection", "residual1", "fc1", "fc2"];
-    list.extend(operations_of(shape, &names, Cache::Warm));
-    list.extend(operations_of(shape, &["ln1", "residual1"], Cache::Cold));
-    list.extend(loose(shape, Cache::Warm));
-    list.extend(SideSpec::usual().map(|spec| Plan::Side(SideSpec { batch: 2, ..spec })));
+    list.extend(operations_of(shape, &names, CALL));
+    list.extend(operations_of(shape, &["ln1", "residual1"], COLD));
+    list.extend(loose(shape, ENDS, CALL));
+    list.extend(SideSpec::usual().map(|spec| Plan::Side(SideSpec { batch: 2, ..spec }, DType::F32, CALL)));
     for plan in list {
-        let spec = HostSpec { plan, shared: shared.clone() };
+        let spec = PlanSpec { plan, shared: shared.clone() };
         let mut case = spec.build(&context).unwrap();
         let verified = case.prepare().unwrap().unwrap();
         assert_eq!(verified.wrong, 0, "{}: {verified:?}", spec.id());

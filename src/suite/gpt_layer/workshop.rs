@@ -1,53 +1,68 @@
-//! What the cases of this group share: one host, and the layer of the shape that ran last with its check.
+//! What the cases of this group share: one rig, and the layer of the shape that ran last with its check.
 //!
 //! The phases of a shape follow each other in the list, so that one layer is made and checked for all of them.
 
 use super::check::Comparison;
+use super::rig::Rig;
 use crate::models::gpt::Layer;
 use crate::ops::Ops;
-use crate::ops::host::{Host, HostConfig};
 use crate::ops::reference::Reference;
 use crate::records::measurement::Verified;
 use crate::shape::{LayerShape, Phase};
+use crate::suite::Context;
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub const SEED: u64 = 0xb0bb1e;
 
-/// Above this many FLOPs the reference would take longer than the case itself: a twin with fewer rows is checked.
+/// Above this many FLOPs the reference would take longer than the case itself: a smaller twin is checked.
 const MOST_CHECKED_FLOP: f64 = 3e9;
+/// Above this many parameters the reference's f64 copies would take gigabytes.
+const MOST_CHECKED_PARAMETERS: f64 = 3e7;
 
-#[derive(Clone, Default)]
-pub struct Shared(Arc<Mutex<Workshop>>);
+pub struct Shared<R: Rig>(Arc<Mutex<Workshop<R>>>);
 
-#[derive(Default)]
-pub struct Workshop {
-    host: Option<Host>,
-    layer: Option<Layer<Host>>,
+impl<R: Rig> Clone for Shared<R> {
+    fn clone(&self) -> Self {
+        Shared(Arc::clone(&self.0))
+    }
+}
+
+impl<R: Rig> Default for Shared<R> {
+    fn default() -> Self {
+        Shared(Arc::new(Mutex::new(Workshop { rig: None, layer: None, verified: HashMap::new() })))
+    }
+}
+
+pub struct Workshop<R: Rig> {
+    rig: Option<R>,
+    layer: Option<Layer<R::Ops>>,
     verified: HashMap<LayerShape, Verified>,
 }
 
-impl Shared {
-    pub fn lock(&self) -> MutexGuard<'_, Workshop> {
+impl<R: Rig> Shared<R> {
+    pub fn lock(&self) -> MutexGuard<'_, Workshop<R>> {
         // A case that panicked left no half-made state worth refusing: everything is remade on demand.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the host, or makes it anew for another number of threads.
-    pub fn use_cores(&self, cores: usize) -> Result<()> {
+    /// Opens the rig, or anew where it no longer serves.
+    pub fn open(&self, context: &Context) -> Result<()> {
         let mut workshop = self.lock();
-        if workshop.host.as_ref().is_none_or(|host| host.threads() != cores) {
-            workshop.host = Some(Host::new(HostConfig { threads: cores, cores: None, nice: None })?);
+        if workshop.rig.as_ref().is_none_or(|rig| !rig.serves(context)) {
+            workshop.layer = None;
+            workshop.rig = None;
+            workshop.rig = Some(R::open(context)?);
         }
         Ok(())
     }
 }
 
-impl Workshop {
-    /// The host; `Spec::build` has made it.
-    pub fn host(&mut self) -> Result<&mut Host> {
-        self.host.as_mut().ok_or_else(no_host)
+impl<R: Rig> Workshop<R> {
+    /// `Spec::build` has opened it.
+    pub fn rig(&mut self) -> Result<&mut R> {
+        self.rig.as_mut().ok_or_else(no_rig)
     }
 
     /// Frees the layer before something else is allocated.
@@ -55,16 +70,16 @@ impl Workshop {
         self.layer = None;
     }
 
-    /// The host and the layer of this shape, made and run once if it is not the one at hand.
-    pub fn layer(&mut self, shape: LayerShape) -> Result<(&mut Host, &mut Layer<Host>)> {
-        let host = self.host.as_mut().ok_or_else(no_host)?;
+    /// The rig and the layer of this shape, made and run once if it is not the one at hand.
+    pub fn layer(&mut self, shape: LayerShape) -> Result<(&mut R, &mut Layer<R::Ops>)> {
+        let rig = self.rig.as_mut().ok_or_else(no_rig)?;
         if self.layer.as_ref().is_none_or(|layer| *layer.shape() != shape) {
             // The old one goes first: two big layers need not fit.
             self.layer = None;
-            self.layer = Some(run_once(host, shape)?);
+            self.layer = Some(run_once(rig, shape)?);
         }
-        let layer = self.layer.as_mut().ok_or_else(no_host)?;
-        Ok((host, layer))
+        let layer = self.layer.as_mut().ok_or_else(no_rig)?;
+        Ok((rig, layer))
     }
 
     /// The check of a shape, done at its first phase.
@@ -74,53 +89,68 @@ impl Workshop {
         }
         let twin = checked_twin(shape);
         let verified = if twin == shape {
-            let (host, layer) = self.layer(shape)?;
-            host.run(|host| compare(host, layer, "f64 reference".into()))?
+            let (rig, layer) = self.layer(shape)?;
+            rig.within(|ops| compare(ops, layer, "f64 reference".into()))?
+        } else if let Some(verified) = self.verified.get(&twin) {
+            // Several big shapes have the same small twin.
+            verified.clone()
         } else {
-            let host = self.host()?;
-            let layer = run_once(host, twin)?;
-            host.run(|host| compare(host, &layer, format!("f64 reference at {}", twin.slug())))?
+            let rig = self.rig()?;
+            let layer = run_once(rig, twin)?;
+            let verified = rig.within(|ops| compare(ops, &layer, format!("f64 reference at {}", twin.slug())))?;
+            self.verified.insert(twin, verified.clone());
+            verified
         };
         self.verified.insert(shape, verified.clone());
         Ok(verified)
     }
 }
 
-fn no_host() -> Error {
-    Error::machine("the cases have no host to run on", "build a case before preparing it")
+fn no_rig() -> Error {
+    Error::machine("the cases have no device to run on", "build a case before preparing it")
 }
 
 /// A fresh layer after one forward and backward pass.
-fn run_once(host: &mut Host, shape: LayerShape) -> Result<Layer<Host>> {
-    host.run(|host| {
-        let mut layer = Layer::new(host, shape, SEED)?;
-        layer.run(host, Phase::ForwardBackward);
-        host.synchronize()?;
+fn run_once<R: Rig>(rig: &mut R, shape: LayerShape) -> Result<Layer<R::Ops>> {
+    rig.within(|ops| {
+        let mut layer = Layer::new(ops, shape, SEED)?;
+        layer.run(ops, Phase::ForwardBackward);
+        ops.synchronize()?;
         Ok(layer)
     })
 }
 
-/// The shape itself, or one with as many fewer rows as make its check affordable.
+/// The shape itself, or one with fewer rows, and then fewer heads of the same size, as make its check affordable.
 fn checked_twin(shape: LayerShape) -> LayerShape {
     let mut twin = shape;
-    while twin.flop(Phase::ForwardBackward) > MOST_CHECKED_FLOP && twin.rows() > 16 {
-        if twin.micro_batch > 1 {
+    let dear = |twin: &LayerShape| {
+        twin.flop(Phase::ForwardBackward) > MOST_CHECKED_FLOP || twin.parameters() as f64 > MOST_CHECKED_PARAMETERS
+    };
+    while dear(&twin) {
+        if twin.rows() > 32 && twin.micro_batch > 1 {
             twin.micro_batch /= 2;
-        } else {
+        } else if twin.rows() > 32 {
             twin.sequence /= 2;
+        } else if twin.heads.is_multiple_of(2) && (twin.heads / 2).is_multiple_of(twin.tensor) {
+            twin.heads /= 2;
+            twin.hidden /= 2;
+        } else if twin.rows() > 16 {
+            twin.sequence = (twin.sequence / 2).max(1);
+        } else {
+            return twin;
         }
     }
     twin
 }
 
 /// Output, dx and every parameter's gradient of a layer that has run once.
-fn compare(host: &mut Host, layer: &Layer<Host>, against: String) -> Result<Verified> {
-    let mut ops = Reference::new();
-    let mut reference = Layer::new(&mut ops, *layer.shape(), SEED)?;
-    reference.run(&mut ops, Phase::ForwardBackward);
+fn compare<O: Ops>(ops: &mut O, layer: &Layer<O>, against: String) -> Result<Verified> {
+    let mut exact = Reference::new();
+    let mut reference = Layer::new(&mut exact, *layer.shape(), SEED)?;
+    reference.run(&mut exact, Phase::ForwardBackward);
     let mut comparison = Comparison::new(against, layer.shape().dtype);
     for ((_, is), (_, want)) in layer.results().into_iter().zip(reference.results()) {
-        comparison.tensor(&host.read(is)?, &ops.read(want)?);
+        comparison.tensor(&ops.read(is)?, &exact.read(want)?);
     }
     Ok(comparison.finish())
 }
@@ -131,12 +161,22 @@ mod tests {
     use crate::ops::DType;
 
     #[test]
-    fn twins_are_affordable_and_keep_their_width() {
+    fn twins_are_affordable_and_keep_their_heads_size() {
         let small = LayerShape::new(256, 4, 128, 1, DType::F32);
         assert_eq!(checked_twin(small), small);
         let big = LayerShape::new(1024, 16, 512, 4, DType::F32);
         let twin = checked_twin(big);
         assert_eq!((twin.hidden, twin.heads, twin.micro_batch), (1024, 16, 1));
         assert!(twin.flop(Phase::ForwardBackward) <= MOST_CHECKED_FLOP && twin.sequence >= 16);
+        for (hidden, heads, sequence, batch, tensor) in
+            [(12288, 96, 2048, 1, 1), (8192, 64, 2048, 1, 8), (2304, 24, 1024, 6, 1), (6144, 48, 2048, 2, 4)]
+        {
+            let huge = LayerShape::new(hidden, heads, sequence, batch, DType::Bf16).tensor(tensor);
+            let twin = checked_twin(huge);
+            twin.validate().unwrap();
+            assert_eq!((twin.hidden / twin.heads, twin.tensor), (hidden / heads, tensor), "{}", twin.slug());
+            assert!(twin.rows() >= 16 && twin.flop(Phase::ForwardBackward) <= MOST_CHECKED_FLOP, "{}", twin.slug());
+            assert!(twin.parameters() as f64 <= MOST_CHECKED_PARAMETERS);
+        }
     }
 }

@@ -43,6 +43,7 @@ namespace softgpu {
 
 thread_local Indices* current = nullptr;
 thread_local unsigned char* dynamic_shared = nullptr;
+thread_local uint64_t block_number = 0;
 
 namespace {
 
@@ -180,6 +181,7 @@ void Executor::run(const Kernel& kernel, const Launch& launch, void** arguments)
 
 void Executor::prepare_block(dim3 block) {
     block_ = block;
+    block_number++;
     live_ = threads_;
     const unsigned *b = launch_->block, *g = launch_->grid;
     for (unsigned i = 0; i < threads_; i++) {

@@ -1,0 +1,81 @@
+//! Which cases a preset holds, by platform; and the pieces the lists are put together from.
+
+pub mod gpu;
+pub mod host;
+pub mod software;
+
+use super::Plan;
+use super::rig::How;
+use crate::models::SideSpec;
+use crate::ops::work::Operation;
+use crate::ops::{DType, Rows};
+use crate::records::measurement::{Cache, Launch};
+use crate::shape::{LayerShape, Phase, Recompute};
+
+/// The phases a layer's operations belong to.
+const PHASES: [Phase; 3] = [Phase::Forward, Phase::BackwardInput, Phase::BackwardWeight];
+const PRODUCTS: [&str; 4] = ["qkv", "projection", "fc1", "fc2"];
+const STREAMING: [&str; 2] = ["ln1", "residual1"];
+
+pub(super) const CALL: How = How { cache: Cache::Warm, launch: Launch::Call };
+const STREAM: How = How { cache: Cache::Warm, launch: Launch::Stream };
+const COLD: How = How { cache: Cache::Cold, launch: Launch::Stream };
+const GRAPH: How = How { cache: Cache::Warm, launch: Launch::Graph };
+
+fn phases(shape: LayerShape, how: How) -> Vec<Plan> {
+    Phase::ALL.map(|phase| Plan::Layer(shape, phase, how)).to_vec()
+}
+
+/// A layer's operations by name within the layer; the recomputed ones of a backward phase are those of its forward.
+pub(super) fn operations_of(shape: LayerShape, names: &[&str], how: How) -> Vec<Plan> {
+    let shape = shape.recompute(Recompute::None);
+    let of_phase = |phase: Phase| {
+        let chosen = shape.operations(phase).into_iter().filter(|(name, _)| names.contains(name));
+        chosen.map(move |(name, operation)| Plan::Operation {
+            id: format!("gpt/{}/op/{name}/{}", shape.slug(), phase.name()),
+            operation,
+            dtype: shape.dtype,
+            how,
+        })
+    };
+    PHASES.into_iter().flat_map(of_phase).collect()
+}
+
+/// Sizes of the operations outside the layer that its shape says nothing of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends {
+    pub vocabulary: usize,
+    /// Parameters of one update: beyond this its time per byte no longer changes, and its buffers take gigabytes.
+    pub most_updated: usize,
+}
+
+/// Operations outside the layer, at the size a model of this shape asks for. `gelu` is the one not fused in a product.
+pub(super) fn loose(shape: LayerShape, ends: Ends, how: How) -> Vec<Plan> {
+    let rows = shape.rows() as usize;
+    let parameters = (shape.parameters() as usize).min(ends.most_updated);
+    let hidden = shape.norm();
+    let len = rows * shape.local_inner() as usize;
+    let list = [
+        ("adamw/update", Operation::Adamw { len: parameters }),
+        ("cross_entropy/forward_backward", Operation::CrossEntropy(Rows { rows, cols: ends.vocabulary })),
+        ("embedding/forward", Operation::EmbeddingForward(hidden)),
+        ("embedding/backward_weight", Operation::EmbeddingToWeights(hidden)),
+        ("gelu/forward", Operation::GeluForward { len }),
+        ("gelu/backward_input", Operation::GeluBackward { len }),
+    ];
+    let plan = |(name, operation)| {
+        let id = format!("gpt/{}/op/{name}", shape.slug());
+        Plan::Operation { id, operation, dtype: shape.dtype, how }
+    };
+    list.into_iter().map(plan).collect()
+}
+
+/// Of those, the ones whose name begins so.
+fn loose_named(shape: LayerShape, ends: Ends, how: How, head: &str) -> Vec<Plan> {
+    let named = |plan: &Plan| matches!(plan, Plan::Operation { id, .. } if id.contains(&format!("/op/{head}/")));
+    loose(shape, ends, how).into_iter().filter(named).collect()
+}
+
+fn sides(specs: impl IntoIterator<Item = SideSpec>, dtype: DType, how: How) -> Vec<Plan> {
+    specs.into_iter().map(|spec| Plan::Side(spec, dtype, how)).collect()
+}

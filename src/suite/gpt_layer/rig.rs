@@ -1,0 +1,72 @@
+//! A device as these cases use it: its vocabulary, and how the time of a sentence in it is read.
+
+use crate::Result;
+use crate::clock::{Clock, HostClock};
+use crate::ops::Ops;
+use crate::ops::host::{Host, HostConfig};
+use crate::records::measurement::{Backend, Cache, Launch};
+use crate::suite::{Context, RawSample};
+
+/// How a case's work is started and what the caches hold when it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct How {
+    pub cache: Cache,
+    pub launch: Launch,
+}
+
+/// Work to be timed: one operation, or one pass of a model.
+pub type Work<'a, O> = &'a mut (dyn FnMut(&mut O) + Send);
+
+pub trait Rig: Sized + Send + 'static {
+    type Ops: Ops<Buffer: Send + Sync> + Send;
+    const BACKEND: Backend;
+    /// Cold by buffers rotated in the case, where the device cannot be made cold itself.
+    const ROTATES: bool;
+
+    fn open(context: &Context) -> Result<Self>;
+    /// Whether a rig opened earlier serves this context as well.
+    fn serves(&self, context: &Context) -> bool;
+    /// Runs where the device's loops are cheapest to drive from.
+    fn within<R: Send>(&mut self, work: impl FnOnce(&mut Self::Ops) -> R + Send) -> R;
+    /// Before the first sample of a case: captures its graph, where it is launched as one. The work has run before.
+    fn settle(&mut self, how: How, work: Work<'_, Self::Ops>) -> Result<()>;
+    /// Times `n` runs: one sample of all of them, or a sample each where every run is made cold.
+    fn time(&mut self, how: How, n: u64, work: Work<'_, Self::Ops>) -> Result<Vec<RawSample>>;
+}
+
+/// The CPU.
+pub struct HostRig {
+    host: Host,
+}
+
+impl Rig for HostRig {
+    type Ops = Host;
+    const BACKEND: Backend = Backend::Host;
+    const ROTATES: bool = true;
+
+    fn open(context: &Context) -> Result<Self> {
+        Ok(HostRig { host: Host::new(HostConfig { threads: context.cores, cores: None, nice: None })? })
+    }
+
+    fn serves(&self, context: &Context) -> bool {
+        self.host.threads() == context.cores
+    }
+
+    fn within<R: Send>(&mut self, work: impl FnOnce(&mut Host) -> R + Send) -> R {
+        self.host.run(work)
+    }
+
+    fn settle(&mut self, _: How, _: Work<'_, Host>) -> Result<()> {
+        Ok(())
+    }
+
+    fn time(&mut self, _: How, n: u64, work: Work<'_, Host>) -> Result<Vec<RawSample>> {
+        let trial = self.host.run(|host| {
+            HostClock.time(&mut || {
+                (0..n).for_each(|_| work(host));
+                host.synchronize()
+            })
+        })?;
+        Ok(vec![RawSample::new(trial.ns, n)])
+    }
+}
