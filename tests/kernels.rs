@@ -14,6 +14,8 @@ mod dropout;
 mod elementwise;
 #[path = "kernels/embedding.rs"]
 mod embedding;
+#[path = "kernels/attention.rs"]
+mod attention;
 #[path = "kernels/emulated.rs"]
 mod emulated;
 #[path = "kernels/emulation.rs"]
