@@ -46,37 +46,55 @@ template <class V> __device__ __forceinline__ void opaque([[maybe_unused]] V& va
 #endif
 }
 
+// Where the block's head (blockIdx.x = b·A + a) lies. Found anew wherever it is needed: a few instructions, where a value
+// kept over the loop would take registers from the sums.
+template <int D> struct Head {
+    size_t line;      // b·A + a
+    int width;        // elements of a row of out; rows of qkv are three times as long
+    size_t qkv, out;  // the head's first elements
+
+    __device__ __forceinline__ Head(int heads, int sequence) {
+        int index = int(blockIdx.x);
+        opaque(index);
+        line = size_t(index);
+        width = heads * D;
+        const size_t row = size_t(index / heads) * sequence;
+        out = row * width + index % heads * D;
+        qkv = row * (3 * width) + index % heads * D;
+    }
+};
+
 // Begins to copy ROWS rows of D elements, `stride` elements apart, into a shared tile, and rows `second` elements further
 // on into the tile `second_bytes` behind it; rows from `rows` on become zero. Consecutive threads take consecutive 16
 // bytes of a row. All THREADS threads of the block call.
 template <class T, int D, int ROWS, int THREADS>
-__device__ __forceinline__ void copy_tiles(SharedAddress to, const T* from, size_t stride, int rows, int second,
+__device__ __forceinline__ void copy_tiles(SharedAddress to, const T* from, int stride, int rows, int second,
                                            int second_bytes) {
     constexpr int kUnits = D / 8, kAll = ROWS * kUnits, kEach = (kAll + THREADS - 1) / THREADS;
     constexpr int kStep = THREADS % kUnits == 0 ? THREADS / kUnits : 0;  // rows from one copy of a thread to the next
     int thread = int(threadIdx.x);
     opaque(thread);
-    const T* at = from + (thread / kUnits) * stride + thread % kUnits * 8;
+    const T* at = from + int64_t(thread / kUnits) * stride + thread % kUnits * 8;
 #pragma unroll
     for (int i = 0; i < kEach; i++) {
         const int unit = thread + i * THREADS, row = kStep ? thread / kUnits + i * kStep : unit / kUnits;
         if (kAll % THREADS != 0 && unit >= kAll) break;
         const int column = kStep ? thread % kUnits * 8 : unit % kUnits * 8;
-        if constexpr (kStep == 0) at = from + row * stride + column;
+        if constexpr (kStep == 0) at = from + int64_t(row) * stride + column;
         const bool there = row < rows;
         const T* source = there ? at : from;
         const SharedAddress target = to + (row * kPitch<D> + column) * int(sizeof(T));
         copy_async16(target, source, there);
         if (second_bytes != 0) copy_async16(target + second_bytes, source + second, there);
         if constexpr (kStep != 0) {
-            at += kStep * stride;
+            at += int64_t(kStep) * stride;
             opaque(at);
         }
     }
 }
 
 template <class T, int D, int ROWS, int THREADS>
-__device__ __forceinline__ void copy_tile(SharedAddress to, const T* from, size_t stride, int rows) {
+__device__ __forceinline__ void copy_tile(SharedAddress to, const T* from, int stride, int rows) {
     copy_tiles<T, D, ROWS, THREADS>(to, from, stride, rows, 0, 0);
 }
 
@@ -84,7 +102,7 @@ __device__ __forceinline__ void copy_tile(SharedAddress to, const T* from, size_
 // `stride` elements apart, sixteen bytes a lane. Rows from `rows` on are left out. The tile's rows belong to the warp
 // alone: nobody else reads or writes them between the calls around.
 template <class T, int D, int COLUMNS, int MT>
-__device__ __forceinline__ void store_rows(T* to, size_t stride, int rows, T* tile, const float (&o)[MT][COLUMNS / 8][4],
+__device__ __forceinline__ void store_rows(T* to, int stride, int rows, T* tile, const float (&o)[MT][COLUMNS / 8][4],
                                            const float (&factor)[MT][2]) {
     const int lane = int(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
     const SharedAddress mine = shared_address(tile + g * kPitch<D> + 2 * t);
@@ -105,7 +123,7 @@ __device__ __forceinline__ void store_rows(T* to, size_t stride, int rows, T* ti
 #pragma unroll 4
     for (int unit = lane; unit < kAll; unit += kWarp) {
         const int row = unit / kUnits, column = unit % kUnits * 8;
-        if (row < rows) store(to + row * stride + column, load(tile + row * kPitch<D> + column));
+        if (row < rows) store(to + int64_t(row) * stride + column, load(tile + row * kPitch<D> + column));
     }
 }
 

@@ -136,8 +136,29 @@ struct AttentionBackward {
     static_assert(SPLIT == 1 || (MT == 1 && CHUNK == kSeen));
 
     float dk[MT][kColumns / 8][4], dv[MT][kColumns / 8][4];
-    int lane, warp, group, part;  // the warp's keys are the group-th MT·16; its columns the part-th of SPLIT
-    int sequence, key0;
+    int key0;
+
+    // Who this thread is, found anew in each phase: kept, it would take registers from the sums.
+    struct Place {
+        int lane, warp, group, part;  // the warp's keys are the group-th MT·16; its columns the part-th of SPLIT
+
+        __device__ __forceinline__ Place() {
+            int thread = int(threadIdx.x);
+            opaque(thread);
+            lane = thread % kWarp;
+            warp = thread / kWarp;
+            group = warp / SPLIT;
+            part = warp % SPLIT;
+        }
+    };
+
+    struct Arguments {
+        T* dqkv;
+        float* sums;
+        const float* statistics;
+        const T *dout, *qkv;
+        int heads, sequence;
+    };
 
     template <int M, int N> __device__ __forceinline__ static void clear(float (&v)[M][N][4]) {
 #pragma unroll
@@ -188,12 +209,12 @@ struct AttentionBackward {
 
     // s becomes P (transposed: rows are keys). statistics: of the chunk's first query.
     __device__ __forceinline__ void probabilities(float (&s)[MT][CHUNK / 8][4], const float* statistics, int query0,
-                                                  float scale_log2) {
-        const int key = key0 + group * MT * 16 + lane / 4, query = query0 + lane % 4 * 2;
-        const bool masked = query0 < key0 + (group + 1) * MT * 16 - 1;
+                                                  float scale_log2, const Place& at) {
+        const int key = key0 + at.group * MT * 16 + at.lane / 4, query = query0 + at.lane % 4 * 2;
+        const bool masked = query0 < key0 + (at.group + 1) * MT * 16 - 1;
 #pragma unroll
         for (int n = 0; n < CHUNK / 8; n++) {
-            const float4 two = *reinterpret_cast<const float4*>(statistics + 2 * (n * 8 + lane % 4 * 2));
+            const float4 two = *reinterpret_cast<const float4*>(statistics + 2 * (n * 8 + at.lane % 4 * 2));
 #pragma unroll
             for (int m = 0; m < MT; m++) {
 #pragma unroll
@@ -208,10 +229,10 @@ struct AttentionBackward {
 
     // dp becomes dS = P∘(dP − δ).
     __device__ __forceinline__ void differences(float (&dp)[MT][CHUNK / 8][4], const float (&p)[MT][CHUNK / 8][4],
-                                                const float* statistics) {
+                                                const float* statistics, const Place& at) {
 #pragma unroll
         for (int n = 0; n < CHUNK / 8; n++) {
-            const float4 two = *reinterpret_cast<const float4*>(statistics + 2 * (n * 8 + lane % 4 * 2));
+            const float4 two = *reinterpret_cast<const float4*>(statistics + 2 * (n * 8 + at.lane % 4 * 2));
 #pragma unroll
             for (int m = 0; m < MT; m++) {
 #pragma unroll
@@ -231,20 +252,21 @@ struct AttentionBackward {
     // Scores, their gradients, and (SPLIT = 1) the products with them, for one tile of queries.
     __device__ __forceinline__ void key_phase(SharedAddress keys, SharedAddress stage, const float* statistics,
                                               int query0, float scale_log2) {
-        const SharedAddress left = keys + (group * MT * 16 * kPitch<D> + by_rows(lane, kPitch<D>)) * kBytes;
-        const int store_lane = (lane / 4 * kTransposed + lane % 4 * 2) * kBytes;
-#pragma unroll
+        const Place at;
+        const SharedAddress left = keys + (at.group * MT * 16 * kPitch<D> + by_rows(at.lane, kPitch<D>)) * kBytes;
+        const int store_lane = (at.lane / 4 * kTransposed + at.lane % 4 * 2) * kBytes;
+#pragma unroll 1
         for (int chunk = 0; chunk < kSeen; chunk += CHUNK) {
-            const int from = chunk + (SPLIT > 1 ? part * kSeen : 0);
-            const SharedAddress right = stage + (from * kPitch<D> + by_columns(lane, kPitch<D>)) * kBytes;
-            const SharedAddress rows = stage + (from * kPitch<D> + by_rows(lane, kPitch<D>)) * kBytes;
+            const int from = chunk + (SPLIT > 1 ? at.part * kSeen : 0);
+            const SharedAddress right = stage + (from * kPitch<D> + by_columns(at.lane, kPitch<D>)) * kBytes;
+            const SharedAddress rows = stage + (from * kPitch<D> + by_rows(at.lane, kPitch<D>)) * kBytes;
             const SharedAddress ds_at =
-                keys + 2 * kKeyBytes + (group * MT * 16 * kTransposed + from) * kBytes + store_lane;
+                keys + 2 * kKeyBytes + (at.group * MT * 16 * kTransposed + from) * kBytes + store_lane;
             float p[MT][CHUNK / 8][4], dp[MT][CHUNK / 8][4];
             scores(p, left, right);
-            probabilities(p, statistics + 2 * from, query0 + from, scale_log2);
+            probabilities(p, statistics + 2 * from, query0 + from, scale_log2, at);
             scores(dp, left + kKeyBytes, right + kQueryBytes);
-            differences(dp, p, statistics + 2 * from);
+            differences(dp, p, statistics + 2 * from, at);
 #pragma unroll
             for (int j = 0; j < CHUNK / 16; j++) {
                 uint32_t a[MT][4];
@@ -270,8 +292,10 @@ struct AttentionBackward {
 
     // SPLIT > 1: the products with P and dS of all queries, for the warp's keys and columns.
     __device__ __forceinline__ void split_products(SharedAddress keys, SharedAddress stage) {
-        const SharedAddress ds = keys + 2 * kKeyBytes + (group * 16 * kTransposed + by_rows(lane, kTransposed)) * kBytes;
-        const SharedAddress rows = stage + (part * kColumns + by_rows(lane, kPitch<D>)) * kBytes;
+        const Place at;
+        const SharedAddress ds =
+            keys + 2 * kKeyBytes + (at.group * 16 * kTransposed + by_rows(at.lane, kTransposed)) * kBytes;
+        const SharedAddress rows = stage + (at.part * kColumns + by_rows(at.lane, kPitch<D>)) * kBytes;
 #pragma unroll
         for (int j = 0; j < QUERIES / 16; j++) {
             uint32_t a[1][4];
@@ -284,14 +308,14 @@ struct AttentionBackward {
 
     // Sums over `keys_seen` of the block's keys for the warp's part of dQ, 16·N columns from `column` on.
     template <int N>
-    __device__ __forceinline__ void query_product(float* sums, SharedAddress keys, int query0, int column,
-                                                  int keys_seen) {
-        const int query = warp / kColumnWarps * QMT * 16;
-        const SharedAddress left = keys + 2 * kKeyBytes + (query + by_columns(lane, kTransposed)) * kBytes;
-        const SharedAddress right = keys + (column + by_rows(lane, kPitch<D>)) * kBytes;
+    __device__ __forceinline__ void query_product(const Arguments& arguments, SharedAddress keys, int query0, int column,
+                                                  int keys_seen, const Place& at) {
+        const int query = at.warp / kColumnWarps * QMT * 16;
+        const SharedAddress left = keys + 2 * kKeyBytes + (query + by_columns(at.lane, kTransposed)) * kBytes;
+        const SharedAddress right = keys + (column + by_rows(at.lane, kPitch<D>)) * kBytes;
         float dq[QMT][2 * N][4];
         clear(dq);
-#pragma unroll 4
+#pragma unroll 2
         for (int k = 0; k < keys_seen; k += 16) {
             uint32_t a[QMT][4];
 #pragma unroll
@@ -310,54 +334,52 @@ struct AttentionBackward {
 #pragma unroll
         for (int m = 0; m < QMT; m++) {
             const int row = query0 + query + m * 16;
-            if (row >= sequence) continue;
-            float* to = sums + size_t(row) * D + column / 8 * kFragment;
+            if (row >= arguments.sequence) continue;
+            float* to = arguments.sums + (Head<D>(arguments.heads, arguments.sequence).line * padded(arguments.sequence) + row) * D + column / 8 * kFragment;
 #pragma unroll
             for (int n = 0; n < 2 * N; n++)
-                add_fragment(to + (n / 2 * 2 * kColumnWarps + n % 2) * kFragment, dq[m][n], lane);
+                add_fragment(to + (n / 2 * 2 * kColumnWarps + n % 2) * kFragment, dq[m][n], at.lane);
         }
     }
 
-    __device__ __forceinline__ void query_phase(float* sums, SharedAddress keys, int query0) {
+    __device__ __forceinline__ void query_phase(const Arguments& arguments, SharedAddress keys, int query0) {
         const int keys_seen = min(kKeys, query0 + QUERIES - key0);  // those after all queries have dS = 0
-        int column = warp % kColumnWarps * 16;
+        const Place at;
+        int column = at.warp % kColumnWarps * 16;
 #pragma unroll 1
         for (; column + kColumnWarps * 16 < D; column += 2 * kColumnWarps * 16)
-            query_product<2>(sums, keys, query0, column, keys_seen);
-        if (D / 16 % (2 * kColumnWarps) != 0 && column < D) query_product<1>(sums, keys, query0, column, keys_seen);
+            query_product<2>(arguments, keys, query0, column, keys_seen, at);
+        if (D / 16 % (2 * kColumnWarps) != 0 && column < D) query_product<1>(arguments, keys, query0, column, keys_seen, at);
     }
 
-    struct Inputs {
-        const T *q, *dout;
-        const float* statistics;
-        size_t stride, width;
-    };
-
-    __device__ __forceinline__ void copy_stage(SharedAddress stage, const Inputs& in, int query0) {
-        copy_tile<T, D, QUERIES, kThreads>(stage, in.q + query0 * in.stride, in.stride, sequence - query0);
-        copy_tile<T, D, QUERIES, kThreads>(stage + kQueryBytes, in.dout + query0 * in.width, in.width,
-                                           sequence - query0);
+    __device__ __forceinline__ void copy_stage(SharedAddress stage, const Arguments& arguments, int query0) {
+        const Head<D> head(arguments.heads, arguments.sequence);
+        const int rows = arguments.sequence - query0, stride = 3 * head.width;
+        copy_tile<T, D, QUERIES, kThreads>(stage, arguments.qkv + head.qkv + int64_t(query0) * stride, stride, rows);
+        copy_tile<T, D, QUERIES, kThreads>(stage + kQueryBytes,
+                                           arguments.dout + head.out + int64_t(query0) * head.width, head.width, rows);
         if (threadIdx.x < QUERIES / 2)
             copy_async16(stage + 2 * kQueryBytes + threadIdx.x * 16,
-                         in.statistics + 2 * query0 + threadIdx.x * 4, true);
+                         arguments.statistics + 2 * (head.line * padded(arguments.sequence) + query0) + threadIdx.x * 4, true);
         copy_commit();
     }
 
-    __device__ __forceinline__ void walk(float* sums, unsigned char* shared, const Inputs& in, float scale_log2) {
+    __device__ __forceinline__ void walk(unsigned char* shared, const Arguments& arguments, float scale_log2) {
+        const int sequence = arguments.sequence;
         const SharedAddress keys = shared_address(shared), stages = keys + kStagesAt;
-        if (STAGES > 1) copy_stage(stages, in, key0);
+        if (STAGES > 1) copy_stage(stages, arguments, key0);
         int stage = 0;
         for (int query0 = key0; query0 < sequence; query0 += QUERIES, stage = (stage + 1) % STAGES) {
             if (STAGES == 1) {
                 __syncthreads();  // nobody reads the tile before any more
-                copy_stage(stages, in, query0);
+                copy_stage(stages, arguments, query0);
             }
             copy_wait<0>();
             __syncthreads();  // this tile is there for all, and nobody reads dS or the stage before any more
             if (STAGES > 1 && query0 + QUERIES < sequence)
-                copy_stage(stages + (stage ^ 1) * kStageBytes, in, query0 + QUERIES);
+                copy_stage(stages + (stage ^ 1) * kStageBytes, arguments, query0 + QUERIES);
             const SharedAddress here = stages + stage * kStageBytes;
-            const bool seen = key0 + group * MT * 16 < query0 + QUERIES;  // by any query of the tile
+            const bool seen = key0 + Place().group * MT * 16 < query0 + QUERIES;  // by any query of the tile
             const float* statistics =
                 reinterpret_cast<const float*>(shared + kStagesAt + stage * kStageBytes + 2 * kQueryBytes);
             if (seen) key_phase(keys, here, statistics, query0, scale_log2);
@@ -365,46 +387,41 @@ struct AttentionBackward {
             if constexpr (SPLIT > 1) {
                 if (seen) split_products(keys, here);
             }
-            query_phase(sums, keys, query0);
+            query_phase(arguments, keys, query0);
         }
         __syncthreads();  // nobody reads K any more: its tile takes the results
     }
 
-    __device__ __forceinline__ void finish(T* dqkv, T* key_tile, size_t stride, int width, float scale) {
-        const int first = group * MT * 16, rows = sequence - key0 - first;
-        T* tile = key_tile + first * kPitch<D> + part * kColumns;
-        T* to = dqkv + size_t(key0 + first) * stride + part * kColumns + width;
+    __device__ __forceinline__ void finish(const Arguments& arguments, T* key_tile, float scale) {
+        const Place at;
+        const Head<D> head(arguments.heads, arguments.sequence);
+        const int first = at.group * MT * 16, rows = arguments.sequence - key0 - first, stride = 3 * head.width;
+        T* tile = key_tile + first * kPitch<D> + at.part * kColumns;
+        T* to = arguments.dqkv + head.qkv + int64_t(key0 + first) * stride + at.part * kColumns + head.width;
         float factor[MT][2];
 #pragma unroll
         for (int m = 0; m < MT; m++) factor[m][0] = factor[m][1] = scale;
         store_rows<T, D, kColumns, MT>(to, stride, rows, tile, dk, factor);
 #pragma unroll
         for (int m = 0; m < MT; m++) factor[m][0] = factor[m][1] = 1.0f;
-        store_rows<T, D, kColumns, MT>(to + width, stride, rows, tile + kKeys * kPitch<D>, dv, factor);
+        store_rows<T, D, kColumns, MT>(to + head.width, stride, rows, tile + kKeys * kPitch<D>, dv, factor);
     }
 
-    __device__ __forceinline__ static void run(T* __restrict__ dqkv, float* __restrict__ sums,
-                                               const float* __restrict__ statistics, const T* __restrict__ dout,
-                                               const T* __restrict__ qkv, int heads, int sequence, float scale) {
+    __device__ __forceinline__ static void run(const Arguments& arguments, float scale) {
         BUBBLEBENCH_DYNAMIC_SHARED(unsigned char, shared);
-        const int head = int(blockIdx.x) % heads, batch = int(blockIdx.x) / heads, width = heads * D;
-        const size_t stride = size_t(3) * width, first = size_t(batch) * sequence, line = blockIdx.x;
         AttentionBackward self;
-        self.lane = int(threadIdx.x) % kWarp;
-        self.warp = int(threadIdx.x) / kWarp;
-        self.group = self.warp / SPLIT;
-        self.part = self.warp % SPLIT;
-        self.sequence = sequence;
         self.key0 = int(blockIdx.y) * kKeys;
         clear(self.dk);
         clear(self.dv);
-        const T* q = qkv + first * stride + size_t(head) * D;
-        copy_tiles<T, D, kKeys, kThreads>(shared_address(shared), q + self.key0 * stride + width, stride,
-                                          sequence - self.key0, width, kKeyBytes);
-        const Inputs in = {q, dout + first * width + size_t(head) * D, statistics + line * padded(sequence) * 2, stride,
-                           size_t(width)};
-        self.walk(sums + line * padded(sequence) * D, shared, in, scale * kLog2e);
-        self.finish(dqkv + first * stride + size_t(head) * D, reinterpret_cast<T*>(shared), stride, width, scale);
+        {
+            const Head<D> head(arguments.heads, arguments.sequence);
+            const int stride = 3 * head.width;
+            copy_tiles<T, D, kKeys, kThreads>(
+                shared_address(shared), arguments.qkv + head.qkv + int64_t(self.key0) * stride + head.width, stride,
+                arguments.sequence - self.key0, head.width, kKeyBytes);
+        }
+        self.walk(shared, arguments, scale * kLog2e);
+        self.finish(arguments, reinterpret_cast<T*>(shared), scale);
     }
 };
 
@@ -417,7 +434,7 @@ struct AttentionBackward {
                        const float* statistics, const T* dout, const T* qkv, int heads, int sequence, float scale) { \
         using Kernel = bubblebench::AttentionBackward<T, D, queries, warps, mt, split, stages, chunk, qmt>;          \
         static_assert(Kernel::kKeys == keys, "the name tells the tile");                                            \
-        Kernel::run(dqkv, sums, statistics, dout, qkv, heads, sequence, scale);                                     \
+        Kernel::run({dqkv, sums, statistics, dout, qkv, heads, sequence}, scale);                                      \
     }
 #define ATTENTION_BACKWARD_ALL(T, suffix)                                                                           \
     ATTENTION_BACKWARD(32, 64, 4, 2, 1, 2, 32, 2, 128, T, suffix)                                                   \

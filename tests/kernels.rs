@@ -4,14 +4,34 @@
 //! Bounds: max|x − ref| / max|ref| per tensor ≤ 1e-2 (bf16), 1e-3 (f16), 1e-5 (f32); NaN never passes; every output is
 //! poisoned before the launch, so that an element nobody wrote is NaN.
 
+#[path = "kernels/cross_entropy.rs"]
+mod cross_entropy;
+#[path = "kernels/elementwise.rs"]
+mod elementwise;
+#[path = "kernels/embedding.rs"]
+mod embedding;
 #[path = "kernels/emulated.rs"]
 mod emulated;
 #[path = "kernels/emulation.rs"]
 mod emulation;
+#[path = "kernels/groupnorm.rs"]
+mod groupnorm;
 #[path = "kernels/harness.rs"]
 mod harness;
 #[path = "kernels/layernorm.rs"]
 mod layernorm;
+#[path = "kernels/lstm.rs"]
+mod lstm;
+#[path = "kernels/orders.rs"]
+mod orders;
+#[path = "kernels/pool.rs"]
+mod pool;
+#[path = "kernels/optimizer.rs"]
+mod optimizer;
+#[path = "kernels/raw.rs"]
+mod raw;
+#[path = "kernels/product.rs"]
+mod product;
 
 use bubblebench::ops::DType;
 

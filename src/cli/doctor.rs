@@ -1,5 +1,6 @@
 //! `bubblebench doctor`: what is there, what is missing, what that costs and the line that installs it.
 
+use super::gpu_state;
 use crate::machine::doctor::{Doctor, DoctorDevice, examine};
 use crate::report::table::Table;
 use crate::{Error, Result};
@@ -32,6 +33,9 @@ fn text(doctor: &Doctor) -> String {
     let mut out = String::from("Devices\n");
     for device in &doctor.devices {
         let _ = writeln!(out, "  {:<8} {}", device.device, describe(device));
+        for line in device.state.iter().flat_map(gpu_state::lines).chain(device.links.clone()) {
+            let _ = writeln!(out, "           {line}");
+        }
     }
     out.push_str("Libraries\n");
     for library in &doctor.libraries {

@@ -5,6 +5,7 @@
 
 pub mod doctor;
 pub mod fit;
+mod gpu_state;
 pub mod measure;
 pub mod plan;
 pub mod predict;

@@ -1,6 +1,7 @@
 //! What `bubblebench measure` and `cargo bench` share: which machine, which folder, which run, which cases.
 
 use crate::machine::gpus::SOFTWARE_DEVICE;
+use crate::machine::telemetry::Sampler;
 use crate::machine::{self, Device, DeviceChoice};
 use crate::records::machine::{MachineRecord, RunInfo};
 use crate::records::measurement::Backend;
@@ -10,6 +11,7 @@ use crate::suite::recorder::{self, Recorder};
 use crate::suite::{Context, Platform, Spec};
 use crate::{Error, Result};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Options both programs take.
 #[derive(Debug, Clone, clap::Args)]
@@ -95,11 +97,30 @@ impl Plan {
     pub fn start(self) -> Result<(Recorder, Vec<Box<dyn Spec>>)> {
         let device = self.request.machine.gpus.first().filter(|_| self.device.backend() == Backend::Cuda);
         let device = device.map_or_else(|| self.request.machine.cpu.model.clone(), |gpu| gpu.name.clone());
-        Ok((Recorder::new(Run::open(self.request)?, self.context, device), self.cases))
+        let run = Run::open(self.request)?;
+        // Before the first case makes a context: whoever computes on the GPU by now is another process.
+        let telemetry = Sampler::start(self.device);
+        note_other_processes(self.device, telemetry.as_ref());
+        Ok((Recorder::new(run, self.context, device).with_telemetry(telemetry), self.cases))
     }
 
     pub fn context(&self) -> &Context {
         &self.context
+    }
+}
+
+/// Waking NVML can take seconds; nothing is measured yet.
+const FIRST_READING: Duration = Duration::from_secs(10);
+
+fn note_other_processes(device: Device, telemetry: Option<&Sampler>) {
+    let reading = telemetry.and_then(|sampler| sampler.first(FIRST_READING));
+    let pids = reading.and_then(|reading| reading.other_processes).unwrap_or_default();
+    if !pids.is_empty() {
+        let list: Vec<String> = pids.iter().map(u32::to_string).collect();
+        eprintln!(
+            "note: {device} is also used by process {}: times may be longer, rows carry the flag other-processes",
+            list.join(", ")
+        );
     }
 }
 

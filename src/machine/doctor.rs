@@ -1,6 +1,7 @@
 //! What `bubblebench doctor` tells: devices, libraries, embedded kernels, and for each thing missing what it costs and
 //! the line that installs it. Values only; `cli::doctor` turns them into text.
 
+use super::nvml::{self, GpuState};
 use super::{built, cpu, gpus, libraries};
 use crate::records::machine::{Cpu, Gpu};
 use schemars::JsonSchema;
@@ -34,6 +35,10 @@ pub struct DoctorDevice {
     pub cache_bytes: Option<u64>,
     pub compute_capability: Option<String>,
     pub features: Vec<String>,
+    /// How a GPU is doing at this moment; null for the host, and where NVML does not answer.
+    pub state: Option<GpuState>,
+    /// Its connections to the GPUs after it, a line each.
+    pub links: Vec<String>,
 }
 
 /// Something that is not there.
@@ -61,16 +66,15 @@ pub struct Kernel {
 /// Looks the machine and this program over.
 pub fn examine(kernels: bool) -> Doctor {
     let gpus = gpus::list();
+    let listed = gpus.as_ref().map(Vec::as_slice).unwrap_or_default();
+    let examined = nvml::examine(listed.iter().map(|gpu| gpu.uuid.clone()).collect());
     let mut devices = vec![host(cpu::probe())];
-    devices.extend(gpus.iter().flatten().map(gpu));
+    devices.extend(listed.iter().enumerate().map(|(i, gpu)| self::gpu(gpu, i, listed.len(), examined.as_ref().ok())));
     let libraries = libraries::found();
-    Doctor {
-        schema: SCHEMA,
-        devices,
-        missing: missing(gpus.as_ref().err(), &libraries),
-        libraries,
-        kernels: kernels.then(|| built::FACTS.iter().map(kernel).collect()),
-    }
+    let mut missing = missing(gpus.as_ref().err(), &libraries);
+    missing.extend(missing_sensors(gpus.is_ok(), &examined, &libraries));
+    let kernels = kernels.then(|| built::FACTS.iter().map(kernel).collect());
+    Doctor { schema: SCHEMA, devices, missing, libraries, kernels }
 }
 
 fn host(cpu: Cpu) -> DoctorDevice {
@@ -83,11 +87,18 @@ fn host(cpu: Cpu) -> DoctorDevice {
         cache_bytes: cpu.last_level_cache_bytes,
         compute_capability: None,
         features: cpu.features,
+        state: None,
+        links: Vec::new(),
     }
 }
 
-fn gpu(gpu: &Gpu) -> DoctorDevice {
+/// GPU `number` of `count`.
+fn gpu(gpu: &Gpu, number: usize, count: usize, examined: Option<&nvml::Examined>) -> DoctorDevice {
+    let pairs = (0..count).flat_map(|i| (i + 1..count).map(move |j| (i, j)));
+    let links = pairs.zip(examined.iter().flat_map(|all| &all.links)).filter(|((from, _), _)| *from == number);
     DoctorDevice {
+        links: links.map(|((_, to), link)| format!("cuda:{to}: {link}")).filter(|line| !line.ends_with(": ")).collect(),
+        state: examined.and_then(|all| all.gpus.get(number)?.clone()),
         name: gpu.name.clone(),
         backend: "cuda",
         device: format!("cuda:{}", gpu.index),
@@ -135,6 +146,42 @@ fn missing(no_gpu: Option<&crate::Error>, libraries: &[libraries::Library]) -> V
     list
 }
 
+/// The libraries that say how a GPU is doing. Without them everything is measured, but nobody can say at which clock.
+fn missing_sensors(
+    has_gpu: bool,
+    examined: &Result<nvml::Examined, String>,
+    libraries: &[libraries::Library],
+) -> Vec<Missing> {
+    let missing = |what: &str, costs: &str, install: &str, reason: &str| {
+        let [what, costs, install, reason] = [what, costs, install, reason].map(String::from);
+        Missing { what, costs, install, reason }
+    };
+    let mut list = Vec::new();
+    match examined {
+        Err(reason) => {
+            let costs = "no telemetry of a GPU: clocks, power, temperature, throttling, other processes";
+            let install = "it comes with the NVIDIA driver: install libnvidia-compute of the same release, or run the container with --gpus all (NVIDIA_DRIVER_CAPABILITIES=compute,utility)";
+            list.push(missing("NVML", costs, install, reason));
+        }
+        Ok(all) if !has_gpu && all.count.is_some_and(|count| count > 0) => {
+            let count = all.count.unwrap_or_default();
+            let reason = format!("NVML shows {count} GPU(s), the CUDA driver none");
+            let install = "check CUDA_VISIBLE_DEVICES, and that libcuda.so.1 is of the kernel module's release";
+            list.push(missing("CUDA's view of the GPU", "nothing runs on a GPU", install, &reason));
+        }
+        Ok(_) => {}
+    }
+    let counted = examined.as_ref().is_ok_and(|all| {
+        !all.gpus.is_empty() && all.gpus.iter().all(|gpu| gpu.as_ref().is_some_and(|state| state.gpm))
+    });
+    if !counted && !libraries.iter().any(|library| library.name == "dcgm") {
+        let costs = "no SM, tensor and DRAM activity on GPUs before Hopper, nor where GPM is refused";
+        let install = "sudo apt-get install datacenter-gpu-manager-4-core && sudo systemctl start nvidia-dcgm";
+        list.push(missing("DCGM", costs, install, "libdcgm.so.4 is not on the loader's path or in DCGM_HOME"));
+    }
+    list
+}
+
 /// The error's first half: the cure stands in `install`.
 fn cause(error: &crate::Error) -> String {
     match error {
@@ -172,5 +219,20 @@ mod tests {
             assert!(!entry.costs.is_empty() && !entry.install.is_empty() && !entry.reason.is_empty(), "{entry:?}");
         }
         assert_eq!(missing(Some(&error), &[])[0].reason, "no CUDA driver");
+    }
+
+    #[test]
+    fn sensors_are_missed_only_where_they_would_help() {
+        let whats = |has_gpu, examined: &Result<nvml::Examined, String>| -> Vec<String> {
+            missing_sensors(has_gpu, examined, &[]).into_iter().map(|entry| entry.what).collect()
+        };
+        let seen = |gpm| {
+            let state = GpuState { gpm, ..GpuState::default() };
+            Ok(nvml::Examined { gpus: vec![Some(state)], links: vec![], count: Some(1) })
+        };
+        assert_eq!(whats(true, &Err("no library".into())), ["NVML", "DCGM"]);
+        assert_eq!(whats(true, &seen(true)), [""; 0], "GPM does what DCGM would");
+        assert_eq!(whats(true, &seen(false)), ["DCGM"]);
+        assert_eq!(whats(false, &seen(true)), ["CUDA's view of the GPU"]);
     }
 }

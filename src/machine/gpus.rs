@@ -1,6 +1,6 @@
 //! The GPUs as the CUDA driver describes them. No context is made: looking costs no device memory.
 
-use super::driver_error;
+use super::{driver_error, nvml};
 use crate::records::machine::Gpu;
 use crate::{Error, Result};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
@@ -69,12 +69,51 @@ fn describe(index: i32) -> std::result::Result<Gpu, DriverError> {
         // SAFETY: as above.
         memory_bytes: unsafe { result::device::total_mem(device) }? as u64,
         l2_bytes: attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?,
-        // The clock of this moment and the power limit are NVML's to tell.
-        sm_clock_mhz: None,
         sm_clock_max_mhz: optional(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE).map(|khz| khz / 1000),
-        memory_clock_mhz: optional(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE).map(|khz| khz / 1000),
-        power_limit_w: None,
+        memory_clock_max_mhz: optional(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE).map(|khz| khz / 1000),
+        // The rest is NVML's to tell: `with_state`.
+        ..Gpu::default()
     })
+}
+
+/// The GPUs with what NVML adds, and a line for each pair of them.
+pub fn with_state(mut gpus: Vec<Gpu>) -> (Vec<Gpu>, Vec<String>) {
+    if gpus.is_empty() {
+        return (gpus, Vec::new());
+    }
+    let examined = nvml::examine(gpus.iter().map(|gpu| gpu.uuid.clone()).collect()).unwrap_or_default();
+    for (gpu, state) in gpus.iter_mut().zip(examined.gpus) {
+        if let Some(state) = state {
+            add_state(gpu, state);
+        }
+    }
+    let lines = topology(gpus.len(), &examined.links);
+    (gpus, lines)
+}
+
+fn add_state(gpu: &mut Gpu, state: nvml::GpuState) {
+    gpu.sm_clock_mhz = state.sm_clock_mhz;
+    gpu.sm_clock_max_mhz = state.sm_clock_max_mhz.or(gpu.sm_clock_max_mhz);
+    gpu.sm_clock_application_mhz = state.sm_clock_application_mhz;
+    gpu.memory_clock_mhz = state.memory_clock_mhz;
+    gpu.memory_clock_max_mhz = state.memory_clock_max_mhz.or(gpu.memory_clock_max_mhz);
+    gpu.memory_clock_application_mhz = state.memory_clock_application_mhz;
+    gpu.power_limit_w = state.power_limit_w;
+    gpu.ecc = state.ecc;
+    gpu.mig = state.mig;
+    gpu.persistence = state.persistence;
+    gpu.compute_mode = state.compute_mode;
+    gpu.nvlinks = state.nvlinks;
+}
+
+/// The UUID of the GPU that CUDA numbers so: CUDA_VISIBLE_DEVICES renumbers GPUs, NVML does not follow it.
+pub fn uuid(ordinal: u32) -> Option<String> {
+    if !driver_present() {
+        return None;
+    }
+    CudaContext::device_count().ok()?; // starts the driver
+    let device = result::device::get(i32::try_from(ordinal).ok()?).ok()?;
+    result::device::get_uuid(device).ok().map(|uuid| uuid_text(&uuid.bytes.map(|b| b as u8)))
 }
 
 /// `GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`, as nvidia-smi writes it.
@@ -94,8 +133,9 @@ pub fn driver_cuda_version() -> Option<String> {
     Some(format!("{}.{}", version / 1000, version % 1000 / 10))
 }
 
-/// Which pairs of the first `count` GPUs reach each other's memory, and how well the driver ranks the link (0 is best).
-pub fn topology(count: usize) -> Vec<String> {
+/// Which pairs of the first `count` GPUs reach each other's memory, how well the driver ranks the link (0 is best), and
+/// what it is, where NVML told: `links` are of the same pairs.
+fn topology(count: usize, links: &[nvml::Link]) -> Vec<String> {
     use sys::CUdevice_P2PAttribute_enum as P2p;
     let ask = |which, from: i32, to: i32| -> Option<i32> {
         let (from, to) = (result::device::get(from).ok()?, result::device::get(to).ok()?);
@@ -106,18 +146,20 @@ pub fn topology(count: usize) -> Vec<String> {
     };
     let count = i32::try_from(count).unwrap_or(0);
     let pairs = (0..count).flat_map(|from| (from + 1..count).map(move |to| (from, to)));
-    pairs
-        .map(|(from, to)| {
-            let access = ask(P2p::CU_DEVICE_P2P_ATTRIBUTE_ACCESS_SUPPORTED, from, to);
-            let rank = ask(P2p::CU_DEVICE_P2P_ATTRIBUTE_PERFORMANCE_RANK, from, to);
-            match (access, rank) {
-                (Some(1), Some(rank)) => format!("GPU {from} - GPU {to}: peer access, rank {rank}"),
-                (Some(1), None) => format!("GPU {from} - GPU {to}: peer access"),
-                (Some(_), _) => format!("GPU {from} - GPU {to}: no peer access"),
-                (None, _) => format!("GPU {from} - GPU {to}: unknown"),
-            }
-        })
-        .collect()
+    let line = |(number, (from, to))| {
+        let access = ask(P2p::CU_DEVICE_P2P_ATTRIBUTE_ACCESS_SUPPORTED, from, to);
+        let rank = ask(P2p::CU_DEVICE_P2P_ATTRIBUTE_PERFORMANCE_RANK, from, to);
+        let reach = match (access, rank) {
+            (Some(1), Some(rank)) => format!("peer access, rank {rank}"),
+            (Some(1), None) => "peer access".to_string(),
+            (Some(_), _) => "no peer access".to_string(),
+            (None, _) => "unknown".to_string(),
+        };
+        let link = links.get::<usize>(number).map(nvml::Link::to_string).filter(|text| !text.is_empty());
+        let link = link.map(|text| format!(", {text}")).unwrap_or_default();
+        format!("GPU {from} - GPU {to}: {reach}{link}")
+    };
+    pairs.enumerate().map(line).collect()
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 //! everything that pip installs lie outside it), so they are searched in NCCL_HOME, the toolkit and the active Python's
 //! packages as well.
 
-use super::{built, gpus, system};
+use super::{built, gpus, nvml, system};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::ffi::{CStr, OsStr, c_char, c_int};
+use std::ffi::{OsStr, c_int};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -45,8 +45,16 @@ const NCCL: Wanted = Wanted {
     packages: &["nccl/lib"],
     version: nccl_version,
 };
+/// Versions of these two are not the file's to tell without starting it, and NVML can hang: see `nvml::version`.
 const NVML: Wanted =
-    Wanted { name: "nvml", files: &["libnvidia-ml.so.1"], home: "CUDA_HOME", packages: &[], version: nvml_version };
+    Wanted { name: "nvml", files: &["libnvidia-ml.so.1"], home: "CUDA_HOME", packages: &[], version: |_| None };
+const DCGM: Wanted = Wanted {
+    name: "dcgm",
+    files: &["libdcgm.so.4", "libdcgm.so.3"],
+    home: "DCGM_HOME",
+    packages: &[],
+    version: |_| None,
+};
 
 /// Every library found, the driver first.
 pub fn found() -> Vec<Library> {
@@ -58,11 +66,16 @@ pub fn found() -> Vec<Library> {
         }),
         path: "libcuda.so.1".to_string(),
     });
-    let others = [&CUBLASLT, &NCCL, &NVML].into_iter().filter_map(|wanted| {
+    let others = [&CUBLASLT, &NCCL, &DCGM].into_iter().filter_map(|wanted| {
         let (library, path) = open(wanted)?;
         Some(Library { name: wanted.name, version: (wanted.version)(&library), path: path.display().to_string() })
     });
-    driver.into_iter().chain(others).collect()
+    let nvml = nvml::version().ok().map(|(path, version)| Library {
+        name: NVML.name,
+        version,
+        path: path.display().to_string(),
+    });
+    driver.into_iter().chain(nvml).chain(others).collect()
 }
 
 /// What `machine.json` records: every name, null where it is not there.
@@ -83,6 +96,16 @@ pub fn versions() -> BTreeMap<String, Option<String>> {
 /// NCCL's library wherever it lies, and the path it was loaded from.
 pub fn open_nccl() -> Option<(libloading::Library, PathBuf)> {
     open(&NCCL)
+}
+
+/// NVML's library, which comes with the driver.
+pub fn open_nvml() -> Option<(libloading::Library, PathBuf)> {
+    open(&NVML)
+}
+
+/// DCGM's library, where it is installed.
+pub fn open_dcgm() -> Option<(libloading::Library, PathBuf)> {
+    open(&DCGM)
 }
 
 /// Loads cuBLASLt from wherever it lies and keeps it: a later load by bare name, as cudarc's, then finds this one.
@@ -165,23 +188,6 @@ fn nccl_version(library: &libloading::Library) -> Option<String> {
     let status =
         unsafe { library.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"ncclGetVersion\0").ok()?(&mut code) };
     (status == 0).then(|| nccl_version_text(code))
-}
-
-fn nvml_version(library: &libloading::Library) -> Option<String> {
-    let mut text = [0 as c_char; 96];
-    // SAFETY: nvml.h: init and shutdown take nothing; the version's buffer is as long as it is told.
-    unsafe {
-        let init = library.get::<unsafe extern "C" fn() -> c_int>(b"nvmlInit_v2\0").ok()?;
-        let ask =
-            library.get::<unsafe extern "C" fn(*mut c_char, u32) -> c_int>(b"nvmlSystemGetDriverVersion\0").ok()?;
-        let shutdown = library.get::<unsafe extern "C" fn() -> c_int>(b"nvmlShutdown\0").ok()?;
-        if init() != 0 {
-            return None;
-        }
-        let status = ask(text.as_mut_ptr(), text.len() as u32);
-        shutdown();
-        (status == 0).then(|| CStr::from_ptr(text.as_ptr()).to_string_lossy().into_owned())
-    }
 }
 
 #[cfg(test)]

@@ -6,12 +6,15 @@
 
 pub mod built;
 mod cpu;
+pub mod dcgm;
 mod device;
 pub mod doctor;
 mod errors;
 pub mod gpus;
 pub mod libraries;
+pub mod nvml;
 mod system;
+pub mod telemetry;
 pub mod threads;
 
 pub use device::{Device, DeviceChoice};
@@ -43,16 +46,16 @@ pub struct Probe {
 pub fn probe(device: Device) -> Probe {
     // A host run is told apart from a run on this machine's GPUs: another folder, and no GPU in its record, because what
     // is fitted from it is the processor.
-    let gpus = match device {
-        Device::Host => Vec::new(),
-        Device::Cuda(_) => gpus::list().unwrap_or_default(),
+    let (gpus, topology) = match device {
+        Device::Host => Default::default(),
+        Device::Cuda(_) => gpus::with_state(gpus::list().unwrap_or_default()),
     };
     let cpu = cpu::probe();
     Probe {
         name: machine_name(&cpu, &gpus),
         cpu,
         memory_bytes: system::memory_bytes(),
-        topology: gpus::topology(gpus.len()),
+        topology,
         gpus,
         versions: libraries::versions(),
         kernel: system::kernel(),
@@ -146,10 +149,7 @@ mod tests {
             sms: 132,
             memory_bytes: 1 << 37,
             l2_bytes: 60 << 20,
-            sm_clock_mhz: None,
-            sm_clock_max_mhz: None,
-            memory_clock_mhz: None,
-            power_limit_w: None,
+            ..Gpu::default()
         }
     }
 

@@ -30,6 +30,11 @@ pub fn available_cores() -> Vec<usize> {
     })
 }
 
+/// The core the calling thread is on at this moment, where the system tells.
+pub fn current_core() -> Option<usize> {
+    linux::current()
+}
+
 #[cfg(target_os = "linux")]
 mod linux {
     use crate::{Error, Result};
@@ -73,6 +78,11 @@ mod linux {
         ))
     }
 
+    pub fn current() -> Option<usize> {
+        // SAFETY: takes nothing, answers −1 where it cannot.
+        usize::try_from(unsafe { libc::sched_getcpu() }).ok()
+    }
+
     pub fn cores() -> Option<Vec<usize>> {
         let mut mask: Mask = [0; MOST / BITS];
         // SAFETY: the pointer and the size describe `mask`, which the kernel fills at most to its end.
@@ -92,6 +102,10 @@ mod linux {
 
     pub fn set_nice(_nice: i32) -> Result<()> {
         Err(Error::machine("a thread has no niceness of its own on this system", "run it on Linux, or leave it unset"))
+    }
+
+    pub fn current() -> Option<usize> {
+        None
     }
 
     pub fn cores() -> Option<Vec<usize>> {
@@ -116,6 +130,14 @@ mod tests {
             assert_eq!(aside(move || pin_current_thread(&[core]).map(|()| available_cores())).unwrap(), vec![core]);
         }
         assert_eq!(available_cores(), all, "the other threads are left alone");
+    }
+
+    #[test]
+    fn a_thread_is_on_a_core_it_may_use() {
+        let all = available_cores();
+        let first = all[0];
+        let core = aside(move || pin_current_thread(&[first]).map(|()| current_core()));
+        assert_eq!(core.unwrap(), Some(first));
     }
 
     #[test]

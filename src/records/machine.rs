@@ -36,7 +36,7 @@ pub struct Cpu {
     pub governor: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gpu {
     pub index: u64,
@@ -46,10 +46,31 @@ pub struct Gpu {
     pub sms: u64,
     pub memory_bytes: u64,
     pub l2_bytes: u64,
+    /// When the run began.
     pub sm_clock_mhz: Option<u64>,
     pub sm_clock_max_mhz: Option<u64>,
+    /// What an administrator set.
+    #[serde(default)]
+    pub sm_clock_application_mhz: Option<u64>,
     pub memory_clock_mhz: Option<u64>,
+    #[serde(default)]
+    pub memory_clock_max_mhz: Option<u64>,
+    #[serde(default)]
+    pub memory_clock_application_mhz: Option<u64>,
     pub power_limit_w: Option<f64>,
+    /// Modes, as NVML tells them.
+    #[serde(default)]
+    pub ecc: Option<bool>,
+    #[serde(default)]
+    pub mig: Option<bool>,
+    #[serde(default)]
+    pub persistence: Option<bool>,
+    /// `default`, `prohibited` or `exclusive-process`
+    #[serde(default)]
+    pub compute_mode: Option<String>,
+    /// NVLinks that are up.
+    #[serde(default)]
+    pub nvlinks: Option<u64>,
 }
 
 /// Which run the measurements beside this file belong to: a run with the same identity is resumed.

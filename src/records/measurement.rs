@@ -1,5 +1,6 @@
 //! `measurements.jsonl`: one line a case. Times are nanoseconds of *one* operation.
 
+use super::telemetry::Telemetry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -101,7 +102,10 @@ pub struct Measurement {
     pub power_w: Option<f64>,
     pub throttled_samples: Option<u64>,
     pub discarded_samples: Option<u64>,
-    /// `noisy`, `oversubscribed`, `capped`, `shared-gpu`, `software`, …
+    /// What the GPU's sensors said meanwhile; null on the host, and where no sensor answered.
+    #[serde(default)]
+    pub telemetry: Option<Telemetry>,
+    /// `noisy`, `oversubscribed`, `capped`, `shared-gpu`, `software`, `other-processes`, `sw-power-cap`, …
     pub flags: Vec<String>,
     /// When the case ended, RFC 3339 in UTC.
     pub at: String,
@@ -199,6 +203,7 @@ impl Measurement {
             power_w: None,
             throttled_samples: None,
             discarded_samples: None,
+            telemetry: None,
             flags: Vec::new(),
             at: String::new(),
             run: String::new(),

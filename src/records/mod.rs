@@ -9,6 +9,7 @@ pub mod machine;
 pub mod measurement;
 pub mod schema;
 pub mod store;
+pub mod telemetry;
 
 pub use cost_model::CostModel;
 pub use machine::MachineRecord;

@@ -9,8 +9,9 @@ use super::case::{Case, CaseInfo, Context, RawSample, Spec};
 use super::presets::{Group, Preset};
 use super::sampler::{self, Stop, StopRule, Watch};
 use super::summary::{self, Outcome};
+use crate::machine::telemetry::Sampler;
 use crate::records::Measurement;
-use crate::records::measurement::Verified;
+use crate::records::measurement::{Backend, Verified};
 use crate::records::store::Run;
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -44,6 +45,8 @@ pub fn now() -> String {
 pub struct Prepared {
     pub case: Box<dyn Case>,
     verified: Option<Verified>,
+    /// When that was, on the sensors' clock.
+    ready_ns: u64,
 }
 
 impl Prepared {
@@ -58,11 +61,17 @@ pub struct Recorder {
     pub context: Context,
     pub rule: StopRule,
     device: String,
+    telemetry: Option<Sampler>,
 }
 
 impl Recorder {
     pub fn new(run: Run, context: Context, device: String) -> Self {
-        Recorder { run, rule: context.preset.stop_rule(), context, device }
+        Recorder { run, rule: context.preset.stop_rule(), context, device, telemetry: None }
+    }
+
+    /// With the sensors of the GPU it measures on, read beside every case.
+    pub fn with_telemetry(self, telemetry: Option<Sampler>) -> Self {
+        Recorder { telemetry, ..self }
     }
 
     /// Builds and checks a case. `Err` in the outer result ends the run; a case this machine cannot run is the inner one.
@@ -72,7 +81,10 @@ impl Recorder {
             Err(error) => return self.skip(&unbuilt(spec, self.context.platform), error).map(Err),
         };
         match case.prepare() {
-            Ok(verified) => Ok(Ok(Prepared { case, verified })),
+            Ok(verified) => {
+                let ready_ns = self.telemetry.as_ref().map_or(0, Sampler::now_ns);
+                Ok(Ok(Prepared { case, verified, ready_ns }))
+            }
             Err(error) => self.skip(case.info(), error).map(Err),
         }
     }
@@ -91,10 +103,12 @@ impl Recorder {
 
     /// Writes the line of a case that was timed (by whichever driver).
     pub fn record(&mut self, prepared: Prepared, samples: Vec<RawSample>, stop: Option<Stop>) -> Result<Measurement> {
-        let Prepared { case, verified } = prepared;
+        let Prepared { case, verified, ready_ns } = prepared;
+        let on_gpu = self.telemetry.as_ref().filter(|_| case.info().backend == Backend::Cuda);
+        let telemetry = on_gpu.and_then(|sampler| sampler.since(ready_ns));
         let fill = case.outcome(&samples);
         let (discarded, device, at) = (case.discarded(), self.device.clone(), now());
-        let outcome = Outcome { samples, verified, stop, discarded, fill, device, at };
+        let outcome = Outcome { samples, verified, stop, discarded, fill, telemetry, device, at };
         let record = self.flagged(summary::summarise(case.info(), outcome));
         self.run.append(record.clone())?;
         Ok(record)

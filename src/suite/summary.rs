@@ -2,15 +2,16 @@
 
 use super::case::{CaseInfo, Detail, FillSample, RawSample};
 use super::sampler::Stop;
+use super::throttle::{self, Clock, Verdict};
 use crate::collectives;
+use crate::machine::nvml::reasons;
 use crate::records::Measurement;
 use crate::records::measurement::{FillOutcome, Interval, Kind, Verified};
+use crate::records::telemetry::Telemetry;
 use crate::stats;
 
 /// Samples kept in a record.
 const KEPT: usize = 1000;
-/// A sample below this share of the case's median clock is thrown away (docs/method.md).
-const THROTTLE_SHARE: f64 = 0.96;
 /// An interval wider than this share of the median makes the row `noisy`.
 const NOISY: f64 = 0.02;
 
@@ -24,6 +25,8 @@ pub struct Outcome {
     pub discarded: u64,
     /// What was expected of a filled stage before it ran.
     pub fill: Option<FillOutcome>,
+    /// The GPU's sensors since the case was prepared.
+    pub telemetry: Option<Telemetry>,
     pub device: String,
     pub at: String,
 }
@@ -45,16 +48,19 @@ pub fn summarise(info: &CaseInfo, outcome: Outcome) -> Measurement {
         record.flags.push("wrong".into());
         return record;
     }
-    let (samples, throttled) = set_throttled_aside(outcome.samples);
+    let (samples, verdict) = set_throttled_aside(outcome.samples);
+    let throttled = verdict.thrown_away();
     let on_gpu = record.backend == crate::records::measurement::Backend::Cuda;
     record.throttled_samples = on_gpu.then_some(throttled);
     record.discarded_samples = Some(outcome.discarded + throttled);
+    clock_flags(&mut record, &samples, &verdict);
     if samples.is_empty() {
         record.flags.push(if throttled > 0 { "throttled" } else { "no-sample" }.into());
         return record;
     }
     times(&mut record, &samples);
     details(&mut record, &samples);
+    sensors(&mut record, outcome.telemetry);
     if outcome.stop == Some(Stop::Capped) {
         record.flags.push("capped".into());
     }
@@ -66,14 +72,20 @@ fn finite(verified: Verified) -> Verified {
     Verified { max_error: if verified.max_error.is_finite() { verified.max_error } else { f64::MAX }, ..verified }
 }
 
-fn set_throttled_aside(samples: Vec<RawSample>) -> (Vec<RawSample>, u64) {
-    let clocks: Vec<f64> = samples.iter().filter_map(|s| s.sm_clock_mhz).collect();
-    let limit = stats::median(&clocks).unwrap_or(0.0) * THROTTLE_SHARE;
-    let all = samples.len();
-    let kept: Vec<RawSample> =
-        samples.into_iter().filter(|s| !s.throttled && s.sm_clock_mhz.is_none_or(|clock| clock >= limit)).collect();
-    let thrown = all - kept.len();
-    (kept, thrown as u64)
+fn set_throttled_aside(samples: Vec<RawSample>) -> (Vec<RawSample>, Verdict) {
+    let clocks: Vec<(Clock, bool)> = samples.iter().map(|s| (Clock::of(s), s.throttled)).collect();
+    let verdict = throttle::judge(&clocks);
+    let kept = samples.into_iter().zip(&verdict.keep).filter(|(_, keep)| **keep).map(|(sample, _)| sample).collect();
+    (kept, verdict)
+}
+
+fn clock_flags(record: &mut Measurement, samples: &[RawSample], verdict: &Verdict) {
+    if verdict.unresolved {
+        record.flags.push(throttle::UNRESOLVED.into());
+    }
+    if samples.iter().any(|sample| sample.unblocked) {
+        record.flags.push("unblocked".into());
+    }
 }
 
 fn times(record: &mut Measurement, samples: &[RawSample]) {
@@ -90,10 +102,24 @@ fn times(record: &mut Measurement, samples: &[RawSample]) {
     record.p99_ns = if times.len() >= 500 { stats::quantile(&times, 0.99) } else { None };
     record.samples_total = times.len() as u64;
     record.iterations_per_sample = samples[0].iterations;
-    let clocks: Vec<f64> = samples.iter().filter_map(|s| s.sm_clock_mhz).collect();
+    // An unresolved clock is still the best there is; its flag stands beside it.
+    let clocks: Vec<f64> = samples.iter().filter_map(|s| s.sm_clock_mhz).filter(|mhz| mhz.is_finite()).collect();
     record.sm_clock_mhz = stats::median(&clocks);
     record.samples_ns = times;
     record.samples_ns.truncate(KEPT);
+}
+
+/// The clock read beside each sample is the better one; the sensors' stands in where there is none.
+fn sensors(record: &mut Measurement, telemetry: Option<Telemetry>) {
+    let Some(telemetry) = telemetry else { return };
+    record.sm_clock_mhz = record.sm_clock_mhz.or(telemetry.sm_clock_median_mhz);
+    record.power_w = telemetry.power_mean_w;
+    if telemetry.other_process_ids.as_ref().is_some_and(|pids| !pids.is_empty()) {
+        record.flags.push("other-processes".into());
+    }
+    let seen = telemetry.clock_event_reasons.iter().flatten();
+    record.flags.extend(seen.filter(|name| reasons::throttles(name)).cloned());
+    record.telemetry = Some(telemetry);
 }
 
 fn interval(values: &[f64]) -> Option<Interval> {
@@ -217,12 +243,47 @@ mod tests {
     }
 
     #[test]
+    fn an_unresolved_clock_discards_nothing_and_is_flagged() {
+        let info = CaseInfo::new("x", Kind::Operation, Backend::Cuda);
+        let sample = |mhz| RawSample { clock_unresolved: true, ..sampled(200.0, Some(mhz), Detail::None) };
+        let record = summarise(&info, outcome([1980.0, 1980.0, 600.0].map(sample).to_vec()));
+        assert_eq!((record.samples_total, record.throttled_samples, record.discarded_samples), (3, Some(0), Some(0)));
+        assert!(record.has_flag("clock: unresolved") && record.median_ns == Some(100.0));
+        let unblocked = RawSample { unblocked: true, ..sampled(200.0, Some(1980.0), Detail::None) };
+        let record = summarise(&info, outcome(vec![unblocked; 3]));
+        assert!(record.has_flag("unblocked") && !record.has_flag("clock: unresolved"));
+    }
+
+    #[test]
     fn a_wrong_result_reports_no_time() {
         let info = CaseInfo::new("x", Kind::Operation, Backend::Host);
         let verified = Some(Verified { against: "f64".into(), max_error: f64::NAN, wrong: 3 });
         let record = summarise(&info, Outcome { verified, ..outcome(vec![RawSample::new(5.0, 1)]) });
         assert_eq!((record.median_ns, record.flags), (None, vec!["wrong".to_string()]));
         assert_eq!(record.verified.unwrap().max_error, f64::MAX);
+    }
+
+    #[test]
+    fn sensors_stand_beside_the_times_and_raise_flags() {
+        let info = CaseInfo::new("x", Kind::Operation, Backend::Cuda);
+        let telemetry = Telemetry {
+            sm_clock_median_mhz: Some(1900.0),
+            power_mean_w: Some(640.0),
+            clock_event_reasons: Some(vec!["gpu-idle".into(), "sw-power-cap".into()]),
+            other_process_ids: Some(vec![7]),
+            ..Telemetry::default()
+        };
+        let told = |clock| {
+            let samples = vec![sampled(200.0, clock, Detail::None); 9];
+            summarise(&info, Outcome { telemetry: Some(telemetry.clone()), ..outcome(samples) })
+        };
+        let record = told(None);
+        assert_eq!((record.sm_clock_mhz, record.power_w), (Some(1900.0), Some(640.0)));
+        assert_eq!(record.flags, ["other-processes", "sw-power-cap"]);
+        assert_eq!(record.telemetry.as_ref(), Some(&telemetry));
+        assert_eq!(told(Some(1980.0)).sm_clock_mhz, Some(1980.0), "read beside each sample");
+        let silent = summarise(&info, outcome(vec![sampled(200.0, None, Detail::None)]));
+        assert_eq!((silent.telemetry, silent.sm_clock_mhz), (None, None));
     }
 
     #[test]

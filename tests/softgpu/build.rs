@@ -4,6 +4,10 @@
 //! A kernel file becomes an object through a generated wrapper whose `softgpu_link_<file>` function the generated
 //! registry calls: that keeps the object, and with it the kernels it registers, in the final link.
 
+#[path = "build/cublaslt.rs"]
+mod cublaslt;
+#[path = "build/nvml.rs"]
+mod nvml;
 #[path = "build/shared.rs"]
 mod shared;
 
@@ -21,16 +25,23 @@ fn main() -> io::Result<()> {
     let libraries = shared::Libraries::new(&out)?;
     println!("cargo:rustc-env=SOFTGPU_LIBRARIES={}", libraries.folder().display());
     // Without it a deleted library would stay deleted.
-    println!("cargo:rerun-if-changed={}", libraries.folder().join("libcuda.so.1").display());
+    for library in ["libcuda.so.1", "libcublasLt.so.13"] {
+        println!("cargo:rerun-if-changed={}", libraries.folder().join(library).display());
+    }
     let kernels = kernel_objects(&here, &device, &out)?;
     let mut archive = compiler(&here);
     for object in &kernels {
         archive.object(object);
     }
     archive.try_compile("softgpu_kernels").map_err(|e| io::Error::other(e.to_string()))?;
-    let driver = objects(compiler(&here).file(here.join("cpp/driver.cpp")))?;
-    libraries.link("libcuda.so.1", &[kernels, driver].concat())
+    let driver = objects(compiler(&here).flag_if_supported(HIDDEN).files(files(&here.join("cpp/driver"), "cpp")?))?;
+    libraries.link("libcuda.so.1", &[kernels, driver].concat())?;
+    cublaslt::link(&here, &libraries)?;
+    nvml::build(&here, libraries.folder())
 }
+
+/// A library's symbols are those it exports on purpose: the copies of the kernels in a test's own program stay apart.
+const HIDDEN: &str = "-fvisibility=hidden";
 
 /// The flags every file is compiled with.
 fn compiler(here: &Path) -> cc::Build {
@@ -48,10 +59,10 @@ fn objects(build: &mut cc::Build) -> io::Result<Vec<PathBuf>> {
 
 /// The executor, every kernel file, and the registry that names them.
 fn kernel_objects(here: &Path, device: &Path, out: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut sources = kernel_files(device)?;
+    let mut sources = files(device, "cu")?;
     sources.push(here.join("cpp/selftest.cu"));
     let mut build = compiler(here);
-    build.file(here.join("cpp/executor.cpp"));
+    build.flag_if_supported(HIDDEN).file(here.join("cpp/executor.cpp")).file(here.join("cpp/signals.cpp"));
     let mut registry = String::new();
     let mut calls = String::new();
     for source in &sources {
@@ -71,11 +82,11 @@ fn kernel_objects(here: &Path, device: &Path, out: &Path) -> io::Result<Vec<Path
     objects(&mut build)
 }
 
-fn kernel_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+fn files(folder: &Path, extension: &str) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|e| e == "cu") {
+        if path.extension().is_some_and(|e| e == extension) {
             files.push(path);
         }
     }

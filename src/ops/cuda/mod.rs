@@ -7,23 +7,28 @@
 
 mod attention;
 mod buffer;
-mod conv;
-mod cross_entropy;
+mod columns;
+pub mod conv;
+pub mod cross_entropy;
+mod cublaslt;
 mod device;
-mod elementwise;
-mod embedding;
+pub mod elementwise;
+pub mod embedding;
 mod gpu;
-mod groupnorm;
+mod graph;
+pub mod groupnorm;
 mod launch;
 pub mod layernorm;
-mod lstm;
+pub mod lstm;
+mod mapped;
 mod memory;
-mod optimizer;
-mod pool;
-mod product;
+pub mod optimizer;
+pub mod pool;
+pub mod product;
 mod vocabulary;
 
 pub use buffer::Buffer;
 pub use device::{Cuda, Priority};
 pub use gpu::{Gpu, GpuFacts};
+pub use graph::Graph;
 pub use launch::Geometry;

@@ -16,6 +16,7 @@ use std::fmt;
 
 mod buffer;
 pub mod device;
+pub mod nvml;
 pub use buffer::{Buffer, Element};
 
 /// Dynamic shared memory a block may have without asking for more.

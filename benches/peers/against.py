@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""bubblebench's measurements beside PyTorch's of the same machine, and both beside the targets: Markdown.
+
+    python3 benches/peers/against.py results/nvidia-h200 --peers results/nvidia-h200/peers.json
+
+Reads measurements.jsonl (ours) and the file torch_gpu.py wrote. A row whose peer or whose own figure is missing shows `–`:
+nothing is guessed. Layer: time ratio ours / torch.compile, at most 1.00 wanted. Attention: TFLOP/s (causal, half the
+square). Streaming kernels: bytes that must move once, over time, as a share of the copy bandwidth measured there.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+NONE = "–"
+
+
+def ours(folder):
+    """Median in ns by case name, of cases that were measured and right."""
+    rows = {}
+    for line in (Path(folder) / "measurements.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if row.get("kind") != "end" and row.get("median_ns"):
+            rows[row["id"]] = row
+    return rows
+
+
+def number(value, digits=3):
+    return NONE if value is None else f"{value:.{digits}f}"
+
+
+def table(title, header, rows):
+    if not rows:
+        return
+    print(f"\n### {title}\n")
+    print("| " + " | ".join(header) + " |")
+    print("|" + "---|" * len(header))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+def milliseconds(rows, name):
+    row = rows.get(name)
+    return None if row is None else row["median_ns"] / 1e6
+
+
+def warm(cell):
+    return cell["warm_ms"] if isinstance(cell, dict) and "warm_ms" in cell else None
+
+
+def ratio(a, b):
+    return None if a is None or b is None else a / b
+
+
+def layers(rows, peers):
+    out = []
+    for key, peer in peers.get("layer", {}).items():
+        name = f"gpt/{key}-t1-bf16"
+        for phase in ("forward", "forward_backward"):
+            stream, graph = milliseconds(rows, f"{name}/{phase}"), milliseconds(rows, f"{name}/{phase}/graph")
+            compiled, eager = (peer.get(how, {}) for how in ("compiled", "eager"))
+            replay = warm(compiled.get("forward_backward_graph")) if phase == "forward_backward" else None
+            best = min((v for v in (stream, graph) if v is not None), default=None)
+            theirs = min((v for v in (warm(compiled.get(phase)), replay) if v is not None), default=None)
+            got = ratio(best, theirs)
+            met = NONE if got is None else ("yes" if got <= 1.0 else "no")
+            cells = (stream, graph, warm(eager.get(phase)), warm(compiled.get(phase)), replay)
+            out.append([f"`{key}`", phase, *map(number, cells), number(got, 2), met])
+    header = ["layer", "phase", "ours ms", "ours graph", "eager", "compiled", "compiled graph", "ours / theirs", "≤ 1.00"]
+    table("GPT layer", header, out)
+
+
+# TFLOP/s wanted at head size 128, 8k: FlashAttention-2, then cuDNN.
+ATTENTION = {"forward": (333, 529), "backward": (310, 450)}
+
+
+def attention(rows, peers):
+    out = []
+    for key, peer in peers.get("attention", {}).items():
+        size, sequence, batch, heads = (int("".join(filter(str.isdigit, part))) for part in key.split("-")[:4])
+        name = f"gpt/h{size * heads}-a{heads}-s{sequence}-b{batch}-t1-bf16/op/attention"
+        for phase, case in (("forward", "forward"), ("backward", "backward_input")):
+            row = rows.get(f"{name}/{case}")
+            mine = None if row is None else row["flop"] / row["median_ns"] / 1e3
+            backends = [peer[b].get(f"{phase}_tflop_per_s_warm") for b in ("flash", "cudnn") if isinstance(peer.get(b), dict)]
+            flash, cudnn = (
+                peer[b].get(f"{phase}_tflop_per_s_warm") if isinstance(peer.get(b), dict) else None for b in ("flash", "cudnn")
+            )
+            best = max((b for b in backends if b), default=None)
+            wanted = ""
+            if size == 128 and sequence == 8192 and mine is not None:
+                first, second = ATTENTION[phase]
+                wanted = f"{first}: {'met' if mine >= first else 'missed'}, {second}: {'met' if mine >= second else 'missed'}"
+            cells = [number(mine, 0), number(flash, 0), number(cudnn, 0), number(ratio(mine, best), 2)]
+            out.append([f"d{size} s{sequence} b{batch} a{heads}", phase, *cells, wanted])
+    table("Causal attention, TFLOP/s", ["shape", "phase", "ours", "flash", "cuDNN", "ours / best", "targets"], out)
+
+
+# Our case, the peer's name for it, passes over the tensor, share of copy bandwidth wanted.
+STREAMING = [
+    ("op/ln1/forward", "layernorm_forward", 0.90),
+    ("op/ln1/backward_input", "layernorm_backward", 0.75),
+    ("op/ln1/backward_weight", None, None),
+    ("op/residual1/forward", "residual_add", 0.90),
+]
+GELU = [("op/gelu/forward", "gelu_forward", 0.90), ("op/gelu/backward_input", "gelu_backward", 0.90)]
+ENDS = [
+    ("gpt/h1024-a16-s2048-b4-t1-bf16/op/cross_entropy/forward_backward", 0.85),
+    ("gpt/h4096-a32-s2048-b4-t1-bf16/op/adamw/update", 0.90),
+]
+
+
+def streaming(rows, peers):
+    copy = peers.get("ceilings", {}).get("copy_gb_per_s")
+    widths = {4096: 32, 1024: 16, 12288: 96}
+    names = []
+    for width, heads in widths.items():
+        peer = peers.get("kernels", {}).get(f"rows8192-h{width}", {})
+        shape = f"gpt/h{width}-a{heads}-s2048-b4-t1-bf16"
+        inner = f"gpt/h{width // 4}-a{width // 256}-s2048-b4-t1-bf16"
+        names += [(f"{shape}/{case}", peer.get(theirs), wanted) for case, theirs, wanted in STREAMING]
+        names += [(f"{inner}/{case}", peer.get(theirs), wanted) for case, theirs, wanted in GELU]
+    names += [(name, None, wanted) for name, wanted in ENDS]
+    out = []
+    for name, peer, wanted in names:
+        for suffix, theirs in (("", "gb_per_s_warm"), ("/cold", "gb_per_s_cold")):
+            row = rows.get(name + suffix)
+            if row is None:
+                continue
+            rate = row["bytes"] / row["median_ns"]
+            share = ratio(rate, copy)
+            met = NONE if share is None or wanted is None else f"{wanted:.0%}: {'met' if share >= wanted else 'missed'}"
+            theirs = peer.get(theirs) if isinstance(peer, dict) else None
+            out.append([f"`{name + suffix}`", number(rate, 0), number(theirs, 0), number(share, 2), met])
+    table("Streaming kernels, GB/s of unavoidable traffic", ["case", "ours", "PyTorch", "of copy", "target"], out)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results")
+    parser.add_argument("--peers", required=True)
+    args = parser.parse_args()
+    try:
+        rows = ours(args.results)
+    except OSError as error:
+        rows = {}
+        print(f"none of our measurements: {error}", file=sys.stderr)
+    try:
+        peers = json.loads(Path(args.peers).read_text())
+    except OSError as error:
+        sys.exit(f"no peers: {error}; run benches/peers/torch_gpu.py first")
+    machine, ceilings = peers.get("machine", {}), peers.get("ceilings", {})
+    best = ceilings.get("matmul_bf16_8192", {}).get("tflop_per_s_warm")
+    print(f"{machine.get('gpu', machine.get('cpu'))}, PyTorch {machine.get('torch')}, cuDNN {machine.get('cudnn')};")
+    print(f"copy {number(ceilings.get('copy_gb_per_s'), 0)} GB/s, bf16 matmul {number(best, 0)} TFLOP/s")
+    for part in (layers, attention, streaming):
+        part(rows, peers)
+    wrong = [name for name, row in rows.items() if "wrong" in row.get("flags", [])]
+    print(f"\n{len(rows)} of our cases have a time; wrong results: {wrong or 'none'}")
+
+
+if __name__ == "__main__":
+    main()

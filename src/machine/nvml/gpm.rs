@@ -1,0 +1,111 @@
+//! GPM, the activity counters of Hopper and later: two samples, and what happened between them. Needs no daemon. In a
+//! container, under MIG or without the right it can be refused although the GPU has it: only a sample tells.
+
+use super::api::{GPM_METRICS, GpmMetric, GpmRequest, GpmSupport, SUCCESS};
+use super::device::Device;
+use std::ffi::c_void;
+
+/// Shares of the time between two samples, in percent.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Activity {
+    /// SMs that had a warp resident.
+    pub sm_active: Option<f64>,
+    /// Warps resident, of those that fit.
+    pub sm_occupancy: Option<f64>,
+    /// Cycles in which a tensor pipe worked.
+    pub tensor_active: Option<f64>,
+    /// DRAM bandwidth, of its peak.
+    pub dram_active: Option<f64>,
+}
+
+impl Activity {
+    pub fn from_values(values: [Option<f64>; 4]) -> Option<Activity> {
+        let [sm_active, sm_occupancy, tensor_active, dram_active] = values;
+        let any = values.iter().any(Option::is_some);
+        any.then_some(Activity { sm_active, sm_occupancy, tensor_active, dram_active })
+    }
+}
+
+/// SM active, occupancy, any tensor pipe, DRAM bandwidth.
+const METRICS: [u32; 4] = [2, 3, 5, 10];
+const VERSION: u32 = 1;
+
+/// Two samples that take turns; used by one thread.
+pub struct Gpm {
+    device: Device,
+    samples: [*mut c_void; 2],
+    /// The older of the two, once both are taken.
+    taken: usize,
+    request: Box<GpmRequest>,
+}
+
+impl Gpm {
+    /// Takes the first sample; the reason where that is not possible.
+    pub fn open(device: Device) -> Result<Gpm, &'static str> {
+        let api = &device.nvml.api;
+        let support = device.ask(api.gpm_support, GpmSupport { version: VERSION, is_supported: 0 });
+        let Some(support) = support else { return Err("the driver has no GPM") };
+        if support.is_supported != 1 {
+            return Err("the GPU has no GPM (Hopper and later do)");
+        }
+        let blank = GpmMetric { id: 0, code: 0, value: 0.0, names: [std::ptr::null(); 3] };
+        let request = GpmRequest {
+            version: VERSION,
+            count: METRICS.len() as u32,
+            sample1: std::ptr::null_mut(),
+            sample2: std::ptr::null_mut(),
+            metrics: [blank; GPM_METRICS],
+        };
+        let mut gpm = Gpm { device, samples: [std::ptr::null_mut(); 2], taken: 0, request: Box::new(request) };
+        gpm.allocate().ok_or("GPM samples cannot be allocated")?;
+        gpm.sample(0).ok_or("GPM refuses to sample here (a container, MIG, or no permission)")?;
+        Ok(gpm)
+    }
+
+    fn allocate(&mut self) -> Option<()> {
+        let alloc = self.device.nvml.api.gpm_alloc?;
+        for sample in &mut self.samples {
+            // SAFETY: writes one pointer.
+            if unsafe { alloc(sample) } != SUCCESS || sample.is_null() {
+                return None;
+            }
+        }
+        Some(())
+    }
+
+    fn sample(&mut self, which: usize) -> Option<()> {
+        // SAFETY: the handle is NVML's, the sample was allocated by it and is not freed before the drop.
+        let code = unsafe { self.device.nvml.api.gpm_sample?(self.device.handle, self.samples[which]) };
+        (code == SUCCESS).then_some(())
+    }
+
+    /// What happened since the last call (or since `open`).
+    pub fn activity(&mut self) -> Option<Activity> {
+        let newer = 1 - self.taken;
+        self.sample(newer)?;
+        let older = std::mem::replace(&mut self.taken, newer);
+        (self.request.sample1, self.request.sample2) = (self.samples[older], self.samples[newer]);
+        for (metric, id) in self.request.metrics.iter_mut().zip(METRICS) {
+            (metric.id, metric.code, metric.value) = (id, SUCCESS, 0.0);
+        }
+        // SAFETY: a request of version 1 whose array is longer than any header's; both samples are taken.
+        let code = unsafe { self.device.nvml.api.gpm_metrics?(&mut *self.request) };
+        let value = |i: usize| {
+            let metric = &self.request.metrics[i];
+            (metric.code == SUCCESS && metric.value.is_finite()).then(|| metric.value.clamp(0.0, 100.0))
+        };
+        if code == SUCCESS { Activity::from_values(std::array::from_fn(value)) } else { None }
+    }
+}
+
+impl Drop for Gpm {
+    fn drop(&mut self) {
+        let Some(free) = self.device.nvml.api.gpm_free else { return };
+        for sample in self.samples {
+            if !sample.is_null() {
+                // SAFETY: allocated by the library, freed once.
+                unsafe { free(sample) };
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! How the GPU was doing while a case ran: a thread reads its sensors ten times a second, and [`Sampler::window`] sums up
+//! the readings of a stretch of time. `suite::recorder` starts one for a run on a CUDA device; `nvml` and `dcgm` answer.
+//!
+//! The measuring thread never asks a sensor, never waits for one while it measures, and takes the lock only between cases.
+//! A query that hangs therefore costs telemetry, not the run: the thread is left behind. It sleeps between readings and
+//! keeps off the core that the thread which started it is on.
+
+mod sensors;
+mod summary;
+
+pub use sensors::{GpuSensors, Sensors};
+pub use summary::{Reading, summarise};
+
+use super::nvml::Nvml;
+use super::{Device, gpus, threads};
+use crate::records::telemetry::Telemetry;
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const PERIOD: Duration = Duration::from_millis(100);
+/// Every so many readings a thorough one.
+const THOROUGH: u64 = 5;
+/// Readings kept: ten minutes, longer than any case.
+const KEPT: usize = 6_000;
+/// What the end of a case waits for a reading, where its time held none; and the end of a run for the thread.
+const LAST_WAIT: Duration = Duration::from_millis(50);
+const END_WAIT: Duration = Duration::from_millis(200);
+
+/// Reads a GPU's sensors until dropped.
+pub struct Sampler {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    began: Instant,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    readings: VecDeque<Reading>,
+    life: Life,
+    stop: bool,
+    /// A reading is wanted now.
+    asked: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Life {
+    #[default]
+    Opening,
+    Reading,
+    /// Stopped, or there never were sensors.
+    Over,
+}
+
+impl Sampler {
+    /// For a run on this device. Start it before the process's first CUDA context: whoever computes on the GPU by then is
+    /// another process. `None` on the host, and where the driver does not tell the GPU's UUID.
+    pub fn start(device: Device) -> Option<Sampler> {
+        let Device::Cuda(ordinal) = device else { return None };
+        let uuid = gpus::uuid(ordinal)?;
+        Sampler::with(move || Some(Box::new(GpuSensors::open(Nvml::shared().ok()?, &uuid)?) as Box<dyn Sensors>))
+    }
+
+    /// Any sensors; `open` runs on the sampler's own thread, because it may hang like any query.
+    pub fn with(open: impl FnOnce() -> Option<Box<dyn Sensors>> + Send + 'static) -> Option<Sampler> {
+        let shared = Arc::new(Shared { began: Instant::now(), state: Mutex::default(), changed: Condvar::new() });
+        let others: Vec<usize> = match threads::current_core() {
+            Some(own) => threads::available_cores().into_iter().filter(|&core| core != own).collect(),
+            None => Vec::new(),
+        };
+        let of_thread = shared.clone();
+        let body = move || {
+            // On a single core, or where threads cannot be pinned, it shares one.
+            let _ = threads::pin_current_thread(&others);
+            match open() {
+                Some(sensors) => of_thread.run(sensors),
+                None => of_thread.end(),
+            }
+        };
+        thread::Builder::new().name("telemetry".into()).spawn(body).ok()?;
+        Some(Sampler { shared })
+    }
+
+    /// The moment on the sampler's clock, for [`Sampler::window`].
+    pub fn now_ns(&self) -> u64 {
+        self.shared.now_ns()
+    }
+
+    /// The readings of this time, summed up; `None` where no sensors ever answered. Never waits for a sensor.
+    pub fn window(&self, from_ns: u64, to_ns: u64) -> Option<Telemetry> {
+        let state = self.shared.lock();
+        if state.readings.is_empty() {
+            return None;
+        }
+        let within: Vec<&Reading> = state.readings.iter().filter(|r| (from_ns..=to_ns).contains(&r.at_ns)).collect();
+        let earlier = state.readings.iter().rev().find(|r| r.at_ns < from_ns);
+        Some(summarise(earlier, &within))
+    }
+
+    /// The time from then to now. Where it holds no reading yet one is taken, waited for a moment at most: call it once the
+    /// measuring is over.
+    pub fn since(&self, from_ns: u64) -> Option<Telemetry> {
+        let mut state = self.shared.lock();
+        let empty = |state: &State| state.readings.back().is_none_or(|r| r.at_ns < from_ns);
+        if state.life == Life::Reading && empty(&state) {
+            state.asked = true;
+            self.shared.changed.notify_all();
+            drop(self.shared.wait(state, LAST_WAIT, |state| state.life == Life::Reading && empty(state)));
+        } else {
+            drop(state);
+        }
+        self.window(from_ns, self.now_ns())
+    }
+
+    /// The first reading, waited for so long at most: before anything is measured.
+    pub fn first(&self, limit: Duration) -> Option<Reading> {
+        let waiting = |state: &State| state.readings.is_empty() && state.life != Life::Over;
+        self.shared.wait(self.shared.lock(), limit, waiting).readings.front().cloned()
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.stop = true;
+        self.shared.changed.notify_all();
+        // A thread that hangs in a query is left behind.
+        drop(self.shared.wait(state, END_WAIT, |state| state.life != Life::Over));
+    }
+}
+
+impl Shared {
+    /// A lock that a panicking thread left is as good as any: every change to the state is a single push or store.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits while `condition` holds.
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        limit: Duration,
+        condition: impl Fn(&State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        let waited = self.changed.wait_timeout_while(state, limit, |state| condition(state));
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.began.elapsed().as_nanos() as u64
+    }
+
+    fn run(&self, mut sensors: Box<dyn Sensors>) {
+        let mut due = Instant::now();
+        for number in 0.. {
+            let from_ns = self.now_ns();
+            let mut reading = sensors.read(number % THOROUGH == 0);
+            reading.at_ns = self.now_ns();
+            reading.took_ns = reading.at_ns - from_ns;
+            // Late readings are not made up for.
+            due = (due + PERIOD).max(Instant::now());
+            if !self.keep(reading, due) {
+                break;
+            }
+        }
+        drop(sensors);
+        self.end();
+    }
+
+    /// Stores a reading and sleeps until the next is due, or wanted; false: the sampler is dropped.
+    fn keep(&self, reading: Reading, due: Instant) -> bool {
+        let mut state = self.lock();
+        if state.readings.len() == KEPT {
+            state.readings.pop_front();
+        }
+        state.readings.push_back(reading);
+        if state.life == Life::Opening {
+            state.life = Life::Reading;
+        }
+        self.changed.notify_all();
+        let rest = due.saturating_duration_since(Instant::now());
+        let mut state = self.wait(state, rest, |state| !state.stop && !state.asked);
+        state.asked = false;
+        !state.stop
+    }
+
+    fn end(&self) {
+        self.lock().life = Life::Over;
+        self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests;
