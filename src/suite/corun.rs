@@ -12,6 +12,7 @@ mod streams;
 use super::case::{Detail, RawSample, Sampling, Spec};
 use super::{Platform, Preset};
 use crate::Result;
+use crate::clock::Trial;
 use crate::corun::pair::Pair;
 
 /// Pairs without which a slowdown means nothing.
@@ -32,19 +33,19 @@ fn sampling(pairs: usize) -> Sampling {
     Sampling { batch_ns: 0.0, min_samples: pairs, least_samples: pairs }
 }
 
-/// At most `n` pairs that count; those that do not are counted and tried again.
-fn worth_keeping(
+/// At most `n` pairs that count, each with what else was seen of it; those that do not count are tried again.
+fn worth_keeping<T>(
     n: u64,
     may_starve: bool,
     discarded: &mut u64,
-    mut measure: impl FnMut() -> Result<Pair>,
-) -> Result<Vec<Pair>> {
+    mut measure: impl FnMut() -> Result<(Pair, T)>,
+) -> Result<Vec<(Pair, T)>> {
     let mut pairs = Vec::new();
     for _ in 0..n {
         for _ in 0..TRIALS {
-            let pair = measure()?;
+            let (pair, seen) = measure()?;
             if pair.counts(may_starve) {
-                pairs.push(pair);
+                pairs.push((pair, seen));
                 break;
             }
             *discarded += 1;
@@ -53,15 +54,15 @@ fn worth_keeping(
     Ok(pairs)
 }
 
-/// `passes`: of the main, in each of the pair's runs.
-fn sample_of(pair: Pair, passes: u64) -> RawSample {
+/// `passes`: of the main, in each of the pair's runs; `clock`: what the device's clock did beside the side.
+fn sample_of(pair: Pair, passes: u64, clock: &Trial) -> RawSample {
     let detail = Detail::Pair {
         alone_ns: pair.alone_ns / passes.max(1) as f64,
         side_alone_per_s: pair.side_alone_per_s,
         side_together_per_s: pair.side_together_per_s,
         overlap_percent: pair.overlap_percent,
     };
-    RawSample { detail, ..RawSample::new(pair.together_ns, passes) }
+    RawSample { ns: pair.together_ns, detail, ..RawSample::of(clock, passes) }
 }
 
 #[cfg(test)]
@@ -78,8 +79,9 @@ mod tests {
 
     #[test]
     fn a_sample_is_of_one_pass() {
-        let sample = sample_of(PAIR, 5);
+        let sample = sample_of(PAIR, 5, &Trial { sm_clock_mhz: Some(1980.0), ..Trial::default() });
         assert_eq!((sample.per_operation_ns(), sample.iterations), (30.0, 5));
+        assert_eq!(sample.sm_clock_mhz, Some(1980.0));
         assert!(matches!(sample.detail, Detail::Pair { alone_ns: 20.0, side_alone_per_s: 8.0, .. }));
     }
 
@@ -87,8 +89,9 @@ mod tests {
     fn pairs_that_do_not_count_are_tried_again_but_not_for_ever() {
         let mut overlaps = [50.0, 100.0, 10.0, 20.0, 30.0, 100.0].into_iter();
         let mut discarded = 0;
-        let pairs =
-            worth_keeping(3, false, &mut discarded, || Ok(Pair { overlap_percent: overlaps.next().unwrap(), ..PAIR }));
+        let pairs = worth_keeping(3, false, &mut discarded, || {
+            Ok((Pair { overlap_percent: overlaps.next().unwrap(), ..PAIR }, ()))
+        });
         assert_eq!((pairs.unwrap().len(), discarded), (2, 4));
     }
 }

@@ -7,10 +7,10 @@
 use super::events::{self, EventClock};
 use super::side::{SideStream, SideTurn};
 use crate::Result;
+use crate::clock::Trial;
 use crate::corun::pair::{Duo, Window};
 use crate::corun::time::{now_ns, sleep_until};
 use crate::corun::worker::Slice;
-use crate::ops::Ops;
 use crate::ops::cuda::Cuda;
 use std::time::Duration;
 
@@ -36,56 +36,59 @@ pub struct OnGpu<'a> {
     /// `None`: nothing, the noise floor.
     pub side: Option<&'a mut SideStream>,
     pub clock: &'a mut EventClock,
-    /// The side's steps in all windows beside the main, and those of them that came late.
-    pub pace: &'a mut Pace,
+    pub seen: &'a mut Seen,
 }
 
-/// Whose pace the side ran at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Pace {
+/// What else was seen of the parts of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Seen {
+    /// The main's last run alone and beside the side, with the SM clock in each.
+    pub alone: Trial,
+    pub together: Trial,
+    /// The side's steps beside the main, of all pairs, and those of them that found their stream empty: its thread, not
+    /// the GPU, set its pace.
     pub steps: usize,
-    pub late: usize,
+    pub late_steps: usize,
 }
 
-impl Pace {
+impl Seen {
     fn add(&mut self, turn: &SideTurn) {
         self.steps += turn.slices.len();
-        self.late += turn.late;
+        self.late_steps += turn.late;
     }
 
-    /// Share of the steps that found their stream empty, in percent.
     pub fn late_percent(&self) -> f64 {
-        100.0 * self.late as f64 / self.steps.max(1) as f64
+        100.0 * self.late_steps as f64 / self.steps.max(1) as f64
     }
 }
 
 impl OnGpu<'_> {
-    /// One pass by itself, warm.
-    pub fn pass_ns(&mut self) -> Result<f64> {
-        let passes = std::mem::replace(&mut self.passes, 1);
-        let window = self.main_alone();
-        self.passes = passes;
-        Ok(window?.ns())
+    /// Until the SM clock keeps still; then how long one pass takes by itself.
+    pub fn warm_up(&mut self, cap: Duration) -> Result<f64> {
+        let work = &mut |ops: &mut Cuda| {
+            (self.pass)(ops);
+            Ok(())
+        };
+        self.clock.main.warm_up(self.ops, cap, work)?;
+        Ok(self.clock.main.warm_behind(self.ops, 1, 1, work)?.ns)
     }
 
-    fn run_passes(&mut self) {
-        (0..self.passes).for_each(|_| (self.pass)(self.ops));
-    }
-
-    fn timed(&mut self) -> Result<Window> {
-        self.run_passes();
-        events::record(&self.clock.begin, self.ops)?;
-        self.run_passes();
-        events::record(&self.clock.end, self.ops)?;
-        self.ops.synchronize()?;
-        self.clock.main_window()
+    fn timed(&mut self) -> Result<(Window, Trial)> {
+        let work = &mut |ops: &mut Cuda| {
+            (self.pass)(ops);
+            Ok(())
+        };
+        let trial = self.clock.main.warm_behind(self.ops, self.passes, self.passes, work)?;
+        Ok((self.clock.main_window()?, trial))
     }
 }
 
 impl Duo for OnGpu<'_> {
     fn main_alone(&mut self) -> Result<Window> {
         self.clock.restart(self.ops)?;
-        self.timed()
+        let (window, trial) = self.timed()?;
+        self.seen.alone = trial;
+        Ok(window)
     }
 
     fn side_alone(&mut self, ns: u64) -> Result<Window> {
@@ -104,13 +107,14 @@ impl Duo for OnGpu<'_> {
         if let Some(side) = &mut self.side {
             side.run()?;
         }
-        let mut window = self.timed()?;
+        let (mut window, trial) = self.timed()?;
+        self.seen.together = trial;
         let Some(side) = &mut self.side else {
             // Always there and never at work, as on the host.
             return Ok((window, vec![Slice { start_ns: 0, end_ns: u64::MAX }]));
         };
         let turn = side.halt(self.clock)?;
-        self.pace.add(&turn);
+        self.seen.add(&turn);
         window.progress = events::steps_within(window.start_ns, window.end_ns, &turn.slices);
         Ok((window, turn.slices))
     }
@@ -132,9 +136,9 @@ mod tests {
 
     #[test]
     fn late_steps_are_a_share() {
-        let mut pace = Pace::default();
-        assert_eq!(pace.late_percent(), 0.0);
-        pace.add(&SideTurn { slices: vec![Slice { start_ns: 0, end_ns: 1 }; 8], late: 2 });
-        assert_eq!(pace.late_percent(), 25.0);
+        let mut seen = Seen::default();
+        assert_eq!(seen.late_percent(), 0.0);
+        seen.add(&SideTurn { slices: vec![Slice { start_ns: 0, end_ns: 1 }; 8], late: 2 });
+        assert_eq!(seen.late_percent(), 25.0);
     }
 }

@@ -5,6 +5,7 @@
 
 use super::side::Step;
 use crate::Result;
+use crate::clock::cuda::CudaClock;
 use crate::corun::pair::Window;
 use crate::corun::worker::Slice;
 use crate::machine::driver_error;
@@ -22,17 +23,16 @@ pub(super) fn record(event: &CudaEvent, ops: &Cuda) -> Result<()> {
     event.record(ops.stream()).map_err(|e| driver_error("cannot record an event", e))
 }
 
-/// The clock of one GPU, and the main's two events.
+/// The clock of one GPU for two streams: the main is timed by [`CudaClock`], and all times count from one origin.
 pub struct EventClock {
     gpu: Arc<Gpu>,
     origin: CudaEvent,
-    pub(super) begin: CudaEvent,
-    pub(super) end: CudaEvent,
+    pub main: CudaClock,
 }
 
 impl EventClock {
     pub fn new(gpu: &Arc<Gpu>) -> Result<Self> {
-        Ok(EventClock { origin: event(gpu)?, begin: event(gpu)?, end: event(gpu)?, gpu: Arc::clone(gpu) })
+        Ok(EventClock { origin: event(gpu)?, main: CudaClock::new(gpu)?, gpu: Arc::clone(gpu) })
     }
 
     /// Waits until the GPU stands still; times then count from here.
@@ -49,8 +49,10 @@ impl EventClock {
         Ok((f64::from(ms) * 1e6).max(0.0).round() as u64)
     }
 
+    /// Where the main's last trial lies.
     pub(super) fn main_window(&self) -> Result<Window> {
-        Ok(Window { start_ns: self.at_ns(&self.begin)?, end_ns: self.at_ns(&self.end)?, progress: 0.0 })
+        let (begin, end) = self.main.events();
+        Ok(Window { start_ns: self.at_ns(begin)?, end_ns: self.at_ns(end)?, progress: 0.0 })
     }
 
     pub(super) fn slice(&self, step: &Step) -> Result<Slice> {

@@ -3,6 +3,7 @@
 
 use super::{LEAST_PAIRS, sample_of, sampling, worth_keeping};
 use crate::Result;
+use crate::clock::Trial;
 use crate::corun::load::{Load, Running};
 use crate::corun::mains::{Main, MainSpec};
 use crate::corun::pair::{self, Nobody, OnHost};
@@ -179,8 +180,8 @@ impl Case for PairCase {
     fn sample(&mut self, n: u64) -> Result<Vec<RawSample>> {
         let Some(ready) = &mut self.ready else { return Ok(Vec::new()) };
         let may_starve = self.spec.sharing == Sharing::Nice || self.spec.side == Load::Nothing;
-        let pairs = worth_keeping(n, may_starve, &mut self.discarded, || ready.pair())?;
-        Ok(pairs.into_iter().map(|pair| sample_of(pair, 1)).collect())
+        let pairs = worth_keeping(n, may_starve, &mut self.discarded, || Ok((ready.pair()?, ())))?;
+        Ok(pairs.into_iter().map(|(pair, ())| sample_of(pair, 1, &Trial::default())).collect())
     }
 
     fn discarded(&self) -> u64 {

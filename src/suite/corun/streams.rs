@@ -3,7 +3,7 @@
 //! The layer is made once for all cases of its shape, which follow each other in the lists.
 
 use super::{LEAST_PAIRS, sample_of, sampling, worth_keeping};
-use crate::corun::cuda::duo::{Pace, passes};
+use crate::corun::cuda::duo::{Seen, passes};
 use crate::corun::cuda::events::EventClock;
 use crate::corun::cuda::side::IN_FLIGHT;
 use crate::corun::cuda::streams::{connections, priority_of};
@@ -16,15 +16,20 @@ use crate::ops::Ops;
 use crate::ops::cuda::{Cuda, Gpu};
 use crate::records::measurement::{Backend, Kind, Verified};
 use crate::shape::{LayerShape, Phase};
-use crate::stats::SplitMix;
+use crate::stats::{self, SplitMix};
 use crate::suite::Platform;
 use crate::suite::case::{Case, CaseInfo, Context, RawSample, Sampling, Spec};
 use crate::{Error, Result};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 const SEED: u64 = 0x3a1;
 /// More of the side's steps than this found their stream empty: its thread set its pace, not the GPU.
 const LATE_PERCENT: f64 = 10.0;
+const LAUNCH_BOUND: &str = "side-launch-bound";
+/// Before the pairs the main runs until the SM clock keeps still, at most so long; the software device's is made up.
+const WARM_UP_CAP: Duration = Duration::from_secs(3);
+const SOFTWARE_CAP: Duration = Duration::from_millis(1);
 /// On the software device whose times mean nothing.
 const LEAST_SOFTWARE_PAIRS: usize = 2;
 
@@ -154,7 +159,9 @@ struct Ready {
     side: Option<SideStream>,
     clock: EventClock,
     passes: u64,
-    pace: Pace,
+    seen: Seen,
+    /// SM clock of the main alone, by pair.
+    alone_mhz: Vec<f64>,
     random: SplitMix,
 }
 
@@ -167,10 +174,10 @@ impl Ready {
         body: impl FnOnce(&mut OnGpu<'_>, &mut SplitMix) -> Result<R>,
     ) -> Result<R> {
         let Some(shape) = shape_of(main) else { return Err(no_main(main)) };
-        let Ready { ops, side, clock, passes, pace, random } = self;
+        let Ready { ops, side, clock, passes, seen, random, .. } = self;
         let layer = bench.layer(ops, shape)?;
         let pass = &mut |ops: &mut Cuda| run(main, layer, ops);
-        let mut duo = OnGpu { ops, pass, passes: *passes, side: side.as_mut(), clock, pace };
+        let mut duo = OnGpu { ops, pass, passes: *passes, side: side.as_mut(), clock, seen };
         body(&mut duo, random)
     }
 }
@@ -217,9 +224,11 @@ impl StreamCase {
         self.note("main_priority", priority_of(&ops)?);
         let clock = EventClock::new(&gpu)?;
         let random = SplitMix(0xc0_4a11);
-        let mut ready = Ready { ops, side: None, clock, passes: 1, pace: Pace::default(), random };
+        let mut ready =
+            Ready { ops, side: None, clock, passes: 1, seen: Seen::default(), alone_mhz: Vec::new(), random };
         // What is loaded and planned on first use is so before the side is there.
-        let pass_ns = ready.with_duo(main, bench, |duo, _| duo.pass_ns())?;
+        let cap = if self.software() { SOFTWARE_CAP } else { WARM_UP_CAP };
+        let pass_ns = ready.with_duo(main, bench, |duo, _| duo.warm_up(cap))?;
         ready.side = start(side, &gpu, self.shape, streams)?;
         let side = ready.side.as_ref().map(|side| side.facts);
         if let Some(facts) = side {
@@ -234,13 +243,20 @@ impl StreamCase {
         Ok(ready)
     }
 
-    /// What is known of the side's pace so far.
-    fn note_pace(&mut self, pace: Pace) {
-        self.note("side_late_percent", pace.late_percent());
-        let flag = "side-launch-bound";
-        self.info.flags.retain(|f| f != flag);
-        if pace.late_percent() > LATE_PERCENT {
-            self.info.flags.push(flag.into());
+    /// What is known so far beside the times.
+    fn note_seen(&mut self) {
+        let Some(ready) = &self.ready else { return };
+        let alone_mhz = stats::median(&ready.alone_mhz);
+        let late_percent = ready.side.as_ref().map(|_| ready.seen.late_percent());
+        if let Some(mhz) = alone_mhz {
+            self.note("alone_sm_clock_mhz", mhz);
+        }
+        if let Some(percent) = late_percent {
+            self.note("side_late_percent", percent);
+            self.info.flags.retain(|flag| flag != LAUNCH_BOUND);
+            if percent > LATE_PERCENT {
+                self.info.flags.push(LAUNCH_BOUND.into());
+            }
         }
     }
 }
@@ -267,13 +283,14 @@ impl Case for StreamCase {
         let may_starve = self.row.streams.may_starve() || self.row.side == Load::Nothing;
         let (main, passes) = (self.row.main, ready.passes);
         let pairs = ready.with_duo(main, &mut shared.lock(), |duo, random| {
-            worth_keeping(n, may_starve, &mut self.discarded, || pair::measure(duo, random))
+            worth_keeping(n, may_starve, &mut self.discarded, || {
+                let pair = pair::measure(duo, random)?;
+                Ok((pair, *duo.seen))
+            })
         })?;
-        let pace = ready.pace;
-        if ready.side.is_some() {
-            self.note_pace(pace);
-        }
-        Ok(pairs.into_iter().map(|pair| sample_of(pair, passes)).collect())
+        ready.alone_mhz.extend(pairs.iter().filter_map(|(_, seen)| seen.alone.sm_clock_mhz));
+        self.note_seen();
+        Ok(pairs.into_iter().map(|(pair, seen)| sample_of(pair, passes, &seen.together)).collect())
     }
 
     fn discarded(&self) -> u64 {
