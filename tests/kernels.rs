@@ -22,16 +22,20 @@ mod harness;
 mod layernorm;
 #[path = "kernels/lstm.rs"]
 mod lstm;
+#[path = "kernels/optimizer.rs"]
+mod optimizer;
 #[path = "kernels/orders.rs"]
 mod orders;
 #[path = "kernels/pool.rs"]
 mod pool;
-#[path = "kernels/optimizer.rs"]
-mod optimizer;
-#[path = "kernels/raw.rs"]
-mod raw;
 #[path = "kernels/product.rs"]
 mod product;
+#[path = "kernels/raw.rs"]
+mod raw;
+#[path = "kernels/pressure.rs"]
+mod pressure;
+#[path = "kernels/probe.rs"]
+mod probe;
 
 use bubblebench::ops::DType;
 

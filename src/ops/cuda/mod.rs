@@ -24,6 +24,8 @@ mod mapped;
 mod memory;
 pub mod optimizer;
 pub mod pool;
+pub mod pressure;
+pub(crate) mod probe;
 pub mod product;
 mod vocabulary;
 
@@ -32,3 +34,4 @@ pub use device::{Cuda, Priority};
 pub use gpu::{Gpu, GpuFacts};
 pub use graph::Graph;
 pub use launch::Geometry;
+pub use pressure::{Pressure, PressureControl, PressureKernel, PressureResource};
