@@ -46,6 +46,24 @@ template <class V> __device__ __forceinline__ void opaque([[maybe_unused]] V& va
 #endif
 }
 
+// Where the block's head (blockIdx.x = b·A + a) lies. Found anew wherever it is needed: a few instructions, where a value
+// kept over the loop would take registers from the sums.
+template <int D> struct Head {
+    size_t line;      // b·A + a
+    int width;        // elements of a row of out; rows of qkv are three times as long
+    size_t qkv, out;  // the head's first elements
+
+    __device__ __forceinline__ Head(int heads, int sequence) {
+        int index = int(blockIdx.x);
+        opaque(index);
+        line = size_t(index);
+        width = heads * D;
+        const size_t row = size_t(index / heads) * sequence;
+        out = row * width + index % heads * D;
+        qkv = row * (3 * width) + index % heads * D;
+    }
+};
+
 // Begins to copy ROWS rows of D elements, `stride` elements apart, into a shared tile, and rows `second` elements further
 // on into the tile `second_bytes` behind it; rows from `rows` on become zero. Consecutive threads take consecutive 16
 // bytes of a row. All THREADS threads of the block call.

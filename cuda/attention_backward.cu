@@ -152,27 +152,12 @@ struct AttentionBackward {
         }
     };
 
-    // The kernel's arguments, and where the block's head lies in them: found anew where it is needed, as Place is.
     struct Arguments {
         T* dqkv;
         float* sums;
         const float* statistics;
         const T *dout, *qkv;
         int heads, sequence;
-    };
-    struct Head {
-        int width;                     // elements of a row of out; rows of qkv are three times as long
-        size_t qkv, out, padded_line;  // first elements, and the first line of statistics and sums
-
-        __device__ __forceinline__ explicit Head(const Arguments& arguments) {
-            int index = int(blockIdx.x);
-            opaque(index);
-            width = arguments.heads * D;
-            const size_t row = size_t(index / arguments.heads) * arguments.sequence;
-            out = row * width + index % arguments.heads * D;
-            qkv = row * (3 * width) + index % arguments.heads * D;
-            padded_line = size_t(index) * padded(arguments.sequence);
-        }
     };
 
     template <int M, int N> __device__ __forceinline__ static void clear(float (&v)[M][N][4]) {
@@ -350,7 +335,7 @@ struct AttentionBackward {
         for (int m = 0; m < QMT; m++) {
             const int row = query0 + query + m * 16;
             if (row >= arguments.sequence) continue;
-            float* to = arguments.sums + (Head(arguments).padded_line + row) * D + column / 8 * kFragment;
+            float* to = arguments.sums + (Head<D>(arguments.heads, arguments.sequence).line * padded(arguments.sequence) + row) * D + column / 8 * kFragment;
 #pragma unroll
             for (int n = 0; n < 2 * N; n++)
                 add_fragment(to + (n / 2 * 2 * kColumnWarps + n % 2) * kFragment, dq[m][n], at.lane);
@@ -368,14 +353,14 @@ struct AttentionBackward {
     }
 
     __device__ __forceinline__ void copy_stage(SharedAddress stage, const Arguments& arguments, int query0) {
-        const Head head(arguments);
+        const Head<D> head(arguments.heads, arguments.sequence);
         const int rows = arguments.sequence - query0, stride = 3 * head.width;
         copy_tile<T, D, QUERIES, kThreads>(stage, arguments.qkv + head.qkv + int64_t(query0) * stride, stride, rows);
         copy_tile<T, D, QUERIES, kThreads>(stage + kQueryBytes,
                                            arguments.dout + head.out + int64_t(query0) * head.width, head.width, rows);
         if (threadIdx.x < QUERIES / 2)
             copy_async16(stage + 2 * kQueryBytes + threadIdx.x * 16,
-                         arguments.statistics + 2 * (head.padded_line + query0) + threadIdx.x * 4, true);
+                         arguments.statistics + 2 * (head.line * padded(arguments.sequence) + query0) + threadIdx.x * 4, true);
         copy_commit();
     }
 
@@ -409,7 +394,7 @@ struct AttentionBackward {
 
     __device__ __forceinline__ void finish(const Arguments& arguments, T* key_tile, float scale) {
         const Place at;
-        const Head head(arguments);
+        const Head<D> head(arguments.heads, arguments.sequence);
         const int first = at.group * MT * 16, rows = arguments.sequence - key0 - first, stride = 3 * head.width;
         T* tile = key_tile + first * kPitch<D> + at.part * kColumns;
         T* to = arguments.dqkv + head.qkv + int64_t(key0 + first) * stride + at.part * kColumns + head.width;
@@ -429,7 +414,7 @@ struct AttentionBackward {
         clear(self.dk);
         clear(self.dv);
         {
-            const Head head(arguments);
+            const Head<D> head(arguments.heads, arguments.sequence);
             const int stride = 3 * head.width;
             copy_tiles<T, D, kKeys, kThreads>(
                 shared_address(shared), arguments.qkv + head.qkv + int64_t(self.key0) * stride + head.width, stride,

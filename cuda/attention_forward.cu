@@ -39,9 +39,23 @@ template <class T, int D, int WARPS, int MT, int KEYS> struct AttentionForward {
     static constexpr int kHeldDepth = kHoldQ ? kDepth : 1;
 
     float o[MT][kColumns][4];
-    float most[MT][2], sum[MT][2];  // of rows g and g+8: the maximum the sums refer to, and this lane's share of Σ P
+    // Of rows g and g+8: the maximum the sums refer to, times scale·log₂e, and this lane's share of Σ P.
+    float most[MT][2], sum[MT][2];
     uint32_t q[kHeldDepth][MT][4];
-    int lane, warp_row;  // the warp's first row in the sequence
+    int row0;  // the block's first row in the sequence
+
+    // Who this thread is, found anew for each tile, as Head is: the warp's first row in the block and in the sequence.
+    struct Place {
+        int lane, in_block, warp_row;
+
+        __device__ __forceinline__ explicit Place(int row0) {
+            int thread = int(threadIdx.x);
+            opaque(thread);
+            lane = thread % kWarp;
+            in_block = thread / kWarp * MT * 16;
+            warp_row = row0 + in_block;
+        }
+    };
 
     __device__ __forceinline__ void clear() {
 #pragma unroll
@@ -99,8 +113,8 @@ template <class T, int D, int WARPS, int MT, int KEYS> struct AttentionForward {
     }
 
     // Keys after their query are not seen. Keys beyond the sequence are among them.
-    __device__ __forceinline__ void mask(float (&s)[MT][KEYS / 8][4], int key0) {
-        const int key = key0 + lane % 4 * 2, row = warp_row + lane / 4;
+    __device__ __forceinline__ static void mask(float (&s)[MT][KEYS / 8][4], int key0, const Place& at) {
+        const int key = key0 + at.lane % 4 * 2, row = at.warp_row + at.lane / 4;
 #pragma unroll
         for (int m = 0; m < MT; m++) {
 #pragma unroll
@@ -124,16 +138,16 @@ template <class T, int D, int WARPS, int MT, int KEYS> struct AttentionForward {
                 float top = fmaxf(s[m][0][2 * h], s[m][0][2 * h + 1]);
 #pragma unroll
                 for (int n = 1; n < KEYS / 8; n++) top = fmaxf(top, fmaxf(s[m][n][2 * h], s[m][n][2 * h + 1]));
-                now[m][h] = fmaxf(most[m][h], quad_max(top));
-                grown |= !((now[m][h] - most[m][h]) * scale_log2 <= kLazyGrowth);
+                now[m][h] = fmaxf(most[m][h], quad_max(top) * scale_log2);
+                grown |= !(now[m][h] - most[m][h] <= kLazyGrowth);
             }
         }
-        if (__any_sync(kAllLanes, grown)) rescale(now, scale_log2);
+        if (__any_sync(kAllLanes, grown)) rescale(now);
 #pragma unroll
         for (int m = 0; m < MT; m++) {
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                const float shift = most[m][h] * scale_log2;
+                const float shift = most[m][h];
 #pragma unroll
                 for (int n = 0; n < KEYS / 8; n++) {
 #pragma unroll
@@ -146,12 +160,12 @@ template <class T, int D, int WARPS, int MT, int KEYS> struct AttentionForward {
         }
     }
 
-    __device__ __forceinline__ void rescale(const float (&now)[MT][2], float scale_log2) {
+    __device__ __forceinline__ void rescale(const float (&now)[MT][2]) {
 #pragma unroll
         for (int m = 0; m < MT; m++) {
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                const float factor = exp2_fast((most[m][h] - now[m][h]) * scale_log2);
+                const float factor = exp2_fast(most[m][h] - now[m][h]);
                 most[m][h] = now[m][h];
                 sum[m][h] *= factor;
 #pragma unroll
@@ -183,75 +197,73 @@ template <class T, int D, int WARPS, int MT, int KEYS> struct AttentionForward {
         }
     }
 
-    __device__ __forceinline__ void tile(SharedAddress q_rows, SharedAddress k_rows, SharedAddress v_rows, int key0,
+    __device__ __forceinline__ void tile(SharedAddress q_tile, SharedAddress k_tile, int key0, int sequence,
                                          float scale_log2) {
+        const Place at(row0);
+        const SharedAddress q_rows = q_tile + (at.in_block * kPitch<D> + by_rows(at.lane, kPitch<D>)) * int(sizeof(T));
+        if (key0 == 0) hold_q(q_rows);
+        if (at.warp_row >= sequence || key0 >= at.warp_row + MT * 16) return;  // a whole warp
         float s[MT][KEYS / 8][4];
-        scores(s, q_rows, k_rows);
-        if (key0 + KEYS - 1 > warp_row) mask(s, key0);
+        scores(s, q_rows, k_tile + by_columns(at.lane, kPitch<D>) * int(sizeof(T)));
+        if (key0 + KEYS - 1 > at.warp_row) mask(s, key0, at);
         softmax(s, scale_log2);
-        values(s, v_rows);
+        values(s, k_tile + kTileBytes + by_rows(at.lane, kPitch<D>) * int(sizeof(T)));
     }
 
-    // lse of the warp's rows, and what their sums are to be divided by.
-    __device__ __forceinline__ void finish(float (&factor)[MT][2], float* lse, int rows, float scale_log2) {
+    // The warp's rows of lse and out.
+    __device__ __forceinline__ void finish(T* out, float* lse, T* q_tile, int heads, int sequence) {
+        const Place at(row0);
+        const Head<D> head(heads, sequence);
+        const int rows = sequence - at.warp_row;
+        if (rows <= 0) return;  // a whole warp
+        lse += head.line * sequence + at.warp_row;
+        float factor[MT][2];
 #pragma unroll
         for (int m = 0; m < MT; m++) {
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 const float total = quad_sum(sum[m][h]);
-                const int row = m * 16 + h * 8 + lane / 4;
+                const int row = m * 16 + h * 8 + at.lane / 4;
                 factor[m][h] = 1.0f / total;
-                if (lane % 4 == 0 && row < rows) lse[row] = (most[m][h] * scale_log2 + log2f(total)) * kLn2;
+                if (at.lane % 4 == 0 && row < rows) lse[row] = (most[m][h] + log2f(total)) * kLn2;
             }
         }
+        // Nobody else reads the warp's rows of Q, so their place takes the result.
+        store_rows<T, D, D, MT>(out + head.out + int64_t(at.warp_row) * head.width, head.width, rows,
+                                q_tile + at.in_block * kPitch<D>, o, factor);
+    }
+
+    // Begins to copy a tile of K, and V behind it.
+    __device__ __forceinline__ static void copy_keys(SharedAddress to, const T* qkv, int heads, int sequence, int key0) {
+        const Head<D> head(heads, sequence);
+        const int stride = 3 * head.width;
+        copy_tiles<T, D, KEYS, kThreads>(to, qkv + head.qkv + int64_t(key0) * stride + head.width, stride,
+                                         sequence - key0, head.width, kTileBytes);
+        copy_commit();
     }
 
     __device__ __forceinline__ static void run(T* __restrict__ out, float* __restrict__ lse, const T* __restrict__ qkv,
                                                int heads, int sequence, float scale_log2) {
         BUBBLEBENCH_DYNAMIC_SHARED(T, shared);
-        const int warp = int(threadIdx.x) / kWarp, lane = int(threadIdx.x) % kWarp;
-        const int head = int(blockIdx.x) % heads, batch = int(blockIdx.x) / heads;
-        const int row0 = (int(gridDim.y) - 1 - int(blockIdx.y)) * kRows, last = min(row0 + kRows, sequence);
-        const int tiles = (last + KEYS - 1) / KEYS, width = heads * D;
-        const int stride = 3 * width;
-        const T* q = qkv + size_t(batch) * sequence * stride + size_t(head) * D;
-        const T* k = q + width;
-
-        T* q_rows = shared + warp * MT * 16 * kPitch<D>;
-        const SharedAddress q_tile = shared_address(shared), kv = q_tile + kRows * kPitch<D> * int(sizeof(T));
-        const SharedAddress q_lane = shared_address(q_rows) + by_rows(lane, kPitch<D>) * int(sizeof(T));
-        const int k_lane = by_columns(lane, kPitch<D>) * int(sizeof(T));
-        const int v_lane = by_rows(lane, kPitch<D>) * int(sizeof(T)) + kTileBytes;
-
-        copy_tile<T, D, kRows, kThreads>(q_tile, q + int64_t(row0) * stride, stride, sequence - row0);
-        copy_tiles<T, D, KEYS, kThreads>(kv, k, stride, sequence, width, kTileBytes);
-        copy_commit();
         AttentionForward self;
-        self.lane = lane;
-        self.warp_row = row0 + warp * MT * 16;
+        self.row0 = (int(gridDim.y) - 1 - int(blockIdx.y)) * kRows;
         self.clear();
-        for (int tile = 0; tile < tiles; tile++) {
+        const int last = min(self.row0 + kRows, sequence);
+        const SharedAddress q_tile = shared_address(shared), kv = q_tile + kRows * kPitch<D> * int(sizeof(T));
+        {
+            const Head<D> head(heads, sequence);
+            copy_tile<T, D, kRows, kThreads>(q_tile, qkv + head.qkv + int64_t(self.row0) * (3 * head.width),
+                                             3 * head.width, sequence - self.row0);
+        }
+        copy_keys(kv, qkv, heads, sequence, 0);
+        int stage = 0;
+        for (int key0 = 0; key0 < last; key0 += KEYS, stage ^= 1) {
             copy_wait<0>();
             __syncthreads();  // this tile is there for all, and nobody reads the one before any more
-            const int key0 = tile * KEYS;
-            if (tile + 1 < tiles) {
-                const SharedAddress next = kv + (tile + 1) % 2 * 2 * kTileBytes;
-                copy_tiles<T, D, KEYS, kThreads>(next, k + int64_t(key0 + KEYS) * stride, stride,
-                                                 sequence - key0 - KEYS, width, kTileBytes);
-                copy_commit();
-            }
-            if (tile == 0) self.hold_q(q_lane);
-            if (self.warp_row < sequence && key0 < self.warp_row + MT * 16) {
-                const SharedAddress here = kv + tile % 2 * 2 * kTileBytes;
-                self.tile(q_lane, here + k_lane, here + v_lane, key0, scale_log2);
-            }
+            if (key0 + KEYS < last) copy_keys(kv + (stage ^ 1) * 2 * kTileBytes, qkv, heads, sequence, key0 + KEYS);
+            self.tile(q_tile, kv + stage * 2 * kTileBytes, key0, sequence, scale_log2);
         }
-        const int rows = sequence - self.warp_row;
-        if (rows <= 0) return;
-        float factor[MT][2];
-        self.finish(factor, lse + size_t(blockIdx.x) * sequence + self.warp_row, rows, scale_log2);
-        const size_t at = (size_t(batch) * sequence + self.warp_row) * width + size_t(head) * D;
-        store_rows<T, D, D, MT>(out + at, width, rows, q_rows, self.o, factor);
+        self.finish(out, lse, shared, heads, sequence);
     }
 };
 

@@ -4,6 +4,18 @@
 //! Bounds: max|x − ref| / max|ref| per tensor ≤ 1e-2 (bf16), 1e-3 (f16), 1e-5 (f32); NaN never passes; every output is
 //! poisoned before the launch, so that an element nobody wrote is NaN.
 
+#[path = "kernels/conv.rs"]
+mod conv;
+#[path = "kernels/cross_entropy.rs"]
+mod cross_entropy;
+#[path = "kernels/dropout.rs"]
+mod dropout;
+#[path = "kernels/elementwise.rs"]
+mod elementwise;
+#[path = "kernels/embedding.rs"]
+mod embedding;
+#[path = "kernels/attention.rs"]
+mod attention;
 #[path = "kernels/emulated.rs"]
 mod emulated;
 #[path = "kernels/emulation.rs"]
@@ -16,10 +28,20 @@ mod harness;
 mod layernorm;
 #[path = "kernels/lstm.rs"]
 mod lstm;
+#[path = "kernels/optimizer.rs"]
+mod optimizer;
 #[path = "kernels/orders.rs"]
 mod orders;
 #[path = "kernels/pool.rs"]
 mod pool;
+#[path = "kernels/product.rs"]
+mod product;
+#[path = "kernels/raw.rs"]
+mod raw;
+#[path = "kernels/pressure.rs"]
+mod pressure;
+#[path = "kernels/probe.rs"]
+mod probe;
 
 use bubblebench::ops::DType;
 

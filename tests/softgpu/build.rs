@@ -4,6 +4,8 @@
 //! A kernel file becomes an object through a generated wrapper whose `softgpu_link_<file>` function the generated
 //! registry calls: that keeps the object, and with it the kernels it registers, in the final link.
 
+#[path = "build/cublaslt.rs"]
+mod cublaslt;
 #[path = "build/nvml.rs"]
 mod nvml;
 #[path = "build/shared.rs"]
@@ -23,7 +25,9 @@ fn main() -> io::Result<()> {
     let libraries = shared::Libraries::new(&out)?;
     println!("cargo:rustc-env=SOFTGPU_LIBRARIES={}", libraries.folder().display());
     // Without it a deleted library would stay deleted.
-    println!("cargo:rerun-if-changed={}", libraries.folder().join("libcuda.so.1").display());
+    for library in ["libcuda.so.1", "libcublasLt.so.13"] {
+        println!("cargo:rerun-if-changed={}", libraries.folder().join(library).display());
+    }
     let kernels = kernel_objects(&here, &device, &out)?;
     let mut archive = compiler(&here);
     for object in &kernels {
@@ -32,6 +36,7 @@ fn main() -> io::Result<()> {
     archive.try_compile("softgpu_kernels").map_err(|e| io::Error::other(e.to_string()))?;
     let driver = objects(compiler(&here).flag_if_supported(HIDDEN).files(files(&here.join("cpp/driver"), "cpp")?))?;
     libraries.link("libcuda.so.1", &[kernels, driver].concat())?;
+    cublaslt::link(&here, &libraries)?;
     nvml::build(&here, libraries.folder())
 }
 
@@ -63,10 +68,12 @@ fn kernel_objects(here: &Path, device: &Path, out: &Path) -> io::Result<Vec<Path
     for source in &sources {
         let stem = source.file_stem().and_then(|s| s.to_str()).unwrap_or_default().to_string();
         let wrapper = out.join(format!("{stem}_kernels.cpp"));
-        write_if_new(
-            &wrapper,
-            &format!("#include \"{}\"\nextern \"C\" void softgpu_link_{stem}() {{}}\n", source.display()),
-        )?;
+        // A namespace for each file: on a GPU they are programs of their own, where one name may mean two things.
+        let text = format!(
+            "#define bubblebench bubblebench_{stem}\n#include \"{}\"\nextern \"C\" void softgpu_link_{stem}() {{}}\n",
+            source.display()
+        );
+        write_if_new(&wrapper, &text)?;
         build.file(wrapper);
         let _ = writeln!(registry, "extern \"C\" void softgpu_link_{stem}();");
         let _ = writeln!(calls, "    softgpu_link_{stem}();");

@@ -5,26 +5,34 @@
 //! launches; the kernel and its contract are in the file of the same name in `cuda/`. Errors are kept until
 //! [`crate::ops::Ops::synchronize`]. Called by `suite`, `corun` and `clock`; calls the driver through cudarc.
 
-mod attention;
+pub mod attention;
 mod buffer;
 mod columns;
 pub mod conv;
-mod cross_entropy;
+pub mod cross_entropy;
+mod cublaslt;
 mod device;
-mod elementwise;
-mod embedding;
+pub mod dropout;
+pub mod elementwise;
+pub mod embedding;
 mod gpu;
+mod graph;
 pub mod groupnorm;
 mod launch;
 pub mod layernorm;
 pub mod lstm;
+mod mapped;
 mod memory;
-mod optimizer;
+pub mod optimizer;
 pub mod pool;
-mod product;
+pub mod pressure;
+pub(crate) mod probe;
+pub mod product;
 mod vocabulary;
 
 pub use buffer::Buffer;
 pub use device::{Cuda, Priority};
 pub use gpu::{Gpu, GpuFacts};
+pub use graph::Graph;
 pub use launch::Geometry;
+pub use pressure::{Pressure, PressureControl, PressureKernel, PressureResource};
