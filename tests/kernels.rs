@@ -24,16 +24,18 @@ mod harness;
 mod layernorm;
 #[path = "kernels/lstm.rs"]
 mod lstm;
+#[path = "kernels/optimizer.rs"]
+mod optimizer;
 #[path = "kernels/orders.rs"]
 mod orders;
 #[path = "kernels/pool.rs"]
 mod pool;
-#[path = "kernels/optimizer.rs"]
-mod optimizer;
-#[path = "kernels/raw.rs"]
-mod raw;
 #[path = "kernels/product.rs"]
 mod product;
+#[path = "kernels/raw.rs"]
+mod raw;
+#[path = "kernels/residual_layernorm.rs"]
+mod residual_layernorm;
 
 use bubblebench::ops::DType;
 

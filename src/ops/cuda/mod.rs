@@ -24,6 +24,7 @@ mod memory;
 pub mod optimizer;
 pub mod pool;
 pub mod product;
+pub mod residual_layernorm;
 mod vocabulary;
 
 pub use buffer::Buffer;
