@@ -30,14 +30,14 @@ mod optimizer;
 mod orders;
 #[path = "kernels/pool.rs"]
 mod pool;
-#[path = "kernels/product.rs"]
-mod product;
-#[path = "kernels/raw.rs"]
-mod raw;
 #[path = "kernels/pressure.rs"]
 mod pressure;
 #[path = "kernels/probe.rs"]
 mod probe;
+#[path = "kernels/product.rs"]
+mod product;
+#[path = "kernels/raw.rs"]
+mod raw;
 
 use bubblebench::ops::DType;
 

@@ -30,7 +30,10 @@ pub fn alone(test: &str, environment: &[(&str, &str)], body: impl Fn()) {
         return;
     }
     let mut command = Command::new(std::env::current_exe().unwrap());
-    clear(&mut command).args(["--exact", test, "--nocapture"]).env(CHILD, test).env("BUBBLEBENCH_TEST_DEVICE", "softgpu");
+    clear(&mut command)
+        .args(["--exact", test, "--nocapture"])
+        .env(CHILD, test)
+        .env("BUBBLEBENCH_TEST_DEVICE", "softgpu");
     let output = command.envs(environment.iter().copied()).output().unwrap();
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success() && stdout.contains("1 passed"), "{test}: {stdout}\n{stderr}");

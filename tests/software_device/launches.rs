@@ -149,7 +149,9 @@ alone!(kernels_tell_their_facts, {
     let blocks = |kernel, threads, shared| {
         let mut blocks = -1;
         let function = gpu.kernel(kernel);
-        unsafe { sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, threads, shared) }.result().unwrap();
+        unsafe { sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, threads, shared) }
+            .result()
+            .unwrap();
         blocks
     };
     assert_eq!(blocks("selftest_reverse", 1024, 0), 2);
