@@ -109,11 +109,29 @@ impl CudaClock {
 
     /// `n` runs back to back with warm caches; the time is that of all of them together.
     pub fn warm(&mut self, ops: &mut Cuda, n: u64, work: &mut dyn FnMut(&mut Cuda) -> Result<()>) -> Result<Trial> {
+        self.warm_behind(ops, 0, n, work)
+    }
+
+    /// The same right behind `lead` runs that are not timed. While those run, the timed ones are queued: however slowly
+    /// work is put on the stream, no launch latency is in their time.
+    pub fn warm_behind(
+        &mut self,
+        ops: &mut Cuda,
+        lead: u64,
+        n: u64,
+        work: &mut dyn FnMut(&mut Cuda) -> Result<()>,
+    ) -> Result<Trial> {
         self.probe.begin();
         ops.synchronize()?;
         let start = Instant::now();
-        let put = self.between_stamps(ops, false, &mut |ops| (0..n).try_for_each(|_| work(ops)));
+        let led = (0..lead).try_for_each(|_| work(ops));
+        let put = led.and_then(|()| self.between_stamps(ops, false, &mut |ops| (0..n).try_for_each(|_| work(ops))));
         self.finish(ops, put, start)
+    }
+
+    /// Around the work of the last trial.
+    pub fn events(&self) -> (&CudaEvent, &CudaEvent) {
+        (&self.begin, &self.end)
     }
 
     /// One replay of a graph from an empty L2. It must have been launched once before.

@@ -10,9 +10,10 @@ const CHILD: &str = "SOFTWARE_DEVICE_TEST";
 
 /// `alone!(name, [("VARIABLE", "value")], { body })`: a test that runs in a process of its own.
 macro_rules! alone {
-    ($(#[$doc:meta])* $name:ident, $body:block) => { alone!($(#[$doc])* $name, [], $body); };
-    ($(#[$doc:meta])* $name:ident, $environment:expr, $body:block) => {
-        $(#[$doc])*
+    ($name:ident, $body:block) => {
+        alone!($name, [], $body);
+    };
+    ($name:ident, $environment:expr, $body:block) => {
         #[test]
         fn $name() {
             let environment: &[(&str, &str)] = &$environment;
@@ -130,6 +131,9 @@ impl Gpu {
 pub struct Flag {
     host: *mut u32,
 }
+
+// Pinned memory, read and written as an atomic.
+unsafe impl Send for Flag {}
 
 impl Flag {
     pub fn address(&self) -> u64 {

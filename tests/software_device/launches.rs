@@ -170,7 +170,7 @@ alone!(limits_are_kept, {
     assert!(gpu.context.get_limit(CU_LIMIT_CIG_ENABLED).is_err());
 });
 
-/// Says which function it was that the device has not.
+// Says which function it was that the device has not.
 alone!(what_is_lacking_is_refused_by_name, {
     let _gpu = Gpu::open();
     let mut stream = std::ptr::null_mut();
