@@ -4,12 +4,18 @@
 //! Bounds: max|x − ref| / max|ref| per tensor ≤ 1e-2 (bf16), 1e-3 (f16), 1e-5 (f32); NaN never passes; every output is
 //! poisoned before the launch, so that an element nobody wrote is NaN.
 
+#[path = "kernels/conv.rs"]
+mod conv;
 #[path = "kernels/cross_entropy.rs"]
 mod cross_entropy;
+#[path = "kernels/dropout.rs"]
+mod dropout;
 #[path = "kernels/elementwise.rs"]
 mod elementwise;
 #[path = "kernels/embedding.rs"]
 mod embedding;
+#[path = "kernels/attention.rs"]
+mod attention;
 #[path = "kernels/emulated.rs"]
 mod emulated;
 #[path = "kernels/emulation.rs"]

@@ -5,13 +5,14 @@
 //! launches; the kernel and its contract are in the file of the same name in `cuda/`. Errors are kept until
 //! [`crate::ops::Ops::synchronize`]. Called by `suite`, `corun` and `clock`; calls the driver through cudarc.
 
-mod attention;
+pub mod attention;
 mod buffer;
 mod columns;
 pub mod conv;
 pub mod cross_entropy;
 mod cublaslt;
 mod device;
+pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
 mod gpu;
