@@ -14,92 +14,23 @@
 // to_weights_partial: block (32, 8), grid (⌈cols / (32 · 16 bytes)⌉, chunks); partial: 2 × chunks × cols, fp32,
 // overwritten. to_weights_reduce: block (32, 8), grid ⌈cols / 32⌉. Sums run in a fixed order: the same inputs give the
 // same bits. Nothing is kept in local memory; no spills at any architecture.
-#include "common.cuh"
+#include "layernorm.cuh"
 
 namespace bubblebench {
 
-// Vectors of 16 bytes that a thread keeps of its row.
-constexpr int kHeld = 4;
 // Rows of threads in the blocks that sum over rows.
 constexpr int kStrips = 8;
 
-template <class T> __device__ __forceinline__ bool held(int cols) {
-    return cols % Vector<T>::width == 0 && cols <= int(blockDim.x) * kHeld * Vector<T>::width;
-}
-
-// First column of this thread's k-th vector.
-template <class T> __device__ __forceinline__ int column(int k) {
-    return (k * int(blockDim.x) + int(threadIdx.x)) * Vector<T>::width;
-}
-
 // --- forward -------------------------------------------------------------------------------------------------------
-
-// Mean and reciprocal deviation of a held row: two passes over registers, so that no digits cancel.
-template <class T>
-__device__ __forceinline__ float2 statistics(const Vector<T> (&row)[kHeld], int cols, float epsilon) {
-    constexpr int W = Vector<T>::width;
-    float sum[1] = {0.0f}, square[1] = {0.0f}, v[W];
-#pragma unroll
-    for (int k = 0; k < kHeld; k++) {
-        if (column<T>(k) >= cols) continue;
-        row[k].unpack(v);
-#pragma unroll
-        for (int i = 0; i < W; i++) sum[0] += v[i];
-    }
-    row_sum(sum);
-    const float mean = sum[0] / float(cols);
-#pragma unroll
-    for (int k = 0; k < kHeld; k++) {
-        if (column<T>(k) >= cols) continue;
-        row[k].unpack(v);
-#pragma unroll
-        for (int i = 0; i < W; i++) square[0] += (v[i] - mean) * (v[i] - mean);
-    }
-    row_sum(square);
-    return make_float2(mean, rsqrtf(square[0] / float(cols) + epsilon));
-}
 
 template <class T> __device__ __forceinline__ float2 forward_vectors(T* y, const T* x, const T* gamma, const T* beta,
                                                                      int cols, float epsilon) {
-    constexpr int W = Vector<T>::width;
     Vector<T> row[kHeld];
 #pragma unroll
     for (int k = 0; k < kHeld; k++) {
         if (column<T>(k) < cols) row[k] = load(x + column<T>(k));
     }
-    const float2 s = statistics(row, cols, epsilon);
-#pragma unroll
-    for (int k = 0; k < kHeld; k++) {
-        const int c = column<T>(k);
-        if (c >= cols) continue;
-        float v[W], g[W], b[W];
-        row[k].unpack(v);
-        load(gamma + c).unpack(g);
-        load(beta + c).unpack(b);
-#pragma unroll
-        for (int i = 0; i < W; i++) v[i] = (v[i] - s.x) * s.y * g[i] + b[i];
-        store(y + c, Vector<T>::pack(v));
-    }
-    return s;
-}
-
-template <class T> __device__ __forceinline__ float2 forward_elements(T* y, const T* x, const T* gamma, const T* beta,
-                                                                      int cols, float epsilon) {
-    const int first = int(threadIdx.x), step = int(blockDim.x);
-    float sum[1] = {0.0f}, square[1] = {0.0f};
-    for (int c = first; c < cols; c += step) sum[0] += to_float(x[c]);
-    row_sum(sum);
-    const float mean = sum[0] / float(cols);
-    for (int c = first; c < cols; c += step) {
-        const float d = to_float(x[c]) - mean;
-        square[0] += d * d;
-    }
-    row_sum(square);
-    const float rstd = rsqrtf(square[0] / float(cols) + epsilon);
-    for (int c = first; c < cols; c += step) {
-        y[c] = from_float<T>((to_float(x[c]) - mean) * rstd * to_float(gamma[c]) + to_float(beta[c]));
-    }
-    return make_float2(mean, rstd);
+    return normalize_held(y, row, gamma, beta, cols, epsilon);
 }
 
 template <class T>
@@ -111,7 +42,7 @@ __device__ __forceinline__ void layernorm_forward(T* __restrict__ y, float* __re
     const size_t at = size_t(row) * cols;
     const bool vectors = held<T>(cols) && aligned16(x) && aligned16(y) && aligned16(gamma) && aligned16(beta);
     const float2 s = vectors ? forward_vectors(y + at, x + at, gamma, beta, cols, epsilon)
-                             : forward_elements(y + at, x + at, gamma, beta, cols, epsilon);
+                             : normalize_elements(y + at, x + at, gamma, beta, cols, epsilon);
     if (threadIdx.x == 0) {
         mean[row] = s.x;
         rstd[row] = s.y;

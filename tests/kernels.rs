@@ -6,6 +6,16 @@
 
 #[path = "kernels/attention.rs"]
 mod attention;
+#[path = "kernels/conv.rs"]
+mod conv;
+#[path = "kernels/cross_entropy.rs"]
+mod cross_entropy;
+#[path = "kernels/dropout.rs"]
+mod dropout;
+#[path = "kernels/elementwise.rs"]
+mod elementwise;
+#[path = "kernels/embedding.rs"]
+mod embedding;
 #[path = "kernels/emulated.rs"]
 mod emulated;
 #[path = "kernels/emulation.rs"]
@@ -18,10 +28,22 @@ mod harness;
 mod layernorm;
 #[path = "kernels/lstm.rs"]
 mod lstm;
+#[path = "kernels/optimizer.rs"]
+mod optimizer;
 #[path = "kernels/orders.rs"]
 mod orders;
 #[path = "kernels/pool.rs"]
 mod pool;
+#[path = "kernels/pressure.rs"]
+mod pressure;
+#[path = "kernels/probe.rs"]
+mod probe;
+#[path = "kernels/product.rs"]
+mod product;
+#[path = "kernels/raw.rs"]
+mod raw;
+#[path = "kernels/residual_layernorm.rs"]
+mod residual_layernorm;
 
 use bubblebench::ops::DType;
 

@@ -264,10 +264,13 @@ impl<O: Ops> Maker<'_, O> {
     fn adamw(&mut self, len: usize) -> Result<Buffers<O::Buffer>> {
         let (parameter, gradient) = (self.random(len)?, self.random(len)?);
         let mut wide = vec![self.builder.wide(len)?, self.builder.wide(len)?];
-        if self.builder.ops.dtype().bytes() < DType::F32.bytes() {
-            wide.push(self.builder.wide(len)?);
-        }
         wide.iter_mut().for_each(|w| self.builder.ops.zero(w));
+        if self.builder.ops.dtype().bytes() < DType::F32.bytes() {
+            let mut master = self.builder.wide(len)?;
+            let values = self.builder.ops.read(&parameter)?;
+            self.builder.ops.write(&mut master, &values)?;
+            wide.push(master);
+        }
         Ok((std::iter::once(parameter).chain(wide).collect(), vec![gradient]))
     }
 }

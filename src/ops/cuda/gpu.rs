@@ -2,6 +2,7 @@
 //!
 //! [`super::Cuda`] is a stream on a [`Gpu`]; a main and a side model beside each other are two streams on the same one.
 
+use super::product::Products;
 use crate::machine::{built, driver_error, gpus};
 use crate::{Error, Result};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction, CUmodule};
@@ -25,6 +26,8 @@ pub struct GpuFacts {
 }
 
 pub struct Gpu {
+    // Before the context: its handle is destroyed while that is there.
+    pub(super) products: Products,
     context: Arc<CudaContext>,
     facts: GpuFacts,
     modules: Vec<Module>,
@@ -62,7 +65,7 @@ impl Gpu {
         unsafe { context.disable_event_tracking() };
         let facts = facts(&context).map_err(wrap)?;
         let modules = load_modules(&facts)?;
-        Ok(Arc::new(Gpu { context, facts, modules, functions: Mutex::default() }))
+        Ok(Arc::new(Gpu { products: Products::default(), context, facts, modules, functions: Mutex::default() }))
     }
 
     pub fn facts(&self) -> &GpuFacts {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -51,6 +52,8 @@ constexpr size_t kStackBytes = 128 << 10;
 
 struct Failure {
     std::string text;
+    Trouble trouble = Trouble::Kernel;
+    uint64_t address = 0;
 };
 
 enum class State { Ready, AtBlockBarrier, AtWarpMeeting, Done };
@@ -93,6 +96,10 @@ class Executor {
     void run(const Kernel& kernel, const Launch& launch, void** arguments);
     void park(State state);
     [[noreturn]] void finish_fiber();
+    [[noreturn]] void trap(int signal, uint64_t address);
+    bool in_fiber() const { return in_fiber_; }
+    // Where a fiber that was stopped by a signal may go on: none of its frames is needed any more.
+    unsigned char* stack_top() const { return stacks_.stack(running_) + kStackBytes; }
     Fiber& self() { return fibers_[running_]; }
     void enter();
 
@@ -117,6 +124,7 @@ class Executor {
     void** arguments_ = nullptr;
     dim3 block_;
     unsigned threads_ = 0, live_ = 0, running_ = 0;
+    volatile bool in_fiber_ = false;
     std::vector<unsigned> warps_;
     uint64_t seed_ = 0;
     std::unique_ptr<Failure> failure_;
@@ -143,6 +151,14 @@ void Executor::finish_fiber() {
     abort();  // a finished fiber is never resumed
 }
 
+// The processor refused what the kernel did. Kernels own nothing, so their frames need no unwinding.
+void Executor::trap(int signal, uint64_t address) {
+    const bool memory = signal == SIGSEGV || signal == SIGBUS;
+    const char* what = memory ? "an illegal memory access" : "a division of integers by zero, or an illegal instruction";
+    failure_ = std::make_unique<Failure>(Failure{what, memory ? Trouble::Address : Trouble::Kernel, address});
+    finish_fiber();
+}
+
 void Executor::park(State state) {
     self().state = state;
     switch_context(self().context, scheduler_);
@@ -151,8 +167,10 @@ void Executor::park(State state) {
 void Executor::run_fiber(unsigned thread) {
     running_ = thread;
     current = &fibers_[thread].indices;
+    in_fiber_ = true;
     switch_context(scheduler_, fibers_[thread].context);
-    if (failure_) throw Failure{failure_->text + place()};
+    in_fiber_ = false;
+    if (failure_) throw Failure{failure_->text + place(), failure_->trouble, failure_->address};
 }
 
 void Executor::run(const Kernel& kernel, const Launch& launch, void** arguments) {
@@ -373,7 +391,9 @@ void fail(const char* format, ...) {
 
 void check_aligned(const void* pointer, size_t alignment, Site site) {
     if (reinterpret_cast<uintptr_t>(pointer) % alignment == 0) return;
-    fail("%s:%d: a %zu-byte access at %p is misaligned", site.file, site.line, alignment, pointer);
+    char text[256];
+    snprintf(text, sizeof text, "%s:%d: a %zu-byte access at %p is misaligned", site.file, site.line, alignment, pointer);
+    throw Failure{text, Trouble::Alignment, 0};
 }
 
 // What the driver refuses before anything runs.
@@ -392,43 +412,54 @@ static void check_launch(const Kernel& kernel, const Launch& launch) {
              launch.shared_limit_bytes);
 }
 
-void launch(const char* name, const Launch& launch, const Arguments& arguments) {
+// On this OS thread: a launch has it to itself, so several threads may run kernels at once.
+static void run(const Kernel& kernel, const Launch& launch, void** arguments) {
     thread_local std::unique_ptr<Executor> owned;
-    const Kernel* kernel = find_kernel(name);
-    if (kernel == nullptr) fail("no kernel named %s", name);
-    check_launch(*kernel, launch);
-    if (arguments.bytes != nullptr) {
-        if (arguments.count != kernel->arguments)
-            fail("kernel %s takes %zu arguments, %zu were given", name, kernel->arguments, arguments.count);
-        for (size_t i = 0; i < arguments.count; i++) {
-            if (arguments.bytes[i] != kernel->argument_bytes[i])
-                fail("kernel %s: argument %zu has %zu bytes, %zu were given", name, i, kernel->argument_bytes[i],
-                     arguments.bytes[i]);
-        }
-    }
     if (!owned) owned = std::make_unique<Executor>();
     executor = owned.get();
-    executor->run(*kernel, launch, arguments.values);
+    catch_signals();
+    executor->run(kernel, launch, arguments);
 }
 
-bool try_launch(const char* name, const Launch& launch, const Arguments& arguments, char* message, size_t bytes) {
+static void check_arguments(const Kernel& kernel, const Arguments& arguments) {
+    if (arguments.bytes == nullptr) return;
+    if (arguments.count != kernel.arguments)
+        fail("kernel %s takes %zu arguments, %zu were given", kernel.name, kernel.arguments, arguments.count);
+    for (size_t i = 0; i < arguments.count; i++) {
+        if (arguments.bytes[i] != kernel.argument_bytes[i])
+            fail("kernel %s: argument %zu has %zu bytes, %zu were given", kernel.name, i, kernel.argument_bytes[i],
+                 arguments.bytes[i]);
+    }
+}
+
+Outcome try_launch(const Kernel& kernel, const Launch& launch, const Arguments& arguments, char* message, size_t bytes) {
     try {
-        softgpu::launch(name, launch, arguments);
-        return true;
+        check_launch(kernel, launch);
+        check_arguments(kernel, arguments);
+        run(kernel, launch, arguments.values);
+        return {};
     } catch (const Failure& failure) {
         snprintf(message, bytes, "%s", failure.text.c_str());
+        return {failure.trouble, failure.address};
     } catch (const std::exception& error) {
         snprintf(message, bytes, "softgpu: %s", error.what());
+        return {Trouble::Kernel, 0};
     }
-    return false;
 }
+
+bool fiber_running() { return executor != nullptr && executor->in_fiber(); }
+void* fiber_stack_top() { return executor->stack_top(); }
+void fiber_trap(int signal, uint64_t address) { executor->trap(signal, address); }
 
 }  // namespace softgpu
 
 // Returns 0, or 1 with the reason in `message`.
 extern "C" int softgpu_launch(const char* name, const softgpu::Launch* launch, const softgpu::Arguments* arguments,
                               char* message, size_t message_bytes) {
-    return softgpu::try_launch(name, *launch, *arguments, message, message_bytes) ? 0 : 1;
+    const softgpu::Kernel* kernel = softgpu::find_kernel(name);
+    if (kernel == nullptr) return snprintf(message, message_bytes, "no kernel named %s", name), 1;
+    const softgpu::Outcome outcome = softgpu::try_launch(*kernel, *launch, *arguments, message, message_bytes);
+    return outcome.trouble == softgpu::Trouble::None ? 0 : 1;
 }
 
 // The i-th kernel's name, null past the last.

@@ -23,8 +23,19 @@ struct Kernel;
 // Null where there is none of that name.
 const Kernel* find_kernel(const char* name);
 
-void launch(const char* name, const Launch& launch, const Arguments& arguments);
-// False with the reason in `message` where the launch failed.
-bool try_launch(const char* name, const Launch& launch, const Arguments& arguments, char* message, size_t bytes);
+// Why a launch did not end well: the kernel itself, an access off its alignment, an access to what is not its own.
+enum class Trouble { None, Kernel, Alignment, Address };
+struct Outcome {
+    Trouble trouble = Trouble::None;
+    uint64_t address = 0;
+};
+// Runs the kernel to its end on this OS thread; the reason is in `message` where it failed.
+Outcome try_launch(const Kernel& kernel, const Launch& launch, const Arguments& arguments, char* message, size_t bytes);
+
+// signals.cpp: from now on a fiber's illegal access is a failure of its kernel, not the end of the process.
+void catch_signals();
+bool fiber_running();
+void* fiber_stack_top();
+[[noreturn]] void fiber_trap(int signal, uint64_t address);
 
 }  // namespace softgpu

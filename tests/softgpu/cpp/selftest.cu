@@ -1,4 +1,7 @@
 // Kernels that test the emulation itself: some right, some wrong on purpose.
+#include <softgpu/mma.h>
+#include <unistd.h>
+
 #include "../../../cuda/mma.cuh"
 
 // out[i] = in[n − 1 − i] through shared memory, as it should be.
@@ -99,6 +102,24 @@ BUBBLEBENCH_KERNEL(1024, selftest_round, uint16_t* bf16, uint16_t* f16, const fl
     if (i >= n) return;
     bf16[i] = bubblebench::from_float<bubblebench::bf16>(in[i]).bits;
     f16[i] = bubblebench::from_float<bubblebench::f16>(in[i]).bits;
+}
+
+// --- for tests of the software driver: kernels that wait for somebody else ------------------------------------------
+
+// Waits until the host, or another stream, has written the flag.
+BUBBLEBENCH_KERNEL(1, selftest_spin, const unsigned* flag) {
+    while (__atomic_load_n(flag, __ATOMIC_ACQUIRE) == 0) usleep(20);
+}
+
+// Comes to its end only if another kernel runs at the same time.
+BUBBLEBENCH_KERNEL(1, selftest_meet, unsigned* mine, const unsigned* other) {
+    __atomic_store_n(mine, 1u, __ATOMIC_RELEASE);
+    while (__atomic_load_n(other, __ATOMIC_ACQUIRE) == 0) usleep(20);
+}
+
+// Every thread adds 1 to the same number, `rounds` times.
+BUBBLEBENCH_KERNEL(1024, selftest_count, unsigned* out, int rounds) {
+    for (int i = 0; i < rounds; i++) atomicAdd(out, 1u);
 }
 
 // out[i] = in[n − 1 − i], four floats a thread, through an asynchronous copy; the wait, the barrier or both may be left

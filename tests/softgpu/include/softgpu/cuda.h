@@ -153,22 +153,28 @@ template <class T> void __stcg(T* p, T v) { *p = v; }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 
-// Fibers change only at meeting points, so a plain read-modify-write is atomic.
-template <class T> T atomicAdd(T* p, T v) {
-    const T old = *p;
-    *p = old + v;
+// Fibers of one block never interrupt each other, but kernels on two streams run on two OS threads.
+namespace softgpu {
+template <class T, class F> T atomic_update(T* p, F next) {
+    T old, wanted;
+    __atomic_load(p, &old, __ATOMIC_RELAXED);
+    do wanted = next(old);
+    while (!__atomic_compare_exchange(p, &old, &wanted, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
     return old;
+}
+}  // namespace softgpu
+
+template <class T> T atomicAdd(T* p, T v) {
+    return ::softgpu::atomic_update(p, [v](T old) { return T(old + v); });
 }
 template <class T> T atomicMax(T* p, T v) {
-    const T old = *p;
-    *p = std::max(old, v);
-    return old;
+    return ::softgpu::atomic_update(p, [v](T old) { return std::max(old, v); });
 }
-template <class T> T atomicExch(T* p, T v) { return std::exchange(*p, v); }
+template <class T> T atomicExch(T* p, T v) {
+    return ::softgpu::atomic_update(p, [v](T) { return v; });
+}
 template <class T> T atomicCAS(T* p, T expected, T v) {
-    const T old = *p;
-    if (old == expected) *p = v;
-    return old;
+    return ::softgpu::atomic_update(p, [expected, v](T old) { return old == expected ? v : old; });
 }
 
 // --- arithmetic ----------------------------------------------------------------------------------------------------

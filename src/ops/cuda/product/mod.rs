@@ -1,0 +1,103 @@
+//! Matrix products through cuBLASLt: the three of a linear layer, with what their epilogues add.
+//!
+//! The row-major sentence becomes a column-major product (`sentence`), on its first run a plan is made for its shape and
+//! types (`plan`): the library's algorithms, and forms that differ in what the library does itself and what kernels of
+//! `cuda/bias.cu` do (`epilogue`), are timed on the operands (`timing`), and the fastest is kept for every stream on the
+//! GPU. `docs/products.md` tells it in full. Called through [`crate::ops::Ops`]; calls `cublaslt` and the launches.
+
+mod epilogue;
+mod perform;
+mod plan;
+mod sentence;
+mod timing;
+
+pub use epilogue::{ColumnSums, flat_geometry, rows_geometry};
+pub(super) use perform::StreamState;
+pub(super) use plan::Products;
+pub use plan::{Candidate, Form, Fusion, ProductPlan};
+
+use super::{Buffer, Cuda};
+use crate::Result;
+use crate::ops::work::{Epilogue, Product};
+use crate::ops::{ForwardEpilogue, InputEpilogue, Linear, WeightEpilogue};
+use sentence::Sentence;
+
+impl Cuda {
+    pub(super) fn try_linear_forward(
+        &mut self,
+        shape: Linear,
+        y: &mut Buffer,
+        x: &Buffer,
+        w: &Buffer,
+        epilogue: ForwardEpilogue<'_, Buffer>,
+    ) -> Result<()> {
+        let dtype = self.data_type();
+        let sentence = match epilogue {
+            ForwardEpilogue::None => Sentence::new(Product::Forward, shape, Epilogue::None, dtype, y, [w, x])?,
+            ForwardEpilogue::Bias(bias) => {
+                Sentence::new(Product::Forward, shape, Epilogue::Bias, dtype, y, [w, x])?.with_bias(bias)?
+            }
+            ForwardEpilogue::BiasGelu { bias, pre } => {
+                let plain = Sentence::new(Product::Forward, shape, Epilogue::BiasGelu, dtype, y, [w, x])?;
+                plain.with_bias(bias)?.with_pre(pre)?
+            }
+        };
+        self.product(&sentence)
+    }
+
+    pub(super) fn try_linear_to_inputs(
+        &mut self,
+        shape: Linear,
+        dx: &mut Buffer,
+        dy: &Buffer,
+        w: &Buffer,
+        epilogue: InputEpilogue<'_, Buffer>,
+    ) -> Result<()> {
+        let dtype = self.data_type();
+        let sentence = match epilogue {
+            InputEpilogue::None => Sentence::new(Product::ToInputs, shape, Epilogue::None, dtype, dx, [w, dy])?,
+            InputEpilogue::Gelu { pre } => {
+                Sentence::new(Product::ToInputs, shape, Epilogue::GeluBackward, dtype, dx, [w, dy])?.with_pre(pre)?
+            }
+        };
+        self.product(&sentence)
+    }
+
+    pub(super) fn try_linear_to_weights(
+        &mut self,
+        shape: Linear,
+        dw: &mut Buffer,
+        dy: &Buffer,
+        x: &Buffer,
+        epilogue: WeightEpilogue<'_, Buffer>,
+    ) -> Result<()> {
+        let dtype = self.data_type();
+        let sentence = match epilogue {
+            WeightEpilogue::None => Sentence::new(Product::ToWeights, shape, Epilogue::None, dtype, dw, [x, dy])?,
+            WeightEpilogue::Bias { dbias } => {
+                let plain = Sentence::new(Product::ToWeights, shape, Epilogue::BiasGradient, dtype, dw, [x, dy])?;
+                plain.with_gradient(dbias)?
+            }
+        };
+        self.product(&sentence)
+    }
+
+    /// Which form this stream takes where more than one exists: the fastest, unless a test or a comparison asks otherwise.
+    pub fn set_fusion(&mut self, fusion: Fusion) {
+        self.products.fusion = fusion;
+    }
+
+    /// How a product of this GPU is computed; `None` before its first run.
+    pub fn product_plan(&self, product: Product, shape: Linear, epilogue: Epilogue) -> Option<ProductPlan> {
+        let dtype = self.data_type();
+        let wanted = |plan: &ProductPlan| {
+            (plan.product, plan.shape, plan.epilogue, plan.dtype) == (product, shape, epilogue, dtype)
+        };
+        self.product_plans().into_iter().find(wanted)
+    }
+
+    /// Every plan made on this GPU so far, by any stream.
+    pub fn product_plans(&self) -> Vec<ProductPlan> {
+        self.gpu.products.reports()
+    }
+}

@@ -1,0 +1,151 @@
+//! Plans: for a product's shape and types, the algorithm and the form that were fastest when it first ran.
+
+use super::sentence::Key;
+use crate::Result;
+use crate::ops::cuda::cublaslt::{Algorithm, Fused, Library, Matmul};
+use crate::ops::work::{Epilogue, Product};
+use crate::ops::{DType, Linear};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Who computes an epilogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// cuBLASLt, all of it. Also a product without an epilogue.
+    Fused,
+    /// cuBLASLt adds the bias; a kernel applies GELU.
+    BiasFused,
+    /// Kernels before or after the plain product.
+    Separate,
+}
+
+/// Which form a stream takes where there is a choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fusion {
+    /// The one that was fastest when the plan was made.
+    #[default]
+    Fastest,
+    /// The most that cuBLASLt offers.
+    Fused,
+    /// The least.
+    Separate,
+}
+
+/// The best algorithm of one form.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Candidate {
+    pub form: Form,
+    /// cuBLASLt's numbers for the algorithm, its tile and its number of stages (−1 where it does not tell).
+    pub algorithm: i32,
+    pub tile: i32,
+    pub stages: i32,
+    pub split_k: i32,
+    pub waves: f32,
+    pub workspace_bytes: usize,
+    /// Algorithms that the heuristic offered, and how many of them were timed.
+    pub offered: usize,
+    pub timed: usize,
+    /// One run, epilogue included; `None` where there was no time or no memory to find out.
+    pub time_ns: Option<f64>,
+}
+
+/// How a product is computed, and what else was tried.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProductPlan {
+    pub product: Product,
+    pub shape: Linear,
+    pub epilogue: Epilogue,
+    /// Of the operands, and of the result.
+    pub dtype: DType,
+    pub output: DType,
+    pub form: Form,
+    /// The most fused first.
+    pub candidates: Vec<Candidate>,
+}
+
+/// A form that runs: the described product and its algorithm.
+pub struct Ready {
+    pub matmul: Matmul,
+    pub algorithm: Algorithm,
+    pub candidate: Candidate,
+}
+
+pub struct Plan {
+    /// The most fused first; never empty.
+    forms: Vec<Ready>,
+    fastest: usize,
+}
+
+impl Plan {
+    /// Where nothing was timed, the most fused form: the library's authors know why they wrote it. `None` of no forms.
+    pub fn new(forms: Vec<Ready>) -> Option<Self> {
+        let timed = forms.iter().enumerate().filter_map(|(i, form)| Some((i, form.candidate.time_ns?)));
+        let fastest = timed.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(i, _)| i);
+        (!forms.is_empty()).then_some(Plan { forms, fastest })
+    }
+
+    pub fn choose(&self, fusion: Fusion) -> &Ready {
+        match fusion {
+            Fusion::Fastest => &self.forms[self.fastest],
+            Fusion::Fused => &self.forms[0],
+            Fusion::Separate => &self.forms[self.forms.len() - 1],
+        }
+    }
+
+    fn report(&self, key: &Key) -> ProductPlan {
+        let Key { product, shape, epilogue, dtype, output, .. } = *key;
+        let candidates: Vec<Candidate> = self.forms.iter().map(|form| form.candidate.clone()).collect();
+        ProductPlan { product, shape, epilogue, dtype, output, form: candidates[self.fastest].form, candidates }
+    }
+}
+
+/// The forms a product may take, the most fused first, and what cuBLASLt does in each.
+pub fn forms(key: &Key) -> &'static [(Form, Fused)] {
+    match key.epilogue {
+        Epilogue::None => &[(Form::Fused, Fused::None)],
+        Epilogue::Bias => &[(Form::Fused, Fused::Bias), (Form::Separate, Fused::None)],
+        Epilogue::BiasGelu => {
+            &[(Form::Fused, Fused::GeluAuxBias), (Form::BiasFused, Fused::Bias), (Form::Separate, Fused::None)]
+        }
+        Epilogue::GeluBackward => &[(Form::Fused, Fused::GeluGradient), (Form::Separate, Fused::None)],
+        // The library's sums are of the result's type: they must be the gradient's or wider.
+        Epilogue::BiasGradient if key.output == DType::F32 || key.gradient == Some(key.output) => {
+            &[(Form::Fused, Fused::BiasGradient), (Form::Separate, Fused::None)]
+        }
+        Epilogue::BiasGradient => &[(Form::Separate, Fused::None)],
+    }
+}
+
+/// What all streams of a GPU share: the library's handle and the plans.
+#[derive(Default)]
+pub struct Products {
+    library: Mutex<Option<Arc<Library>>>,
+    plans: Mutex<HashMap<Key, Arc<Plan>>>,
+}
+
+impl Products {
+    /// The GPU's context must be current.
+    pub fn library(&self) -> Result<Arc<Library>> {
+        let mut library = self.library.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(library) = &*library {
+            return Ok(Arc::clone(library));
+        }
+        Ok(Arc::clone(library.insert(Arc::new(Library::open()?))))
+    }
+
+    pub fn plan(&self, key: &Key) -> Option<Arc<Plan>> {
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// The plan that is kept: the first, where two streams made one at the same time.
+    pub fn keep(&self, key: Key, plan: Plan) -> Arc<Plan> {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(plans.entry(key).or_insert_with(|| Arc::new(plan)))
+    }
+
+    pub fn reports(&self) -> Vec<ProductPlan> {
+        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        plans.iter().map(|(key, plan)| plan.report(key)).collect()
+    }
+}
