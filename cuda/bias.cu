@@ -172,24 +172,25 @@ __device__ __forceinline__ void bias_gradient_add(T* __restrict__ dbias, const T
 
 }  // namespace bubblebench
 
-#define BIAS(T, suffix)                                                                                             \
-    BUBBLEBENCH_KERNEL(256, bias_rows_##suffix, T* out, const T* base, const T* bias, int rows, int cols) {         \
-        bubblebench::bias_rows(out, base, bias, rows, cols);                                                        \
-    }                                                                                                               \
-    BUBBLEBENCH_KERNEL(256, bias_gelu_forward_##suffix, T* y, const T* pre, unsigned long long len) {               \
-        bubblebench::each(y, pre, pre, len, [](float x, float) { return bubblebench::gelu(x); });                   \
-    }                                                                                                               \
-    BUBBLEBENCH_KERNEL(256, bias_gelu_backward_##suffix, T* dx, const T* pre, unsigned long long len) {             \
-        bubblebench::each(dx, dx, pre, len, [](float d, float x) { return d * bubblebench::gelu_derivative(x); });  \
-    }                                                                                                               \
-    BUBBLEBENCH_KERNEL(256, bias_gradient_partial_##suffix, float* partial, const T* dy, int rows, int cols) {      \
-        bubblebench::bias_gradient_partial(partial, dy, rows, cols);                                                \
-    }                                                                                                               \
-    BUBBLEBENCH_KERNEL(256, bias_gradient_reduce_##suffix, T* dbias, const float* partial, int chunks, int cols) {  \
-        bubblebench::bias_gradient_reduce(dbias, partial, chunks, cols);                                            \
-    }                                                                                                               \
-    BUBBLEBENCH_KERNEL(256, bias_gradient_add_##suffix, T* dbias, const T* sums, int cols) {                        \
-        bubblebench::bias_gradient_add(dbias, sums, cols);                                                          \
+#define BIAS(T, suffix)                                                                                            \
+    BUBBLEBENCH_KERNEL(256, bias_rows_##suffix, T* out, const T* base, const T* bias, int rows, int cols) {        \
+        bubblebench::bias_rows(out, base, bias, rows, cols);                                              \
+    }                                                                                                              \
+    BUBBLEBENCH_KERNEL(256, bias_gelu_forward_##suffix, T* y, const T* pre, unsigned long long len) {              \
+        bubblebench::each(y, pre, pre, len, [](float x, float) { return bubblebench::gelu(x); });         \
+    }                                                                                                              \
+    BUBBLEBENCH_KERNEL(256, bias_gelu_backward_##suffix, T* dx, const T* pre, unsigned long long len) {            \
+        bubblebench::each(dx, dx, pre, len,                                                               \
+                          [](float d, float x) { return d * bubblebench::gelu_derivative(x); });          \
+    }                                                                                                              \
+    BUBBLEBENCH_KERNEL(256, bias_gradient_partial_##suffix, float* partial, const T* dy, int rows, int cols) {     \
+        bubblebench::bias_gradient_partial(partial, dy, rows, cols);                                      \
+    }                                                                                                              \
+    BUBBLEBENCH_KERNEL(256, bias_gradient_reduce_##suffix, T* dbias, const float* partial, int chunks, int cols) { \
+        bubblebench::bias_gradient_reduce(dbias, partial, chunks, cols);                                  \
+    }                                                                                                              \
+    BUBBLEBENCH_KERNEL(256, bias_gradient_add_##suffix, T* dbias, const T* sums, int cols) {                       \
+        bubblebench::bias_gradient_add(dbias, sums, cols);                                                \
     }
 
 BIAS(bubblebench::bf16, bf16)

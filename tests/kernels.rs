@@ -4,6 +4,10 @@
 //! Bounds: max|x − ref| / max|ref| per tensor ≤ 1e-2 (bf16), 1e-3 (f16), 1e-5 (f32); NaN never passes; every output is
 //! poisoned before the launch, so that an element nobody wrote is NaN.
 
+#[path = "kernels/attention.rs"]
+mod attention;
+#[path = "kernels/conv.rs"]
+mod conv;
 #[path = "kernels/cross_entropy.rs"]
 mod cross_entropy;
 #[path = "kernels/dropout.rs"]
@@ -30,6 +34,10 @@ mod optimizer;
 mod orders;
 #[path = "kernels/pool.rs"]
 mod pool;
+#[path = "kernels/pressure.rs"]
+mod pressure;
+#[path = "kernels/probe.rs"]
+mod probe;
 #[path = "kernels/product.rs"]
 mod product;
 #[path = "kernels/raw.rs"]

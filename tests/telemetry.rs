@@ -257,6 +257,59 @@ fn doctor_finds_the_library_and_says_what_is_missing() {
     assert!(missing(&bare, "DCGM"), "{bare}");
 }
 
+/// A measured case of the software GPU: its line, machine.json, and what went to stderr.
+fn measure(fault: &str) -> (serde_json::Value, serde_json::Value, String) {
+    let folder = TempDir::new().unwrap();
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("bubblebench"));
+    command.args(["measure", "gpt-layer", "--device", "cuda", "--allow-software", "--preset", "quick", "--results"]);
+    command.arg(folder.path()).arg("h128-a2-s48-b1-t1-bf16/op/ln1/forward").env("SOFTGPU_NVML_FAULT", fault);
+    command.env("LD_LIBRARY_PATH", softgpu::device::libraries()).env("SOFTGPU_DEVICES", "2");
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{stderr}");
+    let lines = std::fs::read_to_string(folder.path().join("measurements.jsonl")).unwrap();
+    let machine = std::fs::read(folder.path().join("machine.json")).unwrap();
+    let line = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    (line, serde_json::from_slice(&machine).unwrap(), stderr)
+}
+
+fn flags(line: &serde_json::Value) -> Vec<&str> {
+    line["flags"].as_array().unwrap().iter().map(|flag| flag.as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_measured_line_carries_its_telemetry() {
+    let (line, machine, stderr) = measure("");
+    assert!(line["telemetry"]["readings"].as_u64().unwrap() >= 1, "{line}");
+    assert_eq!((&line["sm_clock_mhz"], &line["power_w"]), (&1980.0.into(), &300.0.into()));
+    assert_eq!(line["telemetry"]["tensor_active_percent"], 61.25);
+    assert!(!flags(&line).contains(&"other-processes") && !stderr.contains("also used"), "{stderr}");
+    let gpu = &machine["gpus"][0];
+    assert_eq!((&gpu["sm_clock_mhz"], &gpu["power_limit_w"], &gpu["ecc"]), (&1980.into(), &700.0.into(), &true.into()));
+    assert!(machine["topology"][0].as_str().unwrap().ends_with("NVLink x4, PCIe PIX"), "{machine}");
+}
+
+#[test]
+fn a_disturbed_line_says_by_what() {
+    let (line, _, stderr) = measure("throttle,other-process");
+    for flag in ["other-processes", "sw-power-cap", "hw-thermal-slowdown"] {
+        assert!(flags(&line).contains(&flag), "{line}");
+    }
+    assert_eq!(line["telemetry"]["other_process_ids"], serde_json::json!([1]));
+    assert!(stderr.contains("cuda:0 is also used by process 1"), "{stderr}");
+}
+
+#[test]
+fn a_run_goes_on_without_sensors() {
+    let (line, machine, _) = measure("init");
+    assert!(line["telemetry"].is_null() && line["median_ns"].is_number(), "{line}");
+    assert!(machine["gpus"][0]["sm_clock_mhz"].is_null());
+    let (line, _, _) = measure("not-supported");
+    assert!(line["telemetry"]["sm_clock_median_mhz"].is_null() && line["power_w"].is_null(), "{line}");
+    let (line, _, _) = measure("hang");
+    assert!(line["median_ns"].is_number(), "{line}");
+}
+
 /// Not a test: prints what a reading costs the thread that takes it. `cargo test --test telemetry -- --ignored --nocapture`
 #[test]
 #[ignore = "prints a cost, checks nothing"]

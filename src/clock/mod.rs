@@ -1,17 +1,29 @@
 //! How time is read. A [`Clock`] times a piece of work; what the work is, it does not know.
 //!
-//! [`HostClock`] reads the monotonic clock around the work; a device's clock reads events around it. `suite` calls this.
-//! Statistics and stop rules never see a clock: they are tested on numbers and scripted cases.
+//! [`HostClock`] reads the monotonic clock around the work; [`cuda::CudaClock`] reads a GPU's events around it, with the
+//! SM clock beside them. [`steady`] is the pure rule by which a warm-up ends. `suite` and `corun` call this; `clock`
+//! calls `ops::cuda` for its probes. Statistics and stop rules never see a clock: they are tested on numbers.
+
+pub mod cuda;
+pub mod steady;
 
 use crate::Result;
 use std::time::Instant;
 
-/// The time of one trial of `iterations` operations, and what the device did meanwhile.
+/// The time of one trial, and what the device did meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Trial {
+    /// Of the work alone: on a GPU between two events on its stream, on the host around the call.
     pub ns: f64,
+    /// On a GPU: from the moment the work could start until the host knew that it had ended.
+    pub host_ns: Option<f64>,
+    /// The SM clock between the trial's stamps.
     pub sm_clock_mhz: Option<f64>,
+    /// The stamps cannot tell the clock to 1 %: nothing may be discarded because of it. Never set on the host.
+    pub clock_unresolved: bool,
     pub throttled: bool,
+    /// The stream could not be held while the work was put on it: launch latency is part of a short time.
+    pub unblocked: bool,
 }
 
 pub trait Clock {

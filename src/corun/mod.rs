@@ -7,6 +7,7 @@
 //!   ([`worker`]) and [`profile`] turns their operations into work; [`mains`] is what is measured beside them.
 //! * [`pair`] — alone and together in random order, and how much of it truly overlapped; [`sharing`] says
 //!   who runs on which core.
+//! * [`cuda`] — the same pair on a GPU: two streams, timed by events.
 //! * [`stage`] — one pipeline stage's schedule of work and waits; [`replay`] runs it with real operations
 //!   and predicts it from its [`calibration`]; [`fill_gate`] times the gate itself.
 //!
@@ -14,6 +15,7 @@
 //! needs [`gate`] only.
 
 pub mod calibration;
+pub mod cuda;
 pub mod fill_gate;
 pub mod gate;
 pub mod gated;

@@ -5,7 +5,8 @@
 //! from both sides' times and kept with the sample. Before each timed run the main runs once untimed, alone or beside the
 //! side as the timed run will be: both then start from the caches they have in steady state.
 //!
-//! `suite::corun` runs these; the side is anything that is [`Beside`], scripted in the tests.
+//! The two programs are a [`Duo`], which owns their clock: [`OnHost`] times both by the host's, [`super::cuda`] by events
+//! on the GPU; scripted in the tests. `suite::corun` runs these.
 
 use super::time::{now_ns, sleep_until};
 use super::worker::Slice;
@@ -15,32 +16,31 @@ use crate::stats::SplitMix;
 /// Samples whose side ran less of the main's time than this are worth nothing.
 pub const LEAST_OVERLAP_PERCENT: f64 = 95.0;
 
-/// What runs beside the main.
-pub trait Beside {
-    /// Starts; returns once it runs.
-    fn run(&mut self) -> Result<()>;
-    /// Stops; its slices since `run`.
-    fn halt(&mut self) -> Result<Vec<Slice>>;
-    /// Work done since it exists, in its own unit.
-    fn progress(&self) -> f64;
-    /// Lets time pass while the side runs alone.
-    fn linger(&mut self, ns: u64);
+/// A main and a side on one clock, which each of the three parts may start anew.
+pub trait Duo {
+    /// The main runs untimed, then timed, and nothing runs beside it.
+    fn main_alone(&mut self) -> Result<Window>;
+    /// The side runs by itself for about that long.
+    fn side_alone(&mut self, ns: u64) -> Result<Window>;
+    /// The side starts, the main runs untimed and then timed, the side is halted: the main's window, with the side's
+    /// progress in it, and the times at which the side was at work.
+    fn together(&mut self) -> Result<(Window, Vec<Slice>)>;
 }
 
 /// A stretch of time, and the side's progress within it.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-struct Window {
-    start_ns: u64,
-    end_ns: u64,
-    progress: f64,
+pub struct Window {
+    pub start_ns: u64,
+    pub end_ns: u64,
+    pub progress: f64,
 }
 
 impl Window {
-    fn ns(&self) -> f64 {
+    pub fn ns(&self) -> f64 {
         self.end_ns.saturating_sub(self.start_ns) as f64
     }
 
-    fn per_s(&self) -> f64 {
+    pub fn per_s(&self) -> f64 {
         if self.ns() > 0.0 { self.progress * 1e9 / self.ns() } else { 0.0 }
     }
 }
@@ -84,32 +84,24 @@ enum Part {
     Together,
 }
 
-/// Measures one pair. `main` does one whole run of the main.
-pub fn measure(main: &mut dyn FnMut() -> Result<()>, side: &mut dyn Beside, random: &mut SplitMix) -> Result<Pair> {
+/// Measures one pair.
+pub fn measure(duo: &mut dyn Duo, random: &mut SplitMix) -> Result<Pair> {
     let mut parts = [Part::MainAlone, Part::SideAlone, Part::Together];
     random.shuffle(&mut parts);
     let (mut alone, mut side_alone, mut together) = (Window::default(), Window::default(), Window::default());
     let mut overlap = 0.0;
     for part in parts {
         match part {
-            Part::MainAlone => {
-                main()?;
-                alone = timed(main, side)?;
-            }
+            Part::MainAlone => alone = duo.main_alone()?,
             Part::SideAlone => {
                 // As long as the main takes, and never so short that a few operations decide.
                 let ns = (alone.ns().max(together.ns()) as u64).clamp(10_000_000, 100_000_000);
-                side.run()?;
-                let (start_ns, before) = (now_ns(), side.progress());
-                side.linger(ns);
-                side_alone = Window { start_ns, end_ns: now_ns(), progress: side.progress() - before };
-                side.halt()?;
+                side_alone = duo.side_alone(ns)?;
             }
             Part::Together => {
-                side.run()?;
-                main()?;
-                together = timed(main, side)?;
-                overlap = overlap_percent(together.start_ns, together.end_ns, &side.halt()?);
+                let (window, slices) = duo.together()?;
+                overlap = overlap_percent(window.start_ns, window.end_ns, &slices);
+                together = window;
             }
         }
     }
@@ -122,14 +114,59 @@ pub fn measure(main: &mut dyn FnMut() -> Result<()>, side: &mut dyn Beside, rand
     })
 }
 
-/// The main beside nothing: what two measurements of the same thing differ by. In every other respect a pair, the random
-/// order and the time between the runs in which a side would be alone included: two runs in a row would differ by less.
-pub fn measure_nothing(main: &mut dyn FnMut() -> Result<()>, random: &mut SplitMix) -> Result<Pair> {
-    measure(main, &mut Nobody, random)
+/// What runs beside a main on the host.
+pub trait Beside {
+    /// Starts; returns once it runs.
+    fn run(&mut self) -> Result<()>;
+    /// Stops; its slices since `run`.
+    fn halt(&mut self) -> Result<Vec<Slice>>;
+    /// Work done since it exists, in its own unit.
+    fn progress(&self) -> f64;
+    /// Lets time pass while the side runs alone.
+    fn linger(&mut self, ns: u64);
 }
 
-/// Always there and never at work.
-struct Nobody;
+/// Both on the host's clock. `main` does one whole run of the main.
+pub struct OnHost<'a> {
+    pub main: &'a mut dyn FnMut() -> Result<()>,
+    pub side: &'a mut dyn Beside,
+}
+
+impl OnHost<'_> {
+    fn timed(&mut self) -> Result<Window> {
+        (self.main)()?;
+        let (start_ns, before) = (now_ns(), self.side.progress());
+        (self.main)()?;
+        let (end_ns, after) = (now_ns(), self.side.progress());
+        Ok(Window { start_ns, end_ns, progress: after - before })
+    }
+}
+
+impl Duo for OnHost<'_> {
+    fn main_alone(&mut self) -> Result<Window> {
+        self.timed()
+    }
+
+    fn side_alone(&mut self, ns: u64) -> Result<Window> {
+        self.side.run()?;
+        let (start_ns, before) = (now_ns(), self.side.progress());
+        self.side.linger(ns);
+        let window = Window { start_ns, end_ns: now_ns(), progress: self.side.progress() - before };
+        self.side.halt()?;
+        Ok(window)
+    }
+
+    fn together(&mut self) -> Result<(Window, Vec<Slice>)> {
+        self.side.run()?;
+        let window = self.timed()?;
+        Ok((window, self.side.halt()?))
+    }
+}
+
+/// A side that is always there and never at work. The main beside it is measured as in any other pair, the random order and
+/// the time between the runs in which a side would be alone included: what two measurements of the same thing differ by
+/// (two runs in a row would differ by less).
+pub struct Nobody;
 
 impl Beside for Nobody {
     fn run(&mut self) -> Result<()> {
@@ -147,13 +184,6 @@ impl Beside for Nobody {
     fn linger(&mut self, ns: u64) {
         sleep_until(now_ns() + ns);
     }
-}
-
-fn timed(main: &mut dyn FnMut() -> Result<()>, side: &dyn Beside) -> Result<Window> {
-    let (start_ns, before) = (now_ns(), side.progress());
-    main()?;
-    let (end_ns, after) = (now_ns(), side.progress());
-    Ok(Window { start_ns, end_ns, progress: after - before })
 }
 
 #[cfg(test)]
@@ -240,7 +270,9 @@ mod tests {
             }
             Ok(())
         };
-        let pairs = (0..count).map(|_| measure(&mut main, &mut side, &mut random).unwrap()).collect();
+        let pairs = (0..count)
+            .map(|_| measure(&mut OnHost { main: &mut main, side: &mut side }, &mut random).unwrap())
+            .collect();
         (pairs, log.into_inner())
     }
 
@@ -291,7 +323,7 @@ mod tests {
                 runs.push(now_ns());
                 Ok(())
             };
-            let pair = measure_nothing(main, &mut random).unwrap();
+            let pair = measure(&mut OnHost { main, side: &mut Nobody }, &mut random).unwrap();
             assert!(runs.len() == 4 && pair.counts(true) && pair.overlap_percent == 100.0);
             assert_eq!((pair.side_alone_per_s, pair.side_together_per_s), (0.0, 0.0));
             // Before, between or after the two timed runs.
@@ -299,7 +331,7 @@ mod tests {
             idle_at.insert(idle.iter().position(|&ns| ns >= 10_000_000).unwrap());
         }
         assert_eq!(idle_at.len(), 3, "the idle time comes at every place at times");
-        let failing = measure_nothing(&mut || Err(crate::Error::input("a", "b")), &mut random);
-        assert!(failing.is_err());
+        let main = &mut || Err(crate::Error::input("a", "b"));
+        assert!(measure(&mut OnHost { main, side: &mut Nobody }, &mut random).is_err());
     }
 }

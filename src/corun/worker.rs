@@ -79,6 +79,16 @@ pub struct Turn(Arc<Shared>);
 impl Turn {
     /// Serves until the other end is dropped: `slice` is called over and over while the side is to run.
     pub fn serve(&self, mut slice: impl FnMut() -> Result<()>) -> Result<()> {
+        self.serve_turns(&mut slice, |slice| slice(), |_| Ok(()))
+    }
+
+    /// The same with a last act whenever the side is halted: what `slice` left running on a device ends in `rest`.
+    pub fn serve_turns<S>(
+        &self,
+        side: &mut S,
+        mut slice: impl FnMut(&mut S) -> Result<()>,
+        mut rest: impl FnMut(&mut S) -> Result<()>,
+    ) -> Result<()> {
         self.0.change(|s| (s.ready, s.standing) = (true, true));
         loop {
             let mut state = self.0.lock();
@@ -90,7 +100,8 @@ impl Turn {
             }
             state.standing = false;
             drop(state);
-            self.run_slices(&mut slice)?;
+            self.run_slices(&mut || slice(side))?;
+            rest(side)?;
             self.0.change(|s| s.standing = true);
         }
     }
@@ -164,7 +175,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Halts the side after the slice it is in; all slices since it was started.
+    /// Halts the side after the slice it is in (and the rest that follows it); all slices since it was started.
     pub fn halt(&mut self) -> Result<Vec<Slice>> {
         self.shared.change(|s| s.run = false);
         // It has begun: an early halt must not be overtaken by the start.
@@ -225,6 +236,33 @@ mod tests {
             assert_eq!(count.load(SeqCst), after);
         }
         drop(side);
+    }
+
+    #[test]
+    fn a_side_rests_once_a_turn_before_it_stands_still() {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let theirs = Arc::clone(&log);
+        let mut side = Worker::start("side", move |turn| {
+            let note = |log: &mut Arc<Mutex<Vec<u8>>>, what| {
+                log.lock().unwrap().push(what);
+                Ok(())
+            };
+            turn.serve_turns(&mut { theirs }, |log| note(log, b's'), |log| note(log, b'r'))
+        })
+        .unwrap();
+        for turn in 1..4 {
+            side.run().unwrap();
+            side.halt().unwrap();
+            let log = log.lock().unwrap();
+            assert_eq!(log.last(), Some(&b'r'));
+            assert_eq!(log.iter().filter(|&&what| what == b'r').count(), turn);
+        }
+        let unrested = Worker::start("side", |turn| {
+            turn.serve_turns(&mut (), |()| Ok(()), |()| Err(Error::machine("the device failed", "replace it")))
+        });
+        let mut unrested = unrested.unwrap();
+        unrested.run().unwrap();
+        assert!(unrested.halt().unwrap_err().to_string().contains("the device failed"));
     }
 
     #[test]

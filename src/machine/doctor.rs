@@ -176,7 +176,7 @@ fn missing_sensors(
     });
     if !counted && !libraries.iter().any(|library| library.name == "dcgm") {
         let costs = "no SM, tensor and DRAM activity on GPUs before Hopper, nor where GPM is refused";
-        let install = "sudo apt-get install datacenter-gpu-manager-4-core && sudo systemctl start nvidia-dcgm";
+        let install = "sudo apt-get install --install-recommends datacenter-gpu-manager-4-cuda13 && sudo systemctl start nvidia-dcgm";
         list.push(missing("DCGM", costs, install, "libdcgm.so.4 is not on the loader's path or in DCGM_HOME"));
     }
     list

@@ -1,10 +1,11 @@
 //! The GPUs as the CUDA driver describes them. No context is made: looking costs no device memory.
 
-use super::{driver_error, nvml};
+use super::{driver_error, nvml, symbols};
 use crate::records::machine::Gpu;
 use crate::{Error, Result};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 use cudarc::driver::{CudaContext, DriverError, result};
+use std::sync::OnceLock;
 
 /// The name of the software device of tests: it computes right and its times mean nothing.
 pub const SOFTWARE_DEVICE: &str = "softgpu";
@@ -15,15 +16,22 @@ pub fn driver_present() -> bool {
     unsafe { sys::is_culib_present() }
 }
 
-/// Fails with the cure where there is no driver.
+/// Fails with the cure where there is no driver, or one that lacks a function this program calls.
 pub fn require_driver() -> Result<()> {
-    if driver_present() {
-        return Ok(());
+    if !driver_present() {
+        return Err(Error::machine(
+            "no CUDA driver: libcuda.so.1 is not on the loader's path",
+            "install the NVIDIA driver (580 or later), or use --device host",
+        ));
     }
-    Err(Error::machine(
-        "no CUDA driver: libcuda.so.1 is not on the loader's path",
-        "install the NVIDIA driver (580 or later), or use --device host",
-    ))
+    static MISSING: OnceLock<Option<&str>> = OnceLock::new();
+    match *MISSING.get_or_init(symbols::missing) {
+        None => Ok(()),
+        Some(name) => Err(Error::machine(
+            format!("the CUDA driver (libcuda.so.1) has no function {name}: it is older than CUDA 13.0, or incomplete"),
+            "update the NVIDIA driver (580 or later), or use --device host",
+        )),
+    }
 }
 
 /// Every GPU the driver shows, in its order.
@@ -124,7 +132,7 @@ fn uuid_text(bytes: &[u8; 16]) -> String {
 
 /// The newest CUDA the driver runs: `13.0`.
 pub fn driver_cuda_version() -> Option<String> {
-    if !driver_present() {
+    if !driver_present() || !symbols::has("cuDriverGetVersion") {
         return None;
     }
     let mut version = 0;

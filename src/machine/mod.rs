@@ -2,7 +2,8 @@
 //!
 //! [`probe`] gathers what `machine.json` holds; [`DeviceChoice`] turns `--device` into a [`Device`]; [`doctor`] says
 //! what is missing and how to get it. Called by `suite`, `ops::cuda`, `collectives` and the command line; calls the
-//! operating system, the CUDA driver (through cudarc) and the dynamic loader, and nothing else of this crate but records.
+//! operating system, the CUDA driver (through cudarc), NVML and DCGM (through the dynamic loader), and nothing else of this
+//! crate but records and stats. [`telemetry`] says how a GPU was doing while a case ran.
 
 pub mod built;
 mod cpu;
@@ -13,6 +14,7 @@ mod errors;
 pub mod gpus;
 pub mod libraries;
 pub mod nvml;
+mod symbols;
 mod system;
 pub mod telemetry;
 pub mod threads;
@@ -42,7 +44,7 @@ pub struct Probe {
     pub environment: BTreeMap<String, String>,
 }
 
-/// Looks the machine over. What cannot be read is left empty: a probe never fails and never waits.
+/// Looks the machine over. What cannot be read is left empty: a probe never fails, and gives NVML up where it hangs.
 pub fn probe(device: Device) -> Probe {
     // A host run is told apart from a run on this machine's GPUs: another folder, and no GPU in its record, because what
     // is fitted from it is the processor.

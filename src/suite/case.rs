@@ -1,6 +1,7 @@
 //! What a case is: a name, a check, and an answer to "how long do n take?".
 
 use crate::Result;
+use crate::clock::Trial;
 use crate::records::measurement::{Backend, Cache, FillOutcome, Kind, Launch, Verified};
 use serde_json::{Map, Value};
 
@@ -70,13 +71,36 @@ pub struct RawSample {
     pub ns: f64,
     pub iterations: u64,
     pub sm_clock_mhz: Option<f64>,
+    /// The clock could not be told to 1 %: the sample is never discarded because of it.
+    pub clock_unresolved: bool,
     pub throttled: bool,
+    /// A cold trial whose stream could not be held: launch latency is part of a short time.
+    pub unblocked: bool,
     pub detail: Detail,
 }
 
 impl RawSample {
     pub fn new(ns: f64, iterations: u64) -> Self {
-        RawSample { ns, iterations, sm_clock_mhz: None, throttled: false, detail: Detail::None }
+        RawSample {
+            ns,
+            iterations,
+            sm_clock_mhz: None,
+            clock_unresolved: false,
+            throttled: false,
+            unblocked: false,
+            detail: Detail::None,
+        }
+    }
+
+    /// What a clock said of a batch.
+    pub fn of(trial: &Trial, iterations: u64) -> Self {
+        RawSample {
+            sm_clock_mhz: trial.sm_clock_mhz,
+            clock_unresolved: trial.clock_unresolved,
+            throttled: trial.throttled,
+            unblocked: trial.unblocked,
+            ..RawSample::new(trial.ns, iterations)
+        }
     }
 
     pub fn per_operation_ns(&self) -> f64 {

@@ -14,6 +14,7 @@ pub mod presets;
 pub mod recorder;
 pub mod sampler;
 pub mod summary;
+pub mod throttle;
 pub mod watch;
 
 pub use case::{Case, CaseInfo, Context, Detail, RawSample, Spec};

@@ -2,6 +2,7 @@
 //! case with it: find a batch long enough to time, warm up until the times are steady, then sample until the rule stops.
 
 use super::case::{Case, RawSample};
+use super::throttle::{self, Clock};
 use crate::stats;
 use crate::{Error, Result};
 
@@ -51,6 +52,9 @@ pub trait Watch {
     fn interrupted(&self) -> bool;
 }
 
+/// Caps a case may take while the GPU is throttled.
+const PATIENCE: u64 = 3;
+
 /// A batch of `n` whose sample lasts about `batch_ns`, found by doubling.
 pub fn batch_size(case: &mut dyn Case, batch_ns: f64) -> Result<u64> {
     let mut n = 1u64;
@@ -73,17 +77,21 @@ pub fn measure(case: &mut dyn Case, rule: &StopRule, watch: &dyn Watch) -> Resul
     let spent = || watch.elapsed_ns().saturating_sub(start);
     let n = batch_size(case, sampling.batch_ns)?;
     warm_up(case, n, rule.cap_ns / 6, &spent)?;
-    let (mut samples, mut times, mut empty) = (Vec::new(), Vec::new(), 0);
+    let (mut samples, mut empty) = (Vec::new(), 0);
     loop {
         if watch.interrupted() {
             return Err(Error::Interrupted);
         }
         let taken = case.sample(n)?;
         empty = if taken.is_empty() { empty + 1 } else { 0 };
-        times.extend(taken.iter().map(RawSample::per_operation_ns));
         samples.extend(taken);
         // Every trial thrown away (throttled, no overlap): the case ends without a number rather than never.
         if empty >= 20 {
+            return Ok((samples, Stop::Capped));
+        }
+        let times = standing_times(&samples);
+        // A GPU that stays throttled gives samples that all go: it ends as well, and the record says so.
+        if times.len() < samples.len() && spent() >= rule.cap_ns.saturating_mul(PATIENCE) {
             return Ok((samples, Stop::Capped));
         }
         match rule.decide(&times, spent()) {
@@ -94,15 +102,22 @@ pub fn measure(case: &mut dyn Case, rule: &StopRule, watch: &dyn Watch) -> Resul
     }
 }
 
-/// Until three batches in a row agree within 5 %, or the allowance is spent.
+/// Times of the samples that will stand in the record: those the rule may count on.
+fn standing_times(samples: &[RawSample]) -> Vec<f64> {
+    let clocks: Vec<(Clock, bool)> = samples.iter().map(|s| (Clock::of(s), s.throttled)).collect();
+    let keep = throttle::judge(&clocks).keep;
+    samples.iter().zip(keep).filter(|(_, keep)| *keep).map(|(sample, _)| sample.per_operation_ns()).collect()
+}
+
+/// Until three batches in a row agree within 5 % at one SM clock, or the allowance is spent.
 fn warm_up(case: &mut dyn Case, n: u64, allowance_ns: u64, spent: &dyn Fn() -> u64) -> Result<()> {
     let begin = spent();
     let mut last = Vec::new();
     while spent() - begin < allowance_ns {
-        last.extend(case.sample(n)?.iter().map(RawSample::per_operation_ns));
-        if let [.., a, b, c] = last[..] {
+        last.extend(case.sample(n)?.iter().map(|sample| (sample.per_operation_ns(), Clock::of(sample))));
+        if let [.., (a, at_a), (b, at_b), (c, at_c)] = last[..] {
             let (low, high) = (a.min(b).min(c), a.max(b).max(c));
-            if high <= 1.05 * low {
+            if high <= 1.05 * low && throttle::settled(&[at_a, at_b, at_c]) {
                 break;
             }
         }
@@ -141,6 +156,8 @@ mod tests {
         batch_ns: f64,
         least: usize,
         drop_all: bool,
+        /// Every sample but each k-th is throttled; 0: none is.
+        throttled_but: u64,
     }
 
     struct ScriptedWatch(Rc<Cell<u64>>, bool);
@@ -168,14 +185,28 @@ mod tests {
             self.taken += 1;
             let ns = self.ns * if self.taken <= self.slow_until { 2.0 } else { 1.0 } * n as f64;
             self.clock.set(self.clock.get() + ns as u64);
-            Ok(if self.drop_all { vec![] } else { vec![RawSample::new(ns, n)] })
+            let throttled = self.throttled_but > 0 && !self.taken.is_multiple_of(self.throttled_but);
+            Ok(if self.drop_all { vec![] } else { vec![RawSample { throttled, ..RawSample::new(ns, n) }] })
         }
     }
 
     fn scripted(ns: f64, slow_until: u64, batch_ns: f64) -> (Scripted, Rc<Cell<u64>>) {
         let clock = Rc::new(Cell::new(0));
         let info = CaseInfo::new("x", Kind::Operation, Backend::Host);
-        (Scripted { info, ns, slow_until, taken: 0, clock: clock.clone(), batch_ns, least: 3, drop_all: false }, clock)
+        (
+            Scripted {
+                info,
+                ns,
+                slow_until,
+                taken: 0,
+                clock: clock.clone(),
+                batch_ns,
+                least: 3,
+                drop_all: false,
+                throttled_but: 0,
+            },
+            clock,
+        )
     }
 
     #[test]
@@ -201,6 +232,18 @@ mod tests {
     fn an_interrupt_ends_the_case() {
         let (mut case, clock) = scripted(100.0, 0, 0.0);
         assert!(matches!(measure(&mut case, &RULE, &ScriptedWatch(clock, true)), Err(Error::Interrupted)));
+    }
+
+    #[test]
+    fn throttled_samples_do_not_count_and_do_not_go_on_forever() {
+        let (mut case, clock) = scripted(100.0, 0, 200_000.0);
+        case.throttled_but = 4;
+        let (samples, stop) = measure(&mut case, &RULE, &ScriptedWatch(clock, false)).unwrap();
+        assert_eq!((stop, samples.iter().filter(|s| !s.throttled).count()), (Stop::Steady, 8));
+        let (mut case, clock) = scripted(1e6, 0, 200_000.0);
+        case.throttled_but = u64::MAX;
+        let (samples, stop) = measure(&mut case, &RULE, &ScriptedWatch(clock, false)).unwrap();
+        assert!(stop == Stop::Capped && samples.iter().all(|s| s.throttled));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::case::{CaseInfo, Detail, FillSample, RawSample};
 use super::sampler::Stop;
+use super::throttle::{self, Clock, Verdict};
 use crate::collectives;
 use crate::machine::nvml::reasons;
 use crate::records::Measurement;
@@ -11,8 +12,6 @@ use crate::stats;
 
 /// Samples kept in a record.
 const KEPT: usize = 1000;
-/// A sample below this share of the case's median clock is thrown away (docs/method.md).
-const THROTTLE_SHARE: f64 = 0.96;
 /// An interval wider than this share of the median makes the row `noisy`.
 const NOISY: f64 = 0.02;
 
@@ -49,10 +48,12 @@ pub fn summarise(info: &CaseInfo, outcome: Outcome) -> Measurement {
         record.flags.push("wrong".into());
         return record;
     }
-    let (samples, throttled) = set_throttled_aside(outcome.samples);
+    let (samples, verdict) = set_throttled_aside(outcome.samples);
+    let throttled = verdict.thrown_away();
     let on_gpu = record.backend == crate::records::measurement::Backend::Cuda;
     record.throttled_samples = on_gpu.then_some(throttled);
     record.discarded_samples = Some(outcome.discarded + throttled);
+    clock_flags(&mut record, &samples, &verdict);
     if samples.is_empty() {
         record.flags.push(if throttled > 0 { "throttled" } else { "no-sample" }.into());
         return record;
@@ -71,14 +72,20 @@ fn finite(verified: Verified) -> Verified {
     Verified { max_error: if verified.max_error.is_finite() { verified.max_error } else { f64::MAX }, ..verified }
 }
 
-fn set_throttled_aside(samples: Vec<RawSample>) -> (Vec<RawSample>, u64) {
-    let clocks: Vec<f64> = samples.iter().filter_map(|s| s.sm_clock_mhz).collect();
-    let limit = stats::median(&clocks).unwrap_or(0.0) * THROTTLE_SHARE;
-    let all = samples.len();
-    let kept: Vec<RawSample> =
-        samples.into_iter().filter(|s| !s.throttled && s.sm_clock_mhz.is_none_or(|clock| clock >= limit)).collect();
-    let thrown = all - kept.len();
-    (kept, thrown as u64)
+fn set_throttled_aside(samples: Vec<RawSample>) -> (Vec<RawSample>, Verdict) {
+    let clocks: Vec<(Clock, bool)> = samples.iter().map(|s| (Clock::of(s), s.throttled)).collect();
+    let verdict = throttle::judge(&clocks);
+    let kept = samples.into_iter().zip(&verdict.keep).filter(|(_, keep)| **keep).map(|(sample, _)| sample).collect();
+    (kept, verdict)
+}
+
+fn clock_flags(record: &mut Measurement, samples: &[RawSample], verdict: &Verdict) {
+    if verdict.unresolved {
+        record.flags.push(throttle::UNRESOLVED.into());
+    }
+    if samples.iter().any(|sample| sample.unblocked) {
+        record.flags.push("unblocked".into());
+    }
 }
 
 fn times(record: &mut Measurement, samples: &[RawSample]) {
@@ -95,7 +102,8 @@ fn times(record: &mut Measurement, samples: &[RawSample]) {
     record.p99_ns = if times.len() >= 500 { stats::quantile(&times, 0.99) } else { None };
     record.samples_total = times.len() as u64;
     record.iterations_per_sample = samples[0].iterations;
-    let clocks: Vec<f64> = samples.iter().filter_map(|s| s.sm_clock_mhz).collect();
+    // An unresolved clock is still the best there is; its flag stands beside it.
+    let clocks: Vec<f64> = samples.iter().filter_map(|s| s.sm_clock_mhz).filter(|mhz| mhz.is_finite()).collect();
     record.sm_clock_mhz = stats::median(&clocks);
     record.samples_ns = times;
     record.samples_ns.truncate(KEPT);
@@ -232,6 +240,18 @@ mod tests {
         assert_eq!((record.samples_total, record.throttled_samples, record.median_ns), (9, Some(1), Some(100.0)));
         let all = summarise(&info, outcome(vec![RawSample { throttled: true, ..RawSample::new(1.0, 1) }]));
         assert_eq!((all.median_ns, all.flags), (None, vec!["throttled".to_string()]));
+    }
+
+    #[test]
+    fn an_unresolved_clock_discards_nothing_and_is_flagged() {
+        let info = CaseInfo::new("x", Kind::Operation, Backend::Cuda);
+        let sample = |mhz| RawSample { clock_unresolved: true, ..sampled(200.0, Some(mhz), Detail::None) };
+        let record = summarise(&info, outcome([1980.0, 1980.0, 600.0].map(sample).to_vec()));
+        assert_eq!((record.samples_total, record.throttled_samples, record.discarded_samples), (3, Some(0), Some(0)));
+        assert!(record.has_flag("clock: unresolved") && record.median_ns == Some(100.0));
+        let unblocked = RawSample { unblocked: true, ..sampled(200.0, Some(1980.0), Detail::None) };
+        let record = summarise(&info, outcome(vec![unblocked; 3]));
+        assert!(record.has_flag("unblocked") && !record.has_flag("clock: unresolved"));
     }
 
     #[test]

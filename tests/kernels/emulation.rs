@@ -176,3 +176,49 @@ fn tensor_core_products_have_the_documented_layout() {
         unsafe { launch("selftest_mma_bf16", Config::new(ONE, [16, 1, 1]), &[dd.arg(), da.arg(), db.arg()]) };
     assert!(half_warp.is_err());
 }
+
+/// An asynchronous copy is there after the wait and a barrier, and not before: each of the two left out is seen, and so
+/// is a copy that begins over what others still read.
+#[test]
+fn asynchronous_copies_arrive_at_the_wait() {
+    let values = numbers(1024, 11);
+    let run = |kernel: &str, seed| {
+        let (mut out, mut input) = (Buffer::poisoned(1024), Buffer::from_slice(&values));
+        let config = Config::new(ONE, [256, 1, 1]).shared(4096).order(Order::Shuffled(seed));
+        // SAFETY: both hold four elements a thread.
+        unsafe { launch(kernel, config, &[out.arg(), input.arg()]) }.unwrap();
+        out.as_slice().iter().eq(values.iter().rev())
+    };
+    for seed in 0..10 {
+        assert!(run("selftest_copy", seed));
+        for wrong in ["selftest_copy_no_wait", "selftest_copy_no_barrier", "selftest_copy_too_early"] {
+            assert!(!run(wrong, seed), "{wrong} was not seen");
+        }
+    }
+    let (mut out, mut input) = (Buffer::<f32>::poisoned(12), Buffer::from_slice(&values[..12]));
+    // SAFETY: three groups of four elements.
+    unsafe { launch("selftest_copy_groups", Config::new(ONE, ONE).shared(48), &[out.arg(), input.arg()]) }.unwrap();
+    assert_eq!(&out.as_slice()[..4], &values[..4]);
+    assert_eq!(&out.as_slice()[4..8], &[0.0; 4]);
+    assert!(out.as_slice()[8..].iter().all(|v| v.is_nan()));
+}
+
+#[test]
+fn matrices_are_loaded_as_documented() {
+    let values: Vec<u16> = (0..256).collect();
+    for (kernel, count, trans) in [
+        ("selftest_ldmatrix", 4, false),
+        ("selftest_ldmatrix_trans", 4, true),
+        ("selftest_ldmatrix_x2", 2, false),
+        ("selftest_ldmatrix_x2_trans", 2, true),
+    ] {
+        let (mut out, mut input) = (Buffer::<u16>::poisoned(64 * count), Buffer::from_slice(&values));
+        // SAFETY: four matrices in, as many out as the kernel loads.
+        unsafe { launch(kernel, Config::new(ONE, [32, 1, 1]).shared(512), &[out.arg(), input.arg()]) }.unwrap();
+        for (i, &value) in out.as_slice().iter().enumerate() {
+            let (matrix, row, column) = (i / 64, i % 64 / 8, i % 8);
+            let at = if trans { column * 8 + row } else { row * 8 + column };
+            assert_eq!(usize::from(value), matrix * 64 + at, "{kernel}, element {i}");
+        }
+    }
+}

@@ -84,7 +84,11 @@ fn run(fills: &[Fill], launches: &[Launch], order: Order) -> Vec<Vec<u32>> {
             })
             .collect();
         let Geometry { grid, block, shared_bytes } = launch.geometry;
-        let config = Config::new(grid, block).shared(shared_bytes).order(order);
+        let config = Config {
+            // As the program asks the driver for it before the launch.
+            shared_limit_bytes: shared_bytes.max(softgpu::DEFAULT_SHARED_BYTES),
+            ..Config::new(grid, block).shared(shared_bytes).order(order)
+        };
         // SAFETY: the caller made tensors of the lengths the kernel's contract asks for; overruns are checked below.
         let outcome = unsafe { softgpu::launch(&launch.kernel, config, &arguments) };
         outcome.unwrap_or_else(|failure| panic!("{} {:?}: {failure}", launch.kernel, launch.geometry));

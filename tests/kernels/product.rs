@@ -190,6 +190,46 @@ fn wrong_operands_are_refused() {
     cuda.synchronize().unwrap();
 }
 
+/// A captured product runs again from the graph, bias gradient and all; a shape that never ran is not planned in a capture.
+#[test]
+fn captured_products_run_again() {
+    for fusion in FUSIONS {
+        let mut twin = Twin::new(DType::F16, 77);
+        twin.cuda.set_fusion(fusion);
+        let shape = Linear::new(40, 24, 48).accumulating();
+        let mut dw = twin.tensor(shape.outputs * shape.inputs, DType::F32, 0.0, 1.0);
+        let mut dbias = twin.tensor(shape.outputs, DType::F32, 0.0, 1.0);
+        let (dy, x) = (twin.random(shape.rows * shape.outputs), twin.random(shape.rows * shape.inputs));
+        let mut run = |cuda: &mut Cuda| {
+            let epilogue = WeightEpilogue::Bias { dbias: &mut dbias.cuda };
+            cuda.linear_to_weights(shape, &mut dw.cuda, &dy.cuda, &x.cuda, epilogue);
+            Ok(())
+        };
+        run(&mut twin.cuda).unwrap();
+        twin.cuda.synchronize().unwrap();
+        let graph = twin.cuda.capture(&mut run).unwrap();
+        for _ in 0..2 {
+            graph.launch(&mut twin.cuda).unwrap();
+        }
+        twin.cuda.synchronize().unwrap();
+        for _ in 0..3 {
+            let epilogue = WeightEpilogue::Bias { dbias: &mut dbias.reference };
+            twin.reference.linear_to_weights(shape, &mut dw.reference, &dy.reference, &x.reference, epilogue);
+        }
+        twin.check(&format!("dw, {fusion:?}"), &dw);
+        twin.check(&format!("dbias, {fusion:?}"), &dbias);
+    }
+    let mut cuda = device(DType::Bf16);
+    let (x, w) = (cuda.alloc(64, DType::Bf16).unwrap(), cuda.alloc(64, DType::Bf16).unwrap());
+    let mut y = cuda.alloc(64, DType::Bf16).unwrap();
+    let refused = cuda.capture(|cuda| {
+        cuda.linear_forward(Linear::new(5, 9, 7), &mut y, &x, &w, ForwardEpilogue::None);
+        Ok(())
+    });
+    let text = refused.err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(text.contains("cannot be made while a graph is captured"), "{text}");
+}
+
 /// Column sums on fibers: the same bits in any order of lanes and warps, right also off a 16-byte boundary.
 #[test]
 fn column_sums_do_not_depend_on_the_order_of_threads() {

@@ -68,10 +68,12 @@ fn kernel_objects(here: &Path, device: &Path, out: &Path) -> io::Result<Vec<Path
     for source in &sources {
         let stem = source.file_stem().and_then(|s| s.to_str()).unwrap_or_default().to_string();
         let wrapper = out.join(format!("{stem}_kernels.cpp"));
-        write_if_new(
-            &wrapper,
-            &format!("#include \"{}\"\nextern \"C\" void softgpu_link_{stem}() {{}}\n", source.display()),
-        )?;
+        // A namespace for each file: on a GPU they are programs of their own, where one name may mean two things.
+        let text = format!(
+            "#define bubblebench bubblebench_{stem}\n#include \"{}\"\nextern \"C\" void softgpu_link_{stem}() {{}}\n",
+            source.display()
+        );
+        write_if_new(&wrapper, &text)?;
         build.file(wrapper);
         let _ = writeln!(registry, "extern \"C\" void softgpu_link_{stem}();");
         let _ = writeln!(calls, "    softgpu_link_{stem}();");

@@ -79,7 +79,7 @@ alone!(an_image_may_not_fit, [("SOFTGPU_FAULT", "no-image")], {
     load_fails_with(CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU);
 });
 
-/// A fault nobody knows must not pass for one that did not happen.
+// A fault nobody knows must not pass for one that did not happen.
 alone!(a_wrong_setting_is_refused, [("SOFTGPU_FAULT", "oom:1,oomph")], {
     assert_eq!(code(result::init()), Err(CUresult::CUDA_ERROR_INVALID_VALUE));
 });
@@ -93,7 +93,7 @@ fn reversed_without_a_barrier() -> Vec<f32> {
     gpu.read(&stream, to, 128)
 }
 
-/// Another order, another result: the race shows. The same seed gives what the emulation itself gives.
+// Another order, another result: the race shows. The same seed gives what the emulation itself gives.
 alone!(fibers_can_be_shuffled, [("SOFTGPU_ORDER", "shuffled:3")], {
     let device = reversed_without_a_barrier();
     let values: Vec<f32> = (0..128).map(|i| i as f32).collect();

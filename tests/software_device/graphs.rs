@@ -64,7 +64,7 @@ alone!(a_graph_does_what_the_stream_did, {
     assert_eq!(gone, Err(CUresult::CUDA_ERROR_INVALID_VALUE));
 });
 
-/// A kernel's arguments are those of the capture.
+// A kernel's arguments are those of the capture.
 alone!(arguments_are_kept_by_value, {
     let gpu = Gpu::open();
     let stream = gpu.stream();
@@ -104,7 +104,7 @@ alone!(waiting_and_allocating_break_a_capture, {
     assert_eq!(gpu.read::<u32>(&stream, memory, 1), [0]);
 });
 
-/// A relaxed capture lets the rest of the process go on.
+// A relaxed capture lets the rest of the process go on.
 alone!(a_relaxed_capture_forbids_less, {
     let gpu = Gpu::open();
     let (stream, other) = (gpu.stream(), gpu.stream());
@@ -185,7 +185,7 @@ alone!(a_capture_ends_where_it_began, {
     assert!(end(&stream).is_ok());
 });
 
-/// A kernel that fails inside a graph fails as it would have outside.
+// A kernel that fails inside a graph fails as it would have outside.
 alone!(a_failure_inside_a_graph_is_the_contexts, {
     let gpu = Gpu::open();
     let stream = gpu.stream();

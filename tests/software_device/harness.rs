@@ -10,9 +10,10 @@ const CHILD: &str = "SOFTWARE_DEVICE_TEST";
 
 /// `alone!(name, [("VARIABLE", "value")], { body })`: a test that runs in a process of its own.
 macro_rules! alone {
-    ($(#[$doc:meta])* $name:ident, $body:block) => { alone!($(#[$doc])* $name, [], $body); };
-    ($(#[$doc:meta])* $name:ident, $environment:expr, $body:block) => {
-        $(#[$doc])*
+    ($name:ident, $body:block) => {
+        alone!($name, [], $body);
+    };
+    ($name:ident, $environment:expr, $body:block) => {
         #[test]
         fn $name() {
             let environment: &[(&str, &str)] = &$environment;
@@ -30,7 +31,10 @@ pub fn alone(test: &str, environment: &[(&str, &str)], body: impl Fn()) {
         return;
     }
     let mut command = Command::new(std::env::current_exe().unwrap());
-    clear(&mut command).args(["--exact", test, "--nocapture"]).env(CHILD, test).env("BUBBLEBENCH_TEST_DEVICE", "softgpu");
+    clear(&mut command)
+        .args(["--exact", test, "--nocapture"])
+        .env(CHILD, test)
+        .env("BUBBLEBENCH_TEST_DEVICE", "softgpu");
     let output = command.envs(environment.iter().copied()).output().unwrap();
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success() && stdout.contains("1 passed"), "{test}: {stdout}\n{stderr}");
@@ -127,6 +131,9 @@ impl Gpu {
 pub struct Flag {
     host: *mut u32,
 }
+
+// Pinned memory, read and written as an atomic.
+unsafe impl Send for Flag {}
 
 impl Flag {
     pub fn address(&self) -> u64 {

@@ -149,7 +149,9 @@ alone!(kernels_tell_their_facts, {
     let blocks = |kernel, threads, shared| {
         let mut blocks = -1;
         let function = gpu.kernel(kernel);
-        unsafe { sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, threads, shared) }.result().unwrap();
+        unsafe { sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, threads, shared) }
+            .result()
+            .unwrap();
         blocks
     };
     assert_eq!(blocks("selftest_reverse", 1024, 0), 2);
@@ -168,7 +170,7 @@ alone!(limits_are_kept, {
     assert!(gpu.context.get_limit(CU_LIMIT_CIG_ENABLED).is_err());
 });
 
-/// Says which function it was that the device has not.
+// Says which function it was that the device has not.
 alone!(what_is_lacking_is_refused_by_name, {
     let _gpu = Gpu::open();
     let mut stream = std::ptr::null_mut();

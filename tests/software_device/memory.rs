@@ -27,7 +27,7 @@ alone!(the_driver_says_how_much_is_free, [("SOFTGPU_MEMORY", "64M")], {
     assert_eq!(gpu.context.mem_get_info().unwrap().0, 1 << 20);
 });
 
-/// Named with the kernel and how far beyond; every later call fails until the context is reset.
+// Named with the kernel and how far beyond; every later call fails until the context is reset.
 alone!(a_write_beyond_the_end_is_the_kernels_fault, {
     let gpu = Gpu::open();
     let stream = gpu.stream();
@@ -51,7 +51,7 @@ alone!(a_write_before_the_start_is_found_as_well, {
     assert!(sentence(ILLEGAL).contains("wrote bytes 5 to 8 before the start of"), "{}", sentence(ILLEGAL));
 });
 
-/// What the host or a library wrote there is found when the context is waited for, and when the memory is freed.
+// What the host or a library wrote there is found when the context is waited for, and when the memory is freed.
 alone!(red_zones_are_looked_at_when_somebody_waits, {
     let gpu = Gpu::open();
     let memory = gpu.allocate(8);

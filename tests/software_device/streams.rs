@@ -36,7 +36,7 @@ alone!(a_stream_runs_in_order_and_the_host_goes_on, {
     assert_eq!(query(&stream), Ok(()));
 });
 
-/// The memory that was copied in may be freed or changed as soon as the call returns.
+// The memory that was copied in may be freed or changed as soon as the call returns.
 alone!(pageable_memory_is_taken_when_the_call_returns, {
     let gpu = Gpu::open();
     let stream = gpu.stream();
@@ -117,7 +117,7 @@ alone!(host_functions_have_their_turn, {
     let stream = gpu.stream();
     let flag = gpu.block(&stream);
     for i in 1..=3usize {
-        unsafe { result::launch_host_function(stream.cu_stream(), note, i as *mut c_void) }.unwrap();
+        unsafe { sys::cuLaunchHostFunc(stream.cu_stream(), Some(note), i as *mut c_void) }.result().unwrap();
     }
     assert!(CALLS.lock().unwrap().is_empty());
     flag.raise();
@@ -173,7 +173,7 @@ alone!(priorities_are_kept, {
     }
 });
 
-/// What is not atomic for two streams would lose counts.
+// What is not atomic for two streams would lose counts.
 alone!(atomics_hold_between_streams, {
     let gpu = Gpu::open();
     let (a, b) = (gpu.stream(), gpu.stream());
@@ -188,7 +188,7 @@ alone!(atomics_hold_between_streams, {
     assert_eq!(gpu.read::<u32>(&a, memory, 1), [2 * 64 * 20_000]);
 });
 
-/// Shared memory is a block's own, also when two kernels run at once.
+// Shared memory is a block's own, also when two kernels run at once.
 alone!(shared_memory_is_not_shared_between_streams, {
     let gpu = Gpu::open();
     let streams: Vec<_> = (0..4).map(|_| gpu.stream()).collect();

@@ -144,11 +144,17 @@ impl Nvml {
     }
 }
 
-/// Asks on a thread of its own and waits so long at most. Once a question has gone unanswered none is asked again: every
-/// further one would hang on the same lock, and cost the same wait.
+/// A question went unanswered: every further one would hang on the same lock, and cost the same wait.
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// NVML has hung once: it is not asked again.
+pub fn is_silent() -> bool {
+    SILENT.load(Ordering::Relaxed)
+}
+
+/// Asks on a thread of its own and waits so long at most.
 fn within<T: Send + 'static>(limit: Duration, question: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    static SILENT: AtomicBool = AtomicBool::new(false);
-    if SILENT.load(Ordering::Relaxed) {
+    if is_silent() {
         return None;
     }
     let answer = answered(limit, question);

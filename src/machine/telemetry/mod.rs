@@ -11,7 +11,7 @@ mod summary;
 pub use sensors::{GpuSensors, Sensors};
 pub use summary::{Reading, summarise};
 
-use super::nvml::Nvml;
+use super::nvml::{self, Nvml};
 use super::{Device, gpus, threads};
 use crate::records::telemetry::Telemetry;
 use std::collections::VecDeque;
@@ -62,7 +62,7 @@ impl Sampler {
     /// another process. `None` on the host, and where the driver does not tell the GPU's UUID.
     pub fn start(device: Device) -> Option<Sampler> {
         let Device::Cuda(ordinal) = device else { return None };
-        let uuid = gpus::uuid(ordinal)?;
+        let uuid = gpus::uuid(ordinal).filter(|_| !nvml::is_silent())?;
         Sampler::with(move || Some(Box::new(GpuSensors::open(Nvml::shared().ok()?, &uuid)?) as Box<dyn Sensors>))
     }
 

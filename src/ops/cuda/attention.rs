@@ -1,9 +1,118 @@
-//! Causal self-attention on the GPU.
+//! Causal self-attention on the GPU: which tile a head size gets on which GPU, and the launches. The kernels and their
+//! contracts are in `cuda/attention_forward.cu`, `cuda/attention_backward.cu` and, for f32, `cuda/attention_plain.cu`.
+//! The choice is plain arithmetic, shared with the tests that run the kernels on the CPU.
 
-use super::launch::missing;
-use super::{Buffer, Cuda};
-use crate::Result;
-use crate::ops::Attention;
+use super::launch::{Arg, check, int};
+use super::{Buffer, Cuda, Geometry};
+use crate::ops::{Attention, DType};
+use crate::{Error, Result};
+
+mod tiles;
+
+pub use tiles::{BackwardTile, ForwardTile, HEAD_SIZES, backward_tile, forward_tile};
+
+/// Elements a row of a shared tile is longer than the head (`kTilePad`).
+const PAD: usize = 8;
+/// Queries the scratch is padded to (`kPadded`), and those one block of the kernels around takes.
+const PADDED: usize = 64;
+const STRIP: usize = 16;
+/// Rows a block of the plain kernels takes, and the widest head they do (`kPlainRows`, `kPlainHead`).
+const PLAIN_ROWS: usize = 4;
+const PLAIN_HEAD: usize = 256;
+/// The largest grid in y.
+const MOST_BLOCKS: usize = 65_535;
+
+/// One launch: the kernel's name, its blocks and threads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    pub kernel: String,
+    pub geometry: Geometry,
+}
+
+impl Plan {
+    fn new(kernel: String, lines: usize, blocks: usize, threads: usize, shared_bytes: usize) -> Self {
+        let geometry = Geometry::new([lines as u32, blocks as u32, 1], [threads as u32, 1, 1]);
+        Plan { kernel, geometry: geometry.shared(shared_bytes as u32) }
+    }
+}
+
+/// The forward launch on a GPU that allows a block `shared_bytes` of shared memory.
+pub fn forward_plan(shape: Attention, dtype: DType, shared_bytes: u32) -> Result<Plan> {
+    let lines = shape.batch * shape.heads;
+    if dtype == DType::F32 {
+        return plain_plan("forward_plain", shape);
+    }
+    let tile = forward_tile(shape.head_size, shared_bytes).ok_or_else(|| unsupported(shape, dtype))?;
+    let blocks = shape.sequence.div_ceil(tile.rows);
+    Ok(Plan::new(tile.kernel(dtype), lines, blocks, 32 * tile.warps, tile.shared_bytes()))
+}
+
+/// The backward launches, in order: before, the products, and after; in f32 for the queries and for the keys.
+pub fn backward_plans(shape: Attention, dtype: DType, shared_bytes: u32) -> Result<Vec<Plan>> {
+    let Attention { batch, heads, sequence, head_size } = shape;
+    let lines = batch * heads;
+    if dtype == DType::F32 {
+        return ["backward_plain_query", "backward_plain_key"].map(|name| plain_plan(name, shape)).into_iter().collect();
+    }
+    let tile = backward_tile(head_size, shared_bytes).ok_or_else(|| unsupported(shape, dtype))?;
+    let around = |name: &str, blocks| {
+        Plan::new(format!("attention_backward_{name}_{}", dtype.name()), lines, blocks, 8 * STRIP, 0)
+    };
+    let blocks = sequence.div_ceil(tile.keys);
+    Ok(vec![
+        around("prepare", padded(sequence) / STRIP),
+        Plan::new(tile.kernel(dtype), lines, blocks, 32 * tile.warps, tile.shared_bytes()),
+        around("query", sequence.div_ceil(STRIP)),
+    ])
+}
+
+/// f32, without tensor cores.
+fn plain_plan(name: &str, shape: Attention) -> Result<Plan> {
+    if shape.head_size > PLAIN_HEAD {
+        return Err(unsupported(shape, DType::F32));
+    }
+    let blocks = shape.sequence.div_ceil(PLAIN_ROWS);
+    Ok(Plan::new(format!("attention_{name}_f32"), shape.batch * shape.heads, blocks, 32 * PLAIN_ROWS, 0))
+}
+
+/// Elements (fp32) of the backward pass's scratch: two statistics a query, then the sums of dq.
+pub const fn scratch_lens(shape: Attention) -> [usize; 2] {
+    let queries = shape.batch * shape.heads * padded(shape.sequence);
+    [2 * queries, queries * shape.head_size]
+}
+
+const fn padded(sequence: usize) -> usize {
+    sequence.next_multiple_of(PADDED)
+}
+
+fn unsupported(shape: Attention, dtype: DType) -> Error {
+    let sizes = HEAD_SIZES.map(|size| size.to_string()).join(", ");
+    Error::input(
+        format!("attention with a head size of {} in {} on the GPU", shape.head_size, dtype.name()),
+        format!("choose a head size of {sizes} (f32: any up to {PLAIN_HEAD}), or --device host"),
+    )
+}
+
+/// Heads, sequence and head size as the kernels take them; `None` where there is nothing to do.
+fn dimensions(shape: Attention, dtype: DType) -> Result<Option<[Arg; 3]>> {
+    let Attention { batch, heads, sequence, head_size } = shape;
+    int("attention: batch × heads", batch.saturating_mul(heads))?;
+    int("attention: elements of a row of qkv", heads.saturating_mul(head_size).saturating_mul(3))?;
+    let longest = MOST_BLOCKS * if dtype == DType::F32 { PLAIN_ROWS } else { STRIP };
+    if sequence > longest {
+        let what = format!("attention over a sequence of {sequence} in {}", dtype.name());
+        return Err(Error::input(what, format!("the kernels take at most {longest}")));
+    }
+    let sizes = [int("heads", heads)?, int("sequence", sequence)?, int("head size", head_size)?];
+    Ok((batch * heads * sequence * head_size > 0).then_some(sizes.map(Arg::I32)))
+}
+
+fn check_forward(shape: Attention, out: &Buffer, lse: &Buffer, qkv: &Buffer, dtype: DType) -> Result<()> {
+    let len = shape.rows() * shape.width();
+    check("attention", "out", out, len, dtype)?;
+    check("attention", "qkv", qkv, 3 * len, dtype)?;
+    check("attention", "lse", lse, shape.lse_len(), DType::F32)
+}
 
 #[allow(clippy::too_many_arguments)]
 impl Cuda {
@@ -14,8 +123,16 @@ impl Cuda {
         lse: &mut Buffer,
         qkv: &Buffer,
     ) -> Result<()> {
-        let _ = (shape, out, lse, qkv);
-        Err(missing("attention_forward"))
+        let dtype = self.data_type();
+        check_forward(shape, out, lse, qkv, dtype)?;
+        let Some([heads, sequence, head_size]) = dimensions(shape, dtype)? else { return Ok(()) };
+        let plan = forward_plan(shape, dtype, self.facts().shared_bytes)?;
+        let mut arguments = vec![out.arg_mut(), lse.arg_mut(), qkv.arg(), heads, sequence];
+        if dtype == DType::F32 {
+            arguments.push(head_size);
+        }
+        arguments.push(Arg::F32(shape.scale() as f32));
+        self.launch(&plan.kernel, plan.geometry, &mut arguments)
     }
 
     pub(super) fn try_attention_backward(
@@ -28,7 +145,89 @@ impl Cuda {
         lse: &Buffer,
         workspace: &mut Buffer,
     ) -> Result<()> {
-        let _ = (shape, dqkv, dout, qkv, out, lse, workspace);
-        Err(missing("attention_backward"))
+        let dtype = self.data_type();
+        check_forward(shape, out, lse, qkv, dtype)?;
+        let len = shape.rows() * shape.width();
+        check("attention", "dqkv", dqkv, 3 * len, dtype)?;
+        check("attention", "dout", dout, len, dtype)?;
+        check("attention", "the workspace", workspace, shape.lse_len(), DType::F32)?;
+        let Some(sizes) = dimensions(shape, dtype)? else { return Ok(()) };
+        let plans = backward_plans(shape, dtype, self.facts().shared_bytes)?;
+        let [dqkv, delta] = [dqkv.arg_mut(), workspace.arg_mut()];
+        let operands = [dout.arg(), qkv.arg(), out.arg(), lse.arg()];
+        let scale = Arg::F32(shape.scale() as f32);
+        let arguments = if dtype == DType::F32 {
+            plain_arguments(dqkv, delta, operands, sizes, scale)
+        } else {
+            let [statistics, sums] = scratch_lens(shape);
+            let scratch = self.scratch(4 * (statistics + sums))?;
+            let [statistics, sums] = [scratch, scratch + 4 * statistics as u64].map(Arg::Pointer);
+            tile_arguments(dqkv, [statistics, sums], operands, sizes, scale)
+        };
+        plans.iter().zip(arguments).try_for_each(|(plan, mut list)| self.launch(&plan.kernel, plan.geometry, &mut list))
+    }
+}
+
+/// Of the two launches in f32.
+fn plain_arguments(
+    dqkv: Arg,
+    delta: Arg,
+    [dout, qkv, out, lse]: [Arg; 4],
+    [heads, sequence, head_size]: [Arg; 3],
+    scale: Arg,
+) -> Vec<Vec<Arg>> {
+    vec![
+        vec![dqkv, delta, dout, qkv, out, lse, heads, sequence, head_size, scale],
+        vec![dqkv, delta, dout, qkv, lse, heads, sequence, head_size, scale],
+    ]
+}
+
+/// Of the three launches on tensor cores.
+fn tile_arguments(
+    dqkv: Arg,
+    [statistics, sums]: [Arg; 2],
+    [dout, qkv, out, lse]: [Arg; 4],
+    [heads, sequence, head_size]: [Arg; 3],
+    scale: Arg,
+) -> Vec<Vec<Arg>> {
+    vec![
+        vec![statistics, sums, dout, out, lse, heads, sequence, head_size],
+        vec![dqkv, sums, statistics, dout, qkv, heads, sequence, scale],
+        vec![dqkv, sums, heads, sequence, head_size, scale],
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: Attention = Attention { batch: 2, heads: 3, sequence: 300, head_size: 128 };
+
+    #[test]
+    fn launches_cover_every_row_and_key() {
+        let plan = forward_plan(SHAPE, DType::Bf16, 232_448).unwrap();
+        assert_eq!(plan.kernel, "attention_forward_d128_128x64_bf16");
+        assert_eq!(plan.geometry, Geometry::new([6, 3, 1], [128, 1, 1]).shared(104_448));
+        let plans = backward_plans(SHAPE, DType::F16, 232_448).unwrap();
+        let [before, products, after] = &plans[..] else { panic!("three launches") };
+        assert_eq!(before.geometry.grid, [6, 20, 1]);
+        assert_eq!(products.kernel, "attention_backward_d128_64x128_f16");
+        assert_eq!(products.geometry, Geometry::new([6, 3, 1], [256, 1, 1]).shared(158_720));
+        assert_eq!(after.geometry.grid, [6, 19, 1]);
+        assert_eq!(scratch_lens(SHAPE), [2 * 6 * 320, 6 * 320 * 128]);
+    }
+
+    #[test]
+    fn what_the_kernels_do_not_take_is_refused_with_a_cure() {
+        for head_size in [1, 48, 72, 112, 512] {
+            let error = forward_plan(Attention { head_size, ..SHAPE }, DType::Bf16, 232_448).unwrap_err().to_string();
+            assert!(error.contains(&format!("head size of {head_size}")) && error.contains("80, 96, 128"), "{error}");
+            assert!(backward_plans(Attention { head_size, ..SHAPE }, DType::F16, 232_448).is_err());
+        }
+        assert!(forward_plan(Attention { head_size: 7, ..SHAPE }, DType::F32, 0).is_ok());
+        assert!(forward_plan(Attention { head_size: 257, ..SHAPE }, DType::F32, 0).is_err());
+        assert!(dimensions(Attention { sequence: 1 << 20, ..SHAPE }, DType::Bf16).is_err());
+        assert!(dimensions(Attention { batch: 1 << 31, ..SHAPE }, DType::Bf16).is_err());
+        assert!(dimensions(Attention { batch: 0, ..SHAPE }, DType::Bf16).is_ok_and(|sizes| sizes.is_none()));
     }
 }

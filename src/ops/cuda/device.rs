@@ -23,10 +23,13 @@ pub enum Priority {
 pub struct Cuda {
     pub(super) gpu: Arc<Gpu>,
     pub(super) stream: Arc<CudaStream>,
-    pub(super) scratch: Option<Memory>,
+    /// A captured graph keeps the memory it was recorded with.
+    pub(super) scratch: Option<Arc<Memory>>,
     pub(super) products: StreamState,
     /// A graph is being captured: nothing may be allocated or waited for.
     pub(super) capturing: bool,
+    /// The stream is held behind a blocker: launches it has room for; nothing may be allocated or waited for.
+    pub(super) held: Option<u32>,
     dtype: DType,
     pending: Option<Error>,
 }
@@ -63,6 +66,7 @@ impl Cuda {
             scratch: None,
             products: StreamState::default(),
             capturing: false,
+            held: None,
             dtype,
             pending: None,
         })
@@ -98,6 +102,7 @@ impl Cuda {
                 "choose a smaller shape",
             )
         })?;
+        self.require_free("a buffer cannot be allocated")?;
         let memory = Memory::new(&self.gpu, bytes)?;
         self.fill(&memory, 0xff).map_err(|e| driver_error("cannot fill a buffer", e))?;
         Ok(Buffer { memory, len, dtype })
@@ -132,6 +137,7 @@ impl Cuda {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.require_free("nothing can be copied to the GPU")?;
         self.bind()?;
         // SAFETY: the buffer holds exactly these bytes (checked by the callers), and the host's outlive the copy, which
         // is waited for.
@@ -153,6 +159,7 @@ impl Cuda {
 
     /// Waits until everything asked for is done; the first error since the last call surfaces here.
     pub(super) fn wait(&mut self) -> Result<()> {
+        self.require_free("nothing can be waited for")?;
         self.bind()?;
         let done = self.stream.synchronize().map_err(|e| driver_error("the GPU failed", e));
         match self.pending.take() {
@@ -162,8 +169,14 @@ impl Cuda {
     }
 
     pub(super) fn clear(&mut self, dst: &mut Buffer) -> Result<()> {
+        self.count_launch()?;
         self.bind()?;
         self.fill(&dst.memory, 0).map_err(|e| driver_error("cannot clear a buffer", e))
+    }
+
+    /// The first error since the last wait, without waiting.
+    pub(super) fn take_pending(&mut self) -> Option<Error> {
+        self.pending.take()
     }
 
     /// Keeps the first error until somebody waits.

@@ -7,6 +7,7 @@ use crate::ops::DType;
 use crate::{Error, Result};
 use cudarc::driver::result;
 use std::ffi::c_void;
+use std::sync::Arc;
 
 /// Blocks, threads and dynamic shared memory of a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +73,7 @@ impl Cuda {
     /// Puts a kernel on the stream. Every pointer among the arguments must have been checked by the caller: a kernel
     /// reads and writes as far as its contract (the head of its `cuda/*.cu`) says.
     pub(super) fn launch(&mut self, kernel: &str, geometry: Geometry, arguments: &mut [Arg]) -> Result<()> {
+        self.count_launch()?;
         let function = self.gpu.function(kernel, geometry.shared_bytes)?;
         let mut addresses: Vec<*mut c_void> = arguments.iter_mut().map(Arg::address).collect();
         let tuple = |[x, y, z]: [u32; 3]| (x, y, z);
@@ -95,18 +97,13 @@ impl Cuda {
     /// Grows on an operation's first run (never later, so never between two stamps or inside a graph's capture).
     pub(super) fn scratch(&mut self, bytes: usize) -> Result<u64> {
         if self.scratch.as_ref().is_none_or(|scratch| scratch.bytes() < bytes) {
-            if self.capturing {
-                return Err(Error::machine(
-                    format!("an operation asks for {bytes} bytes of scratch memory while a graph is captured"),
-                    "run it once before the capture",
-                ));
-            }
+            self.require_free(&format!("an operation cannot have {bytes} bytes of scratch memory"))?;
             // What runs still uses the old one; it is freed only when that is done.
             self.stream.synchronize().map_err(|e| driver_error("the GPU failed", e))?;
             self.scratch = None;
-            self.scratch = Some(Memory::new(&self.gpu, bytes)?);
+            self.scratch = Some(Arc::new(Memory::new(&self.gpu, bytes)?));
         }
-        Ok(self.scratch.as_ref().map_or(0, Memory::pointer))
+        Ok(self.scratch.as_ref().map_or(0, |scratch| scratch.pointer()))
     }
 }
 
@@ -125,9 +122,4 @@ pub(super) fn check(operation: &str, name: &str, buffer: &Buffer, len: usize, dt
         ));
     }
     Ok(())
-}
-
-/// For an operation whose kernel is yet to come.
-pub(super) fn missing(operation: &str) -> Error {
-    Error::machine(format!("the CUDA backend has no {operation}"), "use --device host")
 }

@@ -5,7 +5,7 @@
 //! launches; the kernel and its contract are in the file of the same name in `cuda/`. Errors are kept until
 //! [`crate::ops::Ops::synchronize`]. Called by `suite`, `corun` and `clock`; calls the driver through cudarc.
 
-mod attention;
+pub mod attention;
 mod buffer;
 mod columns;
 pub mod conv;
@@ -16,13 +16,17 @@ pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
 mod gpu;
+mod graph;
 pub mod groupnorm;
 mod launch;
 pub mod layernorm;
 pub mod lstm;
+mod mapped;
 mod memory;
 pub mod optimizer;
 pub mod pool;
+pub mod pressure;
+pub(crate) mod probe;
 pub mod product;
 pub mod residual_layernorm;
 mod vocabulary;
@@ -30,4 +34,6 @@ mod vocabulary;
 pub use buffer::Buffer;
 pub use device::{Cuda, Priority};
 pub use gpu::{Gpu, GpuFacts};
+pub use graph::Graph;
 pub use launch::Geometry;
+pub use pressure::{Pressure, PressureControl, PressureKernel, PressureResource};

@@ -1,18 +1,29 @@
 //! A GPU as these cases use it: one stream, timed by events between two clock stamps.
 
 use super::rig::{How, Rig, Work};
-use crate::Result;
-use crate::ops::cuda::{Cuda, Gpu, Priority};
+use crate::clock::cuda::CudaClock;
+use crate::ops::cuda::{Cuda, Gpu, Graph, Priority};
 use crate::ops::{DType, Ops};
-use crate::records::measurement::Backend;
-use crate::suite::{Context, RawSample};
+use crate::records::measurement::{Backend, Cache, Launch};
+use crate::suite::{Context, Platform, RawSample};
+use crate::{Error, Result};
+use std::time::Duration;
 
 /// Type of the big model's data and of the small models' on a GPU.
 const DATA: DType = DType::Bf16;
 
+/// The GPU idles while the CPU checks a case, and its clock falls: before each case it is warmed up until the clock keeps
+/// still, at most so long.
+const WARM_UP_CAP: Duration = Duration::from_secs(3);
+/// The software device's clock is made up.
+const SOFTWARE_CAP: Duration = Duration::from_millis(1);
+
 pub struct CudaRig {
+    // Fields go in this order: a graph before its stream.
+    graph: Option<Graph>,
+    clock: CudaClock,
     ops: Cuda,
-    ordinal: u32,
+    platform: Platform,
 }
 
 impl Rig for CudaRig {
@@ -21,27 +32,52 @@ impl Rig for CudaRig {
     const ROTATES: bool = false;
 
     fn open(context: &Context) -> Result<Self> {
-        let ordinal = context.platform.ordinal();
-        let gpu = Gpu::open(ordinal)?;
-        Ok(CudaRig { ops: Cuda::on(&gpu, DATA, Priority::Plain)?, ordinal })
+        let gpu = Gpu::open(context.platform.ordinal())?;
+        let ops = Cuda::on(&gpu, DATA, Priority::Plain)?;
+        Ok(CudaRig { graph: None, clock: CudaClock::new(&gpu)?, ops, platform: context.platform })
     }
 
     fn serves(&self, context: &Context) -> bool {
-        self.ordinal == context.platform.ordinal()
+        self.platform == context.platform
     }
 
     fn within<R: Send>(&mut self, work: impl FnOnce(&mut Cuda) -> R + Send) -> R {
+        // The graph's buffers may be freed by what comes next.
+        self.graph = None;
         work(&mut self.ops)
     }
 
-    fn settle(&mut self, _how: How, _work: Work<'_, Cuda>) -> Result<()> {
-        Ok(())
+    fn settle(&mut self, how: How, work: Work<'_, Cuda>) -> Result<()> {
+        self.graph = None;
+        let mut run = |ops: &mut Cuda| {
+            work(ops);
+            Ok(())
+        };
+        if how.launch == Launch::Graph {
+            let graph = self.ops.capture(&mut run)?;
+            graph.launch(&mut self.ops)?;
+            self.ops.synchronize()?;
+            self.graph = Some(graph);
+        }
+        let cap = if matches!(self.platform, Platform::Software(_)) { SOFTWARE_CAP } else { WARM_UP_CAP };
+        self.clock.warm_up(&mut self.ops, cap, &mut run).map(drop)
     }
 
-    fn time(&mut self, _how: How, n: u64, work: Work<'_, Cuda>) -> Result<Vec<RawSample>> {
-        let start = std::time::Instant::now();
-        (0..n).for_each(|_| work(&mut self.ops));
-        self.ops.synchronize()?;
-        Ok(vec![RawSample::new(start.elapsed().as_nanos() as f64, n)])
+    fn time(&mut self, how: How, n: u64, work: Work<'_, Cuda>) -> Result<Vec<RawSample>> {
+        let CudaRig { graph, clock, ops, .. } = self;
+        let mut run = |ops: &mut Cuda| match (how.launch, &*graph) {
+            (Launch::Graph, Some(graph)) => graph.launch(ops),
+            (Launch::Graph, None) => {
+                Err(Error::machine("a graph is timed before it is captured", "prepare the case first"))
+            }
+            _ => {
+                work(ops);
+                Ok(())
+            }
+        };
+        match how.cache {
+            Cache::Warm => Ok(vec![RawSample::of(&clock.warm(ops, n, &mut run)?, n)]),
+            Cache::Cold => (0..n).map(|_| Ok(RawSample::of(&clock.cold(ops, &mut run)?, 1))).collect(),
+        }
     }
 }

@@ -30,7 +30,7 @@ fn library(source: &Path, folder: &Path, name: &str, flags: &[&str]) -> io::Resu
     }
     // Without this a deleted library would stay deleted.
     println!("cargo:rerun-if-changed={}", folder.join(name).display());
-    fs::rename(&fresh, folder.join(name))
+    crate::shared::place(&fresh, &folder.join(name))
 }
 
 fn compiler() -> Command {

@@ -1,6 +1,7 @@
 //! Links the shared libraries into `<target>/softgpu`, where tests and scripts look for them.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 use std::{fs, io, process};
 
 pub struct Libraries {
@@ -32,6 +33,13 @@ impl Libraries {
         if !status.success() {
             return Err(io::Error::other(format!("{soname} does not link")));
         }
-        fs::rename(part, self.folder.join(soname))
+        place(&part, &self.folder.join(soname))
     }
+}
+
+/// Renames a finished library to its place. It is dated back: cargo watches it, and one newer than the build that made it
+/// would be built again every time.
+pub fn place(part: &Path, library: &Path) -> io::Result<()> {
+    fs::File::options().write(true).open(part)?.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1))?;
+    fs::rename(part, library)
 }

@@ -2,7 +2,7 @@
 #include <softgpu/mma.h>
 #include <unistd.h>
 
-#include "../../../cuda/common.cuh"
+#include "../../../cuda/mma.cuh"
 
 // out[i] = in[n − 1 − i] through shared memory, as it should be.
 BUBBLEBENCH_KERNEL(1024, selftest_reverse, float* out, const float* in) {
@@ -121,3 +121,60 @@ BUBBLEBENCH_KERNEL(1, selftest_meet, unsigned* mine, const unsigned* other) {
 BUBBLEBENCH_KERNEL(1024, selftest_count, unsigned* out, int rounds) {
     for (int i = 0; i < rounds; i++) atomicAdd(out, 1u);
 }
+
+// out[i] = in[n − 1 − i], four floats a thread, through an asynchronous copy; the wait, the barrier or both may be left
+// out, and a second copy may begin too early over what is still to be read.
+template <bool kWait, bool kBarrier, bool kEarly> void copy_reversed(float* out, const float* in) {
+    using namespace bubblebench;
+    BUBBLEBENCH_DYNAMIC_SHARED(float, row);
+    const int i = int(threadIdx.x), n = int(blockDim.x);
+    copy_async16(shared_address(row + 4 * i), in + 4 * i, true);
+    copy_commit();
+    if (kWait) copy_wait<0>();
+    if (kBarrier) __syncthreads();
+    if (kEarly) copy_async16(shared_address(row + 4 * i), in + 4 * i, false);
+    for (int c = 0; c < 4; c++) out[4 * i + c] = row[4 * (n - 1 - i) + 3 - c];
+}
+BUBBLEBENCH_KERNEL(256, selftest_copy, float* out, const float* in) { copy_reversed<true, true, false>(out, in); }
+BUBBLEBENCH_KERNEL(256, selftest_copy_no_wait, float* out, const float* in) {
+    copy_reversed<false, true, false>(out, in);
+}
+BUBBLEBENCH_KERNEL(256, selftest_copy_no_barrier, float* out, const float* in) {
+    copy_reversed<true, false, false>(out, in);
+}
+BUBBLEBENCH_KERNEL(256, selftest_copy_too_early, float* out, const float* in) {
+    copy_reversed<true, true, true>(out, in);
+}
+
+// The younger of two groups is still under way after copy_wait<1>; a copy that is not there is zero.
+BUBBLEBENCH_KERNEL(1, selftest_copy_groups, float* out, const float* in) {
+    using namespace bubblebench;
+    BUBBLEBENCH_DYNAMIC_SHARED(float, row);
+    for (int group = 0; group < 3; group++) {
+        copy_async16(shared_address(row + 4 * group), in + 4 * group, group != 1);
+        copy_commit();
+    }
+    copy_wait<1>();
+    for (int i = 0; i < 12; i++) out[i] = row[i];
+}
+
+// Four 8×8 matrices, 64 elements each, one after the other: out[r·64 + lane·2 ..] = the pair of register r.
+template <bool kTrans, int N> void matrices(uint16_t* out, const uint16_t* in) {
+    using namespace bubblebench;
+    BUBBLEBENCH_DYNAMIC_SHARED(uint16_t, tile);
+    const int lane = int(threadIdx.x);
+    for (int i = lane; i < 256; i += 32) tile[i] = in[i];
+    __syncthreads();
+    uint32_t r[N];
+    const SharedAddress row = shared_address(tile + lane % (8 * N) * 8);
+    if constexpr (N == 4) {
+        kTrans ? ldmatrix_x4_trans(r, row) : ldmatrix_x4(r, row);
+    } else {
+        kTrans ? ldmatrix_x2_trans(r, row) : ldmatrix_x2(r, row);
+    }
+    for (int i = 0; i < N; i++) memcpy(out + 64 * i + 2 * lane, &r[i], 4);
+}
+BUBBLEBENCH_KERNEL(32, selftest_ldmatrix, uint16_t* out, const uint16_t* in) { matrices<false, 4>(out, in); }
+BUBBLEBENCH_KERNEL(32, selftest_ldmatrix_trans, uint16_t* out, const uint16_t* in) { matrices<true, 4>(out, in); }
+BUBBLEBENCH_KERNEL(32, selftest_ldmatrix_x2, uint16_t* out, const uint16_t* in) { matrices<false, 2>(out, in); }
+BUBBLEBENCH_KERNEL(32, selftest_ldmatrix_x2_trans, uint16_t* out, const uint16_t* in) { matrices<true, 2>(out, in); }

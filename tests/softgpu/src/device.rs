@@ -5,12 +5,33 @@
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use std::ffi::{c_int, c_uint};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// Where the software libraries lie: `LD_LIBRARY_PATH` for programs started from a test.
 pub fn libraries() -> &'static Path {
     Path::new(env!("SOFTGPU_LIBRARIES"))
+}
+
+/// A folder with a driver that lacks one function, as an older one does: for `LD_LIBRARY_PATH`.
+///
+/// It is a copy of ours in which the function's name is another, so that the loader does not find it.
+pub fn without(symbol: &str) -> std::io::Result<PathBuf> {
+    let folder = libraries().join("without").join(symbol);
+    std::fs::create_dir_all(&folder)?;
+    let mut library = std::fs::read(libraries().join("libcuda.so.1"))?;
+    let name = [&[0], symbol.as_bytes(), &[0]].concat();
+    let places: Vec<usize> = (0..library.len() - name.len()).filter(|&at| library[at..].starts_with(&name)).collect();
+    if places.is_empty() {
+        return Err(std::io::Error::other(format!("the software driver has no {symbol} to leave out")));
+    }
+    for at in places {
+        library[at + 1] = b'-';
+    }
+    let part = folder.join(format!("libcuda.so.1.{}", std::process::id()));
+    std::fs::write(&part, library)?;
+    std::fs::rename(part, folder.join("libcuda.so.1"))?;
+    Ok(folder)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

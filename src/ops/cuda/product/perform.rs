@@ -100,6 +100,7 @@ impl Cuda {
         operands: &Operands,
     ) -> Result<()> {
         let workspace = self.workspace()?;
+        self.count_launch()?;
         // SAFETY: the sentence's buffers were checked and are borrowed by the caller; the workspace is this stream's own.
         unsafe { library.run(matmul, algorithm, operands, workspace, self.stream.cu_stream().cast()) }
     }
@@ -109,9 +110,7 @@ impl Cuda {
         if let Some(memory) = &self.products.workspace {
             return Ok((memory.pointer(), memory.bytes()));
         }
-        if self.capturing {
-            return Err(first_run_in_capture());
-        }
+        self.require_free("a product's first run, which chooses its algorithm, cannot be made")?;
         let memory = Memory::new(&self.gpu, workspace_bytes(self.facts().capability))?;
         let workspace = (memory.pointer(), memory.bytes());
         self.products.workspace = Some(memory);
@@ -120,9 +119,7 @@ impl Cuda {
 
     /// Times every form's algorithms on the operands and keeps the fastest of each.
     fn plan(&mut self, library: &Library, sentence: &Sentence) -> Result<Arc<Plan>> {
-        if self.capturing {
-            return Err(first_run_in_capture());
-        }
+        self.require_free("a product's first run, which chooses its algorithm, cannot be made")?;
         let trial = Trial::new(self, sentence);
         let forms = forms(&sentence.key);
         let (mut ready, mut refusal) = (Vec::new(), None);
@@ -156,7 +153,7 @@ impl Cuda {
         let algorithms = library.algorithms(&matmul, &sentence.operands(), workspace_bytes)?;
         let Some(&favourite) = algorithms.first() else { return Ok(None) };
         let (mut best, mut timed, mut refusal) = (None::<(f64, Algorithm)>, 0, None);
-        let watch = Stopwatch::new(self, budget)?;
+        let mut watch = Stopwatch::new(self, budget)?;
         for algorithm in algorithms.iter().filter(|_| trial.safe) {
             if best.is_some() && watch.out_of_time() {
                 break;
@@ -221,13 +218,6 @@ impl Trial {
 fn candidate(form: Form, algorithm: &Algorithm, offered: usize, timed: usize, time_ns: Option<f64>) -> Candidate {
     let Algorithm { id, tile, stages, split_k, waves, workspace_bytes, .. } = *algorithm;
     Candidate { form, algorithm: id, tile, stages, split_k, waves, workspace_bytes, offered, timed, time_ns }
-}
-
-fn first_run_in_capture() -> Error {
-    Error::machine(
-        "a product's first run, which chooses its algorithm, falls into a graph's capture",
-        "run it once before",
-    )
 }
 
 fn no_algorithm(sentence: &Sentence) -> Error {

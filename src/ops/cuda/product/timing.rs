@@ -15,12 +15,18 @@ const START_NS: f64 = 10_000.0;
 /// A run shorter than this is repeated within its stamps until it is about as long.
 const LEAST_NS: f64 = 60_000.0;
 const MOST_REPEATS: f64 = 8.0;
+/// A run longer than this needs no second one: what disturbs it is small beside it.
+const LONG_NS: f64 = 1e6;
+/// Long runs extend the budget to this many of the first, but not beyond `MOST_EXTENDED`.
+const LONG_RUNS: f64 = 12.0;
+const MOST_EXTENDED: Duration = Duration::from_millis(40);
 
 /// Two events and the time that is left for the choice.
 pub struct Stopwatch {
     start: CudaEvent,
     end: CudaEvent,
-    deadline: Instant,
+    began: Instant,
+    budget: Duration,
 }
 
 impl Stopwatch {
@@ -29,16 +35,16 @@ impl Stopwatch {
             let made = cuda.gpu.context().new_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
             made.map_err(|e| driver_error("cannot make an event", e))
         };
-        Ok(Stopwatch { start: event()?, end: event()?, deadline: Instant::now() + budget })
+        Ok(Stopwatch { start: event()?, end: event()?, began: Instant::now(), budget })
     }
 
     pub fn out_of_time(&self) -> bool {
-        Instant::now() >= self.deadline
+        self.began.elapsed() >= self.budget
     }
 
     /// Nanoseconds of one run. `best` is what it has to beat.
     pub fn time(
-        &self,
+        &mut self,
         cuda: &mut Cuda,
         best: Option<f64>,
         mut run: impl FnMut(&mut Cuda) -> Result<()>,
@@ -46,7 +52,10 @@ impl Stopwatch {
         // The first run loads the kernel's code.
         run(cuda)?;
         let first = self.once(cuda, 1, &mut run)?;
-        if best.is_some_and(|best| first > HOPELESS * best + START_NS) || self.out_of_time() {
+        let extended = Duration::from_nanos((LONG_RUNS * first) as u64).min(MOST_EXTENDED);
+        self.budget = self.budget.max(extended);
+        let hopeless = best.is_some_and(|best| first > HOPELESS * best + START_NS);
+        if hopeless || first > LONG_NS || self.out_of_time() {
             return Ok(first);
         }
         let repeats = (LEAST_NS / first.max(1.0)).clamp(1.0, MOST_REPEATS) as u32;

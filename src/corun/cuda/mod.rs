@@ -1,0 +1,18 @@
+//! A main and a side beside each other on one GPU: two streams, both on the GPU's own clock.
+//!
+//! * [`streams`] — the sharing modes two streams can have, and what of the machine decides whether they overlap at all.
+//! * [`events`] — moments of both streams on one clock.
+//! * [`side`] — a program on its own stream, kept running by its own thread.
+//! * [`duo`] — both of them as [`super::pair`] measures them.
+//!
+//! Called by `suite::corun`; calls `ops::cuda` and the driver's events through cudarc. Other ways to share (parts of the
+//! multiprocessors, processes, a gate on the GPU) are another [`super::pair::Duo`] or another way to make a stream.
+
+pub mod duo;
+pub mod events;
+pub mod side;
+pub mod streams;
+
+pub use duo::OnGpu;
+pub use side::{SideStream, SideWork};
+pub use streams::Streams;

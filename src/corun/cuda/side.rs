@@ -1,0 +1,181 @@
+//! The side: steps of a small program on a stream of its own, put there by a thread of its own.
+//!
+//! The thread keeps a bounded number of steps on the stream: enough that the stream does not run dry between two, few
+//! enough that the side stands still soon after it is halted. Each step lies between two events. Called by [`super::duo`];
+//! the program is a closure, so that a model, a pressure kernel or a test's work run alike.
+
+use super::events::{self, EventClock};
+use super::streams;
+use crate::corun::worker::{Slice, Turn, Worker};
+use crate::machine::driver_error;
+use crate::ops::cuda::{Cuda, Gpu, Priority};
+use crate::ops::{DType, Ops};
+use crate::{Error, Result};
+use cudarc::driver::CudaEvent;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+/// Steps on the stream: one that runs and one behind it.
+pub const IN_FLIGHT: usize = 2;
+/// Steps run before one is timed: the first loads kernels, makes plans and scratch memory.
+const WARM_STEPS: usize = 2;
+/// Steps timed to know how long one takes: at least, at most, and for that long in between.
+const LEAST_STEPS: usize = 2;
+const MOST_STEPS: usize = 64;
+const PROFILE: Duration = Duration::from_millis(20);
+
+/// Puts one step on the stream.
+pub type SideWork = Box<dyn FnMut(&mut Cuda)>;
+
+/// The events around one step.
+pub(super) struct Step {
+    pub begin: CudaEvent,
+    pub end: CudaEvent,
+    /// Put on a stream that had run dry.
+    late: bool,
+}
+
+#[derive(Default)]
+struct Log {
+    /// Of the last turn, done.
+    done: Vec<Step>,
+    /// To be recorded again.
+    spare: Vec<Step>,
+}
+
+type Shared = Arc<Mutex<Log>>;
+
+fn lock(log: &Shared) -> MutexGuard<'_, Log> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the side's thread finds out before its first turn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SideFacts {
+    /// One step by itself, the stream never dry.
+    pub step_ns: f64,
+    pub priority: i32,
+}
+
+/// A turn of the side on the clock's times.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SideTurn {
+    pub slices: Vec<Slice>,
+    /// Steps that came when the stream had run dry: the thread, not the GPU, set the pace.
+    pub late: usize,
+}
+
+/// A side, started and halted from outside.
+pub struct SideStream {
+    pub facts: SideFacts,
+    worker: Worker,
+    log: Shared,
+}
+
+impl SideStream {
+    /// Starts the thread; `make` runs in it and says what a step is. Returns once it is warm and stands still.
+    pub fn start<M>(gpu: &Arc<Gpu>, dtype: DType, priority: Priority, make: M) -> Result<Self>
+    where
+        M: FnOnce(&mut Cuda) -> Result<SideWork> + Send + 'static,
+    {
+        let (log, gpu) = (Shared::default(), Arc::clone(gpu));
+        let (tell, told) = mpsc::channel();
+        let theirs = Arc::clone(&log);
+        let body = move |turn: Turn| {
+            let mut ops = Cuda::on(&gpu, dtype, priority)?;
+            let work = make(&mut ops)?;
+            let mut runner = Runner { ops, work, queued: Vec::new(), log: theirs };
+            let facts = runner.warm_up()?;
+            if tell.send(facts).is_err() {
+                return Ok(());
+            }
+            turn.serve_turns(&mut runner, Runner::step, Runner::rest)
+        };
+        let worker = Worker::start("side", body)?;
+        let facts = told.recv().map_err(|_| Error::machine("the side program ended early", "run the case alone"))?;
+        Ok(SideStream { facts, worker, log })
+    }
+
+    /// Returns once its first step is done on the GPU.
+    pub fn run(&mut self) -> Result<()> {
+        self.worker.run()
+    }
+
+    /// Returns once the stream is empty.
+    pub fn halt(&mut self, clock: &EventClock) -> Result<SideTurn> {
+        self.worker.halt()?;
+        let done = std::mem::take(&mut lock(&self.log).done);
+        let slices = done.iter().map(|step| clock.slice(step)).collect::<Result<_>>()?;
+        let late = done.iter().filter(|step| step.late).count();
+        lock(&self.log).spare.extend(done);
+        Ok(SideTurn { slices, late })
+    }
+}
+
+/// The thread's side of it.
+struct Runner {
+    ops: Cuda,
+    work: SideWork,
+    /// Steps of this turn, done or on the stream.
+    queued: Vec<Step>,
+    log: Shared,
+}
+
+impl Runner {
+    fn events(&self) -> Result<Step> {
+        if let Some(spare) = lock(&self.log).spare.pop() {
+            return Ok(spare);
+        }
+        let gpu = self.ops.gpu();
+        Ok(Step { begin: events::event(gpu)?, end: events::event(gpu)?, late: false })
+    }
+
+    fn put(&mut self) -> Result<Step> {
+        let mut step = self.events()?;
+        let before = self.queued.last().map(|before| before.end.try_is_complete());
+        step.late = before.transpose().map_err(|e| driver_error("the side's stream failed", e))?.unwrap_or(false);
+        events::record(&step.begin, &self.ops)?;
+        (self.work)(&mut self.ops);
+        events::record(&step.end, &self.ops)?;
+        Ok(step)
+    }
+
+    /// Puts a step on the stream; waits while there are too many. The first of a turn is waited for: who started the side
+    /// then knows that it runs.
+    fn step(&mut self) -> Result<()> {
+        let mut step = self.put()?;
+        // Behind the first one the stream is empty because it was waited for.
+        step.late &= self.queued.len() > 1;
+        self.queued.push(step);
+        let queued = self.queued.len();
+        let waited = if queued == 1 { Some(0) } else { queued.checked_sub(IN_FLIGHT) };
+        match waited.and_then(|index| self.queued.get(index)) {
+            Some(step) => step.end.synchronize().map_err(|e| driver_error("the side's stream failed", e)),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for what is on the stream; errors of the operations surface here.
+    fn rest(&mut self) -> Result<()> {
+        self.ops.synchronize()?;
+        lock(&self.log).done.append(&mut self.queued);
+        Ok(())
+    }
+
+    fn warm_up(&mut self) -> Result<SideFacts> {
+        for _ in 0..WARM_STEPS {
+            (self.work)(&mut self.ops);
+            self.ops.synchronize()?;
+        }
+        let (first, begun, mut steps) = (self.put()?, Instant::now(), 1);
+        let mut last = None;
+        while steps < LEAST_STEPS || (steps < MOST_STEPS && begun.elapsed() < PROFILE) {
+            last = Some(self.put()?);
+            steps += 1;
+        }
+        self.ops.synchronize()?;
+        let end = last.as_ref().map_or(&first.end, |last| &last.end);
+        let ms = first.begin.elapsed_ms(end).map_err(|e| driver_error("cannot read the GPU's events", e))?;
+        Ok(SideFacts { step_ns: f64::from(ms) * 1e6 / steps as f64, priority: streams::priority_of(&self.ops)? })
+    }
+}

@@ -1,0 +1,167 @@
+//! The tiles the attention kernels were made for, and which one a GPU gets: by its shared memory.
+
+use super::PAD;
+use crate::ops::DType;
+
+/// Head sizes with kernels on tensor cores.
+pub const HEAD_SIZES: [usize; 6] = [32, 64, 80, 96, 128, 256];
+
+/// Warps an SM should hold at least, so that while one waits another multiplies.
+const WARPS_WANTED: usize = 8;
+/// Shared memory the driver takes of an SM for each block, and an SM has beyond what one block may ask for.
+const RESERVED_BYTES: usize = 1024;
+/// Bytes of an element.
+const ELEMENT: usize = 2;
+
+/// `ATTENTION_FORWARD` in `cuda/attention_forward.cu`: `rows` of queries a block, walking over tiles of `keys`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForwardTile {
+    pub head_size: usize,
+    pub warps: usize,
+    pub rows: usize,
+    pub keys: usize,
+}
+
+/// `ATTENTION_BACKWARD` in `cuda/attention_backward.cu`: `keys` a block, walking over tiles of `queries`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackwardTile {
+    pub head_size: usize,
+    pub queries: usize,
+    pub warps: usize,
+    /// Warps that share their keys.
+    split: usize,
+    stages: usize,
+    pub keys: usize,
+}
+
+const fn forward(head_size: usize, warps: usize, rows: usize, keys: usize) -> ForwardTile {
+    ForwardTile { head_size, warps, rows, keys }
+}
+
+/// Of each head size the faster first.
+const FORWARD: [ForwardTile; 9] = [
+    forward(32, 4, 128, 64),
+    forward(64, 4, 128, 64),
+    forward(80, 4, 128, 64),
+    forward(96, 4, 128, 64),
+    forward(128, 4, 128, 64),
+    forward(128, 4, 128, 32),
+    forward(256, 8, 128, 64),
+    forward(256, 8, 128, 32),
+    forward(256, 4, 64, 32),
+];
+
+const fn backward(head_size: usize, queries: usize, warps: usize, keys: usize) -> BackwardTile {
+    BackwardTile { head_size, queries, warps, split: 1, stages: 2, keys }
+}
+
+const fn split(queries: usize, warps: usize, stages: usize, keys: usize) -> BackwardTile {
+    BackwardTile { head_size: 256, queries, warps, split: 2, stages, keys }
+}
+
+const BACKWARD: [BackwardTile; 12] = [
+    backward(32, 64, 4, 128),
+    backward(64, 64, 4, 128),
+    backward(64, 32, 4, 128),
+    backward(80, 64, 8, 128),
+    backward(80, 32, 8, 128),
+    backward(96, 64, 8, 128),
+    backward(96, 32, 8, 128),
+    backward(128, 64, 8, 128),
+    backward(128, 32, 4, 64),
+    split(64, 8, 2, 64),
+    split(32, 8, 2, 64),
+    split(32, 4, 1, 32),
+];
+
+impl ForwardTile {
+    pub const fn shared_bytes(&self) -> usize {
+        ELEMENT * (self.rows + 4 * self.keys) * (self.head_size + PAD)
+    }
+
+    pub fn kernel(&self, dtype: DType) -> String {
+        format!("attention_forward_d{}_{}x{}_{}", self.head_size, self.rows, self.keys, dtype.name())
+    }
+}
+
+impl BackwardTile {
+    /// K and V; dS, and P where warps share keys; and the stages: Q, dO and two statistics a query.
+    pub const fn shared_bytes(&self) -> usize {
+        let pitch = ELEMENT * (self.head_size + PAD);
+        let scores = ELEMENT * self.keys * (self.queries + PAD);
+        2 * self.keys * pitch + self.split * scores + self.stages * self.queries * (2 * pitch + 8)
+    }
+
+    pub fn kernel(&self, dtype: DType) -> String {
+        format!("attention_backward_d{}_{}x{}_{}", self.head_size, self.queries, self.keys, dtype.name())
+    }
+}
+
+/// The forward tile for a GPU whose blocks may have `shared_bytes`; `None` where no kernel has that head size.
+pub fn forward_tile(head_size: usize, shared_bytes: u32) -> Option<ForwardTile> {
+    let tiles = FORWARD.iter().filter(|tile| tile.head_size == head_size).copied();
+    choose(tiles, |tile| (tile.warps, tile.shared_bytes()), shared_bytes as usize)
+}
+
+/// The backward tile, as above.
+pub fn backward_tile(head_size: usize, shared_bytes: u32) -> Option<BackwardTile> {
+    let tiles = BACKWARD.iter().filter(|tile| tile.head_size == head_size).copied();
+    choose(tiles, |tile| (tile.warps, tile.shared_bytes()), shared_bytes as usize)
+}
+
+/// The first of which an SM holds enough warps, else the first that fits at all.
+fn choose<T: Copy>(
+    tiles: impl Iterator<Item = T> + Clone,
+    needs: impl Fn(&T) -> (usize, usize),
+    shared_bytes: usize,
+) -> Option<T> {
+    let enough = |tile: &T| {
+        let (warps, bytes) = needs(tile);
+        WARPS_WANTED.div_ceil(warps) * (bytes + RESERVED_BYTES) <= shared_bytes + RESERVED_BYTES
+    };
+    tiles.clone().find(enough).or_else(|| tiles.clone().find(|tile| needs(tile).1 <= shared_bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SM_86: u32 = 99 << 10;
+    const SM_80: u32 = 163 << 10;
+    const SM_90: u32 = 227 << 10;
+
+    #[test]
+    fn every_head_size_has_a_tile_on_every_gpu() {
+        for head_size in HEAD_SIZES {
+            for limit in [SM_86, SM_80, SM_90] {
+                let (forward, backward) = (forward_tile(head_size, limit), backward_tile(head_size, limit));
+                assert!(forward.is_some_and(|t| t.head_size == head_size && t.shared_bytes() <= limit as usize));
+                assert!(backward.is_some_and(|t| t.head_size == head_size && t.shared_bytes() <= limit as usize));
+            }
+        }
+        assert!(forward_tile(72, SM_90).is_none() && backward_tile(72, SM_90).is_none());
+    }
+
+    #[test]
+    fn more_shared_memory_gets_larger_tiles() {
+        let forward = |head_size, limit| forward_tile(head_size, limit).map(|t| (t.rows, t.keys));
+        assert_eq!([SM_90, SM_80, SM_86].map(|l| forward(128, l)), [(128, 64), (128, 32), (128, 32)].map(Some));
+        assert_eq!([SM_90, SM_80, SM_86].map(|l| forward(256, l)), [(128, 64), (128, 32), (64, 32)].map(Some));
+        let backward = |head_size, limit| backward_tile(head_size, limit).map(|t| (t.queries, t.keys));
+        assert_eq!([SM_90, SM_80, SM_86].map(|l| backward(64, l)), [(64, 128), (32, 128), (64, 128)].map(Some));
+        assert_eq!([SM_90, SM_80, SM_86].map(|l| backward(128, l)), [(64, 128), (64, 128), (32, 64)].map(Some));
+        assert_eq!([SM_90, SM_80, SM_86].map(|l| backward(256, l)), [(64, 64), (32, 64), (32, 32)].map(Some));
+    }
+
+    /// Every tile is some GPU's choice: none is built for nothing.
+    #[test]
+    fn every_tile_is_used() {
+        let limits = [SM_86, SM_80, SM_90];
+        for tile in FORWARD {
+            assert!(limits.iter().any(|&l| forward_tile(tile.head_size, l) == Some(tile)), "{tile:?}");
+        }
+        for tile in BACKWARD {
+            assert!(limits.iter().any(|&l| backward_tile(tile.head_size, l) == Some(tile)), "{tile:?}");
+        }
+    }
+}

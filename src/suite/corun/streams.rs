@@ -1,0 +1,299 @@
+//! A pair on a GPU as a case: a phase of the GPT layer on one stream, a small model on another.
+//!
+//! The layer is made once for all cases of its shape, which follow each other in the lists.
+
+use super::{LEAST_PAIRS, sample_of, sampling, worth_keeping};
+use crate::corun::cuda::duo::{Seen, passes};
+use crate::corun::cuda::events::EventClock;
+use crate::corun::cuda::side::IN_FLIGHT;
+use crate::corun::cuda::streams::{connections, priority_of};
+use crate::corun::cuda::{OnGpu, SideStream, SideWork, Streams};
+use crate::corun::mains::MainSpec;
+use crate::corun::{load::Load, pair};
+use crate::models::gpt::Layer;
+use crate::models::side_model;
+use crate::ops::Ops;
+use crate::ops::cuda::{Cuda, Gpu};
+use crate::records::measurement::{Backend, Kind, Verified};
+use crate::shape::{LayerShape, Phase};
+use crate::stats::{self, SplitMix};
+use crate::suite::Platform;
+use crate::suite::case::{Case, CaseInfo, Context, RawSample, Sampling, Spec};
+use crate::{Error, Result};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+const SEED: u64 = 0x3a1;
+/// More of the side's steps than this found their stream empty: its thread set its pace, not the GPU.
+const LATE_PERCENT: f64 = 10.0;
+const LAUNCH_BOUND: &str = "side-launch-bound";
+/// Before the pairs the main runs until the SM clock keeps still, at most so long; the software device's is made up.
+const WARM_UP_CAP: Duration = Duration::from_secs(3);
+const SOFTWARE_CAP: Duration = Duration::from_millis(1);
+/// On the software device whose times mean nothing.
+const LEAST_SOFTWARE_PAIRS: usize = 2;
+
+/// One row: who beside whom, and how their streams share the GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Row {
+    pub streams: Streams,
+    pub main: MainSpec,
+    pub side: Load,
+}
+
+impl Row {
+    fn id(&self) -> String {
+        format!("corun/{}/{}+{}", self.streams.name(), self.main.name(), self.side)
+    }
+}
+
+/// The rows as cases that share one GPU and one layer.
+pub fn specs(rows: Vec<Row>) -> Vec<Box<dyn Spec>> {
+    let shared = Shared::default();
+    rows.into_iter().map(|row| Box::new(StreamSpec { row, shared: shared.clone() }) as Box<dyn Spec>).collect()
+}
+
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Bench>>);
+
+/// What the cases share.
+#[derive(Default)]
+struct Bench {
+    gpu: Option<(u32, Arc<Gpu>)>,
+    layer: Option<Layer<Cuda>>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Bench> {
+        // A case that panicked left nothing half-made that matters: layers are made on demand.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bench {
+    fn gpu(&mut self, ordinal: u32) -> Result<Arc<Gpu>> {
+        if let Some((open, gpu)) = &self.gpu
+            && *open == ordinal
+        {
+            return Ok(Arc::clone(gpu));
+        }
+        self.layer = None;
+        let gpu = Gpu::open(ordinal)?;
+        self.gpu = Some((ordinal, Arc::clone(&gpu)));
+        Ok(gpu)
+    }
+
+    /// The layer of this shape, made and run once if it is not the one at hand.
+    fn layer(&mut self, ops: &mut Cuda, shape: LayerShape) -> Result<&mut Layer<Cuda>> {
+        if self.layer.as_ref().is_none_or(|layer| *layer.shape() != shape) {
+            // The old one goes first: two big layers need not fit.
+            self.layer = None;
+            let mut layer = Layer::new(ops, shape, SEED)?;
+            layer.zero_gradients(ops);
+            layer.run(ops, Phase::ForwardBackward);
+            ops.synchronize()?;
+            self.layer = Some(layer);
+        }
+        self.layer.as_mut().ok_or_else(unprepared)
+    }
+}
+
+struct StreamSpec {
+    row: Row,
+    shared: Shared,
+}
+
+impl Spec for StreamSpec {
+    fn id(&self) -> String {
+        self.row.id()
+    }
+
+    fn build(&self, context: &Context) -> Result<Box<dyn Case>> {
+        let Row { streams, main, side } = self.row;
+        let Some(shape) = shape_of(main) else { return Err(no_main(main)) };
+        shape.validate()?;
+        let mut info = CaseInfo::new(self.id(), Kind::Corun, Backend::Cuda)
+            .param("side", side.to_string())
+            .param("side_unit", side.unit())
+            .param("sharing", streams.name())
+            .param("max_connections", connections());
+        info.params.extend(main.params());
+        info.sharing = Some(streams.name().into());
+        info.flop = main.flop();
+        if connections() == 1 {
+            info.flags.push("one-connection".into());
+        }
+        let (row, shared, platform) = (self.row, self.shared.clone(), context.platform);
+        Ok(Box::new(StreamCase { row, shape, shared, platform, info, ready: None, discarded: 0 }))
+    }
+}
+
+fn shape_of(main: MainSpec) -> Option<LayerShape> {
+    match main {
+        MainSpec::Forward(shape) | MainSpec::Backward(shape) => Some(shape),
+        MainSpec::Probe(_) => None,
+    }
+}
+
+fn no_main(main: MainSpec) -> Error {
+    Error::machine(format!("{} runs on the host only", main.name()), "measure it with --device host")
+}
+
+fn unprepared() -> Error {
+    Error::machine("a pair is sampled before it is made", "prepare the case first")
+}
+
+struct StreamCase {
+    row: Row,
+    shape: LayerShape,
+    shared: Shared,
+    platform: Platform,
+    info: CaseInfo,
+    ready: Option<Ready>,
+    discarded: u64,
+}
+
+/// Both streams, warm.
+struct Ready {
+    ops: Cuda,
+    side: Option<SideStream>,
+    clock: EventClock,
+    passes: u64,
+    seen: Seen,
+    /// SM clock of the main alone, by pair.
+    alone_mhz: Vec<f64>,
+    random: SplitMix,
+}
+
+impl Ready {
+    /// Both programs, and one pass of the main given to `body`.
+    fn with_duo<R>(
+        &mut self,
+        main: MainSpec,
+        bench: &mut Bench,
+        body: impl FnOnce(&mut OnGpu<'_>, &mut SplitMix) -> Result<R>,
+    ) -> Result<R> {
+        let Some(shape) = shape_of(main) else { return Err(no_main(main)) };
+        let Ready { ops, side, clock, passes, seen, random, .. } = self;
+        let layer = bench.layer(ops, shape)?;
+        let pass = &mut |ops: &mut Cuda| run(main, layer, ops);
+        let mut duo = OnGpu { ops, pass, passes: *passes, side: side.as_mut(), clock, seen };
+        body(&mut duo, random)
+    }
+}
+
+fn run(main: MainSpec, layer: &mut Layer<Cuda>, ops: &mut Cuda) {
+    match main {
+        MainSpec::Backward(_) => {
+            layer.backward_input(ops);
+            layer.backward_weight(ops);
+        }
+        _ => layer.forward(ops),
+    }
+}
+
+/// The side's program, on its own stream and thread.
+fn start(load: Load, gpu: &Arc<Gpu>, shape: LayerShape, streams: Streams) -> Result<Option<SideStream>> {
+    let spec = match load {
+        Load::Nothing => return Ok(None),
+        Load::Model(spec) => spec,
+        Load::Pressure(_) => {
+            return Err(Error::machine(format!("{load} runs on the host only"), "measure it with --device host"));
+        }
+    };
+    let make = move |ops: &mut Cuda| {
+        let mut model = side_model(ops, spec)?;
+        Ok(Box::new(move |ops: &mut Cuda| model.step(ops)) as SideWork)
+    };
+    SideStream::start(gpu, shape.dtype, streams.side(), make).map(Some)
+}
+
+impl StreamCase {
+    fn note(&mut self, name: &str, value: impl Into<serde_json::Value>) {
+        self.info.params.insert(name.into(), value.into());
+    }
+
+    fn software(&self) -> bool {
+        matches!(self.platform, Platform::Software(_))
+    }
+
+    fn make(&mut self, bench: &mut Bench) -> Result<Ready> {
+        let Row { streams, main, side } = self.row;
+        let gpu = bench.gpu(self.platform.ordinal())?;
+        let ops = Cuda::on(&gpu, self.shape.dtype, streams.main())?;
+        self.note("main_priority", priority_of(&ops)?);
+        let clock = EventClock::new(&gpu)?;
+        let random = SplitMix(0xc0_4a11);
+        let mut ready =
+            Ready { ops, side: None, clock, passes: 1, seen: Seen::default(), alone_mhz: Vec::new(), random };
+        // What is loaded and planned on first use is so before the side is there.
+        let cap = if self.software() { SOFTWARE_CAP } else { WARM_UP_CAP };
+        let pass_ns = ready.with_duo(main, bench, |duo, _| duo.warm_up(cap))?;
+        ready.side = start(side, &gpu, self.shape, streams)?;
+        let side = ready.side.as_ref().map(|side| side.facts);
+        if let Some(facts) = side {
+            self.note("side_priority", facts.priority);
+            self.note("side_steps_in_flight", IN_FLIGHT);
+            self.note("side_step_ns", facts.step_ns);
+        }
+        if !self.software() {
+            ready.passes = passes(pass_ns, side.map_or(0.0, |facts| facts.step_ns));
+        }
+        self.note("passes", ready.passes);
+        Ok(ready)
+    }
+
+    /// What is known so far beside the times.
+    fn note_seen(&mut self) {
+        let Some(ready) = &self.ready else { return };
+        let alone_mhz = stats::median(&ready.alone_mhz);
+        let late_percent = ready.side.as_ref().map(|_| ready.seen.late_percent());
+        if let Some(mhz) = alone_mhz {
+            self.note("alone_sm_clock_mhz", mhz);
+        }
+        if let Some(percent) = late_percent {
+            self.note("side_late_percent", percent);
+            self.info.flags.retain(|flag| flag != LAUNCH_BOUND);
+            if percent > LATE_PERCENT {
+                self.info.flags.push(LAUNCH_BOUND.into());
+            }
+        }
+    }
+}
+
+impl Case for StreamCase {
+    fn info(&self) -> &CaseInfo {
+        &self.info
+    }
+
+    fn sampling(&self) -> Sampling {
+        sampling(if self.software() { LEAST_SOFTWARE_PAIRS } else { LEAST_PAIRS })
+    }
+
+    /// Nothing is checked here: the layer's and the small models' results are, in their own cases.
+    fn prepare(&mut self) -> Result<Option<Verified>> {
+        let shared = self.shared.clone();
+        self.ready = Some(self.make(&mut shared.lock())?);
+        Ok(None)
+    }
+
+    fn sample(&mut self, n: u64) -> Result<Vec<RawSample>> {
+        let shared = self.shared.clone();
+        let ready = self.ready.as_mut().ok_or_else(unprepared)?;
+        let may_starve = self.row.streams.may_starve() || self.row.side == Load::Nothing;
+        let (main, passes) = (self.row.main, ready.passes);
+        let pairs = ready.with_duo(main, &mut shared.lock(), |duo, random| {
+            worth_keeping(n, may_starve, &mut self.discarded, || {
+                let pair = pair::measure(duo, random)?;
+                Ok((pair, *duo.seen))
+            })
+        })?;
+        ready.alone_mhz.extend(pairs.iter().filter_map(|(_, seen)| seen.alone.sm_clock_mhz));
+        self.note_seen();
+        Ok(pairs.into_iter().map(|(pair, seen)| sample_of(pair, passes, &seen.together)).collect())
+    }
+
+    fn discarded(&self) -> u64 {
+        self.discarded
+    }
+}

@@ -1,0 +1,168 @@
+//! Which samples were taken while the GPU ran slower than it does otherwise? Pure rules on SM clocks (docs/method.md,
+//! "The GPU's clock"); [`super::summary`] applies them when samples become a record, [`super::sampler`] while it warms up.
+//!
+//! A sample below 96 % of its case's median clock is thrown away and counted. Where the clocks cannot be told to 1 % nobody
+//! knows which those are: none is thrown away, and the record says so. What the device itself calls throttled goes always.
+
+use super::case::RawSample;
+use crate::stats;
+
+/// A sample below this share of the case's median clock is thrown away.
+pub const THROTTLE_SHARE: f64 = 0.96;
+/// Clocks within this share of the highest are the same clock, for a warm-up.
+const SETTLED_SHARE: f64 = 0.98;
+/// The record's flag where no clock was good enough to discard by.
+pub const UNRESOLVED: &str = "clock: unresolved";
+
+/// What is known of the clock during one sample.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Clock {
+    /// The host reads none.
+    None,
+    /// Read, but not to 1 %.
+    Unresolved,
+    Mhz(f64),
+}
+
+impl Clock {
+    pub fn of(sample: &RawSample) -> Self {
+        match sample.sm_clock_mhz {
+            Some(mhz) if !sample.clock_unresolved && mhz.is_finite() && mhz > 0.0 => Clock::Mhz(mhz),
+            None if !sample.clock_unresolved => Clock::None,
+            _ => Clock::Unresolved,
+        }
+    }
+
+    fn mhz(self) -> Option<f64> {
+        if let Clock::Mhz(mhz) = self { Some(mhz) } else { None }
+    }
+}
+
+/// The verdict on a case's samples, in their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    pub keep: Vec<bool>,
+    /// No sample was judged by its clock, for want of a clock good enough.
+    pub unresolved: bool,
+}
+
+impl Verdict {
+    pub fn thrown_away(&self) -> u64 {
+        self.keep.iter().filter(|keep| !**keep).count() as u64
+    }
+}
+
+/// Which samples stand. `samples`: the clock of each, and whether the device called it throttled.
+pub fn judge(samples: &[(Clock, bool)]) -> Verdict {
+    let clocks: Vec<f64> = samples.iter().filter_map(|(clock, _)| clock.mhz()).collect();
+    let blind = samples.iter().filter(|(clock, _)| *clock == Clock::Unresolved).count();
+    // A stamp that found no multiprocessor now and then is one sample's matter; a coarse timer is the whole case's.
+    let unresolved = blind > 0 && blind >= clocks.len();
+    let limit = if unresolved { 0.0 } else { stats::median(&clocks).unwrap_or(0.0) * THROTTLE_SHARE };
+    let keep = samples.iter().map(|(clock, throttled)| !throttled && clock.mhz().is_none_or(|mhz| mhz >= limit));
+    Verdict { keep: keep.collect(), unresolved }
+}
+
+/// The last clocks of a warm-up are one clock, as far as they are known.
+pub fn settled(last: &[Clock]) -> bool {
+    let clocks = last.iter().filter_map(|clock| clock.mhz());
+    let (low, high) = clocks.fold((f64::MAX, 0.0), |(low, high), mhz| (mhz.min(low), mhz.max(high)));
+    low >= SETTLED_SHARE * high
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn resolved(clocks: &[f64]) -> Vec<(Clock, bool)> {
+        clocks.iter().map(|&mhz| (Clock::Mhz(mhz), false)).collect()
+    }
+
+    #[test]
+    fn the_limit_is_96_percent_of_the_median() {
+        let verdict = judge(&resolved(&[1000.0, 1000.0, 1000.0, 960.0, 959.9, 1500.0, 1000.0]));
+        assert_eq!(verdict.keep, [true, true, true, true, false, true, true]);
+        assert_eq!((verdict.thrown_away(), verdict.unresolved), (1, false));
+    }
+
+    #[test]
+    fn a_host_without_clocks_loses_nothing_and_is_not_unresolved() {
+        let verdict = judge(&[(Clock::None, false); 5]);
+        assert_eq!((verdict.thrown_away(), verdict.unresolved), (0, false));
+        assert_eq!(judge(&[]), Verdict { keep: vec![], unresolved: false });
+    }
+
+    #[test]
+    fn a_coarse_timer_discards_nothing() {
+        let mut samples = resolved(&[1980.0, 300.0]);
+        samples.extend([(Clock::Unresolved, false); 2]);
+        assert_eq!(judge(&samples), Verdict { keep: vec![true; 4], unresolved: true });
+    }
+
+    #[test]
+    fn one_missed_stamp_does_not_blind_the_case() {
+        let mut samples = resolved(&[1980.0, 1980.0, 1980.0, 900.0]);
+        samples.push((Clock::Unresolved, false));
+        assert_eq!(judge(&samples).keep, [true, true, true, false, true]);
+    }
+
+    #[test]
+    fn samples_are_read_as_they_are() {
+        let sample = RawSample::new(1.0, 1);
+        assert_eq!(Clock::of(&sample), Clock::None);
+        assert_eq!(Clock::of(&RawSample { sm_clock_mhz: Some(1980.0), ..sample.clone() }), Clock::Mhz(1980.0));
+        for mhz in [None, Some(1980.0), Some(f64::NAN)] {
+            let unsure = RawSample { sm_clock_mhz: mhz, clock_unresolved: true, ..sample.clone() };
+            assert_eq!(Clock::of(&unsure), Clock::Unresolved);
+        }
+        assert_eq!(Clock::of(&RawSample { sm_clock_mhz: Some(f64::NAN), ..sample }), Clock::Unresolved);
+    }
+
+    #[test]
+    fn a_warm_up_settles_on_one_clock() {
+        assert!(settled(&[Clock::Mhz(1980.0), Clock::Mhz(1960.0)]) && settled(&[]) && settled(&[Clock::Unresolved]));
+        assert!(!settled(&[Clock::Mhz(1980.0), Clock::Mhz(1900.0)]));
+    }
+
+    fn any_clock() -> impl Strategy<Value = Clock> {
+        prop_oneof![
+            1 => Just(Clock::None),
+            2 => Just(Clock::Unresolved),
+            6 => (200.0..2500.0f64).prop_map(Clock::Mhz),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_stands_ran_at_the_cases_clock(samples in prop::collection::vec((any_clock(), prop::bool::weighted(0.1)), 0..60)) {
+            let verdict = judge(&samples);
+            let clocks: Vec<f64> = samples.iter().filter_map(|(c, _)| c.mhz()).collect();
+            let median = stats::median(&clocks);
+            prop_assert_eq!(verdict.keep.len(), samples.len());
+            for (&(clock, throttled), &kept) in samples.iter().zip(&verdict.keep) {
+                // The device's own word always counts; a clock only where it is known, and where the case has one.
+                let slow = clock.mhz().zip(median).is_some_and(|(mhz, median)| mhz < THROTTLE_SHARE * median);
+                prop_assert_eq!(kept, !throttled && !(slow && !verdict.unresolved));
+            }
+        }
+
+        /// The median itself always stands: clocks alone never throw everything away.
+        #[test]
+        fn clocks_alone_leave_at_least_half(clocks in prop::collection::vec(200.0..2500.0f64, 1..60)) {
+            let verdict = judge(&resolved(&clocks));
+            prop_assert!(2 * verdict.thrown_away() <= clocks.len() as u64);
+        }
+
+        /// Neither the order of samples nor the unit of their clock matters.
+        #[test]
+        fn order_and_unit_do_not_matter(clocks in prop::collection::vec(200.0..2500.0f64, 1..40), scale in 0.5..2.0f64) {
+            let thrown = |clocks: Vec<f64>| judge(&resolved(&clocks)).thrown_away();
+            let reversed = clocks.iter().rev().copied().collect();
+            prop_assert_eq!(thrown(clocks.clone()), thrown(reversed));
+            // Powers of two scale without rounding.
+            let unit = if scale > 1.0 { 4.0 } else { 0.25 };
+            prop_assert_eq!(thrown(clocks.iter().map(|c| c * unit).collect()), thrown(clocks));
+        }
+    }
+}
