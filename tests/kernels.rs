@@ -4,6 +4,8 @@
 //! Bounds: max|x − ref| / max|ref| per tensor ≤ 1e-2 (bf16), 1e-3 (f16), 1e-5 (f32); NaN never passes; every output is
 //! poisoned before the launch, so that an element nobody wrote is NaN.
 
+#[path = "kernels/attention.rs"]
+mod attention;
 #[path = "kernels/conv.rs"]
 mod conv;
 #[path = "kernels/cross_entropy.rs"]
@@ -14,8 +16,6 @@ mod dropout;
 mod elementwise;
 #[path = "kernels/embedding.rs"]
 mod embedding;
-#[path = "kernels/attention.rs"]
-mod attention;
 #[path = "kernels/emulated.rs"]
 mod emulated;
 #[path = "kernels/emulation.rs"]
@@ -34,14 +34,16 @@ mod optimizer;
 mod orders;
 #[path = "kernels/pool.rs"]
 mod pool;
-#[path = "kernels/product.rs"]
-mod product;
-#[path = "kernels/raw.rs"]
-mod raw;
 #[path = "kernels/pressure.rs"]
 mod pressure;
 #[path = "kernels/probe.rs"]
 mod probe;
+#[path = "kernels/product.rs"]
+mod product;
+#[path = "kernels/raw.rs"]
+mod raw;
+#[path = "kernels/residual_layernorm.rs"]
+mod residual_layernorm;
 
 use bubblebench::ops::DType;
 

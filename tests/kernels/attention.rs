@@ -178,7 +178,9 @@ fn check_tiles(shape: Attention, dtype: DType, limit: u32, random: &mut SplitMix
     let operands = [dqkv.arg(), sums.arg(), statistics.arg(), dout.arg(), qkv.arg(), heads, sequence, scale];
     run(&plans[1], limit, &operands);
     run(&plans[2], limit, &[dqkv.arg(), sums.arg(), heads, sequence, head, scale]);
-    assert!([&out, &dqkv, &qkv, &dout].iter().all(|b| b.intact()) && [&lse, &statistics, &sums].iter().all(|b| b.intact()));
+    assert!(
+        [&out, &dqkv, &qkv, &dout].iter().all(|b| b.intact()) && [&lse, &statistics, &sums].iter().all(|b| b.intact())
+    );
 
     let mut ops = Reference::new();
     let mut tensor = |values: &[f64]| {
