@@ -183,7 +183,7 @@ fn tensor_core_products_have_the_documented_layout() {
 fn asynchronous_copies_arrive_at_the_wait() {
     let values = numbers(1024, 11);
     let run = |kernel: &str, seed| {
-        let (mut out, mut input) = (Buffer::poisoned(1024), Buffer::from_slice(&values));
+        let (mut out, mut input) = (Buffer::<f32>::poisoned(1024), Buffer::from_slice(&values));
         let config = Config::new(ONE, [256, 1, 1]).shared(4096).order(Order::Shuffled(seed));
         // SAFETY: both hold four elements a thread.
         unsafe { launch(kernel, config, &[out.arg(), input.arg()]) }.unwrap();
