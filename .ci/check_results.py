@@ -28,10 +28,13 @@ model = json.load(open(f"{folder}/cost_model.json"))
 check("cost_model", model, "cost_model.json")
 
 cases = [line for line in lines if line["kind"] != "end"]
-for kind in ("operation", "layer", "collective", "corun", "fill"):
+on_gpu = cases[0]["backend"] == "cuda"
+for kind in ("operation", "layer", "corun") if on_gpu else ("operation", "layer", "collective", "corun", "fill"):
     if not any(case["kind"] == kind and case["median_ns"] for case in cases):
         sys.exit(f"no {kind} case has a time")
 wrong = [case["id"] for case in cases if case["verified"] and case["verified"]["wrong"]]
+if on_gpu and any("software" not in case["flags"] for case in cases if case["device"] == "softgpu"):
+    sys.exit("a case of the software device does not say so")
 if wrong or lines[-1]["kind"] != "end" or not model["accuracy"]:
     sys.exit(f"wrong results {wrong}, or the run was not closed, or the cost model has no accuracy")
 print(f"{len(cases)} cases follow their schemas; accuracy: " + ", ".join(f"{a['what']} {a['mape_percent']:.1f}%" for a in model["accuracy"]))

@@ -14,6 +14,9 @@ pub enum Error {
     /// The machine lacks something: a device, a library, memory.
     #[error("{what}; {cure}")]
     Machine { what: String, cure: String },
+    /// A kernel failed on the GPU, which answers this process no more.
+    #[error("{what}; {cure}")]
+    Gpu { what: String, cure: String },
     /// The operating system refused a file operation.
     #[error("cannot {action} {}: {source}; {}", path.display(), io_cure(source))]
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
@@ -29,6 +32,10 @@ impl Error {
 
     pub fn machine(what: impl Into<String>, cure: impl Into<String>) -> Self {
         Error::Machine { what: one_line(what.into()), cure: one_line(cure.into()) }
+    }
+
+    pub fn gpu(what: impl Into<String>, cure: impl Into<String>) -> Self {
+        Error::Gpu { what: one_line(what.into()), cure: one_line(cure.into()) }
     }
 
     pub fn io(action: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Self {

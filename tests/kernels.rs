@@ -42,6 +42,8 @@ mod probe;
 mod product;
 #[path = "kernels/raw.rs"]
 mod raw;
+#[path = "kernels/residual_layernorm.rs"]
+mod residual_layernorm;
 
 use bubblebench::ops::DType;
 

@@ -281,7 +281,8 @@ fn flags(line: &serde_json::Value) -> Vec<&str> {
 fn a_measured_line_carries_its_telemetry() {
     let (line, machine, stderr) = measure("");
     assert!(line["telemetry"]["readings"].as_u64().unwrap() >= 1, "{line}");
-    assert_eq!((&line["sm_clock_mhz"], &line["power_w"]), (&1980.0.into(), &300.0.into()));
+    assert_eq!(line["telemetry"]["sm_clock_median_mhz"], 1980.0);
+    assert!(line["sm_clock_mhz"].is_number() && line["power_w"].as_f64().unwrap() > 100.0, "{line}");
     assert_eq!(line["telemetry"]["tensor_active_percent"], 61.25);
     assert!(!flags(&line).contains(&"other-processes") && !stderr.contains("also used"), "{stderr}");
     let gpu = &machine["gpus"][0];

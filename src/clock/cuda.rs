@@ -28,6 +28,9 @@ const WINDOW_TICKS: f64 = 200.0;
 const LONGEST_WINDOW_NS: f64 = 2e6;
 /// An SM clock less certain than this is no ground to discard a sample.
 const RESOLVED: f64 = 0.01;
+/// What a trial of a warm-up should last, and how often it may run short work for that.
+const WARM_UP_TRIAL_NS: f64 = 1e7;
+const MOST_WARM_UP_RUNS: u64 = 4096;
 /// Work is put on a held stream in microseconds: who takes this long waits for the stream.
 const HOLD_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the first try, made to see whether a stream can be held at all.
@@ -56,6 +59,7 @@ impl CudaClock {
         let mut probe = Probe::new(gpu)?;
         let (sm, tick_ns) = (probe.some_sm(&mut ops)?, probe.tick_ns(&mut ops)?);
         let mut clock = CudaClock { probe, begin, end, sm, tick_ns, holds: false, timeout: HOLD_TIMEOUT };
+        clock.load_kernels(&mut ops)?;
         clock.holds = clock.try_to_hold(&mut ops)?;
         Ok(clock)
     }
@@ -73,6 +77,13 @@ impl CudaClock {
     /// How long a held stream waits to be let go before it gives up.
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
+    }
+
+    /// A kernel's code is loaded when it is first launched, and loading may wait for all that runs: behind a blocker that
+    /// would be for ever, so every probe runs once without.
+    fn load_kernels(&mut self, ops: &mut Cuda) -> Result<()> {
+        self.probe.flush(ops)?;
+        self.warm(ops, 1, &mut |_| Ok(())).map(drop)
     }
 
     /// A driver that runs a launch before it returns would never let the stream go.
@@ -152,9 +163,12 @@ impl CudaClock {
         work: &mut dyn FnMut(&mut Cuda) -> Result<()>,
     ) -> Result<WarmUp> {
         let rule = SteadyRule::capped_at(u64::try_from(cap.as_nanos()).unwrap_or(u64::MAX));
-        let (start, mut readings) = (Instant::now(), Vec::new());
+        let (start, mut readings, mut n) = (Instant::now(), Vec::new(), 1u64);
         loop {
-            let trial = self.warm(ops, 1, work)?;
+            let trial = self.warm(ops, n, work)?;
+            // Short work is strung together: between trials the GPU idles, and a GPU that mostly idles stays cold.
+            let wanted = (n as f64 * WARM_UP_TRIAL_NS / trial.ns.max(1.0)) as u64;
+            n = wanted.clamp(1, (4 * n).min(MOST_WARM_UP_RUNS));
             let spent_ns = start.elapsed().as_nanos() as u64;
             let mhz = trial.sm_clock_mhz.filter(|_| !trial.clock_unresolved);
             readings.push(Reading { at_ns: spent_ns, mhz });

@@ -6,7 +6,27 @@ use cudarc::driver::sys::CUresult;
 
 /// `what` reads like "cannot open device 0".
 pub fn driver_error(what: impl AsRef<str>, error: DriverError) -> Error {
-    Error::machine(format!("{}: {}", what.as_ref(), code(error)), cure(error.0))
+    let what = format!("{}: {}", what.as_ref(), code(error));
+    if breaks_the_context(error.0) { Error::gpu(what, cure(error.0)) } else { Error::machine(what, cure(error.0)) }
+}
+
+/// After these the driver answers every call of the process with the same code.
+fn breaks_the_context(code: CUresult) -> bool {
+    use CUresult::*;
+    matches!(
+        code,
+        CUDA_ERROR_ECC_UNCORRECTABLE
+            | CUDA_ERROR_NVLINK_UNCORRECTABLE
+            | CUDA_ERROR_ILLEGAL_ADDRESS
+            | CUDA_ERROR_LAUNCH_TIMEOUT
+            | CUDA_ERROR_ASSERT
+            | CUDA_ERROR_HARDWARE_STACK_ERROR
+            | CUDA_ERROR_ILLEGAL_INSTRUCTION
+            | CUDA_ERROR_MISALIGNED_ADDRESS
+            | CUDA_ERROR_INVALID_ADDRESS_SPACE
+            | CUDA_ERROR_INVALID_PC
+            | CUDA_ERROR_LAUNCH_FAILED
+    )
 }
 
 /// The driver's own name and sentence, where it knows the code.
@@ -31,8 +51,11 @@ fn cure(code: CUresult) -> &'static str {
         }
         CUDA_ERROR_NOT_FOUND => "this program was built without that kernel: run `bubblebench doctor --kernels`",
         CUDA_ERROR_DEVICE_UNAVAILABLE => "the GPU is held exclusively by another process: wait for it to end",
-        CUDA_ERROR_ILLEGAL_ADDRESS | CUDA_ERROR_MISALIGNED_ADDRESS | CUDA_ERROR_LAUNCH_FAILED => {
-            "this is a fault in a kernel: please report it with the command line"
+        CUDA_ERROR_ECC_UNCORRECTABLE | CUDA_ERROR_NVLINK_UNCORRECTABLE => {
+            "the GPU's memory or link is faulty: see nvidia-smi -q and the kernel's log, and use another GPU"
+        }
+        code if breaks_the_context(code) => {
+            "this is a fault in a kernel: please report it with the command line; the same command again goes on with the next case"
         }
         _ => "run `bubblebench doctor`, and check nvidia-smi",
     }

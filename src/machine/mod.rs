@@ -14,7 +14,7 @@ mod errors;
 pub mod gpus;
 pub mod libraries;
 pub mod nvml;
-mod symbols;
+pub mod symbols;
 mod system;
 pub mod telemetry;
 pub mod threads;

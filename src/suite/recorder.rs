@@ -117,10 +117,11 @@ impl Recorder {
     /// Writes the line of a case that failed on this machine; what nobody can go on from is passed up.
     pub fn skip(&mut self, info: &CaseInfo, error: Error) -> Result<Measurement> {
         match error {
-            Error::Machine { .. } => {
+            Error::Machine { .. } | Error::Gpu { .. } => {
                 let record = self.flagged(summary::skipped(info, &error.to_string(), self.device.clone(), now()));
                 self.run.append(record.clone())?;
-                Ok(record)
+                // A broken GPU would fail every case that follows, for no fault of theirs.
+                if matches!(error, Error::Gpu { .. }) { Err(error) } else { Ok(record) }
             }
             other => Err(other),
         }

@@ -119,7 +119,7 @@ fn compute_slice(case: &Case) -> Vec<u32> {
         _ => threads
             .map(|thread| {
                 let vector = |at: u32| sum((0..4).map(|word| mixed(4 * at + word)));
-                let loads = (0..rounds).flat_map(|round| (0..8).map(move |k| thread + (round * 32 & 255) + k * 256));
+                let loads = (0..rounds).flat_map(|round| (0..8).map(move |k| thread + ((round * 32) & 255) + k * 256));
                 sum(loads.map(vector))
             })
             .collect(),
@@ -167,9 +167,14 @@ fn walk(case: &Case, block: usize, data: &mut [u32]) -> Vec<u32> {
 }
 
 fn check(case: &Case, seed: u64, order: Order) {
+    check_against(case, case, seed, order);
+}
+
+/// What `launched` leaves is what `case` should.
+fn check_against(case: &Case, launched: &Case, seed: u64, order: Order) {
     let mut random = SplitMix(seed);
     let mut data: Vec<u32> = (0..case.tiles * TILE_WORDS).map(|_| random.next_u64() as u32).collect();
-    let got = run(case, &data, order);
+    let got = run(launched, &data, order);
     let done = case.slices_done();
     let sink: Vec<u32> = if case.tiles > 0 {
         (0..case.blocks as usize).flat_map(|block| walk(case, block, &mut data)).collect()
@@ -186,8 +191,22 @@ fn check(case: &Case, seed: u64, order: Order) {
 fn every_kernel_does_what_it_says_to_the_bit() {
     for resource in PressureResource::ALL {
         let mut random = SplitMix(resource.name().len() as u64);
-        for seed in 0..60 {
+        for seed in 0..200 {
             check(&Case::random(resource, &mut random), seed, Order::InTurn);
+        }
+    }
+}
+
+/// One round too few or too many is not forgiven, on no kernel.
+#[test]
+fn the_check_can_fail() {
+    for resource in PressureResource::ALL {
+        let mut random = SplitMix(8);
+        let case = Case { before: 0, stop: false, ..Case::random(resource, &mut random) };
+        for rounds in [case.rounds - 1, case.rounds + 1] {
+            let other = Case { rounds, ..case };
+            let outcome = std::panic::catch_unwind(|| check_against(&case, &other, 1, Order::InTurn));
+            assert!(outcome.is_err(), "{resource:?}");
         }
     }
 }

@@ -8,6 +8,8 @@
 mod cublaslt;
 #[path = "build/nvml.rs"]
 mod nvml;
+#[path = "build/objects.rs"]
+mod objects;
 #[path = "build/shared.rs"]
 mod shared;
 
@@ -34,38 +36,32 @@ fn main() -> io::Result<()> {
         archive.object(object);
     }
     archive.try_compile("softgpu_kernels").map_err(|e| io::Error::other(e.to_string()))?;
-    let driver = objects(compiler(&here).flag_if_supported(HIDDEN).files(files(&here.join("cpp/driver"), "cpp")?))?;
+    let driver = objects::compile(&compiler(&here), &out, &files(&here.join("cpp/driver"), "cpp")?)?;
     libraries.link("libcuda.so.1", &[kernels, driver].concat())?;
-    cublaslt::link(&here, &libraries)?;
+    cublaslt::link(&here, &out, &libraries)?;
     nvml::build(&here, libraries.folder())
 }
 
-/// A library's symbols are those it exports on purpose: the copies of the kernels in a test's own program stay apart.
-const HIDDEN: &str = "-fvisibility=hidden";
-
-/// The flags every file is compiled with.
+/// The flags every file is compiled with. A library's symbols are those it exports on purpose: the copies of the kernels
+/// in a test's own program stay apart.
 fn compiler(here: &Path) -> cc::Build {
     let mut build = cc::Build::new();
     build.cpp(true).std("c++17").debug(false).opt_level(2).warnings(true).extra_warnings(true);
     build.define("BUBBLEBENCH_HOST_EMULATION", None).include(here.join("include"));
     // The language's own constructs, not mistakes: `#pragma unroll`, and one definition of a template's static per file.
     build.flag_if_supported("-Wno-unknown-pragmas").flag_if_supported("-Wno-subobject-linkage");
+    build.flag_if_supported("-fvisibility=hidden");
     build
-}
-
-fn objects(build: &mut cc::Build) -> io::Result<Vec<PathBuf>> {
-    build.try_compile_intermediates().map_err(|e| io::Error::other(e.to_string()))
 }
 
 /// The executor, every kernel file, and the registry that names them.
 fn kernel_objects(here: &Path, device: &Path, out: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut sources = files(device, "cu")?;
-    sources.push(here.join("cpp/selftest.cu"));
-    let mut build = compiler(here);
-    build.flag_if_supported(HIDDEN).file(here.join("cpp/executor.cpp")).file(here.join("cpp/signals.cpp"));
+    let mut kernels = files(device, "cu")?;
+    kernels.push(here.join("cpp/selftest.cu"));
+    let mut sources = vec![here.join("cpp/executor.cpp"), here.join("cpp/signals.cpp")];
     let mut registry = String::new();
     let mut calls = String::new();
-    for source in &sources {
+    for source in &kernels {
         let stem = source.file_stem().and_then(|s| s.to_str()).unwrap_or_default().to_string();
         let wrapper = out.join(format!("{stem}_kernels.cpp"));
         // A namespace for each file: on a GPU they are programs of their own, where one name may mean two things.
@@ -74,14 +70,14 @@ fn kernel_objects(here: &Path, device: &Path, out: &Path) -> io::Result<Vec<Path
             source.display()
         );
         write_if_new(&wrapper, &text)?;
-        build.file(wrapper);
+        sources.push(wrapper);
         let _ = writeln!(registry, "extern \"C\" void softgpu_link_{stem}();");
         let _ = writeln!(calls, "    softgpu_link_{stem}();");
     }
     let file = out.join("registry.cpp");
     write_if_new(&file, &format!("{registry}extern \"C\" void softgpu_link_kernels() {{\n{calls}}}\n"))?;
-    build.file(file);
-    objects(&mut build)
+    sources.push(file);
+    objects::compile(&compiler(here), out, &sources)
 }
 
 fn files(folder: &Path, extension: &str) -> io::Result<Vec<PathBuf>> {

@@ -63,7 +63,7 @@ pub fn summarise(earlier: Option<&Reading>, window: &[&Reading]) -> Telemetry {
 fn power_from_energy(window: &[&Reading]) -> Option<f64> {
     let mut counted = window.iter().filter_map(|r| Some((r.at_ns, r.energy_mj?)));
     let (from_ns, from_mj) = counted.next()?;
-    let (to_ns, to_mj) = counted.last()?;
+    let (to_ns, to_mj) = counted.next_back()?;
     let span_ns = to_ns.checked_sub(from_ns).filter(|&span| span >= ENERGY_SPAN_NS)?;
     // mJ per ns are MW.
     Some(to_mj.checked_sub(from_mj)? as f64 / span_ns as f64 * 1e6)
@@ -73,7 +73,7 @@ fn power_from_energy(window: &[&Reading]) -> Option<f64> {
 fn growth(earlier: Option<&Reading>, window: &[&Reading], of: fn(&Reading) -> Option<u64>) -> Option<u64> {
     let mut values = earlier.into_iter().chain(window.iter().copied()).filter_map(of);
     let first = values.next()?;
-    let last = values.last().unwrap_or(first);
+    let last = values.next_back().unwrap_or(first);
     Some(last.checked_sub(first).unwrap_or(last))
 }
 

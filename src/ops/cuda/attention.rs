@@ -52,7 +52,10 @@ pub fn backward_plans(shape: Attention, dtype: DType, shared_bytes: u32) -> Resu
     let Attention { batch, heads, sequence, head_size } = shape;
     let lines = batch * heads;
     if dtype == DType::F32 {
-        return ["backward_plain_query", "backward_plain_key"].map(|name| plain_plan(name, shape)).into_iter().collect();
+        return ["backward_plain_query", "backward_plain_key"]
+            .map(|name| plain_plan(name, shape))
+            .into_iter()
+            .collect();
     }
     let tile = backward_tile(head_size, shared_bytes).ok_or_else(|| unsupported(shape, dtype))?;
     let around = |name: &str, blocks| {

@@ -7,15 +7,15 @@ use super::memory::Memory;
 use super::{Cuda, Gpu};
 use crate::machine::driver_error;
 use crate::{Error, Result};
-use cudarc::driver::{result, sys};
+use cudarc::driver::{CudaStream, result, sys};
 use std::sync::Arc;
 
-/// Recorded work. The buffers it was recorded with must be alive whenever it is launched; the scratch memory it uses it
-/// keeps alive itself.
+/// Recorded work. The buffers it was recorded with must be alive whenever it is launched; its stream and the scratch memory
+/// it uses it keeps alive itself, cuBLASLt's workspace is its stream's owner's.
 pub struct Graph {
     executable: sys::CUgraphExec,
     recorded: Recorded,
-    stream: sys::CUstream,
+    stream: Arc<CudaStream>,
     _scratch: Option<Arc<Memory>>,
     gpu: Arc<Gpu>,
 }
@@ -71,7 +71,7 @@ impl Cuda {
         Ok(Graph {
             executable,
             recorded,
-            stream: self.stream.cu_stream(),
+            stream: Arc::clone(&self.stream),
             _scratch: self.scratch.clone(),
             gpu: Arc::clone(&self.gpu),
         })
@@ -81,7 +81,7 @@ impl Cuda {
 impl Graph {
     /// Puts the whole of it on the stream it was captured on: elsewhere its scratch memory could be in use.
     pub fn launch(&self, ops: &mut Cuda) -> Result<()> {
-        if ops.stream.cu_stream() != self.stream {
+        if !Arc::ptr_eq(&ops.stream, &self.stream) {
             return Err(Error::input(
                 "a graph captured on another stream",
                 "capture it on the stream that launches it",
@@ -91,7 +91,7 @@ impl Graph {
         ops.count_launch()?;
         ops.bind()?;
         // SAFETY: the executable is alive, and so is the stream; its buffers are the caller's promise (see the type).
-        unsafe { result::graph::launch(self.executable, self.stream) }
+        unsafe { result::graph::launch(self.executable, self.stream.cu_stream()) }
             .map_err(|e| driver_error("cannot launch a graph", e))
     }
 

@@ -123,8 +123,3 @@ pub(super) fn check(operation: &str, name: &str, buffer: &Buffer, len: usize, dt
     }
     Ok(())
 }
-
-/// For an operation whose kernel is yet to come.
-pub(super) fn missing(operation: &str) -> Error {
-    Error::machine(format!("the CUDA backend has no {operation}"), "use --device host")
-}

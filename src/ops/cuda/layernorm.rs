@@ -70,7 +70,7 @@ pub fn kernel(operation: &str, dtype: DType) -> String {
 }
 
 /// Rows and columns as the kernels take them.
-fn dimensions(shape: Rows) -> Result<(i32, i32)> {
+pub(super) fn dimensions(shape: Rows) -> Result<(i32, i32)> {
     if shape.cols > MOST_COLS {
         return Err(Error::input(
             format!("layernorm of {} rows × {} columns", shape.rows, shape.cols),

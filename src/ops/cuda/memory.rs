@@ -57,5 +57,9 @@ fn gib(bytes: usize) -> f64 {
 }
 
 fn size(bytes: usize) -> String {
-    if bytes >= 1 << 30 { format!("{:.1} GiB", gib(bytes)) } else { format!("{:.1} MiB", gib(bytes) * 1024.0) }
+    match bytes {
+        0..0x40_0000 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        0x40_0000..0x4000_0000 => format!("{:.1} MiB", gib(bytes) * 1024.0),
+        _ => format!("{:.1} GiB", gib(bytes)),
+    }
 }

@@ -28,6 +28,7 @@ pub mod pool;
 pub mod pressure;
 pub(crate) mod probe;
 pub mod product;
+pub mod residual_layernorm;
 mod vocabulary;
 
 pub use buffer::Buffer;

@@ -1,0 +1,66 @@
+//! The skip path's sum and its layer normalisation in one launch: not in [`crate::ops::Ops`], whose models ask for the two
+//! one after the other, but for the suite to measure beside them. The kernel and its contract are in
+//! `cuda/residual_layernorm.cu`.
+
+use super::launch::{Arg, check};
+use super::layernorm::{dimensions, to_inputs_geometry};
+use super::{Buffer, Cuda, Geometry};
+use crate::Result;
+use crate::ops::{DType, LAYERNORM_EPSILON, Rows};
+
+/// As the layernorm kernel that reads two rows as well.
+pub fn geometry(shape: Rows, dtype: DType) -> Geometry {
+    to_inputs_geometry(shape, dtype)
+}
+
+/// What the kernel writes.
+pub struct ResidualLayernorm<'a> {
+    pub sum: &'a mut Buffer,
+    pub y: &'a mut Buffer,
+    pub mean: &'a mut Buffer,
+    pub rstd: &'a mut Buffer,
+}
+
+impl Cuda {
+    /// sum = a + b; y = layernorm(sum), with the statistics its backward pass needs.
+    pub fn residual_layernorm(
+        &mut self,
+        shape: Rows,
+        out: ResidualLayernorm<'_>,
+        [a, b]: [&Buffer; 2],
+        gamma: &Buffer,
+        beta: &Buffer,
+    ) {
+        let outcome = self.try_residual_layernorm(shape, out, [a, b], gamma, beta);
+        self.keep(outcome);
+    }
+
+    fn try_residual_layernorm(
+        &mut self,
+        shape: Rows,
+        out: ResidualLayernorm<'_>,
+        [a, b]: [&Buffer; 2],
+        gamma: &Buffer,
+        beta: &Buffer,
+    ) -> Result<()> {
+        let (dtype, operation) = (self.data_type(), "residual_layernorm");
+        let (rows, cols) = dimensions(shape)?;
+        for (name, buffer) in [("sum", &*out.sum), ("y", &*out.y), ("a", a), ("b", b)] {
+            check(operation, name, buffer, shape.len(), dtype)?;
+        }
+        for (name, buffer) in [("gamma", gamma), ("beta", beta)] {
+            check(operation, name, buffer, shape.cols, dtype)?;
+        }
+        for (name, buffer) in [("mean", &*out.mean), ("rstd", &*out.rstd)] {
+            check(operation, name, buffer, shape.rows, DType::F32)?;
+        }
+        if shape.is_empty() {
+            return Ok(());
+        }
+        let written = [out.sum.arg_mut(), out.y.arg_mut(), out.mean.arg_mut(), out.rstd.arg_mut()];
+        let read = [a.arg(), b.arg(), gamma.arg(), beta.arg()];
+        let numbers = [Arg::I32(rows), Arg::I32(cols), Arg::F32(LAYERNORM_EPSILON as f32)];
+        let mut arguments = [&written[..], &read, &numbers].concat();
+        self.launch(&format!("{operation}_{}", dtype.name()), geometry(shape, dtype), &mut arguments)
+    }
+}
