@@ -31,7 +31,7 @@ pub struct OnGpu<'a> {
     /// The main's stream.
     pub ops: &'a mut Cuda,
     /// Puts one pass of the main on it.
-    pub pass: &'a mut dyn FnMut(&mut Cuda),
+    pub pass: &'a mut dyn FnMut(&mut Cuda) -> Result<()>,
     pub passes: u64,
     /// `None`: nothing, the noise floor.
     pub side: Option<&'a mut SideStream>,
@@ -65,20 +65,12 @@ impl Seen {
 impl OnGpu<'_> {
     /// Until the SM clock keeps still; then how long one pass takes by itself.
     pub fn warm_up(&mut self, cap: Duration) -> Result<f64> {
-        let work = &mut |ops: &mut Cuda| {
-            (self.pass)(ops);
-            Ok(())
-        };
-        self.clock.main.warm_up(self.ops, cap, work)?;
-        Ok(self.clock.main.warm_behind(self.ops, 1, 1, work)?.ns)
+        self.clock.main.warm_up(self.ops, cap, self.pass)?;
+        Ok(self.clock.main.warm_behind(self.ops, 1, 1, self.pass)?.ns)
     }
 
     fn timed(&mut self) -> Result<(Window, Trial)> {
-        let work = &mut |ops: &mut Cuda| {
-            (self.pass)(ops);
-            Ok(())
-        };
-        let trial = self.clock.main.warm_behind(self.ops, self.passes, self.passes, work)?;
+        let trial = self.clock.main.warm_behind(self.ops, self.passes, self.passes, self.pass)?;
         Ok((self.clock.main_window()?, trial))
     }
 }
@@ -99,7 +91,8 @@ impl Duo for OnGpu<'_> {
         };
         side.run()?;
         std::thread::sleep(Duration::from_nanos(ns));
-        Ok(events::alone(&side.halt(self.clock)?.slices))
+        let window = events::alone(&side.halt(self.clock)?.slices);
+        Ok(Window { progress: side.facts.units * window.progress, ..window })
     }
 
     fn together(&mut self) -> Result<(Window, Vec<Slice>)> {
@@ -115,7 +108,8 @@ impl Duo for OnGpu<'_> {
         };
         let turn = side.halt(self.clock)?;
         self.seen.add(&turn);
-        window.progress = events::steps_within(window.start_ns, window.end_ns, &turn.slices);
+        let steps = events::steps_within(window.start_ns, window.end_ns, &turn.slices);
+        window.progress = side.facts.units * steps;
         Ok((window, turn.slices))
     }
 }

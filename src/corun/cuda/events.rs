@@ -55,9 +55,25 @@ impl EventClock {
         Ok(Window { start_ns: self.at_ns(begin)?, end_ns: self.at_ns(end)?, progress: 0.0 })
     }
 
-    pub(super) fn slice(&self, step: &Step) -> Result<Slice> {
-        Ok(Slice { start_ns: self.at_ns(&step.begin)?, end_ns: self.at_ns(&step.end)? })
+    pub(super) fn slices(&self, steps: &[Step]) -> Result<Vec<Slice>> {
+        let moment = |step: &Step| {
+            let begin_ns = if step.dry { Some(self.at_ns(&step.begin)?) } else { None };
+            Ok((begin_ns, self.at_ns(&step.end)?))
+        };
+        Ok(joined(&steps.iter().map(moment).collect::<Result<Vec<_>>>()?))
     }
+}
+
+/// Slices from the ends of steps. One that was on the stream when the step before it ended begins there, however long it
+/// was kept from the multiprocessors; one that was not begins with its own event.
+fn joined(steps: &[(Option<u64>, u64)]) -> Vec<Slice> {
+    let mut last_ns = 0;
+    let slice = |&(begin_ns, end_ns): &(Option<u64>, u64)| {
+        let start_ns = begin_ns.unwrap_or(last_ns).clamp(last_ns, end_ns.max(last_ns));
+        last_ns = end_ns.max(last_ns);
+        Slice { start_ns, end_ns: last_ns }
+    };
+    steps.iter().map(slice).collect()
 }
 
 /// Slices done within [start, end]; of one that an end cuts, the share of its time. Within a step the GPU tells nothing, so
@@ -103,6 +119,13 @@ mod tests {
         assert_eq!(steps_within(120, 145, &steps), 0.25);
         assert_eq!((steps_within(200, 210, &steps), steps_within(400, 500, &steps)), (0.0, 0.0));
         assert_eq!(steps_within(0, 10, &[slice(5, 5), slice(10, 10)]), 1.0, "too short to be seen");
+    }
+
+    #[test]
+    fn a_queued_step_begins_where_the_last_one_ended() {
+        let steps = [(Some(5), 100), (Some(130), 200), (None, 290), (Some(280), 310)];
+        let expected = [slice(5, 100), slice(130, 200), slice(200, 290), slice(290, 310)];
+        assert_eq!(joined(&steps), expected, "and none before that");
     }
 
     /// Cut anywhere, the parts add up to the whole.

@@ -2,7 +2,7 @@
 //!
 //! * [`streams`] — the sharing modes two streams can have, and what of the machine decides whether they overlap at all.
 //! * [`events`] — moments of both streams on one clock.
-//! * [`side`] — a program on its own stream, kept running by its own thread.
+//! * [`programs`] — what runs, by name; [`side`] — a program on its own stream, kept running by its own thread.
 //! * [`duo`] — both of them as [`super::pair`] measures them.
 //!
 //! Called by `suite::corun`; calls `ops::cuda` and the driver's events through cudarc. Other ways to share (parts of the
@@ -10,9 +10,11 @@
 
 pub mod duo;
 pub mod events;
+pub mod programs;
 pub mod side;
 pub mod streams;
 
 pub use duo::OnGpu;
-pub use side::{SideStream, SideWork};
+pub use programs::{StreamMain, StreamSide};
+pub use side::{SideProgram, SideStream};
 pub use streams::Streams;

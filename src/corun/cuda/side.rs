@@ -2,7 +2,7 @@
 //!
 //! The thread keeps a bounded number of steps on the stream: enough that the stream does not run dry between two, few
 //! enough that the side stands still soon after it is halted. Each step lies between two events. Called by [`super::duo`];
-//! the program is a closure, so that a model, a pressure kernel or a test's work run alike.
+//! a step is a closure, so that a model, a pressure kernel or a test's work run alike.
 
 use super::events::{self, EventClock};
 use super::streams;
@@ -24,15 +24,20 @@ const LEAST_STEPS: usize = 2;
 const MOST_STEPS: usize = 64;
 const PROFILE: Duration = Duration::from_millis(20);
 
-/// Puts one step on the stream.
-pub type SideWork = Box<dyn FnMut(&mut Cuda)>;
+/// A side's program.
+pub struct SideProgram {
+    /// Puts one step on the stream.
+    pub step: Box<dyn FnMut(&mut Cuda) -> Result<()>>,
+    /// Progress of one step, in the program's own unit.
+    pub units: f64,
+}
 
 /// The events around one step.
 pub(super) struct Step {
     pub begin: CudaEvent,
     pub end: CudaEvent,
-    /// Put on a stream that had run dry.
-    late: bool,
+    /// Put on a stream on which nothing was left.
+    pub dry: bool,
 }
 
 #[derive(Default)]
@@ -54,6 +59,7 @@ fn lock(log: &Shared) -> MutexGuard<'_, Log> {
 pub struct SideFacts {
     /// One step by itself, the stream never dry.
     pub step_ns: f64,
+    pub units: f64,
     pub priority: i32,
 }
 
@@ -76,15 +82,15 @@ impl SideStream {
     /// Starts the thread; `make` runs in it and says what a step is. Returns once it is warm and stands still.
     pub fn start<M>(gpu: &Arc<Gpu>, dtype: DType, priority: Priority, make: M) -> Result<Self>
     where
-        M: FnOnce(&mut Cuda) -> Result<SideWork> + Send + 'static,
+        M: FnOnce(&mut Cuda) -> Result<SideProgram> + Send + 'static,
     {
         let (log, gpu) = (Shared::default(), Arc::clone(gpu));
         let (tell, told) = mpsc::channel();
         let theirs = Arc::clone(&log);
         let body = move |turn: Turn| {
             let mut ops = Cuda::on(&gpu, dtype, priority)?;
-            let work = make(&mut ops)?;
-            let mut runner = Runner { ops, work, queued: Vec::new(), log: theirs };
+            let program = make(&mut ops)?;
+            let mut runner = Runner { ops, program, queued: Vec::new(), log: theirs };
             let facts = runner.warm_up()?;
             if tell.send(facts).is_err() {
                 return Ok(());
@@ -105,8 +111,9 @@ impl SideStream {
     pub fn halt(&mut self, clock: &EventClock) -> Result<SideTurn> {
         self.worker.halt()?;
         let done = std::mem::take(&mut lock(&self.log).done);
-        let slices = done.iter().map(|step| clock.slice(step)).collect::<Result<_>>()?;
-        let late = done.iter().filter(|step| step.late).count();
+        let slices = clock.slices(&done)?;
+        // Behind the first one the stream is empty because that one was waited for.
+        let late = done.iter().skip(2).filter(|step| step.dry).count();
         lock(&self.log).spare.extend(done);
         Ok(SideTurn { slices, late })
     }
@@ -115,7 +122,7 @@ impl SideStream {
 /// The thread's side of it.
 struct Runner {
     ops: Cuda,
-    work: SideWork,
+    program: SideProgram,
     /// Steps of this turn, done or on the stream.
     queued: Vec<Step>,
     log: Shared,
@@ -127,15 +134,15 @@ impl Runner {
             return Ok(spare);
         }
         let gpu = self.ops.gpu();
-        Ok(Step { begin: events::event(gpu)?, end: events::event(gpu)?, late: false })
+        Ok(Step { begin: events::event(gpu)?, end: events::event(gpu)?, dry: true })
     }
 
     fn put(&mut self) -> Result<Step> {
         let mut step = self.events()?;
         let before = self.queued.last().map(|before| before.end.try_is_complete());
-        step.late = before.transpose().map_err(|e| driver_error("the side's stream failed", e))?.unwrap_or(false);
+        step.dry = before.transpose().map_err(|e| driver_error("the side's stream failed", e))?.unwrap_or(true);
         events::record(&step.begin, &self.ops)?;
-        (self.work)(&mut self.ops);
+        (self.program.step)(&mut self.ops)?;
         events::record(&step.end, &self.ops)?;
         Ok(step)
     }
@@ -143,9 +150,7 @@ impl Runner {
     /// Puts a step on the stream; waits while there are too many. The first of a turn is waited for: who started the side
     /// then knows that it runs.
     fn step(&mut self) -> Result<()> {
-        let mut step = self.put()?;
-        // Behind the first one the stream is empty because it was waited for.
-        step.late &= self.queued.len() > 1;
+        let step = self.put()?;
         self.queued.push(step);
         let queued = self.queued.len();
         let waited = if queued == 1 { Some(0) } else { queued.checked_sub(IN_FLIGHT) };
@@ -164,7 +169,7 @@ impl Runner {
 
     fn warm_up(&mut self) -> Result<SideFacts> {
         for _ in 0..WARM_STEPS {
-            (self.work)(&mut self.ops);
+            (self.program.step)(&mut self.ops)?;
             self.ops.synchronize()?;
         }
         let (first, begun, mut steps) = (self.put()?, Instant::now(), 1);
@@ -176,6 +181,7 @@ impl Runner {
         self.ops.synchronize()?;
         let end = last.as_ref().map_or(&first.end, |last| &last.end);
         let ms = first.begin.elapsed_ms(end).map_err(|e| driver_error("cannot read the GPU's events", e))?;
-        Ok(SideFacts { step_ns: f64::from(ms) * 1e6 / steps as f64, priority: streams::priority_of(&self.ops)? })
+        let step_ns = f64::from(ms) * 1e6 / steps as f64;
+        Ok(SideFacts { step_ns, units: self.program.units, priority: streams::priority_of(&self.ops)? })
     }
 }

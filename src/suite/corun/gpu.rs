@@ -1,11 +1,11 @@
-//! A GPU's pairs: the layer's forward, and its backward where there is time, beside the small models and beside nothing.
+//! A GPU's pairs: the layer's forward, and its backward where there is time, beside the small models, beside pressure on one
+//! resource, and beside nothing; and a probe of each resource beside the small models.
 
 use super::streams::Row;
-use crate::corun::cuda::Streams;
-use crate::corun::load::Load;
-use crate::corun::mains::MainSpec;
+use crate::corun::cuda::{StreamMain, StreamSide, Streams};
 use crate::models::{SideKind, SideSpec};
 use crate::ops::DType;
+use crate::ops::cuda::PressureResource;
 use crate::shape::LayerShape;
 use crate::suite::Preset;
 
@@ -25,34 +25,66 @@ fn least() -> impl Iterator<Item = SideSpec> + Clone {
         .map(|kind| SideSpec { kind, batch: kind.usual_batch() })
 }
 
-/// The main beside nothing and beside each, both ways of sharing: what is compared with each other is measured close together.
-fn beside(main: MainSpec, sides: impl Iterator<Item = SideSpec> + Clone) -> Vec<Row> {
-    let all = std::iter::once(Load::Nothing).chain(sides.map(Load::Model));
-    all.flat_map(|side| Streams::ALL.map(|streams| Row { streams, main, side })).collect()
+fn models(specs: impl Iterator<Item = SideSpec>) -> Vec<StreamSide> {
+    specs.map(StreamSide::Model).collect()
+}
+
+/// Each side in both ways of sharing: what is compared with each other is measured close together.
+fn both(main: StreamMain, sides: &[StreamSide]) -> Vec<Row> {
+    sides.iter().flat_map(|&side| Streams::ALL.map(|streams| Row { streams, main, side })).collect()
+}
+
+/// The main beside nothing and beside the three models.
+fn beside(main: StreamMain) -> Vec<Row> {
+    both(main, &[vec![StreamSide::Nothing], models(least())].concat())
+}
+
+/// The main's sensitivity to each resource.
+fn pressed(main: StreamMain) -> Vec<Row> {
+    both(main, &PressureResource::ALL.map(StreamSide::Pressure))
+}
+
+/// The sides' pressure on each resource, and that of the resource's own program, which sets the scale. What a side asks of
+/// a resource hardly depends on the priorities.
+fn probes(sides: &[StreamSide]) -> Vec<Row> {
+    let of = |resource| {
+        let main = StreamMain::Probe(resource);
+        let scale = std::iter::once(StreamSide::Pressure(resource));
+        let row = move |side| Row { streams: Streams::Plain, main, side };
+        sides.iter().copied().chain(scale).map(row).collect::<Vec<_>>()
+    };
+    PressureResource::ALL.into_iter().flat_map(of).collect()
 }
 
 pub fn rows(preset: Preset) -> Vec<Row> {
-    let quick = beside(MainSpec::Forward(USUAL), least());
-    let more = || [beside(MainSpec::Backward(USUAL), least()), beside(MainSpec::Forward(SMALL), least())].concat();
-    match preset {
-        Preset::Quick => quick,
-        Preset::Standard => [quick, more()].concat(),
-        Preset::Full => {
-            let other = |side: &SideSpec| side.kind == SideKind::Lstm;
-            let lstm = SideSpec::usual().into_iter().filter(other);
-            let doubled = least().map(|side| SideSpec { batch: 2 * side.batch, ..side });
-            let rest: Vec<Row> = beside(MainSpec::Forward(USUAL), lstm.chain(doubled))
-                .into_iter()
-                .filter(|row| row.side != Load::Nothing)
-                .collect();
-            let layers = [
-                beside(MainSpec::Backward(SMALL), least()),
-                beside(MainSpec::Forward(WIDE), least()),
-                beside(MainSpec::Backward(WIDE), least()),
-            ];
-            [quick, rest, more(), layers.concat()].concat()
-        }
+    let quick = beside(StreamMain::Forward(USUAL));
+    if preset == Preset::Quick {
+        return quick;
     }
+    let backward = StreamMain::Backward(USUAL);
+    let standard = [
+        quick,
+        pressed(StreamMain::Forward(USUAL)),
+        beside(backward),
+        beside(StreamMain::Forward(SMALL)),
+        probes(&models(least())),
+    ]
+    .concat();
+    if preset == Preset::Standard {
+        return standard;
+    }
+    let lstm = SideSpec { kind: SideKind::Lstm, batch: SideKind::Lstm.usual_batch() };
+    let more = models(std::iter::once(lstm).chain(least().map(|side| SideSpec { batch: 2 * side.batch, ..side })));
+    [
+        standard,
+        both(StreamMain::Forward(USUAL), &more),
+        pressed(backward),
+        beside(StreamMain::Backward(SMALL)),
+        beside(StreamMain::Forward(WIDE)),
+        beside(StreamMain::Backward(WIDE)),
+        probes(&more).into_iter().filter(|row| matches!(row.side, StreamSide::Model(_))).collect(),
+    ]
+    .concat()
 }
 
 #[cfg(test)]
@@ -68,7 +100,7 @@ mod tests {
     #[test]
     fn the_lists_keep_their_sizes_and_names() {
         let (quick, standard, full) = (ids(Preset::Quick), ids(Preset::Standard), ids(Preset::Full));
-        assert_eq!((quick.len(), standard.len()), (8, 24));
+        assert_eq!((quick.len(), standard.len()), (8, 60));
         assert!(standard.iter().all(|id| full.contains(id)) && quick.iter().all(|id| standard.contains(id)));
         assert_eq!(full.iter().collect::<HashSet<_>>().len(), full.len(), "no name twice");
         for id in [
@@ -86,16 +118,9 @@ mod tests {
     #[test]
     fn a_layer_is_made_once() {
         for preset in [Preset::Quick, Preset::Standard] {
-            let mains: Vec<LayerShape> = rows(preset).iter().map(|row| shape(row.main)).collect();
+            let mains: Vec<LayerShape> = rows(preset).iter().filter_map(|row| row.main.shape().copied()).collect();
             let changes = mains.windows(2).filter(|w| w[0] != w[1]).count();
             assert_eq!(changes + 1, mains.iter().collect::<HashSet<_>>().len());
-        }
-    }
-
-    fn shape(main: MainSpec) -> LayerShape {
-        match main {
-            MainSpec::Forward(shape) | MainSpec::Backward(shape) => shape,
-            MainSpec::Probe(_) => panic!("no probes here"),
         }
     }
 }

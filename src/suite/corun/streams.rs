@@ -1,4 +1,4 @@
-//! A pair on a GPU as a case: a phase of the GPT layer on one stream, a small model on another.
+//! A pair on a GPU as a case: a phase of the GPT layer, or a probe, on one stream; a small model, or pressure, on another.
 //!
 //! The layer is made once for all cases of its shape, which follow each other in the lists.
 
@@ -7,13 +7,12 @@ use crate::corun::cuda::duo::{Seen, passes};
 use crate::corun::cuda::events::EventClock;
 use crate::corun::cuda::side::IN_FLIGHT;
 use crate::corun::cuda::streams::{connections, priority_of};
-use crate::corun::cuda::{OnGpu, SideStream, SideWork, Streams};
-use crate::corun::mains::MainSpec;
-use crate::corun::{load::Load, pair};
+use crate::corun::cuda::{OnGpu, SideStream, StreamMain, StreamSide, Streams, programs};
+use crate::corun::pair;
 use crate::models::gpt::Layer;
-use crate::models::side_model;
+use crate::ops::DType;
 use crate::ops::Ops;
-use crate::ops::cuda::{Cuda, Gpu};
+use crate::ops::cuda::{Cuda, Gpu, Pressure};
 use crate::records::measurement::{Backend, Kind, Verified};
 use crate::shape::{LayerShape, Phase};
 use crate::stats::{self, SplitMix};
@@ -37,8 +36,8 @@ const LEAST_SOFTWARE_PAIRS: usize = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Row {
     pub streams: Streams,
-    pub main: MainSpec,
-    pub side: Load,
+    pub main: StreamMain,
+    pub side: StreamSide,
 }
 
 impl Row {
@@ -110,8 +109,7 @@ impl Spec for StreamSpec {
 
     fn build(&self, context: &Context) -> Result<Box<dyn Case>> {
         let Row { streams, main, side } = self.row;
-        let Some(shape) = shape_of(main) else { return Err(no_main(main)) };
-        shape.validate()?;
+        main.shape().map_or(Ok(()), LayerShape::validate)?;
         let mut info = CaseInfo::new(self.id(), Kind::Corun, Backend::Cuda)
             .param("side", side.to_string())
             .param("side_unit", side.unit())
@@ -124,19 +122,8 @@ impl Spec for StreamSpec {
             info.flags.push("one-connection".into());
         }
         let (row, shared, platform) = (self.row, self.shared.clone(), context.platform);
-        Ok(Box::new(StreamCase { row, shape, shared, platform, info, ready: None, discarded: 0 }))
+        Ok(Box::new(StreamCase { row, shared, platform, info, ready: None, discarded: 0 }))
     }
-}
-
-fn shape_of(main: MainSpec) -> Option<LayerShape> {
-    match main {
-        MainSpec::Forward(shape) | MainSpec::Backward(shape) => Some(shape),
-        MainSpec::Probe(_) => None,
-    }
-}
-
-fn no_main(main: MainSpec) -> Error {
-    Error::machine(format!("{} runs on the host only", main.name()), "measure it with --device host")
 }
 
 fn unprepared() -> Error {
@@ -145,7 +132,6 @@ fn unprepared() -> Error {
 
 struct StreamCase {
     row: Row,
-    shape: LayerShape,
     shared: Shared,
     platform: Platform,
     info: CaseInfo,
@@ -156,6 +142,8 @@ struct StreamCase {
 /// Both streams, warm.
 struct Ready {
     ops: Cuda,
+    /// The main, where it is none that the cases share.
+    probe: Option<Pressure>,
     side: Option<SideStream>,
     clock: EventClock,
     passes: u64,
@@ -169,22 +157,27 @@ impl Ready {
     /// Both programs, and one pass of the main given to `body`.
     fn with_duo<R>(
         &mut self,
-        main: MainSpec,
+        main: StreamMain,
         bench: &mut Bench,
         body: impl FnOnce(&mut OnGpu<'_>, &mut SplitMix) -> Result<R>,
     ) -> Result<R> {
-        let Some(shape) = shape_of(main) else { return Err(no_main(main)) };
-        let Ready { ops, side, clock, passes, seen, random, .. } = self;
-        let layer = bench.layer(ops, shape)?;
-        let pass = &mut |ops: &mut Cuda| run(main, layer, ops);
-        let mut duo = OnGpu { ops, pass, passes: *passes, side: side.as_mut(), clock, seen };
-        body(&mut duo, random)
+        let Ready { ops, probe, side, clock, passes, seen, random, .. } = self;
+        let layer = main.shape().map(|shape| bench.layer(ops, *shape)).transpose()?;
+        let pass: &mut dyn FnMut(&mut Cuda) -> Result<()> = match (probe, layer) {
+            (Some(pressure), _) => &mut |ops: &mut Cuda| programs::probe(pressure, ops),
+            (None, Some(layer)) => &mut |ops: &mut Cuda| {
+                run(main, layer, ops);
+                Ok(())
+            },
+            (None, None) => return Err(unprepared()),
+        };
+        body(&mut OnGpu { ops, pass, passes: *passes, side: side.as_mut(), clock, seen }, random)
     }
 }
 
-fn run(main: MainSpec, layer: &mut Layer<Cuda>, ops: &mut Cuda) {
+fn run(main: StreamMain, layer: &mut Layer<Cuda>, ops: &mut Cuda) {
     match main {
-        MainSpec::Backward(_) => {
+        StreamMain::Backward(_) => {
             layer.backward_input(ops);
             layer.backward_weight(ops);
         }
@@ -192,20 +185,12 @@ fn run(main: MainSpec, layer: &mut Layer<Cuda>, ops: &mut Cuda) {
     }
 }
 
-/// The side's program, on its own stream and thread.
-fn start(load: Load, gpu: &Arc<Gpu>, shape: LayerShape, streams: Streams) -> Result<Option<SideStream>> {
-    let spec = match load {
-        Load::Nothing => return Ok(None),
-        Load::Model(spec) => spec,
-        Load::Pressure(_) => {
-            return Err(Error::machine(format!("{load} runs on the host only"), "measure it with --device host"));
-        }
-    };
-    let make = move |ops: &mut Cuda| {
-        let mut model = side_model(ops, spec)?;
-        Ok(Box::new(move |ops: &mut Cuda| model.step(ops)) as SideWork)
-    };
-    SideStream::start(gpu, shape.dtype, streams.side(), make).map(Some)
+/// The side on its own stream and thread.
+fn start(side: StreamSide, gpu: &Arc<Gpu>, dtype: DType, streams: Streams) -> Result<Option<SideStream>> {
+    if side == StreamSide::Nothing {
+        return Ok(None);
+    }
+    SideStream::start(gpu, dtype, streams.side(), move |ops| side.program(ops)?.ok_or_else(unprepared)).map(Some)
 }
 
 impl StreamCase {
@@ -220,16 +205,27 @@ impl StreamCase {
     fn make(&mut self, bench: &mut Bench) -> Result<Ready> {
         let Row { streams, main, side } = self.row;
         let gpu = bench.gpu(self.platform.ordinal())?;
-        let ops = Cuda::on(&gpu, self.shape.dtype, streams.main())?;
+        let dtype = main.shape().map_or(DType::Bf16, |shape| shape.dtype);
+        let ops = Cuda::on(&gpu, dtype, streams.main())?;
         self.note("main_priority", priority_of(&ops)?);
-        let clock = EventClock::new(&gpu)?;
-        let random = SplitMix(0xc0_4a11);
-        let mut ready =
-            Ready { ops, side: None, clock, passes: 1, seen: Seen::default(), alone_mhz: Vec::new(), random };
+        let probe = match main {
+            StreamMain::Probe(resource) => Some(programs::pressure(&ops, resource)?),
+            _ => None,
+        };
+        let mut ready = Ready {
+            probe,
+            clock: EventClock::new(&gpu)?,
+            random: SplitMix(0xc0_4a11),
+            ops,
+            side: None,
+            passes: 1,
+            seen: Seen::default(),
+            alone_mhz: Vec::new(),
+        };
         // What is loaded and planned on first use is so before the side is there.
         let cap = if self.software() { SOFTWARE_CAP } else { WARM_UP_CAP };
         let pass_ns = ready.with_duo(main, bench, |duo, _| duo.warm_up(cap))?;
-        ready.side = start(side, &gpu, self.shape, streams)?;
+        ready.side = start(side, &gpu, dtype, streams)?;
         let side = ready.side.as_ref().map(|side| side.facts);
         if let Some(facts) = side {
             self.note("side_priority", facts.priority);
@@ -280,7 +276,7 @@ impl Case for StreamCase {
     fn sample(&mut self, n: u64) -> Result<Vec<RawSample>> {
         let shared = self.shared.clone();
         let ready = self.ready.as_mut().ok_or_else(unprepared)?;
-        let may_starve = self.row.streams.may_starve() || self.row.side == Load::Nothing;
+        let may_starve = self.row.streams.may_starve() || self.row.side == StreamSide::Nothing;
         let (main, passes) = (self.row.main, ready.passes);
         let pairs = ready.with_duo(main, &mut shared.lock(), |duo, random| {
             worth_keeping(n, may_starve, &mut self.discarded, || {
