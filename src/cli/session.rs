@@ -3,6 +3,7 @@
 use crate::machine::gpus::SOFTWARE_DEVICE;
 use crate::machine::telemetry::Sampler;
 use crate::machine::{self, Device, DeviceChoice};
+use crate::ops::cuda::Gpu;
 use crate::records::machine::{MachineRecord, RunInfo};
 use crate::records::measurement::Backend;
 use crate::records::store::{Run, RunRequest};
@@ -63,6 +64,7 @@ impl RunOptions {
                 "measure the host with --device host",
             ));
         }
+        usable(device, groups)?;
         let folder = self.results.clone().unwrap_or_else(|| PathBuf::from("results").join(&machine.name));
         let context = Context {
             preset,
@@ -75,6 +77,17 @@ impl RunOptions {
         };
         let request = RunRequest { folder, machine, fresh: self.fresh, selection: selection(groups, filter) };
         Ok(Plan { preset, device, cases, request, context })
+    }
+}
+
+/// A GPU that cannot be opened fails every case alike: said once, before anything is written.
+fn usable(device: Device, groups: &[Group]) -> Result<()> {
+    match device {
+        // NCCL needs none of our kernels.
+        Device::Cuda(ordinal) if groups.iter().any(|group| *group != Group::Collectives) => {
+            Gpu::open(ordinal).map(drop)
+        }
+        _ => Ok(()),
     }
 }
 

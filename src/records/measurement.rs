@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub const SCHEMA: &str = "bubblebench.measurement/1";
+/// The flag of a case whose kernel broke the GPU: the run ended there, and the next goes on behind it.
+pub const GPU_FAULT: &str = "gpu-fault";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -6,7 +6,7 @@
 
 use super::files;
 use super::machine::RunInfo;
-use super::measurement::{Backend, Kind, Measurement};
+use super::measurement::{Backend, GPU_FAULT, Kind, Measurement};
 use super::{MachineRecord, schema};
 use crate::{Error, Result};
 use serde_json::Value;
@@ -65,7 +65,8 @@ impl Journal {
                 journal.unclosed.clear();
                 continue;
             }
-            if record.median_ns.is_some() {
+            // A case that has no time is tried again, except where trying again would break the GPU again.
+            if record.median_ns.is_some() || record.flags.iter().any(|flag| flag == GPU_FAULT) {
                 journal.unclosed.insert(record.id.clone());
             }
             match place.get(&record.id) {

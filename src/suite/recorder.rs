@@ -11,7 +11,7 @@ use super::sampler::{self, Stop, StopRule, Watch};
 use super::summary::{self, Outcome};
 use crate::machine::telemetry::Sampler;
 use crate::records::Measurement;
-use crate::records::measurement::{Backend, Verified};
+use crate::records::measurement::{Backend, GPU_FAULT, Verified};
 use crate::records::store::Run;
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -118,10 +118,14 @@ impl Recorder {
     pub fn skip(&mut self, info: &CaseInfo, error: Error) -> Result<Measurement> {
         match error {
             Error::Machine { .. } | Error::Gpu { .. } => {
-                let record = self.flagged(summary::skipped(info, &error.to_string(), self.device.clone(), now()));
+                let fault = matches!(error, Error::Gpu { .. });
+                let mut record = self.flagged(summary::skipped(info, &error.to_string(), self.device.clone(), now()));
+                if fault {
+                    record.flags.push(GPU_FAULT.into());
+                }
                 self.run.append(record.clone())?;
                 // A broken GPU would fail every case that follows, for no fault of theirs.
-                if matches!(error, Error::Gpu { .. }) { Err(error) } else { Ok(record) }
+                if fault { Err(error) } else { Ok(record) }
             }
             other => Err(other),
         }

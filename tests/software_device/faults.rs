@@ -1,5 +1,8 @@
 //! Faults on demand (`SOFTGPU_FAULT`), as a program sees them that talks to the driver itself.
 
+// SAFETY of every `unsafe` below: a call of the driver with pointers to variables that outlive it. Handles and device
+// addresses are the test's own, or wrong on purpose: the software device checks them, which is what is tested.
+
 use crate::harness::Arg::{Int, Pointer};
 use crate::harness::{Gpu, code, sentence, try_allocate};
 use cudarc::driver::sys::{self, CUresult};

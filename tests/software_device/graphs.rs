@@ -1,5 +1,8 @@
 //! What a capture takes, what it forbids, and what its graph does.
 
+// SAFETY of every `unsafe` below: a call of the driver with pointers to variables that outlive it. Handles and device
+// addresses are the test's own, or wrong on purpose: the software device checks them, which is what is tested.
+
 use crate::harness::Arg::{Int, Pointer};
 use crate::harness::{Gpu, Outcome, code, try_allocate};
 use cudarc::driver::sys::{self, CUgraph, CUgraphExec, CUresult, CUstreamCaptureMode as Mode, CUstreamCaptureStatus};

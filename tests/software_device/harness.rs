@@ -1,5 +1,8 @@
 //! A process of its own for each test, and the few driver calls that every test makes.
 
+// SAFETY of every `unsafe` below: a call of the driver with pointers to variables that outlive it. Handles and device
+// addresses are the test's own, or wrong on purpose: the software device checks them, which is what is tested.
+
 use cudarc::driver::sys::{self, CUfunction, CUmodule, CUresult, CUstream};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 use std::ffi::{CString, c_void};

@@ -1,5 +1,8 @@
 //! What a launch may ask for, and what the device says of itself and its kernels.
 
+// SAFETY of every `unsafe` below: a call of the driver with pointers to variables that outlive it. Handles and device
+// addresses are the test's own, or wrong on purpose: the software device checks them, which is what is tested.
+
 use crate::harness::Arg::{Int, Pointer};
 use crate::harness::{Gpu, Outcome, code, launch, sentence};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction_attribute as FunctionAttribute, CUresult};

@@ -1,5 +1,8 @@
 //! Memory is checked: its red zones, who may be given it, and what a broken kernel leaves behind.
 
+// SAFETY of every `unsafe` below: a call of the driver with pointers to variables that outlive it. Handles and device
+// addresses are the test's own, or wrong on purpose: the software device checks them, which is what is tested.
+
 use crate::harness::Arg::{Int, Pointer};
 use crate::harness::{Gpu, code, sentence, try_allocate};
 use cudarc::driver::result;

@@ -1,5 +1,8 @@
 //! Streams are queues with threads of their own; events are places in them.
 
+// SAFETY of every `unsafe` below: a call of the driver with pointers to variables that outlive it. Handles and device
+// addresses are the test's own, or wrong on purpose: the software device checks them, which is what is tested.
+
 use crate::harness::Arg::{Int, Pointer};
 use crate::harness::{Gpu, Outcome, code};
 use cudarc::driver::sys::{self, CUevent_flags, CUresult};

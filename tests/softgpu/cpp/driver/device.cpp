@@ -116,6 +116,12 @@ int fact(int which, int device) {
 
 bool there(int device) { return device >= 0 && size_t(device) < settings().devices.size(); }
 
+// The software NVML gives the same.
+void uuid(unsigned char* bytes, int device) {
+    for (int i = 0; i < 16; i++)
+        bytes[i] = static_cast<unsigned char>(i == 15 ? settings().devices[size_t(device)] : 0xb0 + i);
+}
+
 int of_device(const char* function, int device, const std::function<int()>& body) {
     return anywhere(function, [&] {
         if (!initialized()) return int(kNotInitialized);
@@ -153,14 +159,12 @@ API cuDeviceGetName(char* name, int bytes, int device) {
     return of_device(__func__, device, [&] { return snprintf(name, size_t(bytes), "softgpu"), kSuccess; });
 }
 
-API cuDeviceGetUuid(unsigned char* uuid, int device) {
-    return of_device(__func__, device, [&] {
-        for (int i = 0; i < 16; i++)
-            uuid[i] = static_cast<unsigned char>(i == 15 ? settings().devices[size_t(device)] : 0xb0 + i);
-        return kSuccess;
-    });
+API cuDeviceGetUuid(unsigned char* bytes, int device) {
+    return of_device(__func__, device, [&] { return uuid(bytes, device), kSuccess; });
 }
-API cuDeviceGetUuid_v2(unsigned char* uuid, int device) { return cuDeviceGetUuid(uuid, device); }
+API cuDeviceGetUuid_v2(unsigned char* bytes, int device) {
+    return of_device(__func__, device, [&] { return uuid(bytes, device), kSuccess; });
+}
 
 API cuDeviceTotalMem_v2(size_t* bytes, int device) {
     return of_device(__func__, device, [&] { return *bytes = settings().memory_bytes, kSuccess; });
