@@ -26,9 +26,13 @@
 //
 // Work: 5 products, 5·S·(S+1)·D FLOP a head. Bytes: qkv, dout, out in, dqkv out, and 8·D·S of sums, once each from DRAM;
 // Q, dO (4·D bytes a query) and a red of the sums (4·D) for each block of keys through L2: at 128 keys 160 FLOP a byte.
-// Per warp, 64 queries × 16 keys at D = 128: 320 mma and 75 KB through ldmatrix, of which shared memory (128 bytes a
-// cycle for 8 warps) is the tighter: about 1.35 times mma.sync's time. Expected on an H200 at D = 128, S = 8192: 250 to
-// 310 TFLOP/s, FlashAttention-2's backward being about 300; not measured yet. No kernel spills.
+// A block of 128 keys at D = 128 spends on 64 queries, in cycles of an SM: 2560 mma, 4100 (mma.sync's rate); 704 KB
+// through ldmatrix without bank conflicts, 5600: shared memory is the tighter of the two. Expected on an H200 at D = 128,
+// S = 8192: 250 to 310 TFLOP/s (FlashAttention-2 reaches about 300 there); the two would allow 440. Not measured yet.
+//
+// Registers (sm_80, sm_90a) and shared memory: d32 180 178, 59 KB; d64 253 255, 91 KB (64x128) and 255 255, 65 KB; d80
+// 223 242, 107 KB and 166 171, 77 KB; d96 240 242, 123 KB and 172 176, 89 KB; d128 255 255, 155 KB (64x128) and 239 240,
+// 74 KB; d256 238 241, 217 KB (64x64), 231 236, 143 KB and 230 237, 71 KB. No kernel spills.
 #include "attention.cuh"
 
 // Whether a lane's four sums of a fragment lie together (and are added in one instruction).

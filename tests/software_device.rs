@@ -14,5 +14,7 @@ mod graphs;
 mod launches;
 #[path = "software_device/memory.rs"]
 mod memory;
+#[path = "software_device/program.rs"]
+mod program;
 #[path = "software_device/streams.rs"]
 mod streams;

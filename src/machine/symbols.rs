@@ -62,6 +62,7 @@ pub const REQUIRED: &[&str] = &[
     "cuStreamCreateWithPriority",
     "cuStreamDestroy_v2",
     "cuStreamEndCapture",
+    "cuStreamGetPriority",
     "cuStreamIsCapturing",
     "cuStreamQuery",
     "cuStreamSynchronize",

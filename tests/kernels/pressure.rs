@@ -119,7 +119,7 @@ fn compute_slice(case: &Case) -> Vec<u32> {
         _ => threads
             .map(|thread| {
                 let vector = |at: u32| sum((0..4).map(|word| mixed(4 * at + word)));
-                let loads = (0..rounds).flat_map(|round| (0..8).map(move |k| thread + (round * 32 & 255) + k * 256));
+                let loads = (0..rounds).flat_map(|round| (0..8).map(move |k| thread + ((round * 32) & 255) + k * 256));
                 sum(loads.map(vector))
             })
             .collect(),

@@ -68,15 +68,20 @@ alone!(red_zones_are_looked_at_when_memory_is_freed, {
 });
 
 alone!(a_wild_access_is_an_error_and_no_crash, {
-    let gpu = Gpu::open();
     for index in [0, 1 << 20] {
+        let gpu = Gpu::open();
         let pointer = if index == 0 { 0 } else { gpu.allocate(4) };
         let stream = gpu.stream();
         gpu.launch(&stream, "selftest_out_of_bounds", 32, 0, &[Pointer(pointer), Int(index)]).unwrap();
         assert_eq!(stream.synchronize().map_err(|e| e.0), Err(ILLEGAL));
         assert!(sentence(ILLEGAL).contains("thread 0): touched 0x"), "{}", sentence(ILLEGAL));
-        std::mem::forget(stream);
         assert_eq!(unsafe { sys::cuDevicePrimaryCtxReset_v2(0) }, CUresult::CUDA_SUCCESS);
+        // What was made before means nothing any more.
+        let raw = stream.cu_stream();
+        assert_eq!(unsafe { sys::cuStreamSynchronize(raw) }, CUresult::CUDA_ERROR_INVALID_HANDLE);
+        let function = unsafe { result::module::get_function(gpu.module, c"selftest_count".to_owned()) };
+        assert_eq!(code(function).map(|_| ()), Err(CUresult::CUDA_ERROR_INVALID_HANDLE));
+        std::mem::forget(stream);
     }
 });
 

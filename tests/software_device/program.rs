@@ -31,7 +31,8 @@ const LAYERNORM: &str = "/op/ln1/";
 
 fn records(folder: &Path) -> Vec<Value> {
     let lines = std::fs::read_to_string(folder.join("measurements.jsonl")).unwrap();
-    lines.lines().map(|line| serde_json::from_str(line).unwrap()).filter(|record: &Value| record["kind"] != "end").collect()
+    let records = lines.lines().map(|line| serde_json::from_str(line).unwrap());
+    records.filter(|record: &Value| record["kind"] != "end").collect()
 }
 
 fn has_flag(record: &Value, flag: &str) -> bool {
@@ -114,7 +115,8 @@ fn out_of_memory_leaves_one_case_out() {
         let arguments = [measure(folder.path(), LAYERNORM), vec!["--allow-software"]].concat();
         let output = run(&[("SOFTGPU_FAULT", &fault)], &arguments);
         assert!(output.status.success(), "{fault}: {}", text(&output.stderr));
-        let (skipped, measured): (Vec<_>, Vec<_>) = records(folder.path()).into_iter().partition(|r| has_flag(r, "skipped"));
+        let all = records(folder.path()).into_iter();
+        let (skipped, measured): (Vec<_>, Vec<_>) = all.partition(|record| has_flag(record, "skipped"));
         assert_eq!(skipped.len(), 1, "{fault}");
         let reason = skipped[0]["params"]["reason"].as_str().unwrap();
         assert!(reason.contains("no room for") && reason.contains("choose a smaller shape"), "{fault}: {reason}");
@@ -132,7 +134,8 @@ fn a_failed_kernel_ends_the_run_and_the_next_goes_on() {
     refused(&output, &["layernorm_forward_bf16", "fault in a kernel", "goes on with the next case"]);
     let first = records(folder.path());
     assert_eq!(first.len(), 1);
-    assert!(has_flag(&first[0], "skipped") && first[0]["params"]["reason"].as_str().unwrap().contains("layernorm_forward"));
+    let reason = first[0]["params"]["reason"].as_str().unwrap();
+    assert!(has_flag(&first[0], "skipped") && reason.contains("layernorm_forward"), "{reason}");
     let output = run(&[], &arguments);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let all = records(folder.path());

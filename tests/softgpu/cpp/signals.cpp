@@ -53,7 +53,7 @@ void own_stack() {
 void catch_signals() {
     static std::once_flag once;
     std::call_once(once, [] {
-        struct sigaction ours{};
+        struct sigaction ours {};
         ours.sa_sigaction = handle;
         ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
         for (const int signal : kSignals) sigaction(signal, &ours, &before[signal]);

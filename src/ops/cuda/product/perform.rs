@@ -101,6 +101,10 @@ impl Cuda {
     ) -> Result<()> {
         let workspace = self.workspace()?;
         self.count_launch()?;
+        if algorithm.split_k > 1 {
+            // The parts are added by a kernel of their own.
+            self.count_launch()?;
+        }
         // SAFETY: the sentence's buffers were checked and are borrowed by the caller; the workspace is this stream's own.
         unsafe { library.run(matmul, algorithm, operands, workspace, self.stream.cu_stream().cast()) }
     }
@@ -152,13 +156,32 @@ impl Cuda {
         let workspace_bytes = self.workspace()?.1;
         let algorithms = library.algorithms(&matmul, &sentence.operands(), workspace_bytes)?;
         let Some(&favourite) = algorithms.first() else { return Ok(None) };
+        let (best, timed) = match trial.safe {
+            true => self.fastest(library, sentence, form, &matmul, &algorithms, budget)?,
+            false => (None, 0),
+        };
+        let algorithm = best.map_or(favourite, |(_, algorithm)| algorithm);
+        let candidate = candidate(form, &algorithm, algorithms.len(), timed, best.map(|(ns, _)| ns));
+        Ok(Some(Ready { matmul, algorithm, candidate }))
+    }
+
+    /// The fastest algorithm with its time, and how many were timed: one at least, as many as the budget allows.
+    fn fastest(
+        &mut self,
+        library: &Library,
+        sentence: &Sentence,
+        form: Form,
+        matmul: &Matmul,
+        algorithms: &[Algorithm],
+        budget: Duration,
+    ) -> Result<(Option<(f64, Algorithm)>, usize)> {
         let (mut best, mut timed, mut refusal) = (None::<(f64, Algorithm)>, 0, None);
         let mut watch = Stopwatch::new(self, budget)?;
-        for algorithm in algorithms.iter().filter(|_| trial.safe) {
+        for algorithm in algorithms {
             if best.is_some() && watch.out_of_time() {
                 break;
             }
-            let run = |cuda: &mut Cuda| cuda.perform(library, sentence, form, &matmul, algorithm);
+            let run = |cuda: &mut Cuda| cuda.perform(library, sentence, form, matmul, algorithm);
             match watch.time(self, best.map(|(ns, _)| ns), run) {
                 Ok(ns) => {
                     timed += 1;
@@ -170,12 +193,10 @@ impl Cuda {
                 Err(error) => refusal = refusal.or(Some(error)),
             }
         }
-        if let (None, Some(error)) = (best, refusal) {
-            return Err(error);
+        match (best, refusal) {
+            (None, Some(error)) => Err(error),
+            (best, _) => Ok((best, timed)),
         }
-        let algorithm = best.map_or(favourite, |(_, algorithm)| algorithm);
-        let candidate = candidate(form, &algorithm, algorithms.len(), timed, best.map(|(ns, _)| ns));
-        Ok(Some(Ready { matmul, algorithm, candidate }))
     }
 }
 

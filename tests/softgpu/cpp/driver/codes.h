@@ -40,6 +40,14 @@ enum StreamFlag : unsigned { kNonBlocking = 1 };
 enum HostFlag : unsigned { kDeviceMap = 2 };
 enum CaptureMode : int { kGlobal = 0, kThreadLocal = 1, kRelaxed = 2 };
 enum CaptureStatus : int { kNotCapturing = 0, kCapturing = 1, kInvalidated = 2 };
-enum NodeType : int { kKernelNode = 0, kCopyNode = 1, kSetNode = 2, kHostNode = 3, kWaitNode = 6, kRecordNode = 7, kBatchNode = 12 };
+enum NodeType : int {
+    kKernelNode = 0,
+    kCopyNode = 1,
+    kSetNode = 2,
+    kHostNode = 3,
+    kWaitNode = 6,
+    kRecordNode = 7,
+    kBatchNode = 12
+};
 
 }  // namespace softgpu

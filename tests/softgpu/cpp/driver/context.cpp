@@ -39,17 +39,17 @@ void make(Context& context, int device) {
     context.device = device;
     context.sticky = kSuccess;
     context.peers = 0;
-    context.limits[0] = 1024;               // stack size
-    context.limits[1] = size_t(1) << 20;    // printf
-    context.limits[2] = size_t(8) << 20;    // malloc heap
-    context.limits[5] = 64;                 // L2 fetch granularity
-    context.limits[6] = 0;                  // persisting L2
+    context.limits[0] = 1024;             // stack size
+    context.limits[1] = size_t(1) << 20;  // printf
+    context.limits[2] = size_t(8) << 20;  // malloc heap
+    context.limits[5] = 64;               // L2 fetch granularity
+    context.limits[6] = 0;                // persisting L2
     std::lock_guard lock(context.mutex);
     context.legacy = own_stream(context, 1);
     context.per_thread = own_stream(context, 2);
 }
 
-// Waits for what runs, then forgets streams, memory and the error.
+// Waits for what runs, then forgets everything that was made in it, and the error.
 void destroy(Context& context) {
     for (auto& stream : context.live_streams()) {
         stream->synchronize();
@@ -57,6 +57,10 @@ void destroy(Context& context) {
         stream->closing = true;
         stream->arrived.notify_all();
     }
+    forget_streams(context);
+    forget_events(context);
+    forget_modules(context);
+    forget_graphs(context);
     free_all(context.device);
     std::lock_guard lock(context.mutex);
     context.streams.clear();

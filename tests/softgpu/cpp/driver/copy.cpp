@@ -19,7 +19,8 @@ bool pinned(const void* host, size_t bytes) {
 // Host memory as an argument: not the device's.
 bool host_side(const void* host) {
     Allocation found;
-    return host != nullptr && !(in_allocation(reinterpret_cast<Address>(host), 1, &found) && found.kind == Kind::Device);
+    return host != nullptr &&
+           !(in_allocation(reinterpret_cast<Address>(host), 1, &found) && found.kind == Kind::Device);
 }
 
 char* bytes_at(Address address) { return reinterpret_cast<char*>(address); }

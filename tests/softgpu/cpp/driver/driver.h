@@ -86,6 +86,12 @@ template <class T> class Table {
         return object;
     }
 
+    template <class F> void forget(F is_forgotten) {
+        std::lock_guard lock(mutex_);
+        for (auto at = objects_.begin(); at != objects_.end();)
+            at = is_forgotten(*at->second) ? objects_.erase(at) : ++at;
+    }
+
   private:
     std::mutex mutex_;
     uintptr_t next_;
@@ -122,6 +128,12 @@ Context& device_context(int device);
 int anywhere(const char* function, const std::function<int()>& body);
 int in_context(const char* function, const std::function<int(Context&)>& body);
 bool initialized();
+
+// What a context takes with it when it ends: its handles mean nothing afterwards.
+void forget_streams(const Context& context);
+void forget_events(const Context& context);
+void forget_modules(const Context& context);
+void forget_graphs(const Context& context);
 
 // --- memory.cpp ----------------------------------------------------------------------------------------------------
 
@@ -191,7 +203,8 @@ struct Stream : std::enable_shared_from_this<Stream> {
 
 // The stream a handle means in `context`: 0 and 1 are the legacy stream, 2 the thread's own (one a context here).
 int find_stream(Context& context, const void* handle, std::shared_ptr<Stream>* stream);
-// Puts work on a stream: into the capture where one is going on, else into its queue, ordered against the legacy stream.
+// Puts work on a stream: into the capture where one is going on, else into its queue, ordered against the legacy
+// stream.
 int enqueue(Context& context, const void* stream, Work work);
 int enqueue_waiting(Context& context, const void* stream, Work work);
 

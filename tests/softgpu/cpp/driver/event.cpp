@@ -93,6 +93,11 @@ int elapsed(float* ms, void* start, void* end) {
 }
 
 }  // namespace
+
+void forget_events(const Context& context) {
+    events().forget([&](const Event& event) { return event.context == &context; });
+}
+
 }  // namespace softgpu
 
 using namespace softgpu;

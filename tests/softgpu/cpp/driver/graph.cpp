@@ -200,6 +200,16 @@ bool captured_wait(const std::shared_ptr<Stream>& stream, Event& event, int* cod
     return true;
 }
 
+void forget_graphs(const Context& context) {
+    executables().forget([&](const Executable& executable) { return executable.context == &context; });
+    Captures& all = captures();
+    std::lock_guard lock(all.mutex);
+    const auto active = all.active;
+    for (auto& capture : active) {
+        if (capture->origin->context == &context) end(all, capture);
+    }
+}
+
 int implicit_in_capture(Context& context) {
     std::lock_guard lock(captures().mutex);
     int code = kSuccess;

@@ -1,13 +1,13 @@
-// Functions of the driver that this device has not: each says its name and answers NOT_SUPPORTED, so that a program that
-// calls one learns which. A symbol that stands nowhere here is missing from the library, and its user names it.
+// Functions of the driver that this device has not: each says its name and answers NOT_SUPPORTED, so that a program
+// that calls one learns which. A symbol that stands nowhere here is missing from the library, and its user names it.
 #include "driver.h"
 
-#define LACKS(name)                                                                          \
-    API name(...) {                                                                          \
-        return softgpu::anywhere(#name, [] {                                                 \
-            fprintf(stderr, "softgpu: %s is not part of the software device\n", #name);      \
-            return softgpu::kNotSupported;                                                   \
-        });                                                                                  \
+#define LACKS(name)                                                                     \
+    API name(...) {                                                                     \
+        return softgpu::anywhere(#name, [] {                                            \
+            fprintf(stderr, "softgpu: %s is not part of the software device\n", #name); \
+            return softgpu::kNotSupported;                                              \
+        });                                                                             \
     }
 
 // Parts of the SMs.

@@ -77,7 +77,9 @@ void run(Context& context, const Kernel& kernel, Launch launch, const std::share
     const Outcome outcome = try_launch(kernel, launch, {arguments.data(), nullptr, 0}, message, sizeof message);
     if (outcome.trouble != Trouble::None) {
         const bool address = outcome.trouble == Trouble::Address;
-        const int code = address ? kIllegalAddress : outcome.trouble == Trouble::Alignment ? kMisalignedAddress : kLaunchFailed;
+        const int code = address                                 ? kIllegalAddress
+                         : outcome.trouble == Trouble::Alignment ? kMisalignedAddress
+                                                                 : kLaunchFailed;
         return context.fail(code, address ? message + (": " + describe_address(outcome.address)) : message);
     }
     for (const uint64_t word : values->words()) {
@@ -101,9 +103,8 @@ int launch(Context& context, void* handle, Launch shape, void* stream, void** ar
         fprintf(stderr, "softgpu: %s <<<(%u,%u,%u), (%u,%u,%u), %u>>>\n", kernel.name, shape.grid[0], shape.grid[1],
                 shape.grid[2], shape.block[0], shape.block[1], shape.block[2], shape.shared_bytes);
     auto values = std::make_shared<Values>(kernel, arguments);
-    return enqueue(context, stream, {kKernelNode, kernel.name, [&kernel, shape, values](Context& c) {
-                                         run(c, kernel, shape, values);
-                                     }});
+    return enqueue(context, stream,
+                   {kKernelNode, kernel.name, [&kernel, shape, values](Context& c) { run(c, kernel, shape, values); }});
 }
 
 }  // namespace

@@ -179,7 +179,8 @@ std::string wrong_argument(Address address, int device) {
     if (a.freed) return "was given " + name(a) + ", which was freed";
     const bool peer = a.device == device || device_context(device).peers & 1u << (a.device % 32);
     if (a.kind == Kind::Device && !peer)
-        return "was given " + name(a) + " of device " + std::to_string(a.device) + " on device " + std::to_string(device);
+        return "was given " + name(a) + " of device " + std::to_string(a.device) + " on device " +
+               std::to_string(device);
     return "";
 }
 
@@ -217,8 +218,10 @@ std::string describe_address(Address address) {
     if (block == nullptr) return std::string(text) + ", which lies in no allocation";
     const Allocation& a = block->allocation;
     if (a.freed) return std::string(text) + ", in " + name(a) + ", which was freed";
-    if (address < a.start) return std::string(text) + ", " + std::to_string(a.start - address) + " bytes before " + name(a);
-    return std::string(text) + ", " + std::to_string(address - a.start - a.bytes) + " bytes beyond the end of " + name(a);
+    if (address < a.start)
+        return std::string(text) + ", " + std::to_string(a.start - address) + " bytes before " + name(a);
+    return std::string(text) + ", " + std::to_string(address - a.start - a.bytes) + " bytes beyond the end of " +
+           name(a);
 }
 
 }  // namespace softgpu

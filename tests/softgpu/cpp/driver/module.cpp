@@ -49,14 +49,32 @@ int look_up(void** handle, void* module_handle, const char* name) {
 
 int attribute(const Function& function, int which, int* value) {
     switch (which) {
-        case 0: *value = int(function.kernel->max_threads); break;  // MAX_THREADS_PER_BLOCK
-        case 1: case 2: case 3: case 7: *value = 0; break;          // SHARED, CONST, LOCAL, CACHE_MODE_CA
-        case 4: *value = kRegisters; break;                         // NUM_REGS
-        case 5: *value = 80; break;                                 // PTX_VERSION
-        case 6: *value = settings().arch; break;                    // BINARY_VERSION
-        case 8: *value = int(function.shared_limit_bytes); break;   // MAX_DYNAMIC_SHARED_SIZE_BYTES
-        case 9: *value = function.carveout; break;                  // PREFERRED_SHARED_MEMORY_CARVEOUT
-        default: return kInvalidValue;
+        case 0:
+            *value = int(function.kernel->max_threads);
+            break;  // MAX_THREADS_PER_BLOCK
+        case 1:
+        case 2:
+        case 3:
+        case 7:
+            *value = 0;
+            break;  // SHARED, CONST, LOCAL, CACHE_MODE_CA
+        case 4:
+            *value = kRegisters;
+            break;  // NUM_REGS
+        case 5:
+            *value = 80;
+            break;  // PTX_VERSION
+        case 6:
+            *value = settings().arch;
+            break;  // BINARY_VERSION
+        case 8:
+            *value = int(function.shared_limit_bytes);
+            break;  // MAX_DYNAMIC_SHARED_SIZE_BYTES
+        case 9:
+            *value = function.carveout;
+            break;  // PREFERRED_SHARED_MEMORY_CARVEOUT
+        default:
+            return kInvalidValue;
     }
     return kSuccess;
 }
@@ -92,6 +110,11 @@ int of_function(const char* name, void* handle, const std::function<int(Context&
 Table<Function>& functions() {
     static auto* all = new Table<Function>(uintptr_t(0xf0) << 40);
     return *all;
+}
+
+void forget_modules(const Context& context) {
+    modules().forget([&](const Module& module) { return module.context == &context; });
+    functions().forget([&](const Function& function) { return function.context == &context; });
 }
 
 }  // namespace softgpu

@@ -24,10 +24,17 @@ class Reader {
         *value = strtoull(text.c_str(), &end, 10);
         if (end == text.c_str()) return false;
         switch (*end) {  // sizes may be written 512M or 2G
-            case 'G': *value <<= 30, end++; break;
-            case 'M': *value <<= 20, end++; break;
-            case 'K': *value <<= 10, end++; break;
-            default: break;
+            case 'G':
+                *value <<= 30, end++;
+                break;
+            case 'M':
+                *value <<= 20, end++;
+                break;
+            case 'K':
+                *value <<= 10, end++;
+                break;
+            default:
+                break;
         }
         return *end == 0;
     }
@@ -108,7 +115,8 @@ Settings read() {
     s.trace = reader.number("SOFTGPU_TRACE", 0) != 0;
     if (const char* order = getenv("SOFTGPU_ORDER"); order != nullptr && *order != 0) {
         s.shuffled = strncmp(order, "shuffled:", 9) == 0 && Reader::parse(order + 9, &s.seed);
-        if (!s.shuffled && strcmp(order, "in-turn") != 0) reader.wrong("SOFTGPU_ORDER: choose in-turn or shuffled:SEED");
+        if (!s.shuffled && strcmp(order, "in-turn") != 0)
+            reader.wrong("SOFTGPU_ORDER: choose in-turn or shuffled:SEED");
     }
     if (const char* faults = getenv("SOFTGPU_FAULT"); faults != nullptr) {
         for (const std::string& fault : split(faults, ',')) read_fault(reader, s.faults, fault);

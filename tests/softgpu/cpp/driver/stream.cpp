@@ -41,7 +41,8 @@ std::vector<Mark> legacy_order(Context& context, Stream& stream) {
     } else if (!(stream.flags & kNonBlocking)) {
         waits.push_back(context.legacy->tail());
     }
-    waits.erase(std::remove_if(waits.begin(), waits.end(), [](const Mark& mark) { return mark.passed(); }), waits.end());
+    waits.erase(std::remove_if(waits.begin(), waits.end(), [](const Mark& mark) { return mark.passed(); }),
+                waits.end());
     return waits;
 }
 
@@ -80,10 +81,14 @@ using Condition = bool (*)(uint32_t now, uint32_t value);
 
 Condition condition(unsigned flags) {
     switch (flags & 3) {
-        case 0: return [](uint32_t now, uint32_t value) { return int32_t(now - value) >= 0; };
-        case 1: return [](uint32_t now, uint32_t value) { return now == value; };
-        case 2: return [](uint32_t now, uint32_t value) { return (now & value) != 0; };
-        default: return [](uint32_t now, uint32_t value) { return ~(now | value) != 0; };
+        case 0:
+            return [](uint32_t now, uint32_t value) { return int32_t(now - value) >= 0; };
+        case 1:
+            return [](uint32_t now, uint32_t value) { return now == value; };
+        case 2:
+            return [](uint32_t now, uint32_t value) { return (now & value) != 0; };
+        default:
+            return [](uint32_t now, uint32_t value) { return ~(now | value) != 0; };
     }
 }
 
@@ -93,16 +98,16 @@ int wait_value(Context& context, void* stream, Address address, uint32_t value, 
     Work work{kBatchNode, "cuStreamWaitValue32", [=](Context& c) {
                   const auto* at = reinterpret_cast<const uint32_t*>(address);
                   const timespec pause{0, 20000};
-                  while (c.sticky == kSuccess && !met(__atomic_load_n(at, __ATOMIC_ACQUIRE), value)) nanosleep(&pause, nullptr);
+                  while (c.sticky == kSuccess && !met(__atomic_load_n(at, __ATOMIC_ACQUIRE), value))
+                      nanosleep(&pause, nullptr);
               }};
     return enqueue(context, stream, std::move(work));
 }
 
 int write_value(Context& context, void* stream, Address address, uint32_t value) {
     if (address % 4 != 0 || !in_allocation(address, 4)) return kInvalidValue;
-    Work work{kBatchNode, "cuStreamWriteValue32", [=](Context&) {
-                  __atomic_store_n(reinterpret_cast<uint32_t*>(address), value, __ATOMIC_RELEASE);
-              }};
+    Work work{kBatchNode, "cuStreamWriteValue32",
+              [=](Context&) { __atomic_store_n(reinterpret_cast<uint32_t*>(address), value, __ATOMIC_RELEASE); }};
     return enqueue(context, stream, std::move(work));
 }
 
@@ -176,11 +181,20 @@ void Stream::loop() {
 int find_stream(Context& context, const void* handle, std::shared_ptr<Stream>* stream) {
     switch (reinterpret_cast<uintptr_t>(handle)) {
         case 0:
-        case 1: *stream = context.legacy; break;
-        case 2: *stream = context.per_thread; break;
-        default: *stream = streams().get(handle);
+        case 1:
+            *stream = context.legacy;
+            break;
+        case 2:
+            *stream = context.per_thread;
+            break;
+        default:
+            *stream = streams().get(handle);
     }
     return *stream != nullptr ? kSuccess : kInvalidHandle;
+}
+
+void forget_streams(const Context& context) {
+    streams().forget([&](const Stream& stream) { return stream.context == &context; });
 }
 
 int enqueue(Context& context, const void* stream, Work work) { return put(context, stream, std::move(work), false); }
@@ -251,14 +265,18 @@ API cuStreamWriteValue32(void* stream, Address address, uint32_t value, unsigned
 }
 
 API cuStreamGetPriority(void* handle, int* priority) {
-    return of_stream(__func__, handle, [&](Context&, const std::shared_ptr<Stream>& s) { return *priority = s->priority, kSuccess; });
+    return of_stream(__func__, handle,
+                     [&](Context&, const std::shared_ptr<Stream>& s) { return *priority = s->priority, kSuccess; });
 }
 API cuStreamGetFlags(void* handle, unsigned* flags) {
-    return of_stream(__func__, handle, [&](Context&, const std::shared_ptr<Stream>& s) { return *flags = s->flags, kSuccess; });
+    return of_stream(__func__, handle,
+                     [&](Context&, const std::shared_ptr<Stream>& s) { return *flags = s->flags, kSuccess; });
 }
 API cuStreamGetId(void* handle, uint64_t* id) {
-    return of_stream(__func__, handle, [&](Context&, const std::shared_ptr<Stream>& s) { return *id = s->id, kSuccess; });
+    return of_stream(__func__, handle,
+                     [&](Context&, const std::shared_ptr<Stream>& s) { return *id = s->id, kSuccess; });
 }
 API cuStreamGetCtx(void* handle, void** context) {
-    return of_stream(__func__, handle, [&](Context&, const std::shared_ptr<Stream>& s) { return *context = s->context, kSuccess; });
+    return of_stream(__func__, handle,
+                     [&](Context&, const std::shared_ptr<Stream>& s) { return *context = s->context, kSuccess; });
 }
