@@ -90,7 +90,7 @@ impl Duo for OnGpu<'_> {
             return Ok(Window::default());
         };
         side.run()?;
-        std::thread::sleep(Duration::from_nanos(ns));
+        sleep_until(now_ns() + ns);
         let window = events::alone(&side.halt(self.clock)?.slices);
         Ok(Window { progress: side.facts.units * window.progress, ..window })
     }

@@ -90,7 +90,7 @@ pub fn steps_within(start_ns: u64, end_ns: u64, slices: &[Slice]) -> f64 {
     slices.iter().map(share).sum()
 }
 
-/// A side that ran by itself: from the end of its first step, before which nothing was queued behind it, to that of its last.
+/// A side that ran by itself: from the end of its first step, which began on an empty stream, to that of its last.
 pub fn alone(slices: &[Slice]) -> Window {
     match slices {
         [] => Window::default(),

@@ -24,10 +24,12 @@ const LEAST_STEPS: usize = 2;
 const MOST_STEPS: usize = 64;
 const PROFILE: Duration = Duration::from_millis(20);
 
+/// Puts one step on the stream.
+pub type PutStep = Box<dyn FnMut(&mut Cuda) -> Result<()>>;
+
 /// A side's program.
 pub struct SideProgram {
-    /// Puts one step on the stream.
-    pub step: Box<dyn FnMut(&mut Cuda) -> Result<()>>,
+    pub step: PutStep,
     /// Progress of one step, in the program's own unit.
     pub units: f64,
 }
@@ -112,8 +114,8 @@ impl SideStream {
         self.worker.halt()?;
         let done = std::mem::take(&mut lock(&self.log).done);
         let slices = clock.slices(&done)?;
-        // Behind the first one the stream is empty because that one was waited for.
-        let late = done.iter().skip(2).filter(|step| step.dry).count();
+        // The first one of a turn finds nothing before it.
+        let late = done.iter().skip(1).filter(|step| step.dry).count();
         lock(&self.log).spare.extend(done);
         Ok(SideTurn { slices, late })
     }
@@ -147,14 +149,16 @@ impl Runner {
         Ok(step)
     }
 
-    /// Puts a step on the stream; waits while there are too many. The first of a turn is waited for: who started the side
-    /// then knows that it runs.
+    /// Puts a step on the stream and waits until the one before it is done. A turn begins with two, so that the stream does
+    /// not run dry behind the first; who started the side then knows that it runs.
     fn step(&mut self) -> Result<()> {
-        let step = self.put()?;
-        self.queued.push(step);
-        let queued = self.queued.len();
-        let waited = if queued == 1 { Some(0) } else { queued.checked_sub(IN_FLIGHT) };
-        match waited.and_then(|index| self.queued.get(index)) {
+        let missing = if self.queued.is_empty() { IN_FLIGHT } else { 1 };
+        for _ in 0..missing {
+            let step = self.put()?;
+            self.queued.push(step);
+        }
+        let before = self.queued.len().saturating_sub(IN_FLIGHT);
+        match self.queued.get(before) {
             Some(step) => step.end.synchronize().map_err(|e| driver_error("the side's stream failed", e)),
             None => Ok(()),
         }

@@ -62,7 +62,7 @@ pub fn connections() -> u64 {
     connections_from(std::env::var(CONNECTIONS).ok().as_deref())
 }
 
-/// The driver takes 1 to 32, and its default for anything else.
+/// The driver takes 1 to 32; anything else counts as not set.
 fn connections_from(text: Option<&str>) -> u64 {
     text.and_then(|t| t.trim().parse().ok()).filter(|n| (1..=32).contains(n)).unwrap_or(DEFAULT_CONNECTIONS)
 }
