@@ -36,7 +36,8 @@
 #include "attention.cuh"
 
 // Whether a lane's four sums of a fragment lie together (and are added in one instruction).
-#if defined(BUBBLEBENCH_HOST_EMULATION) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
+#if defined(BUBBLEBENCH_VECTOR_RED)  // a test of the other layout on the host
+#elif defined(BUBBLEBENCH_HOST_EMULATION) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
 #define BUBBLEBENCH_VECTOR_RED 1
 #else
 #define BUBBLEBENCH_VECTOR_RED 0
@@ -57,7 +58,8 @@ __device__ __forceinline__ int in_fragment(int row, int column) {
 }
 
 __device__ __forceinline__ void add_fragment(float* fragment, const float (&v)[4], int lane) {
-#if defined(BUBBLEBENCH_HOST_EMULATION)
+#if BUBBLEBENCH_VECTOR_RED && defined(BUBBLEBENCH_HOST_EMULATION)
+    BUBBLEBENCH_CHECK_ALIGNED(fragment + lane * 4);
     for (int i = 0; i < 4; i++) atomicAdd(fragment + lane * 4 + i, v[i]);
 #elif BUBBLEBENCH_VECTOR_RED
     asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(
