@@ -11,7 +11,7 @@
 // forward, to_inputs: one block for `together` neighbouring groups of one image, grid batch · groups / together. `vector`
 //   elements are accessed at once: W (16 bytes), W / 2 or 1, a divisor of the group's channels, with every pointer
 //   aligned to that. With more than one group together, `together` times a group's vectors a position must be a power of
-//   two ≤ 32. Block: a multiple of 32, up to 1024 forward and 448 to inputs (at 512 sm_100 spills). What fits 4 vectors
+//   two ≤ 32. Block: a multiple of 32, up to 1024 forward and 384 to inputs (above, two blocks an SM spill). What fits 4 vectors
 //   a thread is read once; a larger group is read again for each pass, from L1 or L2.
 // to_weights_partial: block (lanes, strips) as columns.cuh says, grid (⌈channels / (lanes · 16 bytes)⌉, image chunks,
 //   position chunks); partial: 2 × chunks × channels, fp32, overwritten. The sum of those and what dgamma and dbeta held
@@ -347,7 +347,7 @@ __device__ __forceinline__ void groupnorm_to_weights_partial(float* __restrict__
         bubblebench::groupnorm_forward(y, mean, rstd, x, gamma, beta, positions, channels, groups, together, vector,  \
                                        epsilon);                                                                      \
     }                                                                                                                 \
-    BUBBLEBENCH_KERNEL(448, groupnorm_to_inputs_##suffix, T* dx, const T* dy, const T* x, const T* gamma,             \
+    BUBBLEBENCH_KERNEL(384, groupnorm_to_inputs_##suffix, T* dx, const T* dy, const T* x, const T* gamma,             \
                        const float* mean, const float* rstd, int positions, int channels, int groups, int together,   \
                        int vector) {                                                                                  \
         bubblebench::groupnorm_to_inputs(dx, dy, x, gamma, mean, rstd, positions, channels, groups, together,         \

@@ -34,7 +34,7 @@ impl Plan {
 
     /// Two tensors are kept in registers, so fewer than half the threads.
     pub fn to_inputs(shape: GroupNorm, dtype: DType, sms: u32) -> Self {
-        Plan::new(shape, dtype, sms, 448)
+        Plan::new(shape, dtype, sms, 384)
     }
 
     fn new(shape: GroupNorm, dtype: DType, sms: u32, most: usize) -> Self {
@@ -232,7 +232,7 @@ mod tests {
             for dtype in [DType::Bf16, DType::F16, DType::F32] {
                 let sms = 1 + random.below(200) as u32;
                 for (plan, most) in
-                    [(Plan::forward(shape, dtype, sms), 1024), (Plan::to_inputs(shape, dtype, sms), 448)]
+                    [(Plan::forward(shape, dtype, sms), 1024), (Plan::to_inputs(shape, dtype, sms), 384)]
                 {
                     let threads = plan.geometry.block[0] as usize;
                     assert!(threads.is_multiple_of(32) && threads <= most, "{shape:?} {plan:?}");
