@@ -69,7 +69,7 @@ pub struct SideFacts {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SideTurn {
     pub slices: Vec<Slice>,
-    /// Steps that came when the stream had run dry: the thread, not the GPU, set the pace.
+    /// Steps that were not yet all on the stream when the one before ended: the thread, not the GPU, set the pace.
     pub late: usize,
 }
 
@@ -141,10 +141,12 @@ impl Runner {
 
     fn put(&mut self) -> Result<Step> {
         let mut step = self.events()?;
-        let before = self.queued.last().map(|before| before.end.try_is_complete());
-        step.dry = before.transpose().map_err(|e| driver_error("the side's stream failed", e))?.unwrap_or(true);
         events::record(&step.begin, &self.ops)?;
         (self.program.step)(&mut self.ops)?;
+        // Asked once all of it is on the stream: where the step before has ended by now, the GPU waited for this thread,
+        // before the step or between its launches.
+        let before = self.queued.last().map(|before| before.end.try_is_complete());
+        step.dry = before.transpose().map_err(|e| driver_error("the side's stream failed", e))?.unwrap_or(true);
         events::record(&step.end, &self.ops)?;
         Ok(step)
     }
