@@ -48,12 +48,16 @@ mod residual_layernorm;
 use bubblebench::ops::DType;
 
 const DTYPES: [DType; 3] = [DType::Bf16, DType::F16, DType::F32];
-const SHAPES_PER_DTYPE: usize = 200;
+
+/// 200; fewer, for a tool that slows everything down, with `BUBBLEBENCH_TEST_SHAPES`.
+fn shapes_per_dtype() -> usize {
+    std::env::var("BUBBLEBENCH_TEST_SHAPES").ok().and_then(|n| n.parse().ok()).unwrap_or(200)
+}
 
 #[test]
 fn layernorm_agrees_with_the_reference_on_fibers() {
     for dtype in DTYPES {
-        for case in layernorm::cases(SHAPES_PER_DTYPE, dtype) {
+        for case in layernorm::cases(shapes_per_dtype(), dtype) {
             let result = emulated::layernorm(&case);
             case.check(&result);
         }
@@ -87,7 +91,7 @@ fn layernorm_agrees_with_the_reference_on_the_device() {
     use bubblebench::ops::Rows;
     use bubblebench::ops::work::Operation;
     for dtype in DTYPES {
-        harness::check_operations(dtype, SHAPES_PER_DTYPE / 4, |random| {
+        harness::check_operations(dtype, shapes_per_dtype().div_ceil(4), |random| {
             let widest = if random.below(3) == 0 { 3000 } else { 200 };
             let cols = 1 + random.below(widest);
             let rows = Rows { rows: 1 + random.below((20_000 / cols).clamp(1, 60)), cols };

@@ -2,7 +2,7 @@
 
 use crate::harness::{Twin, assert_close};
 use crate::orders::{self, Fill, Launch, Operand};
-use crate::{DTYPES, SHAPES_PER_DTYPE};
+use crate::{DTYPES, shapes_per_dtype};
 use bubblebench::ops::cuda::attention::{HEAD_SIZES, Plan, backward_plans, forward_plan, scratch_lens};
 use bubblebench::ops::reference::Reference;
 use bubblebench::ops::{Attention, DType, Ops};
@@ -47,7 +47,7 @@ fn check_gradients(shape: Attention, got: &[f64], want: &[f64], dtype: DType) {
 fn attention_agrees_with_the_reference() {
     for dtype in DTYPES {
         let mut twin = Twin::new(dtype, 0xa77e);
-        for i in 0..SHAPES_PER_DTYPE {
+        for i in 0..shapes_per_dtype() {
             let shape = shape(&mut twin.random, dtype);
             let len = shape.rows() * shape.width();
             // From nearly equal weights to one key that takes all (in f32 less: the exponent of a large score has lost

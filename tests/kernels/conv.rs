@@ -2,7 +2,7 @@
 
 use crate::harness::Twin;
 use crate::orders::{self, Fill, Launch, Operand};
-use crate::{DTYPES, SHAPES_PER_DTYPE};
+use crate::{DTYPES, shapes_per_dtype};
 use bubblebench::ops::cuda::conv::{ToWeights, forward_geometry, kernel, numbers, to_inputs_geometry};
 use bubblebench::ops::{Conv, DType, Ops};
 use bubblebench::stats::SplitMix;
@@ -47,7 +47,7 @@ fn check(twin: &mut Twin, shape: Conv, dtype: DType) {
 fn convolution_agrees_with_the_reference() {
     for dtype in DTYPES {
         let mut twin = Twin::new(dtype, 0xc077);
-        for _ in 0..SHAPES_PER_DTYPE {
+        for _ in 0..shapes_per_dtype() {
             let shape = shape(&mut twin.random);
             check(&mut twin, shape, dtype);
         }

@@ -2,7 +2,7 @@
 
 use crate::harness::{Twin, assert_close, bound, check_operations, device};
 use crate::raw::{Tensor, bits, launch};
-use crate::{DTYPES, SHAPES_PER_DTYPE};
+use crate::{DTYPES, shapes_per_dtype};
 use bubblebench::models::builder::round_to;
 use bubblebench::ops::cuda::Geometry;
 use bubblebench::ops::reference::Reference;
@@ -24,7 +24,7 @@ fn shape(random: &mut SplitMix) -> Rows {
 #[test]
 fn cross_entropy_agrees_with_the_reference() {
     for dtype in DTYPES {
-        check_operations(dtype, SHAPES_PER_DTYPE, |random| Operation::CrossEntropy(shape(random)));
+        check_operations(dtype, shapes_per_dtype(), |random| Operation::CrossEntropy(shape(random)));
     }
 }
 
@@ -43,7 +43,7 @@ fn wide_rows_agree_with_the_reference() {
 fn extreme_logits_keep_their_digits() {
     for dtype in DTYPES {
         let mut twin = Twin::new(dtype, 31);
-        for i in 0..SHAPES_PER_DTYPE {
+        for i in 0..shapes_per_dtype() {
             let s = if i % 2 == 0 { Rows { rows: 1, ..shape(&mut twin.random) } } else { shape(&mut twin.random) };
             let mut logits = twin.tensor(s.len(), dtype, 0.0, 80.0);
             let values = twin.reference.read(&logits.reference).unwrap();
@@ -121,7 +121,7 @@ fn what_cannot_be_shows_in_its_row_only() {
 #[test]
 fn any_division_of_a_row_gives_the_same_answer() {
     let mut random = SplitMix(33);
-    for i in 0..SHAPES_PER_DTYPE {
+    for i in 0..shapes_per_dtype() {
         let dtype = DTYPES[i % 3];
         let s = Rows { rows: 1 + random.below(5), cols: 1 + random.below(1500) };
         let threads = 32 * (1 + random.below(3));

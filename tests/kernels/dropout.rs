@@ -45,7 +45,7 @@ fn what_is_kept_is_scaled_and_the_gradient_has_the_same_mask() {
     let mut random = SplitMix(51);
     for dtype in DTYPES {
         let mut cuda = device(dtype);
-        for i in 0..crate::SHAPES_PER_DTYPE {
+        for i in 0..crate::shapes_per_dtype() {
             let len = if i < 20 { i + 1 } else { 1 + random.below(9000) };
             let dropout =
                 Dropout { probability: 0.9 * random.unit(), seed: random.next_u64(), offset: random.next_u64() };

@@ -2,7 +2,7 @@
 
 use crate::harness::{Twin, check_operations, device};
 use crate::raw::{Tensor, bits, launch, size};
-use crate::{DTYPES, SHAPES_PER_DTYPE};
+use crate::{DTYPES, shapes_per_dtype};
 use bubblebench::ops::cuda::elementwise::geometry;
 use bubblebench::ops::work::Operation;
 use bubblebench::ops::{DType, Ops};
@@ -22,7 +22,7 @@ fn length(random: &mut SplitMix) -> usize {
 #[test]
 fn element_wise_operations_agree_with_the_reference() {
     for dtype in DTYPES {
-        check_operations(dtype, 3 * SHAPES_PER_DTYPE, |random| {
+        check_operations(dtype, 3 * shapes_per_dtype(), |random| {
             let len = length(random);
             match random.below(3) {
                 0 => Operation::GeluForward { len },
@@ -37,7 +37,7 @@ fn element_wise_operations_agree_with_the_reference() {
 fn relu_agrees_with_the_reference() {
     for dtype in DTYPES {
         let mut twin = Twin::new(dtype, 5);
-        for _ in 0..SHAPES_PER_DTYPE {
+        for _ in 0..shapes_per_dtype() {
             let len = length(&mut twin.random);
             let (x, dy) = (twin.random(len), twin.random(len));
             let (mut y, mut dx) = (twin.poisoned(len, dtype), twin.poisoned(len, dtype));

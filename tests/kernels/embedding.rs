@@ -2,7 +2,7 @@
 
 use crate::harness::{Both, Twin, check_operations};
 use crate::raw::{Tensor, bits, launch};
-use crate::{DTYPES, SHAPES_PER_DTYPE};
+use crate::{DTYPES, shapes_per_dtype};
 use bubblebench::ops::cuda::Geometry;
 use bubblebench::ops::cuda::embedding::{forward_geometry, sum_geometry};
 use bubblebench::ops::work::Operation;
@@ -43,7 +43,7 @@ fn ids(twin: &mut Twin, tokens: &[u32]) -> Both {
 fn embedding_agrees_with_the_reference() {
     for dtype in DTYPES {
         let mut twin = Twin::new(dtype, 41);
-        for _ in 0..SHAPES_PER_DTYPE {
+        for _ in 0..shapes_per_dtype() {
             let s = shape(&mut twin.random);
             let list = tokens(&mut twin.random, s);
             let tokens = ids(&mut twin, &list);

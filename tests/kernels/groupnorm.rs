@@ -2,7 +2,7 @@
 
 use crate::harness::{Both, Twin};
 use crate::orders::{self, Fill, Launch, Operand};
-use crate::{DTYPES, SHAPES_PER_DTYPE};
+use crate::{DTYPES, shapes_per_dtype};
 use bubblebench::ops::cuda::groupnorm::{Plan, ToWeights, kernel};
 use bubblebench::ops::cuda::layernorm;
 use bubblebench::ops::{DType, GroupNorm, Ops, RowStats};
@@ -86,7 +86,7 @@ fn to_weights(twin: &mut Twin, shape: GroupNorm, dtype: DType, t: &Tensors) {
 fn groupnorm_agrees_with_the_reference() {
     for dtype in DTYPES {
         let mut twin = Twin::new(dtype, 0x6702);
-        for _ in 0..SHAPES_PER_DTYPE {
+        for _ in 0..shapes_per_dtype() {
             let shape = shape(&mut twin.random);
             check(&mut twin, shape, dtype);
         }

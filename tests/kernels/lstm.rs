@@ -2,7 +2,7 @@
 
 use crate::harness::Twin;
 use crate::orders::{self, Fill, Launch, Operand};
-use crate::{DTYPES, SHAPES_PER_DTYPE};
+use crate::{DTYPES, shapes_per_dtype};
 use bubblebench::ops::cuda::lstm::{geometry, kernel};
 use bubblebench::ops::{DType, LstmCell, Ops};
 use bubblebench::stats::SplitMix;
@@ -16,7 +16,7 @@ fn shape(random: &mut SplitMix) -> LstmCell {
 fn lstm_cell_agrees_with_the_reference() {
     for dtype in DTYPES {
         let mut twin = Twin::new(dtype, 0x1572);
-        for i in 0..SHAPES_PER_DTYPE {
+        for i in 0..shapes_per_dtype() {
             let shape = shape(&mut twin.random);
             // From nearly linear gates to saturated ones.
             let scale = [1e-3, 1.0, 8.0, 40.0][i % 4];

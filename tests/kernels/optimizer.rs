@@ -2,7 +2,7 @@
 
 use crate::harness::{Both, Twin, assert_close, check_operations};
 use crate::raw::{Tensor, bits, launch, size};
-use crate::{DTYPES, SHAPES_PER_DTYPE};
+use crate::{DTYPES, shapes_per_dtype};
 use bubblebench::ops::cuda::optimizer::{adamw_numbers, geometry};
 use bubblebench::ops::work::Operation;
 use bubblebench::ops::{AdamW, DType, Ops, Sgd};
@@ -30,7 +30,7 @@ fn zeros(twin: &mut Twin, len: usize) -> Both {
 fn adamw_agrees_with_the_reference_over_several_steps() {
     for dtype in DTYPES {
         let mut twin = Twin::new(dtype, 21);
-        for i in 0..SHAPES_PER_DTYPE {
+        for i in 0..shapes_per_dtype() {
             let len = length(&mut twin.random);
             let mut param = twin.random(len);
             let (mut m, mut v) = (zeros(&mut twin, len), zeros(&mut twin, len));
@@ -88,7 +88,7 @@ fn adamw_as_the_suite_runs_it_agrees_with_the_reference() {
 fn sgd_agrees_with_the_reference_over_several_steps() {
     for dtype in DTYPES {
         let mut twin = Twin::new(dtype, 23);
-        for _ in 0..SHAPES_PER_DTYPE {
+        for _ in 0..shapes_per_dtype() {
             let len = length(&mut twin.random);
             let mut param = twin.random(len);
             let mut velocity = zeros(&mut twin, len);

@@ -2,7 +2,7 @@
 
 use crate::harness::Twin;
 use crate::orders::{self, Fill, Launch, Operand};
-use crate::{DTYPES, SHAPES_PER_DTYPE};
+use crate::{DTYPES, shapes_per_dtype};
 use bubblebench::ops::cuda::pool::{backward_geometry, forward_geometry, kernel};
 use bubblebench::ops::{DType, Ops, Pool};
 use bubblebench::stats::SplitMix;
@@ -17,7 +17,7 @@ fn shape(random: &mut SplitMix) -> Pool {
 fn average_pool_agrees_with_the_reference() {
     for dtype in DTYPES {
         let mut twin = Twin::new(dtype, 0x9001);
-        for _ in 0..SHAPES_PER_DTYPE {
+        for _ in 0..shapes_per_dtype() {
             let shape = shape(&mut twin.random);
             let (wide, narrow) = (shape.batch * shape.positions * shape.channels, shape.batch * shape.channels);
             // Off zero, so that the means do not cancel.

@@ -2,7 +2,7 @@
 //! cuBLASLt refuses is done otherwise or said.
 
 use crate::harness::{Twin, assert_close, check_operation, device};
-use crate::{DTYPES, SHAPES_PER_DTYPE};
+use crate::{DTYPES, shapes_per_dtype};
 use bubblebench::ops::cuda::Cuda;
 use bubblebench::ops::cuda::product::{ColumnSums, Form, Fusion, ProductPlan};
 use bubblebench::ops::work::{Epilogue, Operation, Product};
@@ -50,7 +50,7 @@ fn products_agree_with_the_reference_in_every_form() {
     for dtype in DTYPES {
         let mut random = SplitMix(0x9e0d + dtype.bytes() as u64 + u64::from(dtype == DType::F16));
         let mut cuda = device(dtype);
-        for i in 0..SHAPES_PER_DTYPE + 10 {
+        for i in 0..shapes_per_dtype() + 10 {
             let (product, epilogue) = SENTENCES[i % SENTENCES.len()];
             let operation = Operation::Linear { product, shape: linear(&mut random), epilogue };
             let seed = random.next_u64();

@@ -2,7 +2,7 @@
 
 use crate::harness::{Twin, assert_close};
 use crate::raw::{Tensor, bits, launch};
-use crate::{DTYPES, SHAPES_PER_DTYPE};
+use crate::{DTYPES, shapes_per_dtype};
 use bubblebench::ops::cuda::residual_layernorm::{ResidualLayernorm, geometry};
 use bubblebench::ops::{DType, LAYERNORM_EPSILON, Ops, Rows};
 use bubblebench::stats::SplitMix;
@@ -23,7 +23,7 @@ fn shape(random: &mut SplitMix) -> Rows {
 fn residual_layernorm_agrees_with_the_reference() {
     for dtype in DTYPES {
         let mut twin = Twin::new(dtype, 61);
-        for _ in 0..SHAPES_PER_DTYPE {
+        for _ in 0..shapes_per_dtype() {
             let s = shape(&mut twin.random);
             let (a, b) = (twin.random(s.len()), twin.tensor(s.len(), dtype, 0.3, 2.0));
             let (gamma, beta) = (twin.tensor(s.cols, dtype, 1.0, 0.5), twin.random(s.cols));

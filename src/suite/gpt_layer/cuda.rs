@@ -3,10 +3,12 @@
 use super::rig::{How, Rig, Work};
 use crate::clock::cuda::CudaClock;
 use crate::ops::cuda::{Cuda, Gpu, Graph, Priority};
+use crate::ops::work::Operation;
 use crate::ops::{DType, Ops};
 use crate::records::measurement::{Backend, Cache, Launch};
 use crate::suite::{Context, Platform, RawSample};
 use crate::{Error, Result};
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// Type of the big model's data and of the small models' on a GPU.
@@ -61,6 +63,13 @@ impl Rig for CudaRig {
         }
         let cap = if matches!(self.platform, Platform::Software(_)) { SOFTWARE_CAP } else { WARM_UP_CAP };
         self.clock.warm_up(&mut self.ops, cap, &mut run).map(drop)
+    }
+
+    /// Of a product: the algorithm kept, and the time of each form when the plan was made.
+    fn choice(&self, operation: &Operation) -> Option<Value> {
+        let Operation::Linear { product, shape, epilogue } = *operation else { return None };
+        let plan = self.ops.product_plan(product, shape, epilogue)?;
+        Some(json!({ "form": plan.form, "candidates": plan.candidates }))
     }
 
     fn time(&mut self, how: How, n: u64, work: Work<'_, Cuda>) -> Result<Vec<RawSample>> {

@@ -95,6 +95,9 @@ impl<R: Rig> Case for OperationCase<R> {
         self.singles = singles;
         let first = &mut self.singles[0];
         rig.settle(how, &mut |ops| first.run(ops))?;
+        if let Some(choice) = rig.choice(&operation) {
+            self.info.params.insert("choice".into(), choice);
+        }
         Ok(Some(verified))
     }
 

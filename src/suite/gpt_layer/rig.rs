@@ -4,8 +4,10 @@ use crate::Result;
 use crate::clock::{Clock, HostClock};
 use crate::ops::Ops;
 use crate::ops::host::{Host, HostConfig};
+use crate::ops::work::Operation;
 use crate::records::measurement::{Backend, Cache, Launch};
 use crate::suite::{Context, RawSample};
+use serde_json::Value;
 
 /// How a case's work is started and what the caches hold when it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +32,10 @@ pub trait Rig: Sized + Send + 'static {
     fn within<R: Send>(&mut self, work: impl FnOnce(&mut Self::Ops) -> R + Send) -> R;
     /// Before the first sample of a case: captures its graph, where it is launched as one. The work has run before.
     fn settle(&mut self, how: How, work: Work<'_, Self::Ops>) -> Result<()>;
+    /// What the device chose for an operation that has run: goes into the case's parameters.
+    fn choice(&self, _operation: &Operation) -> Option<Value> {
+        None
+    }
     /// Times `n` runs: one sample of all of them, or a sample each where every run is made cold.
     fn time(&mut self, how: How, n: u64, work: Work<'_, Self::Ops>) -> Result<Vec<RawSample>>;
 }
