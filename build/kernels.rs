@@ -157,7 +157,9 @@ fn parse(text: &str, file: &str) -> Vec<Fact> {
             facts.push(Fact { name: text(name), file: file.to_string(), arch: text(arch), ..Fact::default() });
         } else if let Some(fact) = facts.last_mut() {
             if line.contains("bytes spill stores") {
-                fact.spill_bytes = before(line, " bytes spill stores") + before(line, " bytes spill loads");
+                // Local memory of other causes (an array indexed at run time) is no better.
+                let spilled = before(line, " bytes spill stores") + before(line, " bytes spill loads");
+                fact.spill_bytes = spilled.max(before(line, " bytes stack frame"));
             } else if line.contains("Used ") {
                 fact.registers = before(line, " registers");
                 fact.shared_bytes = before(line, " bytes smem");

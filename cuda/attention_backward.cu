@@ -434,7 +434,7 @@ struct AttentionBackward {
 }  // namespace bubblebench
 
 // Head size, queries, warps, MT, SPLIT, stages, chunk, QMT, keys = warps / SPLIT · MT · 16. The same list stands in
-// src/ops/cuda/attention.rs.
+// src/ops/cuda/attention/tiles.rs.
 #define ATTENTION_BACKWARD(D, queries, warps, mt, split, stages, chunk, qmt, keys, T, suffix)                       \
     BUBBLEBENCH_KERNEL(warps * 32, attention_backward_d##D##_##queries##x##keys##_##suffix, T* dqkv, float* sums,   \
                        const float* statistics, const T* dout, const T* qkv, int heads, int sequence, float scale) { \

@@ -9,7 +9,7 @@
 // for its product. Deterministic: the same inputs give the same bits.
 //
 // attention_forward_d<D>_<rows>x<keys>_<T>: grid (B·A, ⌈S / rows⌉), block rows / MT / 16 · 32 threads, dynamic shared
-// memory (rows + 4·keys)·(D + 8)·2 bytes; src/ops/cuda/attention.rs chooses among the tiles. A warp owns MT·16 rows of
+// memory (rows + 4·keys)·(D + 8)·2 bytes; src/ops/cuda/attention/tiles.rs chooses. A warp owns MT·16 rows of
 // Q: MT = 2, so that every fragment of K and V that is read from shared memory feeds two products, except for D = 256,
 // where the sums alone take 128 registers. Tiles of keys are walked from 0 up to the diagonal; K and V of the next one
 // arrive (cp.async) while this one is multiplied: one barrier a tile. Only tiles that touch the diagonal are masked;
@@ -273,7 +273,7 @@ template <class T, int D, int WARPS, int MT, int KEYS> struct AttentionForward {
 
 }  // namespace bubblebench
 
-// Head size, warps, MT, rows = warps·MT·16, keys. The same list stands in src/ops/cuda/attention.rs.
+// Head size, warps, MT, rows = warps·MT·16, keys. The same list stands in src/ops/cuda/attention/tiles.rs.
 #define ATTENTION_FORWARD(D, warps, mt, rows, keys, T, suffix)                                                     \
     BUBBLEBENCH_KERNEL(warps * 32, attention_forward_d##D##_##rows##x##keys##_##suffix, T* out, float* lse,        \
                        const T* qkv, int heads, int sequence, float scale) {                                       \

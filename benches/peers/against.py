@@ -17,13 +17,13 @@ NONE = "–"
 
 
 def ours(folder):
-    """Median in ns by case name, of cases that were measured and right."""
-    rows = {}
+    """Cases by name: those with a time, and those without."""
+    timed, without = {}, {}
     for line in (Path(folder) / "measurements.jsonl").read_text().splitlines():
         row = json.loads(line)
-        if row.get("kind") != "end" and row.get("median_ns"):
-            rows[row["id"]] = row
-    return rows
+        if row.get("kind") != "end":
+            (timed if row.get("median_ns") else without)[row["id"]] = row
+    return timed, without
 
 
 def number(value, digits=3):
@@ -99,16 +99,39 @@ def attention(rows, peers):
 
 # Our case, the peer's name for it, passes over the tensor, share of copy bandwidth wanted.
 STREAMING = [
-    ("op/ln1/forward", "layernorm_forward", 0.90),
-    ("op/ln1/backward_input", "layernorm_backward", 0.75),
-    ("op/ln1/backward_weight", None, None),
-    ("op/residual1/forward", "residual_add", 0.90),
+    (("op/ln1/forward",), "layernorm_forward", 0.90),
+    # The peer's backward is to inputs and to weights in one.
+    (("op/ln1/backward_input", "op/ln1/backward_weight"), "layernorm_backward", 0.75),
+    (("op/residual1/forward",), "residual_add", 0.90),
 ]
-GELU = [("op/gelu/forward", "gelu_forward", 0.90), ("op/gelu/backward_input", "gelu_backward", 0.90)]
+GELU = [(("op/gelu/forward",), "gelu_forward", 0.90), (("op/gelu/backward_input",), "gelu_backward", 0.90)]
+# Case, the peer's name, its field for the rate, share wanted.
 ENDS = [
-    ("gpt/h1024-a16-s2048-b4-t1-bf16/op/cross_entropy/forward_backward", 0.85),
-    ("gpt/h4096-a32-s2048-b4-t1-bf16/op/adamw/update", 0.90),
+    (
+        "gpt/h1024-a16-s2048-b4-t1-bf16/op/cross_entropy/forward_backward",
+        ("cross_entropy_forward_backward", "gb_per_s_warm_minimum_traffic"),
+        0.85,
+    ),
+    ("gpt/h4096-a32-s2048-b4-t1-bf16/op/adamw/update", ("adamw_fused_fp32", "gb_per_s_warm"), 0.90),
 ]
+
+
+def bandwidth(name, rate, copy, peer, field, wanted):
+    share = ratio(rate, copy)
+    met = NONE if share is None else f"{wanted:.0%}: {'met' if share >= wanted else 'missed'}"
+    theirs = peer.get(field) if isinstance(peer, dict) else None
+    return [name, number(rate, 0), number(theirs, 0), number(share, 2), met]
+
+
+def drift(peers, again):
+    """How far PyTorch's own figures moved between the beginning and the end."""
+    out = []
+    for key, peer in peers.get("layer", {}).items():
+        for how in ("eager", "compiled"):
+            first, last = (warm(p.get("layer", {}).get(key, {}).get(how, {}).get("forward_backward")) for p in (peers, again))
+            if first and last:
+                out.append([f"`{key}`", how, number(first), number(last), number(last / first, 3)])
+    table("Drift: PyTorch's forward + backward, before and after ours, ms", ["layer", "how", "before", "after", "after / before"], out)
 
 
 def streaming(rows, peers):
@@ -119,20 +142,20 @@ def streaming(rows, peers):
         peer = peers.get("kernels", {}).get(f"rows8192-h{width}", {})
         shape = f"gpt/h{width}-a{heads}-s2048-b4-t1-bf16"
         inner = f"gpt/h{width // 4}-a{width // 256}-s2048-b4-t1-bf16"
-        names += [(f"{shape}/{case}", peer.get(theirs), wanted) for case, theirs, wanted in STREAMING]
-        names += [(f"{inner}/{case}", peer.get(theirs), wanted) for case, theirs, wanted in GELU]
-    names += [(name, None, wanted) for name, wanted in ENDS]
+        for root, cases in ((shape, STREAMING), (inner, GELU)):
+            names += [([f"{root}/{case}" for case in group], peer.get(theirs), wanted) for group, theirs, wanted in cases]
     out = []
-    for name, peer, wanted in names:
-        for suffix, theirs in (("", "gb_per_s_warm"), ("/cold", "gb_per_s_cold")):
-            row = rows.get(name + suffix)
-            if row is None:
+    for group, peer, wanted in names:
+        for suffix, field in (("", "gb_per_s_warm"), ("/cold", "gb_per_s_cold")):
+            found = [rows.get(name + suffix) for name in group]
+            if None in found:
                 continue
-            rate = row["bytes"] / row["median_ns"]
-            share = ratio(rate, copy)
-            met = NONE if share is None or wanted is None else f"{wanted:.0%}: {'met' if share >= wanted else 'missed'}"
-            theirs = peer.get(theirs) if isinstance(peer, dict) else None
-            out.append([f"`{name + suffix}`", number(rate, 0), number(theirs, 0), number(share, 2), met])
+            rate = sum(row["bytes"] for row in found) / sum(row["median_ns"] for row in found)
+            out.append(bandwidth(" + ".join(f"`{name + suffix}`" for name in group), rate, copy, peer, field, wanted))
+    for name, (peer, field), wanted in ENDS:
+        if name in rows:
+            rate = rows[name]["bytes"] / rows[name]["median_ns"]
+            out.append(bandwidth(f"`{name}`", rate, copy, peers.get("kernels", {}).get(peer), field, wanted))
     table("Streaming kernels, GB/s of unavoidable traffic", ["case", "ours", "PyTorch", "of copy", "target"], out)
 
 
@@ -140,11 +163,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results")
     parser.add_argument("--peers", required=True)
+    parser.add_argument("--again", help="the same, measured once more afterwards")
     args = parser.parse_args()
     try:
-        rows = ours(args.results)
+        rows, without = ours(args.results)
     except OSError as error:
-        rows = {}
+        rows, without = {}, {}
         print(f"none of our measurements: {error}", file=sys.stderr)
     try:
         peers = json.loads(Path(args.peers).read_text())
@@ -156,8 +180,11 @@ def main():
     print(f"copy {number(ceilings.get('copy_gb_per_s'), 0)} GB/s, bf16 matmul {number(best, 0)} TFLOP/s")
     for part in (layers, attention, streaming):
         part(rows, peers)
-    wrong = [name for name, row in rows.items() if "wrong" in row.get("flags", [])]
-    print(f"\n{len(rows)} of our cases have a time; wrong results: {wrong or 'none'}")
+    if args.again and Path(args.again).exists():
+        drift(peers, json.loads(Path(args.again).read_text()))
+    print(f"\n{len(rows)} of our cases have a time, {len(without)} have none:")
+    for name, row in without.items():
+        print(f"- `{name}`: {', '.join(row.get('flags', []))} {row.get('params', {}).get('reason', '')}")
 
 
 if __name__ == "__main__":

@@ -162,7 +162,29 @@ impl CudaClock {
         cap: Duration,
         work: &mut dyn FnMut(&mut Cuda) -> Result<()>,
     ) -> Result<WarmUp> {
-        let rule = SteadyRule::capped_at(u64::try_from(cap.as_nanos()).unwrap_or(u64::MAX));
+        self.warm_up_by(SteadyRule::capped_at(u64::try_from(cap.as_nanos()).unwrap_or(u64::MAX)), ops, work)
+    }
+
+    /// Before a case. The first on a GPU waits for a steady clock, three seconds at most; the others only bridge the pause
+    /// in which the CPU made and checked the case: the clock fell for a moment, and under a power limit it never keeps
+    /// still. The software device's clock is made up.
+    pub fn settle(&mut self, ops: &mut Cuda, work: &mut dyn FnMut(&mut Cuda) -> Result<()>) -> Result<WarmUp> {
+        let rule = if ops.facts().software {
+            SteadyRule::capped_at(1_000_000)
+        } else if ops.gpu().is_cold() {
+            SteadyRule::capped_at(3_000_000_000)
+        } else {
+            SteadyRule { window_ns: 200_000_000, least_readings: 5, spread: 0.03, cap_ns: 500_000_000 }
+        };
+        self.warm_up_by(rule, ops, work)
+    }
+
+    fn warm_up_by(
+        &mut self,
+        rule: SteadyRule,
+        ops: &mut Cuda,
+        work: &mut dyn FnMut(&mut Cuda) -> Result<()>,
+    ) -> Result<WarmUp> {
         let (start, mut readings, mut n) = (Instant::now(), Vec::new(), 1u64);
         loop {
             let trial = self.warm(ops, n, work)?;

@@ -149,8 +149,9 @@ impl Operation {
             Operation::CrossEntropy(r) => e * 2.0 * r.len() as f64,
             Operation::EmbeddingForward(r) => e * 3.0 * r.len() as f64,
             Operation::EmbeddingToWeights(r) => e * 5.0 * r.len() as f64,
-            // parameter, gradient in; m, v in and out; parameter out (and its fp32 master in and out where narrower)
-            Operation::Adamw { len } => (3.0 * e + 16.0 + if dtype.bytes() < 4 { 8.0 } else { 0.0 }) * *len as f64,
+            // gradient in; m, v in and out; the parameter in and out, or out alone where its fp32 master is in and out
+            Operation::Adamw { len } if dtype.bytes() < 4 => (2.0 * e + 24.0) * *len as f64,
+            Operation::Adamw { len } => (3.0 * e + 16.0) * *len as f64,
         }
     }
 

@@ -117,7 +117,8 @@ impl Recorder {
     /// Writes the line of a case that failed on this machine; what nobody can go on from is passed up.
     pub fn skip(&mut self, info: &CaseInfo, error: Error) -> Result<Measurement> {
         match error {
-            Error::Machine { .. } | Error::Gpu { .. } => {
+            // An input at fault here is the case's own shape, which this device cannot compute.
+            Error::Machine { .. } | Error::Gpu { .. } | Error::Input { .. } => {
                 let fault = matches!(error, Error::Gpu { .. });
                 let mut record = self.flagged(summary::skipped(info, &error.to_string(), self.device.clone(), now()));
                 if fault {

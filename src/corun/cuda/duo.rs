@@ -12,7 +12,6 @@ use crate::corun::pair::{Duo, Window};
 use crate::corun::time::{now_ns, sleep_until};
 use crate::corun::worker::Slice;
 use crate::ops::cuda::Cuda;
-use std::time::Duration;
 
 /// A run of the main lasts that long at least, and as long as so many steps of the side: what an end of the run cuts off a
 /// step is then little of what was done. Never longer than the last.
@@ -63,9 +62,9 @@ impl Seen {
 }
 
 impl OnGpu<'_> {
-    /// Until the SM clock keeps still; then how long one pass takes by itself.
-    pub fn warm_up(&mut self, cap: Duration) -> Result<f64> {
-        self.clock.main.warm_up(self.ops, cap, self.pass)?;
+    /// Until the SM clock has settled; then how long one pass takes by itself.
+    pub fn warm_up(&mut self) -> Result<f64> {
+        self.clock.main.settle(self.ops, self.pass)?;
         Ok(self.clock.main.warm_behind(self.ops, 1, 1, self.pass)?.ns)
     }
 

@@ -9,6 +9,7 @@ use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction, CUm
 use cudarc::driver::{CudaContext, DriverError, result};
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the kernels' geometry depends on.
@@ -26,6 +27,8 @@ pub struct GpuFacts {
 }
 
 pub struct Gpu {
+    /// Somebody has waited for its clock to become steady.
+    warmed: AtomicBool,
     // Before the context: its handle is destroyed while that is there.
     pub(super) products: Products,
     context: Arc<CudaContext>,
@@ -65,7 +68,14 @@ impl Gpu {
         unsafe { context.disable_event_tracking() };
         let facts = facts(&context).map_err(wrap)?;
         let modules = load_modules(&facts)?;
-        Ok(Arc::new(Gpu { products: Products::default(), context, facts, modules, functions: Mutex::default() }))
+        Ok(Arc::new(Gpu {
+            warmed: AtomicBool::new(false),
+            products: Products::default(),
+            context,
+            facts,
+            modules,
+            functions: Mutex::default(),
+        }))
     }
 
     pub fn facts(&self) -> &GpuFacts {
@@ -74,6 +84,11 @@ impl Gpu {
 
     pub(crate) fn context(&self) -> &Arc<CudaContext> {
         &self.context
+    }
+
+    /// True the first time somebody asks.
+    pub(crate) fn is_cold(&self) -> bool {
+        !self.warmed.swap(true, Ordering::Relaxed)
     }
 
     /// The kernel of that name, allowed at least that much dynamic shared memory.

@@ -253,9 +253,11 @@ fn random_memory(gpu: &Arc<Gpu>, bytes: u64) -> Result<Memory> {
     let pattern: Vec<u8> = (0..(1 << 20) / 8).flat_map(|_| random.next_u64().to_ne_bytes()).collect();
     for at in (0..bytes).step_by(pattern.len()) {
         let piece = &pattern[..pattern.len().min(bytes - at)];
-        // SAFETY: the piece lies within the allocation; the copy is done when the call returns; the context is current.
+        // SAFETY: the piece lies within the allocation and is read before the call returns; the context is current.
         unsafe { result::memcpy_htod_sync(memory.pointer() + at as u64, piece) }.map_err(wrap)?;
     }
+    // The last piece may still be on its way from the driver's own buffer, and our streams would not wait for it.
+    gpu.context().synchronize().map_err(wrap)?;
     Ok(memory)
 }
 

@@ -3,6 +3,7 @@
 //! The layer is made once for all cases of its shape, which follow each other in the lists.
 
 use super::{LEAST_PAIRS, sample_of, sampling, worth_keeping};
+use crate::clock::Trial;
 use crate::corun::cuda::duo::{Seen, passes};
 use crate::corun::cuda::events::EventClock;
 use crate::corun::cuda::side::IN_FLIGHT;
@@ -20,15 +21,11 @@ use crate::suite::Platform;
 use crate::suite::case::{Case, CaseInfo, Context, RawSample, Sampling, Spec};
 use crate::{Error, Result};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 const SEED: u64 = 0x3a1;
 /// More of the side's steps than this found their stream empty: its thread set its pace, not the GPU.
 const LATE_PERCENT: f64 = 10.0;
 const LAUNCH_BOUND: &str = "side-launch-bound";
-/// Before the pairs the main runs until the SM clock keeps still, at most so long; the software device's is made up.
-const WARM_UP_CAP: Duration = Duration::from_secs(3);
-const SOFTWARE_CAP: Duration = Duration::from_millis(1);
 /// On the software device whose times mean nothing.
 const LEAST_SOFTWARE_PAIRS: usize = 2;
 
@@ -223,8 +220,7 @@ impl StreamCase {
             alone_mhz: Vec::new(),
         };
         // What is loaded and planned on first use is so before the side is there.
-        let cap = if self.software() { SOFTWARE_CAP } else { WARM_UP_CAP };
-        let pass_ns = ready.with_duo(main, bench, |duo, _| duo.warm_up(cap))?;
+        let pass_ns = ready.with_duo(main, bench, |duo, _| duo.warm_up())?;
         ready.side = start(side, &gpu, dtype, streams)?;
         let side = ready.side.as_ref().map(|side| side.facts);
         if let Some(facts) = side {
@@ -257,6 +253,12 @@ impl StreamCase {
     }
 }
 
+/// The trial beside the side with the lower of the pair's two clocks: a pair is worth what its slower half is.
+fn slower(seen: &Seen) -> Trial {
+    let clocks = [seen.alone.sm_clock_mhz, seen.together.sm_clock_mhz];
+    Trial { sm_clock_mhz: clocks.into_iter().flatten().reduce(f64::min), ..seen.together }
+}
+
 impl Case for StreamCase {
     fn info(&self) -> &CaseInfo {
         &self.info
@@ -286,7 +288,7 @@ impl Case for StreamCase {
         })?;
         ready.alone_mhz.extend(pairs.iter().filter_map(|(_, seen)| seen.alone.sm_clock_mhz));
         self.note_seen();
-        Ok(pairs.into_iter().map(|(pair, seen)| sample_of(pair, passes, &seen.together)).collect())
+        Ok(pairs.into_iter().map(|(pair, seen)| sample_of(pair, passes, &slower(&seen))).collect())
     }
 
     fn discarded(&self) -> u64 {

@@ -9,16 +9,9 @@ use crate::records::measurement::{Backend, Cache, Launch};
 use crate::suite::{Context, Platform, RawSample};
 use crate::{Error, Result};
 use serde_json::{Value, json};
-use std::time::Duration;
 
 /// Type of the big model's data and of the small models' on a GPU.
 const DATA: DType = DType::Bf16;
-
-/// The GPU idles while the CPU checks a case, and its clock falls: before each case it is warmed up until the clock keeps
-/// still, at most so long.
-const WARM_UP_CAP: Duration = Duration::from_secs(3);
-/// The software device's clock is made up.
-const SOFTWARE_CAP: Duration = Duration::from_millis(1);
 
 pub struct CudaRig {
     // Fields go in this order: a graph before its stream.
@@ -61,8 +54,7 @@ impl Rig for CudaRig {
             self.ops.synchronize()?;
             self.graph = Some(graph);
         }
-        let cap = if matches!(self.platform, Platform::Software(_)) { SOFTWARE_CAP } else { WARM_UP_CAP };
-        self.clock.warm_up(&mut self.ops, cap, &mut run).map(drop)
+        self.clock.settle(&mut self.ops, &mut run).map(drop)
     }
 
     /// Of a product: the algorithm kept, and the time of each form when the plan was made.
@@ -85,7 +77,8 @@ impl Rig for CudaRig {
             }
         };
         match how.cache {
-            Cache::Warm => Ok(vec![RawSample::of(&clock.warm(ops, n, &mut run)?, n)]),
+            // Behind one run that is not timed, while which the timed ones are queued.
+            Cache::Warm => Ok(vec![RawSample::of(&clock.warm_behind(ops, 1, n, &mut run)?, n)]),
             Cache::Cold => (0..n).map(|_| Ok(RawSample::of(&clock.cold(ops, &mut run)?, 1))).collect(),
         }
     }

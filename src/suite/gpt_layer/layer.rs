@@ -1,10 +1,10 @@
 //! A phase of a whole layer as a case.
 
 use super::params::layer_params;
-use super::rig::{How, Rig};
+use super::rig::{How, Rig, sampling};
 use super::workshop::Shared;
 use crate::Result;
-use crate::records::measurement::{Cache, Kind, Verified};
+use crate::records::measurement::{Kind, Verified};
 use crate::shape::{LayerShape, Phase};
 use crate::suite::case::Sampling;
 use crate::suite::{Case, CaseInfo, RawSample};
@@ -36,7 +36,7 @@ impl<R: Rig> Case for LayerCase<R> {
     }
 
     fn sampling(&self) -> Sampling {
-        sampling(self.how)
+        sampling::<R>(self.how)
     }
 
     fn prepare(&mut self) -> Result<Option<Verified>> {
@@ -54,13 +54,5 @@ impl<R: Rig> Case for LayerCase<R> {
         let (rig, layer) = workshop.layer(self.shape)?;
         let phase = self.phase;
         rig.time(self.how, n, &mut |ops| layer.run(ops, phase))
-    }
-}
-
-/// Runs that are made cold one by one cannot be batched.
-pub fn sampling(how: How) -> Sampling {
-    match how.cache {
-        Cache::Warm => Sampling::default(),
-        Cache::Cold => Sampling { batch_ns: 0.0, ..Sampling::default() },
     }
 }

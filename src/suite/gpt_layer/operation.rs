@@ -2,9 +2,8 @@
 //! buffers, elsewhere on as many as overflow the caches.
 
 use super::check::Comparison;
-use super::layer::sampling;
 use super::params::operation_params;
-use super::rig::{How, Rig};
+use super::rig::{How, Rig, sampling};
 use super::workshop::{SEED, Shared};
 use crate::Result;
 use crate::models::single::Single;
@@ -72,8 +71,7 @@ impl<R: Rig> Case for OperationCase<R> {
     }
 
     fn sampling(&self) -> Sampling {
-        // A rotation is as cold in a batch as one by one.
-        if R::ROTATES { Sampling::default() } else { sampling(self.what.how) }
+        sampling::<R>(self.what.how)
     }
 
     fn prepare(&mut self) -> Result<Option<Verified>> {

@@ -6,6 +6,7 @@ use crate::ops::Ops;
 use crate::ops::host::{Host, HostConfig};
 use crate::ops::work::Operation;
 use crate::records::measurement::{Backend, Cache, Launch};
+use crate::suite::case::Sampling;
 use crate::suite::{Context, RawSample};
 use serde_json::Value;
 
@@ -38,6 +39,17 @@ pub trait Rig: Sized + Send + 'static {
     }
     /// Times `n` runs: one sample of all of them, or a sample each where every run is made cold.
     fn time(&mut self, how: How, n: u64, work: Work<'_, Self::Ops>) -> Result<Vec<RawSample>>;
+}
+
+/// On a GPU a warm sample is long enough that the gap before its first launch is nothing in it, and that the GPU keeps its
+/// clock; runs that are made cold one by one cannot be batched. A rotation is as cold in a batch as one by one.
+pub fn sampling<R: Rig>(how: How) -> Sampling {
+    let batch_ns = match (R::ROTATES, how.cache) {
+        (true, _) => return Sampling::default(),
+        (false, Cache::Warm) => 5e6,
+        (false, Cache::Cold) => 0.0,
+    };
+    Sampling { batch_ns, ..Sampling::default() }
 }
 
 /// The CPU.

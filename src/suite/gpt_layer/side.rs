@@ -1,12 +1,13 @@
 //! A small model's whole training step as a case.
 
 use super::check::Comparison;
-use super::rig::{How, Rig};
+use super::rig::{How, Rig, sampling};
 use super::workshop::Shared;
 use crate::models::{SideModel, SideSpec, side, side_model};
 use crate::ops::reference::Reference;
 use crate::ops::{DType, Ops};
 use crate::records::measurement::{Kind, Verified};
+use crate::suite::case::Sampling;
 use crate::suite::{Case, CaseInfo, RawSample};
 use crate::{Error, Result};
 
@@ -38,6 +39,10 @@ impl<R: Rig> SideCase<R> {
 impl<R: Rig> Case for SideCase<R> {
     fn info(&self) -> &CaseInfo {
         &self.info
+    }
+
+    fn sampling(&self) -> Sampling {
+        sampling::<R>(self.how)
     }
 
     fn prepare(&mut self) -> Result<Option<Verified>> {
