@@ -45,6 +45,11 @@ impl<O: Ops> Single<O> {
         &self.outputs[..computed]
     }
 
+    /// What the operation reads, in the order its run names it.
+    pub fn inputs(&self) -> &[O::Buffer] {
+        &self.inputs
+    }
+
     pub const fn operation(&self) -> &Operation {
         &self.operation
     }

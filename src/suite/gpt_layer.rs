@@ -11,6 +11,7 @@ mod operation;
 mod params;
 mod rig;
 mod side;
+mod spot;
 mod workshop;
 
 pub use params::{layer_params, operation_params};

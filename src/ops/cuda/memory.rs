@@ -17,9 +17,8 @@ impl Memory {
     pub fn new(gpu: &Arc<Gpu>, bytes: usize) -> Result<Self> {
         let refused = |e: cudarc::driver::DriverError| match e.0 {
             sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-                let free = result::mem_get_info().map_or(String::new(), |(free, total)| {
-                    format!(" ({:.1} of {:.1} GiB are free)", gib(free), gib(total))
-                });
+                let free = result::mem_get_info()
+                    .map_or(String::new(), |(free, total)| format!(" ({} of {} are free)", size(free), size(total)));
                 Error::machine(
                     format!("the GPU has no room for {} more{free}", size(bytes)),
                     "choose a smaller shape, or free the GPU of other processes",
