@@ -1,25 +1,25 @@
-// Causal self-attention, forward, for Hopper (sm_90a): the contract of attention_forward.cu, on wgmma. The order of work
-// follows FlashAttention-3 (Shah et al., arXiv 2407.08608, section 3.2): the scores of the next tile of keys and P·V of
-// this one are both under way while the softmax of the next is computed.
+// Causal self-attention, forward, for Hopper (sm_90a): the contract of attention_forward.cu, on wgmma. The order of
+// work follows FlashAttention-3 (Shah et al., arXiv 2407.08608, section 3.2): the scores of the next tile of keys and
+// P·V of this one are both under way while the softmax of the next is computed.
 //
 //   out[i] = Σ_{j ≤ i} exp(scale·q_i·k_j − lse[i])·v_j          lse[i] = log Σ_{j ≤ i} exp(scale·q_i·k_j)
 //
 // qkv, out, lse, types (bf16, f16), alignment and determinism as there; D = 64 or 128; any S ≥ 1.
 //
 // attention_forward_sm90_d<D>_128x<keys>_<T>: grid (B·A, ⌈S / 128⌉), block 256, dynamic shared memory 1024 +
-// 128·(D + 8)·2 + stages·(2·keys·D·2) bytes: 227 KB, all there is, for D = 128 (three stages) and 147 KB for D = 64 (four).
-// Two warpgroups of 64 rows; each warp holds 16 rows of Q (all of D), the scores, P and the sums in registers, laid out as
-// by mma.sync. The ring of stages holds tiles of K and V in swizzled panels of 64 columns, filled by cp.async of all
-// threads, not by the tensor memory accelerator, one or two tiles ahead; each thread follows its wait with a proxy fence:
-// one barrier a tile. Both warpgroups walk the same tiles, so that no wgmma stands in a branch.
+// 128·(D + 8)·2 + stages·(2·keys·D·2) bytes: 227 KB, all there is, for D = 128 (three stages) and 147 KB for D = 64
+// (four). Two warpgroups of 64 rows; each warp holds 16 rows of Q (all of D), the scores, P and the sums in registers,
+// laid out as by mma.sync. The ring of stages holds tiles of K and V in swizzled panels of 64 columns, filled by
+// cp.async of all threads, not by the tensor memory accelerator, one or two tiles ahead; each thread follows its wait
+// with a proxy fence: one barrier a tile. Both warpgroups walk the same tiles, so that no wgmma stands in a branch.
 //
 // The path is off unless BUBBLEBENCH_WGMMA=1 (src/ops/cuda/attention.rs), until it has matched on a real GPU. Code for
 // other architectures traps: a launch there is an error, never a result.
 //
-// Work for 128 rows × 128 keys at D = 128, in cycles of an SM: products 2048 (4096 FLOP a cycle); softmax 16384 exp2, 1024,
-// and about as many again for scale, sum and conversion; K and V once through shared memory for each warpgroup, 128 KB,
-// 1024; cp.async 64 KB, 512. Registers (sm_90a): 220 for D = 128, 170 for D = 64; one block an SM.
-// Expected at S = 8192: 500 TFLOP/s. Not measured yet.
+// Work for 128 rows × 128 keys at D = 128, in cycles of an SM: products 2048 (4096 FLOP a cycle); softmax 16384 exp2,
+// 1024, and about as many again for scale, sum and conversion; K and V once through shared memory for each warpgroup,
+// 128 KB, 1024; cp.async 64 KB, 512. Registers (sm_90a): 220 for D = 128, 170 for D = 64; one block an SM. Expected at
+// S = 8192: some 450 TFLOP/s. Not measured yet.
 #include "attention.cuh"
 #include "wgmma.cuh"
 
@@ -32,13 +32,13 @@ constexpr float kLazyGrowth = 8.0f;
 template <class T, int D, int KEYS, int STAGES> struct AttentionForwardSm90 {
     static constexpr int kRows = 128, kThreads = 2 * kWarpgroup, kStages = STAGES;
     static constexpr int kPanelBytes = KEYS * kPanelRow, kTileBytes = KEYS * D * int(sizeof(T));
-    static constexpr int kStageBytes = 2 * kTileBytes, kQBytes = kRows * kPitch<D> * int(sizeof(T));
+    static constexpr int kStageBytes = 2 * kTileBytes;
     static_assert(kStages >= 3 && D % kPanel == 0 && KEYS % 16 == 0, "whole panels and steps of a product");
 
     float o[D / 8][4], s[KEYS / 8][4];
     uint32_t q[D / 16][4], p[KEYS / 16][4];
-    // Of rows g and g+8: the maximum the sums refer to, times scale·log₂e, this lane's share of Σ P, and by what the sums
-    // of earlier tiles are still to be multiplied.
+    // Of rows g and g+8: the maximum the sums refer to, times scale·log₂e, this lane's share of Σ P, and by what the
+    // sums of earlier tiles are still to be multiplied.
     float most[2], sum[2], factor[2];
     int row0;  // the block's first row in the sequence
 
@@ -68,10 +68,11 @@ template <class T, int D, int KEYS, int STAGES> struct AttentionForwardSm90 {
         }
     }
 
-    // Begins to copy a tile of K, and V behind it, into a stage; keys beyond the sequence become zero. Eight neighbouring
-    // threads fill one row of a panel: all banks, whatever the swizzle. A tile beyond the last is an empty group.
-    __device__ __forceinline__ static void copy_keys(SharedAddress ring, const T* qkv, int heads, int sequence, int tile,
-                                                     int tiles) {
+    // Begins to copy a tile of K, and V behind it, into a stage; keys beyond the sequence become zero. Eight
+    // neighbouring threads fill one row of a panel: all banks, whatever the swizzle. A tile beyond the last is an empty
+    // group.
+    __device__ __forceinline__ static void copy_keys(SharedAddress ring, const T* qkv, int heads, int sequence,
+                                                     int tile, int tiles) {
         constexpr int kUnits = D / 8, kStep = kThreads / kUnits;  // rows from one copy of a thread to the next
         static_assert(kStep % 8 == 0 && KEYS % kStep == 0, "the swizzle of a thread is the same in all its rows");
         if (tile < tiles) {
@@ -82,7 +83,8 @@ template <class T, int D, int KEYS, int STAGES> struct AttentionForwardSm90 {
             const int rows = sequence - tile * KEYS;
             const T* from = qkv + head.qkv + int64_t(tile) * KEYS * stride + head.width + unit * 8;
             const T* at = from + int64_t(row) * stride;
-            const SharedAddress to = ring + tile % kStages * kStageBytes + unit / 8 * kPanelBytes + swizzled(row, unit % 8);
+            const SharedAddress to =
+                ring + tile % kStages * kStageBytes + unit / 8 * kPanelBytes + swizzled(row, unit % 8);
 #pragma unroll
             for (int i = 0; i < KEYS / kStep; i++) {
                 const bool there = row + i * kStep < rows;
@@ -143,8 +145,8 @@ template <class T, int D, int KEYS, int STAGES> struct AttentionForwardSm90 {
         }
     }
 
-    // s becomes P. The maximum is followed only where it has grown too far, each row deciding for itself; o is still the
-    // tensor cores' and follows in `rescale`.
+    // s becomes P. The maximum is followed only where it has grown too far, each row deciding for itself; o is still
+    // the tensor cores' and follows in `rescale`.
     __device__ __forceinline__ void weigh(float scale_log2) {
 #pragma unroll
         for (int h = 0; h < 2; h++) {
@@ -237,7 +239,7 @@ template <class T, int D, int KEYS, int STAGES> struct AttentionForwardSm90 {
             if (at.lane % 4 == 0 && row < rows) lse[row] = (most[h] + log2f(total)) * kLn2;
         }
         // Nobody else reads the warp's rows of Q, so their place takes the result.
-        const float(&sums)[1][D / 8][4] = reinterpret_cast<const float(&)[1][D / 8][4]>(o);
+        const float (&sums)[1][D / 8][4] = reinterpret_cast<const float (&)[1][D / 8][4]>(o);
         store_rows<T, D, D, 1>(out + head.out + int64_t(at.warp_row) * head.width, head.width, rows,
                                q_tile + at.in_block * kPitch<D>, sums, shares);
     }
@@ -250,8 +252,8 @@ template <class T, int D, int KEYS, int STAGES> struct AttentionForwardSm90 {
         self.clear();
         const int tiles = (min(self.row0 + kRows, sequence) + KEYS - 1) / KEYS;
         // The swizzle is one of addresses: the ring starts where it does.
-        unsigned char* const start = shared + (kSwizzlePeriod - reinterpret_cast<uintptr_t>(shared) % kSwizzlePeriod) %
-                                                  kSwizzlePeriod;
+        unsigned char* const start =
+            shared + (kSwizzlePeriod - reinterpret_cast<uintptr_t>(shared) % kSwizzlePeriod) % kSwizzlePeriod;
         T* const q_rows = reinterpret_cast<T*>(start + kStages * kStageBytes);
         const SharedAddress ring = shared_address(start), q_tile = shared_address(q_rows);
         {
@@ -275,7 +277,7 @@ template <class T, int D, int KEYS, int STAGES> struct AttentionForwardSm90 {
 
 }  // namespace bubblebench
 
-#define ATTENTION_FORWARD_SM90_BODY(T, D, keys, stages)                                    \
+#define ATTENTION_FORWARD_SM90_BODY(T, D, keys, stages)                                        \
     bubblebench::AttentionForwardSm90<T, D, keys, stages>::run(out, lse, qkv, heads, sequence, \
                                                                scale* bubblebench::kLog2e)
 #else
@@ -283,10 +285,10 @@ template <class T, int D, int KEYS, int STAGES> struct AttentionForwardSm90 {
 #endif
 
 // Head size, keys and stages. The same list stands in src/ops/cuda/attention/tiles.rs.
-#define ATTENTION_FORWARD_SM90(D, keys, stages, T, suffix)                                                               \
+#define ATTENTION_FORWARD_SM90(D, keys, stages, T, suffix)                                                         \
     BUBBLEBENCH_KERNEL(256, attention_forward_sm90_d##D##_128x##keys##_##suffix, T* out, float* lse, const T* qkv, \
                        int heads, int sequence, float scale) {                                                     \
-        ATTENTION_FORWARD_SM90_BODY(T, D, keys, stages);                                                                 \
+        ATTENTION_FORWARD_SM90_BODY(T, D, keys, stages);                                                           \
     }
 
 ATTENTION_FORWARD_SM90(64, 128, 4, bubblebench::bf16, bf16)

@@ -4,13 +4,15 @@
 // On a GPU each function is one instruction. In the emulation (softgpu/wgmma.h) it does what the PTX manual says of it,
 // checks included: results are poisoned and operands unread until the wait.
 //
-// One product is D (64×N, fp32) += A (64×16) · B (16×N), T = bf16 or f16, for the 128 threads of a warpgroup (four warps,
-// the first a multiple of four). Warp w of it holds rows 16w..16w+15 of A and D exactly as mma.sync does (mma.cuh), D as
-// N / 8 tiles of four (PTX ISA, "Register Fragments" of wgmma.mma_async.m64nNk16). Rules, all of that section:
+// One product is D (64×N, fp32) += A (64×16) · B (16×N), T = bf16 or f16, for the 128 threads of a warpgroup (four
+// warps, the first a multiple of four). Warp w of it holds rows 16w..16w+15 of A and D exactly as mma.sync does
+// (mma.cuh), D as N / 8 tiles of four (PTX ISA, "Register Fragments" of wgmma.mma_async.m64nNk16). Rules, all of that
+// section:
 //   fence   before the first product, and before one whose registers (A or D) were touched since;
 //   commit  closes a group, wait<n> returns when at most the n youngest groups are under way; before that neither the
 //           registers nor the shared memory of a product may be touched;
-//   fence_async  in each thread that wrote shared memory by other means (cp.async too) between its write and the barrier
+//   fence_async  in each thread that wrote shared memory by other means (cp.async too) between its write and the
+//   barrier
 //           behind which wgmma reads it.
 //
 // A swizzled panel is 64 elements (128 bytes) wide: row r at r·128, and the 16-byte unit u of a row at (u ^ r % 8)·16.
@@ -29,8 +31,8 @@
 namespace bubblebench {
 
 constexpr int kWarpgroup = 128;
-constexpr int kPanel = 64;           // elements of a panel's row
-constexpr int kPanelRow = 128;       // bytes of it
+constexpr int kPanel = 64;            // elements of a panel's row
+constexpr int kPanelRow = 128;        // bytes of it
 constexpr int kSwizzlePeriod = 1024;  // bytes: eight rows
 
 // Bytes from a panel's start to a 16-byte unit of a row.
@@ -89,9 +91,9 @@ template <int N> __device__ __forceinline__ void settle(uint32_t (&a)[N][4]) {
 }
 
 #define BUBBLEBENCH_F4(n) "+f"(d[n][0]), "+f"(d[n][1]), "+f"(d[n][2]), "+f"(d[n][3])
-#define BUBBLEBENCH_F32(n)                                                                                 \
-    BUBBLEBENCH_F4(n), BUBBLEBENCH_F4(n + 1), BUBBLEBENCH_F4(n + 2), BUBBLEBENCH_F4(n + 3),                \
-        BUBBLEBENCH_F4(n + 4), BUBBLEBENCH_F4(n + 5), BUBBLEBENCH_F4(n + 6), BUBBLEBENCH_F4(n + 7)
+#define BUBBLEBENCH_F32(n)                                                                                         \
+    BUBBLEBENCH_F4(n), BUBBLEBENCH_F4(n + 1), BUBBLEBENCH_F4(n + 2), BUBBLEBENCH_F4(n + 3), BUBBLEBENCH_F4(n + 4), \
+        BUBBLEBENCH_F4(n + 5), BUBBLEBENCH_F4(n + 6), BUBBLEBENCH_F4(n + 7)
 #define BUBBLEBENCH_WGMMA_64(type)                                                                         \
     asm volatile(                                                                                          \
         "{.reg .pred p; setp.ne.b32 p, %37, 0;\n"                                                          \

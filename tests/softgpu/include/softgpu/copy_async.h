@@ -23,8 +23,8 @@ struct Copies {
     std::vector<const unsigned char*> arrived;
 };
 
-// Of the block's shared memory, by 16 bytes: written by a copy and not yet fenced by the thread that copied, so that the
-// tensor cores need not see it (wgmma.h).
+// Of the block's shared memory, by 16 bytes: written by a copy and not yet fenced by the thread that copied, so that
+// the tensor cores need not see it (wgmma.h).
 struct Unfenced {
     static constexpr size_t kUnits = (256 << 10) / 16;
     uint64_t block = 0;

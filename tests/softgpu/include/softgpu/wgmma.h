@@ -1,11 +1,11 @@
-// wgmma.mma_async.sync.aligned.m64nNk16.f32.{bf16,f16} with its left operand in registers, and its fence, groups and wait,
-// as the PTX manual defines them ("Asynchronous warpgroup level matrix instructions").
+// wgmma.mma_async.sync.aligned.m64nNk16.f32.{bf16,f16} with its left operand in registers, and its fence, groups and
+// wait, as the PTX manual defines them ("Asynchronous warpgroup level matrix instructions").
 //
-// The hardware reads operands and writes results any time between issue and wait. So here the accumulators are poisoned at
-// the issue, and operands are read at the wait: who touches either too early sees it in the result. The four warps of a
-// warpgroup multiply at their own waits (a warp's rows need only its own registers, and B); that they issued the same
-// products is checked. Errors, not results: registers touched without a fence, warps that disagree, a descriptor that is
-// not one of a 128-byte swizzle, shared memory that was never written or that no proxy fence has followed.
+// The hardware reads operands and writes results any time between issue and wait. So here the accumulators are poisoned
+// at the issue, and operands are read at the wait: who touches either too early sees it in the result. The four warps
+// of a warpgroup multiply at their own waits (a warp's rows need only its own registers, and B); that they issued the
+// same products is checked. Errors, not results: registers touched without a fence, warps that disagree, a descriptor
+// that is not one of a 128-byte swizzle, shared memory that was never written or that no proxy fence has followed.
 #pragma once
 #include <softgpu/copy_async.h>
 #include <softgpu/mma.h>
@@ -14,11 +14,12 @@
 
 namespace softgpu {
 
-// The block's shared memory as 32-bit addresses: it begins behind a kilobyte the system keeps, and a swizzle, which goes by
-// address, finds the same low bits as the pointer has.
+// The block's shared memory as 32-bit addresses: it begins behind a kilobyte the system keeps, and a swizzle, which
+// goes by address, finds the same low bits as the pointer has.
 constexpr uint32_t kWindowStart = 1024;
 inline unsigned char* window_base() {
-    return reinterpret_cast<unsigned char*>(reinterpret_cast<uintptr_t>(dynamic_shared) & ~uintptr_t(1023)) - kWindowStart;
+    return reinterpret_cast<unsigned char*>(reinterpret_cast<uintptr_t>(dynamic_shared) & ~uintptr_t(1023)) -
+           kWindowStart;
 }
 inline uint32_t shared_window_address(const unsigned char* pointer) { return uint32_t(pointer - window_base()); }
 
@@ -33,8 +34,9 @@ struct MatrixDescriptor {
         if (bits >> 62 != 1) fail("wgmma: swizzle mode %u of the descriptor is not emulated", unsigned(bits >> 62));
         if (bits >> 49 & 7) fail("wgmma: a base offset is not emulated");
     }
-    // Where row k, column n of B lies. K-major: eight n of one group are 128 bytes apart, groups the stride. N-major: 64 n
-    // lie side by side and groups of them the leading offset apart; eight k are 128 bytes apart, groups the stride.
+    // Where row k, column n of B lies. K-major: eight n of one group are 128 bytes apart, groups the stride. N-major:
+    // 64 n lie side by side and groups of them the leading offset apart; eight k are 128 bytes apart, groups the
+    // stride.
     uint32_t address(bool by_n, unsigned k, unsigned n) const {
         const uint32_t linear = by_n ? start + n / 64 * leading + n % 64 * 2 + k % 8 * 128 + k / 8 * stride
                                      : start + n / 8 * stride + n % 8 * 128 + k * 2;
@@ -115,8 +117,8 @@ void wgmma(float (&d)[TILES][4], const uint32_t (&a)[4], uint64_t descriptor, bo
         memset(d, 0xff, sizeof d);
     }
     to->products++;
-    mine.open.push_back({&d[0][0], a, descriptor, TILES * 8, kByN, accumulate,
-                         [](uint32_t bits) { return mma_element(bits, T{}); }});
+    mine.open.push_back(
+        {&d[0][0], a, descriptor, TILES * 8, kByN, accumulate, [](uint32_t bits) { return mma_element(bits, T{}); }});
 }
 
 // The n-th product of a warp is that of the other warps of its warpgroup.
@@ -171,8 +173,8 @@ inline void multiply_rows(WarpgroupProducts* (&lanes)[kWarp], size_t index) {
     for (unsigned row = 0; row < 16; row++) {
         float* sums = d[row];
         for (unsigned n = 0; n < first.columns; n++) {
-            const Accumulator& from = *lanes[row % 8 * 4 + n % 8 / 2]->find(
-                lanes[row % 8 * 4 + n % 8 / 2]->groups.front()[index].d);
+            const Accumulator& from =
+                *lanes[row % 8 * 4 + n % 8 / 2]->find(lanes[row % 8 * 4 + n % 8 / 2]->groups.front()[index].d);
             sums[n] = first.accumulate ? from.values[n / 8 * 4 + row / 8 * 2 + n % 2] : 0.0f;
         }
         for (unsigned k = 0; k < 16; k++) {
@@ -206,7 +208,8 @@ inline void complete_groups(void* slots[kWarp]) {
             if (lane->groups.front().size() != count) fail("wgmma: the lanes of a warp issued different products");
         }
         for (size_t i = 0; i < count; i++) {
-            check_warpgroup(static_cast<WarpgroupWait*>(slots[0])->warpgroup, lanes[0]->done + unsigned(i), lanes[0]->groups.front()[i]);
+            check_warpgroup(static_cast<WarpgroupWait*>(slots[0])->warpgroup, lanes[0]->done + unsigned(i),
+                            lanes[0]->groups.front()[i]);
             multiply_rows(lanes, i);
         }
         for (WarpgroupProducts* lane : lanes) {
