@@ -45,7 +45,10 @@ fn wrong_warpgroup_products_show() {
         for (kernel, columns) in
             [("swizzle", 64), ("leading", 128), ("stride", 64), ("transposed", 128), ("no_wait", 64), ("early", 128)]
         {
-            assert!(product(kernel, columns, seed).unwrap() > 0.1, "{kernel} was not seen");
+            match product(kernel, columns, seed) {
+                Ok(off) => assert!(off > 0.1, "{kernel} was not seen"),
+                Err(failure) => assert!(failure.0.contains("reads beyond shared memory"), "{kernel}: {failure}"),
+            }
         }
         for (kernel, columns, words) in [
             ("no_fence", 64, "no wgmma.fence"),

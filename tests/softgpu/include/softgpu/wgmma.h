@@ -144,8 +144,9 @@ inline void load_right(const WarpgroupProduct& product, float (&b)[16][256]) {
     for (unsigned k = 0; k < 16; k++) {
         for (unsigned n = 0; n < product.columns; n++) {
             const unsigned char* at = window_base() + descriptor.address(product.by_n, k, n);
+            if (at < dynamic_shared || at >= dynamic_shared + dynamic_shared_bytes)
+                fail("wgmma.mma_async reads beyond shared memory");
             const size_t unit = size_t(at - dynamic_shared) / 16;
-            if (at < dynamic_shared || unit >= Unfenced::kUnits) fail("wgmma.mma_async reads beyond shared memory");
             if (unfenced.units[unit]) fail("wgmma.mma_async reads what no fence.proxy.async has followed");
             uint16_t bits;
             memcpy(&bits, at, 2);
