@@ -6,6 +6,8 @@
 
 #[path = "kernels/attention.rs"]
 mod attention;
+#[path = "kernels/attention_sm90.rs"]
+mod attention_sm90;
 #[path = "kernels/conv.rs"]
 mod conv;
 #[path = "kernels/cross_entropy.rs"]
@@ -44,6 +46,8 @@ mod product;
 mod raw;
 #[path = "kernels/residual_layernorm.rs"]
 mod residual_layernorm;
+#[path = "kernels/warpgroup.rs"]
+mod warpgroup;
 
 use bubblebench::ops::DType;
 

@@ -18,3 +18,5 @@ mod memory;
 mod program;
 #[path = "software_device/streams.rs"]
 mod streams;
+#[path = "software_device/wgmma.rs"]
+mod wgmma;

@@ -145,12 +145,12 @@ fn a_head_size_without_a_kernel_is_refused() {
 
 // --- each tile by itself, on fibers --------------------------------------------------------------------------------
 
-fn narrow(values: &[f64], dtype: DType) -> Buffer<u16> {
+pub fn narrow(values: &[f64], dtype: DType) -> Buffer<u16> {
     let bits = |v: &f64| if dtype == DType::F16 { f16::from_f64(*v).to_bits() } else { bf16::from_f64(*v).to_bits() };
     Buffer::from_slice(&values.iter().map(bits).collect::<Vec<_>>())
 }
 
-fn wide(buffer: &Buffer<u16>, dtype: DType) -> Vec<f64> {
+pub fn wide(buffer: &Buffer<u16>, dtype: DType) -> Vec<f64> {
     let value = |&bits: &u16| {
         if dtype == DType::F16 { f16::from_bits(bits).to_f64() } else { bf16::from_bits(bits).to_f64() }
     };

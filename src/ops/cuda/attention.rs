@@ -1,15 +1,22 @@
 //! Causal self-attention on the GPU: which tile a head size gets on which GPU, and the launches. The kernels and their
 //! contracts are in `cuda/attention_forward.cu`, `cuda/attention_backward.cu` and, for f32, `cuda/attention_plain.cu`.
 //! The choice is plain arithmetic, shared with the tests that run the kernels on the CPU.
+//!
+//! `BUBBLEBENCH_WGMMA=1` takes `cuda/attention_forward_sm90.cu` where it has the head size, on compute capability 9.0 only;
+//! without it nothing does.
 
 use super::launch::{Arg, check, int};
 use super::{Buffer, Cuda, Geometry};
 use crate::ops::{Attention, DType};
 use crate::{Error, Result};
+use std::sync::OnceLock;
 
 mod tiles;
 
-pub use tiles::{BackwardTile, ForwardTile, HEAD_SIZES, backward_tile, forward_tile};
+pub use tiles::{BackwardTile, ForwardTile, HEAD_SIZES, WarpgroupTile, backward_tile, forward_tile, warpgroup_tile};
+
+/// The switch, read once.
+const WGMMA: &str = "BUBBLEBENCH_WGMMA";
 
 /// Elements a row of a shared tile is longer than the head (`kTilePad`).
 const PAD: usize = 8;
@@ -45,6 +52,33 @@ pub fn forward_plan(shape: Attention, dtype: DType, shared_bytes: u32) -> Result
     let tile = forward_tile(shape.head_size, shared_bytes).ok_or_else(|| unsupported(shape, dtype))?;
     let blocks = shape.sequence.div_ceil(tile.rows);
     Ok(Plan::new(tile.kernel(dtype), lines, blocks, 32 * tile.warps, tile.shared_bytes()))
+}
+
+/// The forward launch on `wgmma`, for compute capability 9.0; `None` where it has no kernel.
+pub fn forward_plan_wgmma(shape: Attention, dtype: DType) -> Option<Plan> {
+    let tile = warpgroup_tile(shape.head_size).filter(|_| matches!(dtype, DType::Bf16 | DType::F16))?;
+    let (lines, blocks) = (shape.batch * shape.heads, shape.sequence.div_ceil(WarpgroupTile::ROWS));
+    Some(Plan::new(tile.kernel(dtype), lines, blocks, WarpgroupTile::THREADS, tile.shared_bytes()))
+}
+
+/// What `BUBBLEBENCH_WGMMA` asks for on a GPU of that compute capability (90 for 9.0).
+pub fn wgmma_wanted(value: Option<&str>, capability: u32) -> Result<bool> {
+    let refused = |value: &str, cure: String| Err(Error::input(format!("{WGMMA}={value}"), cure));
+    match value.map(str::trim) {
+        None | Some("" | "0") => Ok(false),
+        Some("1") if capability == 90 => Ok(true),
+        Some("1") => {
+            let has = format!("{}.{}", capability / 10, capability % 10);
+            refused("1", format!("wgmma needs compute capability 9.0, this GPU has {has}: unset the variable"))
+        }
+        Some(other) => refused(other, "choose 0 or 1".to_string()),
+    }
+}
+
+/// The switch as this process was given it.
+fn wgmma_switch() -> Option<&'static str> {
+    static VALUE: OnceLock<Option<String>> = OnceLock::new();
+    VALUE.get_or_init(|| std::env::var_os(WGMMA).map(|value| value.to_string_lossy().into_owned())).as_deref()
 }
 
 /// The backward launches, in order: before, the products, and after; in f32 for the queries and for the keys.
@@ -129,13 +163,21 @@ impl Cuda {
         let dtype = self.data_type();
         check_forward(shape, out, lse, qkv, dtype)?;
         let Some([heads, sequence, head_size]) = dimensions(shape, dtype)? else { return Ok(()) };
-        let plan = forward_plan(shape, dtype, self.facts().shared_bytes)?;
+        let plan = self.chosen_forward(shape, dtype)?;
         let mut arguments = vec![out.arg_mut(), lse.arg_mut(), qkv.arg(), heads, sequence];
         if dtype == DType::F32 {
             arguments.push(head_size);
         }
         arguments.push(Arg::F32(shape.scale() as f32));
         self.launch(&plan.kernel, plan.geometry, &mut arguments)
+    }
+
+    fn chosen_forward(&self, shape: Attention, dtype: DType) -> Result<Plan> {
+        let wgmma = wgmma_wanted(wgmma_switch(), self.facts().capability)?;
+        match forward_plan_wgmma(shape, dtype).filter(|_| wgmma) {
+            Some(plan) => Ok(plan),
+            None => forward_plan(shape, dtype, self.facts().shared_bytes),
+        }
     }
 
     pub(super) fn try_attention_backward(
@@ -218,6 +260,27 @@ mod tests {
         assert_eq!(products.geometry, Geometry::new([6, 3, 1], [256, 1, 1]).shared(158_720));
         assert_eq!(after.geometry.grid, [6, 19, 1]);
         assert_eq!(scratch_lens(SHAPE), [2 * 6 * 320, 6 * 320 * 128]);
+    }
+
+    #[test]
+    fn wgmma_is_off_unless_asked_for_on_hopper() {
+        for (value, capability, wanted) in [
+            (None, 90, Some(false)),
+            (Some("0"), 80, Some(false)),
+            (Some(" 1 "), 90, Some(true)),
+            (Some("yes"), 90, None),
+        ] {
+            assert_eq!(wgmma_wanted(value, capability).ok(), wanted, "{value:?}");
+        }
+        for capability in [80, 86, 100] {
+            let error = wgmma_wanted(Some("1"), capability).unwrap_err().to_string();
+            assert!(error.contains("BUBBLEBENCH_WGMMA=1") && error.contains("needs compute capability 9.0"), "{error}");
+        }
+        let plan = forward_plan_wgmma(SHAPE, DType::F16).unwrap();
+        assert_eq!(plan.kernel, "attention_forward_sm90_d128_128x128_f16");
+        assert_eq!(plan.geometry, Geometry::new([6, 3, 1], [256, 1, 1]).shared(232_448));
+        assert!(forward_plan_wgmma(SHAPE, DType::F32).is_none());
+        assert!(forward_plan_wgmma(Attention { head_size: 96, ..SHAPE }, DType::Bf16).is_none());
     }
 
     #[test]

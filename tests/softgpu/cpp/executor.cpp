@@ -44,6 +44,7 @@ namespace softgpu {
 
 thread_local Indices* current = nullptr;
 thread_local unsigned char* dynamic_shared = nullptr;
+thread_local size_t dynamic_shared_bytes = 0;
 thread_local uint64_t block_number = 0;
 
 namespace {
@@ -185,6 +186,7 @@ void Executor::run(const Kernel& kernel, const Launch& launch, void** arguments)
     std::unique_ptr<unsigned char, void (*)(void*)> shared(
         static_cast<unsigned char*>(aligned_alloc(128, (launch.shared_bytes / 128 + 1) * 128)), free);
     dynamic_shared = shared.get();
+    dynamic_shared_bytes = launch.shared_bytes;
     for (unsigned z = 0; z < launch.grid[2]; z++) {
         for (unsigned y = 0; y < launch.grid[1]; y++) {
             for (unsigned x = 0; x < launch.grid[0]; x++) {

@@ -2,7 +2,7 @@
 #include <softgpu/mma.h>
 #include <unistd.h>
 
-#include "../../../cuda/mma.cuh"
+#include "../../../cuda/wgmma.cuh"
 
 // out[i] = in[n − 1 − i] through shared memory, as it should be.
 BUBBLEBENCH_KERNEL(1024, selftest_reverse, float* out, const float* in) {
@@ -178,3 +178,59 @@ BUBBLEBENCH_KERNEL(32, selftest_ldmatrix, uint16_t* out, const uint16_t* in) { m
 BUBBLEBENCH_KERNEL(32, selftest_ldmatrix_trans, uint16_t* out, const uint16_t* in) { matrices<true, 4>(out, in); }
 BUBBLEBENCH_KERNEL(32, selftest_ldmatrix_x2, uint16_t* out, const uint16_t* in) { matrices<false, 2>(out, in); }
 BUBBLEBENCH_KERNEL(32, selftest_ldmatrix_x2_trans, uint16_t* out, const uint16_t* in) { matrices<true, 2>(out, in); }
+
+// --- warpgroup products: right, and wrong in one way each -----------------------------------------------------------
+
+enum class Fault { None, Swizzle, Leading, Stride, Transposed, Fence, ProxyFence, Wait, Early, Disagree };
+
+// out (64×N, fp32) = a (64×64) · B, B from b[N][64] (by k) or b[64][N] (by n, N = 128: two panels).
+template <class T, bool kByN, Fault kFault> void warpgroup_product(float* out, const T* a, const T* b) {
+    using namespace bubblebench;
+    constexpr int kColumns = kByN ? 128 : 64, kRows = 64, kPanels = kColumns / 64;
+    BUBBLEBENCH_DYNAMIC_SHARED(unsigned char, shared);
+    unsigned char* panels = shared + (1024 - reinterpret_cast<uintptr_t>(shared) % 1024) % 1024;
+    const int thread = int(threadIdx.x), g = thread / 32 * 16 + thread % 32 / 4, t = thread % 4;
+    for (int i = thread; i < kRows * kColumns / 8; i += 128) {
+        const int row = i / (kColumns / 8), unit = i % (kColumns / 8);
+        const int at = kFault == Fault::Swizzle ? row * 128 + unit % 8 * 16 : swizzled(row, unit % 8);
+        copy_async16(panels + unit / 8 * kRows * 128 + at, b + i * 8, true);
+    }
+    copy_commit();
+    copy_wait<0>();
+    if (kFault != Fault::ProxyFence) fence_async();
+    __syncthreads();
+    uint32_t left[4][4];
+    for (int k = 0; k < 4; k++) {
+        for (int i = 0; i < 4; i++) memcpy(&left[k][i], a + (g + i % 2 * 8) * 64 + k * 16 + t * 2 + i / 2 * 8, 4);
+    }
+    float d[kColumns / 8][4];
+    if (kFault != Fault::Fence) wgmma_fence();
+    for (int k = 0; k < 4; k++) {
+        const int step = kFault == Fault::Disagree && thread >= 96 ? 0 : k;
+        const uint32_t leading = kPanels == 1 || kFault == Fault::Leading ? 16 : kRows * 128;
+        uint64_t descriptor = wgmma_descriptor(panels + step * (kByN ? 2048 : 32), leading);
+        if (kFault == Fault::Stride) descriptor += uint64_t(16) << 32;
+        wgmma<T, kByN != (kFault == Fault::Transposed)>(d, left[k], descriptor, k > 0);
+    }
+    wgmma_commit();
+    if (kFault == Fault::Early) copy_async16(panels + thread * 16, b, false);
+    if (kFault != Fault::Wait) wgmma_wait<0>();
+    for (int n = 0; n < kColumns / 8; n++) {
+        for (int i = 0; i < 4; i++) out[(g + i / 2 * 8) * kColumns + n * 8 + t * 2 + i % 2] = d[n][i];
+    }
+}
+#define SELFTEST_WGMMA(name, T, by_n, fault)                                                                       \
+    BUBBLEBENCH_KERNEL(128, selftest_wgmma_##name, float* out, const bubblebench::T* a, const bubblebench::T* b) { \
+        warpgroup_product<bubblebench::T, by_n, Fault::fault>(out, a, b);                                          \
+    }
+SELFTEST_WGMMA(by_k, bf16, false, None)
+SELFTEST_WGMMA(by_n, bf16, true, None)
+SELFTEST_WGMMA(swizzle, bf16, false, Swizzle)
+SELFTEST_WGMMA(leading, bf16, true, Leading)
+SELFTEST_WGMMA(stride, bf16, false, Stride)
+SELFTEST_WGMMA(transposed, bf16, true, Transposed)
+SELFTEST_WGMMA(no_fence, bf16, false, Fence)
+SELFTEST_WGMMA(no_proxy_fence, bf16, true, ProxyFence)
+SELFTEST_WGMMA(no_wait, bf16, false, Wait)
+SELFTEST_WGMMA(early, bf16, true, Early)
+SELFTEST_WGMMA(disagree, bf16, false, Disagree)

@@ -74,6 +74,39 @@ const BACKWARD: [BackwardTile; 12] = [
     split(32, 4, 1, 32),
 ];
 
+/// `ATTENTION_FORWARD_SM90` in `cuda/attention_forward_sm90.cu`: 128 rows of queries a block of two warpgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WarpgroupTile {
+    pub head_size: usize,
+    pub keys: usize,
+    stages: usize,
+}
+
+const WARPGROUP: [WarpgroupTile; 2] =
+    [WarpgroupTile { head_size: 64, keys: 128, stages: 4 }, WarpgroupTile { head_size: 128, keys: 128, stages: 3 }];
+
+impl WarpgroupTile {
+    pub const ROWS: usize = 128;
+    pub const THREADS: usize = 256;
+    /// The stages start at a multiple of this, wherever shared memory does.
+    const ALIGNMENT: usize = 1024;
+
+    /// The stages of K and V, and Q.
+    pub const fn shared_bytes(&self) -> usize {
+        let stages = 2 * self.stages * self.keys * self.head_size;
+        Self::ALIGNMENT + ELEMENT * (stages + Self::ROWS * (self.head_size + PAD))
+    }
+
+    pub fn kernel(&self, dtype: DType) -> String {
+        format!("attention_forward_sm90_d{}_{}x{}_{}", self.head_size, Self::ROWS, self.keys, dtype.name())
+    }
+}
+
+/// The forward tile on `wgmma`, where that head size has one.
+pub fn warpgroup_tile(head_size: usize) -> Option<WarpgroupTile> {
+    WARPGROUP.into_iter().find(|tile| tile.head_size == head_size)
+}
+
 impl ForwardTile {
     pub const fn shared_bytes(&self) -> usize {
         ELEMENT * (self.rows + 4 * self.keys) * (self.head_size + PAD)
@@ -151,6 +184,12 @@ mod tests {
         assert_eq!([SM_90, SM_80, SM_86].map(|l| backward(64, l)), [(64, 128), (32, 128), (64, 128)].map(Some));
         assert_eq!([SM_90, SM_80, SM_86].map(|l| backward(128, l)), [(64, 128), (64, 128), (32, 64)].map(Some));
         assert_eq!([SM_90, SM_80, SM_86].map(|l| backward(256, l)), [(64, 64), (32, 64), (32, 32)].map(Some));
+    }
+
+    #[test]
+    fn warpgroup_tiles_fit_hopper() {
+        let bytes = |head_size| warpgroup_tile(head_size).map(|tile| tile.shared_bytes());
+        assert_eq!([64, 128, 96].map(bytes), [Some(150_528), Some(SM_90 as usize), None]);
     }
 
     /// Every tile is some GPU's choice: none is built for nothing.

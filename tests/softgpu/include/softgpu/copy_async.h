@@ -15,11 +15,33 @@ struct PendingCopy {
     size_t bytes;  // the rest of the sixteen is zero
 };
 
-// What a thread has under way; a block starts with nothing.
+// What a thread has under way; a block starts with nothing. `arrived` is what no proxy fence has followed yet.
 struct Copies {
     uint64_t block = 0;
     std::vector<PendingCopy> open;
     std::deque<std::vector<PendingCopy>> groups;
+    std::vector<const unsigned char*> arrived;
+};
+
+// Of the block's shared memory, by 16 bytes: written by a copy and not yet fenced by the thread that copied, so that
+// the tensor cores need not see it (wgmma.h).
+struct Unfenced {
+    static constexpr size_t kUnits = (256 << 10) / 16;
+    uint64_t block = 0;
+    std::vector<bool> units;
+
+    static Unfenced& mine() {
+        thread_local Unfenced all;
+        if (all.block != block_number) {
+            all.units.assign(kUnits, false);
+            all.block = block_number;
+        }
+        return all;
+    }
+    void set(const unsigned char* at, bool value) {
+        const size_t unit = size_t(at - dynamic_shared) / 16;
+        if (unit < kUnits) units[unit] = value;
+    }
 };
 
 inline Copies& my_copies() {
@@ -28,6 +50,7 @@ inline Copies& my_copies() {
     if (mine.block != block_number) {
         mine.open.clear();
         mine.groups.clear();
+        mine.arrived.clear();
         mine.block = block_number;
     }
     return mine;
@@ -52,9 +75,18 @@ inline void copy_wait(size_t under_way) {
         for (const PendingCopy& copy : mine.groups.front()) {
             memcpy(copy.to, copy.from, copy.bytes);
             memset(copy.to + copy.bytes, 0, 16 - copy.bytes);
+            Unfenced::mine().set(copy.to, true);
+            mine.arrived.push_back(copy.to);
         }
         mine.groups.pop_front();
     }
+}
+
+// fence.proxy.async: what this thread has copied may now be read by the tensor cores, once a barrier lies between.
+inline void fence_async() {
+    Copies& mine = my_copies();
+    for (const unsigned char* at : mine.arrived) Unfenced::mine().set(at, false);
+    mine.arrived.clear();
 }
 
 }  // namespace softgpu

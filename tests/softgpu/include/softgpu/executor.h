@@ -28,6 +28,7 @@ struct Indices {
 // Of the fiber that runs now, on this OS thread.
 extern thread_local Indices* current;
 extern thread_local unsigned char* dynamic_shared;
+extern thread_local size_t dynamic_shared_bytes;
 // Counts the blocks this OS thread has run: what belongs to a block (copies under way) knows by it whose it is.
 extern thread_local uint64_t block_number;
 
