@@ -35,6 +35,9 @@ pub struct RunOptions {
     /// Write what the software CUDA device of the tests measures, flagged `software`
     #[arg(long)]
     pub allow_software: bool,
+    /// Longest time one case may take on a GPU: a kernel that hangs ends the program, and the same command goes on behind it
+    #[arg(long, value_name = "TIME", default_value = "3min")]
+    pub case_limit: humantime::Duration,
 }
 
 /// The validated form: everything is known, nothing is started.
@@ -44,6 +47,7 @@ pub struct Plan {
     pub cases: Vec<Box<dyn Spec>>,
     request: RunRequest,
     context: Context,
+    case_limit: Duration,
 }
 
 impl RunOptions {
@@ -76,7 +80,7 @@ impl RunOptions {
             },
         };
         let request = RunRequest { folder, machine, fresh: self.fresh, selection: selection(groups, filter) };
-        Ok(Plan { preset, device, cases, request, context })
+        Ok(Plan { preset, device, cases, request, context, case_limit: *self.case_limit })
     }
 }
 
@@ -114,7 +118,12 @@ impl Plan {
         // Before the first case makes a context: whoever computes on the GPU by now is another process.
         let telemetry = Sampler::start(self.device);
         note_other_processes(self.device, telemetry.as_ref());
-        Ok((Recorder::new(run, self.context, device).with_telemetry(telemetry), self.cases))
+        let mut recorder = Recorder::new(run, self.context, device).with_telemetry(telemetry);
+        // The host's own code ends.
+        if self.device != Device::Host {
+            recorder = recorder.with_case_limit(self.case_limit);
+        }
+        Ok((recorder, self.cases))
     }
 
     pub fn context(&self) -> &Context {

@@ -16,6 +16,7 @@ pub mod sampler;
 pub mod summary;
 pub mod throttle;
 pub mod watch;
+pub mod watchdog;
 
 pub use case::{Case, CaseInfo, Context, Detail, RawSample, Spec};
 pub use platform::Platform;

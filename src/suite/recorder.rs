@@ -9,13 +9,14 @@ use super::case::{Case, CaseInfo, Context, RawSample, Spec};
 use super::presets::{Group, Preset};
 use super::sampler::{self, Stop, StopRule, Watch};
 use super::summary::{self, Outcome};
+use super::watchdog::{self, Stuck, Watchdog};
 use crate::machine::telemetry::Sampler;
 use crate::records::Measurement;
 use crate::records::measurement::{Backend, GPU_FAULT, Verified};
 use crate::records::store::Run;
 use crate::{Error, Result};
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The cases of the groups whose names contain the filter, in the order they run.
 pub fn select(
@@ -62,11 +63,22 @@ pub struct Recorder {
     pub rule: StopRule,
     device: String,
     telemetry: Option<Sampler>,
+    watchdog: Option<Watchdog>,
+    /// The case that an earlier part of this run was stuck in.
+    stuck: Option<Stuck>,
 }
 
 impl Recorder {
     pub fn new(run: Run, context: Context, device: String) -> Self {
-        Recorder { run, rule: context.preset.stop_rule(), context, device, telemetry: None }
+        Recorder {
+            run,
+            rule: context.preset.stop_rule(),
+            context,
+            device,
+            telemetry: None,
+            watchdog: None,
+            stuck: None,
+        }
     }
 
     /// With the sensors of the GPU it measures on, read beside every case.
@@ -74,8 +86,22 @@ impl Recorder {
         Recorder { telemetry, ..self }
     }
 
+    /// With a limit on the time a case may take; also hears of a case that was stuck before.
+    pub fn with_case_limit(self, limit: Duration) -> Self {
+        let (folder, run) = (self.run.folder().to_path_buf(), self.run.id().to_string());
+        let stuck = watchdog::take(&folder, &run);
+        Recorder { watchdog: Some(Watchdog::start(folder, run, limit)), stuck, ..self }
+    }
+
     /// Builds and checks a case. `Err` in the outer result ends the run; a case this machine cannot run is the inner one.
     pub fn prepare(&mut self, spec: &dyn Spec) -> Result<Result<Prepared, Measurement>> {
+        let id = spec.id();
+        if let Some(stuck) = self.stuck.take_if(|stuck| stuck.case == id) {
+            return self.was_stuck(&unbuilt(spec, self.context.platform), &stuck).map(Err);
+        }
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.begin(&id);
+        }
         let mut case = match spec.build(&self.context) {
             Ok(case) => case,
             Err(error) => return self.skip(&unbuilt(spec, self.context.platform), error).map(Err),
@@ -110,8 +136,23 @@ impl Recorder {
         let (discarded, device, at) = (case.discarded(), self.device.clone(), now());
         let outcome = Outcome { samples, verified, stop, discarded, fill, telemetry, device, at };
         let record = self.flagged(summary::summarise(case.info(), outcome));
+        self.append(record)
+    }
+
+    fn append(&mut self, record: Measurement) -> Result<Measurement> {
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.end();
+        }
         self.run.append(record.clone())?;
         Ok(record)
+    }
+
+    /// As a case that broke the GPU: it is not tried again by this run.
+    fn was_stuck(&mut self, info: &CaseInfo, stuck: &Stuck) -> Result<Measurement> {
+        let reason = format!("it did not end within {} s; give it longer with --case-limit", stuck.limit_s);
+        let mut record = self.flagged(summary::skipped(info, &reason, self.device.clone(), now()));
+        record.flags.push(GPU_FAULT.into());
+        self.append(record)
     }
 
     /// Writes the line of a case that failed on this machine; what nobody can go on from is passed up.
@@ -124,7 +165,7 @@ impl Recorder {
                 if fault {
                     record.flags.push(GPU_FAULT.into());
                 }
-                self.run.append(record.clone())?;
+                let record = self.append(record)?;
                 // A broken GPU would fail every case that follows, for no fault of theirs.
                 if fault { Err(error) } else { Ok(record) }
             }

@@ -1,10 +1,10 @@
 //! The forward attention of compute capability 9.0 (`wgmma`, off by default) against the reference, on fibers: the
 //! emulation decodes descriptors and swizzle and holds back what no wait has been for (softgpu/wgmma.h).
 
-use crate::SHAPES_PER_DTYPE;
 use crate::attention::{narrow, wide};
 use crate::harness::assert_close;
 use crate::orders::{self, Fill, Launch, Operand};
+use crate::shapes_per_dtype;
 use bubblebench::ops::cuda::attention::forward_plan_wgmma;
 use bubblebench::ops::reference::Reference;
 use bubblebench::ops::{Attention, DType, Ops};
@@ -58,7 +58,7 @@ fn check(shape: Attention, dtype: DType, scale: f64, random: &mut SplitMix) {
 fn wgmma_attention_agrees_with_the_reference() {
     for dtype in DTYPES {
         let mut random = SplitMix(0x56a90 + dtype as u64);
-        for i in 0..SHAPES_PER_DTYPE {
+        for i in 0..shapes_per_dtype() {
             let shape = shape(&mut random);
             check(shape, dtype, [1.0, 2.0, 4.0][i % 3], &mut random);
         }

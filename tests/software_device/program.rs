@@ -160,3 +160,19 @@ fn every_function_that_is_called_was_looked_for() {
     let unknown: Vec<_> = called.iter().filter(|name| !REQUIRED.contains(&name.as_str())).collect();
     assert!(unknown.is_empty(), "called, and not in src/machine/symbols.rs: {unknown:?}");
 }
+
+/// A kernel that does not end in time ends the program; the same command goes on with the next case.
+#[test]
+fn a_kernel_that_hangs_costs_one_case() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = [measure(folder.path(), LAYERNORM), vec!["--allow-software", "--case-limit", "2s"]].concat();
+    let began = std::time::Instant::now();
+    let output = run(&[("SOFTGPU_FAULT", "hang:layernorm_forward_bf16:60000")], &arguments);
+    refused(&output, &["did not end within 2 s", "goes on with the next case"]);
+    assert!(began.elapsed().as_secs() < 50, "it waited for the kernel");
+    let output = run(&[], &arguments);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let all = records(folder.path());
+    assert!(has_flag(&all[0], "gpu-fault") && all[0]["params"]["reason"].as_str().unwrap().contains("--case-limit"));
+    assert!(all.len() >= 3 && all[1..].iter().all(|record| record["median_ns"].as_f64().unwrap() > 0.0));
+}
