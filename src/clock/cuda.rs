@@ -18,7 +18,7 @@ use crate::ops::cuda::probe::{Moment, Probe, Stamp};
 use crate::ops::cuda::{Cuda, Gpu, Graph, Priority};
 use crate::ops::{DType, Ops};
 use crate::{Error, Result};
-use cudarc::driver::{CudaEvent, DriverError, sys};
+use cudarc::driver::{CudaEvent, DriverError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,10 +51,7 @@ pub struct CudaClock {
 impl CudaClock {
     /// Allocates what all trials need, and finds out what this GPU's timer and queue are like.
     pub fn new(gpu: &Arc<Gpu>) -> Result<Self> {
-        let wrap = |e| driver_error("cannot make an event", e);
-        // cudarc's own default has no time in it.
-        let event = || gpu.context().new_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT)).map_err(wrap);
-        let (begin, end) = (event()?, event()?);
+        let (begin, end) = (gpu.timed_event()?, gpu.timed_event()?);
         let mut ops = Cuda::on(gpu, DType::F32, Priority::Plain)?;
         let mut probe = Probe::new(gpu)?;
         let (sm, tick_ns) = (probe.some_sm(&mut ops)?, probe.tick_ns(&mut ops)?);

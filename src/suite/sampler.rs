@@ -104,8 +104,7 @@ pub fn measure(case: &mut dyn Case, rule: &StopRule, watch: &dyn Watch) -> Resul
 
 /// Times of the samples that will stand in the record: those the rule may count on.
 fn standing_times(samples: &[RawSample]) -> Vec<f64> {
-    let clocks: Vec<(Clock, bool)> = samples.iter().map(|s| (Clock::of(s), s.throttled)).collect();
-    let keep = throttle::judge(&clocks).keep;
+    let keep = throttle::judge_samples(samples).keep;
     samples.iter().zip(keep).filter(|(_, keep)| *keep).map(|(sample, _)| sample.per_operation_ns()).collect()
 }
 

@@ -2,7 +2,7 @@
 
 use super::case::{CaseInfo, Detail, FillSample, RawSample};
 use super::sampler::Stop;
-use super::throttle::{self, Clock, Verdict};
+use super::throttle::{self, Verdict};
 use crate::collectives;
 use crate::machine::nvml::reasons;
 use crate::records::Measurement;
@@ -73,8 +73,7 @@ fn finite(verified: Verified) -> Verified {
 }
 
 fn set_throttled_aside(samples: Vec<RawSample>) -> (Vec<RawSample>, Verdict) {
-    let clocks: Vec<(Clock, bool)> = samples.iter().map(|s| (Clock::of(s), s.throttled)).collect();
-    let verdict = throttle::judge(&clocks);
+    let verdict = throttle::judge_samples(&samples);
     let kept = samples.into_iter().zip(&verdict.keep).filter(|(_, keep)| **keep).map(|(sample, _)| sample).collect();
     (kept, verdict)
 }

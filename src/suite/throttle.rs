@@ -52,6 +52,11 @@ impl Verdict {
     }
 }
 
+/// Which samples of a case stand.
+pub fn judge_samples(samples: &[RawSample]) -> Verdict {
+    judge(&samples.iter().map(|s| (Clock::of(s), s.throttled)).collect::<Vec<_>>())
+}
+
 /// Which samples stand. `samples`: the clock of each, and whether the device called it throttled.
 pub fn judge(samples: &[(Clock, bool)]) -> Verdict {
     let clocks: Vec<f64> = samples.iter().filter_map(|(clock, _)| clock.mhz()).collect();

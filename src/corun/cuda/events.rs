@@ -10,14 +10,8 @@ use crate::corun::pair::Window;
 use crate::corun::worker::Slice;
 use crate::machine::driver_error;
 use crate::ops::cuda::{Cuda, Gpu};
-use cudarc::driver::sys::CUevent_flags;
 use cudarc::driver::{CudaEvent, DriverError};
 use std::sync::Arc;
-
-/// An event with a time in it (cudarc's default has none).
-pub(super) fn event(gpu: &Gpu) -> Result<CudaEvent> {
-    gpu.context().new_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).map_err(|e| driver_error("cannot make an event", e))
-}
 
 pub(super) fn record(event: &CudaEvent, ops: &Cuda) -> Result<()> {
     event.record(ops.stream()).map_err(|e| driver_error("cannot record an event", e))
@@ -32,7 +26,7 @@ pub struct EventClock {
 
 impl EventClock {
     pub fn new(gpu: &Arc<Gpu>) -> Result<Self> {
-        Ok(EventClock { origin: event(gpu)?, main: CudaClock::new(gpu)?, gpu: Arc::clone(gpu) })
+        Ok(EventClock { origin: gpu.timed_event()?, main: CudaClock::new(gpu)?, gpu: Arc::clone(gpu) })
     }
 
     /// Waits until the GPU stands still; times then count from here.

@@ -136,7 +136,7 @@ impl Runner {
             return Ok(spare);
         }
         let gpu = self.ops.gpu();
-        Ok(Step { begin: events::event(gpu)?, end: events::event(gpu)?, dry: true })
+        Ok(Step { begin: gpu.timed_event()?, end: gpu.timed_event()?, dry: true })
     }
 
     fn put(&mut self) -> Result<Step> {

@@ -6,7 +6,7 @@ use super::product::Products;
 use crate::machine::{built, driver_error, gpus};
 use crate::{Error, Result};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction, CUmodule};
-use cudarc::driver::{CudaContext, DriverError, result};
+use cudarc::driver::{CudaContext, CudaEvent, DriverError, result};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,6 +84,12 @@ impl Gpu {
 
     pub(crate) fn context(&self) -> &Arc<CudaContext> {
         &self.context
+    }
+
+    /// An event with a time in it (cudarc's default has none).
+    pub(crate) fn timed_event(&self) -> Result<CudaEvent> {
+        let made = self.context.new_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT));
+        made.map_err(|e| driver_error("cannot make an event", e))
     }
 
     /// True the first time somebody asks.

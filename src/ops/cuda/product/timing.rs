@@ -4,7 +4,6 @@ use crate::Result;
 use crate::machine::driver_error;
 use crate::ops::cuda::Cuda;
 use cudarc::driver::CudaEvent;
-use cudarc::driver::sys::CUevent_flags;
 use std::time::{Duration, Instant};
 
 /// Runs timed of what may be the best; of anything slower than `HOPELESS` times the best so far, one.
@@ -31,11 +30,8 @@ pub struct Stopwatch {
 
 impl Stopwatch {
     pub fn new(cuda: &Cuda, budget: Duration) -> Result<Self> {
-        let event = || {
-            let made = cuda.gpu.context().new_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
-            made.map_err(|e| driver_error("cannot make an event", e))
-        };
-        Ok(Stopwatch { start: event()?, end: event()?, began: Instant::now(), budget })
+        let (start, end) = (cuda.gpu.timed_event()?, cuda.gpu.timed_event()?);
+        Ok(Stopwatch { start, end, began: Instant::now(), budget })
     }
 
     pub fn out_of_time(&self) -> bool {
