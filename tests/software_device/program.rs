@@ -165,11 +165,11 @@ fn every_function_that_is_called_was_looked_for() {
 #[test]
 fn a_kernel_that_hangs_costs_one_case() {
     let folder = tempfile::tempdir().unwrap();
-    let arguments = [measure(folder.path(), LAYERNORM), vec!["--allow-software", "--case-limit", "2s"]].concat();
-    let began = std::time::Instant::now();
-    let output = run(&[("SOFTGPU_FAULT", "hang:layernorm_forward_bf16:60000")], &arguments);
+    let arguments = [measure(folder.path(), LAYERNORM), vec!["--allow-software"]].concat();
+    let limited = [&arguments[..], &["--case-limit", "2s"]].concat();
+    // Waiting for the kernel would take an hour.
+    let output = run(&[("SOFTGPU_FAULT", "hang:layernorm_forward_bf16:3600000")], &limited);
     refused(&output, &["did not end within 2 s", "goes on with the next case"]);
-    assert!(began.elapsed().as_secs() < 50, "it waited for the kernel");
     let output = run(&[], &arguments);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let all = records(folder.path());
