@@ -128,7 +128,7 @@ fn slug(text: &str) -> String {
 /// The variables that change what is measured; never the whole environment, which holds secrets.
 fn environment(all: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<String, String> {
     let matters = |name: &str| {
-        let whole = ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"];
+        let whole = ["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "BUBBLEBENCH_WGMMA"];
         name.starts_with("NCCL_") || name.starts_with("CUDA_") || whole.contains(&name)
     };
     let kept = all.filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));

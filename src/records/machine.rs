@@ -21,7 +21,7 @@ pub struct MachineRecord {
     pub topology: Vec<String>,
     pub kernel: String,
     pub hostname: Option<String>,
-    /// Only names that start with `NCCL_` or `CUDA_`, `RAYON_NUM_THREADS` and `OMP_NUM_THREADS`.
+    /// Only names that start with `NCCL_` or `CUDA_`, `RAYON_NUM_THREADS`, `OMP_NUM_THREADS` and `BUBBLEBENCH_WGMMA`.
     pub environment: BTreeMap<String, String>,
     pub run: RunInfo,
 }

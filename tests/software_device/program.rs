@@ -91,6 +91,18 @@ fn a_driver_that_does_not_fit_is_refused() {
     assert!(!results.exists(), "a refused run leaves no folder");
 }
 
+/// A switch that this GPU cannot have, or that is none, costs a sentence, not every case of the run.
+#[test]
+fn a_wrong_switch_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let results = folder.path().join("results");
+    let arguments = [measure(&results, LAYERNORM), vec!["--allow-software"]].concat();
+    refused(&run(&[("BUBBLEBENCH_WGMMA", "2")], &arguments), &["BUBBLEBENCH_WGMMA=2", "choose 0 or 1"]);
+    let ampere = [("BUBBLEBENCH_WGMMA", "1"), ("SOFTGPU_ARCH", "80")];
+    refused(&run(&ampere, &arguments), &["BUBBLEBENCH_WGMMA=1", "compute capability 9.0"]);
+    assert!(!results.exists());
+}
+
 #[test]
 fn asked_for_the_software_devices_times_are_written_and_flagged() {
     let folder = tempfile::tempdir().unwrap();
