@@ -19,20 +19,39 @@ pub fn time_cell(record: &Measurement) -> String {
     }
 }
 
-fn rate_cell(record: &Measurement) -> String {
-    match (record.flop, record.median_ns) {
-        (Some(flop), Some(ns)) => significant(flop / ns), // FLOP per ns are GFLOP/s
-        _ => "–".into(),
+/// FLOP per ns are GFLOP/s.
+fn rate(record: &Measurement) -> Option<f64> {
+    Some(record.flop? / record.median_ns?)
+}
+
+/// One unit for a table's column, that of its fastest row.
+struct RateUnit(f64, &'static str);
+
+impl RateUnit {
+    fn of(records: &[Measurement], kind: Kind) -> Self {
+        let fastest = records.iter().filter(|r| r.kind == kind).filter_map(rate).fold(0.0, f64::max);
+        if fastest < 1e4 { RateUnit(1.0, "GFLOP/s") } else { RateUnit(1e3, "TFLOP/s") }
+    }
+
+    fn cell(&self, record: &Measurement) -> String {
+        rate(record).map_or("–".into(), |rate| significant(rate / self.0))
     }
 }
 
 const PHASES: [&str; 4] = ["forward", "backward_input", "backward_weight", "forward_backward"];
+/// How a phase is run, as its case's name ends: warm and launch by launch, as a graph, from cold caches.
+const WAYS: [&str; 4] = ["", "/graph", "/cold", "/graph-cold"];
 
 pub fn layers(records: &[Measurement]) -> Table {
+    let unit = RateUnit::of(records, Kind::Layer);
+    let what = format!(
+        "Time of one layer and micro-batch: median ± half the 95 % interval (~ noisy: interval over 2 %); {} of forward + backward.",
+        unit.1
+    );
     let mut table = Table::new(
         "GPT layer",
-        "Time of one layer and micro-batch: median ± half the 95 % interval (~ noisy: interval over 2 %); GFLOP/s of forward + backward.",
-        &["shape", "forward", "to inputs", "to weights", "forward + backward", "GFLOP/s", "checked"],
+        &what,
+        &["shape", "forward", "to inputs", "to weights", "forward + backward", unit.1, "checked"],
     );
     let layers = records.iter().filter(|r| r.kind == Kind::Layer);
     let mut shapes: Vec<&str> = layers.filter_map(|r| r.id.strip_prefix("gpt/")?.split('/').next()).collect();
@@ -40,23 +59,29 @@ pub fn layers(records: &[Measurement]) -> Table {
     let mut seen = BTreeSet::new();
     shapes.retain(|shape| seen.insert(*shape));
     for shape in shapes {
-        let find = |phase: &str| records.iter().find(|r| r.id == format!("gpt/{shape}/{phase}"));
-        let mut row = vec![shape.to_string()];
-        row.extend(PHASES.iter().map(|phase| find(phase).map_or("–".into(), time_cell)));
-        let whole = find("forward_backward").or_else(|| find("forward"));
-        row.push(whole.map_or("–".into(), rate_cell));
-        row.push(whole.and_then(|r| r.verified.as_ref()).map_or("–".into(), |v| format!("{:.0e}", v.max_error)));
-        table.row(row);
+        for way in WAYS {
+            let find = |phase: &str| records.iter().find(|r| r.id == format!("gpt/{shape}/{phase}{way}"));
+            if PHASES.iter().all(|phase| find(phase).is_none()) {
+                continue;
+            }
+            let mut row = vec![format!("{shape}{}", way.replace('/', " "))];
+            row.extend(PHASES.iter().map(|phase| find(phase).map_or("–".into(), time_cell)));
+            let whole = find("forward_backward").or_else(|| find("forward"));
+            row.push(whole.map_or("–".into(), |whole| unit.cell(whole)));
+            row.push(whole.and_then(|r| r.verified.as_ref()).map_or("–".into(), |v| format!("{:.0e}", v.max_error)));
+            table.row(row);
+        }
     }
     table
 }
 
 pub fn operations(records: &[Measurement]) -> Table {
-    let mut table = Table::new(
-        "Operations",
-        "Single operations: median ± half the 95 % interval, GFLOP/s, and GB/s of the bytes that must move.",
-        &["operation", "time", "GFLOP/s", "GB/s", "cache"],
+    let unit = RateUnit::of(records, Kind::Operation);
+    let what = format!(
+        "Single operations: median ± half the 95 % interval, {}, and GB/s of the bytes that must move.",
+        unit.1
     );
+    let mut table = Table::new("Operations", &what, &["operation", "time", unit.1, "GB/s", "cache"]);
     for record in records.iter().filter(|r| r.kind == Kind::Operation) {
         let bandwidth = match (record.bytes, record.median_ns) {
             (Some(bytes), Some(ns)) => significant(bytes / ns),
@@ -66,7 +91,7 @@ pub fn operations(records: &[Measurement]) -> Table {
             crate::records::measurement::Cache::Cold => "cold",
             crate::records::measurement::Cache::Warm => "warm",
         });
-        table.row(vec![record.id.clone(), time_cell(record), rate_cell(record), bandwidth, cache.into()]);
+        table.row(vec![record.id.clone(), time_cell(record), unit.cell(record), bandwidth, cache.into()]);
     }
     table
 }
@@ -83,4 +108,36 @@ pub fn side_models(records: &[Measurement]) -> Table {
         table.row(vec![name.into(), time_cell(record), rate]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::measurement::Backend;
+
+    fn layer(name: &str, ns: f64) -> Measurement {
+        let mut record = Measurement::blank(&format!("gpt/h64/{name}"), Kind::Layer, Backend::Cuda);
+        record.flop = Some(1e6);
+        (record.median_ns, record.ci95_low_ns, record.ci95_high_ns) = (Some(ns), Some(ns), Some(ns));
+        record
+    }
+
+    #[test]
+    fn every_way_a_layer_was_run_has_its_row() {
+        let table = layers(&[layer("forward", 2e3), layer("forward/graph", 1e3), layer("forward_backward/cold", 4e3)]);
+        let text = table.markdown();
+        let rows: Vec<&str> = text.lines().filter(|line| line.contains("h64")).collect();
+        assert_eq!(rows.len(), 3, "{text}");
+        assert!(
+            rows[0].contains("2.000 µs") && rows[1].contains("h64 graph") && rows[2].contains("h64 cold"),
+            "{text}"
+        );
+        assert!(text.contains("GFLOP/s") && rows[1].contains("1000"), "{text}");
+    }
+
+    #[test]
+    fn a_gpus_rates_are_in_tflop_per_second() {
+        let text = layers(&[layer("forward", 2.0), layer("backward_input", 1e3)]).markdown();
+        assert!(text.contains("TFLOP/s") && !text.contains("GFLOP/s") && text.contains("500"), "{text}");
+    }
 }
