@@ -116,7 +116,7 @@ mod tests {
     use crate::records::measurement::Backend;
 
     fn layer(name: &str, ns: f64) -> Measurement {
-        let mut record = Measurement::blank(&format!("gpt/h64/{name}"), Kind::Layer, Backend::Cuda);
+        let mut record = Measurement::blank(format!("gpt/h64/{name}"), Kind::Layer, Backend::Cuda);
         record.flop = Some(1e6);
         (record.median_ns, record.ci95_low_ns, record.ci95_high_ns) = (Some(ns), Some(ns), Some(ns));
         record

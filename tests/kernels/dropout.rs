@@ -104,6 +104,9 @@ fn one_mask_for_all_types_and_boundaries() {
         y.values().iter().map(|&v| v != 0.0).collect()
     };
     let whole = mask(DType::F32, 20_000, 0, 1000);
+    // Word i mod 4 of counter offset + i div 4.
+    let kept: Vec<bool> = words(5_000, 1000, 0, 0xabcd_0123_4567).iter().map(|&word| word >= 1 << 30).collect();
+    assert!(whole == kept);
     for dtype in DTYPES {
         for (len, shift) in [(20_000, 1), (19_997, 0), (8193, 3), (5, 0)] {
             assert_eq!(mask(dtype, len, shift, 1000), whole[..len]);
