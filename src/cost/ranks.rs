@@ -22,6 +22,8 @@ const IN_STEPS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 const MARGIN: f64 = 0.01;
 /// Half the interval, relative, of a time carried to another number of ranks by the default scaling.
 const DEFAULT_SPREAD: f64 = 0.6;
+/// However badly the measured curves carry into each other.
+const MOST_SPREAD: f64 = 2.0;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
@@ -45,11 +47,12 @@ impl Algorithm {
         known.iter().find(|(part, _)| name.contains(part)).map(|(_, algorithm)| *algorithm).or(ring)
     }
 
-    pub fn name(self) -> &'static str {
+    /// As a sentence goes on.
+    pub fn phrase(self) -> &'static str {
         match self {
-            Algorithm::Ring => "ring",
-            Algorithm::Tree => "tree",
-            Algorithm::Switch => "switch",
+            Algorithm::Ring => "by the steps and bytes of a ring",
+            Algorithm::Tree => "by the steps and bytes of a tree",
+            Algorithm::Switch => "as a switch that adds up takes it, whatever the number of ranks",
         }
     }
 
@@ -100,7 +103,7 @@ impl Scaling {
                 let Some(error) = scaling.error_between(curves) else { return default };
                 if best.is_none_or(|(least, _)| error < least - MARGIN) {
                     // A mean absolute error covers 95 % of normal errors when multiplied by this (1.96 · √(π/2)).
-                    best = Some((error, Scaling { spread: 2.457 * error, ..scaling }));
+                    best = Some((error, Scaling { spread: (2.457 * error).min(MOST_SPREAD), ..scaling }));
                 }
             }
         }

@@ -35,7 +35,7 @@ pub fn read(text: &str, path: &Path) -> Result<Imported> {
             "give the file that a benchmark wrote with --json",
         ));
     };
-    let mut notes = Vec::new();
+    let mut untimed = Vec::new();
     let mut used = BTreeSet::new();
     let mut records = Vec::new();
     for benchmark in benchmarks {
@@ -45,7 +45,7 @@ pub fn read(text: &str, path: &Path) -> Result<Imported> {
             if found.is_empty() {
                 let reason = text_of(state, "skip_reason").map(|r| format!(" ({r})")).unwrap_or_default();
                 let state = text_of(state, "name").unwrap_or("");
-                notes.push(format!("{name} {state}: no time{reason}; left out"));
+                untimed.push(format!("{name} {state}{reason}"));
             } else {
                 used.extend(state.get("device").and_then(Value::as_u64));
             }
@@ -64,7 +64,10 @@ pub fn read(text: &str, path: &Path) -> Result<Imported> {
     records.iter_mut().for_each(|record: &mut Measurement| record.device.clone_from(&device));
     let tool = value.pointer("/meta/version/nvbench/string").and_then(Value::as_str).map(str::to_string);
     let versions = BTreeMap::from([("nvbench".to_string(), tool)]);
-    Ok(Imported { origin: Origin { gpus, versions, ..Origin::default() }, records, notes })
+    let notes =
+        untimed.first().map(|first| format!("{} states have no time and were left out, e.g. {first}", untimed.len()));
+    let origin = Origin { gpus, versions, ..Origin::default() };
+    Ok(Imported { origin, records, notes: notes.into_iter().collect() })
 }
 
 fn list<'a>(value: &'a Value, name: &str) -> Option<&'a Vec<Value>> {
@@ -202,35 +205,26 @@ fn record(benchmark: &str, state: &Value, summaries: &Summaries, way: &Way, path
     Some(line)
 }
 
-/// Parameters by axis, and `nvbench/<benchmark>/<axis>=<value>,…`: the state's name without its device.
+/// Parameters by axis, and `nvbench/<benchmark>/<axis>=<value>,…`: the state's name; its device only beyond the first.
 fn parameters(benchmark: &str, state: &Value) -> (Map<String, Value>, String) {
     let mut params = Map::new();
     params.insert("benchmark".into(), benchmark.into());
-    let mut parts = Vec::new();
     for axis in list(state, "axis_values").into_iter().flatten() {
         let (Some(name), Some(value)) = (text_of(axis, "name"), axis.get("value")) else { continue };
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_string);
-        let number = |text: &str| -> Option<Value> {
-            match text_of(axis, "type") {
-                Some("int64") => text.parse::<i64>().ok().map(Into::into),
-                Some("float64") => text.parse::<f64>().ok().map(Into::into),
-                _ => None,
-            }
-        };
-        params.insert(format!("axis/{name}"), number(&text).unwrap_or_else(|| text.clone().into()));
-        parts.push(format!("{name}={}", text.replace('/', "_")));
+        let number = value.as_str().and_then(|text| match text_of(axis, "type") {
+            Some("int64") => text.parse::<i64>().ok().map(Value::from),
+            Some("float64") => text.parse::<f64>().ok().map(Value::from),
+            _ => None,
+        });
+        params.insert(format!("axis/{name}"), number.unwrap_or_else(|| value.clone()));
     }
     let device = state.get("device").and_then(Value::as_u64).unwrap_or(0);
     if device > 0 {
         params.insert("device".into(), device.into());
-        parts.push(format!("Device={device}"));
     }
-    let name = if parts.is_empty() {
-        format!("nvbench/{benchmark}")
-    } else {
-        format!("nvbench/{benchmark}/{}", parts.join(","))
-    };
-    (params, name)
+    let words = text_of(state, "name").unwrap_or_default().split_whitespace().filter(|w| *w != "Device=0");
+    let name = words.map(|w| w.replace('/', "_")).collect::<Vec<_>>().join(",");
+    (params, if name.is_empty() { format!("nvbench/{benchmark}") } else { format!("nvbench/{benchmark}/{name}") })
 }
 
 /// `--jsonbin`: seconds as little-endian f32, in a folder beside the JSON.

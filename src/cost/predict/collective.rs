@@ -49,16 +49,18 @@ pub fn extrapolation(model: &CostModel, query: &CollectiveQuery) -> Option<Strin
     if from.nodes == query.nodes && (from.ranks == query.ranks || point_to_point(&from.operation)) {
         return None;
     }
-    let scaling = scaling(model, query, from);
-    let nodes = if from.nodes > 1 { format!(" on {} nodes", from.nodes) } else { String::new() };
-    let by = if point_to_point(&from.operation) {
-        "as it is".into()
-    } else {
-        format!("by the steps of a {}", scaling.algorithm.name())
+    let over = |ranks: u64, nodes: u64| match nodes {
+        1 => format!("{ranks} ranks"),
+        _ => format!("{ranks} ranks on {nodes} nodes"),
+    };
+    let how = match point_to_point(&from.operation) {
+        true => "as they are",
+        false => scaling(model, query, from).algorithm.phrase(),
     };
     Some(format!(
-        "Nobody measured {} ranks on {} nodes: carried from {} ranks{nodes} {by}.",
-        query.ranks, query.nodes, from.ranks
+        "Extrapolated: {} were not measured; carried over from {} {how}.",
+        over(query.ranks, query.nodes),
+        over(from.ranks, from.nodes)
     ))
 }
 

@@ -170,6 +170,9 @@ impl Reader<'_> {
                 "two outputs may be mixed in this file: give one output of nccl-tests, or several one after another",
             ));
         }
+        if self.current.place.is_empty() {
+            self.current.place.clone_from(&here);
+        }
         let row = row(words, &columns, here)?;
         self.current.rows.push(row);
         Ok(())
