@@ -489,6 +489,26 @@ fn a_switch_the_records_name_is_a_breakpoint() {
     assert!(at(16, 1 << 12) > 1.2 * at(8, 1 << 12), "a ring does");
 }
 
+/// Rows from graphs or registered buffers are no points of the plain curve, but make one where there is nothing else.
+#[test]
+fn variants_do_not_mix_with_the_plain_curve() {
+    let points: Vec<(u64, f64)> = (10..27).step_by(2).map(|p| (1u64 << p, 20.0 + 1e-5 * (1u64 << p) as f64)).collect();
+    let variants: Vec<Measurement> = collective_rows(&points)
+        .into_iter()
+        .map(|mut m| {
+            m.id.push_str("/registered");
+            with(&mut m, "registered", true);
+            m.median_ns = m.median_ns.map(|ns| 3.0 * ns);
+            m
+        })
+        .collect();
+    let at = |rows: &[Measurement]| predict::collective(&fit(rows).model, &ask(8, 1 << 20)).unwrap().median_ns;
+    let plain = at(&collective_rows(&points));
+    assert_eq!(at(&[collective_rows(&points), variants.clone()].concat()), plain);
+    assert_eq!(at(&[variants.clone(), collective_rows(&points)].concat()), plain);
+    assert!((at(&variants) / plain - 3.0).abs() < 0.01);
+}
+
 /// Ranks between two that were measured lie between their times; nodes beyond those measured are another distance.
 #[test]
 fn ranks_and_nodes_between_those_measured() {
@@ -513,7 +533,10 @@ fn ranks_and_nodes_between_those_measured() {
     assert!(measured.in_range && !more.in_range && more.median_ns > measured.median_ns);
     assert!(more.high_ns / more.low_ns > measured.high_ns / measured.low_ns);
     let sentence = predict::extrapolation(&model, &CollectiveQuery { nodes: 8, ..ask(64, 1 << 20) }).unwrap();
-    assert!(sentence.contains("64 ranks on 8 nodes were not measured; carried over from 16 ranks on 2 nodes"), "{sentence}");
+    assert!(
+        sentence.contains("64 ranks on 8 nodes were not measured; carried over from 16 ranks on 2 nodes"),
+        "{sentence}"
+    );
     assert_eq!(predict::extrapolation(&model, &ask(8, 1 << 20)), None);
 }
 

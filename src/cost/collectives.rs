@@ -9,7 +9,7 @@ use super::regress::Spread;
 use super::sisters;
 use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, AlgorithmFrom, CollectiveFit};
-use crate::records::measurement::{Interval, Kind};
+use crate::records::measurement::{Interval, Kind, Launch};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A rank set that has more ranks than cores measures the scheduler: fitted, marked, kept out of the accuracy figures.
@@ -34,6 +34,8 @@ struct Key {
 struct Curve {
     /// By bytes. Out of place is what nccl-tests names first and what is kept.
     points: BTreeMap<u64, Measured>,
+    /// Every point is of a variant: from CUDA graphs, in registered buffers, with capped CTAs.
+    variants: bool,
     oversubscribed: bool,
     ctas: Option<u64>,
 }
@@ -237,7 +239,7 @@ impl Curve {
     fn add(&mut self, record: &Measurement, time: Interval) {
         let measured = record.bytes.filter(|b| b.is_finite() && *b >= 1.0).map(|b| b as u64);
         let Some(bytes) = record.param_u64("bytes").or(measured).filter(|&b| b > 0) else { return };
-        if !(time.median.is_finite() && time.median > 0.0) {
+        if !(time.median.is_finite() && time.median > 0.0) || !self.admits(record) {
             return;
         }
         let error = (time.high - time.low) / (2.0 * 1.96 * time.median);
@@ -251,6 +253,19 @@ impl Curve {
             }
         }
         self.oversubscribed |= record.has_flag(OVERSUBSCRIBED);
-        self.ctas = self.ctas.max(record.param_u64("ctas"));
+        self.ctas = self.ctas.max(record.param_u64("ctas").or(record.param_u64("channels")));
+    }
+
+    /// A curve is of plain operations; variants make one only where nothing plain was measured.
+    fn admits(&mut self, record: &Measurement) -> bool {
+        let registered = record.params.get("registered").is_some_and(|v| v == true);
+        let capped = record.param_u64("max_ctas").is_some();
+        let variant = record.launch == Some(Launch::Graph) || registered || capped;
+        if self.points.is_empty() {
+            self.variants = variant;
+        } else if self.variants && !variant {
+            *self = Curve::default();
+        }
+        self.variants == variant
     }
 }

@@ -6,7 +6,7 @@
 //! `measure --format nccl-tests` and `export --to nccl-tests`; `import --from nccl-tests` reads it back.
 
 use crate::import::nccl_tests::names::{OPERATIONS, TYPES, busbw_factor};
-use crate::records::measurement::{Backend, Kind};
+use crate::records::measurement::{Backend, Kind, Launch};
 use crate::records::{MachineRecord, Measurement};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -21,6 +21,9 @@ struct Key {
     dtype: String,
     host: bool,
     transport: String,
+    graph: bool,
+    /// `registered`, `ctas4`: variants that nccl-tests has no word for.
+    variant: Vec<String>,
 }
 
 /// Out of place and in place.
@@ -54,16 +57,25 @@ fn key(record: &Measurement) -> Option<Key> {
         dtype: record.param_str("dtype").unwrap_or("f32").to_string(),
         host: record.backend == Backend::Host,
         transport: record.param_str("transport").unwrap_or("nccl").to_string(),
+        graph: record.launch == Some(Launch::Graph),
+        variant: variant(record),
     })
+}
+
+fn variant(record: &Measurement) -> Vec<String> {
+    let registered = record.params.get("registered").is_some_and(|v| v == true).then(|| "registered".to_string());
+    let capped = record.param_u64("max_ctas").map(|ctas| format!("ctas{ctas}"));
+    registered.into_iter().chain(capped).collect()
 }
 
 fn block(machine: &MachineRecord, key: &Key, rows: &Rows) -> String {
     let (program, ..) = OPERATIONS[key.operation];
     let mut out = String::new();
     let backend = if key.host { "host" } else { "cuda" };
+    let variant = if key.variant.is_empty() { String::new() } else { format!(" variant {}", key.variant.join(",")) };
     let _ = writeln!(
         out,
-        "# bubblebench {} backend {backend} transport {} in nccl-tests' columns",
+        "# bubblebench {} backend {backend} transport {}{variant} in nccl-tests' columns",
         env!("CARGO_PKG_VERSION"),
         key.transport
     );
@@ -95,7 +107,8 @@ fn settings(key: &Key, rows: &Rows) -> String {
     let iterations = largest.map_or(1, |r| r.iterations_per_sample.saturating_mul(r.samples_total.max(1)));
     let (threads, gpus) = if key.host { (key.ranks, 1) } else { (1, key.ranks / key.nodes) };
     format!(
-        "# nThread {threads} nGpus {gpus} minBytes {least} maxBytes {most} step: {factor}(factor) warmup iters: 1 iters: {iterations} agg iters: 1 validation: 1 graph: 0"
+        "# nThread {threads} nGpus {gpus} minBytes {least} maxBytes {most} step: {factor}(factor) warmup iters: 1 iters: {iterations} agg iters: 1 validation: 1 graph: {}",
+        u8::from(key.graph)
     )
 }
 

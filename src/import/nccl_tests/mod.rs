@@ -32,6 +32,8 @@ pub(crate) struct Section {
     /// `host` where this program printed it itself (`--format nccl-tests`) and threads were the ranks.
     pub backend: Option<String>,
     pub transport: Option<String>,
+    /// `registered`, `ctas4`: what this program's own output says beyond nccl-tests' words.
+    pub variant: Vec<String>,
     pub environment: Vec<String>,
     pub rows: Vec<Row>,
     /// The count below the table.

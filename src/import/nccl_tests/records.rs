@@ -257,13 +257,14 @@ fn blank(
     let host = section.backend.as_deref() == Some(Backend::Host.name());
     let mut id = format!("{}/{name}", if host { "host" } else { "nccl" });
     pattern.iter().for_each(|p| id.push_str(&format!("/{p}")));
-    let nodes = if who.nodes > 1 { format!("-n{}", who.nodes) } else { String::new() };
+    let nodes = if who.nodes > 1 { format!("/n{}", who.nodes) } else { String::new() };
     id.push_str(&format!("/r{}{nodes}/{dtype}/{}", who.ranks, format_bytes(row.bytes)));
+    for (is_so, name) in [(in_place, "/in_place"), (section.graph, "/graph")] {
+        id.push_str(if is_so { name } else { "" });
+    }
+    section.variant.iter().for_each(|v| id.push_str(&format!("/{v}")));
     redop.iter().for_each(|r| id.push_str(&format!("/{r}")));
     root.iter().for_each(|r| id.push_str(&format!("/root{r}")));
-    if in_place {
-        id.push_str("/in_place");
-    }
     let mut line = Measurement::blank(id, Kind::Collective, if host { Backend::Host } else { Backend::Cuda });
     let mut param = |name: &str, value: Option<Value>| {
         value.map(|value| line.params.insert(name.to_string(), value));
@@ -277,6 +278,8 @@ fn blank(
     param("in_place", Some(in_place.into()));
     param("redop", redop.map(Into::into));
     param("root", root.map(Into::into));
+    param("registered", section.variant.iter().any(|v| v == "registered").then(|| true.into()));
+    param("max_ctas", section.variant.iter().find_map(|v| v.strip_prefix("ctas")?.parse::<u64>().ok()).map(Into::into));
     param("transport", Some(section.transport.clone().unwrap_or_else(|| "nccl".into()).into()));
     param("statistic", Some("mean".into()));
     param("iterations", section.iterations.map(Into::into));

@@ -78,7 +78,7 @@ fn several_nodes_are_counted_by_their_hosts() {
     let text = whole(&row(1024, 20.0, "0"))
         .replace(&devices(&["node01"], 8, "NVIDIA H200"), &devices(&["node01", "node02"], 8, "NVIDIA H200"));
     let imported = found(&text);
-    let record = line(&imported, "nccl/all_reduce/r16-n2/f32/1KiB");
+    let record = line(&imported, "nccl/all_reduce/r16/n2/f32/1KiB");
     assert_eq!((record.param_u64("ranks"), record.param_u64("nodes")), (Some(16), Some(2)));
     assert_eq!(imported.origin.gpus.len(), 8, "of one node");
 }
@@ -254,10 +254,10 @@ fn json(change: impl Fn(&mut serde_json::Value)) -> String {
 #[test]
 fn the_json_form_says_the_same_and_keeps_no_secret() {
     let imported = found(&json(|_| ()));
-    let record = line(&imported, "nccl/reduce_scatter/r8-n2/bf16/1KiB");
+    let record = line(&imported, "nccl/reduce_scatter/r8/n2/bf16/1KiB");
     assert_eq!((record.median_ns, record.param_u64("ranks")), (Some(41_250.0), Some(8)));
     assert_eq!(imported.records.len(), 3, "no out-of-place half of the second row");
-    assert_eq!(line(&imported, "nccl/reduce_scatter/r8-n2/bf16/2KiB/in_place").verified, None);
+    assert_eq!(line(&imported, "nccl/reduce_scatter/r8/n2/bf16/2KiB/in_place").verified, None);
     assert_eq!(imported.origin.gpus.len(), 4);
     assert_eq!(imported.origin.versions["nccl"].as_deref(), Some("2.28.9"));
     let kept: Vec<&String> = imported.origin.environment.keys().collect();
@@ -268,6 +268,17 @@ fn the_json_form_says_the_same_and_keeps_no_secret() {
     assert!(refused(&blocking).contains("-z"));
     let no_size = json(|v| v["results"][0]["size"] = serde_json::Value::Null);
     assert!(refused(&no_size).contains("result 1 has no size"), "{}", refused(&no_size));
+}
+
+#[test]
+fn graphs_and_our_own_variants_are_cases_of_their_own() {
+    let graph = whole(&row(1024, 20.0, "0")).replace("graph: 0", "graph: 4");
+    assert_eq!(line(&found(&graph), "nccl/all_reduce/r8/f32/1KiB/in_place/graph").launch, Some(Launch::Graph));
+    let ours = "# bubblebench 0.1.0 backend cuda transport nccl variant registered,ctas4 in nccl-tests' columns\n";
+    let imported =
+        found(&whole(&row(1024, 20.0, "0")).replace("# nccl-tests version", &format!("{ours}# nccl-tests version")));
+    let record = line(&imported, "nccl/all_reduce/r8/f32/1KiB/registered/ctas4");
+    assert_eq!((record.params["registered"].as_bool(), record.param_u64("max_ctas")), (Some(true), Some(4)));
 }
 
 #[test]

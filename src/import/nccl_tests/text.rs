@@ -81,8 +81,11 @@ impl Reader<'_> {
                 let library = rest.iter().find_map(|w| w.strip_prefix("nccl-library=")?.parse().ok());
                 self.current.nccl = library.map(version);
             }
-            ["bubblebench", _, "backend", backend, "transport", transport, ..] => {
+            ["bubblebench", _, "backend", backend, "transport", transport, rest @ ..] => {
                 self.begin(here);
+                if let ["variant", names, ..] = rest {
+                    self.current.variant = names.split(',').map(str::to_string).collect();
+                }
                 self.current.backend = Some((*backend).to_string());
                 self.current.transport = Some((*transport).to_string());
             }
