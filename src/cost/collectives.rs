@@ -239,7 +239,8 @@ impl Curve {
     fn add(&mut self, record: &Measurement, time: Interval) {
         let measured = record.bytes.filter(|b| b.is_finite() && *b >= 1.0).map(|b| b as u64);
         let Some(bytes) = record.param_u64("bytes").or(measured).filter(|&b| b > 0) else { return };
-        if !(time.median.is_finite() && time.median > 0.0) || !self.admits(record) {
+        let believable = time.median.is_finite() && time.median > 0.0;
+        if !believable || !self.admits(record) {
             return;
         }
         let error = (time.high - time.low) / (2.0 * 1.96 * time.median);
