@@ -2,14 +2,17 @@
 
 use super::results;
 use super::session::RunOptions;
-use crate::Result;
-use crate::records::Measurement;
+use crate::records::store::{Journal, MACHINE};
+use crate::records::{MachineRecord, Measurement, files};
 use crate::report::layers::time_cell;
+use crate::report::nccl_tests;
 use crate::suite::presets::{Group, Preset};
 use crate::suite::watch::ProcessWatch;
+use crate::{Error, Result};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
+use std::path::Path;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum What {
@@ -32,9 +35,18 @@ impl What {
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Our tables
+    Table,
+    /// Collectives in nccl-tests' own columns, for scripts that read those
+    NcclTests,
+}
+
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example: bubblebench measure gpt-layer --device host --preset quick --results results/node7\n\n\
+    after_help = "Examples:\n  bubblebench measure gpt-layer --device host --preset quick --results results/node7\n  \
+    bubblebench measure collectives --format nccl-tests | ./my-nccl-parser\n\n\
     Results go to DIR/measurements.jsonl, a line a case; an unfinished run goes on where it stopped. A run of `all`\n\
     cases also fits the cost model and writes the tables."
 )]
@@ -44,11 +56,15 @@ pub struct MeasureArgs {
     what: What,
     /// Only the cases with this text in their names
     filter: Option<String>,
+    /// How the run is printed at its end
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
     #[command(flatten)]
     options: RunOptions,
 }
 
 pub fn run(args: &MeasureArgs) -> Result<()> {
+    args.refuse_format()?;
     let plan = args.options.plan(args.what.groups(), args.filter.as_deref(), Preset::Standard)?;
     let (mut recorder, cases) = plan.start()?;
     let watch = ProcessWatch::start()?;
@@ -77,7 +93,31 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
     }
     bar.finish_and_clear();
     let folder = recorder.finish()?;
-    super::print(&results::conclude(&folder)?)
+    let tables = results::conclude(&folder)?;
+    super::print(&match args.format {
+        Format::Table => tables,
+        Format::NcclTests => args.in_nccl_tests_columns(&folder)?,
+    })
+}
+
+impl MeasureArgs {
+    /// Said before anything is measured.
+    fn refuse_format(&self) -> Result<()> {
+        match (self.format, self.what) {
+            (Format::NcclTests, What::GptLayer | What::Corun | What::Fill) => Err(Error::input(
+                "--format nccl-tests prints collectives only",
+                "measure collectives (or all), or leave --format out",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn in_nccl_tests_columns(&self, folder: &Path) -> Result<String> {
+        let machine: MachineRecord = files::read_json(&folder.join(MACHINE), "machine")?;
+        let mut records = Journal::read(folder)?.measurements;
+        records.retain(|record| self.filter.as_ref().is_none_or(|filter| record.id.contains(filter)));
+        Ok(nccl_tests::blocks(&machine, &records))
+    }
 }
 
 fn progress(cases: u64) -> ProgressBar {

@@ -4,8 +4,10 @@
 //! arguments. Exit codes: 0 done, 1 the answer is "no", 2 the input or the machine is at fault (one line), 101 a bug.
 
 pub mod doctor;
+pub mod export;
 pub mod fit;
 mod gpu_state;
+pub mod import;
 pub mod measure;
 pub mod plan;
 pub mod predict;
@@ -34,6 +36,10 @@ enum Command {
     Measure(measure::MeasureArgs),
     /// Fit the cost model to a machine's measurements
     Fit(fit::FitArgs),
+    /// Take other people's measurements (nccl-tests, nvbench) into a results folder
+    Import(import::ImportArgs),
+    /// Write measurements in another tool's own format
+    Export(export::ExportArgs),
     /// Ask the cost model: one layer, one collective, one pair
     Predict(predict::PredictArgs),
     /// Show where a pipeline schedule leaves its stages idle, from times given by hand
@@ -56,6 +62,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Measure(args) => measure::run(&args),
         Command::Fit(args) => fit::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Simulate(args) => simulate::run(&args),

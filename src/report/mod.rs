@@ -7,6 +7,7 @@ pub mod collectives;
 pub mod corun;
 pub mod fill;
 pub mod layers;
+pub mod nccl_tests;
 pub mod plan;
 pub mod table;
 pub mod tables;
