@@ -54,8 +54,11 @@ fn correction(first: &[(KernelName, u64)], other: &[(KernelName, u64)], offset: 
     let mut best: Option<(i64, i64)> = None;
     for (name, ends) in &first {
         let Some(theirs) = other.get(name).filter(|t| t.len() == ends.len() && t.len() >= FEWEST) else { continue };
-        let mut apart: Vec<i64> =
-            ends.iter().zip(theirs).map(|(a, b)| (*b as i64).saturating_add(offset).saturating_sub(*a as i64)).collect();
+        let mut apart: Vec<i64> = ends
+            .iter()
+            .zip(theirs)
+            .map(|(a, b)| (*b as i64).saturating_add(offset).saturating_sub(*a as i64))
+            .collect();
         let middle = median(&mut apart);
         let mut spread: Vec<i64> = apart.iter().map(|d| d.saturating_sub(middle).saturating_abs()).collect();
         let spread = median(&mut spread);

@@ -116,7 +116,9 @@ mod tests {
 
     #[test]
     fn optimizers_are_known() {
-        assert!(is_optimizer("void at::native::(anonymous namespace)::multi_tensor_apply_kernel<FusedAdamMathFunctor>()"));
+        assert!(is_optimizer(
+            "void at::native::(anonymous namespace)::multi_tensor_apply_kernel<FusedAdamMathFunctor>()"
+        ));
         assert!(is_optimizer("AdamFunctor") && !is_optimizer("sm90_xmma_gemm_bf16"));
     }
 }

@@ -8,6 +8,7 @@ use super::span::{Activity, Span};
 use crate::{Error, Result};
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::rc::Rc;
 
 /// Where spans come from, one by one.
 pub trait Spans {
@@ -149,11 +150,12 @@ impl External {
         Ok(())
     }
 
-    fn finish(&mut self) -> std::io::Result<File> {
+    /// The file, everything written; shared by the parts, since open files are few and runs may be many.
+    fn finish(&mut self) -> std::io::Result<Rc<File>> {
         match &mut self.file {
             Some(file) => {
                 file.flush()?;
-                file.get_ref().try_clone()
+                Ok(Rc::new(file.get_ref().try_clone()?))
             }
             None => Err(std::io::Error::other("no run was written")),
         }
@@ -164,9 +166,9 @@ impl External {
         self.memory.sort_by_key(Span::key);
         let mut parts = Vec::new();
         let length = (self.run * BYTES) as u64;
-        for begin in self.runs.clone() {
+        if !self.runs.is_empty() {
             let file = self.finish().map_err(spill_failed)?;
-            parts.push(Part::new(file, begin, begin + length));
+            parts.extend(self.runs.iter().map(|&begin| Part::new(Rc::clone(&file), begin, begin + length)));
         }
         let mut sorted = Sorted { memory: &self.memory, parts, heap: Default::default() };
         sorted.start().map_err(spill_failed)?;
@@ -180,7 +182,7 @@ fn spill_failed(source: std::io::Error) -> Error {
 
 /// A run in the file. Every part has its own place in it: reads are preceded by a seek.
 struct Part {
-    file: File,
+    file: Rc<File>,
     at: u64,
     end: u64,
     buffer: Vec<u8>,
@@ -188,7 +190,7 @@ struct Part {
 }
 
 impl Part {
-    fn new(file: File, begin: u64, end: u64) -> Self {
+    fn new(file: Rc<File>, begin: u64, end: u64) -> Self {
         Part { file, at: begin, end, buffer: Vec::new(), used: 0 }
     }
 
@@ -199,8 +201,8 @@ impl Part {
                 return Ok(None);
             }
             self.buffer.resize(size as usize, 0);
-            self.file.seek(SeekFrom::Start(self.at))?;
-            self.file.read_exact(&mut self.buffer)?;
+            self.file.as_ref().seek(SeekFrom::Start(self.at))?;
+            self.file.as_ref().read_exact(&mut self.buffer)?;
             self.at += size;
             self.used = 0;
         }
@@ -297,9 +299,7 @@ impl<'a> Merged<'a> {
 
 impl Spans for Merged<'_> {
     fn next(&mut self) -> Result<Option<Span>, Stop> {
-        let first = (0..self.heads.len())
-            .filter_map(|i| self.heads[i].map(|span| (span.key(), i)))
-            .min();
+        let first = (0..self.heads.len()).filter_map(|i| self.heads[i].map(|span| (span.key(), i))).min();
         let Some((_, index)) = first else { return Ok(None) };
         let next = self.sources[index].next()?;
         Ok(std::mem::replace(&mut self.heads[index], next))

@@ -45,9 +45,12 @@ fn place_gaps(scan: &mut DeviceScan) {
 fn optimizer_cuts(marks: &[Mark], first: u64, end: u64) -> Option<Vec<usize>> {
     let after: Vec<usize> = (0..marks.len()).filter(|&i| marks[i].after_optimizer).collect();
     let time = |k: usize| marks[after[k]].time_ns;
-    let longest = (1..after.len()).map(|k| time(k) - time(k - 1)).chain([after.first().map(|_| time(0) - first)?]).max()?;
-    let mut cuts: Vec<usize> =
-        (0..after.len()).filter(|&k| k + 1 == after.len() || time(k + 1) - time(k) > longest / 2).map(|k| after[k]).collect();
+    let longest =
+        (1..after.len()).map(|k| time(k) - time(k - 1)).chain([after.first().map(|_| time(0) - first)?]).max()?;
+    let mut cuts: Vec<usize> = (0..after.len())
+        .filter(|&k| k + 1 == after.len() || time(k + 1) - time(k) > longest / 2)
+        .map(|k| after[k])
+        .collect();
     // What follows the last burst is the start of an iteration that was not recorded to its end, or a few kernels.
     let starts: Vec<u64> = [first].into_iter().chain(cuts.iter().map(|&c| marks[c].time_ns)).collect();
     let typical = median(starts.windows(2).map(|w| w[1] - w[0]).collect())?;

@@ -84,7 +84,9 @@ fn notes(files: &[(String, Profile)], alignment: &Alignment) -> Vec<String> {
         notes.extend(profile.notes.iter().map(|n| format!("{place}: {n}")));
         match profile.found {
             Found::Ranges => {}
-            Found::Period => notes.push(format!("{place}: no ranges name its iterations; cut where its kernels repeat")),
+            Found::Period => {
+                notes.push(format!("{place}: no ranges name its iterations; cut where its kernels repeat"))
+            }
             Found::Whole => notes.push(format!(
                 "{place}: no ranges name its iterations and nothing repeats; it counts as one (docs/traces.md)"
             )),

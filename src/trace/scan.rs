@@ -149,9 +149,11 @@ impl DeviceScan {
         while self.cuts.get(self.next_cut).is_some_and(|cut| cut.time() <= start) {
             self.cut();
         }
+        if end == start {
+            return;
+        }
         match span.activity {
-            Activity::Compute if end > start => self.compute(span, optimizer),
-            Activity::Compute => {}
+            Activity::Compute => self.compute(span, optimizer),
             Activity::Copy => self.copies.add(start, end),
             Activity::SendRecv => {
                 self.communication.add(start, end);
@@ -297,11 +299,8 @@ mod tests {
             span(80, 90, SendRecv, 9),
         ];
         let scan = scan(&spans, &[Window { start_ns: 0, end_ns: 100 }], 1);
-        let list: Vec<_> = scan
-            .gaps
-            .iter()
-            .map(|g| (g.start_ns, g.end_ns, g.previous, g.next, g.send_recv, g.collective))
-            .collect();
+        let list: Vec<_> =
+            scan.gaps.iter().map(|g| (g.start_ns, g.end_ns, g.previous, g.next, g.send_recv, g.collective)).collect();
         assert_eq!(
             list,
             [

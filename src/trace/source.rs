@@ -135,11 +135,7 @@ fn range_windows(source: &mut dyn Source) -> Result<BTreeMap<u64, Vec<Window>>> 
     Ok(all.into_iter().map(moved).filter(|(_, w)| !w.is_empty()).collect())
 }
 
-fn pass(
-    source: &mut dyn Source,
-    windows: &BTreeMap<u64, Vec<Window>>,
-    min_gap_ns: u64,
-) -> Result<Vec<DeviceScan>> {
+fn pass(source: &mut dyn Source, windows: &BTreeMap<u64, Vec<Window>>, min_gap_ns: u64) -> Result<Vec<DeviceScan>> {
     // Ranges of the only process that wrote any stand for the others too: a launcher may write them for its workers.
     let windows_of = |process: u64| match (windows.get(&process), windows.len()) {
         (Some(own), _) => own.as_slice(),

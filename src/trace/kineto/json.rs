@@ -163,7 +163,7 @@ impl<R: Read> Json<R> {
                     self.at += 1;
                     return Ok(true);
                 }
-                Some(_) if text.len() + 4 > most => return Ok(false),
+                Some(_) if text.len() + 8 > most => return Ok(false),
                 Some(_) => {
                     self.at += 1;
                     self.escape(text)?;
@@ -212,18 +212,23 @@ impl<R: Read> Json<R> {
     /// `\uXXXX`; two of them where a character is outside the first plane. Half a pair becomes the replacement character.
     fn unicode(&mut self, text: &mut Vec<u8>) -> Result<()> {
         let first = self.hex()?;
-        let mut code = first;
-        if (0xd800..0xdc00).contains(&first) && self.rest()?.starts_with(b"\\u") {
-            self.at += 2;
-            let second = self.hex()?;
-            code = if (0xdc00..0xe000).contains(&second) {
-                0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00)
-            } else {
-                0xfffd
-            };
+        if !(0xd800..0xdc00).contains(&first) || self.rest()?.first() != Some(&b'\\') {
+            push(text, first);
+            return Ok(());
         }
-        let character = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
-        text.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+        self.at += 1;
+        if self.rest()?.first() != Some(&b'u') {
+            push(text, first);
+            return self.escape(text);
+        }
+        self.at += 1;
+        let second = self.hex()?;
+        if (0xdc00..0xe000).contains(&second) {
+            push(text, 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00));
+        } else {
+            push(text, first);
+            push(text, second);
+        }
         Ok(())
     }
 
@@ -328,6 +333,11 @@ impl<R: Read> Json<R> {
     }
 }
 
+fn push(text: &mut Vec<u8>, code: u32) {
+    let character = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+    text.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -361,6 +371,7 @@ mod tests {
             }
         }
         assert_eq!(string(r#""\ud83dx""#, 1), "\u{fffd}x".as_bytes());
+        assert_eq!(string(r#""\ud83d\n\ud83d\u0041""#, 1), "\u{fffd}\n\u{fffd}A".as_bytes());
     }
 
     #[test]
@@ -386,7 +397,9 @@ mod tests {
                 2 => "a\"{}[]\\ é\n"[..random.below(8)].into(),
                 3 => true.into(),
                 4 => (0..random.below(4)).map(|_| value(random, depth - 1)).collect(),
-                _ => Value::Object((0..random.below(4)).map(|i| (format!("}}{i}"), value(random, depth - 1))).collect()),
+                _ => {
+                    Value::Object((0..random.below(4)).map(|i| (format!("}}{i}"), value(random, depth - 1))).collect())
+                }
             }
         }
         for step in 0..500 {

@@ -28,17 +28,45 @@ pub fn of(nsys: &Nsys, wanted: &mut HashMap<u64, Option<u64>>) -> rusqlite::Resu
             return Ok(true);
         }
     }
+    pass_over_all(nsys, wanted)?;
+    Ok(true)
+}
+
+fn pass_over_all(nsys: &Nsys, wanted: &mut HashMap<u64, Option<u64>>) -> rusqlite::Result<()> {
+    let sieve = Sieve::new(wanted.keys().copied());
     let sql = format!("SELECT start, globalTid, correlationId FROM {}", tables::CALLS);
     let mut statement = nsys.connection.prepare(&sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let (Some(start), Some(correlation)) = (whole(row, 0)?, whole(row, 2)?) else { continue };
+        let Some(correlation) = whole(row, 2)?.filter(|c| sieve.may_hold(*c)) else { continue };
+        let Some(start) = whole(row, 0)? else { continue };
         let key = launch_key(process(whole(row, 1)?.unwrap_or(0)), correlation);
         if let Some(launch) = wanted.get_mut(&key) {
             *launch = Some(launch.map_or(start, |l| l.min(start)));
         }
     }
-    Ok(true)
+    Ok(())
+}
+
+/// A bit for each wanted correlation id, by its low bits: most rows are put aside without a look into the map.
+struct Sieve(Vec<u64>);
+
+impl Sieve {
+    const BITS: u64 = 1 << 22;
+
+    fn new(wanted: impl Iterator<Item = u64>) -> Self {
+        let mut bits = vec![0; (Self::BITS / 64) as usize];
+        for key in wanted {
+            let bit = key % Self::BITS;
+            bits[(bit / 64) as usize] |= 1 << (bit % 64);
+        }
+        Sieve(bits)
+    }
+
+    fn may_hold(&self, correlation: u64) -> bool {
+        let bit = correlation % Self::BITS;
+        self.0[(bit / 64) as usize] >> (bit % 64) & 1 == 1
+    }
 }
 
 /// When the first kernel launched at or after each time runs.
@@ -98,9 +126,8 @@ struct Ordered<'a> {
 impl<'a> Ordered<'a> {
     fn new(connection: &'a Connection, table: &str, global: &str, column: &str) -> rusqlite::Result<Self> {
         let probe = connection.prepare(&format!("SELECT rowid, {column} FROM {table} WHERE rowid >= ?1 LIMIT 1"))?;
-        let near = connection.prepare(&format!(
-            "SELECT start, {global}, correlationId FROM {table} WHERE rowid BETWEEN ?1 AND ?2"
-        ))?;
+        let near = connection
+            .prepare(&format!("SELECT start, {global}, correlationId FROM {table} WHERE rowid BETWEEN ?1 AND ?2"))?;
         let edge = |order: &str| -> rusqlite::Result<Option<i64>> {
             let mut statement = connection.prepare(&format!("SELECT {order}(rowid) FROM {table}"))?;
             statement.query_row([], |row| row.get(0))
