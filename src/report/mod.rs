@@ -3,6 +3,7 @@
 //! Called by the command line and `cargo bench`; reads records and cost models, writes strings.
 
 pub mod accuracy;
+pub mod bubbles;
 pub mod collectives;
 pub mod corun;
 pub mod fill;
