@@ -67,7 +67,7 @@ fn write_trace(path: &Path, plan: &Plan) -> Result<()> {
     };
     let spans = |stage: &fill::record::PlanStage| {
         let stage_index = stage.stage as usize;
-        let fills: Vec<_> = stage.bubbles.iter().filter_map(|b| b.fill.as_ref()).collect();
+        let fills: Vec<_> = stage.bubbles.iter().flat_map(|b| &b.fills).collect();
         fills
             .into_iter()
             .map(move |f| SideSpan { stage: stage_index, start_ns: f.start_ns, end_ns: f.end_ns, name: f.side.clone() })

@@ -95,8 +95,8 @@ fn bubbles(r: &PlanRecord) -> Table {
 fn bubble_row(stage: &PlanStage, kind: &str, list: &[&PlanBubble]) -> Vec<String> {
     let length = |b: &&PlanBubble| b.end_ns - b.start_ns;
     let together: u64 = list.iter().map(length).sum();
-    let filled: u64 = list.iter().filter_map(|b| b.fill.as_ref()).map(|f| f.end_ns - f.start_ns).sum();
-    let mut names: Vec<&str> = list.iter().filter_map(|b| b.fill.as_ref()).map(|f| f.side.as_str()).collect();
+    let filled: u64 = list.iter().flat_map(|b| &b.fills).map(|f| f.end_ns - f.start_ns).sum();
+    let mut names: Vec<&str> = list.iter().flat_map(|b| &b.fills).map(|f| f.side.as_str()).collect();
     names.sort_unstable();
     names.dedup();
     vec![
@@ -121,7 +121,7 @@ fn sides(r: &PlanRecord) -> Table {
         table.row(vec![
             s.name.clone(),
             format_ns(s.step_ns),
-            format_ns(s.margin_ns),
+            format_ns(s.margin_ns as f64),
             gib(s.memory_bytes as f64),
             s.bubbles_used.to_string(),
             significant(s.steps_per_iteration),
