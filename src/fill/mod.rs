@@ -15,6 +15,7 @@ pub mod beam;
 pub mod beside;
 pub mod delay;
 pub mod kernels;
+pub mod measured;
 pub mod pack;
 pub mod plan;
 pub mod planner;

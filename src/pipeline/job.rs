@@ -419,7 +419,7 @@ fn read_side_gpt(s: &Section, batch: Option<u64>) -> Result<(Option<SideGpt>, Op
     let gpt = SideGpt { layers, hidden, heads, sequence, vocabulary, batch };
     if !hidden.is_multiple_of(heads) {
         let what = format!("hidden {hidden} is not divisible by heads {heads}");
-        return Err(s.error("hidden", what, "hidden / heads is the size of a head"));
+        return Err(s.error("heads", what, "hidden / heads is the size of a head"));
     }
     Ok((Some(gpt), preset.map(|p| format!("{}-b{batch}", p.name))))
 }
