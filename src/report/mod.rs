@@ -7,6 +7,8 @@ pub mod bubbles;
 pub mod collectives;
 pub mod corun;
 pub mod fill;
+pub mod html;
+pub mod lanes;
 pub mod layers;
 pub mod nccl_tests;
 pub mod plan;
