@@ -35,6 +35,7 @@ struct Ground<'a> {
 /// One schedule, filled.
 struct Tried {
     timeline: Timeline,
+    memory: Memory,
     stages: Vec<StagePlan>,
     /// Useful work, main and side by its value, of one iteration on all stages, over the main job's alone.
     gain: f64,
@@ -43,11 +44,8 @@ struct Tried {
 
 /// `measurements` are those the cost model was made from, for side models named by what was measured; may be empty.
 pub fn plan(job: &Job, model: &CostModel, measurements: &[Measurement]) -> Result<Plan> {
-    refuse_schedule(job)?;
     let dtype = job.model.dtype.unwrap_or_else(|| usual_dtype(model));
-    let parameters = memory::parameters(job);
-    let largest = parameters.iter().copied().max().unwrap_or(0);
-    let mut costs = costs::of_job(job, model, dtype, largest)?;
+    let mut costs = costs::of_job(job, model, dtype)?;
     let memory = memory::of_job(job, dtype, costs.layer.activation_bytes, model.machine.memory_bytes)?;
     let sides = side::of_job(job, model, measurements)?;
     let mut notes = std::mem::take(&mut costs.notes);
@@ -58,23 +56,9 @@ pub fn plan(job: &Job, model: &CostModel, measurements: &[Measurement]) -> Resul
     let chosen = ground.attempt(job.parallel.schedule, job.parallel.chunks.map(|c| c as usize))?;
     notes.extend(ground.memory_note(&chosen));
     let record = ground.record(&chosen, model, notes);
-    let Ground { memory, weight_share, .. } = ground;
-    Ok(Plan { timeline: chosen.timeline, weight_share, memory, record })
-}
-
-/// The stage that is their last is not where the pipeline ends, or holds two stages' weights: neither is in the stage times and the
-/// memory here.
-const NOT_PLANNED: [Name; 4] = [Name::ZbV, Name::VHalf, Name::VMin, Name::Chimera];
-
-fn refuse_schedule(job: &Job) -> Result<()> {
-    let name = job.parallel.schedule;
-    if !NOT_PLANNED.contains(&name) {
-        return Ok(());
-    }
-    Err(Error::input(
-        format!("{}: plan does not place the head and the doubled weights of {} yet", job.path.display(), name.text()),
-        "choose gpipe, 1f1b, interleaved, zb-h1, zb-h2, zb-1p or zb-2p",
-    ))
+    let weight_share = ground.weight_share;
+    let Tried { timeline, memory, .. } = chosen;
+    Ok(Plan { timeline, weight_share, memory, record })
 }
 
 /// What most layers of the cost model were measured in.
@@ -133,31 +117,38 @@ impl Ground<'_> {
 
     fn attempt(&self, name: Name, chunks: Option<usize>) -> Result<Tried> {
         let timeline = self.timeline(name, chunks)?;
-        let stages = planner::fill(&timeline, self.weight_share, &self.memory, &self.sides, self.limits);
+        let memory = self.memory_of(&timeline.schedule);
+        let stages = planner::fill(&timeline, self.weight_share, &memory, &self.sides, self.limits);
         let main: f64 = (0..stages.len()).map(|s| timeline.busy_ns(s) as f64).sum();
         let fillings = stages.iter().flat_map(|s| &s.bubbles).filter_map(|b| b.filling);
         let side: f64 = fillings.map(|f| f.work_ns() as f64 * self.sides[f.side].value).sum();
         let lost = stages.iter().map(|s| s.lost_ns).fold(0.0, f64::max);
         let slowdown = 1.0 + lost / (self.iteration_ns(&timeline) as f64).max(1.0);
         let gain = if main > 0.0 { (main + side) / main / slowdown } else { 1.0 };
-        Ok(Tried { timeline, stages, gain, slowdown })
+        Ok(Tried { timeline, memory, stages, gain, slowdown })
     }
 
     fn iteration_ns(&self, timeline: &Timeline) -> u64 {
-        timeline.iteration_ns + self.costs.data_parallel_ns + self.costs.optimizer_ns
+        timeline.iteration_ns + self.costs.after(timeline.schedule.layout.placement).total_ns()
     }
 
-    fn fits(&self, timeline: &Timeline) -> Option<bool> {
-        let total = self.memory.total_bytes?;
+    /// What a device holds follows from the schedule: a V has both ends on one, a two-way pipeline every layer twice.
+    fn memory_of(&self, schedule: &Schedule) -> Memory {
+        let (costs, share) = (&self.costs, self.weight_share);
+        memory::for_schedule(self.job, costs.dtype, costs.layer.activation_bytes, &self.memory, schedule, share)
+    }
+
+    fn fits(&self, tried: &Tried) -> Option<bool> {
+        let (total, schedule) = (tried.memory.total_bytes?, &tried.timeline.schedule);
         let used = |stage: usize| {
-            let peak = activations::peak(&timeline.schedule, stage, self.weight_share);
-            self.memory.stage[stage].used_bytes(peak)
+            let peak = activations::peak(schedule, stage, self.weight_share);
+            tried.memory.stage[stage].used_bytes(peak)
         };
-        Some((0..timeline.schedule.stages).all(|s| used(s) <= total))
+        Some((0..schedule.stages).all(|s| used(s) <= total))
     }
 
     fn memory_note(&self, chosen: &Tried) -> Option<String> {
-        (self.fits(&chosen.timeline) == Some(false)).then(|| {
+        (self.fits(chosen) == Some(false)).then(|| {
             "by this estimate the job itself does not fit the memory on every stage: nothing is put where none is free".into()
         })
     }
@@ -173,7 +164,6 @@ impl Ground<'_> {
         plain
             .into_iter()
             .chain(interleaved)
-            .filter(|(name, _)| !NOT_PLANNED.contains(name))
             .filter(|(name, chunks)| *name != own.name || chunks.is_some_and(|c| c != own.chunks))
             .filter_map(|(name, chunks)| self.attempt(name, chunks).ok())
             .map(|tried| {
@@ -188,7 +178,7 @@ impl Ground<'_> {
                     gain,
                     gain_filled: gain * tried.gain,
                     peak_activations: (0..t.schedule.stages).map(peak).fold(0.0, f64::max),
-                    fits_memory: self.fits(t),
+                    fits_memory: self.fits(&tried),
                 }
             })
             .collect()
@@ -210,8 +200,8 @@ impl Ground<'_> {
             iteration_ns: self.iteration_ns(timeline),
             pipeline_ns: timeline.iteration_ns,
             send_recv_ns: self.costs.times.send_recv_ns,
-            data_parallel_ns: self.costs.data_parallel_ns,
-            optimizer_ns: self.costs.optimizer_ns,
+            data_parallel_ns: self.costs.after(timeline.schedule.layout.placement).gradients_ns,
+            optimizer_ns: self.costs.after(timeline.schedule.layout.placement).optimizer_ns,
             bubble_ratio: timeline.bubble_ratio(),
             weight_share: self.weight_share,
             memory_bytes: self.memory.total_bytes.map(|b| b as u64),
@@ -225,8 +215,8 @@ impl Ground<'_> {
     }
 
     fn stage(&self, chosen: &Tried, stage: usize) -> PlanStage {
-        let (timeline, m) = (&chosen.timeline, &self.memory.stage[stage]);
-        let times = timeline.times.stage[stage];
+        let (timeline, m) = (&chosen.timeline, &chosen.memory.stage[stage]);
+        let times = timeline.stage_times(stage);
         let plan = &chosen.stages[stage].bubbles;
         let peak = activations::peak(&timeline.schedule, stage, self.weight_share);
         PlanStage {

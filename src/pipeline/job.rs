@@ -1,7 +1,9 @@
 //! `job.toml`: a training job as its owner describes it. Every key is checked; docs/pipeline.md lists them.
 
+use super::layout::{Layout, Placement};
 use super::presets;
 use super::schedule::Name;
+use super::schedules::numbers::{self, Number};
 use super::toml_section::{Section, Source};
 use crate::ops::DType;
 use crate::shape::{LayerShape, Recompute};
@@ -112,6 +114,17 @@ impl Job {
         self.model.layers / self.parallel.pipeline
     }
 
+    /// Which layers each stage holds under the job's own schedule.
+    pub fn layout(&self) -> Layout {
+        let p = &self.parallel;
+        let placement = p.schedule.placement();
+        let chunks = match placement {
+            Placement::Both => 2,
+            _ => numbers::chunks(p.schedule, p.chunks.map(|c| c as usize)),
+        };
+        Layout { placement, stages: p.pipeline as usize, chunks }
+    }
+
     pub fn gpus(&self) -> u64 {
         self.parallel.pipeline * self.parallel.tensor * self.parallel.data
     }
@@ -140,12 +153,22 @@ impl Job {
             "tensor",
             "every tensor-parallel rank holds whole heads",
         )?;
-        let chunks = p.chunks.unwrap_or(if p.schedule == Name::Interleaved { 2 } else { 1 });
-        let (parts, what) = (p.pipeline * chunks, if chunks > 1 { "pipeline · chunks" } else { "pipeline" });
-        divides(parallel, "pipeline", "layers", m.layers, parts, what, "every stage holds the same number of layers")?;
+        let chunks = p.chunks.map(|c| c as usize);
+        let parts = numbers::chunks(p.schedule, chunks) as u64;
+        let what = if parts > 1 { "pipeline · chunks" } else { "pipeline" };
+        let cure = "every chunk of every stage holds the same number of layers";
+        divides(parallel, "pipeline", "layers", m.layers, p.pipeline * parts, what, cure)?;
         let (batch, what) = (p.data * p.micro_batch, "data · micro_batch");
         let cure = "every data-parallel rank runs the same number of micro-batches";
         divides(parallel, "global_batch", "global_batch", p.global_batch, batch, what, cure)?;
+        numbers::check(p.schedule, p.pipeline as usize, self.micro_batches() as usize, chunks).map_err(|misfit| {
+            let key = match misfit.number {
+                Number::Stages => "pipeline",
+                Number::MicroBatches => "global_batch",
+                Number::Chunks => "chunks",
+            };
+            parallel.error(key, misfit.what, misfit.cure)
+        })?;
         self.layer(DType::Bf16).validate()
     }
 }
@@ -429,6 +452,9 @@ memory_headroom_gib = 1.5
             ("tensor = 8", "tensor = 7", 6, "heads 64 is not divisible by tensor 7"),
             ("global_batch = 64", "global_batch = 60", 9, "not divisible by data · micro_batch 8"),
             ("\"interleaved\"", "\"interleafed\"", 10, "did you mean `interleaved`"),
+            ("\"interleaved\"", "\"zb-h1\"", 11, "chunks are not a choice of zb-h1"),
+            ("global_batch = 64", "global_batch = 72", 9, "micro-batches 9 is not divisible by stages 8"),
+            ("\"interleaved\"\nchunks = 3", "\"dualpipe\"", 9, "dualpipe with 8 micro-batches on 8 stages"),
             ("= true", "= 1", 12, "true or false"),
             ("\"selective\"", "\"some\"", 13, "none, selective, full"),
             ("[hardware]", "[hardwear]", 14, "did you mean `hardware`"),

@@ -2,7 +2,7 @@
 //!
 //! Used by [`super::zb_v`], which searches over [`Block`]s.
 
-use crate::pipeline::schedule::{Operation, Spec, Work, part_of};
+use crate::pipeline::schedule::{Operation, Spec, Work};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
@@ -79,16 +79,13 @@ struct Stage {
 
 impl<'a> Filler<'a> {
     pub fn new(spec: &'a Spec<'a>, limit: f64) -> Self {
-        let stage = spec
-            .times
-            .stage
-            .iter()
-            .map(|t| {
-                let part = |ns, chunk| part_of(ns, chunk, 2);
-                let (f, b, w) = (t.forward_ns, t.backward_input_ns, t.backward_weight_ns);
+        let layout = spec.layout(2);
+        let stage = (0..spec.stages)
+            .map(|stage| {
+                let [down, up] = [0, 1].map(|chunk| layout.cell_times(spec.times, stage, chunk));
                 Stage {
-                    duration: [part(f, 0), part(f, 1), part(b, 1), part(b, 0)],
-                    weights: [part(w, 0), part(w, 1)],
+                    duration: [down.forward_ns, up.forward_ns, up.backward_input_ns, down.backward_input_ns],
+                    weights: [down.backward_weight_ns, up.backward_weight_ns],
                     ..Stage::default()
                 }
             })

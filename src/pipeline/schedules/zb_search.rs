@@ -9,7 +9,7 @@
 use super::zb_h;
 use crate::Result;
 use crate::pipeline::activations;
-use crate::pipeline::schedule::{Operation, Placement, Schedule, Spec, Work};
+use crate::pipeline::schedule::{Operation, Schedule, Spec, Work};
 use crate::pipeline::simulate;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -49,7 +49,7 @@ pub fn build(spec: &Spec, multiple: usize) -> Result<Schedule> {
     let operations = 3 * spec.stages * spec.micro_batches;
     for policy in policies().into_iter().take((BUDGET / operations).max(6)) {
         if let Some(lists) = Greedy::new(spec, limit, policy).run() {
-            consider(Schedule::from_lists(spec, 1, Placement::Loop, |s, list| list.extend_from_slice(&lists[s])))?;
+            consider(Schedule::from_lists(spec, 1, |s, list| list.extend_from_slice(&lists[s])))?;
         }
     }
     best.map(|(_, schedule)| schedule).ok_or_else(|| {
@@ -98,12 +98,13 @@ const NEVER: u64 = u64::MAX;
 impl<'a> Greedy<'a> {
     fn new(spec: &'a Spec<'a>, limit: f64, policy: Policy) -> Self {
         let (p, m) = (spec.stages, spec.micro_batches);
+        let layout = spec.layout(1);
+        let times: Vec<_> = (0..p).map(|i| layout.cell_times(spec.times, i, 0)).collect();
         let stage = (0..p)
             .map(|i| {
-                let t = spec.times.stage[i];
-                let behind: f64 = spec.times.stage[i..p]
+                let t = times[i];
+                let behind: f64 = times[i + 1..]
                     .iter()
-                    .skip(1)
                     .map(|s| (s.forward_ns + s.backward_input_ns + 2 * spec.times.send_recv_ns) as f64)
                     .sum();
                 let cover = policy.ahead * behind / (t.forward_ns as f64).max(1.0);

@@ -6,7 +6,7 @@
 //! question has the same answer.
 
 use super::vee_order::{Block, Filler};
-use crate::pipeline::schedule::{Placement, Schedule, Spec};
+use crate::pipeline::schedule::{Schedule, Spec};
 use crate::stats::SplitMix;
 use crate::{Error, Result};
 
@@ -28,7 +28,7 @@ pub fn build(spec: &Spec) -> Result<Schedule> {
             "raise the memory limit",
         ));
     }
-    Ok(Schedule::from_lists(spec, 2, Placement::Vee, |stage, list| list.extend_from_slice(filler.list(stage))))
+    Ok(Schedule::from_lists(spec, 2, |stage, list| list.extend_from_slice(filler.list(stage))))
 }
 
 fn search(spec: &Spec, filler: &mut Filler) -> Block {
