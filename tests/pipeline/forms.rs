@@ -11,7 +11,9 @@ fn even(p: usize, f: u64, b: u64, w: u64) -> Times {
 /// Equal stages, no communication, stage i of p: gaps of i·F, (p−1−i)(B+W), (p−1−i) times F, i·(B+W).
 #[test]
 fn one_f_one_b_has_its_closed_form_gaps() {
-    for (p, m, f, b, w) in [(5, 12, 70, 60, 35), (1, 3, 5, 6, 7), (2, 2, 9, 3, 1), (8, 8, 20, 40, 40), (4, 32, 1, 50, 0)] {
+    for (p, m, f, b, w) in
+        [(5, 12, 70, 60, 35), (1, 3, 5, 6, 7), (2, 2, 9, 3, 1), (8, 8, 20, 40, 40), (4, 32, 1, 50, 0)]
+    {
         let timeline = run(Name::OneFOneB, m, None, &even(p, f, b, w));
         assert_eq!(timeline.iteration_ns, (m + p - 1) as u64 * (f + b + w));
         for i in 0..p {
@@ -157,11 +159,13 @@ fn dualpipev_is_half_a_dualpipe() {
         for m in [2 * p, 2 * p + 1, 4 * p] {
             for (f, b, w) in [(100, 100, 100), (100, 100, 60), (120, 100, 80)] {
                 for overlapped_ns in [None, Some((f + b + w) * 9 / 10)] {
-                    let timeline = run(Name::Dualpipev, m, None, &Times { overlapped_ns, ..even(p, 2 * f, 2 * b, 2 * w) });
+                    let timeline =
+                        run(Name::Dualpipev, m, None, &Times { overlapped_ns, ..even(p, 2 * f, 2 * b, 2 * w) });
                     let doubled = Times { overlapped_ns, ..even(2 * p, f, b, w) };
                     let whole = run(Name::Dualpipe, 2 * m, None, &doubled);
                     let halved = Times { overlapped_ns: overlapped_ns.map(|t| 2 * t), ..even(p, 2 * f, 2 * b, 2 * w) };
-                    let timeline = if overlapped_ns.is_some() { run(Name::Dualpipev, m, None, &halved) } else { timeline };
+                    let timeline =
+                        if overlapped_ns.is_some() { run(Name::Dualpipev, m, None, &halved) } else { timeline };
                     assert_eq!(timeline.iteration_ns, whole.iteration_ns, "p {p} m {m} {overlapped_ns:?}");
                     assert_eq!(peaks(&timeline, 0.4), vec![(2 * p + 1) as f64 / 2.0; p]);
                 }

@@ -73,7 +73,9 @@ fn input(timeline: &Timeline, done: &HashMap<Key, (u64, u64)>, key: Key) -> Opti
     let end = |key: Key| done.get(&key).map(|(_, end)| *end);
     let backward = |s, c| end((s, c, Work::Backward, k)).or(end((s, c, Work::BackwardInput, k)));
     match work {
-        Work::Forward => timeline.schedule.previous(stage, chunk).map(|(s, c)| end((s, c, Work::Forward, k)).unwrap() + message(s)),
+        Work::Forward => {
+            timeline.schedule.previous(stage, chunk).map(|(s, c)| end((s, c, Work::Forward, k)).unwrap() + message(s))
+        }
         Work::BackwardWeight => end((stage, chunk, Work::BackwardInput, k)),
         _ => match timeline.schedule.next(stage, chunk) {
             None => end((stage, chunk, Work::Forward, k)),

@@ -4,6 +4,7 @@ use crate::published::{number, rows};
 use crate::{run, spec};
 use bubblebench::pipeline::activations::{self, DEFAULT_WEIGHT_SHARE};
 use bubblebench::pipeline::{Name, Schedule, StageTimes, Times, simulate};
+use proptest::prelude::*;
 
 /// The searched schedules: no worse than published + 0.002, within p and 2p micro-batches of activations.
 #[test]
@@ -68,4 +69,61 @@ fn zb_v_reaches_its_published_figures() {
             assert!(activations::peak(&timeline.schedule, stage, DEFAULT_WEIGHT_SHARE) <= p as f64 + 1e-9);
         }
     }
+}
+
+prop_compose! {
+    /// Stages of any times, a heavier head or none.
+    fn any_times()(p in 1usize..9, seed in any::<u64>(), message in 0u64..40, even in any::<bool>(), head in 0u64..100) -> Times {
+        let mut random = bubblebench::stats::SplitMix(seed);
+        let mut stage = || StageTimes::new(
+            20 + random.below(100) as u64, 20 + random.below(100) as u64, random.below(100) as u64);
+        let first = stage();
+        let list = (0..p).map(|_| if even { first } else { stage() }).collect();
+        Times { last: StageTimes::new(head, head, head / 2), ..Times::new(list, message) }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// On any times: never worse than what is handcrafted for the same memory, never above the limit, and more memory
+    /// never makes it worse.
+    #[test]
+    fn a_search_never_loses_to_the_handcrafted(times in any_times(), m in 1usize..40) {
+        let p = times.stage.len();
+        let ratio = |name| run(name, m, None, &times);
+        let [h1, h2, one, two] = [Name::ZbH1, Name::ZbH2, Name::Zb1p, Name::Zb2p].map(ratio);
+        prop_assert!(one.iteration_ns <= h1.iteration_ns && two.iteration_ns <= one.iteration_ns);
+        prop_assert!(two.iteration_ns <= h2.iteration_ns);
+        for (timeline, limit) in [(&one, p), (&two, 2 * p)] {
+            for stage in 0..p {
+                prop_assert!(activations::peak(&timeline.schedule, stage, DEFAULT_WEIGHT_SHARE) <= limit as f64 + 1e-9);
+            }
+        }
+    }
+
+    /// Any limit from one micro-batch on can be kept, by V too.
+    #[test]
+    fn any_memory_limit_is_kept(p in 1usize..6, m in 1usize..8, limit in 1.0f64..8.0, f in 1u64..100, b in 1u64..100, w in 0u64..100) {
+        let times = Times::even(p, StageTimes::new(f, b, w), 3);
+        for name in [Name::Zb1p, Name::ZbV] {
+            let mut spec = spec(name, p, m, None, &times);
+            spec.memory_limit = Some(limit);
+            let timeline = simulate(Schedule::build(&spec).unwrap(), times.clone()).unwrap();
+            for stage in 0..p {
+                prop_assert!(activations::peak(&timeline.schedule, stage, DEFAULT_WEIGHT_SHARE) <= limit + 1e-9);
+            }
+        }
+    }
+}
+
+/// Longer pipelines and more micro-batches leave the same bubble per stage: the block's middle repeats without one.
+#[test]
+fn zb_v_does_not_fall_apart_when_repeated() {
+    let bubble = |m: usize| {
+        let times = Times::even(8, StageTimes::new(29_718, 29_444, 19_927), 527);
+        run(Name::ZbV, m, None, &times).iteration_ns - m as u64 * (29_718 + 29_444 + 19_927)
+    };
+    let (few, many) = (bubble(20), bubble(200));
+    assert!(many as f64 <= 1.05 * few as f64, "{few} with 20 micro-batches, {many} with 200");
 }

@@ -4,7 +4,7 @@
 //! A candidate is made by list scheduling: the stages run side by side in simulated time, and a stage that is free takes
 //! a B that has arrived, else an F that has arrived and fits the memory, else a W if the wait is worth it. What "worth
 //! it" means and how far a stage runs ahead are the policy; the best of many policies wins, the handcrafted schedules
-//! among them, so a search is never worse than those.
+//! among them: ZB-1p is never worse than ZB-H1, ZB-2p never worse than ZB-1p or ZB-H2.
 
 use super::zb_h;
 use crate::Result;
@@ -47,9 +47,13 @@ pub fn build(spec: &Spec, multiple: usize) -> Result<Schedule> {
         consider(zb_h::build(spec, depth))?;
     }
     let operations = 3 * spec.stages * spec.micro_batches;
+    // More room must not make it worse: what fits p micro-batches is tried under 2p too.
+    let narrow = (spec.stages as f64 < limit).then_some(spec.stages as f64);
     for policy in policies().into_iter().take((BUDGET / operations).max(6)) {
-        if let Some(lists) = Greedy::new(spec, limit, policy).run() {
-            consider(Schedule::from_lists(spec, 1, |s, list| list.extend_from_slice(&lists[s])))?;
+        for limit in narrow.into_iter().chain([limit]) {
+            if let Some(lists) = Greedy::new(spec, limit, policy).run() {
+                consider(Schedule::from_lists(spec, 1, |s, list| list.extend_from_slice(&lists[s])))?;
+            }
         }
     }
     best.map(|(_, schedule)| schedule).ok_or_else(|| {
