@@ -81,7 +81,10 @@ fn timeline(args: &SimulateArgs) -> Result<Timeline> {
     let send_recv_ns = time("--send-recv", &args.send_recv)?;
     let times = match &args.per_stage {
         Some(path) => Times::new(Times::read_stages(path, args.stages)?, send_recv_ns),
-        None => Times { overlapped_ns: overlapped(args, name)?, ..Times::even(args.stages, even_times(args)?, send_recv_ns) },
+        None => Times {
+            overlapped_ns: overlapped(args, name)?,
+            ..Times::even(args.stages, even_times(args)?, send_recv_ns)
+        },
     };
     let schedule = Schedule::build(&Spec {
         name,

@@ -185,11 +185,7 @@ impl Schedule {
     }
 
     /// Lays the stages' lists end to end.
-    pub(super) fn from_lists(
-        spec: &Spec,
-        chunks: usize,
-        list: impl Fn(usize, &mut Vec<Operation>),
-    ) -> Self {
+    pub(super) fn from_lists(spec: &Spec, chunks: usize, list: impl Fn(usize, &mut Vec<Operation>)) -> Self {
         let per_cell = if spec.name.fused_backward() { 2 } else { 3 };
         let mut operations = Vec::with_capacity(spec.stages * spec.micro_batches * chunks * per_cell);
         let mut offsets = Vec::with_capacity(spec.stages + 1);

@@ -48,7 +48,7 @@ pub fn build(spec: &Spec, multiple: usize) -> Result<Schedule> {
     }
     let operations = 3 * spec.stages * spec.micro_batches;
     // More room must not make it worse: what fits p micro-batches is tried under 2p too.
-    let narrow = (spec.stages as f64 < limit).then_some(spec.stages as f64);
+    let narrow = ((spec.stages as f64) < limit).then_some(spec.stages as f64);
     for policy in policies().into_iter().take((BUDGET / operations).max(6)) {
         for limit in narrow.into_iter().chain([limit]) {
             if let Some(lists) = Greedy::new(spec, limit, policy).run() {

@@ -53,8 +53,7 @@ fn search(spec: &Spec, limit: f64) -> Option<Block> {
         found
     };
     let improved: Vec<Found> = std::thread::scope(|scope| {
-        let chains: Vec<_> =
-            starts.into_iter().enumerate().map(|start| scope.spawn(move || improve(start))).collect();
+        let chains: Vec<_> = starts.into_iter().enumerate().map(|start| scope.spawn(move || improve(start))).collect();
         chains.into_iter().filter_map(|chain| chain.join().ok()).collect()
     });
     improved.into_iter().min_by_key(|found| found.all).filter(|found| found.all != NONE).map(|found| found.block)
@@ -82,10 +81,7 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     fn new(spec: &'a Spec<'a>, limit: f64) -> Self {
         let (few, all) = (few(spec.stages), spec.micro_batches);
-        Search {
-            few: Filler::new(spec, few.min(all), limit),
-            all: (few < all).then(|| Filler::new(spec, all, limit)),
-        }
+        Search { few: Filler::new(spec, few.min(all), limit), all: (few < all).then(|| Filler::new(spec, all, limit)) }
     }
 
     fn found(&mut self, block: Block) -> Found {
