@@ -4,14 +4,14 @@ use crate::cost::predict::Answer;
 use crate::fill::record::PlanRecord;
 use crate::machine::doctor::Doctor;
 use crate::pipeline::record::TimelineRecord;
-use crate::records::{CostModel, MachineRecord, Measurement, files};
+use crate::records::{BubblesRecord, CostModel, MachineRecord, Measurement, files};
 use crate::{Error, Result};
 use schemars::{Schema, schema_for};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: bubblebench schema cost_model > cost_model.schema.json")]
 pub struct SchemaArgs {
-    /// measurement, machine, cost_model, prediction, timeline, plan or doctor
+    /// measurement, machine, cost_model, prediction, timeline, plan, bubbles or doctor
     kind: String,
 }
 
@@ -26,6 +26,7 @@ const KINDS: &[(&str, Derive)] = &[
     ("prediction", || schema_for!(Answer)),
     ("plan", || schema_for!(PlanRecord)),
     ("timeline", || schema_for!(TimelineRecord)),
+    ("bubbles", || schema_for!(BubblesRecord)),
 ];
 
 pub fn run(args: &SchemaArgs) -> Result<()> {

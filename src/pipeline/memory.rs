@@ -62,6 +62,17 @@ impl Memory {
         let free = self.total_bytes? - self.stage[stage].used_bytes(live) - self.headroom_bytes;
         Some(free.max(0.0))
     }
+
+    /// The most the fullest device holds while the schedule runs.
+    pub fn peak_bytes(&self, schedule: &Schedule, weight_share: f64) -> f64 {
+        let used = |stage: usize| self.stage[stage].used_bytes(activations::peak(schedule, stage, weight_share));
+        (0..schedule.stages).map(used).fold(0.0, f64::max)
+    }
+
+    /// Whether every device holds the job; `None` where its memory is not known.
+    pub fn fits(&self, schedule: &Schedule, weight_share: f64) -> Option<bool> {
+        Some(self.peak_bytes(schedule, weight_share) <= self.total_bytes?)
+    }
 }
 
 /// Elements each device holds on one tensor-parallel rank (as many as a u64 counts, should a job file ask for more): its
@@ -84,8 +95,8 @@ pub fn parameters(job: &Job, layout: Layout) -> Vec<u64> {
         .collect()
 }
 
-/// For the job's own schedule. Refuses a job whose weights alone do not fit.
-pub fn of_job(job: &Job, dtype: DType, layer_activation_bytes: u64, machine_bytes: Option<u64>) -> Result<Memory> {
+/// For the job's own layout, whether it fits or not.
+pub fn estimate(job: &Job, dtype: DType, layer_activation_bytes: u64, machine_bytes: Option<u64>) -> Memory {
     let total_bytes = job.hardware.memory_gib.map(|g| g * GIB).or(machine_bytes.map(|b| b as f64));
     let layout = job.layout();
     let activations = stage_activation_bytes(job, dtype, layer_activation_bytes);
@@ -97,8 +108,14 @@ pub fn of_job(job: &Job, dtype: DType, layer_activation_bytes: u64, machine_byte
         .enumerate()
         .map(|(index, parameters)| StageMemory::new(parameters, dtype, activations.saturating_add(logits(index))))
         .collect();
-    if let Some(total) = total_bytes
-        && let Some((index, most)) = stage.iter().enumerate().find(|(_, s)| s.static_bytes() as f64 > total)
+    Memory { stage, total_bytes, headroom_bytes: job.limits.memory_headroom_gib * GIB }
+}
+
+/// The same. Refuses a job whose weights alone do not fit.
+pub fn of_job(job: &Job, dtype: DType, layer_activation_bytes: u64, machine_bytes: Option<u64>) -> Result<Memory> {
+    let memory = estimate(job, dtype, layer_activation_bytes, machine_bytes);
+    if let Some(total) = memory.total_bytes
+        && let Some((index, most)) = memory.stage.iter().enumerate().find(|(_, s)| s.static_bytes() as f64 > total)
     {
         return Err(Error::input(
             format!(
@@ -110,7 +127,7 @@ pub fn of_job(job: &Job, dtype: DType, layer_activation_bytes: u64, machine_byte
             "raise pipeline or tensor, or correct memory_gib",
         ));
     }
-    Ok(Memory { stage, total_bytes, headroom_bytes: job.limits.memory_headroom_gib * GIB })
+    Ok(memory)
 }
 
 /// The same machine under another schedule, or under the job's own once its list is known. The logits live between the

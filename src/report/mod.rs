@@ -6,6 +6,8 @@ pub mod accuracy;
 pub mod collectives;
 pub mod corun;
 pub mod fill;
+pub mod html;
+pub mod lanes;
 pub mod layers;
 pub mod plan;
 pub mod table;
