@@ -12,6 +12,7 @@ pub mod activations;
 pub mod bubbles;
 pub mod costs;
 pub mod job;
+pub mod layout;
 pub mod memory;
 pub mod nearest;
 pub mod presets;
@@ -24,6 +25,7 @@ pub mod times;
 pub mod toml_section;
 
 pub use bubbles::{Bubble, BubbleKind};
+pub use layout::{Layout, Placement};
 pub use schedule::{Name, Operation, Schedule, Spec, Work};
 pub use simulate::{Timeline, simulate};
 pub use times::{StageTimes, Times};

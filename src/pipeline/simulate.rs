@@ -2,8 +2,8 @@
 //! input from another stage has ended and arrived. Event driven: a stage runs until it must wait, and is taken up
 //! again by the operation it waits for; time and memory are linear in the operations.
 
-use super::schedule::{Operation, Schedule, Work};
-use super::times::Times;
+use super::schedule::{DURATIONS, Operation, Schedule, Work};
+use super::times::{StageTimes, Times};
 use crate::{Error, Result};
 
 const PENDING: u64 = u64::MAX;
@@ -16,8 +16,8 @@ pub struct Timeline {
     pub times: Times,
     /// Start of each operation, in the order of [`Schedule::operations`].
     pub start_ns: Vec<u64>,
-    /// Duration by cell and kind of work.
-    pub durations: Vec<[u64; 4]>,
+    /// Duration by cell and [`Operation::duration`].
+    pub durations: Vec<[u64; DURATIONS]>,
     pub iteration_ns: u64,
 }
 
@@ -33,7 +33,7 @@ struct Links {
 
 struct Run<'a> {
     schedule: &'a Schedule,
-    durations: &'a [[u64; 4]],
+    durations: &'a [[u64; DURATIONS]],
     links: Vec<Links>,
     /// End of F and of the backward that the stage before waits for, by [`Run::slot`]; `PENDING` until it has run.
     ends: Vec<u64>,
@@ -65,7 +65,7 @@ pub fn simulate(schedule: Schedule, times: Times) -> Result<Timeline> {
 }
 
 impl<'a> Run<'a> {
-    fn new(schedule: &'a Schedule, durations: &'a [[u64; 4]], times: &Times) -> Self {
+    fn new(schedule: &'a Schedule, durations: &'a [[u64; DURATIONS]], times: &Times) -> Self {
         Run {
             schedule,
             durations,
@@ -98,6 +98,15 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// When the operation's input is there: at once if it needs none; `Err` with the slot it waits for.
+    fn arrival(&self, cell: usize, operation: Operation) -> std::result::Result<u64, usize> {
+        match self.input(cell, operation) {
+            None => Ok(0),
+            Some((slot, _)) if self.ends[slot] == PENDING => Err(slot),
+            Some((slot, message)) => Ok(self.ends[slot] + message),
+        }
+    }
+
     /// Runs a stage's list up to the first operation whose input is not there.
     fn advance(&mut self, stage: usize, ready: &mut Vec<u32>) {
         let (operations, end) = (self.schedule.operations(), self.schedule.range(stage).end);
@@ -107,21 +116,47 @@ impl<'a> Run<'a> {
         while position < end {
             let operation = operations[position];
             let cell = self.schedule.cell(stage, operation.chunk as usize);
-            let mut start = free;
-            if let Some((slot, message)) = self.input(cell, operation) {
-                if self.ends[slot] == PENDING {
+            let ran = if operation.paired {
+                self.pair(stage, position, free, ready)
+            } else {
+                self.arrival(cell, operation).map(|arrival| {
+                    let start = free.max(arrival);
+                    self.start_ns[position] = start;
+                    let end = start + self.durations[cell][operation.duration()];
+                    self.publish(cell, operation, end, ready);
+                    end
+                })
+            };
+            match ran {
+                Ok(end) => free = end,
+                Err(slot) => {
                     self.waiting[stage] = slot as u32;
                     break;
                 }
-                start = start.max(self.ends[slot] + message);
             }
-            self.start_ns[position] = start;
-            free = start + self.durations[cell][operation.work as usize];
-            self.publish(cell, operation, free, ready);
-            position += 1;
+            position += if operation.paired { 2 } else { 1 };
         }
         self.free[stage] = free;
         self.position[stage] = position;
+    }
+
+    /// A forward and the backward behind it, side by side: drawn one after the other, their results there at the end.
+    fn pair(
+        &mut self,
+        stage: usize,
+        position: usize,
+        free: u64,
+        ready: &mut Vec<u32>,
+    ) -> std::result::Result<u64, usize> {
+        let halves = [self.schedule.operations()[position], self.schedule.operations()[position + 1]];
+        let cells = halves.map(|o| self.schedule.cell(stage, o.chunk as usize));
+        let start = free.max(self.arrival(cells[0], halves[0])?).max(self.arrival(cells[1], halves[1])?);
+        let middle = start + self.durations[cells[0]][halves[0].duration()];
+        let end = middle + self.durations[cells[1]][halves[1].duration()];
+        (self.start_ns[position], self.start_ns[position + 1]) = (start, middle);
+        self.publish(cells[0], halves[0], end, ready);
+        self.publish(cells[1], halves[1], end, ready);
+        Ok(end)
     }
 
     /// Notes the end of an operation and wakes the stage that waits for exactly this one.
@@ -165,7 +200,16 @@ fn links(schedule: &Schedule, send_recv_ns: u64) -> Vec<Links> {
 
 impl Timeline {
     pub fn duration_ns(&self, stage: usize, operation: Operation) -> u64 {
-        self.durations[self.schedule.cell(stage, operation.chunk as usize)][operation.work as usize]
+        self.durations[self.schedule.cell(stage, operation.chunk as usize)][operation.duration()]
+    }
+
+    /// What one micro-batch takes on a stage, its chunks together (of a two-way pipeline: the mean of its two stages).
+    pub fn stage_times(&self, stage: usize) -> StageTimes {
+        let layout = self.schedule.layout;
+        let cells = (0..layout.chunks).map(|chunk| layout.cell_times(&self.times, stage, chunk));
+        let t = cells.fold(StageTimes::default(), StageTimes::plus);
+        let ways = if layout.splits() { 1 } else { layout.chunks as u64 };
+        StageTimes::new(t.forward_ns / ways, t.backward_input_ns / ways, t.backward_weight_ns / ways)
     }
 
     /// A stage's operations with their start and end.
@@ -198,6 +242,9 @@ impl Timeline {
 
     /// Time the stage computes.
     pub fn busy_ns(&self, stage: usize) -> u64 {
+        if self.schedule.name.overlaps() {
+            return self.operations(stage).map(|(_, start, end)| end - start).sum();
+        }
         let cells = &self.durations[self.schedule.cell(stage, 0)..self.schedule.cell(stage + 1, 0)];
         let pass: u64 = cells.iter().map(|d| d[Work::Forward as usize] + d[Work::Backward as usize]).sum();
         pass * self.schedule.passes() as u64

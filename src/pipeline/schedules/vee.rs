@@ -6,7 +6,7 @@
 //! offsets are searched for so that no two passes of a stage fall on the same slot modulo six; W takes the slots left
 //! over. A pass's life is a sixth of its slots in micro-batches, so the pace decides the memory.
 
-use crate::pipeline::schedule::{Operation, Placement, Schedule, Spec, Work};
+use crate::pipeline::schedule::{Operation, Schedule, Spec, Work};
 use crate::{Error, Result};
 
 /// Slots until the next micro-batch: two chunks' F, B and W.
@@ -30,7 +30,7 @@ pub fn build(spec: &Spec, pace: usize) -> Result<Schedule> {
         )
     })?;
     let m = spec.micro_batches;
-    Ok(Schedule::from_lists(spec, 2, Placement::Vee, |stage, list| {
+    Ok(Schedule::from_lists(spec, 2, |stage, list| {
         let mut slots: Vec<(usize, Operation)> = Vec::with_capacity(6 * m);
         for (slot, work, chunk) in block.passes(stage) {
             slots.extend((0..m).map(|k| (slot + k * PERIOD, Operation::new(work, k, chunk))));
