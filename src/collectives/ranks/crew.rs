@@ -99,7 +99,12 @@ impl Crew {
     }
 
     /// Rank 0 as a thread, everybody else at the other end of a link.
-    pub(super) fn of_processes(terms: &Terms, me: Who, others: Vec<(Who, Link)>, post: (Sender<Note>, Receiver<Note>)) -> Result<Self> {
+    pub(super) fn of_processes(
+        terms: &Terms,
+        me: Who,
+        others: Vec<(Who, Link)>,
+        post: (Sender<Note>, Receiver<Note>),
+    ) -> Result<Self> {
         let (tell, inbox) = post;
         let mut crew = Crew::empty(terms, inbox);
         crew.add_thread(me, &tell)?;
@@ -140,6 +145,11 @@ impl Crew {
         self.people.len()
     }
 
+    /// As records name the way the data goes.
+    pub fn transport(&self) -> &'static str {
+        self.transport.name()
+    }
+
     pub fn people(&self) -> &[Who] {
         &self.people
     }
@@ -173,9 +183,10 @@ impl Crew {
         Ok(())
     }
 
-    /// Every rank lays its buffers out and checks one run of the task.
+    /// Every rank lays its buffers out and checks one run of the task; the former task's buffers are freed before.
     pub fn prepare(&mut self, task: &Task) -> Result<Prepared> {
         let ranks = task.exchange.ranks;
+        self.release()?;
         self.join(ranks)?;
         self.task = Some(task.clone());
         let answers = self.ask(Order::Prepare(task.clone()), ranks, Blame::Case)?;
@@ -200,18 +211,19 @@ impl Crew {
         let slowest = |times: &dyn Fn(&RankTiming) -> Option<f64>| by_rank.iter().filter_map(times).fold(0.0, f64::max);
         Ok(CrewTiming {
             pipelined_ns: slowest(&|timing| Some(timing.pipelined_ns)),
-            isolated_ns: (0..isolated as usize).map(|i| slowest(&|timing| timing.isolated_ns.get(i).copied())).collect(),
+            isolated_ns: (0..isolated as usize)
+                .map(|i| slowest(&|timing| timing.isolated_ns.get(i).copied()))
+                .collect(),
             by_rank,
         })
     }
 
     /// The case's buffers are freed on every rank.
     pub fn release(&mut self) -> Result<()> {
-        if self.joined > 0 {
-            self.ask(Order::Release, self.joined, Blame::Rank)?;
+        match self.task.take() {
+            Some(_) if self.joined > 0 => self.ask(Order::Release, self.joined, Blame::Rank).map(drop),
+            _ => Ok(()),
         }
-        self.task = None;
-        Ok(())
     }
 
     /// Everybody goes home in good order.

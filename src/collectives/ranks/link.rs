@@ -120,7 +120,9 @@ impl Shared {
                 Err(error) => {
                     if self.close() {
                         report(Heard::Lost(match error.kind() {
-                            io::ErrorKind::UnexpectedEof => "its connection closed, so it has ended or was killed".into(),
+                            io::ErrorKind::UnexpectedEof => {
+                                "its connection closed, so it has ended or was killed".into()
+                            }
                             _ => format!("its connection broke ({error})"),
                         }));
                     }
@@ -187,7 +189,9 @@ mod tests {
         let (a, b) = pair();
         let (_a, heard) = link(a, 60_000);
         drop(b);
-        assert!(matches!(heard.recv_timeout(LONG).unwrap(), Heard::Lost(why) if why.contains("closed") || why.contains("broke")));
+        assert!(
+            matches!(heard.recv_timeout(LONG).unwrap(), Heard::Lost(why) if why.contains("closed") || why.contains("broke"))
+        );
         assert!(heard.recv_timeout(LONG).is_err(), "both threads are gone, and nothing more was said");
     }
 

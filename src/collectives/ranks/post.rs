@@ -74,7 +74,9 @@ fn work(posting: &Posting, abort: &Abort, inbox: &Receiver<(u64, Order)>, report
                 Answer::Failed { what, cure }
             }
             Ok(Err(error)) => Answer::Failed { what: error.to_string(), cure: "the cause is named before this".into() },
-            Err(panic) => Answer::Failed { what: panic_text(panic.as_ref()), cure: "this is a bug, please report it".into() },
+            Err(panic) => {
+                Answer::Failed { what: panic_text(panic.as_ref()), cure: "this is a bug, please report it".into() }
+            }
         };
         report(number, answer);
         if finish {

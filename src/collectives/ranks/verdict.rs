@@ -65,16 +65,23 @@ pub fn judge(
     let missing = which(&|reply| *reply == Reply::None);
     let bad = which(&|reply| matches!(reply, Reply::Bad { .. }));
     if missing.is_empty() && bad.is_empty() {
-        return Ok(replies.into_iter().filter_map(|r| if let Reply::Good(answer) = r { Some(answer) } else { None }).collect());
+        return Ok(replies
+            .into_iter()
+            .filter_map(|r| if let Reply::Good(answer) = r { Some(answer) } else { None })
+            .collect());
     }
     // Stopped, but not for the whole deadline yet.
     if let Some((&rank, silence)) = missing.iter().find_map(|rank| Some((rank, silent(*rank)?))) {
-        let why = format!("no sign of life for {:.1} s: it is stopped, or its host or network is down", silence.as_secs_f64());
+        let why = format!(
+            "no sign of life for {:.1} s: it is stopped, or its host or network is down",
+            silence.as_secs_f64()
+        );
         return Err(Fault::Crew(lost(&people[rank], doing, &why)));
     }
-    let early = bad.iter().copied().filter(|&rank| {
-        matches!(&replies[rank], Reply::Bad { after, .. } if *after < deadline.mul_f64(0.8))
-    });
+    let early = bad
+        .iter()
+        .copied()
+        .filter(|&rank| matches!(&replies[rank], Reply::Bad { after, .. } if *after < deadline.mul_f64(0.8)));
     let first = early.min_by_key(|&rank| if let Reply::Bad { after, .. } = &replies[rank] { *after } else { deadline });
     let culprit = first.or_else(|| bad.first().copied().filter(|_| missing.is_empty()));
     if let Some((rank, Reply::Bad { what, cure, .. })) = culprit.map(|rank| (rank, &replies[rank])) {
@@ -86,7 +93,8 @@ pub fn judge(
     let names: Vec<String> = missing.iter().take(4).map(|&rank| people[rank].to_string()).collect();
     let more = if missing.len() > 4 { format!(" and others ({})", who::list(&missing)) } else { String::new() };
     let all = if missing.len() == replies.len() { ": no rank did" } else { "" };
-    let what = format!("{}{more} did not answer within {:.0} s while {doing}{all}", names.join(", "), deadline.as_secs_f64());
+    let what =
+        format!("{}{more} did not answer within {:.0} s while {doing}{all}", names.join(", "), deadline.as_secs_f64());
     Err(Fault::Crew(of(blame, what, "--deadline gives it longer")))
 }
 
@@ -138,7 +146,10 @@ mod tests {
     #[test]
     fn who_fails_early_is_the_cause_and_who_fails_late_a_victim() {
         let (case, early) = text(vec![Reply::None, bad("out of memory", 0.2), Reply::None], None);
-        assert!(!case && early.contains("rank 1 (node1, process 7, GPU 0) failed while timing x: out of memory"), "{early}");
+        assert!(
+            !case && early.contains("rank 1 (node1, process 7, GPU 0) failed while timing x: out of memory"),
+            "{early}"
+        );
         let (_, late) = text(vec![bad("timed out", 10.0), Reply::None, bad("timed out", 10.0)], None);
         assert!(late.contains("rank 1 (node1, process 7, GPU 0) did not answer within 10 s while timing x"), "{late}");
         let (_, all_late) = text(vec![bad("timed out", 10.0), bad("timed out", 10.0)], None);
@@ -148,7 +159,10 @@ mod tests {
     #[test]
     fn nobody_answering_names_everyone_but_a_silent_rank_alone() {
         let (_, all) = text(vec![Reply::None; 6], None);
-        assert!(all.contains("rank 0 (") && all.contains("and others (ranks 0–5)") && all.contains("no rank did"), "{all}");
+        assert!(
+            all.contains("rank 0 (") && all.contains("and others (ranks 0–5)") && all.contains("no rank did"),
+            "{all}"
+        );
         let (_, silent) = text(vec![Reply::None; 6], Some(4));
         assert!(silent.contains("rank 4 (") && silent.contains("no sign of life for 3.0 s"), "{silent}");
         assert!(!silent.contains("rank 0 ("), "{silent}");

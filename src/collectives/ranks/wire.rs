@@ -12,14 +12,24 @@ pub const MOST_OF_A_STRANGER: usize = 16 << 10;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Letter {
-    Order { number: u64, order: Order },
-    Answer { number: u64, answer: Answer },
+    Order {
+        number: u64,
+        order: Order,
+    },
+    Answer {
+        number: u64,
+        answer: Answer,
+    },
     /// Still here.
     Beat,
     /// From rank 0: the run is over, and why.
-    End { why: String },
+    End {
+        why: String,
+    },
     /// From any other rank: it goes, and why.
-    Leaving { why: String },
+    Leaving {
+        why: String,
+    },
 }
 
 pub fn send<T: Serialize>(stream: &mut impl Write, letter: &T) -> io::Result<()> {
