@@ -3,7 +3,7 @@
 //! A rank is a thread of this process or a process of its own; [`Crew`] does not tell them apart. Every wait is bounded:
 //! a rank that dies, falls silent, fails or does not answer ends the crew, everybody is told why, and the error names it.
 
-use super::link::{Heard, Link, beat_interval};
+use super::link::{Link, beat_interval};
 use super::orders::{Answer, Joining, Order};
 use super::post::{Post, Posting};
 use super::verdict::{self, Blame, Reply};
@@ -296,6 +296,8 @@ impl Crew {
                 }
                 // Late, from an order that has been given up.
                 Ok((_, Event::Answer(..))) => {}
+                // Who has finished may go.
+                Ok((rank, Event::Lost(_))) if order == Order::Finish && replies[rank] != Reply::None => {}
                 Ok((rank, Event::Lost(why) | Event::Leaving(why))) => {
                     return Err(self.fail(verdict::lost(&self.people[rank], &doing, &why)));
                 }

@@ -66,10 +66,6 @@ impl Link {
     pub fn silence(&self) -> Duration {
         self.0.silence()
     }
-
-    pub fn close(&self) {
-        self.0.close();
-    }
 }
 
 impl Drop for Link {
