@@ -14,6 +14,7 @@ mod check;
 mod exchange;
 pub mod nccl;
 mod operation;
+pub mod pipeline;
 mod reduce;
 mod reduce_scatter;
 mod send_recv;
@@ -22,6 +23,6 @@ pub mod threads;
 mod values;
 
 pub use check::{count_wrong, load, wrong_elements};
-pub use exchange::{Buffer, Exchange, Placement, Span, part};
+pub use exchange::{Buffer, EXACT, Exchange, Placement, Span, part};
 pub use operation::{Definition, Operation, Pattern, bus_factor};
 pub use session::{Session, Timing};

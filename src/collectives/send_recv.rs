@@ -5,7 +5,8 @@
 
 use super::operation::{Definition, Pattern};
 use super::threads::{Combine, Rank};
-use super::{Exchange, Placement, values};
+use super::values::{self, Recipe};
+use super::{Exchange, Placement};
 use crate::Result;
 
 pub struct SendRecv(Pattern);
@@ -58,7 +59,7 @@ impl Definition for SendRecv {
 
     fn expect(&self, exchange: &Exchange, rank: usize, first: usize, out: &mut [f32]) {
         if let Some(from) = self.sender(exchange.ranks, rank) {
-            values::fill(exchange.operation, from, first, out);
+            values::fill(Recipe::of(exchange), from, first, out);
         }
     }
 
