@@ -7,6 +7,7 @@
 use super::values::Recipe;
 use super::{Operation, values};
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 /// Which of a rank's buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -84,7 +85,7 @@ impl Placement {
 }
 
 /// One operation at one size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exchange {
     pub operation: Operation,
     /// The whole buffer, as nccl-tests counts it: bytes / element size.

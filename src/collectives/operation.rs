@@ -4,9 +4,10 @@ use super::threads::Rank;
 use super::{Exchange, Placement};
 use super::{all_gather, all_reduce, all_to_all, broadcast, pipeline, reduce, reduce_scatter, send_recv};
 use crate::Result;
+use serde::{Deserialize, Serialize};
 
 /// Who sends to whom in `send_recv`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Pattern {
     /// Rank 2i sends to 2i+1, which sends back; the time is half the round trip.
     PingPong,
@@ -31,7 +32,7 @@ impl Pattern {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Operation {
     AllReduce,
     AllGather,
