@@ -19,7 +19,7 @@ pub mod pipeline;
 pub mod ranks;
 mod reduce;
 mod reduce_scatter;
-mod send_recv;
+pub mod send_recv;
 mod session;
 pub mod threads;
 mod values;
