@@ -3,6 +3,10 @@
 //! One case holds both latencies: a sample is a pipelined batch, and beside it ([`Detail::Isolated`]) operations of the
 //! same size synchronised one by one. Called by `presets`; calls `collectives`.
 
+mod ranked;
+
+pub use ranked::SharedCrew;
+
 use super::{Case, CaseInfo, Context, Detail, Platform, Preset, RawSample, Spec};
 use crate::collectives::threads::Tuning;
 use crate::collectives::{Exchange, Operation, Pattern, Session};

@@ -3,8 +3,10 @@
 
 use crate::Result;
 use crate::collectives::{Element, Exchange};
+use crate::units::format_bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,6 +26,21 @@ pub struct Task {
     pub registered: bool,
     /// Most thread blocks (channels) the communicator may use.
     pub max_ctas: Option<u32>,
+}
+
+impl Task {
+    pub fn bytes(&self) -> u64 {
+        (self.exchange.elements * self.dtype.bytes()) as u64
+    }
+}
+
+/// `all_reduce of 64MiB bf16 between 8 ranks`
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Exchange { operation, ranks, .. } = self.exchange;
+        let (size, dtype) = (format_bytes(self.bytes()), self.dtype.name());
+        write!(f, "{} of {size} {dtype} between {ranks} ranks", operation.path())
+    }
 }
 
 /// One rank's nanoseconds: of the whole pipelined batch, and of each operation on its own; ÷ passes already.
@@ -135,7 +152,9 @@ mod tests {
         let count = Arc::new(AtomicUsize::new(0));
         let counted = || {
             let count = Arc::clone(&count);
-            move || drop(count.fetch_add(1, Ordering::Relaxed))
+            move || {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
         };
         let before = Abort::default();
         before.on_request(counted());
