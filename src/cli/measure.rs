@@ -1,7 +1,8 @@
 //! `bubblebench measure`: the suite's cases with our own sampler, for compute nodes without cargo.
 
+use super::ranks::{self, Part};
 use super::results;
-use super::session::RunOptions;
+use super::session::{Plan, RunOptions};
 use crate::Result;
 use crate::records::Measurement;
 use crate::report::layers::time_cell;
@@ -49,9 +50,24 @@ pub struct MeasureArgs {
 }
 
 pub fn run(args: &MeasureArgs) -> Result<()> {
-    let plan = args.options.plan(args.what.groups(), args.filter.as_deref(), Preset::Standard)?;
-    let (mut recorder, cases) = plan.start()?;
     let watch = ProcessWatch::start()?;
+    let (options, groups, filter) = (&args.options, args.what.groups(), args.filter.as_deref());
+    let (crew, device) = match ranks::part(&options.ranks, &options.device, groups)? {
+        None => return measure(options.plan(groups, filter, Preset::Standard)?, &watch),
+        Some(Part::Followed) => return Ok(()),
+        Some(Part::Lead(crew, device)) => (crew, device),
+    };
+    let plan = options.plan_with(device, groups, filter, Preset::Standard, || Ok(Some(crew.clone())));
+    let outcome = plan.and_then(|plan| measure(plan, &watch));
+    if let Err(error) = &outcome {
+        // The others learn why from us, where they do not know it yet.
+        crew.lock().end(&error.to_string());
+    }
+    outcome
+}
+
+fn measure(plan: Plan, watch: &ProcessWatch) -> Result<()> {
+    let (mut recorder, cases) = plan.start()?;
     let bar = progress(cases.len() as u64);
     if recorder.run.resumed_cases() > 0 {
         note(
@@ -68,7 +84,7 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
         bar.set_message(id.clone());
         if !recorder.run.is_done(&id) {
             let record = match recorder.prepare(spec.as_ref())? {
-                Ok(prepared) => recorder.measure(prepared, &watch)?,
+                Ok(prepared) => recorder.measure(prepared, watch)?,
                 Err(skipped) => skipped,
             };
             note(&bar, &line(&record, bar.position() + 1, cases.len()));

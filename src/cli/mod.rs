@@ -9,6 +9,7 @@ mod gpu_state;
 pub mod measure;
 pub mod plan;
 pub mod predict;
+mod ranks;
 pub mod results;
 pub mod schema;
 pub mod session;

@@ -3,6 +3,7 @@
 //! One case holds both latencies: a sample is a pipelined batch, and beside it ([`Detail::Isolated`]) operations of the
 //! same size synchronised one by one. Called by `presets`; calls `collectives`.
 
+mod gpu;
 mod ranked;
 
 pub use ranked::SharedCrew;
@@ -27,11 +28,15 @@ const PING_PONG: Operation = Operation::SendRecv(Pattern::PingPong);
 /// Isolated operations in a sample whose batch is long enough to hide them.
 const ISOLATED: u64 = 15;
 
-/// The preset's cases in the order they run. CUDA has its own transport, which adds its list here.
-pub fn cases(preset: Preset, platform: Platform) -> Vec<Box<dyn Spec>> {
-    match platform {
-        Platform::Host => host(preset).into_iter().map(|spec| Box::new(spec) as Box<dyn Spec>).collect(),
-        Platform::Gpu(_) | Platform::Software(_) => Vec::new(),
+/// The preset's cases in the order they run; between GPUs there are some where there is a crew of ranks.
+pub fn cases(preset: Preset, platform: Platform, crew: Option<&SharedCrew>) -> Vec<Box<dyn Spec>> {
+    match (platform, crew) {
+        (Platform::Host, _) => host(preset).into_iter().map(|spec| Box::new(spec) as Box<dyn Spec>).collect(),
+        (_, Some(crew)) => {
+            let ranks = crew.lock().ranks();
+            crew.cases(gpu::tasks(preset, platform, ranks))
+        }
+        (_, None) => Vec::new(),
     }
 }
 
@@ -174,7 +179,7 @@ mod tests {
     use std::collections::HashSet;
 
     fn ids(preset: Preset) -> Vec<String> {
-        cases(preset, Platform::Host).iter().map(|spec| spec.id()).collect()
+        cases(preset, Platform::Host, None).iter().map(|spec| spec.id()).collect()
     }
 
     #[test]
@@ -201,7 +206,7 @@ mod tests {
         }
         let all: HashSet<_> = full.iter().collect();
         assert!(quick.iter().chain(&standard).all(|id| all.contains(id)));
-        assert!(cases(Preset::Standard, Platform::Gpu(0)).is_empty());
+        assert!(cases(Preset::Standard, Platform::Gpu(0), None).is_empty());
         for operation in Operation::ALL {
             let prefix = format!("host/{}/r2/", operation.path());
             assert!(standard.iter().filter(|id| id.starts_with(&prefix)).count() >= 5, "{prefix}");

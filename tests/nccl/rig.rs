@@ -10,7 +10,7 @@ pub fn crew(ranks: u32, deadline: Duration) -> Crew {
 }
 
 pub fn crew_on(devices: &[u32], deadline: Duration) -> bubblebench::Result<Crew> {
-    let terms = Terms { transport: nccl::transport()?, deadline, interrupted: || false };
+    let terms = Terms { transport: nccl::transport()?, deadline, interrupted: || false, last_resort: |_| {} };
     Crew::of_threads(&terms, devices)
 }
 

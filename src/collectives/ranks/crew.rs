@@ -50,6 +50,7 @@ pub struct Crew {
     transport: Arc<dyn Transport>,
     deadline: Duration,
     interrupted: fn() -> bool,
+    last_resort: fn(&str),
     number: u64,
     /// Ranks in the communicator that everyone has joined.
     joined: usize,
@@ -84,6 +85,8 @@ pub struct Terms {
     pub deadline: Duration,
     /// Whether somebody asked to stop (Ctrl-C).
     pub interrupted: fn() -> bool,
+    /// Called once all is over, with the reason: ends the process where it does not end by itself.
+    pub last_resort: fn(&str),
 }
 
 impl Crew {
@@ -123,6 +126,7 @@ impl Crew {
             transport: Arc::clone(&terms.transport),
             deadline: terms.deadline,
             interrupted: terms.interrupted,
+            last_resort: terms.last_resort,
             number: 0,
             joined: 0,
             task: None,
@@ -280,7 +284,8 @@ impl Crew {
         let mut until = begun + self.deadline + MARGIN;
         while replies.iter().any(|reply| *reply == Reply::None) {
             if (self.interrupted)() {
-                self.end("rank 0 was interrupted");
+                (self.last_resort)(&Error::Interrupted.to_string());
+                self.end("rank 0 was interrupted (Ctrl-C or SIGTERM)");
                 return Err(Error::Interrupted);
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -321,6 +326,7 @@ impl Crew {
     }
 
     fn fail(&mut self, error: Error) -> Error {
+        (self.last_resort)(&error.to_string());
         self.end(&error.to_string());
         error
     }

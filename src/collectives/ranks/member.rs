@@ -49,7 +49,8 @@ pub fn follow(launch: &Launch, terms: &Terms, device: u32) -> Result<()> {
         doing: None,
     };
     let outcome = member.serve(&post, &notes);
-    if outcome.is_err() {
+    if let Err(error) = &outcome {
+        (terms.last_resort)(&error.to_string());
         post.abort();
     }
     post.close(PATIENCE);
