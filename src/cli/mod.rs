@@ -3,6 +3,7 @@
 //! stdout carries the result only; progress and notes go to stderr. One file a command; nothing below sees the raw
 //! arguments. Exit codes: 0 done, 1 the answer is "no", 2 the input or the machine is at fault (one line), 101 a bug.
 
+mod collectives;
 pub mod doctor;
 pub mod fit;
 mod gpu_state;

@@ -1,5 +1,6 @@
 //! What `bubblebench measure` and `cargo bench` share: which machine, which folder, which run, which cases.
 
+use super::collectives::CollectiveOptions;
 use super::ranks::RankOptions;
 use crate::machine::gpus::SOFTWARE_DEVICE;
 use crate::machine::telemetry::Sampler;
@@ -42,6 +43,8 @@ pub struct RunOptions {
     pub case_limit: humantime::Duration,
     #[command(flatten)]
     pub ranks: RankOptions,
+    #[command(flatten)]
+    pub collectives: CollectiveOptions,
 }
 
 /// The validated form: everything is known, nothing is started.
@@ -80,7 +83,11 @@ impl RunOptions {
         machine.run = run_info(preset, device);
         let platform = self.platform(device, &machine)?;
         let crew = crew()?;
-        let cases = recorder::select(groups, preset, platform, filter, crew.as_ref())?;
+        let choices = self.collectives.choices()?;
+        if device == Device::Host {
+            choices.refuse_on_host()?;
+        }
+        let cases = recorder::select(groups, preset, platform, filter, crew.as_ref(), &choices)?;
         if cases.is_empty() {
             let names: Vec<&str> = groups.iter().map(|g| g.name()).collect();
             return Err(Error::machine(

@@ -6,7 +6,7 @@
 
 use super::Platform;
 use super::case::{Case, CaseInfo, Context, RawSample, Spec};
-use super::collectives::SharedCrew;
+use super::collectives::{Choices, SharedCrew};
 use super::presets::{Group, Preset};
 use super::sampler::{self, Stop, StopRule, Watch};
 use super::summary::{self, Outcome};
@@ -26,8 +26,10 @@ pub fn select(
     platform: Platform,
     filter: Option<&str>,
     crew: Option<&SharedCrew>,
+    choices: &Choices,
 ) -> Result<Vec<Box<dyn Spec>>> {
-    let all: Vec<Box<dyn Spec>> = groups.iter().flat_map(|group| group.cases(preset, platform, crew)).collect();
+    let all: Vec<Box<dyn Spec>> =
+        groups.iter().flat_map(|group| group.cases(preset, platform, crew, choices)).collect();
     let Some(filter) = filter else { return Ok(all) };
     let chosen: Vec<Box<dyn Spec>> = all.into_iter().filter(|spec| spec.id().contains(filter)).collect();
     if chosen.is_empty() {

@@ -27,6 +27,9 @@ const WARM_UP_ELEMENTS: [usize; 2] = [1, 1 << 17];
 pub struct NcclWorker {
     // In this order: what uses a communicator goes before it, what it uses after.
     case: Option<Prepared>,
+    /// To be freed when no rank is at work: a free waits for the whole GPU, and so for ranks that share it, which may be
+    /// waiting for this one.
+    spare: Vec<Block>,
     meeting: Block,
     capped: HashMap<u32, Communicator>,
     communicator: Communicator,
@@ -57,25 +60,33 @@ impl NcclWorker {
         let communicator = Communicator::join(nccl, id, seat, abort)?;
         let meeting = Block::new(&gpu, 4)?;
         gpu.fill(&meeting, 0)?;
-        let worker =
-            NcclWorker { case: None, meeting, capped: HashMap::new(), communicator, gpu, nccl: Arc::clone(nccl) };
-        worker.warm_up(&worker.communicator)?;
+        let mut worker = NcclWorker {
+            case: None,
+            spare: Vec::new(),
+            meeting,
+            capped: HashMap::new(),
+            communicator,
+            gpu,
+            nccl: Arc::clone(nccl),
+        };
+        worker.spare = worker.warm_up(&worker.communicator)?;
         Ok(worker)
     }
 
     /// Every pair of ranks exchanges messages, and all add up once, before anything is timed: connections are made then.
-    fn warm_up(&self, communicator: &Communicator) -> Result<()> {
+    /// What it used goes later.
+    fn warm_up(&self, communicator: &Communicator) -> Result<Vec<Block>> {
         let ranks = communicator.ranks();
+        let bytes = Element::F32.bytes() * ranks * WARM_UP_ELEMENTS[1];
+        let blocks = vec![Block::new(&self.gpu, bytes)?, Block::new(&self.gpu, bytes)?];
+        let places = Places { send: blocks[0].pointer(), receive: blocks[1].pointer(), element: Element::F32 };
         for elements in WARM_UP_ELEMENTS {
             let exchange = Exchange::new(Operation::AllToAll, elements * ranks, ranks);
-            let blocks = [Block::new(&self.gpu, 4 * elements * ranks)?, Block::new(&self.gpu, 4 * elements * ranks)?];
-            let [send, receive] = [blocks[0].pointer(), blocks[1].pointer()];
-            let places = Places { send, receive, element: Element::F32 };
             Enqueue { communicator, stream: self.stream(), places, exchange: &exchange }.run()?;
             self.meet(communicator)?;
             self.gpu.drain(communicator, "the first messages between the ranks")?;
         }
-        Ok(())
+        Ok(blocks)
     }
 
     fn stream(&self) -> sys::cudaStream_t {
@@ -96,7 +107,7 @@ impl NcclWorker {
             && !self.capped.contains_key(&ctas)
         {
             let made = self.communicator.with_ctas(ctas)?;
-            self.warm_up(&made)?;
+            self.spare.extend(self.warm_up(&made)?);
             self.capped.insert(ctas, made);
         }
         Ok(())
@@ -186,7 +197,7 @@ impl NcclWorker {
 
 impl Worker for NcclWorker {
     fn prepare(&mut self, task: &Task) -> Result<u64> {
-        self.release()?;
+        self.case = None;
         let task = &Task { exchange: Exchange { exact: task.dtype.exact(), ..task.exchange }, ..task.clone() };
         enqueue::validate(&task.exchange)?;
         self.gpu.bind()?;
@@ -221,6 +232,7 @@ impl Worker for NcclWorker {
 
     fn release(&mut self) -> Result<()> {
         self.case = None;
+        self.spare.clear();
         Ok(())
     }
 
