@@ -4,6 +4,7 @@
 //! arguments. Exit codes: 0 done, 1 the answer is "no", 2 the input or the machine is at fault (one line), 101 a bug.
 
 pub mod bubbles;
+mod collectives;
 pub mod doctor;
 pub mod export;
 pub mod fit;
@@ -12,6 +13,7 @@ pub mod import;
 pub mod measure;
 pub mod plan;
 pub mod predict;
+mod ranks;
 pub mod results;
 pub mod schema;
 pub mod session;
