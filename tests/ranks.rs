@@ -7,6 +7,8 @@ mod losses;
 mod meeting;
 #[path = "ranks/party.rs"]
 mod party;
+#[path = "ranks/threads.rs"]
+mod threads;
 #[path = "ranks/transport.rs"]
 mod transport;
 

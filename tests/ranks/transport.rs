@@ -11,14 +11,22 @@ use bubblebench::{Error, Result};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(1);
 
-struct Files(PathBuf);
+/// Ranks meet in this folder; `fault` is `hang:RANK:STEP`, `fail:RANK:STEP` or nothing.
+pub struct Files {
+    pub folder: PathBuf,
+    pub fault: String,
+    pub meetings: AtomicU8,
+}
 
 struct FileWorker {
     folder: PathBuf,
+    fault: String,
+    meeting: u8,
     seat: Seat,
     abort: Abort,
     steps: u64,
@@ -34,12 +42,13 @@ impl Transport for Files {
     }
 
     fn meeting_id(&self) -> Result<MeetingId> {
-        Ok([7; 128])
+        Ok([self.meetings.fetch_add(1, Ordering::Relaxed); 128])
     }
 
     fn join(&self, seat: &Seat, id: &MeetingId, abort: &Abort) -> Result<Box<dyn Worker>> {
-        assert_eq!(id, &[7; 128]);
-        let mut worker = FileWorker { folder: self.0.clone(), seat: seat.clone(), abort: abort.clone(), steps: 0 };
+        let (folder, fault, seat, abort) = (self.folder.clone(), self.fault.clone(), seat.clone(), abort.clone());
+        assert_eq!(id, &[id[0]; 128]);
+        let mut worker = FileWorker { folder, fault, meeting: id[0], seat, abort, steps: 0 };
         worker.meet()?;
         Ok(Box::new(worker))
     }
@@ -50,7 +59,7 @@ impl FileWorker {
     fn meet(&mut self) -> Result<()> {
         self.steps += 1;
         self.misbehave()?;
-        let place = |rank: usize| self.folder.join(format!("step-{}-{rank}", self.steps));
+        let place = |rank: usize| self.folder.join(format!("step-{}-{}-{rank}", self.meeting, self.steps));
         fs::write(place(self.seat.rank), "").unwrap();
         let end = Instant::now() + self.seat.deadline;
         while !(0..self.seat.ranks).all(|rank| place(rank).exists()) {
@@ -65,10 +74,8 @@ impl FileWorker {
         Ok(())
     }
 
-    /// `hang:RANK:STEP` and `fail:RANK:STEP`.
     fn misbehave(&self) -> Result<()> {
-        let fault = std::env::var(FAULT).unwrap_or_default();
-        let mut parts = fault.split(':');
+        let mut parts = self.fault.split(':');
         let kind = parts.next().unwrap_or_default();
         let mine: Vec<u64> = parts.map(|part| part.parse().unwrap()).collect();
         if mine != [self.seat.rank as u64, self.steps] {
@@ -120,7 +127,11 @@ fn rank() -> Result<()> {
     let number = |name: &str| std::env::var(name).unwrap().parse::<u64>().unwrap();
     let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
     let terms = Terms {
-        transport: Arc::new(Files(folder.clone())),
+        transport: Arc::new(Files {
+            folder: folder.clone(),
+            fault: std::env::var(FAULT).unwrap_or_default(),
+            meetings: AtomicU8::new(0),
+        }),
         deadline: Duration::from_millis(number(DEADLINE_MS)),
         interrupted: watch::interrupted,
         last_resort: |_| {},

@@ -141,7 +141,7 @@ fn reach(launch: &Launch, terms: &Terms, me: &Who) -> Result<TcpStream> {
     loop {
         let why = match given.clone().map_or_else(|| file.read(), |token| Ok(Some(token)))? {
             None => "rank 0 has not made a token yet".to_string(),
-            Some(token) => match attempt(launch, &token, me, &party) {
+            Some(token) => match attempt(launch, &token, me, &party, until.saturating_duration_since(Instant::now())) {
                 Ok(stream) => return Ok(stream),
                 Err(Failure::Refused(why)) => return Err(refused(me, launch, &why)),
                 // A file may still hold the token of the run before.
@@ -179,12 +179,9 @@ fn refused(me: &Who, launch: &Launch, why: &str) -> Error {
     Error::rank(format!("{me} was turned away by rank 0 at {at}: {why}"), "correct that and start all ranks again")
 }
 
-fn attempt(launch: &Launch, token: &Token, me: &Who, party: &Party) -> Result<TcpStream, Failure> {
+fn attempt(launch: &Launch, token: &Token, me: &Who, party: &Party, left: Duration) -> Result<TcpStream, Failure> {
     let host = launch.address.trim_matches(['[', ']']);
-    let addresses: Vec<SocketAddr> = (host, launch.port)
-        .to_socket_addrs()
-        .map_err(|e| Failure::Broken(format!("the name {host} does not resolve ({e})")))?
-        .collect();
+    let addresses = addresses(host, launch.port, left)?;
     let mut failure = Failure::Broken(format!("the name {host} has no address"));
     for address in addresses {
         let stream = TcpStream::connect_timeout(&address, ATTEMPT);
@@ -202,4 +199,21 @@ fn attempt(launch: &Launch, token: &Token, me: &Who, party: &Party) -> Result<Tc
         }
     }
     Err(failure)
+}
+
+/// A name server that does not answer may hold a look-up for longer than the deadline: it is then left to itself.
+fn addresses(host: &str, port: u16, left: Duration) -> Result<Vec<SocketAddr>, Failure> {
+    let (tell, told) = channel();
+    let name = host.to_string();
+    let look_up = move || {
+        let found = (name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
+        // Nobody waits for it any more.
+        let _ = tell.send(found);
+    };
+    let thread = std::thread::Builder::new().name("name".into()).spawn(look_up);
+    let outcome =
+        thread.map_err(|e| Failure::Broken(format!("no thread to look the name {host} up: {e}"))).and_then(|_| {
+            told.recv_timeout(left).map_err(|_| Failure::Broken(format!("the name {host} is still being looked up")))
+        })?;
+    outcome.map_err(|e| Failure::Broken(format!("the name {host} does not resolve ({e})")))
 }
