@@ -119,6 +119,11 @@ pub struct Communicator {
 impl Communicator {
     /// Joins the others of this id on the current context's GPU; returns when all are there.
     pub fn join(nccl: &Arc<Nccl>, id: UniqueId, seat: &Seat, abort: &Abort) -> Result<Self> {
+        Self::with(nccl, id, seat, abort, None)
+    }
+
+    /// With exactly so many thread blocks.
+    pub fn with(nccl: &Arc<Nccl>, id: UniqueId, seat: &Seat, abort: &Abort, ctas: Option<u32>) -> Result<Self> {
         let function = nccl.function("ncclCommInitRankConfig", |api| &api.ncclCommInitRankConfig)?;
         let (rank, ranks) = (int(seat.rank)?, int(seat.ranks)?);
         let id = sys::ncclUniqueId { internal: id.0.map(|byte| c_char::from_ne_bytes([byte])) };
@@ -134,7 +139,7 @@ impl Communicator {
         };
         let ender = Arc::clone(nccl);
         abort.on_request(move || family.abort(&ender));
-        let mut config = Config::new(None);
+        let mut config = Config::new(ctas);
         let place = communicator.handle.pointer.as_ptr();
         // SAFETY: the config outlives the call and has the layout it claims; the place outlives the communicator (see
         // `arrive`).
