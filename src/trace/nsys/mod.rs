@@ -10,7 +10,7 @@ mod tables;
 use self::rows::Rows;
 use self::tables::Tables;
 use super::order::{External, Merged, Nearly, Spans, Stop};
-use super::source::{Catalogue, Source};
+use super::source::{Catalogue, Launched, Source};
 use super::span::{Activity, Span};
 use super::windows::{self, Range};
 use crate::{Error, Result};
@@ -158,8 +158,8 @@ impl Source for Nsys {
         self.read_ranges().map_err(|e| explain(&e, &self.place))
     }
 
-    fn runs_of_launches_after(&mut self, process: u64, times: &[u64]) -> Result<Vec<Option<u64>>> {
-        launches::runs_after(self, process, times).map_err(|e| explain(&e, &self.place))
+    fn launches_after(&mut self, process: u64, times: &[u64]) -> Result<Vec<Option<Launched>>> {
+        launches::first_after(self, process, times).map_err(|e| explain(&e, &self.place))
     }
 
     fn spans(&mut self, any_order: bool, take: &mut dyn FnMut(&Span, &Catalogue)) -> Result<(), Stop> {
