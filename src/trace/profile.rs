@@ -59,6 +59,11 @@ pub fn read_json(text: impl Read, place: &str, options: &Options) -> Result<Prof
     digest(&mut Kineto::read(text, place, options.compute_streams.as_deref())?, place, options)
 }
 
+/// An nsys export that is open already.
+pub fn read_sqlite(connection: rusqlite::Connection, place: &str, options: &Options) -> Result<Profile> {
+    digest(&mut Nsys::of(connection, place.into(), options.compute_streams.as_deref())?, place, options)
+}
+
 enum Kind {
     Sqlite,
     Json,

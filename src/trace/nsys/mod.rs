@@ -40,6 +40,12 @@ impl Nsys {
     pub fn open(path: &Path, compute_streams: Option<&[u64]>) -> Result<Self> {
         let place = path.display().to_string();
         let connection = connect(path).map_err(|e| explain(&e, &place))?;
+        Self::of(connection, place, compute_streams)
+    }
+
+    /// An export that is open already; `place` names it in errors.
+    pub fn of(connection: Connection, place: String, compute_streams: Option<&[u64]>) -> Result<Self> {
+        prepare(&connection).map_err(|e| explain(&e, &place))?;
         let tables = Tables::read(&connection).map_err(|e| explain(&e, &place))?;
         tables.check(&place)?;
         let mut nsys = Nsys {
@@ -201,9 +207,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     }
     name.push_str("?mode=ro&immutable=1");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(name, flags)?;
-    prepare(&connection)?;
-    Ok(connection)
+    Connection::open_with_flags(name, flags)
 }
 
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
