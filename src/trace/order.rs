@@ -4,7 +4,7 @@
 //! that; [`External`] takes any order: it sorts runs in memory, keeps those that do not fit in a temporary file that has
 //! no name, and merges them.
 
-use super::span::{Activity, Span};
+use super::span::{Activity, Key, Span};
 use crate::{Error, Result};
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -39,14 +39,14 @@ pub struct Nearly<S> {
     /// Spans of the buffer that nothing to come can precede.
     ready: usize,
     /// The last of those that were.
-    given: (u64, Activity),
+    given: Key,
     done: bool,
 }
 
 impl<S: Spans> Nearly<S> {
     pub fn new(source: S) -> Self {
         let buffer = Vec::with_capacity(WINDOW);
-        Nearly { source, buffer, at: 0, ready: 0, given: (0, Activity::Compute), done: false }
+        Nearly { source, buffer, at: 0, ready: 0, given: (0, Activity::Compute, 0), done: false }
     }
 
     fn refill(&mut self) -> Result<(), Stop> {

@@ -59,6 +59,11 @@ pub fn read_json(text: impl Read, place: &str, options: &Options) -> Result<Prof
     digest(&mut Kineto::read(text, place, options.compute_streams.as_deref())?, place, options)
 }
 
+/// An nsys export that is open already.
+pub fn read_sqlite(connection: rusqlite::Connection, place: &str, options: &Options) -> Result<Profile> {
+    digest(&mut Nsys::of(connection, place.into(), options.compute_streams.as_deref())?, place, options)
+}
+
 enum Kind {
     Sqlite,
     Json,
@@ -121,13 +126,13 @@ fn digest(source: &mut dyn Source, place: &str, options: &Options) -> Result<Pro
 }
 
 fn nothing(catalogue: &Catalogue, place: &str, options: &Options) -> Error {
-    if options.compute_streams.is_some() {
+    if options.compute_streams.is_some() && catalogue.has_kernels {
         return Error::input(
             format!("{place} holds no kernel on the streams of --compute-streams"),
             "name the streams that compute, or leave the option out",
         );
     }
-    if catalogue.devices.is_empty() {
+    if !catalogue.has_kernels {
         return Error::input(
             format!("{place} holds no GPU kernels"),
             "record it with the GPU's activity on: nsys profile --trace=cuda,nvtx, or ProfilerActivity.CUDA",

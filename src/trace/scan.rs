@@ -5,7 +5,7 @@
 //! which [`super::period`] may cut afterwards.
 
 use super::span::{Activity, NameId, Span};
-use super::windows::Window;
+use super::windows::{TO_THE_LAST, Window};
 
 /// Time covered by intervals that come in the order of their starts.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -238,6 +238,7 @@ impl DeviceScan {
                 self.at_open = self.totals(time);
             }
             Cut::Close(time) => {
+                let time = if time == TO_THE_LAST { self.compute.end.max(self.open_since()) } else { time };
                 if time > self.compute.end {
                     self.gap_until(time, None);
                 }
@@ -248,6 +249,10 @@ impl DeviceScan {
             }
         }
         self.next_cut += 1;
+    }
+
+    fn open_since(&self) -> u64 {
+        self.open.map_or(0, |(_, start)| start)
     }
 
     /// No span comes any more.

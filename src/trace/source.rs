@@ -13,8 +13,9 @@ pub trait Source {
     /// Ranges that may be iterations.
     fn ranges(&mut self) -> Result<Vec<Range>>;
 
-    /// When the first kernel that a process launched at or after each of these times runs, where that can be told.
-    fn runs_of_launches_after(&mut self, process: u64, times: &[u64]) -> Result<Vec<Option<u64>>>;
+    /// The first kernel that a process launched at or after each of these times, where that can be told: when it was
+    /// launched and when it runs.
+    fn launches_after(&mut self, process: u64, times: &[u64]) -> Result<Vec<Option<Launched>>>;
 
     /// Every span in the order of starts. `any_order` after [`Stop::Late`]: slower, and never late.
     fn spans(&mut self, any_order: bool, take: &mut dyn FnMut(&Span, &Catalogue)) -> Result<(), Stop>;
@@ -35,6 +36,13 @@ pub trait Source {
     fn rank(&self) -> Option<u64>;
 }
 
+/// One launch and what came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Launched {
+    pub launch_ns: u64,
+    pub run_ns: u64,
+}
+
 /// A device as one process sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceKey {
@@ -50,6 +58,8 @@ pub struct Catalogue {
     activities: Vec<Activity>,
     optimizer: Vec<bool>,
     pub devices: Vec<DeviceKey>,
+    /// Whether any span was a kernel.
+    pub has_kernels: bool,
     last_device: usize,
 }
 
@@ -125,14 +135,13 @@ fn range_windows(source: &mut dyn Source) -> Result<BTreeMap<u64, Vec<Window>>> 
     for process in processes {
         let chosen = windows::choose(&ranges, process);
         let starts: Vec<u64> = chosen.iter().map(|w| w.start_ns).collect();
-        let runs = source.runs_of_launches_after(process, &starts)?;
-        all.insert(process, (chosen, runs));
+        let first = source.launches_after(process, &starts)?;
+        let windows = windows::follow_device(&chosen, &first);
+        if !windows.is_empty() {
+            all.insert(process, windows);
+        }
     }
-    let moved = |(process, (chosen, runs)): (u64, (Vec<Window>, Vec<Option<u64>>))| {
-        let typical = chosen.last().map_or(0, |w| w.end_ns);
-        (process, windows::follow_device(&chosen, &runs, typical))
-    };
-    Ok(all.into_iter().map(moved).filter(|(_, w)| !w.is_empty()).collect())
+    Ok(all)
 }
 
 fn pass(source: &mut dyn Source, windows: &BTreeMap<u64, Vec<Window>>, min_gap_ns: u64) -> Result<Vec<DeviceScan>> {

@@ -22,6 +22,8 @@ impl Activity {
 /// Index into [`Names`].
 pub type NameId = u32;
 
+pub type Key = (u64, Activity, u64);
+
 /// Kept in 40 bytes: sorting and spilling move millions of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
@@ -36,9 +38,9 @@ pub struct Span {
 }
 
 impl Span {
-    /// Spans are sorted by this.
-    pub const fn key(&self) -> (u64, Activity) {
-        (self.start_ns, self.activity)
+    /// Spans are sorted by this; the launch makes the order of those that start together the same in every format.
+    pub const fn key(&self) -> Key {
+        (self.start_ns, self.activity, self.launch)
     }
 }
 

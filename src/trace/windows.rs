@@ -4,6 +4,8 @@
 //! counted. Cuts are by when kernels run. Where the host is far ahead of the device, a range's start says nothing about
 //! that: there an iteration begins when the first kernel launched in it runs.
 
+use super::source::Launched;
+
 /// Part of a device's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
@@ -82,30 +84,26 @@ fn of_base(ranges: &[Range], process: u64, base: &str) -> Vec<Window> {
     windows
 }
 
-/// Moves the cuts to where kernels run, if the host is far ahead: `run[i]` is when the first kernel launched at or after
-/// the start of window i runs, and `end` when the last kernel ends. A quarter of an iteration is far.
-pub fn follow_device(windows: &[Window], run: &[Option<u64>], end: u64) -> Vec<Window> {
-    let mut ahead: Vec<u64> =
-        windows.iter().zip(run).filter_map(|(w, r)| Some((*r)?.saturating_sub(w.start_ns))).collect();
-    let mut apart: Vec<u64> = run.windows(2).filter_map(|r| r[1]?.checked_sub(r[0]?)).collect();
-    ahead.sort_unstable();
+/// End of a window that reaches to the device's last kernel.
+pub const TO_THE_LAST: u64 = i64::MAX as u64;
+
+/// Moves the cuts to where kernels run, if the host is far ahead: `first[i]` is the first kernel launched in window i. A
+/// quarter of an iteration between launch and run is far.
+pub fn follow_device(windows: &[Window], first: &[Option<Launched>]) -> Vec<Window> {
+    let known: Vec<Launched> = first.iter().copied().flatten().collect();
+    let mut behind: Vec<u64> = known.iter().map(|l| l.run_ns.saturating_sub(l.launch_ns)).collect();
+    let mut apart: Vec<u64> = known.windows(2).map(|l| l[1].run_ns.saturating_sub(l[0].run_ns)).collect();
+    behind.sort_unstable();
     apart.sort_unstable();
-    let (Some(&typical), Some(&period)) = (ahead.get(ahead.len() / 2), apart.get(apart.len() / 2)) else {
+    let (Some(&typical), Some(&period)) = (behind.get(behind.len() / 2), apart.get(apart.len() / 2)) else {
         return windows.to_vec();
     };
-    let in_order = run.iter().flatten().is_sorted_by(|a, b| a < b);
-    if ahead.len() < windows.len() || !in_order || typical <= period / 4 {
+    let in_order = known.is_sorted_by(|a, b| a.run_ns < b.run_ns);
+    if known.len() < windows.len() || !in_order || typical <= period / 4 {
         return windows.to_vec();
     }
-    let starts: Vec<u64> = run.iter().flatten().copied().collect();
-    let mut moved: Vec<Window> = Vec::with_capacity(windows.len());
-    for (i, window) in windows.iter().enumerate() {
-        let next = starts.get(i + 1).copied().unwrap_or_else(|| end.max(window.end_ns));
-        if next > starts[i] {
-            moved.push(Window { start_ns: starts[i], end_ns: next });
-        }
-    }
-    moved
+    let ends = known.iter().skip(1).map(|l| l.run_ns).chain([TO_THE_LAST]);
+    known.iter().zip(ends).map(|(l, end_ns)| Window { start_ns: l.run_ns, end_ns }).collect()
 }
 
 #[cfg(test)]
@@ -149,11 +147,15 @@ mod tests {
 
     #[test]
     fn cuts_follow_the_device_only_where_the_host_is_far_ahead() {
+        let first = |list: &[(u64, u64)]| -> Vec<Option<Launched>> {
+            list.iter().map(|&(launch_ns, run_ns)| Some(Launched { launch_ns, run_ns })).collect()
+        };
         let close = [window(0, 100), window(100, 200)];
-        assert_eq!(follow_device(&close, &[Some(3), Some(104)], 210), close);
-        assert_eq!(follow_device(&close, &[Some(3), None], 210), close);
+        assert_eq!(follow_device(&close, &first(&[(1, 3), (101, 104)])), close);
+        assert_eq!(follow_device(&close, &first(&[(60, 62), (160, 162)])), close, "late in the range, but in time");
+        assert_eq!(follow_device(&close, &[first(&[(0, 90)])[0], None]), close);
         let host = [window(0, 10), window(10, 20), window(20, 30)];
-        let moved = follow_device(&host, &[Some(1), Some(101), Some(201)], 300);
-        assert_eq!(moved, [window(1, 101), window(101, 201), window(201, 300)]);
+        let moved = follow_device(&host, &first(&[(0, 1), (11, 101), (21, 201)]));
+        assert_eq!(moved, [window(1, 101), window(101, 201), window(201, TO_THE_LAST)]);
     }
 }

@@ -10,7 +10,7 @@ pub mod micros;
 use self::event::{Event, Kind};
 use self::json::{Fault, Json};
 use super::order::{External, Spans, Stop};
-use super::source::{Catalogue, Source};
+use super::source::{Catalogue, Launched, Source};
 use super::span::{Activity, Span};
 use super::windows::{self, Range};
 use crate::{Error, Result};
@@ -162,6 +162,7 @@ impl Kineto {
         };
         let (name, activity) =
             self.catalogue.kernel(&name, collective.as_deref()).ok_or_else(|| many("kernel names"))?;
+        self.catalogue.has_kernels |= event.kind == Kind::Kernel;
         let activity = if event.kind == Kind::Copy { Activity::Copy } else { activity };
         if activity == Activity::Compute && !self.on_compute_stream(event.stream) {
             return Ok(());
@@ -203,7 +204,7 @@ impl Source for Kineto {
         Ok(if host.is_empty() { device } else { host })
     }
 
-    fn runs_of_launches_after(&mut self, _: u64, times: &[u64]) -> Result<Vec<Option<u64>>> {
+    fn launches_after(&mut self, _: u64, times: &[u64]) -> Result<Vec<Option<Launched>>> {
         // The first kernel launch in [times[i], times[i + 1]).
         let mut first: Vec<Option<(u64, u64)>> = vec![None; times.len()];
         self.launches.each(|correlation, start, kernel| {
@@ -221,7 +222,8 @@ impl Source for Kineto {
                 }
             })?;
         }
-        Ok(first.iter().map(|f| f.and_then(|f| runs[&f.1])).collect())
+        let launched = |(launch_ns, correlation)| Some(Launched { launch_ns, run_ns: runs[&correlation]? });
+        Ok(first.into_iter().map(|f| f.and_then(launched)).collect())
     }
 
     fn spans(&mut self, _: bool, take: &mut dyn FnMut(&Span, &Catalogue)) -> Result<(), Stop> {

@@ -4,12 +4,17 @@
 //! order: a search by halves finds a row in a few reads. A row counts only if process and correlation id are those
 //! asked for, so a table in another order costs time (one pass over it) and nothing else.
 
+use super::super::source::Launched;
 use super::{Nsys, launch_key, process, tables, whole};
 use rusqlite::{Connection, Statement};
 use std::collections::HashMap;
 
-/// Rows looked at around the place where the search ends.
-const NEAR: i64 = 64;
+/// Rows looked at around the place where the search ends; more of them if it is not among the first.
+const NEAR: [i64; 2] = [64, 4096];
+/// A table of this many rows is passed over rather than searched.
+const FEW: i64 = 4096;
+/// Places at which a longer one is looked at, to see whether it is in order.
+const SAMPLES: i64 = 256;
 /// Rows of other calls between a range's start and its first launch.
 const FAR: usize = 20_000;
 
@@ -23,6 +28,9 @@ pub fn of(nsys: &Nsys, wanted: &mut HashMap<u64, Option<u64>>) -> rusqlite::Resu
     if (wanted.len() as i64) < calls.rows() / 250 {
         for (key, launch) in wanted.iter_mut() {
             *launch = calls.find(*key)?;
+            if launch.is_none() {
+                break;
+            }
         }
         if wanted.values().all(Option::is_some) {
             return Ok(true);
@@ -69,36 +77,91 @@ impl Sieve {
     }
 }
 
-/// When the first kernel launched at or after each time runs.
-pub fn runs_after(nsys: &Nsys, of: u64, times: &[u64]) -> rusqlite::Result<Vec<Option<u64>>> {
+/// The first kernel launched at or after each time.
+pub fn first_after(nsys: &Nsys, of: u64, times: &[u64]) -> rusqlite::Result<Vec<Option<Launched>>> {
     let known = nsys.tables.columns(tables::CALLS, &["start", "correlationId", "globalTid", "nameId"])
-        && nsys.tables.columns(tables::KERNELS, &["start", "correlationId", "globalPid"]);
-    if !known {
+        && nsys.tables.columns(tables::KERNELS, &["start", "correlationId", "globalPid"])
+        && nsys.tables.columns(tables::STRINGS, &["id", "value"]);
+    if !known || times.is_empty() {
         return Ok(vec![None; times.len()]);
     }
     let names = launch_names(&nsys.connection)?;
     let mut calls = Ordered::new(&nsys.connection, tables::CALLS, "globalTid", "start")?;
     let mut kernels = Ordered::new(&nsys.connection, tables::KERNELS, "globalPid", "correlationId")?;
-    let sql = format!("SELECT start, globalTid, correlationId, nameId FROM {} WHERE rowid >= ?1", tables::CALLS);
-    let mut following = nsys.connection.prepare(&sql)?;
-    times
-        .iter()
-        .map(|&time| {
-            let from = calls.first_at_least(time)?;
-            let mut rows = following.query([from])?;
-            for _ in 0..FAR {
-                let Some(row) = rows.next()? else { break };
-                let launches = names.contains(&whole(row, 3)?.unwrap_or(u64::MAX));
-                let own = process(whole(row, 1)?.unwrap_or(0)) == of;
-                if let (true, true, Some(c), Some(at)) = (launches, own, whole(row, 2)?, whole(row, 0)?) {
-                    if at >= time {
-                        return kernels.find(launch_key(of, c));
-                    }
-                }
-            }
-            Ok(None)
-        })
-        .collect()
+    let launches = if calls.rows() > FEW && calls.looks_ordered()? {
+        let sql = format!("SELECT start, globalTid, correlationId, nameId FROM {} WHERE rowid >= ?1", tables::CALLS);
+        let mut following = nsys.connection.prepare(&sql)?;
+        let mut next = |time| first_launch(&mut following, calls.first_at_least(time)?, time, of, &names);
+        times.iter().map(|time| next(*time)).collect::<rusqlite::Result<Vec<_>>>()?
+    } else {
+        first_launches(nsys, of, times, &names)?
+    };
+    let mut runs: HashMap<u64, Option<u64>> = HashMap::new();
+    for &(_, key) in launches.iter().flatten() {
+        runs.insert(key, kernels.find(key)?);
+    }
+    if runs.values().any(Option::is_none) && kernels.rows() <= FEW {
+        pass_over_kernels(nsys, &mut runs)?;
+    }
+    let launched = |(launch_ns, key)| Some(Launched { launch_ns, run_ns: runs[&key]? });
+    Ok(launches.into_iter().map(|l| l.and_then(launched)).collect())
+}
+
+/// Start and key of the first launch at or after `time` among the rows from `rowid` on.
+fn first_launch(
+    following: &mut Statement,
+    rowid: i64,
+    time: u64,
+    of: u64,
+    names: &[u64],
+) -> rusqlite::Result<Option<(u64, u64)>> {
+    let mut rows = following.query([rowid])?;
+    for _ in 0..FAR {
+        let Some(row) = rows.next()? else { break };
+        if let Some(launch) = launch(row, of, names)?.filter(|l| l.0 >= time) {
+            return Ok(Some(launch));
+        }
+    }
+    Ok(None)
+}
+
+/// The same from a table in no order: in each stretch from one time to the next, its earliest launch.
+fn first_launches(nsys: &Nsys, of: u64, times: &[u64], names: &[u64]) -> rusqlite::Result<Vec<Option<(u64, u64)>>> {
+    let sql = format!("SELECT start, globalTid, correlationId, nameId FROM {}", tables::CALLS);
+    let mut statement = nsys.connection.prepare(&sql)?;
+    let mut rows = statement.query([])?;
+    let mut first: Vec<Option<(u64, u64)>> = vec![None; times.len()];
+    while let Some(row) = rows.next()? {
+        let Some(launch) = launch(row, of, names)? else { continue };
+        if let Some(slot) = times.partition_point(|t| *t <= launch.0).checked_sub(1) {
+            first[slot] = Some(first[slot].map_or(launch, |f| f.min(launch)));
+        }
+    }
+    Ok(first)
+}
+
+/// Start and key of the launch in a row, if it is one of this process.
+fn launch(row: &rusqlite::Row, of: u64, names: &[u64]) -> rusqlite::Result<Option<(u64, u64)>> {
+    let own = process(whole(row, 1)?.unwrap_or(0)) == of;
+    let launches = own && names.contains(&whole(row, 3)?.unwrap_or(u64::MAX));
+    match (launches, whole(row, 0)?, whole(row, 2)?) {
+        (true, Some(start), Some(correlation)) => Ok(Some((start, launch_key(of, correlation)))),
+        _ => Ok(None),
+    }
+}
+
+fn pass_over_kernels(nsys: &Nsys, runs: &mut HashMap<u64, Option<u64>>) -> rusqlite::Result<()> {
+    let sql = format!("SELECT start, globalPid, correlationId FROM {}", tables::KERNELS);
+    let mut statement = nsys.connection.prepare(&sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (Some(start), Some(correlation)) = (whole(row, 0)?, whole(row, 2)?) else { continue };
+        let key = launch_key(process(whole(row, 1)?.unwrap_or(0)), correlation);
+        if let Some(run) = runs.get_mut(&key) {
+            *run = Some(run.map_or(start, |r| r.min(start)));
+        }
+    }
+    Ok(())
 }
 
 /// Ids of the calls that launch kernels: cudaLaunchKernel_v7000, cuLaunchKernelEx, cudaGraphLaunch, ….
@@ -161,14 +224,33 @@ impl<'a> Ordered<'a> {
         Ok(low)
     }
 
+    /// Whether the column grows from one sample to the next.
+    fn looks_ordered(&mut self) -> rusqlite::Result<bool> {
+        let mut before = 0;
+        for sample in 0..SAMPLES {
+            let rowid = self.first.saturating_add((self.rows() / SAMPLES).saturating_mul(sample));
+            let mut rows = self.probe.query([rowid])?;
+            if let Some(row) = rows.next()? {
+                let value = whole(row, 1)?.unwrap_or(0);
+                if value < before {
+                    return Ok(false);
+                }
+                before = value;
+            }
+        }
+        Ok(true)
+    }
+
     /// The start in the row of this process and correlation id, if the order leads there.
     fn find(&mut self, key: u64) -> rusqlite::Result<Option<u64>> {
         let at = self.first_at_least(key & 0xff_ffff_ffff)?;
-        let mut rows = self.near.query([at.saturating_sub(NEAR), at.saturating_add(NEAR)])?;
-        while let Some(row) = rows.next()? {
-            if let (Some(start), Some(correlation)) = (whole(row, 0)?, whole(row, 2)?) {
-                if launch_key(process(whole(row, 1)?.unwrap_or(0)), correlation) == key {
-                    return Ok(Some(start));
+        for near in NEAR {
+            let mut rows = self.near.query([at.saturating_sub(near), at.saturating_add(near)])?;
+            while let Some(row) = rows.next()? {
+                if let (Some(start), Some(correlation)) = (whole(row, 0)?, whole(row, 2)?) {
+                    if launch_key(process(whole(row, 1)?.unwrap_or(0)), correlation) == key {
+                        return Ok(Some(start));
+                    }
                 }
             }
         }

@@ -10,7 +10,7 @@ mod tables;
 use self::rows::Rows;
 use self::tables::Tables;
 use super::order::{External, Merged, Nearly, Spans, Stop};
-use super::source::{Catalogue, Source};
+use super::source::{Catalogue, Launched, Source};
 use super::span::{Activity, Span};
 use super::windows::{self, Range};
 use crate::{Error, Result};
@@ -40,6 +40,12 @@ impl Nsys {
     pub fn open(path: &Path, compute_streams: Option<&[u64]>) -> Result<Self> {
         let place = path.display().to_string();
         let connection = connect(path).map_err(|e| explain(&e, &place))?;
+        Self::of(connection, place, compute_streams)
+    }
+
+    /// An export that is open already; `place` names it in errors.
+    pub fn of(connection: Connection, place: String, compute_streams: Option<&[u64]>) -> Result<Self> {
+        prepare(&connection).map_err(|e| explain(&e, &place))?;
         let tables = Tables::read(&connection).map_err(|e| explain(&e, &place))?;
         tables.check(&place)?;
         let mut nsys = Nsys {
@@ -158,8 +164,8 @@ impl Source for Nsys {
         self.read_ranges().map_err(|e| explain(&e, &self.place))
     }
 
-    fn runs_of_launches_after(&mut self, process: u64, times: &[u64]) -> Result<Vec<Option<u64>>> {
-        launches::runs_after(self, process, times).map_err(|e| explain(&e, &self.place))
+    fn launches_after(&mut self, process: u64, times: &[u64]) -> Result<Vec<Option<Launched>>> {
+        launches::first_after(self, process, times).map_err(|e| explain(&e, &self.place))
     }
 
     fn spans(&mut self, any_order: bool, take: &mut dyn FnMut(&Span, &Catalogue)) -> Result<(), Stop> {
@@ -201,9 +207,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     }
     name.push_str("?mode=ro&immutable=1");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(name, flags)?;
-    prepare(&connection)?;
-    Ok(connection)
+    Connection::open_with_flags(name, flags)
 }
 
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {

@@ -40,6 +40,7 @@ impl<'a> Rows<'a> {
         }
         let text = self.text(id).map_err(|e| Stop::Error(explain(&e, &self.nsys.place)))?;
         let mut catalogue = self.nsys.catalogue.borrow_mut();
+        catalogue.has_kernels |= matches!(self.table, tables::KERNELS | tables::GRAPHS);
         let Some((name, by_name)) = catalogue.kernel(&text, None) else {
             return Err(self.refuse("holds more kernel names than a training run has").into());
         };
