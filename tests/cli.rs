@@ -91,10 +91,10 @@ fn schemas_completions_and_the_manual_are_printed() {
     assert!(String::from_utf8_lossy(&manual.stdout).contains("bubblebench"));
 }
 
-/// Both examples plan from published figures, with no GPU near.
+/// Every example plans from published figures, with no GPU near.
 #[test]
 fn the_examples_plan() {
-    for job in ["examples/gpt-a100-8.toml", "examples/gpt-a100-4x8.toml"] {
+    for job in ["examples/gpt-a100-8.toml", "examples/gpt-a100-4x8.toml", "examples/gpt-rtx3090-4.toml"] {
         let output = program().args(["plan", job, "--json"]).output().unwrap();
         assert!(output.status.success(), "{job}: {}", String::from_utf8_lossy(&output.stderr));
         let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

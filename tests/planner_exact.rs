@@ -15,7 +15,7 @@ const CASES: usize = 500;
 const LEAST: f64 = 0.98;
 
 fn between(random: &mut SplitMix, low: u64, high: u64) -> u64 {
-    low + random.below(high - low + 1)
+    low + random.below((high - low + 1) as usize) as u64
 }
 
 fn side(random: &mut SplitMix) -> Side {

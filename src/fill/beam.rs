@@ -8,11 +8,14 @@
 
 use super::pack::{Answer, Hold, Question, Resident, Run, Slot};
 
-/// States kept, and shorter first runs tried before a second side in the same bubble, while a question is small.
+/// States kept, and shorter first runs tried before a second side in the same bubble, at most.
 const WIDEST: usize = 96;
 const MOST_GIVEN_BACK: u64 = 3;
-/// Choices looked at in one search, roughly: what the width of the beam is cut to.
-const EFFORT: usize = 40_000;
+/// Choices looked at in one search, roughly: what the width of the beam is cut to. A plan asks once a stage, schedule and
+/// budget, so that long questions get less; their many bubbles leave little to gain by looking ahead.
+const EFFORT: usize = 60_000;
+const EFFORT_LONG: usize = 6_000;
+const SHORT: usize = 6;
 const PRICE_ROUNDS: usize = 20;
 
 /// What may be done in one slot.
@@ -80,9 +83,11 @@ impl<'a> Search<'a> {
     fn new(question: &'a Question<'a>, residents: &'a [Resident], price: f64, budget_ns: f64) -> Self {
         let held = residents.iter().map(|r| r.held_bytes(question.sides)).collect();
         let (many, slots) = (residents.len(), question.slots.len().max(1));
-        let orders = 1 + many + if question.sides_per_bubble > 1 { many * (many - 1) } else { 0 };
-        let width = (EFFORT / (slots * orders)).clamp(1, WIDEST);
-        let given_back = if width >= 16 { MOST_GIVEN_BACK } else { 0 };
+        let effort = if slots <= SHORT { EFFORT } else { EFFORT_LONG };
+        let pairs = if question.sides_per_bubble > 1 { many * (many - 1) } else { 0 };
+        let width = |given_back: u64| effort / (slots * (1 + many + pairs * (given_back as usize + 1)));
+        let given_back = if width(MOST_GIVEN_BACK) >= 8 { MOST_GIVEN_BACK } else { 0 };
+        let width = width(given_back).clamp(1, WIDEST);
         Search { question, residents, held, price, budget_ns, width, given_back }
     }
 

@@ -126,10 +126,13 @@ fn choose(record: &BubblesRecord, file: &Path, wanted: Iteration) -> Result<(u64
     })
 }
 
-/// Every device's part of the iteration, its beginning and end where the file shows them: a bubble with no kernel before it begins
-/// an iteration, one with none behind it ends it. Otherwise the mean length has to do.
+/// Every device's part of the iteration. It begins with a bubble that no kernel precedes or where the iteration before ended;
+/// where a device shows neither, with the first of the others, if they share a clock.
 fn lanes(record: &BubblesRecord, iteration: u64) -> Vec<Lane<'_>> {
-    let mut lanes: Vec<Lane> = record.devices.iter().map(|device| lane(device, iteration)).collect();
+    let starts: Vec<Option<u64>> = record.devices.iter().map(|device| beginning(device, iteration)).collect();
+    let earliest = starts.iter().flatten().min().copied();
+    let mut lanes: Vec<Lane> =
+        record.devices.iter().zip(starts).map(|(device, start)| lane(device, iteration, start.or(earliest))).collect();
     // Lanes that do not even meet are on clocks of their own.
     let begin = lanes.iter().map(|l| l.start_ns).min().unwrap_or(0);
     let longest = lanes.iter().map(|l| l.length_ns).max().unwrap_or(0);
@@ -139,18 +142,29 @@ fn lanes(record: &BubblesRecord, iteration: u64) -> Vec<Lane<'_>> {
     lanes
 }
 
-fn lane(device: &DeviceBubbles, iteration: u64) -> Lane<'_> {
-    let bubbles: Vec<&MeasuredBubble> = device.bubbles.iter().filter(|b| b.iteration == iteration).collect();
+fn of_iteration(device: &DeviceBubbles, iteration: u64) -> impl DoubleEndedIterator<Item = &MeasuredBubble> {
+    device.bubbles.iter().filter(move |b| b.iteration == iteration)
+}
+
+/// Where this device's iteration began, if its own bubbles show it.
+fn beginning(device: &DeviceBubbles, iteration: u64) -> Option<u64> {
+    let first = of_iteration(device, iteration).next()?;
+    let begins = Some(first).filter(|b| b.previous_kernel.is_none()).map(|b| b.start_ns);
+    let before = || device.bubbles.iter().rfind(|b| b.iteration + 1 == iteration && b.next_kernel.is_none());
+    let ends = || of_iteration(device, iteration).next_back().filter(|b| b.next_kernel.is_none());
     let mean = device.window_ns / device.iterations;
-    let before = device.bubbles.iter().rfind(|b| b.iteration + 1 == iteration && b.next_kernel.is_none());
-    let begins = bubbles.first().filter(|b| b.previous_kernel.is_none()).map(|b| b.start_ns);
+    let start = begins.or_else(|| before().map(|b| b.end_ns)).or_else(|| ends().map(|b| b.end_ns.saturating_sub(mean)));
+    start.filter(|start| *start <= first.start_ns)
+}
+
+/// The end is that of a bubble no kernel follows; otherwise the mean length has to do.
+fn lane(device: &DeviceBubbles, iteration: u64, start: Option<u64>) -> Lane<'_> {
+    let bubbles: Vec<&MeasuredBubble> = of_iteration(device, iteration).collect();
+    let mean = device.window_ns / device.iterations;
     let ends = bubbles.last().filter(|b| b.next_kernel.is_none()).map(|b| b.end_ns);
-    let first = bubbles.first().map_or(0, |b| b.start_ns);
+    let first = bubbles.first().map_or(start.unwrap_or(0), |b| b.start_ns);
     let last = bubbles.last().map_or(0, |b| b.end_ns);
-    let start = begins
-        .or(before.map(|b| b.end_ns))
-        .or(ends.map(|end| end.saturating_sub(mean)))
-        .map_or(first, |start| start.min(first));
+    let start = start.filter(|&start| start <= first && first - start < mean).unwrap_or(first);
     let end = ends.unwrap_or_else(|| last.max(start.saturating_add(mean)));
     Lane { start_ns: start, offset_ns: 0, length_ns: end - start, bubbles }
 }

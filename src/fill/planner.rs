@@ -22,7 +22,7 @@ pub fn solve(question: &Question) -> Answer {
         }
         sides
     });
-    if everything.len() == sides.len() && holds(question, &everything) {
+    if everything.len() == sides.len() && all_run(question, &everything) {
         return beam::assign(question, &everything);
     }
     let sets = combinations(question, &able, &sides);
@@ -55,6 +55,12 @@ fn can_split(question: &Question, resident: &Resident) -> bool {
 fn holds(question: &Question, set: &[Resident]) -> bool {
     let held: f64 = set.iter().map(|r| r.held_bytes(question.sides)).sum();
     question.least_free.is_none_or(|free| held <= free)
+}
+
+/// Whether all of them could run at once at any moment: then none of them is ever in another's way.
+fn all_run(question: &Question, set: &[Resident]) -> bool {
+    let memory: f64 = set.iter().map(|r| question.sides[r.side].memory_bytes).sum();
+    question.least_free.is_none_or(|free| memory <= free)
 }
 
 /// Every set that fits, each side in it at most once.

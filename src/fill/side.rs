@@ -48,10 +48,10 @@ pub enum Origin {
 impl Origin {
     pub const fn text(self) -> &'static str {
         match self {
-            Origin::Profile => "the job's own profile",
+            Origin::Profile => "own profile",
             Origin::Measured => "measured",
-            Origin::Predicted { in_range: true } => "the cost model",
-            Origin::Predicted { in_range: false } => "the cost model, outside what was measured",
+            Origin::Predicted { in_range: true } => "cost model",
+            Origin::Predicted { in_range: false } => "cost model, extrapolated",
         }
     }
 }

@@ -9,6 +9,7 @@ use super::side::Side;
 use crate::pipeline::bubbles::{self, Bubble};
 use crate::pipeline::memory::Memory;
 use crate::pipeline::{Timeline, Work, activations};
+use rayon::prelude::*;
 
 /// Rounds in which the budget is lowered until the slowdown of the whole keeps to the limit.
 const ROUNDS: usize = 6;
@@ -68,7 +69,7 @@ pub struct Filling<'a> {
 impl Filling<'_> {
     /// Every stage with a budget of its own.
     pub fn fill(&self, stages: &mut [StagePlan], busy: &[Busy], budget_ns: f64) {
-        for (index, stage) in stages.iter_mut().enumerate() {
+        stages.par_iter_mut().enumerate().for_each(|(index, stage)| {
             let slot =
                 |b: &Planned| Slot { start_ns: b.bubble.start_ns, end_ns: b.bubble.end_ns, free_bytes: b.free_bytes };
             let fillable = || stage.bubbles.iter().filter(|b| b.fillable);
@@ -87,7 +88,7 @@ impl Filling<'_> {
             for (planned, runs) in stage.bubbles.iter_mut().filter(|b| b.fillable).zip(answer.runs) {
                 planned.runs = runs;
             }
-        }
+        });
     }
 
     /// Fills a timeline; also returns what the iteration loses. `iteration_ns` is all of it, what follows the pipeline included.

@@ -76,7 +76,7 @@ main{max-width:1180px;margin:0 auto;padding:40px 24px 64px}
 h1{font-size:30px;line-height:1.2;margin:0 0 6px;letter-spacing:-.01em}
 h2{font-size:20px;margin:0 0 4px}
 .sub{color:var(--soft);margin:0 0 26px}
-.lead{color:var(--soft);margin:0 0 14px;max-width:78ch}
+.lead{color:var(--soft);margin:0 0 14px;max-width:108ch}
 section{margin-top:40px}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(205px,1fr));gap:14px}
 .card{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:16px 18px}
@@ -89,14 +89,14 @@ figure{margin:0;background:var(--card);border:1px solid var(--line);border-radiu
 figure .scroll>svg{display:block;width:100%;min-width:720px;height:auto}
 figcaption{display:flex;flex-wrap:wrap;gap:6px 18px;margin-top:10px;font-size:13.5px;color:var(--soft)}
 .key{display:inline-flex;align-items:center;gap:7px}
-.key svg{width:13px;height:13px}
+.key svg{width:13px;height:13px} .key rect{stroke:var(--line)}
 table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums;background:var(--card)}
 .scroll:has(>table){border:1px solid var(--line);border-radius:12px}
 th{font-weight:600;text-align:left;color:var(--soft);font-size:13px;border-bottom:1px solid var(--line)}
 th,td{padding:7px 12px;white-space:nowrap}
 tr.new td{border-top:1px solid var(--grid)}
 .n{text-align:right}
-ul{margin:0;padding-left:20px;max-width:90ch}
+ul{margin:0;padding-left:20px;max-width:108ch}
 li{margin:5px 0}
 code{font:13.5px/1.4 ui-monospace,SFMono-Regular,Menlo,"DejaVu Sans Mono",monospace;background:var(--idle);padding:1px 5px;border-radius:5px}
 footer{margin-top:48px;color:var(--soft);font-size:13.5px;border-top:1px solid var(--line);padding-top:14px}
