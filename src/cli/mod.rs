@@ -18,6 +18,7 @@ pub mod results;
 pub mod schema;
 pub mod session;
 pub mod simulate;
+mod sweep;
 
 use crate::Result;
 use clap::{CommandFactory, Parser, Subcommand};

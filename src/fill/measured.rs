@@ -131,12 +131,8 @@ fn choose(record: &BubblesRecord, file: &Path, wanted: Iteration) -> Result<(u64
 fn lanes(record: &BubblesRecord, iteration: u64) -> Vec<Lane<'_>> {
     let starts: Vec<Option<u64>> = record.devices.iter().map(|device| beginning(device, iteration)).collect();
     let earliest = starts.iter().flatten().min().copied();
-    let mut lanes: Vec<Lane> = record
-        .devices
-        .iter()
-        .zip(starts)
-        .map(|(device, start)| lane(device, iteration, start.or(earliest)))
-        .collect();
+    let mut lanes: Vec<Lane> =
+        record.devices.iter().zip(starts).map(|(device, start)| lane(device, iteration, start.or(earliest))).collect();
     // Lanes that do not even meet are on clocks of their own.
     let begin = lanes.iter().map(|l| l.start_ns).min().unwrap_or(0);
     let longest = lanes.iter().map(|l| l.length_ns).max().unwrap_or(0);

@@ -21,6 +21,7 @@ pub mod record;
 pub mod schedule;
 pub mod schedules;
 pub mod simulate;
+pub mod sweep;
 pub mod times;
 pub mod toml_section;
 

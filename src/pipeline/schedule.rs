@@ -240,7 +240,7 @@ impl Schedule {
     /// between its halves as their work is.
     pub fn durations(&self, times: &Times) -> Vec<[u64; DURATIONS]> {
         let layout = self.layout;
-        let paired = self.operations.iter().any(|o| o.paired);
+        let paired = self.name.overlaps();
         (0..self.cells())
             .map(|cell| {
                 let (stage, chunk) = (cell / self.chunks, cell % self.chunks);
