@@ -4,6 +4,7 @@ use super::ranks::{self, Part};
 use super::results;
 use super::session::{Plan, RunOptions};
 use crate::Result;
+use crate::collectives::nccl;
 use crate::records::Measurement;
 use crate::report::layers::time_cell;
 use crate::suite::presets::{Group, Preset};
@@ -45,11 +46,18 @@ pub struct MeasureArgs {
     what: What,
     /// Only the cases with this text in their names
     filter: Option<String>,
+    /// Note the algorithm, protocol and channels of each collective, from NCCL's log, which then has a line an operation
+    #[arg(long, help_heading = "Collectives")]
+    nccl_choices: bool,
     #[command(flatten)]
     options: RunOptions,
 }
 
 pub fn run(args: &MeasureArgs) -> Result<()> {
+    if args.nccl_choices {
+        // Before the first thread: see there.
+        nccl::log_choices()?;
+    }
     let watch = ProcessWatch::start()?;
     let (options, groups, filter) = (&args.options, args.what.groups(), args.filter.as_deref());
     let (crew, device) = match ranks::part(&options.ranks, &options.device, groups)? {

@@ -6,6 +6,7 @@ use crate::collectives::ranks::Task;
 use crate::collectives::{Element, Exchange, Operation};
 use crate::suite::{Platform, Preset};
 
+const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
