@@ -3,6 +3,7 @@
 use super::ranks::{self, Part};
 use super::results;
 use super::session::{Plan, RunOptions};
+use crate::collectives::nccl;
 use crate::records::store::{Journal, MACHINE};
 use crate::records::{MachineRecord, Measurement, files};
 use crate::report::layers::time_cell;
@@ -60,12 +61,19 @@ pub struct MeasureArgs {
     /// How the run is printed at its end
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+    /// Note the algorithm, protocol and channels of each collective, from NCCL's log, which then has a line an operation
+    #[arg(long, help_heading = "Collectives")]
+    nccl_choices: bool,
     #[command(flatten)]
     options: RunOptions,
 }
 
 pub fn run(args: &MeasureArgs) -> Result<()> {
     args.refuse_format()?;
+    if args.nccl_choices {
+        // Before the first thread: see there.
+        nccl::log_choices()?;
+    }
     let watch = ProcessWatch::start()?;
     let (options, groups, filter) = (&args.options, args.what.groups(), args.filter.as_deref());
     let (crew, device) = match ranks::part(&options.ranks, &options.device, groups)? {

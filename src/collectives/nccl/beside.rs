@@ -27,8 +27,9 @@ pub struct Beside {
 
 /// One rank: its communicator and its buffer, added up in place again and again. It holds zeros, which stay zeros.
 struct Member {
-    // The buffer goes while the communicator is there; the GPU last.
+    // Children go before their parent, the GPU last.
     communicator: Communicator,
+    _parent: Communicator,
     buffer: Block,
     exchange: Exchange,
     gpu: RankGpu,
@@ -38,13 +39,14 @@ impl Member {
     fn join(nccl: &Arc<Nccl>, seat: &Seat, id: MeetingId, abort: &Abort, what: Beside) -> Result<Self> {
         let gpu = RankGpu::open(seat.device)?;
         gpu.bind()?;
-        let communicator = Communicator::with(nccl, super::UniqueId(id), seat, abort, what.ctas)?;
+        let parent = Communicator::join(nccl, super::UniqueId(id), seat, abort)?;
+        let communicator = parent.working(what.ctas)?;
         let elements = (what.bytes as usize / Element::Bf16.bytes()).max(1);
         let buffer = Block::new(&gpu, elements * Element::Bf16.bytes())?;
         gpu.fill(&buffer, 0)?;
         gpu.drain(&communicator, "filling a buffer")?;
         let exchange = Exchange::new(Operation::AllReduce, elements, seat.ranks).in_place(true);
-        Ok(Member { communicator, buffer, exchange, gpu })
+        Ok(Member { communicator, _parent: parent, buffer, exchange, gpu })
     }
 
     fn put(&self, stream: CUstream) -> Result<()> {
