@@ -671,6 +671,18 @@ fn a_layer_of_another_shape_borrows_from_the_nearest() {
     assert!(near("gpt-h256-a4-s64-b1-t1-f32-backward").is_err() && near("other").is_err());
 }
 
+/// The nearest layer counts only if it was measured under the mode that is asked for; a progress nobody counted is not 0.
+#[test]
+fn the_nearest_layer_is_one_of_the_same_sharing_mode() {
+    let (near, far) = ("gpt-h512-a8-s128-b1-t1-f32-forward", "gpt-h2048-a32-s512-b1-t1-f32-forward");
+    let mut uncounted = corun_row(far, "mlp-b32", "split", 1.3);
+    uncounted.side_together_per_s = None;
+    let model = fit(&[corun_row(near, "mlp-b32", "nice", 1.1), uncounted]).model;
+    let p = predict::corun(&model, "gpt-h512-a8-s256-b1-t1-f32-forward", "mlp-b32", "split").unwrap();
+    assert_eq!((p.slowdown.median, p.side_rate), (1.3, None));
+    assert_eq!(model.interference.pairs.iter().filter(|p| p.side_rate.is_none()).count(), 1);
+}
+
 /// Pressure at half strength is a side like any other, not a second scale of its resource.
 #[test]
 fn only_full_pressure_sets_the_scale() {
@@ -766,7 +778,7 @@ fn numbers_that_cannot_be_used_are_refused() {
         side: "s".into(),
         sharing: "free".into(),
         slowdown: Interval { median: slowdown, low: slowdown, high: slowdown },
-        side_rate: 0.5,
+        side_rate: Some(0.5),
     };
     let spoil: [&dyn Fn(&mut CostModel); 7] = [
         &|m| m.collectives[0].ranks = 1,

@@ -1,7 +1,9 @@
 //! `bubblebench measure`: the suite's cases with our own sampler, for compute nodes without cargo.
 
+use super::ranks::{self, Part};
 use super::results;
-use super::session::RunOptions;
+use super::session::{Plan, RunOptions};
+use crate::collectives::nccl;
 use crate::records::store::{Journal, MACHINE};
 use crate::records::{MachineRecord, Measurement, files};
 use crate::report::layers::time_cell;
@@ -59,48 +61,70 @@ pub struct MeasureArgs {
     /// How the run is printed at its end
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+    /// Note the algorithm, protocol and channels of each collective, from NCCL's log, which then has a line an operation
+    #[arg(long, help_heading = "Collectives")]
+    nccl_choices: bool,
     #[command(flatten)]
     options: RunOptions,
 }
 
 pub fn run(args: &MeasureArgs) -> Result<()> {
     args.refuse_format()?;
-    let plan = args.options.plan(args.what.groups(), args.filter.as_deref(), Preset::Standard)?;
-    let (mut recorder, cases) = plan.start()?;
+    if args.nccl_choices {
+        // Before the first thread: see there.
+        nccl::log_choices()?;
+    }
     let watch = ProcessWatch::start()?;
-    let bar = progress(cases.len() as u64);
-    if recorder.run.resumed_cases() > 0 {
-        note(
-            &bar,
-            &format!(
-                "going on with run {}: {} cases are there already",
-                recorder.run.id(),
-                recorder.run.resumed_cases()
-            ),
-        );
+    let (options, groups, filter) = (&args.options, args.what.groups(), args.filter.as_deref());
+    let (crew, device) = match ranks::part(&options.ranks, &options.device, groups)? {
+        None => return args.measure(options.plan(groups, filter, Preset::Standard)?, &watch),
+        Some(Part::Followed) => return Ok(()),
+        Some(Part::Lead(crew, device)) => (crew, device),
+    };
+    let plan = options.plan_with(device, groups, filter, Preset::Standard, || Ok(Some(crew.clone())));
+    let outcome = plan.and_then(|plan| args.measure(plan, &watch));
+    if let Err(error) = &outcome {
+        // The others learn why from us, where they do not know it yet.
+        crew.lock().end(&error.to_string());
     }
-    for spec in &cases {
-        let id = spec.id();
-        bar.set_message(id.clone());
-        if !recorder.run.is_done(&id) {
-            let record = match recorder.prepare(spec.as_ref())? {
-                Ok(prepared) => recorder.measure(prepared, &watch)?,
-                Err(skipped) => skipped,
-            };
-            note(&bar, &line(&record, bar.position() + 1, cases.len()));
-        }
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    let folder = recorder.finish()?;
-    let tables = results::conclude(&folder)?;
-    super::print(&match args.format {
-        Format::Table => tables,
-        Format::NcclTests => args.in_nccl_tests_columns(&folder)?,
-    })
+    outcome
 }
 
 impl MeasureArgs {
+    fn measure(&self, plan: Plan, watch: &ProcessWatch) -> Result<()> {
+        let (mut recorder, cases) = plan.start()?;
+        let bar = progress(cases.len() as u64);
+        if recorder.run.resumed_cases() > 0 {
+            note(
+                &bar,
+                &format!(
+                    "going on with run {}: {} cases are there already",
+                    recorder.run.id(),
+                    recorder.run.resumed_cases()
+                ),
+            );
+        }
+        for spec in &cases {
+            let id = spec.id();
+            bar.set_message(id.clone());
+            if !recorder.run.is_done(&id) {
+                let record = match recorder.prepare(spec.as_ref())? {
+                    Ok(prepared) => recorder.measure(prepared, watch)?,
+                    Err(skipped) => skipped,
+                };
+                note(&bar, &line(&record, bar.position() + 1, cases.len()));
+            }
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        let folder = recorder.finish()?;
+        let tables = results::conclude(&folder)?;
+        super::print(&match self.format {
+            Format::Table => tables,
+            Format::NcclTests => self.in_nccl_tests_columns(&folder)?,
+        })
+    }
+
     /// Said before anything is measured.
     fn refuse_format(&self) -> Result<()> {
         match (self.format, self.what) {

@@ -3,6 +3,8 @@
 //! stdout carries the result only; progress and notes go to stderr. One file a command; nothing below sees the raw
 //! arguments. Exit codes: 0 done, 1 the answer is "no", 2 the input or the machine is at fault (one line), 101 a bug.
 
+pub mod bubbles;
+mod collectives;
 pub mod doctor;
 pub mod export;
 pub mod fit;
@@ -11,10 +13,12 @@ pub mod import;
 pub mod measure;
 pub mod plan;
 pub mod predict;
+mod ranks;
 pub mod results;
 pub mod schema;
 pub mod session;
 pub mod simulate;
+mod sweep;
 
 use crate::Result;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -46,6 +50,8 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Show a training job's bubbles, what to fill them with, and the expected gain
     Plan(plan::PlanArgs),
+    /// Show the bubbles of a real run, from its nsys or Kineto profiles
+    Bubbles(bubbles::BubblesArgs),
     /// Print the JSON Schema of one kind of file
     Schema(schema::SchemaArgs),
     /// Print shell completions
@@ -67,6 +73,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Predict(args) => predict::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Simulate(args) => simulate::run(&args),
+        Command::Bubbles(args) => bubbles::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Completions { shell } => {
             let mut text = Vec::new();

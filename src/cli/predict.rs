@@ -2,7 +2,7 @@
 
 use super::fit::this_machines_folder;
 use crate::cost::predict::{self, Answer, CollectiveQuery, CorunPrediction, LayerPrediction, Prediction};
-use crate::cost::{self, features, valid};
+use crate::cost::{self, features};
 use crate::ops::DType;
 use crate::records::store::COST_MODEL;
 use crate::records::{CostModel, files};
@@ -159,14 +159,13 @@ impl LayerArgs {
         Ok(shape)
     }
 
-    /// As given; else the anchors' type, else the one the fits are for.
+    /// As given; else the cost model's own.
     fn dtype(&self, model: &CostModel) -> Result<DType> {
         if let Some(name) = &self.dtype {
             return features::parse_dtype(name)
                 .ok_or_else(|| Error::input(format!("--dtype {name} is unknown"), "choose f32, bf16, f16 or f64"));
         }
-        let of_fits = valid::dtypes(&model.valid).into_iter().find_map(features::parse_dtype);
-        Ok(model.layer.first().map(|a| a.shape.dtype).or(of_fits).unwrap_or(DType::Bf16))
+        Ok(predict::usual_dtype(model))
     }
 }
 

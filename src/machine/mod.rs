@@ -21,7 +21,7 @@ pub mod threads;
 
 pub use device::{Device, DeviceChoice};
 pub use errors::driver_error;
-pub use system::leave;
+pub use system::{hostname, leave};
 
 use crate::Result;
 use crate::records::machine::{Cpu, Gpu, MachineRecord, RunInfo, SCHEMA, recorded_variable, slug};

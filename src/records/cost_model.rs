@@ -153,8 +153,8 @@ pub struct CorunPair {
     pub side: String,
     pub sharing: String,
     pub slowdown: Interval,
-    /// Side progress together ÷ alone.
-    pub side_rate: f64,
+    /// Side progress together ÷ alone; null where the side's progress was not counted.
+    pub side_rate: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

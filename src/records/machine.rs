@@ -21,7 +21,7 @@ pub struct MachineRecord {
     pub topology: Vec<String>,
     pub kernel: String,
     pub hostname: Option<String>,
-    /// Only names that start with `NCCL_` or `CUDA_`, `RAYON_NUM_THREADS` and `OMP_NUM_THREADS`.
+    /// Only names that start with `NCCL_` or `CUDA_`, `RAYON_NUM_THREADS`, `OMP_NUM_THREADS` and `BUBBLEBENCH_WGMMA`.
     pub environment: BTreeMap<String, String>,
     pub run: RunInfo,
 }
@@ -94,6 +94,6 @@ pub fn slug(text: &str) -> String {
 
 /// The environment variables a record may hold; never the whole environment, which holds secrets.
 pub fn recorded_variable(name: &str) -> bool {
-    let whole = ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"];
+    let whole = ["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "BUBBLEBENCH_WGMMA"];
     name.starts_with("NCCL_") || name.starts_with("CUDA_") || whole.contains(&name)
 }
