@@ -4,7 +4,7 @@ use assert_cmd::Command;
 use bubblebench::import::folder::{self, Target};
 use bubblebench::import::{self, Imported, Source};
 use bubblebench::records::machine::RunInfo;
-use bubblebench::records::store::{Journal, MACHINE};
+use bubblebench::records::store::{Journal, MACHINE, Run, RunRequest};
 use bubblebench::records::{MachineRecord, Measurement, files};
 use bubblebench::report::nccl_tests;
 use proptest::prelude::*;
@@ -171,6 +171,17 @@ fn cases_that_were_measured_here_stay() {
     let journal = Journal::read(folder.path()).unwrap();
     assert_eq!(journal.measurements[0].median_ns, Some(7.0));
     assert_eq!(journal.measurements[1].median_ns, Some(1e3 * 50.04));
+}
+
+/// A run that goes on measures a case although an import has brought a time for it.
+#[test]
+fn an_imported_time_is_no_measurement_of_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    into(folder.path(), &log("NVIDIA H200", 8, &ramp(20.0))).unwrap();
+    let machine: MachineRecord = files::read_json(&folder.path().join(MACHINE), "machine").unwrap();
+    let request = RunRequest { folder: folder.path().into(), machine, fresh: false, selection: None };
+    let run = Run::open(request).unwrap();
+    assert_eq!((run.resumed_cases(), run.is_done("nccl/all_reduce/r8/f32/4KiB")), (0, false));
 }
 
 #[test]

@@ -14,8 +14,8 @@ use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The flag of every imported line, and the preset of a folder that an import began.
-pub const IMPORTED: &str = "imported";
+/// The flag of every imported line is also the preset of a folder that an import began.
+pub use crate::records::measurement::IMPORTED;
 /// A result that was wrong has no time.
 pub const WRONG: &str = "wrong";
 

@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 pub const SCHEMA: &str = "bubblebench.measurement/1";
 /// The flag of a case whose kernel broke the GPU: the run ended there, and the next goes on behind it.
 pub const GPU_FAULT: &str = "gpu-fault";
+/// The flag of a line that another tool's output was made into.
+pub const IMPORTED: &str = "imported";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -6,7 +6,7 @@
 
 use super::files;
 use super::machine::RunInfo;
-use super::measurement::{Backend, GPU_FAULT, Kind, Measurement};
+use super::measurement::{Backend, GPU_FAULT, IMPORTED, Kind, Measurement};
 use super::{MachineRecord, schema};
 use crate::{Error, Result};
 use serde_json::Value;
@@ -233,7 +233,9 @@ fn go_on(request: &RunRequest, old: &MachineRecord, journal: &Journal) -> Result
             format!("add --preset {}, or give this run its own folder with --results", old.run.preset),
         ));
     }
-    let measured = journal.measurements.iter().filter(|m| m.median_ns.is_some()).map(|m| m.id.clone());
+    // Another tool's time for a case does not make it measured.
+    let own = |m: &&Measurement| m.median_ns.is_some() && !m.has_flag(IMPORTED);
+    let measured = journal.measurements.iter().filter(own).map(|m| m.id.clone());
     Ok(Some(match &request.selection {
         None => measured.collect(),
         // The same command again goes on; any other selection is measured anew.

@@ -36,7 +36,8 @@ pub(super) fn sections(text: &str, place: &str) -> Result<Vec<Section>> {
         nccl: value.get("nccl_version").and_then(Value::as_u64).map(version),
         environment: environment.filter_map(Value::as_str).map(str::to_string).collect(),
         out_of_bounds: value.get("out_of_bounds").and_then(|o| o.get("count")).and_then(Value::as_u64),
-        closed: value.get("average_bus_bandwidth").is_some(),
+        // The first version spells the bandwidth after it in another way.
+        closed: value.get("out_of_bounds").is_some(),
         place: place.to_string(),
         ..Section::default()
     };
