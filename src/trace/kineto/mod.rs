@@ -12,6 +12,7 @@ use self::json::{Fault, Json};
 use super::order::{External, Spans, Stop};
 use super::source::{Catalogue, Launched, Source};
 use super::span::{Activity, Span};
+use super::wanted::Wanted;
 use super::windows::{self, Range};
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -234,10 +235,10 @@ impl Source for Kineto {
         Ok(())
     }
 
-    fn launches(&mut self, wanted: &mut HashMap<u64, Option<u64>>) -> Result<bool> {
+    fn launches(&mut self, wanted: &mut Wanted) -> Result<bool> {
         self.launches.each(|correlation, start, _| {
-            if let Some(launch) = wanted.get_mut(&correlation) {
-                *launch = Some(launch.map_or(start, |l| l.min(start)));
+            if wanted.may_ask(correlation) {
+                wanted.note(correlation, start);
             }
         })?;
         Ok(!self.launches.is_empty())

@@ -5,6 +5,7 @@
 //! asked for, so a table in another order costs time (one pass over it) and nothing else.
 
 use super::super::source::Launched;
+use super::super::wanted::Wanted;
 use super::{Nsys, launch_key, process, tables, whole};
 use rusqlite::{Connection, Statement};
 use std::collections::HashMap;
@@ -18,63 +19,39 @@ const SAMPLES: i64 = 256;
 /// Rows of other calls between a range's start and its first launch.
 const FAR: usize = 20_000;
 
-/// Fills in when the wanted spans were launched; false if the export has no calls at all.
-pub fn of(nsys: &Nsys, wanted: &mut HashMap<u64, Option<u64>>) -> rusqlite::Result<bool> {
+/// Tells the gaps when their kernels were launched; false if the export has no calls at all.
+pub fn of(nsys: &Nsys, wanted: &mut Wanted) -> rusqlite::Result<bool> {
     if !nsys.tables.columns(tables::CALLS, &["start", "correlationId", "globalTid"]) {
         return Ok(false);
     }
     let mut calls = Ordered::new(&nsys.connection, tables::CALLS, "globalTid", "correlationId")?;
     // A search costs about as much as passing over 250 rows.
-    if (wanted.len() as i64) < calls.rows() / 250 {
-        for (key, launch) in wanted.iter_mut() {
-            *launch = calls.find(*key)?;
-            if launch.is_none() {
+    let few = (calls.rows() / 250).max(0) as usize;
+    if wanted.unknown().take(few).count() < few {
+        let keys: Vec<u64> = wanted.unknown().collect();
+        let mut found = true;
+        for key in keys {
+            match calls.find(key)? {
+                Some(start) => wanted.note(key, start),
+                None => found = false,
+            }
+            if !found {
                 break;
             }
         }
-        if wanted.values().all(Option::is_some) {
+        if found {
             return Ok(true);
         }
     }
-    pass_over_all(nsys, wanted)?;
-    Ok(true)
-}
-
-fn pass_over_all(nsys: &Nsys, wanted: &mut HashMap<u64, Option<u64>>) -> rusqlite::Result<()> {
-    let sieve = Sieve::new(wanted.keys().copied());
     let sql = format!("SELECT start, globalTid, correlationId FROM {}", tables::CALLS);
     let mut statement = nsys.connection.prepare(&sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let Some(correlation) = whole(row, 2)?.filter(|c| sieve.may_hold(*c)) else { continue };
+        let Some(correlation) = whole(row, 2)?.filter(|c| wanted.may_ask(*c)) else { continue };
         let Some(start) = whole(row, 0)? else { continue };
-        let key = launch_key(process(whole(row, 1)?.unwrap_or(0)), correlation);
-        if let Some(launch) = wanted.get_mut(&key) {
-            *launch = Some(launch.map_or(start, |l| l.min(start)));
-        }
+        wanted.note(launch_key(process(whole(row, 1)?.unwrap_or(0)), correlation), start);
     }
-    Ok(())
-}
-
-/// A bit for each wanted correlation id, by its low bits: most rows are put aside without a look into the map.
-struct Sieve(Vec<u64>);
-
-impl Sieve {
-    const BITS: u64 = 1 << 22;
-
-    fn new(wanted: impl Iterator<Item = u64>) -> Self {
-        let mut bits = vec![0; (Self::BITS / 64) as usize];
-        for key in wanted {
-            let bit = key % Self::BITS;
-            bits[(bit / 64) as usize] |= 1 << (bit % 64);
-        }
-        Sieve(bits)
-    }
-
-    fn may_hold(&self, correlation: u64) -> bool {
-        let bit = correlation % Self::BITS;
-        self.0[(bit / 64) as usize] >> (bit % 64) & 1 == 1
-    }
+    Ok(true)
 }
 
 /// The first kernel launched at or after each time.
