@@ -260,7 +260,7 @@ impl DeviceScan {
                 if time > self.compute.end {
                     self.gap_until(time, None);
                 }
-                if let Some((_, start_ns)) = self.open.take() {
+                if let Some((_, start_ns)) = self.open.take().filter(|open| open.1 < time) {
                     let totals = self.totals(time).since(self.at_open);
                     self.windows.push((Window { start_ns, end_ns: time }, totals));
                 }

@@ -143,8 +143,8 @@ impl Kineto {
         match event.kind {
             Kind::Other => Ok(()),
             Kind::Kernel | Kind::Copy => self.span(event, at),
-            Kind::Launch => match (event.correlation, event.interval(at, &self.place)?) {
-                (Some(correlation), Some((start, _))) => {
+            Kind::Launch => match (event.correlation, event.start()) {
+                (Some(correlation), Some(start)) => {
                     let kernel = event.name.windows(6).any(|w| w.eq_ignore_ascii_case(b"launch"));
                     self.launches.push(correlation, start, kernel)
                 }

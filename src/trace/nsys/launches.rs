@@ -12,6 +12,9 @@ use std::collections::HashMap;
 
 /// Rows looked at around the place where the search ends; more of them if it is not among the first.
 const NEAR: [i64; 2] = [64, 4096];
+/// Ranges for which that is looked up, and how often in vain: a process may write ranges and launch nothing.
+const MOST_TIMES: usize = 20_000;
+const MOST_MISSES: usize = 8;
 /// A table of this many rows is passed over rather than searched.
 const FEW: i64 = 4096;
 /// Places at which a longer one is looked at, to see whether it is in order.
@@ -59,7 +62,7 @@ pub fn first_after(nsys: &Nsys, of: u64, times: &[u64]) -> rusqlite::Result<Vec<
     let known = nsys.tables.columns(tables::CALLS, &["start", "correlationId", "globalTid", "nameId"])
         && nsys.tables.columns(tables::KERNELS, &["start", "correlationId", "globalPid"])
         && nsys.tables.columns(tables::STRINGS, &["id", "value"]);
-    if !known || times.is_empty() {
+    if !known || times.is_empty() || times.len() > MOST_TIMES {
         return Ok(vec![None; times.len()]);
     }
     let names = launch_names(&nsys.connection)?;
@@ -68,8 +71,16 @@ pub fn first_after(nsys: &Nsys, of: u64, times: &[u64]) -> rusqlite::Result<Vec<
     let launches = if calls.rows() > FEW && calls.looks_ordered()? {
         let sql = format!("SELECT start, globalTid, correlationId, nameId FROM {} WHERE rowid >= ?1", tables::CALLS);
         let mut following = nsys.connection.prepare(&sql)?;
-        let mut next = |time| first_launch(&mut following, calls.first_at_least(time)?, time, of, &names);
-        times.iter().map(|time| next(*time)).collect::<rusqlite::Result<Vec<_>>>()?
+        let mut list = vec![None; times.len()];
+        let mut missed = 0;
+        for (launch, &time) in list.iter_mut().zip(times) {
+            *launch = first_launch(&mut following, calls.first_at_least(time)?, time, of, &names)?;
+            missed += usize::from(launch.is_none());
+            if missed > MOST_MISSES {
+                break;
+            }
+        }
+        list
     } else {
         first_launches(nsys, of, times, &names)?
     };
