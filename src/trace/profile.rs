@@ -102,13 +102,11 @@ fn digest(source: &mut dyn Source, place: &str, options: &Options) -> Result<Pro
         return Err(nothing(&catalogue, place, options));
     }
     let most = scans.iter().map(|s| s.windows.len()).max().unwrap_or(0);
-    if let Some(wanted) = options.iteration {
-        if !scans.iter().any(|s| (wanted as usize) < s.windows.len()) {
-            return Err(Error::input(
-                format!("--iteration {wanted}: {place} holds {most} iterations, counted from 0"),
-                format!("give 0 to {}, or all", most - 1),
-            ));
-        }
+    if let Some(wanted) = options.iteration.filter(|&i| i >= most as u64) {
+        return Err(Error::input(
+            format!("--iteration {wanted}: {place} holds {most} iterations, counted from 0"),
+            format!("give 0 to {}, or all", most - 1),
+        ));
     }
     let chosen = |window: u64| options.iteration.is_none_or(|i| i == window);
     let mut notes = source.notes();

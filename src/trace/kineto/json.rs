@@ -245,8 +245,7 @@ impl<R: Read> Json<R> {
     pub fn number(&mut self, text: &mut Vec<u8>) -> Result<bool> {
         text.clear();
         self.must()?;
-        loop {
-            let Some(&byte) = self.rest()?.first() else { break };
+        while let Some(&byte) = self.rest()?.first() {
             if !matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E') {
                 break;
             }

@@ -235,10 +235,9 @@ impl<'a> Ordered<'a> {
         for near in NEAR {
             let mut rows = self.near.query([at.saturating_sub(near), at.saturating_add(near)])?;
             while let Some(row) = rows.next()? {
-                if let (Some(start), Some(correlation)) = (whole(row, 0)?, whole(row, 2)?) {
-                    if launch_key(process(whole(row, 1)?.unwrap_or(0)), correlation) == key {
-                        return Ok(Some(start));
-                    }
+                let (Some(start), Some(correlation)) = (whole(row, 0)?, whole(row, 2)?) else { continue };
+                if launch_key(process(whole(row, 1)?.unwrap_or(0)), correlation) == key {
+                    return Ok(Some(start));
                 }
             }
         }
