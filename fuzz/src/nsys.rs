@@ -65,7 +65,7 @@ const NAMES: &[&str] = &[
 /// Tables of right names, some missing, with any rows.
 pub fn rows(data: &[u8]) {
     let mut bytes = Bytes(data);
-    let build = || -> rusqlite::Result<Connection> {
+    let mut build = || -> rusqlite::Result<Connection> {
         let db = Connection::open_in_memory()?;
         db.execute_batch("CREATE TABLE StringIds (id INTEGER PRIMARY KEY, value TEXT)")?;
         for (id, name) in NAMES.iter().enumerate() {

@@ -93,13 +93,20 @@ impl BubbleClass {
     }
 }
 
-/// A kernel's name. A profile has few names and many bubbles, so that those of one profile share the text.
+/// A kernel's name. A profile has few names and may have millions of bubbles: those of one profile share the text, and
+/// hold one word each.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct KernelName(pub Arc<str>);
+pub struct KernelName(Arc<Box<str>>);
 
 impl KernelName {
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<&str> for KernelName {
+    fn from(name: &str) -> Self {
+        KernelName(Arc::new(name.into()))
     }
 }
 
@@ -111,7 +118,7 @@ impl Serialize for KernelName {
 
 impl<'de> Deserialize<'de> for KernelName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|name| KernelName(name.into()))
+        String::deserialize(deserializer).map(|name| KernelName(Arc::new(name.into())))
     }
 }
 
@@ -189,7 +196,7 @@ mod tests {
             start_ns: 1_760_000_000_000_000_001,
             end_ns: 1_760_000_000_000_000_031,
             class: BubbleClass::Tail,
-            previous_kernel: Some(KernelName("gemm".into())),
+            previous_kernel: Some("gemm".into()),
             next_kernel: None,
         };
         BubblesRecord {

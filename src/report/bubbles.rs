@@ -231,7 +231,7 @@ fn histogram(devices: &[DeviceBubbles]) -> Table {
             bin(low, high),
             count.to_string(),
             format_ns(sum as f64),
-            format!("{:>3.0} % {}", 100.0 * share, "▇".repeat((20.0 * share).round() as usize)),
+            format!("{:.0} % {}", 100.0 * share, "▇".repeat((20.0 * share).round() as usize)),
         ];
         row.extend(counts.iter().take(header.len() - 4).map(|c| c.0.to_string()));
         table.row(row);

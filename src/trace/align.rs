@@ -89,7 +89,7 @@ mod tests {
     use crate::stats::SplitMix;
 
     fn meetings(ends: &[u64]) -> Vec<(KernelName, u64)> {
-        ends.iter().map(|e| (KernelName("ncclDevKernel_AllReduce".into()), *e)).collect()
+        ends.iter().map(|e| ("ncclDevKernel_AllReduce".into(), *e)).collect()
     }
 
     #[test]

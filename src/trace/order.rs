@@ -45,8 +45,7 @@ pub struct Nearly<S> {
 
 impl<S: Spans> Nearly<S> {
     pub fn new(source: S) -> Self {
-        let buffer = Vec::with_capacity(WINDOW);
-        Nearly { source, buffer, at: 0, ready: 0, given: (0, Activity::Compute, 0), done: false }
+        Nearly { source, buffer: Vec::new(), at: 0, ready: 0, given: (0, Activity::Compute, 0), done: false }
     }
 
     fn refill(&mut self) -> Result<(), Stop> {

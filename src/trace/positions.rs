@@ -120,7 +120,7 @@ mod tests {
 
     /// Bubbles of one iteration from (start, end, kernel before, kernel after).
     fn device(list: &[(u64, u64, &str, &str)]) -> DeviceBubbles {
-        let name = |n: &str| (!n.is_empty()).then(|| KernelName(n.into()));
+        let name = |n: &str| (!n.is_empty()).then(|| n.into());
         let bubbles = list.iter().map(|(start_ns, end_ns, previous, next)| MeasuredBubble {
             iteration: 0,
             start_ns: *start_ns,

@@ -4,12 +4,12 @@
 
 use super::kineto::Kineto;
 use super::nsys::Nsys;
-use super::scan::{DeviceScan, Gap, Meeting, Totals};
+use super::scan::{DeviceScan, Gap, Launch, Meeting, Totals};
 use super::source::{self, Catalogue, Found, Source};
+use super::wanted;
 use super::windows::Window;
 use crate::records::bubbles::{BubbleClass, KernelName, MeasuredBubble};
 use crate::{Error, Result};
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -102,25 +102,22 @@ fn digest(source: &mut dyn Source, place: &str, options: &Options) -> Result<Pro
         return Err(nothing(&catalogue, place, options));
     }
     let most = scans.iter().map(|s| s.windows.len()).max().unwrap_or(0);
-    if let Some(wanted) = options.iteration {
-        if !scans.iter().any(|s| (wanted as usize) < s.windows.len()) {
-            return Err(Error::input(
-                format!("--iteration {wanted}: {place} holds {most} iterations, counted from 0"),
-                format!("give 0 to {}, or all", most - 1),
-            ));
-        }
+    if let Some(wanted) = options.iteration.filter(|&i| i >= most as u64) {
+        return Err(Error::input(
+            format!("--iteration {wanted}: {place} holds {most} iterations, counted from 0"),
+            format!("give 0 to {}, or all", most - 1),
+        ));
     }
     let chosen = |window: u64| options.iteration.is_none_or(|i| i == window);
     let mut notes = source.notes();
     for scan in &mut scans {
         scan.gaps.retain(|g| chosen(u64::from(g.window)));
     }
-    let mut wanted = wanted_launches(&scans);
-    if !wanted.is_empty() && !source.launches(&mut wanted)? {
+    let asked = scans.iter().flat_map(|s| &s.gaps).any(Gap::asks);
+    if asked && !wanted::resolve(&mut scans, |wanted| source.launches(wanted))? {
         notes.push("it holds no launches: what was launched late cannot be told from what waited".into());
     }
-    let mut devices: Vec<DeviceProfile> =
-        scans.into_iter().map(|scan| device(scan, &catalogue, &wanted, &chosen)).collect();
+    let mut devices: Vec<DeviceProfile> = scans.into_iter().map(|scan| device(scan, &catalogue, &chosen)).collect();
     devices.retain(|d| !d.windows.is_empty());
     Ok(Profile { devices, epoch_ns: source.epoch_ns(), rank: source.rank(), found, notes })
 }
@@ -144,24 +141,14 @@ fn nothing(catalogue: &Catalogue, place: &str, options: &Options) -> Error {
     )
 }
 
-/// Only where nothing else tells why a gap was: the launch of the kernel that ended it.
-fn wanted_launches(scans: &[DeviceScan]) -> HashMap<u64, Option<u64>> {
-    let gaps = scans.iter().flat_map(|s| &s.gaps);
-    gaps.filter(|g| !g.send_recv && !g.collective && g.next.is_some()).map(|g| (g.launch, None)).collect()
-}
-
-fn device(
-    scan: DeviceScan,
-    catalogue: &Catalogue,
-    launches: &HashMap<u64, Option<u64>>,
-    chosen: &dyn Fn(u64) -> bool,
-) -> DeviceProfile {
+fn device(scan: DeviceScan, catalogue: &Catalogue, chosen: &dyn Fn(u64) -> bool) -> DeviceProfile {
     let name = |id| catalogue.names.get(id).clone();
-    let bubbles = scan.gaps.iter().map(|gap| MeasuredBubble {
+    // In place: both kinds are equally large, and there may be millions.
+    let bubbles = scan.gaps.into_iter().map(|gap| MeasuredBubble {
         iteration: u64::from(gap.window),
         start_ns: gap.start_ns,
         end_ns: gap.end_ns,
-        class: class(gap, launches),
+        class: class(&gap),
         previous_kernel: gap.previous.map(name),
         next_kernel: gap.next.map(name),
     });
@@ -174,16 +161,26 @@ fn device(
     }
 }
 
-fn class(gap: &Gap, launches: &HashMap<u64, Option<u64>>) -> BubbleClass {
+fn class(gap: &Gap) -> BubbleClass {
     if gap.send_recv {
         BubbleClass::Dependency
     } else if gap.collective {
         BubbleClass::Communication
     } else if gap.next.is_none() {
         BubbleClass::Tail
-    } else if launches.get(&gap.launch).copied().flatten().is_some_and(|launch| launch > gap.start_ns) {
+    } else if gap.launched == Launch::Late {
         BubbleClass::Launch
     } else {
         BubbleClass::Dependency
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_gaps_becomes_one_of_bubbles_in_place() {
+        assert_eq!((size_of::<Gap>(), align_of::<Gap>()), (size_of::<MeasuredBubble>(), align_of::<MeasuredBubble>()));
     }
 }

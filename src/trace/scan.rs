@@ -66,6 +66,23 @@ pub struct Gap {
     pub launch: u64,
     pub send_recv: bool,
     pub collective: bool,
+    pub launched: Launch,
+}
+
+/// When the kernel that ended a gap was launched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Launch {
+    Unknown,
+    /// Before the gap began.
+    InTime,
+    Late,
+}
+
+impl Gap {
+    /// Whether its class depends on a launch.
+    pub const fn asks(&self) -> bool {
+        !self.send_recv && !self.collective && self.next.is_some()
+    }
 }
 
 /// A moment at which a compute kernel starts and an iteration might.
@@ -207,6 +224,7 @@ impl DeviceScan {
             // Whatever began before `end` has been seen.
             send_recv: self.send_recv_end > start,
             collective: self.collective_end > start,
+            launched: Launch::Unknown,
         });
     }
 
@@ -242,7 +260,7 @@ impl DeviceScan {
                 if time > self.compute.end {
                     self.gap_until(time, None);
                 }
-                if let Some((_, start_ns)) = self.open.take() {
+                if let Some((_, start_ns)) = self.open.take().filter(|open| open.1 < time) {
                     let totals = self.totals(time).since(self.at_open);
                     self.windows.push((Window { start_ns, end_ns: time }, totals));
                 }

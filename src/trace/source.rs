@@ -4,9 +4,10 @@ use super::classify;
 use super::order::Stop;
 use super::scan::DeviceScan;
 use super::span::{Activity, NameId, Names, Span};
+use super::wanted::Wanted;
 use super::windows::{self, Range, Window};
 use crate::Result;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// A profile that can be asked, in this order: ranges, then spans, then the launches of some of them.
 pub trait Source {
@@ -20,8 +21,8 @@ pub trait Source {
     /// Every span in the order of starts. `any_order` after [`Stop::Late`]: slower, and never late.
     fn spans(&mut self, any_order: bool, take: &mut dyn FnMut(&Span, &Catalogue)) -> Result<(), Stop>;
 
-    /// When these spans were launched: fills in what the profile knows. False if it holds no launches at all.
-    fn launches(&mut self, wanted: &mut HashMap<u64, Option<u64>>) -> Result<bool>;
+    /// Tells every gap that waits for it when its next kernel was launched. False if the profile holds no launches.
+    fn launches(&mut self, wanted: &mut Wanted) -> Result<bool>;
 
     /// Names and devices, once the spans have been read.
     fn take_catalogue(&mut self) -> Catalogue;

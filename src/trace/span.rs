@@ -66,7 +66,7 @@ impl Names {
         if self.bytes > MOST_NAME_BYTES {
             return None;
         }
-        let name = KernelName(text.into());
+        let name = KernelName::from(text);
         let id = self.texts.len() as NameId;
         self.texts.push(name.clone());
         self.index.insert(name, id);
@@ -88,7 +88,7 @@ impl Names {
 
 impl std::borrow::Borrow<str> for KernelName {
     fn borrow(&self) -> &str {
-        &self.0
+        self.as_str()
     }
 }
 

@@ -31,14 +31,11 @@ fn stage(iterations: u64, pause: u64, optimizer: bool) -> (Recording, Vec<u64>) 
         for (wait, count) in waits {
             run.kernel(end, end + wait, 20, RECEIVE);
             at = end + wait;
-            let mut again = |run: &mut Recording| {
-                for _ in 0..count * 4 {
-                    run.kernel(at, at + 90_000, 7, "gemm");
-                    at += 91_000;
-                }
-                at
-            };
-            end = again(&mut run);
+            for _ in 0..count * 4 {
+                run.kernel(at, at + 90_000, 7, "gemm");
+                at += 91_000;
+            }
+            end = at;
         }
         if optimizer {
             for _ in 0..10 {

@@ -130,6 +130,11 @@ impl Event {
         Ok(std::str::from_utf8(&self.text).ok().and_then(|t| t.parse().ok()))
     }
 
+    /// Start in ns; none if the event has no time, or one before time zero.
+    pub fn start(&self) -> Option<u64> {
+        self.start_ns.and_then(|ns| u64::try_from(ns).ok())
+    }
+
     /// Start and end in ns; none if the event has no time. `at` is where the event stands in the file `place`.
     pub fn interval(&self, at: u64, place: &str) -> Result<Option<(u64, u64)>> {
         let (Some(start), Some(length)) = (self.start_ns, self.length_ns) else { return Ok(None) };

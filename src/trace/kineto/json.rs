@@ -24,7 +24,8 @@ const DEEPEST: usize = 512;
 
 pub struct Json<R> {
     source: R,
-    buffer: Vec<u8>,
+    buffer: Box<[u8]>,
+    filled: usize,
     at: usize,
     /// Bytes of the text before the buffer.
     before: u64,
@@ -32,7 +33,7 @@ pub struct Json<R> {
 
 impl<R: Read> Json<R> {
     pub fn new(source: R) -> Self {
-        Json { source, buffer: Vec::new(), at: 0, before: 0 }
+        Json { source, buffer: vec![0; CHUNK].into(), filled: 0, at: 0, before: 0 }
     }
 
     pub fn offset(&self) -> u64 {
@@ -45,20 +46,17 @@ impl<R: Read> Json<R> {
 
     /// The bytes not yet used; none at the end of the text only.
     fn rest(&mut self) -> Result<&[u8]> {
-        if self.at == self.buffer.len() {
-            self.before += self.buffer.len() as u64;
-            self.at = 0;
-            self.buffer.resize(CHUNK, 0);
-            let read = loop {
+        if self.at == self.filled {
+            self.before += self.filled as u64;
+            (self.at, self.filled) = (0, 0);
+            self.filled = loop {
                 match self.source.read(&mut self.buffer) {
                     Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                    other => break other,
+                    other => break other.map_err(Fault::Read)?,
                 }
             };
-            self.buffer.truncate(*read.as_ref().unwrap_or(&0));
-            read.map_err(Fault::Read)?;
         }
-        Ok(&self.buffer[self.at..])
+        Ok(&self.buffer[self.at..self.filled])
     }
 
     fn byte(&mut self) -> Result<u8> {
@@ -247,8 +245,7 @@ impl<R: Read> Json<R> {
     pub fn number(&mut self, text: &mut Vec<u8>) -> Result<bool> {
         text.clear();
         self.must()?;
-        loop {
-            let Some(&byte) = self.rest()?.first() else { break };
+        while let Some(&byte) = self.rest()?.first() {
             if !matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E') {
                 break;
             }

@@ -12,6 +12,7 @@ use self::json::{Fault, Json};
 use super::order::{External, Spans, Stop};
 use super::source::{Catalogue, Launched, Source};
 use super::span::{Activity, Span};
+use super::wanted::Wanted;
 use super::windows::{self, Range};
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -142,8 +143,8 @@ impl Kineto {
         match event.kind {
             Kind::Other => Ok(()),
             Kind::Kernel | Kind::Copy => self.span(event, at),
-            Kind::Launch => match (event.correlation, event.interval(at, &self.place)?) {
-                (Some(correlation), Some((start, _))) => {
+            Kind::Launch => match (event.correlation, event.start()) {
+                (Some(correlation), Some(start)) => {
                     let kernel = event.name.windows(6).any(|w| w.eq_ignore_ascii_case(b"launch"));
                     self.launches.push(correlation, start, kernel)
                 }
@@ -234,10 +235,10 @@ impl Source for Kineto {
         Ok(())
     }
 
-    fn launches(&mut self, wanted: &mut HashMap<u64, Option<u64>>) -> Result<bool> {
+    fn launches(&mut self, wanted: &mut Wanted) -> Result<bool> {
         self.launches.each(|correlation, start, _| {
-            if let Some(launch) = wanted.get_mut(&correlation) {
-                *launch = Some(launch.map_or(start, |l| l.min(start)));
+            if wanted.may_ask(correlation) {
+                wanted.note(correlation, start);
             }
         })?;
         Ok(!self.launches.is_empty())

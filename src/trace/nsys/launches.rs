@@ -5,12 +5,16 @@
 //! asked for, so a table in another order costs time (one pass over it) and nothing else.
 
 use super::super::source::Launched;
+use super::super::wanted::Wanted;
 use super::{Nsys, launch_key, process, tables, whole};
 use rusqlite::{Connection, Statement};
 use std::collections::HashMap;
 
 /// Rows looked at around the place where the search ends; more of them if it is not among the first.
 const NEAR: [i64; 2] = [64, 4096];
+/// Ranges for which that is looked up, and how often in vain: a process may write ranges and launch nothing.
+const MOST_TIMES: usize = 20_000;
+const MOST_MISSES: usize = 8;
 /// A table of this many rows is passed over rather than searched.
 const FEW: i64 = 4096;
 /// Places at which a longer one is looked at, to see whether it is in order.
@@ -18,63 +22,39 @@ const SAMPLES: i64 = 256;
 /// Rows of other calls between a range's start and its first launch.
 const FAR: usize = 20_000;
 
-/// Fills in when the wanted spans were launched; false if the export has no calls at all.
-pub fn of(nsys: &Nsys, wanted: &mut HashMap<u64, Option<u64>>) -> rusqlite::Result<bool> {
+/// Tells the gaps when their kernels were launched; false if the export has no calls at all.
+pub fn of(nsys: &Nsys, wanted: &mut Wanted) -> rusqlite::Result<bool> {
     if !nsys.tables.columns(tables::CALLS, &["start", "correlationId", "globalTid"]) {
         return Ok(false);
     }
     let mut calls = Ordered::new(&nsys.connection, tables::CALLS, "globalTid", "correlationId")?;
     // A search costs about as much as passing over 250 rows.
-    if (wanted.len() as i64) < calls.rows() / 250 {
-        for (key, launch) in wanted.iter_mut() {
-            *launch = calls.find(*key)?;
-            if launch.is_none() {
+    let few = (calls.rows() / 250).max(0) as usize;
+    if wanted.unknown().take(few).count() < few {
+        let keys: Vec<u64> = wanted.unknown().collect();
+        let mut found = true;
+        for key in keys {
+            match calls.find(key)? {
+                Some(start) => wanted.note(key, start),
+                None => found = false,
+            }
+            if !found {
                 break;
             }
         }
-        if wanted.values().all(Option::is_some) {
+        if found {
             return Ok(true);
         }
     }
-    pass_over_all(nsys, wanted)?;
-    Ok(true)
-}
-
-fn pass_over_all(nsys: &Nsys, wanted: &mut HashMap<u64, Option<u64>>) -> rusqlite::Result<()> {
-    let sieve = Sieve::new(wanted.keys().copied());
     let sql = format!("SELECT start, globalTid, correlationId FROM {}", tables::CALLS);
     let mut statement = nsys.connection.prepare(&sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let Some(correlation) = whole(row, 2)?.filter(|c| sieve.may_hold(*c)) else { continue };
+        let Some(correlation) = whole(row, 2)?.filter(|c| wanted.may_ask(*c)) else { continue };
         let Some(start) = whole(row, 0)? else { continue };
-        let key = launch_key(process(whole(row, 1)?.unwrap_or(0)), correlation);
-        if let Some(launch) = wanted.get_mut(&key) {
-            *launch = Some(launch.map_or(start, |l| l.min(start)));
-        }
+        wanted.note(launch_key(process(whole(row, 1)?.unwrap_or(0)), correlation), start);
     }
-    Ok(())
-}
-
-/// A bit for each wanted correlation id, by its low bits: most rows are put aside without a look into the map.
-struct Sieve(Vec<u64>);
-
-impl Sieve {
-    const BITS: u64 = 1 << 22;
-
-    fn new(wanted: impl Iterator<Item = u64>) -> Self {
-        let mut bits = vec![0; (Self::BITS / 64) as usize];
-        for key in wanted {
-            let bit = key % Self::BITS;
-            bits[(bit / 64) as usize] |= 1 << (bit % 64);
-        }
-        Sieve(bits)
-    }
-
-    fn may_hold(&self, correlation: u64) -> bool {
-        let bit = correlation % Self::BITS;
-        self.0[(bit / 64) as usize] >> (bit % 64) & 1 == 1
-    }
+    Ok(true)
 }
 
 /// The first kernel launched at or after each time.
@@ -82,7 +62,7 @@ pub fn first_after(nsys: &Nsys, of: u64, times: &[u64]) -> rusqlite::Result<Vec<
     let known = nsys.tables.columns(tables::CALLS, &["start", "correlationId", "globalTid", "nameId"])
         && nsys.tables.columns(tables::KERNELS, &["start", "correlationId", "globalPid"])
         && nsys.tables.columns(tables::STRINGS, &["id", "value"]);
-    if !known || times.is_empty() {
+    if !known || times.is_empty() || times.len() > MOST_TIMES {
         return Ok(vec![None; times.len()]);
     }
     let names = launch_names(&nsys.connection)?;
@@ -91,8 +71,16 @@ pub fn first_after(nsys: &Nsys, of: u64, times: &[u64]) -> rusqlite::Result<Vec<
     let launches = if calls.rows() > FEW && calls.looks_ordered()? {
         let sql = format!("SELECT start, globalTid, correlationId, nameId FROM {} WHERE rowid >= ?1", tables::CALLS);
         let mut following = nsys.connection.prepare(&sql)?;
-        let mut next = |time| first_launch(&mut following, calls.first_at_least(time)?, time, of, &names);
-        times.iter().map(|time| next(*time)).collect::<rusqlite::Result<Vec<_>>>()?
+        let mut list = vec![None; times.len()];
+        let mut missed = 0;
+        for (launch, &time) in list.iter_mut().zip(times) {
+            *launch = first_launch(&mut following, calls.first_at_least(time)?, time, of, &names)?;
+            missed += usize::from(launch.is_none());
+            if missed > MOST_MISSES {
+                break;
+            }
+        }
+        list
     } else {
         first_launches(nsys, of, times, &names)?
     };
@@ -247,10 +235,9 @@ impl<'a> Ordered<'a> {
         for near in NEAR {
             let mut rows = self.near.query([at.saturating_sub(near), at.saturating_add(near)])?;
             while let Some(row) = rows.next()? {
-                if let (Some(start), Some(correlation)) = (whole(row, 0)?, whole(row, 2)?) {
-                    if launch_key(process(whole(row, 1)?.unwrap_or(0)), correlation) == key {
-                        return Ok(Some(start));
-                    }
+                let (Some(start), Some(correlation)) = (whole(row, 0)?, whole(row, 2)?) else { continue };
+                if launch_key(process(whole(row, 1)?.unwrap_or(0)), correlation) == key {
+                    return Ok(Some(start));
                 }
             }
         }

@@ -12,6 +12,7 @@ use self::tables::Tables;
 use super::order::{External, Merged, Nearly, Spans, Stop};
 use super::source::{Catalogue, Launched, Source};
 use super::span::{Activity, Span};
+use super::wanted::Wanted;
 use super::windows::{self, Range};
 use crate::{Error, Result};
 use rusqlite::limits::Limit;
@@ -173,7 +174,7 @@ impl Source for Nsys {
         self.merged(any_order, take)
     }
 
-    fn launches(&mut self, wanted: &mut HashMap<u64, Option<u64>>) -> Result<bool> {
+    fn launches(&mut self, wanted: &mut Wanted) -> Result<bool> {
         launches::of(self, wanted).map_err(|e| explain(&e, &self.place))
     }
 
