@@ -105,7 +105,12 @@ fn the_median_iteration_is_planned_and_only_waits_for_peers_are_filled() {
         }
         device.absent_ns -= spared;
         device.compute_ns += spared;
-        device.bubbles.iter_mut().filter(|b| b.next_kernel.is_some()).step_by(2).for_each(|b| b.class = BubbleClass::Launch);
+        device
+            .bubbles
+            .iter_mut()
+            .filter(|b| b.next_kernel.is_some())
+            .step_by(2)
+            .for_each(|b| b.class = BubbleClass::Launch);
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bubbles.json");
@@ -118,7 +123,10 @@ fn the_median_iteration_is_planned_and_only_waits_for_peers_are_filled() {
     assert!(plan.measured.unwrap().launch_ns > 0);
     let text = program().args(["plan", EXAMPLE, "--bubbles"]).arg(&path).output().unwrap();
     let text = String::from_utf8_lossy(&text.stdout);
-    assert!(text.contains("measured: iteration 2 of 3") && text.contains("(launch)") && text.contains("█ compute"), "{text}");
+    assert!(
+        text.contains("measured: iteration 2 of 3") && text.contains("(launch)") && text.contains("█ compute"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -133,7 +141,10 @@ fn bubbles_that_are_not_this_jobs_are_refused() {
     refused(&["plan", EXAMPLE, "--bubbles", file, "--iteration", "x"], &["give `median` or a number"]);
     refused(&["plan", EXAMPLE, "--bubbles", file, "--trace", "x"], &["--trace"]);
     refused(&["plan", EXAMPLE, "--iteration", "1"], &["--bubbles"]);
-    refused(&["plan", EXAMPLE, "--bubbles", "results/published/rtx3090/cost_model.json"], &["bubblebench.cost_model/1", "bubbles"]);
+    refused(
+        &["plan", EXAMPLE, "--bubbles", "results/published/rtx3090/cost_model.json"],
+        &["bubblebench.cost_model/1", "bubbles"],
+    );
     refused(&["plan", EXAMPLE, "--bubbles", "nowhere.json"], &["nowhere.json"]);
     record.devices.pop();
     record.write(&path).unwrap();
@@ -162,7 +173,9 @@ fn the_page_is_whole_and_safe() {
     // No request goes anywhere: the only address is SVG's namespace.
     assert!(!html.replace("http://www.w3.org/2000/svg", "").contains("http"));
     assert!(!html.contains("NaN") && !html.contains("\"inf") && !html.contains(">inf"), "a number went missing");
-    for part in ["stage 3", "prefers-color-scheme:dark", "PipeFisher", "zb-h2", "before backward", "GiB free at the fullest"] {
+    for part in
+        ["stage 3", "prefers-color-scheme:dark", "PipeFisher", "zb-h2", "before backward", "GiB free at the fullest"]
+    {
         assert!(html.contains(part), "{part}");
     }
     assert!(html.matches("<svg viewBox=\"0 0 1130").count() == 4, "timeline, time, memory, schedules");
@@ -182,7 +195,8 @@ fn what_does_not_fit_is_said() {
     };
     let path = write(&|t| t.replace("memory_gib = 24", "memory_gib = 0.5"));
     refused(&["plan", &path], &["needs", "for weights, gradients and optimizer", "0.5 GiB"]);
-    let path = write(&|t| t.replace("memory_gib = 0.4", "memory_gib = 40").replace("resident_gib = 0.1", "resident_gib = 30"));
+    let path =
+        write(&|t| t.replace("memory_gib = 0.4", "memory_gib = 40").replace("resident_gib = 0.1", "resident_gib = 30"));
     let output = program().args(["plan", &path]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).to_string();
     assert!(text.contains("side classifier is put nowhere: the 30.00 GiB it keeps between steps"), "{text}");
@@ -191,5 +205,8 @@ fn what_does_not_fit_is_said() {
     let path = write(&|t| t.replace("sides_per_bubble = 2", "beside_compute = \"priority\""));
     let output = program().args(["plan", &path, "--json"]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).to_string();
-    assert!(text.contains("side classifier is not put beside compute: the cost model of published/rtx3090 has no main"), "{text}");
+    assert!(
+        text.contains("side classifier is not put beside compute: the cost model of published/rtx3090 has no main"),
+        "{text}"
+    );
 }

@@ -6,7 +6,9 @@ use bubblebench::fill::pack::{Hold, Question, Resident, Slot};
 use bubblebench::fill::side::{Margin, Origin, Side};
 use bubblebench::fill::{beam, planner};
 use bubblebench::stats::SplitMix;
-use good_lp::{Expression, ProblemVariables, Solution, SolverModel, Variable, constraint, microlp, variable, variables};
+use good_lp::{
+    Expression, ProblemVariables, Solution, SolverModel, Variable, constraint, microlp, variable, variables,
+};
 
 const CASES: usize = 500;
 /// What the planner must reach of the optimum, in every case.
@@ -79,7 +81,12 @@ fn ways(question: &Question, variables: &mut ProblemVariables) -> Vec<Way> {
             let unit = if hold == Hold::Split { 1 } else { step };
             let times = (0..).map(|k| side.kernels.work_ns((k + 1) * unit) - side.kernels.work_ns(k * unit));
             let mut sum = 0;
-            let times: Vec<u64> = times.take_while(|ns| { sum += ns; sum <= room }).collect();
+            let times: Vec<u64> = times
+                .take_while(|ns| {
+                    sum += ns;
+                    sum <= room
+                })
+                .collect();
             let mut binary = || variables.add(variable().binary());
             let of_slots = |binary: &mut dyn FnMut() -> Variable| question.slots.iter().map(|_| binary()).collect();
             ways.push(Way {
@@ -98,20 +105,21 @@ fn optimum(question: &Question) -> f64 {
     let ways = ways(question, &mut vars);
     let sides = question.sides;
     let value = |way: &Way| sides[way.resident.side].value;
-    let units = |way: &'_ Way| way.done.iter().flat_map(|(ns, slots)| slots.iter().map(|&x| (*ns as f64, x))).collect::<Vec<_>>();
+    let units = |way: &'_ Way| {
+        way.done.iter().flat_map(|(ns, slots)| slots.iter().map(|&x| (*ns as f64, x))).collect::<Vec<_>>()
+    };
     let objective: Expression =
         ways.iter().map(|way| units(way).into_iter().map(|(ns, x)| ns * value(way) * x).sum::<Expression>()).sum();
     let mut model = vars.maximise(objective.clone()).using(microlp);
     let held: Expression = ways.iter().map(|w| w.resident.held_bytes(sides) * w.chosen).sum();
     model = model.with(constraint!(held.clone() <= question.least_free.unwrap()));
     for side in 0..sides.len() {
-        let of_side: Expression = ways.iter().filter(|w| w.resident.side == side).map(|w| Expression::from(w.chosen)).sum();
+        let of_side: Expression =
+            ways.iter().filter(|w| w.resident.side == side).map(|w| Expression::from(w.chosen)).sum();
         model = model.with(constraint!(of_side <= 1));
     }
-    let cost: Expression = ways
-        .iter()
-        .map(|w| w.opened.iter().map(|&y| question.cost_ns(w.resident.side) * y).sum::<Expression>())
-        .sum();
+    let cost: Expression =
+        ways.iter().map(|w| w.opened.iter().map(|&y| question.cost_ns(w.resident.side) * y).sum::<Expression>()).sum();
     if question.budget_ns.is_finite() {
         model = model.with(constraint!(cost <= question.budget_ns));
     }
@@ -148,8 +156,7 @@ fn optimum(question: &Question) -> f64 {
 
 /// What giving each bubble to the side worth most there would win, every side staying in memory: no looking ahead, one side a bubble.
 fn plain(question: &Question) -> f64 {
-    let everyone: Vec<Resident> =
-        (0..question.sides.len()).map(|side| Resident { side, hold: Hold::Split }).collect();
+    let everyone: Vec<Resident> = (0..question.sides.len()).map(|side| Resident { side, hold: Hold::Split }).collect();
     let alone = Question { sides_per_bubble: 1, ..question.clone() };
     everyone
         .iter()
@@ -166,7 +173,10 @@ fn the_planner_reaches_98_percent_of_the_exact_optimum() {
         let sides: Vec<Side> = (0..between(&mut random, 1, 3)).map(|_| side(&mut random)).collect();
         let question = question(&mut random, &sides);
         let (found, best) = (planner::solve(&question).worth, optimum(&question));
-        assert!(found <= best + 1e-6 * best.max(1.0), "case {case}: {found} is more than the optimum {best}: {question:?}");
+        assert!(
+            found <= best + 1e-6 * best.max(1.0),
+            "case {case}: {found} is more than the optimum {best}: {question:?}"
+        );
         if best < 1e-9 {
             empty += 1;
             continue;
@@ -177,7 +187,9 @@ fn the_planner_reaches_98_percent_of_the_exact_optimum() {
         short_of += usize::from(ratio < 1.0 - 1e-9);
         plain_misses += usize::from(plain(&question) < LEAST * best);
     }
-    println!("worst {worst:.4}, {short_of} of {CASES} below the optimum, one side alone misses in {plain_misses}, {empty} empty");
+    println!(
+        "worst {worst:.4}, {short_of} of {CASES} below the optimum, one side alone misses in {plain_misses}, {empty} empty"
+    );
     assert!(plain_misses > CASES / 4, "the cases are too easy: {plain_misses}");
     assert!(empty < CASES / 4, "{empty} cases have no filling at all");
 }

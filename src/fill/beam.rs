@@ -126,7 +126,12 @@ impl<'a> Search<'a> {
                 position[index] += run.kernels;
             }
         }
-        State { position, spent_ns: state.spent_ns + choice.cost_ns, worth: state.worth + choice.worth, last: state.last }
+        State {
+            position,
+            spent_ns: state.spent_ns + choice.cost_ns,
+            worth: state.worth + choice.worth,
+            last: state.last,
+        }
     }
 
     /// Every way to go on in a slot after `so_far`: each side not in it yet, as far as it gets, and a little less far where
@@ -135,9 +140,10 @@ impl<'a> Search<'a> {
         if so_far.runs.len() >= self.question.sides_per_bubble {
             return;
         }
-        let at_ns = so_far.runs.last().map_or(slot.start_ns, |last| {
-            last.end_ns() + self.question.sides[last.side].margin.signal_ns
-        });
+        let at_ns = so_far
+            .runs
+            .last()
+            .map_or(slot.start_ns, |last| last.end_ns() + self.question.sides[last.side].margin.signal_ns);
         let all: f64 = self.held.iter().sum();
         for (index, &resident) in self.residents.iter().enumerate() {
             let used = so_far.runs.iter().any(|run| run.side == resident.side);
@@ -169,7 +175,12 @@ impl<'a> Search<'a> {
     }
 
     /// The best states, none of them dominated by another that is kept.
-    fn keep(&self, mut next: Vec<(State, usize, Choice)>, parents: &[State], trail: &mut Vec<(u32, Vec<Run>)>) -> Vec<State> {
+    fn keep(
+        &self,
+        mut next: Vec<(State, usize, Choice)>,
+        parents: &[State],
+        trail: &mut Vec<(u32, Vec<Run>)>,
+    ) -> Vec<State> {
         next.sort_by(|a, b| self.score(&b.0).total_cmp(&self.score(&a.0)));
         let mut kept: Vec<State> = Vec::with_capacity(self.width);
         for (mut state, parent, choice) in next {

@@ -31,7 +31,9 @@ impl std::str::FromStr for Iteration {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "median" => Ok(Iteration::Median),
-            number => number.parse().map(Iteration::Number).map_err(|_| "give `median` or a number, like 3".to_string()),
+            number => {
+                number.parse().map(Iteration::Number).map_err(|_| "give `median` or a number, like 3".to_string())
+            }
         }
     }
 }
@@ -128,12 +130,8 @@ fn choose(record: &BubblesRecord, file: &Path, wanted: Iteration) -> Result<(u64
 fn lanes(record: &BubblesRecord, iteration: u64) -> Vec<Lane<'_>> {
     let starts: Vec<Option<u64>> = record.devices.iter().map(|device| beginning(device, iteration)).collect();
     let earliest = starts.iter().flatten().min().copied();
-    let mut lanes: Vec<Lane> = record
-        .devices
-        .iter()
-        .zip(starts)
-        .map(|(device, start)| lane(device, iteration, start.or(earliest)))
-        .collect();
+    let mut lanes: Vec<Lane> =
+        record.devices.iter().zip(starts).map(|(device, start)| lane(device, iteration, start.or(earliest))).collect();
     // Lanes that do not even meet are on clocks of their own.
     let begin = lanes.iter().map(|l| l.start_ns).min().unwrap_or(0);
     let longest = lanes.iter().map(|l| l.length_ns).max().unwrap_or(0);
@@ -199,10 +197,7 @@ fn empty(ground: &Ground, timeline: &Timeline, stage: usize, lane: &Lane) -> Sta
         let done = (measured.start_ns - lane.start_ns).saturating_sub(idle) as f64 / busy as f64;
         idle += measured.length_ns();
         let (kind, live) = positions.at(done, measured);
-        let live_micro_batches = live
-            .iter()
-            .map(|l| l.micro_batches(share, ground.weight_share))
-            .fold(0.0, f64::max);
+        let live_micro_batches = live.iter().map(|l| l.micro_batches(share, ground.weight_share)).fold(0.0, f64::max);
         bubbles.push(Planned {
             bubble: Bubble {
                 start_ns: measured.start_ns - lane.start_ns + lane.offset_ns,

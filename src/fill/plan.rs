@@ -166,8 +166,7 @@ impl<'a> Ground<'a> {
             busy_ns: (0..timeline.schedule.stages).map(|s| timeline.busy_ns(s)).collect(),
             bubble_ratio: timeline.bubble_ratio(),
         };
-        let (stages, lost_ns) =
-            self.filling().timeline(&timeline, self.weight_share, &self.memory, base.iteration_ns);
+        let (stages, lost_ns) = self.filling().timeline(&timeline, self.weight_share, &self.memory, base.iteration_ns);
         let (gain, slowdown) = base.gain(&stages, &self.sides, lost_ns);
         Ok(Tried { timeline, base, stages, gain, slowdown })
     }

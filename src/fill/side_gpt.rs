@@ -134,7 +134,8 @@ mod tests {
         let step = step(GPT, &Made { priced: true }, DType::Bf16).unwrap();
         let shape = LayerShape::new(64, 4, 16, 2, DType::Bf16);
         let head = |ns: f64, phase| ns * 2.0 * 32.0 * 64.0 * 1000.0 / shape.flop(phase);
-        let products = head(900.0, Phase::Forward) + head(700.0, Phase::BackwardInput) + head(600.0, Phase::BackwardWeight);
+        let products =
+            head(900.0, Phase::Forward) + head(700.0, Phase::BackwardInput) + head(600.0, Phase::BackwardWeight);
         // Embedding and its gradient, loss, AdamW; two layers; three products.
         let expected = 40.0 + 2.0 * 2200.0 + products;
         assert!((step.kernels.step_ns() as f64 - expected).abs() < 4.0, "{}", step.kernels.step_ns());

@@ -70,11 +70,8 @@ impl Filling<'_> {
     /// Every stage with a budget of its own.
     pub fn fill(&self, stages: &mut [StagePlan], busy: &[Busy], budget_ns: f64) {
         stages.par_iter_mut().enumerate().for_each(|(index, stage)| {
-            let slot = |b: &Planned| Slot {
-                start_ns: b.bubble.start_ns,
-                end_ns: b.bubble.end_ns,
-                free_bytes: b.free_bytes,
-            };
+            let slot =
+                |b: &Planned| Slot { start_ns: b.bubble.start_ns, end_ns: b.bubble.end_ns, free_bytes: b.free_bytes };
             let fillable = || stage.bubbles.iter().filter(|b| b.fillable);
             let question = Question {
                 sides: self.sides,

@@ -26,7 +26,11 @@ pub fn nowhere(side: &Side, stages: &[StagePlan], budget_ns: f64, close_ns: f64)
         );
     }
     if side.memory_bytes > most_free {
-        return format!("it needs {:.2} GiB, no bubble has more than {:.2} GiB free", side.memory_bytes / GIB, most_free / GIB);
+        return format!(
+            "it needs {:.2} GiB, no bubble has more than {:.2} GiB free",
+            side.memory_bytes / GIB,
+            most_free / GIB
+        );
     }
     // What it must finish to run at all: one kernel if its memory may stay, else a step.
     let splits = |s: &StagePlan| side.split && s.least_free.is_none_or(|free| side.memory_bytes <= free);
@@ -62,8 +66,14 @@ mod tests {
     #[test]
     fn the_first_unmet_need_is_named() {
         let bubble = Bubble { start_ns: 0, end_ns: 1000, kind: BubbleKind::Tail, live: Live::default() };
-        let planned =
-            Planned { bubble, live_micro_batches: 0.0, free_bytes: Some(2.0 * GIB), runs: Vec::new(), class: None, fillable: true };
+        let planned = Planned {
+            bubble,
+            live_micro_batches: 0.0,
+            free_bytes: Some(2.0 * GIB),
+            runs: Vec::new(),
+            class: None,
+            fillable: true,
+        };
         let stage = StagePlan {
             bubbles: vec![planned],
             least_free: Some(GIB),
@@ -86,11 +96,17 @@ mod tests {
         let cases: [(Side, &str); 7] = [
             (fine.clone(), "another side is worth more"),
             (Side { value: 0.0, ..fine.clone() }, "its value is 0"),
-            (Side { resident_bytes: 1.5 * GIB, memory_bytes: 1.5 * GIB, ..fine.clone() }, "fit beside the main job on no stage"),
+            (
+                Side { resident_bytes: 1.5 * GIB, memory_bytes: 1.5 * GIB, ..fine.clone() },
+                "fit beside the main job on no stage",
+            ),
             (Side { memory_bytes: 3.0 * GIB, ..fine.clone() }, "no bubble has more than 2.00 GiB"),
             (Side { kernels: Kernels::of_longest(2000, 900), ..fine.clone() }, "first kernel take 1.050 µs"),
             // Its memory may not stay, so a whole step is the unit.
-            (Side { memory_bytes: 1.5 * GIB, kernels: Kernels::of_longest(900, 10), ..fine.clone() }, "first step take"),
+            (
+                Side { memory_bytes: 1.5 * GIB, kernels: Kernels::of_longest(900, 10), ..fine.clone() },
+                "first step take",
+            ),
             (Side { after_ns: 20.0, ..fine }, "the slowdown limit allows 10.00 ns"),
         ];
         for (side, expected) in cases {

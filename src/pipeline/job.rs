@@ -440,7 +440,11 @@ fn check_side(side: &Side, s: &Section) -> Result<()> {
             return Err(s.error(key.0, what, "keep kernels_ns: the step and its longest kernel follow from it"));
         }
         if kernels.iter().sum::<f64>() < 1.0 {
-            return Err(s.error("kernels_ns", "`kernels_ns` holds no kernel", "give the kernels' times, like [120e3, 80e3]"));
+            return Err(s.error(
+                "kernels_ns",
+                "`kernels_ns` holds no kernel",
+                "give the kernels' times, like [120e3, 80e3]",
+            ));
         }
     }
     if side.measured.is_some() || side.gpt.is_some() {
@@ -542,7 +546,10 @@ beside_rate = 0.5
         assert_eq!((job.limits.sides_per_bubble, job.limits.beside_compute.as_deref()), (3, Some("priority")));
         let (gpt, listed) = (&job.side[2], &job.side[3]);
         let sizes = SideGpt { layers: 12, hidden: 768, heads: 12, sequence: 2048, vocabulary: 51_200, batch: 4 };
-        assert_eq!((gpt.name.as_str(), gpt.gpt, gpt.split, gpt.after_ns), ("gpt-125m-b4", Some(sizes), false, Some(100.0)));
+        assert_eq!(
+            (gpt.name.as_str(), gpt.gpt, gpt.split, gpt.after_ns),
+            ("gpt-125m-b4", Some(sizes), false, Some(100.0))
+        );
         assert_eq!((listed.kernels_ns.as_deref(), listed.beside_rate), (Some(&[120e3, 80e3][..]), Some(0.5)));
         assert!(listed.split && job.side[0].split);
     }

@@ -37,7 +37,11 @@ pub fn svg(plan: &Plan, shown: &[usize]) -> Option<String> {
         };
         plot.draw(&mut svg);
     }
-    Some(svg.finish("Memory of each stage's GPU over one iteration: weights and optimizer, activations, side models, free"))
+    Some(
+        svg.finish(
+            "Memory of each stage's GPU over one iteration: weights and optimizer, activations, side models, free",
+        ),
+    )
 }
 
 struct Plot<'a> {

@@ -26,7 +26,11 @@ pub fn section(heading: &str, lead: &str, content: &str) -> String {
 pub fn figure(svg: &str, legend: &[(&str, String)]) -> String {
     let mut keys = String::new();
     for (class, name) in legend {
-        let _ = write!(keys, "<span class=\"key\"><svg viewBox=\"0 0 14 14\" aria-hidden=\"true\"><rect class=\"{class}\" width=\"14\" height=\"14\" rx=\"3\"/></svg>{}</span>", escape(name));
+        let _ = write!(
+            keys,
+            "<span class=\"key\"><svg viewBox=\"0 0 14 14\" aria-hidden=\"true\"><rect class=\"{class}\" width=\"14\" height=\"14\" rx=\"3\"/></svg>{}</span>",
+            escape(name)
+        );
     }
     format!("<figure><div class=\"scroll\">{svg}</div><figcaption>{keys}</figcaption></figure>")
 }
@@ -34,7 +38,9 @@ pub fn figure(svg: &str, legend: &[(&str, String)]) -> String {
 /// Numbers to the right, names to the left, as in the terminal.
 pub fn table(table: &Table) -> String {
     let numeric: Vec<bool> = (0..table.header.len())
-        .map(|c| table.rows.iter().all(|row| row.get(c).is_none_or(|cell| crate::report::table::starts_like_a_number(cell))))
+        .map(|c| {
+            table.rows.iter().all(|row| row.get(c).is_none_or(|cell| crate::report::table::starts_like_a_number(cell)))
+        })
         .collect();
     let class = |c: usize| if numeric.get(c).copied().unwrap_or(false) { " class=\"n\"" } else { "" };
     let mut html = String::from("<div class=\"scroll\"><table><thead><tr>");

@@ -16,7 +16,8 @@ pub fn html(plan: &Plan, source: Option<&str>) -> String {
     let stages = shown(r.stage.len());
     let mut body = head(r);
     body += &cards(r);
-    body += &section("One iteration", &timeline_lead(r), &figure(&timeline::svg(plan, &stages), &timeline::legend(plan)));
+    body +=
+        &section("One iteration", &timeline_lead(r), &figure(&timeline::svg(plan, &stages), &timeline::legend(plan)));
     body += &section(
         "Where each GPU's time goes",
         "A stage's iteration by what it is spent on. What stays grey is idle with this plan too.",
@@ -33,7 +34,11 @@ pub fn html(plan: &Plan, source: Option<&str>) -> String {
             ("gainf", "with the bubbles that remain filled too".to_string()),
         ];
         let picture = figure(&bars::schedules(r), &keys);
-        body += &section("Would another schedule do?", &schedules_lead(r), &(picture + "<br>" + &page::table(&alternatives(r))));
+        body += &section(
+            "Would another schedule do?",
+            &schedules_lead(r),
+            &(picture + "<br>" + &page::table(&alternatives(r))),
+        );
     }
     body += &assumptions(r, source);
     let _ = write!(
@@ -47,9 +52,17 @@ pub fn html(plan: &Plan, source: Option<&str>) -> String {
 
 fn head(r: &PlanRecord) -> String {
     let ways = r.gpus / r.stages.max(1);
-    let copies = if ways > 1 { format!("; {ways} such pipelines side by side (tensor- and data-parallel)") } else { String::new() };
+    let copies = if ways > 1 {
+        format!("; {ways} such pipelines side by side (tensor- and data-parallel)")
+    } else {
+        String::new()
+    };
     let chunks = if r.chunks > 1 { format!(" with {} chunks a stage", r.chunks) } else { String::new() };
-    let machine = if r.measured.is_some() { "bubbles as measured, times by the cost model of" } else { "times by the cost model of" };
+    let machine = if r.measured.is_some() {
+        "bubbles as measured, times by the cost model of"
+    } else {
+        "times by the cost model of"
+    };
     format!(
         "<h1>Filling the bubbles of {}</h1>\n<p class=\"sub\">{} GPUs: a pipeline of {} stages, {} micro-batches an iteration, schedule {}{chunks}{copies}; {machine} {}.</p>\n",
         escape(&r.model),
@@ -105,7 +118,9 @@ fn timeline_lead(r: &PlanRecord) -> String {
         that answers it, and once it is done. These waits, the bubbles, come back at the same places in every iteration, so their lengths are \
         known in advance and a small model can train in them.";
     match &r.measured {
-        None => format!("{what} Time runs to the right; numbers are micro-batches. Point at anything to see its length."),
+        None => {
+            format!("{what} Time runs to the right; numbers are micro-batches. Point at anything to see its length.")
+        }
         Some(m) => format!(
             "{what} These are the bubbles of a real run: iteration {} of {} in {}. Side work goes into waits for other stages only; \
              where the host launched late or a collective ran, nothing is put.",
@@ -131,7 +146,10 @@ fn schedules_lead(r: &PlanRecord) -> String {
         None => "No other schedule would be faster by itself. ".to_string(),
     };
     let second = match &o.best_filled_schedule {
-        Some(best) => format!("Most useful work of all would come from {best} with its own bubbles filled: {:.3}. ", o.best_filled_gain),
+        Some(best) => format!(
+            "Most useful work of all would come from {best} with its own bubbles filled: {:.3}. ",
+            o.best_filled_gain
+        ),
         None => "With bubbles filled this schedule does most. ".to_string(),
     };
     format!("{first}{second}{}.", gpu_seconds(r))
@@ -143,16 +161,14 @@ fn memory_section(plan: &Plan, stages: &[usize]) -> String {
         n => (0..MEMORY_STAGES).map(|k| stages[k * (n - 1) / (MEMORY_STAGES - 1)]).collect(),
     };
     let Some(svg) = memory::svg(plan, &few) else { return String::new() };
-    let mut keys = vec![
-        ("static", "weights, gradients, optimizer".to_string()),
-        ("act", "activations".to_string()),
-    ];
+    let mut keys = vec![("static", "weights, gradients, optimizer".to_string()), ("act", "activations".to_string())];
     if plan.record.stage.iter().any(|s| !s.resident.is_empty()) {
         keys.push(("held", "side models, held throughout".to_string()));
         keys.push(("run", "side models at work".to_string()));
     }
     keys.push(("lane", "free; the dashed line leaves the headroom".to_string()));
-    let lead = "GiB on each stage's GPU over the iteration. A bubble is only as useful as the memory that is free in it.";
+    let lead =
+        "GiB on each stage's GPU over the iteration. A bubble is only as useful as the memory that is free in it.";
     section("Memory, moment by moment", lead, &figure(&svg, &keys))
 }
 
@@ -161,7 +177,11 @@ fn assumptions(r: &PlanRecord, source: Option<&str>) -> String {
     for note in &r.notes {
         let _ = write!(list, "<li>{}</li>", escape(note));
     }
-    let range = if r.in_range { "Every price lies within what the cost model was measured on." } else { "Some prices lie outside what the cost model was measured on; they are named above." };
+    let range = if r.in_range {
+        "Every price lies within what the cost model was measured on."
+    } else {
+        "Some prices lie outside what the cost model was measured on; they are named above."
+    };
     let _ = write!(list, "<li>{range}</li>");
     if let Some(source) = source {
         let _ = write!(list, "<li>Figures of the cost model: {}</li>", escape(source));
