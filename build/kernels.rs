@@ -2,6 +2,7 @@
 
 use crate::outcome::{Fact, Kernels, Module, Skip};
 use crate::search::Search;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -25,7 +26,8 @@ pub fn build(search: &Search, out: &Path) -> io::Result<Kernels> {
         Err(reason) => return Ok(Kernels::skipped(Skip::new(reason))),
     };
     let sources = sources(Path::new("cuda"))?;
-    let outcomes = compile_all(&compiler, &sources, out);
+    let store = store(out)?;
+    let outcomes = compile_all(&compiler, &sources, &store);
     let mut kernels = Kernels { toolkit: Some((compiler.version.clone(), nvcc)), ..Kernels::default() };
     for (source, outcome) in sources.iter().zip(outcomes) {
         match outcome {
@@ -42,6 +44,21 @@ pub fn build(search: &Search, out: &Path) -> io::Result<Kernels> {
         }
     }
     Ok(kernels)
+}
+
+/// Where compiled kernels are kept for all profiles: they take minutes, and the profile changes nothing in them. Beside the
+/// profiles' folders, in the target folder, which cargo has marked as a cache.
+fn store(out: &Path) -> io::Result<PathBuf> {
+    let target = out.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file()).unwrap_or(out);
+    let store = target.join("kernels");
+    fs::create_dir_all(&store)?;
+    Ok(store)
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn sources(folder: &Path) -> io::Result<Vec<PathBuf>> {
@@ -81,18 +98,21 @@ impl Compiler {
         Ok(Compiler { nvcc: nvcc.to_path_buf(), version, flags })
     }
 
-    /// Compiles unless the same source, headers, compiler and flags gave the file that is there.
-    fn compile(&self, source: &Path, out: &Path) -> Result<(Module, Vec<Fact>), String> {
+    /// Compiles unless the same source, headers, compiler and flags gave a file before, in whichever profile.
+    fn compile(&self, source: &Path, store: &Path) -> Result<(Module, Vec<Fact>), String> {
         let name = source.file_stem().and_then(|s| s.to_str()).unwrap_or_default().to_string();
-        let (image, log, key) =
-            (out.join(format!("{name}.fatbin")), out.join(format!("{name}.log")), out.join(format!("{name}.key")));
         let wanted = self.key(source).map_err(|e| e.to_string())?;
+        let stem = store.join(format!("{name}-{:016x}", hash(&wanted)));
+        let [image, log, key] = ["fatbin", "log", "key"].map(|extension| stem.with_extension(extension));
         let old = fs::read_to_string(&key).is_ok_and(|key| key == wanted) && image.is_file();
         let text = match fs::read_to_string(&log) {
             Ok(text) if old => text,
             _ => {
-                let text = self.run(source, &image)?;
-                fs::write(&log, &text).and_then(|()| fs::write(&key, wanted)).map_err(|e| e.to_string())?;
+                // Beside its place, then renamed: another profile's build may do the same now.
+                let part = stem.with_extension(format!("{}.part", std::process::id()));
+                let text = self.run(source, &part)?;
+                let kept = fs::rename(&part, &image).and_then(|()| fs::write(&log, &text));
+                kept.and_then(|()| fs::write(&key, wanted)).map_err(|e| e.to_string())?;
                 text
             }
         };
@@ -113,7 +133,7 @@ impl Compiler {
     }
 
     fn key(&self, source: &Path) -> io::Result<String> {
-        let mut parts = vec![self.nvcc.display().to_string(), self.version.clone(), self.flags.join(" ")];
+        let mut parts = vec![self.version.clone(), self.flags.join(" ")];
         let mut headers: Vec<PathBuf> = fs::read_dir("cuda")?.filter_map(|e| e.ok().map(|e| e.path())).collect();
         headers.retain(|path| path.extension().is_some_and(|e| e == "cuh"));
         headers.sort();
@@ -124,7 +144,7 @@ impl Compiler {
     }
 }
 
-fn compile_all(compiler: &Compiler, sources: &[PathBuf], out: &Path) -> Vec<Result<(Module, Vec<Fact>), String>> {
+fn compile_all(compiler: &Compiler, sources: &[PathBuf], store: &Path) -> Vec<Result<(Module, Vec<Fact>), String>> {
     let queue = Mutex::new(sources.iter().enumerate());
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -133,7 +153,7 @@ fn compile_all(compiler: &Compiler, sources: &[PathBuf], out: &Path) -> Vec<Resu
                 loop {
                     let next = queue.lock().map(|mut q| q.next());
                     let Ok(Some((index, source))) = next else { return };
-                    let outcome = compiler.compile(source, out);
+                    let outcome = compiler.compile(source, store);
                     if let Ok(mut done) = done.lock() {
                         done.push((index, outcome));
                     }

@@ -1,9 +1,10 @@
-//! Where compilers, headers and libclang may be: variables first, then PATH, the usual folder, the active Python's packages.
+//! Where compilers, headers and libclang may be: variables first, then PATH, the usual folder, the active Python's packages,
+//! and last what `.ci/cuda-toolchain` installs.
 
 use std::cell::{OnceCell, RefCell};
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 /// Remembers what decided the search, so that cargo runs it again when that changes, and only then.
 pub struct Search {
@@ -66,7 +67,7 @@ impl Search {
         })
     }
 
-    /// The active Python's site-packages; asked once, and only when nothing nearer was found.
+    /// Site-packages: the active Python's, then the toolchain's; asked once, and only when nothing nearer was found.
     fn packages(&self) -> &[PathBuf] {
         self.packages.get_or_init(|| {
             let python = match self.variable("VIRTUAL_ENV") {
@@ -74,9 +75,20 @@ impl Search {
                 None => PathBuf::from("python3"),
             };
             let script = "import sys; print('\\n'.join(p for p in sys.path if p.endswith('-packages')))";
-            let Ok(output) = Command::new(python).args(["-c", script]).output() else { return Vec::new() };
-            String::from_utf8_lossy(&output.stdout).lines().map(PathBuf::from).collect()
+            let output = Command::new(python).args(["-c", script]).output();
+            let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+            text.lines().map(PathBuf::from).chain(self.toolchain()).collect()
         })
+    }
+
+    /// The packages of the toolchain that `.ci/cuda-toolchain` installs, in the place where it does. Once it has, the
+    /// script touches build.rs: cargo cannot watch what is not there yet.
+    fn toolchain(&self) -> Vec<PathBuf> {
+        let venv = self.variable("CUDA_VENV").unwrap_or_else(|| PathBuf::from("target/cuda-venv"));
+        let folders = fs::read_dir(venv.join("lib")).into_iter().flatten().flatten();
+        let sites = folders.map(|folder| folder.path().join("site-packages"));
+        // A relative compiler would be sought elsewhere by whoever runs it elsewhere.
+        sites.filter(|site| site.is_dir()).filter_map(|site| site.canonicalize().ok()).collect()
     }
 
     pub fn tell_cargo(&self) {

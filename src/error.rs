@@ -17,6 +17,9 @@ pub enum Error {
     /// A kernel failed on the GPU, which answers this process no more.
     #[error("{what}; {cure}")]
     Gpu { what: String, cure: String },
+    /// A rank died, hung or left: the run is over on all of them.
+    #[error("{what}; {cure}")]
+    Rank { what: String, cure: String },
     /// The operating system refused a file operation.
     #[error("cannot {action} {}: {source}; {}", path.display(), io_cure(source))]
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
@@ -36,6 +39,10 @@ impl Error {
 
     pub fn gpu(what: impl Into<String>, cure: impl Into<String>) -> Self {
         Error::Gpu { what: one_line(what.into()), cure: one_line(cure.into()) }
+    }
+
+    pub fn rank(what: impl Into<String>, cure: impl Into<String>) -> Self {
+        Error::Rank { what: one_line(what.into()), cure: one_line(cure.into()) }
     }
 
     pub fn io(action: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Self {

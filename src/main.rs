@@ -1,6 +1,6 @@
 //! The `bubblebench` program: parse, call the library, print; every failure is one line on stderr.
 
-use bubblebench::cli;
+use bubblebench::{Error, cli, machine};
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -10,6 +10,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bubblebench: {error}");
+            if let Error::Rank { .. } | Error::Gpu { .. } | Error::Interrupted = error {
+                // Nothing in an orderly exit may wait for a GPU, or for a thread that waits for another rank.
+                machine::leave(2);
+            }
             ExitCode::from(2)
         }
     }

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 /// Show a training job's bubbles, what to fill them with, and the expected gain.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  bubblebench plan examples/gpt-a100-4x8.toml --html plan.html\n  \
+    bubblebench plan examples/gpt-a100-4x8.toml --sweep\n  \
     bubblebench bubbles rank*.sqlite --json > bubbles.json && bubblebench plan job.toml --bubbles bubbles.json")]
 pub struct PlanArgs {
     /// The job (TOML)
@@ -30,7 +31,10 @@ pub struct PlanArgs {
     /// Which iteration of the run: a number, or the one with the median idle time
     #[arg(long, value_name = "median|K", default_value = "median", requires = "bubbles")]
     iteration: Iteration,
-    /// Print the plan as JSON (bubblebench.plan/1)
+    /// Compare every way to divide the GPUs: pipeline × tensor × data × micro-batch
+    #[arg(long, conflicts_with_all = ["bubbles", "trace", "html"])]
+    sweep: bool,
+    /// Print the plan as JSON (bubblebench.plan/1, with --sweep bubblebench.sweep/1)
     #[arg(long)]
     json: bool,
     /// Write a trace for ui.perfetto.dev, side work and free memory included
@@ -50,6 +54,9 @@ pub fn run(args: &PlanArgs) -> Result<()> {
         )
     })?;
     let model = super::predict::load(&path)?;
+    if args.sweep {
+        return super::sweep::run(&job, &model, args.json);
+    }
     let measurements = measurements(&job, &path)?;
     let plan = match &args.bubbles {
         None => fill::plan(&job, &model, &measurements)?,

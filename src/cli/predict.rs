@@ -115,7 +115,8 @@ fn ask(model: &CostModel, question: &Question) -> Result<(Answer, String)> {
         Question::Collective(collective) => {
             let query = collective.query()?;
             let found = predict::collective(model, &query)?;
-            (found.into(), collective_text(&query, &found))
+            let basis = predict::extrapolation(model, &query);
+            (found.into(), collective_text(&query, &found, basis.as_deref()))
         }
         Question::Corun(corun) => {
             let [main, side, sharing] = corun.names()?;
@@ -219,10 +220,11 @@ fn layer_text(shape: &LayerShape, p: &LayerPrediction) -> String {
     table.terminal()
 }
 
-fn collective_text(query: &CollectiveQuery, p: &Prediction) -> String {
+fn collective_text(query: &CollectiveQuery, p: &Prediction, basis: Option<&str>) -> String {
     let title = format!("{} over {} ranks, {}", query.operation, query.ranks, units::format_bytes(query.bytes));
     let note = if query.isolated { "One operation, synchronised on its own." } else { "One of a back-to-back run." };
-    let mut table = Table::new(&title, note, &COLUMNS);
+    let note = basis.map_or(note.to_string(), |basis| format!("{note} {basis}"));
+    let mut table = Table::new(&title, &note, &COLUMNS);
     table.row(row(&query.operation, p));
     table.terminal()
 }

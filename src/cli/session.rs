@@ -1,5 +1,7 @@
 //! What `bubblebench measure` and `cargo bench` share: which machine, which folder, which run, which cases.
 
+use super::collectives::CollectiveOptions;
+use super::ranks::RankOptions;
 use crate::machine::gpus::SOFTWARE_DEVICE;
 use crate::machine::telemetry::Sampler;
 use crate::machine::{self, Device, DeviceChoice};
@@ -7,6 +9,7 @@ use crate::ops::cuda::Gpu;
 use crate::records::machine::{MachineRecord, RunInfo};
 use crate::records::measurement::Backend;
 use crate::records::store::{Run, RunRequest};
+use crate::suite::collectives::SharedCrew;
 use crate::suite::presets::{Group, Preset};
 use crate::suite::recorder::{self, Recorder};
 use crate::suite::{Context, Platform, Spec};
@@ -38,6 +41,10 @@ pub struct RunOptions {
     /// Longest time one case may take on a GPU: a kernel that hangs ends the program, and the same command goes on behind it
     #[arg(long, value_name = "TIME", default_value = "3min")]
     pub case_limit: humantime::Duration,
+    #[command(flatten)]
+    pub ranks: RankOptions,
+    #[command(flatten)]
+    pub collectives: CollectiveOptions,
 }
 
 /// The validated form: everything is known, nothing is started.
@@ -48,19 +55,39 @@ pub struct Plan {
     request: RunRequest,
     context: Context,
     case_limit: Duration,
+    crew: Option<SharedCrew>,
 }
 
 impl RunOptions {
+    /// Of this process alone.
     pub fn plan(&self, groups: &[Group], filter: Option<&str>, default: Preset) -> Result<Plan> {
+        let chosen = self.device.parse::<DeviceChoice>()?;
+        let device = chosen.resolve()?;
+        self.plan_with(device, groups, filter, default, || self.ranks.threads(device, chosen, groups))
+    }
+
+    /// With the ranks that `crew` gives, once it is known that they may be used.
+    pub fn plan_with(
+        &self,
+        device: Device,
+        groups: &[Group],
+        filter: Option<&str>,
+        default: Preset,
+        crew: impl FnOnce() -> Result<Option<SharedCrew>>,
+    ) -> Result<Plan> {
         let preset = self.preset.as_deref().map_or(Ok(default), Preset::parse)?;
-        let device = self.device.parse::<DeviceChoice>()?.resolve()?;
         let mut machine = machine::record(&device)?;
         if let Some(name) = &self.machine {
             machine.name = checked_name(name)?;
         }
         machine.run = run_info(preset, device);
         let platform = self.platform(device, &machine)?;
-        let cases = recorder::select(groups, preset, platform, filter)?;
+        let crew = crew()?;
+        let choices = self.collectives.choices()?;
+        if device == Device::Host {
+            choices.refuse_on_host()?;
+        }
+        let cases = recorder::select(groups, preset, platform, filter, crew.as_ref(), &choices)?;
         if cases.is_empty() {
             let names: Vec<&str> = groups.iter().map(|g| g.name()).collect();
             return Err(Error::machine(
@@ -80,7 +107,7 @@ impl RunOptions {
             },
         };
         let request = RunRequest { folder, machine, fresh: self.fresh, selection: selection(groups, filter) };
-        Ok(Plan { preset, device, cases, request, context, case_limit: *self.case_limit })
+        Ok(Plan { preset, device, cases, request, context, case_limit: *self.case_limit, crew })
     }
 }
 
@@ -118,7 +145,7 @@ impl Plan {
         // Before the first case makes a context: whoever computes on the GPU by now is another process.
         let telemetry = Sampler::start(self.device);
         note_other_processes(self.device, telemetry.as_ref());
-        let mut recorder = Recorder::new(run, self.context, device).with_telemetry(telemetry);
+        let mut recorder = Recorder::new(run, self.context, device).with_telemetry(telemetry).with_crew(self.crew);
         // The host's own code ends.
         if self.device != Device::Host {
             recorder = recorder.with_case_limit(self.case_limit);
@@ -154,7 +181,7 @@ fn selection(groups: &[Group], filter: Option<&str>) -> Option<String> {
     Some(format!("{}{}", names.join(" "), filter.map(|f| format!(" {f}")).unwrap_or_default()))
 }
 
-fn checked_name(name: &str) -> Result<String> {
+pub(super) fn checked_name(name: &str) -> Result<String> {
     let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._".contains(c);
     if name.is_empty() || name.starts_with('.') || !name.chars().all(fine) {
         return Err(Error::input(
@@ -166,12 +193,17 @@ fn checked_name(name: &str) -> Result<String> {
 }
 
 fn run_info(preset: Preset, device: Device) -> RunInfo {
+    RunInfo { preset: preset.name().into(), device: device.to_string(), ..run_identity() }
+}
+
+/// A run that begins now, without its preset and device.
+pub(super) fn run_identity() -> RunInfo {
     let started = recorder::now();
     RunInfo {
         id: format!("{}-{}", started.replace([':', '-'], ""), std::process::id()),
         commit: option_env!("BUBBLEBENCH_COMMIT").map(Into::into),
-        preset: preset.name().into(),
-        device: device.to_string(),
+        preset: String::new(),
+        device: String::new(),
         command: command_line(),
         started,
     }

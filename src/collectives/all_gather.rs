@@ -5,7 +5,8 @@
 
 use super::operation::Definition;
 use super::threads::{Combine, Rank};
-use super::{Exchange, Placement, values};
+use super::values::{self, Recipe};
+use super::{Exchange, Placement};
 use crate::Result;
 
 pub struct AllGather;
@@ -31,7 +32,7 @@ impl Definition for AllGather {
             let (start, len) = super::part(exchange.elements, exchange.ranks, from);
             let (low, high) = (first.max(start), (first + out.len()).min(start + len));
             if low < high {
-                values::fill(exchange.operation, from, low - start, &mut out[low - first..high - first]);
+                values::fill(Recipe::of(exchange), from, low - start, &mut out[low - first..high - first]);
             }
         }
     }

@@ -5,7 +5,8 @@
 
 use super::operation::Definition;
 use super::threads::{Combine, Rank};
-use super::{Exchange, Placement, values};
+use super::values::{self, Recipe};
+use super::{Exchange, Placement};
 use crate::Result;
 
 pub struct AllToAll;
@@ -35,7 +36,7 @@ impl Definition for AllToAll {
             let (low, high) = (first.max(from * len), (first + out.len()).min((from + 1) * len));
             if low < high {
                 let place = start + low - from * len;
-                values::fill(exchange.operation, from, place, &mut out[low - first..high - first]);
+                values::fill(Recipe::of(exchange), from, place, &mut out[low - first..high - first]);
             }
         }
     }

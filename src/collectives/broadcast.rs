@@ -4,7 +4,8 @@
 
 use super::operation::Definition;
 use super::threads::{Combine, Rank};
-use super::{Buffer, Exchange, Placement, Span, values};
+use super::values::{self, Recipe};
+use super::{Buffer, Exchange, Placement, Span};
 use crate::Result;
 
 pub struct Broadcast;
@@ -27,7 +28,7 @@ impl Definition for Broadcast {
     }
 
     fn expect(&self, exchange: &Exchange, _rank: usize, first: usize, out: &mut [f32]) {
-        values::fill(exchange.operation, exchange.root, first, out);
+        values::fill(Recipe::of(exchange), exchange.root, first, out);
     }
 
     fn algorithm(&self) -> &'static str {

@@ -4,8 +4,10 @@
 //! elements / ranks of it. Where ranks do not divide the buffer the first ranks hold one element more (transports that
 //! need equal parts pick sizes that divide).
 
+use super::values::Recipe;
 use super::{Operation, values};
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 /// Which of a rank's buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,7 +85,7 @@ impl Placement {
 }
 
 /// One operation at one size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exchange {
     pub operation: Operation,
     /// The whole buffer, as nccl-tests counts it: bytes / element size.
@@ -92,11 +94,16 @@ pub struct Exchange {
     /// Of broadcast and reduce; others do not look at it.
     pub root: usize,
     pub in_place: bool,
+    /// The element type holds every integer up to this one: inputs and sums stay within.
+    pub exact: u32,
 }
+
+/// Of bf16, and good enough for every type that holds more.
+pub const EXACT: u32 = 256;
 
 impl Exchange {
     pub const fn new(operation: Operation, elements: usize, ranks: usize) -> Self {
-        Exchange { operation, elements, ranks, root: 0, in_place: false }
+        Exchange { operation, elements, ranks, root: 0, in_place: false, exact: EXACT }
     }
 
     pub const fn root(self, root: usize) -> Self {
@@ -137,7 +144,7 @@ impl Exchange {
 
     /// Input elements of `rank` from `first` on: small integers, the same for everyone who asks.
     pub fn fill_input(&self, rank: usize, first: usize, out: &mut [f32]) {
-        values::fill(self.operation, rank, first, out);
+        values::fill(Recipe::of(self), rank, first, out);
     }
 
     /// What `rank`'s output must be, from element `first` on.

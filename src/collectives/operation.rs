@@ -2,11 +2,12 @@
 
 use super::threads::Rank;
 use super::{Exchange, Placement};
-use super::{all_gather, all_reduce, all_to_all, broadcast, reduce, reduce_scatter, send_recv};
+use super::{all_gather, all_reduce, all_to_all, broadcast, pipeline, reduce, reduce_scatter, send_recv};
 use crate::Result;
+use serde::{Deserialize, Serialize};
 
 /// Who sends to whom in `send_recv`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Pattern {
     /// Rank 2i sends to 2i+1, which sends back; the time is half the round trip.
     PingPong,
@@ -31,7 +32,7 @@ impl Pattern {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Operation {
     AllReduce,
     AllGather,
@@ -40,6 +41,7 @@ pub enum Operation {
     Reduce,
     AllToAll,
     SendRecv(Pattern),
+    Pipeline,
 }
 
 /// What an operation says about itself, whatever carries it, and how threads carry it.
@@ -74,7 +76,7 @@ pub trait Definition: Sync {
 }
 
 impl Operation {
-    pub const ALL: [Operation; 10] = [
+    pub const ALL: [Operation; 11] = [
         Operation::AllReduce,
         Operation::AllGather,
         Operation::ReduceScatter,
@@ -85,6 +87,7 @@ impl Operation {
         Operation::SendRecv(Pattern::OneWay),
         Operation::SendRecv(Pattern::BothWays),
         Operation::SendRecv(Pattern::Ring),
+        Operation::Pipeline,
     ];
 
     pub const fn definition(self) -> &'static dyn Definition {
@@ -99,6 +102,7 @@ impl Operation {
             Operation::SendRecv(Pattern::OneWay) => &send_recv::ONE_WAY,
             Operation::SendRecv(Pattern::BothWays) => &send_recv::BOTH_WAYS,
             Operation::SendRecv(Pattern::Ring) => &send_recv::RING,
+            Operation::Pipeline => &pipeline::Pipeline,
         }
     }
 
@@ -127,6 +131,7 @@ impl Operation {
             Operation::Reduce => 4,
             Operation::AllToAll => 5,
             Operation::SendRecv(pattern) => 6 + pattern as u32,
+            Operation::Pipeline => 10,
         }
     }
 }
@@ -157,7 +162,7 @@ mod tests {
             assert_eq!(bus_factor(name, 4), 0.75);
             assert_eq!(bus_factor(name, 8), 0.875);
         }
-        for name in ["broadcast", "reduce", "send_recv"] {
+        for name in ["broadcast", "reduce", "send_recv", "pipeline"] {
             assert_eq!(bus_factor(name, 2), 1.0);
             assert_eq!(bus_factor(name, 8), 1.0);
         }

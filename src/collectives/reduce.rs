@@ -5,7 +5,8 @@
 
 use super::operation::Definition;
 use super::threads::{Combine, Rank};
-use super::{Buffer, Exchange, Placement, Span, values};
+use super::values::{self, Recipe};
+use super::{Buffer, Exchange, Placement, Span};
 use crate::Result;
 
 /// Partial sums in flight per rank: one being made, the others on their way.
@@ -31,7 +32,7 @@ impl Definition for Reduce {
     }
 
     fn expect(&self, exchange: &Exchange, _rank: usize, first: usize, out: &mut [f32]) {
-        values::fill_sum(exchange.operation, exchange.ranks, first, out);
+        values::fill_sum(Recipe::of(exchange), exchange.ranks, first, out);
     }
 
     fn algorithm(&self) -> &'static str {

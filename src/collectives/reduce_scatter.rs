@@ -5,7 +5,8 @@
 
 use super::operation::Definition;
 use super::threads::{Combine, Rank};
-use super::{Exchange, Placement, Span, values};
+use super::values::{self, Recipe};
+use super::{Exchange, Placement, Span};
 use crate::Result;
 
 pub struct ReduceScatter;
@@ -31,7 +32,7 @@ impl Definition for ReduceScatter {
 
     fn expect(&self, exchange: &Exchange, rank: usize, first: usize, out: &mut [f32]) {
         let (start, _) = super::part(exchange.elements, exchange.ranks, rank);
-        values::fill_sum(exchange.operation, exchange.ranks, start + first, out);
+        values::fill_sum(Recipe::of(exchange), exchange.ranks, start + first, out);
     }
 
     fn algorithm(&self) -> &'static str {

@@ -5,10 +5,26 @@
 
 use super::operation::{Definition, Pattern};
 use super::threads::{Combine, Rank};
-use super::{Exchange, Placement, values};
+use super::values::{self, Recipe};
+use super::{Exchange, Placement};
 use crate::Result;
 
 pub struct SendRecv(Pattern);
+
+/// Whom a rank sends to and receives from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    pub to: Option<usize>,
+    pub from: Option<usize>,
+}
+
+/// Both of `rank`, in an exchange whose operation is a pattern of send_recv.
+pub fn ends(exchange: &Exchange, rank: usize) -> Ends {
+    let pattern = exchange.operation.pattern().map(SendRecv);
+    let of =
+        |ask: fn(&SendRecv, usize, usize) -> Option<usize>| pattern.as_ref().and_then(|p| ask(p, exchange.ranks, rank));
+    Ends { to: of(SendRecv::receiver), from: of(SendRecv::sender) }
+}
 
 pub const PING_PONG: SendRecv = SendRecv(Pattern::PingPong);
 pub const ONE_WAY: SendRecv = SendRecv(Pattern::OneWay);
@@ -58,7 +74,7 @@ impl Definition for SendRecv {
 
     fn expect(&self, exchange: &Exchange, rank: usize, first: usize, out: &mut [f32]) {
         if let Some(from) = self.sender(exchange.ranks, rank) {
-            values::fill(exchange.operation, from, first, out);
+            values::fill(Recipe::of(exchange), from, first, out);
         }
     }
 

@@ -26,8 +26,8 @@ pub(super) fn record(ground: &Ground, chosen: &Tried, others: &[Tried], mut note
         iteration_ns: chosen.base.iteration_ns,
         pipeline_ns: chosen.base.pipeline_ns,
         send_recv_ns: ground.costs.times.send_recv_ns,
-        data_parallel_ns: ground.costs.data_parallel_ns,
-        optimizer_ns: ground.costs.optimizer_ns,
+        data_parallel_ns: ground.costs.after(chosen.timeline.schedule.layout.placement).gradients_ns,
+        optimizer_ns: ground.costs.after(chosen.timeline.schedule.layout.placement).optimizer_ns,
         bubble_ratio: chosen.base.bubble_ratio,
         weight_share: ground.weight_share,
         memory_bytes: ground.memory.total_bytes.map(|b| b as u64),
@@ -44,7 +44,7 @@ pub(super) fn record(ground: &Ground, chosen: &Tried, others: &[Tried], mut note
 /// Compared with the simulated iteration of the job's own schedule, with equal figures for what follows the pipeline.
 fn alternative(ground: &Ground, own: &Timeline, tried: &Tried) -> Alternative {
     let t = &tried.timeline;
-    let now = (own.iteration_ns + ground.after_pipeline_ns()) as f64;
+    let now = (own.iteration_ns + ground.after_pipeline_ns(&own.schedule)) as f64;
     let gain = now / (tried.base.iteration_ns as f64).max(1.0);
     let peak = |s| activations::peak(&t.schedule, s, ground.weight_share);
     Alternative {
@@ -55,13 +55,13 @@ fn alternative(ground: &Ground, own: &Timeline, tried: &Tried) -> Alternative {
         gain,
         gain_filled: gain * tried.gain,
         peak_activations: (0..t.schedule.stages).map(peak).fold(0.0, f64::max),
-        fits_memory: ground.fits(t),
+        fits_memory: ground.fits(tried),
     }
 }
 
 fn stage(ground: &Ground, chosen: &Tried, index: usize) -> PlanStage {
-    let (timeline, m, plan) = (&chosen.timeline, &ground.memory.stage[index], &chosen.stages[index]);
-    let times = timeline.times.stage[index];
+    let (timeline, m, plan) = (&chosen.timeline, &chosen.memory.stage[index], &chosen.stages[index]);
+    let times = timeline.stage_times(index);
     let peak = activations::peak(&timeline.schedule, index, ground.weight_share);
     let name = |side: usize| ground.sides[side].name.clone();
     PlanStage {

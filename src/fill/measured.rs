@@ -10,6 +10,7 @@ use super::record::MeasuredFrom;
 use super::stages::{Planned, StagePlan};
 use crate::pipeline::activations::{self, Live};
 use crate::pipeline::job::Job;
+use crate::pipeline::memory::Memory;
 use crate::pipeline::{Bubble, BubbleKind, Timeline, Work};
 use crate::records::bubbles::{BubbleClass, BubblesRecord, DeviceBubbles, MeasuredBubble};
 use crate::records::{CostModel, Measurement};
@@ -177,17 +178,18 @@ fn fill(ground: &Ground, timeline: Timeline, lanes: &[Lane]) -> Tried {
         busy_ns: lanes.iter().map(|l| l.length_ns - l.idle_ns()).collect(),
         bubble_ratio: if all > 0 { idle as f64 / all as f64 } else { 0.0 },
     };
+    let memory = ground.memory_of(&timeline.schedule);
     let mut stages: Vec<StagePlan> =
-        lanes.iter().enumerate().map(|(stage, lane)| empty(ground, &timeline, stage, lane)).collect();
+        lanes.iter().enumerate().map(|(stage, lane)| empty(ground, &memory, &timeline, stage, lane)).collect();
     let filling = ground.filling();
     filling.fill(&mut stages, &[], filling.main_slowdown * iteration_ns as f64 / lanes.len().max(1) as f64);
     let lost_ns = stages.iter().map(|s| s.lost_ns).sum::<f64>().ceil() as u64;
     let (gain, slowdown) = base.gain(&stages, &ground.sides, lost_ns);
-    Tried { timeline, base, stages, gain, slowdown }
+    Tried { timeline, memory, base, stages, gain, slowdown }
 }
 
 /// The stage's measured bubbles, their memory from the schedule's position; nothing in them yet.
-fn empty(ground: &Ground, timeline: &Timeline, stage: usize, lane: &Lane) -> StagePlan {
+fn empty(ground: &Ground, memory: &Memory, timeline: &Timeline, stage: usize, lane: &Lane) -> StagePlan {
     let positions = Positions::of(timeline, stage);
     let share = timeline.schedule.chunk_share();
     let busy = (lane.length_ns - lane.idle_ns()).max(1);
@@ -206,7 +208,7 @@ fn empty(ground: &Ground, timeline: &Timeline, stage: usize, lane: &Lane) -> Sta
                 live: live[1],
             },
             live_micro_batches,
-            free_bytes: ground.memory.free_bytes(stage, live_micro_batches),
+            free_bytes: memory.free_bytes(stage, live_micro_batches),
             runs: Vec::new(),
             class: Some(measured.class.name()),
             fillable: matches!(measured.class, BubbleClass::Dependency | BubbleClass::Tail),
@@ -215,7 +217,7 @@ fn empty(ground: &Ground, timeline: &Timeline, stage: usize, lane: &Lane) -> Sta
     let peak = activations::peak(&timeline.schedule, stage, ground.weight_share);
     StagePlan {
         bubbles,
-        least_free: ground.memory.free_bytes(stage, peak),
+        least_free: memory.free_bytes(stage, peak),
         resident: Vec::new(),
         beside: Vec::new(),
         lost_ns: 0.0,

@@ -9,9 +9,8 @@ use crate::cost::predict;
 use crate::pipeline::costs::{self, Costs};
 use crate::pipeline::job::Job;
 use crate::pipeline::memory::{self, Memory};
-use crate::pipeline::{Name, Schedule, Spec, Timeline, activations, simulate};
+use crate::pipeline::{Name, Schedule, Spec, Timeline, simulate};
 use crate::records::{CostModel, Measurement};
-use crate::shape::Recompute;
 use crate::{Error, Result};
 
 /// A plan with the timeline it was made on.
@@ -37,6 +36,8 @@ pub(super) struct Ground<'a> {
 /// One schedule, filled.
 pub(super) struct Tried {
     pub timeline: Timeline,
+    /// What a device holds follows from the schedule: a V has both ends on one, a two-way pipeline every layer twice.
+    pub memory: Memory,
     pub base: Base,
     pub stages: Vec<StagePlan>,
     /// Useful work, main and side by its value, of one iteration on all stages, over the main job's alone.
@@ -66,35 +67,9 @@ impl Base {
 
 /// `measurements` are those the cost model was made from, for side models named by what was measured; may be empty.
 pub fn plan(job: &Job, model: &CostModel, measurements: &[Measurement]) -> Result<Plan> {
-    refuse_schedule(job)?;
     let (ground, notes) = Ground::new(job, model, measurements)?;
     let chosen = ground.attempt(job.parallel.schedule, job.parallel.chunks.map(|c| c as usize))?;
     Ok(ground.finish(chosen, notes))
-}
-
-/// The stage that is their last is not where the pipeline ends, or holds two stages' weights: neither is in the stage times and the
-/// memory here.
-const NOT_PLANNED: [Name; 4] = [Name::ZbV, Name::VHalf, Name::VMin, Name::Chimera];
-
-fn refuse_schedule(job: &Job) -> Result<()> {
-    let name = job.parallel.schedule;
-    if !NOT_PLANNED.contains(&name) {
-        return Ok(());
-    }
-    Err(Error::input(
-        format!("{}: plan does not place the head and the doubled weights of {} yet", job.path.display(), name.text()),
-        "choose gpipe, 1f1b, interleaved, zb-h1, zb-h2, zb-1p or zb-2p",
-    ))
-}
-
-/// Of a transformer layer; with full recomputation what W needs is there only while the backward runs.
-fn weight_share(job: &Job) -> f64 {
-    let m = &job.model;
-    match job.parallel.recompute {
-        Recompute::None => activations::weight_share(m.heads, m.sequence, m.hidden),
-        // Without the attention's quadratic part.
-        Recompute::Selective | Recompute::Full => 32.0 / 34.0,
-    }
 }
 
 fn general_notes(job: &Job, model: &CostModel, memory: &Memory) -> Vec<String> {
@@ -121,15 +96,13 @@ impl<'a> Ground<'a> {
     /// Also returns what the reader should know so far.
     pub fn new(job: &'a Job, model: &'a CostModel, measurements: &[Measurement]) -> Result<(Self, Vec<String>)> {
         let dtype = job.model.dtype.unwrap_or_else(|| predict::usual_dtype(model));
-        let parameters = memory::parameters(job);
-        let largest = parameters.iter().copied().max().unwrap_or(0);
-        let mut costs = costs::of_job(job, model, dtype, largest)?;
+        let mut costs = costs::of_job(job, model, dtype)?;
         let memory = memory::of_job(job, dtype, costs.layer.activation_bytes, model.machine.memory_bytes)?;
         let mut notes = std::mem::take(&mut costs.notes);
         let sides = side::of_job(job, model, measurements, &mut notes)?;
         notes.extend(general_notes(job, model, &memory));
         let close_ns = side::close_ns(model.gate.as_ref());
-        Ok((Ground { job, model, weight_share: weight_share(job), costs, memory, sides, close_ns }, notes))
+        Ok((Ground { job, model, weight_share: job.weight_share(), costs, memory, sides, close_ns }, notes))
     }
 
     pub fn timeline(&self, name: Name, chunks: Option<usize>) -> Result<Timeline> {
@@ -161,29 +134,31 @@ impl<'a> Ground<'a> {
     fn attempt(&self, name: Name, chunks: Option<usize>) -> Result<Tried> {
         let timeline = self.timeline(name, chunks)?;
         let base = Base {
-            iteration_ns: timeline.iteration_ns + self.after_pipeline_ns(),
+            iteration_ns: timeline.iteration_ns + self.after_pipeline_ns(&timeline.schedule),
             pipeline_ns: timeline.iteration_ns,
             busy_ns: (0..timeline.schedule.stages).map(|s| timeline.busy_ns(s)).collect(),
             bubble_ratio: timeline.bubble_ratio(),
         };
-        let (stages, lost_ns) = self.filling().timeline(&timeline, self.weight_share, &self.memory, base.iteration_ns);
+        let memory = self.memory_of(&timeline.schedule);
+        let (stages, lost_ns) = self.filling().timeline(&timeline, self.weight_share, &memory, base.iteration_ns);
         let (gain, slowdown) = base.gain(&stages, &self.sides, lost_ns);
-        Ok(Tried { timeline, base, stages, gain, slowdown })
+        Ok(Tried { timeline, memory, base, stages, gain, slowdown })
     }
 
     /// Gradient all-reduce and optimizer step.
-    pub fn after_pipeline_ns(&self) -> u64 {
-        self.costs.data_parallel_ns + self.costs.optimizer_ns
+    pub fn after_pipeline_ns(&self, schedule: &Schedule) -> u64 {
+        self.costs.after(schedule.layout.placement).total_ns()
+    }
+
+    /// What each device holds under a schedule.
+    pub fn memory_of(&self, schedule: &Schedule) -> Memory {
+        let (costs, share) = (&self.costs, self.weight_share);
+        memory::for_schedule(self.job, costs.dtype, costs.layer.activation_bytes, &self.memory, schedule, share)
     }
 
     /// Whether the job itself fits the memory on every stage; `None` where the memory is not known.
-    pub fn fits(&self, timeline: &Timeline) -> Option<bool> {
-        let total = self.memory.total_bytes?;
-        let used = |stage: usize| {
-            let peak = activations::peak(&timeline.schedule, stage, self.weight_share);
-            self.memory.stage[stage].used_bytes(peak)
-        };
-        Some((0..timeline.schedule.stages).all(|s| used(s) <= total))
+    pub fn fits(&self, tried: &Tried) -> Option<bool> {
+        tried.memory.fits(&tried.timeline.schedule, self.weight_share)
     }
 
     /// Other schedules a flag would have chosen, filled.
@@ -195,14 +170,13 @@ impl<'a> Ground<'a> {
         plain
             .into_iter()
             .chain(interleaved)
-            .filter(|(name, _)| !NOT_PLANNED.contains(name))
             .filter(|(name, chunks)| *name != own.name || chunks.is_some_and(|c| c != own.chunks))
             .filter_map(|(name, chunks)| self.attempt(name, chunks).ok())
             .collect()
     }
 
     pub fn finish(self, chosen: Tried, mut notes: Vec<String>) -> Plan {
-        if self.fits(&chosen.timeline) == Some(false) {
+        if self.fits(&chosen) == Some(false) {
             notes.push(
                 "by this estimate the job itself does not fit the memory on every stage: nothing is put where none is free"
                     .into(),
@@ -210,7 +184,7 @@ impl<'a> Ground<'a> {
         }
         let others = self.others(&chosen.timeline.schedule);
         let record = assemble::record(&self, &chosen, &others, notes);
-        let Ground { memory, weight_share, .. } = self;
-        Plan { timeline: chosen.timeline, weight_share, memory, record }
+        let Tried { timeline, memory, .. } = chosen;
+        Plan { timeline, weight_share: self.weight_share, memory, record }
     }
 }

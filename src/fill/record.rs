@@ -23,7 +23,9 @@ pub struct PlanRecord {
     pub iteration_ns: u64,
     pub pipeline_ns: u64,
     pub send_recv_ns: u64,
+    /// Gradients over the data-parallel ranks, and between the stages that share the embedding.
     pub data_parallel_ns: u64,
+    /// The gradients' norm and the optimizer step.
     pub optimizer_ns: u64,
     /// Of the pipeline alone.
     pub bubble_ratio: f64,

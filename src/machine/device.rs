@@ -81,6 +81,11 @@ impl DeviceChoice {
     /// The device meant, if it is there.
     pub fn resolve(self) -> Result<Device> {
         let local_rank = std::env::var("LOCAL_RANK").ok().and_then(|rank| rank.parse().ok());
+        self.of_rank(local_rank)
+    }
+
+    /// The device meant by a rank that is its host's `local_rank`-th.
+    pub fn of_rank(self, local_rank: Option<u32>) -> Result<Device> {
         self.among(local_rank, || gpus::list().map(|gpus| gpus.into_iter().map(|gpu| gpu.name).collect()))
     }
 

@@ -1,6 +1,6 @@
 //! The libraries a CUDA run loads: where they are, and which version. The loader's path knows few of them (NCCL and
-//! everything that pip installs lie outside it), so they are searched in NCCL_HOME, the toolkit and the active Python's
-//! packages as well.
+//! everything that pip installs lie outside it), so they are searched in LD_LIBRARY_PATH, then NCCL_HOME, then where the
+//! loader looks, and last in the toolkit and the active Python's packages.
 
 use super::{built, gpus, nvml, system};
 use serde::Serialize;
@@ -115,9 +115,11 @@ pub fn keep_cublaslt() -> Option<PathBuf> {
 }
 
 fn open(wanted: &Wanted) -> Option<(libloading::Library, PathBuf)> {
-    // What was asked for by name comes before what the loader happens to know.
+    // What was asked for by name comes before what the loader happens to know; a path given for this one run first.
+    let path = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let given: Vec<PathBuf> = std::env::split_paths(&path).filter(|folder| !folder.as_os_str().is_empty()).collect();
     let home = std::env::var_os(wanted.home).map(PathBuf::from);
-    let named = home.iter().flat_map(|home| ["lib", "lib64"].map(|lib| home.join(lib)));
+    let named = given.into_iter().chain(home.iter().flat_map(|home| ["lib", "lib64"].map(|lib| home.join(lib))));
     let bare = [PathBuf::new()];
     let near = candidates(named.chain(bare), wanted.files);
     if let Some(opened) = near.into_iter().find_map(|path| load(&path)) {

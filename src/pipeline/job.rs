@@ -1,7 +1,10 @@
 //! `job.toml`: a training job as its owner describes it. Every key is checked; docs/pipeline.md lists them.
 
+use super::activations;
+use super::layout::{Layout, Placement};
 use super::presets;
 use super::schedule::Name;
+use super::schedules::numbers::{self, Number};
 use super::toml_section::{Section, Source};
 use crate::ops::DType;
 use crate::shape::{LayerShape, Recompute};
@@ -138,6 +141,42 @@ impl Job {
         self.model.layers / self.parallel.pipeline
     }
 
+    /// What W still needs of a micro-batch's activations. With full recomputation that is there only while the backward
+    /// runs; recomputed attention leaves its quadratic part out.
+    pub fn weight_share(&self) -> f64 {
+        let m = &self.model;
+        match self.parallel.recompute {
+            Recompute::None => activations::weight_share(m.heads, m.sequence, m.hidden),
+            Recompute::Selective | Recompute::Full => 32.0 / 34.0,
+        }
+    }
+
+    /// The same job divided over its GPUs in another way; `None` where something does not divide, or the schedule does not
+    /// exist for the numbers.
+    pub fn divided(&self, pipeline: u64, tensor: u64, data: u64, micro_batch: u64) -> Option<Job> {
+        let parallel = Parallel { pipeline, tensor, data, micro_batch, ..self.parallel.clone() };
+        let job = Job { parallel, ..self.clone() };
+        let (m, p) = (&job.model, &job.parallel);
+        let chunks = p.chunks.map(|c| c as usize);
+        let parts = pipeline.checked_mul(numbers::chunks(p.schedule, chunks) as u64)?;
+        let divides = m.heads.is_multiple_of(tensor)
+            && m.layers.is_multiple_of(parts)
+            && p.global_batch.is_multiple_of(data.checked_mul(micro_batch)?);
+        let exists = || numbers::check(p.schedule, pipeline as usize, job.micro_batches() as usize, chunks).is_ok();
+        (divides && exists() && job.layer(DType::Bf16).validate().is_ok()).then_some(job)
+    }
+
+    /// Which layers each stage holds under the job's own schedule.
+    pub fn layout(&self) -> Layout {
+        let p = &self.parallel;
+        let placement = p.schedule.placement();
+        let chunks = match placement {
+            Placement::Both => 2,
+            _ => numbers::chunks(p.schedule, p.chunks.map(|c| c as usize)),
+        };
+        Layout { placement, stages: p.pipeline as usize, chunks }
+    }
+
     pub fn gpus(&self) -> u64 {
         self.parallel.pipeline * self.parallel.tensor * self.parallel.data
     }
@@ -166,12 +205,22 @@ impl Job {
             "tensor",
             "every tensor-parallel rank holds whole heads",
         )?;
-        let chunks = p.chunks.unwrap_or(if p.schedule == Name::Interleaved { 2 } else { 1 });
-        let (parts, what) = (p.pipeline * chunks, if chunks > 1 { "pipeline · chunks" } else { "pipeline" });
-        divides(parallel, "pipeline", "layers", m.layers, parts, what, "every stage holds the same number of layers")?;
+        let chunks = p.chunks.map(|c| c as usize);
+        let parts = numbers::chunks(p.schedule, chunks) as u64;
+        let what = if parts > 1 { "pipeline · chunks" } else { "pipeline" };
+        let cure = "every chunk of every stage holds the same number of layers";
+        divides(parallel, "pipeline", "layers", m.layers, p.pipeline * parts, what, cure)?;
         let (batch, what) = (p.data * p.micro_batch, "data · micro_batch");
         let cure = "every data-parallel rank runs the same number of micro-batches";
         divides(parallel, "global_batch", "global_batch", p.global_batch, batch, what, cure)?;
+        numbers::check(p.schedule, p.pipeline as usize, self.micro_batches() as usize, chunks).map_err(|misfit| {
+            let key = match misfit.number {
+                Number::Stages => "pipeline",
+                Number::MicroBatches => "global_batch",
+                Number::Chunks => "chunks",
+            };
+            parallel.error(key, misfit.what, misfit.cure)
+        })?;
         self.layer(DType::Bf16).validate()
     }
 }
@@ -568,6 +617,9 @@ beside_rate = 0.5
             ("tensor = 8", "tensor = 7", 6, "heads 64 is not divisible by tensor 7"),
             ("global_batch = 64", "global_batch = 60", 9, "not divisible by data · micro_batch 8"),
             ("\"interleaved\"", "\"interleafed\"", 10, "did you mean `interleaved`"),
+            ("\"interleaved\"", "\"zb-h1\"", 11, "chunks are not a choice of zb-h1"),
+            ("global_batch = 64", "global_batch = 72", 9, "micro-batches 9 is not divisible by stages 8"),
+            ("\"interleaved\"\nchunks = 3", "\"dualpipe\"", 9, "dualpipe with 8 micro-batches on 8 stages"),
             ("= true", "= 1", 12, "true or false"),
             ("\"selective\"", "\"some\"", 13, "none, selective, full"),
             ("[hardware]", "[hardwear]", 14, "did you mean `hardware`"),

@@ -3,9 +3,17 @@
 //! One case holds both latencies: a sample is a pipelined batch, and beside it ([`Detail::Isolated`]) operations of the
 //! same size synchronised one by one. Called by `presets`; calls `collectives`.
 
+mod choices;
+mod gpu;
+mod ranked;
+
+pub use choices::Choices;
+pub use ranked::SharedCrew;
+
 use super::{Case, CaseInfo, Context, Detail, Platform, Preset, RawSample, Spec};
 use crate::collectives::threads::Tuning;
 use crate::collectives::{Exchange, Operation, Pattern, Session};
+use crate::machine::gpus;
 use crate::records::measurement::{Backend, Kind, Verified};
 use crate::units::format_bytes;
 use crate::{Error, Result, stats};
@@ -23,11 +31,18 @@ const PING_PONG: Operation = Operation::SendRecv(Pattern::PingPong);
 /// Isolated operations in a sample whose batch is long enough to hide them.
 const ISOLATED: u64 = 15;
 
-/// The preset's cases in the order they run. CUDA has its own transport, which adds its list here.
-pub fn cases(preset: Preset, platform: Platform) -> Vec<Box<dyn Spec>> {
-    match platform {
-        Platform::Host => host(preset).into_iter().map(|spec| Box::new(spec) as Box<dyn Spec>).collect(),
-        Platform::Gpu(_) | Platform::Software(_) => Vec::new(),
+/// The preset's cases in the order they run; between GPUs there are some where there is a crew of ranks.
+pub fn cases(preset: Preset, platform: Platform, crew: Option<&SharedCrew>, choices: &Choices) -> Vec<Box<dyn Spec>> {
+    match (platform, crew) {
+        (Platform::Host, _) => {
+            choices.of_host(host(preset)).into_iter().map(|spec| Box::new(spec) as Box<dyn Spec>).collect()
+        }
+        (_, Some(crew)) => {
+            let ranks = crew.lock().ranks();
+            let memory = gpus::list().ok().and_then(|gpus| gpus.iter().map(|gpu| gpu.memory_bytes).min());
+            crew.cases(choices.of_tasks(gpu::tasks(preset, platform, ranks, memory)))
+        }
+        (_, None) => Vec::new(),
     }
 }
 
@@ -87,10 +102,16 @@ fn in_place(cases: Vec<HostSpec>) -> Vec<HostSpec> {
 }
 
 /// A case between threads of this process, in f32.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct HostSpec(Exchange);
 
 impl HostSpec {
+    /// The same of another size; `None` for less than an element.
+    fn sized(self, bytes: u64) -> Option<Self> {
+        let elements = usize::try_from(bytes / ELEMENT_BYTES).ok().filter(|elements| *elements > 0)?;
+        Some(HostSpec(Exchange { elements, ..self.0 }))
+    }
+
     fn bytes(&self) -> u64 {
         self.0.elements as u64 * ELEMENT_BYTES
     }
@@ -170,7 +191,7 @@ mod tests {
     use std::collections::HashSet;
 
     fn ids(preset: Preset) -> Vec<String> {
-        cases(preset, Platform::Host).iter().map(|spec| spec.id()).collect()
+        cases(preset, Platform::Host, None, &Choices::default()).iter().map(|spec| spec.id()).collect()
     }
 
     #[test]
@@ -197,7 +218,7 @@ mod tests {
         }
         let all: HashSet<_> = full.iter().collect();
         assert!(quick.iter().chain(&standard).all(|id| all.contains(id)));
-        assert!(cases(Preset::Standard, Platform::Gpu(0)).is_empty());
+        assert!(cases(Preset::Standard, Platform::Gpu(0), None, &Choices::default()).is_empty());
         for operation in Operation::ALL {
             let prefix = format!("host/{}/r2/", operation.path());
             assert!(standard.iter().filter(|id| id.starts_with(&prefix)).count() >= 5, "{prefix}");

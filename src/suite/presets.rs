@@ -1,5 +1,6 @@
 //! The presets: which cases, and how long each may take. The lists are fixed; a case keeps its name for ever.
 
+use super::collectives::{Choices, SharedCrew};
 use super::sampler::StopRule;
 use super::{Platform, Spec, collectives, corun, fill, gpt_layer};
 use crate::records::measurement::Kind;
@@ -47,10 +48,16 @@ impl Group {
     }
 
     /// The preset's cases of this group, in the order they run.
-    pub fn cases(self, preset: Preset, platform: Platform) -> Vec<Box<dyn Spec>> {
+    pub fn cases(
+        self,
+        preset: Preset,
+        platform: Platform,
+        crew: Option<&SharedCrew>,
+        choices: &Choices,
+    ) -> Vec<Box<dyn Spec>> {
         match self {
             Group::GptLayer => gpt_layer::cases(preset, platform),
-            Group::Collectives => collectives::cases(preset, platform),
+            Group::Collectives => collectives::cases(preset, platform, crew, choices),
             Group::Corun => corun::cases(preset, platform),
             Group::Fill => fill::cases(preset, platform),
         }
@@ -103,7 +110,9 @@ mod tests {
     use std::collections::HashSet;
 
     fn all(preset: Preset) -> Vec<String> {
-        Group::ALL.iter().flat_map(|g| g.cases(preset, Platform::Host)).map(|spec| spec.id()).collect()
+        let choices = Choices::default();
+        let all = Group::ALL.iter().flat_map(|g| g.cases(preset, Platform::Host, None, &choices));
+        all.map(|spec| spec.id()).collect()
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use super::Platform;
 use super::case::{Case, CaseInfo, Context, RawSample, Spec};
+use super::collectives::{Choices, SharedCrew};
 use super::presets::{Group, Preset};
 use super::sampler::{self, Stop, StopRule, Watch};
 use super::summary::{self, Outcome};
@@ -24,8 +25,11 @@ pub fn select(
     preset: Preset,
     platform: Platform,
     filter: Option<&str>,
+    crew: Option<&SharedCrew>,
+    choices: &Choices,
 ) -> Result<Vec<Box<dyn Spec>>> {
-    let all: Vec<Box<dyn Spec>> = groups.iter().flat_map(|group| group.cases(preset, platform)).collect();
+    let all: Vec<Box<dyn Spec>> =
+        groups.iter().flat_map(|group| group.cases(preset, platform, crew, choices)).collect();
     let Some(filter) = filter else { return Ok(all) };
     let chosen: Vec<Box<dyn Spec>> = all.into_iter().filter(|spec| spec.id().contains(filter)).collect();
     if chosen.is_empty() {
@@ -66,6 +70,7 @@ pub struct Recorder {
     watchdog: Option<Watchdog>,
     /// The case that an earlier part of this run was stuck in.
     stuck: Option<Stuck>,
+    crew: Option<SharedCrew>,
 }
 
 impl Recorder {
@@ -78,12 +83,18 @@ impl Recorder {
             telemetry: None,
             watchdog: None,
             stuck: None,
+            crew: None,
         }
     }
 
     /// With the sensors of the GPU it measures on, read beside every case.
     pub fn with_telemetry(self, telemetry: Option<Sampler>) -> Self {
         Recorder { telemetry, ..self }
+    }
+
+    /// With the ranks that run its collectives.
+    pub fn with_crew(self, crew: Option<SharedCrew>) -> Self {
+        Recorder { crew, ..self }
     }
 
     /// With a limit on the time a case may take; also hears of a case that was stuck before.
@@ -181,8 +192,11 @@ impl Recorder {
         record
     }
 
-    /// Closes the run; the folder now holds a whole run.
+    /// Closes the run; the folder now holds a whole run, and the ranks have gone home.
     pub fn finish(self) -> Result<PathBuf> {
+        if let Some(crew) = &self.crew {
+            crew.lock().finish()?;
+        }
         self.run.finish(now())
     }
 }

@@ -25,12 +25,17 @@ impl ProcessWatch {
     }
 }
 
+/// Whether somebody asked to stop since the watch was started.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
 impl Watch for ProcessWatch {
     fn elapsed_ns(&self) -> u64 {
         self.start.elapsed().as_nanos() as u64
     }
 
     fn interrupted(&self) -> bool {
-        INTERRUPTED.load(Ordering::Relaxed)
+        interrupted()
     }
 }

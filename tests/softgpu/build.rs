@@ -6,6 +6,8 @@
 
 #[path = "build/cublaslt.rs"]
 mod cublaslt;
+#[path = "build/nccl.rs"]
+mod nccl;
 #[path = "build/nvml.rs"]
 mod nvml;
 #[path = "build/objects.rs"]
@@ -27,7 +29,7 @@ fn main() -> io::Result<()> {
     let libraries = shared::Libraries::new(&out)?;
     println!("cargo:rustc-env=SOFTGPU_LIBRARIES={}", libraries.folder().display());
     // Without it a deleted library would stay deleted.
-    for library in ["libcuda.so.1", "libcublasLt.so.13"] {
+    for library in ["libcuda.so.1", "libcublasLt.so.13", "libnccl.so.2"] {
         println!("cargo:rerun-if-changed={}", libraries.folder().join(library).display());
     }
     let kernels = kernel_objects(&here, &device, &out)?;
@@ -39,6 +41,7 @@ fn main() -> io::Result<()> {
     let driver = objects::compile(&compiler(&here), &out, &files(&here.join("cpp/driver"), "cpp")?)?;
     libraries.link("libcuda.so.1", &[kernels, driver].concat())?;
     cublaslt::link(&here, &out, &libraries)?;
+    nccl::link(&here, &out, &libraries)?;
     nvml::build(&here, libraries.folder())
 }
 

@@ -47,7 +47,8 @@ pub fn alone(test: &str, environment: &[(&str, &str)], body: impl Fn()) {
 pub fn clear(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
-        if name.starts_with("SOFTGPU_") || name.starts_with("BUBBLEBENCH_") || name == "CUDA_VISIBLE_DEVICES" {
+        let other = ["CUDA_VISIBLE_DEVICES", "CUDA_HOME", "LD_LIBRARY_PATH"].contains(&&*name);
+        if other || ["SOFTGPU_", "BUBBLEBENCH_", "NCCL_"].iter().any(|start| name.starts_with(start)) {
             command.env_remove(&*name);
         }
     }

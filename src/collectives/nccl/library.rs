@@ -12,6 +12,8 @@ const OLDEST: (i32, &str) = (21800, "2.18");
 /// NCCL's library with its functions looked up.
 pub struct Nccl {
     api: sys::Library,
+    /// The same library again, for functions younger than the oldest header this program is built with.
+    again: libloading::Library,
     path: PathBuf,
 }
 
@@ -24,9 +26,11 @@ impl Nccl {
                 "pip install --no-deps nvidia-nccl-cu13==2.30.7, or set NCCL_HOME",
             )
         })?;
+        // SAFETY: it is loaded already: this counts one more user of it.
+        let again = unsafe { libloading::Library::new(path.as_os_str()) }.map_err(|e| unfit(&path, &e.to_string()))?;
         // SAFETY: the library is NCCL (it was searched by name); the bindings are of its header.
         let api = unsafe { sys::Library::from_library(library) }.map_err(|e| unfit(&path, &e.to_string()))?;
-        let nccl = Nccl { api, path };
+        let nccl = Nccl { api, again, path };
         if nccl.version_code()? < OLDEST.0 {
             let what = format!("NCCL {} at {} is older than {}", nccl.version()?, nccl.path.display(), OLDEST.1);
             return Err(Error::machine(what, "pip install --no-deps nvidia-nccl-cu13==2.30.7"));
@@ -61,17 +65,52 @@ impl Nccl {
         Ok(UniqueId(id.internal.map(|byte| byte.to_ne_bytes()[0])))
     }
 
-    /// NCCL's own words for a status that is not success.
-    fn check(&self, call: &str, status: sys::ncclResult_t) -> Result<()> {
-        if status.0 == 0 {
+    pub(super) fn api(&self) -> &sys::Library {
+        &self.api
+    }
+
+    /// As NCCL counts: 23007 for 2.30.7.
+    pub fn code(&self) -> i32 {
+        self.version_code().unwrap_or(0)
+    }
+
+    /// A function as the loaded library has it; one that it lacks is an error of the call that needs it.
+    pub(super) fn function<F: Copy>(
+        &self,
+        name: &str,
+        pick: impl Fn(&sys::Library) -> &std::result::Result<F, libloading::Error>,
+    ) -> Result<F> {
+        pick(&self.api).as_ref().copied().map_err(|_| self.lacks(name))
+    }
+
+    /// A function that NCCL 2.18 has not; `F` is its type in nccl.h.
+    pub(super) fn newer<F: Copy>(&self, name: &str) -> Result<F> {
+        // SAFETY: the callers give the type that nccl.h declares.
+        let symbol = unsafe { self.again.get::<F>(name.as_bytes()) };
+        symbol.map(|function| *function).map_err(|_| self.lacks(name))
+    }
+
+    fn lacks(&self, name: &str) -> Error {
+        Error::machine(
+            format!("NCCL {} at {} has no {name}", self.version().unwrap_or_default(), self.path.display()),
+            "leave that option out, or install a newer NCCL: pip install --no-deps nvidia-nccl-cu13==2.30.7",
+        )
+    }
+
+    /// NCCL's own words for a status that is neither success nor "in progress".
+    pub(super) fn check(&self, call: &str, status: sys::ncclResult_t) -> Result<()> {
+        if matches!(status, sys::ncclResult_t::ncclSuccess | sys::ncclResult_t::ncclInProgress) {
             return Ok(());
         }
+        Err(Error::machine(format!("{call} failed: {}", self.words(status)), "set NCCL_DEBUG=WARN to see why"))
+    }
+
+    pub(super) fn words(&self, status: sys::ncclResult_t) -> String {
         let words = self.api.ncclGetErrorString.as_ref().ok().map(|function| {
             // SAFETY: returns a static string for any status.
             unsafe { CStr::from_ptr(function(status)) }.to_string_lossy().into_owned()
         });
-        let words = words.unwrap_or_else(|| format!("status {}", status.0));
-        Err(Error::machine(format!("{call} failed: {words}"), "set NCCL_DEBUG=WARN to see why"))
+        words.unwrap_or_else(|| format!("status {}", status.0))
     }
 }
 

@@ -7,7 +7,7 @@ mod collective;
 mod corun;
 mod layer;
 
-pub use collective::{CollectiveQuery, collective};
+pub use collective::{CollectiveQuery, collective, extrapolation};
 pub use corun::{CorunPrediction, corun};
 pub use layer::{LayerPrediction, layer, operation};
 

@@ -1,0 +1,105 @@
+//! What rank 0 asks of every rank, and what a rank answers. The same words go through a channel to a thread and as JSON
+//! over TCP to a process.
+
+use super::worker::{MeetingId, RankTiming, Task};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::fmt;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Order {
+    Join(Joining),
+    Prepare(Task),
+    Time { pipelined: u64, isolated: u64 },
+    Release,
+    Finish,
+}
+
+/// What a rank must know to join the others' communicator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Joining {
+    #[serde(with = "hexadecimal")]
+    pub id: MeetingId,
+    pub ranks: usize,
+    pub nodes: usize,
+    pub ranks_per_gpu: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Answer {
+    Done,
+    Prepared { wrong: u64, facts: Map<String, Value> },
+    Timed(RankTiming),
+    Failed { what: String, cure: String },
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Order::Join(joining) => write!(f, "joining the communicator of {} ranks", joining.ranks),
+            Order::Prepare(task) => write!(f, "preparing {task}"),
+            Order::Time { pipelined, .. } => write!(f, "timing {pipelined} operations"),
+            Order::Release => f.write_str("freeing a case's buffers"),
+            Order::Finish => f.write_str("finishing"),
+        }
+    }
+}
+
+/// Bytes as hexadecimal digits; `None` where they are not exactly N bytes.
+pub fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits = text.as_bytes();
+    let mut bytes = [0; N];
+    if digits.len() != 2 * N {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok().filter(|p| !p.starts_with('+'))?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+pub fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+mod hexadecimal {
+    use super::MeetingId;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(id: &MeetingId, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&super::to_hex(id))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MeetingId, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        super::from_hex(&text).ok_or_else(|| D::Error::custom("an id that is not 128 bytes"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collectives::{Element, Exchange, Operation, Pattern};
+
+    #[test]
+    fn orders_survive_the_wire() {
+        let exchange = Exchange::new(Operation::SendRecv(Pattern::Ring), 1 << 20, 4).in_place(false);
+        let task = Task { exchange, dtype: Element::Bf16, graph: true, registered: false, max_ctas: Some(4) };
+        let joining = Joining { id: std::array::from_fn(|i| i as u8), ranks: 4, nodes: 2, ranks_per_gpu: 1 };
+        for order in [Order::Join(joining), Order::Prepare(task), Order::Time { pipelined: 3, isolated: 1 }] {
+            let text = serde_json::to_string(&order).unwrap();
+            assert_eq!(serde_json::from_str::<Order>(&text).unwrap(), order);
+        }
+        let answer = Answer::Timed(RankTiming { pipelined_ns: 1.25, isolated_ns: vec![0.1, 3e9] });
+        assert_eq!(serde_json::from_str::<Answer>(&serde_json::to_string(&answer).unwrap()).unwrap(), answer);
+    }
+
+    #[test]
+    fn only_digits_of_the_right_number_are_bytes() {
+        assert_eq!(from_hex::<2>("01fe"), Some([1, 254]));
+        for wrong in ["", "01", "01fe00", "01f", "01fg", "+1fe", "0é1"] {
+            assert_eq!(from_hex::<2>(wrong), None, "{wrong}");
+        }
+    }
+}

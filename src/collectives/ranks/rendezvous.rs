@@ -1,0 +1,261 @@
+//! Rank 0 waits for the others at the meeting place until everybody is there or the deadline is over. Strangers are turned
+//! away and the wait goes on; one of our own that cannot be (a second rank 3, another number of ranks, another version of
+//! the program) ends the meeting for everybody, because it could not come to a good end.
+
+use super::crew::{Crew, Event, Note, Terms};
+use super::handshake::{self, Failure, Newcomer, Party};
+use super::launch::Launch;
+use super::link::{Heard, Link};
+use super::token::{self, Token, TokenFile};
+use super::verdict;
+use super::who::{self, Who};
+use super::wire::Letter;
+use crate::{Error, Result};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+const LOOK: Duration = Duration::from_millis(10);
+/// What a newcomer may take for its part of the conversation.
+const CONVERSATION: Duration = Duration::from_secs(5);
+/// A port that the run before has just left is free within this.
+const PORT_PATIENCE: Duration = Duration::from_secs(3);
+/// Strangers that are written about; the rest is only turned away.
+const STRANGERS_NAMED: usize = 5;
+/// Conversations at a time.
+const MOST_CONVERSATIONS: usize = 128;
+
+type Conversation = (SocketAddr, Result<(Newcomer, TcpStream), Failure>);
+
+/// Rank 0 meets the others; the crew is complete when this returns.
+pub fn lead(launch: &Launch, terms: &Terms, device: u32, notes: &dyn Fn(String)) -> Result<Crew> {
+    let me = who::this_process(0, device, terms.transport.as_ref())?;
+    let given = std::env::var(token::VARIABLE).ok().filter(|text| !text.is_empty()).map(Token::new).transpose()?;
+    let private = launch.one_host && given.is_none();
+    if given.is_none() && !launch.one_host {
+        return Err(token_missing());
+    }
+    let listener = listen(launch, private, terms.deadline)?;
+    let file = private.then(|| TokenFile::of_port(launch.port));
+    let token = match given {
+        Some(token) => token,
+        None => Token::random()?,
+    };
+    if let Some(file) = &file {
+        file.write(&token)?;
+        notes(format!("{} is not set: made {} for the ranks of this host", token::VARIABLE, token.text()));
+    }
+    let (tell, inbox) = channel();
+    let mut meeting = Meeting {
+        launch,
+        terms,
+        party: Party::new(launch.ranks, launch.job.clone()),
+        seats: (0..launch.ranks).map(|_| None).collect(),
+        tell,
+        inbox,
+        strangers: 0,
+        notes,
+    };
+    let met = meeting.wait(&listener, &token);
+    if let Some(file) = &file {
+        file.remove();
+    }
+    if let Err(error) = met {
+        meeting.dissolve(&error.to_string());
+        return Err(error);
+    }
+    let Meeting { seats, tell, inbox, .. } = meeting;
+    Crew::of_processes(terms, me, seats.into_iter().flatten().collect(), (tell, inbox))
+}
+
+pub fn token_missing() -> Error {
+    Error::input(
+        format!("{} is not set, and the ranks are not known to be on one host", token::VARIABLE),
+        "give every rank the same secret: export BUBBLEBENCH_TOKEN=$(openssl rand -hex 16) before srun; mpirun -x BUBBLEBENCH_TOKEN",
+    )
+}
+
+/// Only this host can reach a meeting place whose token is in a file of this host. Otherwise it is open on every
+/// interface: MASTER_ADDR may be the name of a service before it.
+fn listen(launch: &Launch, private: bool, deadline: Duration) -> Result<TcpListener> {
+    let port = launch.port;
+    let any = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))];
+    let own: Vec<SocketAddr> = match launch.address.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
+        Ok(ip) if private && ip.is_loopback() => vec![(ip, port).into()],
+        _ if private && launch.address == "localhost" => vec![(Ipv4Addr::LOCALHOST, port).into()],
+        _ => any.to_vec(),
+    };
+    let until = Instant::now() + PORT_PATIENCE.min(deadline);
+    loop {
+        let mut taken = None;
+        for address in &own {
+            match TcpListener::bind(address) {
+                Ok(listener) => return Ok(listener),
+                Err(error) => taken = Some(error),
+            }
+        }
+        let Some(error) = taken.filter(|_| Instant::now() >= until) else {
+            std::thread::sleep(LOOK * 10);
+            continue;
+        };
+        let what = format!("rank 0 cannot wait for the others at port {port} of this host: {error}");
+        let cure = match error.kind() {
+            io::ErrorKind::AddrInUse => "another run or program has it: set MASTER_PORT to a free port on every rank",
+            _ => "set MASTER_PORT to a port that this user may open, on every rank",
+        };
+        return Err(Error::machine(what, cure));
+    }
+}
+
+struct Meeting<'a> {
+    launch: &'a Launch,
+    terms: &'a Terms,
+    party: Party,
+    /// By rank; 0 stays empty.
+    seats: Vec<Option<(Who, Link)>>,
+    tell: Sender<Note>,
+    inbox: Receiver<Note>,
+    strangers: usize,
+    notes: &'a dyn Fn(String),
+}
+
+impl Meeting<'_> {
+    fn wait(&mut self, listener: &TcpListener, token: &Token) -> Result<()> {
+        let io =
+            |e: io::Error| Error::machine(format!("rank 0 cannot wait for the others: {e}"), "try another MASTER_PORT");
+        listener.set_nonblocking(true).map_err(io)?;
+        let until = Instant::now() + self.terms.deadline;
+        let (done, conversations) = channel::<Conversation>();
+        let mut talking = 0;
+        while self.missing().next().is_some() {
+            if (self.terms.interrupted)() {
+                return Err(Error::Interrupted);
+            }
+            if Instant::now() >= until {
+                return Err(self.too_few());
+            }
+            while talking < MOST_CONVERSATIONS
+                && let Ok((stream, from)) = listener.accept()
+            {
+                talk(stream, from, token.clone(), done.clone()).map_err(io)?;
+                talking += 1;
+            }
+            while let Ok((from, outcome)) = conversations.try_recv() {
+                talking -= 1;
+                match outcome {
+                    Ok((newcomer, stream)) => self.seat(newcomer, stream)?,
+                    Err(failure) => self.turn_away(from, failure),
+                }
+            }
+            if let Ok((rank, Event::Lost(why) | Event::Leaving(why))) = self.inbox.try_recv()
+                && let Some((who, _)) = &self.seats[rank]
+            {
+                return Err(verdict::lost(who, "waiting for the other ranks", &why));
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    fn missing(&self) -> impl Iterator<Item = usize> {
+        self.seats.iter().enumerate().skip(1).filter(|(_, seat)| seat.is_none()).map(|(rank, _)| rank)
+    }
+
+    /// A newcomer gets its seat, or the meeting is over.
+    fn seat(&mut self, newcomer: Newcomer, mut stream: TcpStream) -> Result<()> {
+        let who = newcomer.who.clone();
+        if newcomer.party.job != self.party.job {
+            handshake::refuse(&mut stream, "it belongs to another job than rank 0", false);
+            (self.notes)(format!("{who} belongs to another job and was turned away"));
+            return Ok(());
+        }
+        if let Some(why) = self.objection(&newcomer) {
+            handshake::refuse(&mut stream, &why, false);
+            return Err(Error::rank(why, "start every rank once, with the same program and the same number of ranks"));
+        }
+        let io = |e: io::Error| verdict::lost(&who, "joining", &e.to_string());
+        handshake::accept(&mut stream, &newcomer).map_err(io)?;
+        let (rank, tell) = (who.rank, self.tell.clone());
+        let report = move |heard| drop(tell.send((rank, event(heard))));
+        self.seats[rank] = Some((who.clone(), Link::start(stream, self.terms.deadline, report).map_err(io)?));
+        Ok(())
+    }
+
+    fn objection(&self, newcomer: &Newcomer) -> Option<String> {
+        let (who, party) = (&newcomer.who, &newcomer.party);
+        if party.program != self.party.program {
+            return Some(format!("{who} runs bubblebench {} and rank 0 {}", party.program, self.party.program));
+        }
+        if party.ranks != self.party.ranks {
+            return Some(format!(
+                "{who} was started as one of {} ranks and rank 0 as one of {}",
+                party.ranks, self.party.ranks
+            ));
+        }
+        match self.seats.get(who.rank) {
+            Some(None) if who.rank > 0 => None,
+            Some(Some((first, _))) => Some(format!("{who} and {first} both call themselves rank {}", who.rank)),
+            _ => Some(format!("{who} calls itself rank {} and cannot be", who.rank)),
+        }
+    }
+
+    fn turn_away(&mut self, from: SocketAddr, failure: Failure) {
+        let why = match failure {
+            Failure::Token => "it does not know the token".into(),
+            Failure::Broken(why) | Failure::Refused(why) => why,
+        };
+        self.strangers += 1;
+        if self.strangers <= STRANGERS_NAMED {
+            (self.notes)(format!("a caller from {} was turned away: {why}", from.ip()));
+        }
+    }
+
+    fn too_few(&self) -> Error {
+        let missing: Vec<usize> = self.missing().collect();
+        let strangers = match self.strangers {
+            0 => String::new(),
+            count => format!(" ({count} callers were turned away)"),
+        };
+        let Launch { address, port, ranks, .. } = self.launch;
+        Error::rank(
+            format!(
+                "{} of {ranks} did not come to {address}:{port} within {:.0} s{strangers}",
+                who::list(&missing),
+                self.terms.deadline.as_secs_f64()
+            ),
+            "see those ranks' own messages; --deadline waits longer",
+        )
+    }
+
+    /// Whoever has come is told why nothing comes of it.
+    fn dissolve(&self, why: &str) {
+        for (_, link) in self.seats.iter().flatten() {
+            // One that cannot be told finds its connection closed.
+            let _ = link.send(&Letter::End { why: why.into() });
+        }
+    }
+}
+
+/// A conversation of its own, so that a caller that says nothing holds nobody up.
+fn talk(mut stream: TcpStream, from: SocketAddr, token: Token, done: Sender<Conversation>) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(CONVERSATION))?;
+    stream.set_write_timeout(Some(CONVERSATION))?;
+    std::thread::Builder::new().name("handshake".into()).spawn(move || {
+        let outcome = handshake::examine(&mut stream, &token).map(|newcomer| (newcomer, stream));
+        // After the meeting nobody wants to know.
+        let _ = done.send((from, outcome));
+    })?;
+    Ok(())
+}
+
+fn event(heard: Heard) -> Event {
+    match heard {
+        Heard::Letter(Letter::Answer { number, answer }) => Event::Answer(number, answer),
+        Heard::Letter(Letter::Leaving { why }) => Event::Leaving(why),
+        Heard::Letter(other) => Event::Lost(format!("it sent {other:?}, which no rank should")),
+        Heard::Lost(why) => Event::Lost(why),
+    }
+}

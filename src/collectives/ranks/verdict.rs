@@ -1,0 +1,170 @@
+//! Who is to blame when not every rank has answered as it should? A pure judgement over what is known at the time.
+//!
+//! A collective drags everyone along: when one rank stands still, all the others run into their own deadlines. So a rank
+//! that failed early is the cause and the rest are its victims, while of ranks that failed at the deadline those that
+//! said nothing at all are the cause.
+
+use super::orders::Answer;
+use super::who::{self, Who};
+use crate::Error;
+use std::time::Duration;
+
+pub const AGAIN: &str =
+    "what was measured is kept: see that rank's own messages, then run the same command again to go on";
+const BEHIND: &str = "what was measured is kept: the same command goes on behind this case";
+
+/// What a hang is laid to where every rank is alive: the case that ran, or the rank that did not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    Case,
+    Rank,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    None,
+    Good(Answer),
+    Bad { what: String, cure: String, after: Duration },
+}
+
+impl Reply {
+    pub fn of(answer: Answer, after: Duration) -> Self {
+        match answer {
+            Answer::Failed { what, cure } => Reply::Bad { what, cure, after },
+            answer => Reply::Good(answer),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub enum Fault {
+    /// Nobody could do it and everybody is well: the next case may go on.
+    Case(Error),
+    /// The ranks are not in step any more.
+    Crew(Error),
+}
+
+/// A rank that is gone.
+pub fn lost(who: &Who, doing: &str, why: &str) -> Error {
+    Error::rank(format!("{who} was lost while {doing}: {why}"), AGAIN)
+}
+
+/// Good answers from everyone, or whose fault it is. `silent` says for how long a rank has not been heard, where that is
+/// longer than it should be.
+pub fn judge(
+    people: &[Who],
+    replies: Vec<Reply>,
+    doing: &str,
+    deadline: Duration,
+    blame: Blame,
+    silent: impl Fn(usize) -> Option<Duration>,
+) -> Result<Vec<Answer>, Fault> {
+    let which = |wanted: &dyn Fn(&Reply) -> bool| -> Vec<usize> {
+        replies.iter().enumerate().filter(|(_, reply)| wanted(reply)).map(|(rank, _)| rank).collect()
+    };
+    let missing = which(&|reply| *reply == Reply::None);
+    let bad = which(&|reply| matches!(reply, Reply::Bad { .. }));
+    if missing.is_empty() && bad.is_empty() {
+        return Ok(replies
+            .into_iter()
+            .filter_map(|r| if let Reply::Good(answer) = r { Some(answer) } else { None })
+            .collect());
+    }
+    // Stopped, but not for the whole deadline yet.
+    if let Some((&rank, silence)) = missing.iter().find_map(|rank| Some((rank, silent(*rank)?))) {
+        let why = format!(
+            "no sign of life for {:.1} s: it is stopped, or its host or network is down",
+            silence.as_secs_f64()
+        );
+        return Err(Fault::Crew(lost(&people[rank], doing, &why)));
+    }
+    let early = bad
+        .iter()
+        .copied()
+        .filter(|&rank| matches!(&replies[rank], Reply::Bad { after, .. } if *after < deadline.mul_f64(0.8)));
+    let first = early.min_by_key(|&rank| if let Reply::Bad { after, .. } = &replies[rank] { *after } else { deadline });
+    let culprit = first.or_else(|| bad.first().copied().filter(|_| missing.is_empty()));
+    if let Some((rank, Reply::Bad { what, cure, .. })) = culprit.map(|rank| (rank, &replies[rank])) {
+        if bad.len() == people[..replies.len()].len() && first.is_some() {
+            return Err(Fault::Case(Error::machine(format!("{what} (all {} ranks)", bad.len()), cure.clone())));
+        }
+        return Err(Fault::Crew(of(blame, format!("{} failed while {doing}: {what}", people[rank]), cure)));
+    }
+    let names: Vec<String> = missing.iter().take(4).map(|&rank| people[rank].to_string()).collect();
+    let more = if missing.len() > 4 { format!(" and others ({})", who::list(&missing)) } else { String::new() };
+    let all = if missing.len() == replies.len() { ": no rank did" } else { "" };
+    let what =
+        format!("{}{more} did not answer within {:.0} s while {doing}{all}", names.join(", "), deadline.as_secs_f64());
+    Err(Fault::Crew(of(blame, what, "--deadline gives it longer")))
+}
+
+fn of(blame: Blame, what: String, cure: &str) -> Error {
+    match blame {
+        Blame::Case => Error::gpu(what, format!("{cure}; {BEHIND}")),
+        Blame::Rank => Error::rank(what, format!("{cure}; {AGAIN}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    fn people(count: usize) -> Vec<Who> {
+        (0..count).map(|rank| Who { rank, host: format!("node{rank}"), pid: 7, device: 0, gpu: "x".into() }).collect()
+    }
+
+    fn good() -> Reply {
+        Reply::Good(Answer::Done)
+    }
+
+    fn bad(what: &str, seconds: f64) -> Reply {
+        Reply::Bad { what: what.into(), cure: "buy more".into(), after: Duration::from_secs_f64(seconds) }
+    }
+
+    fn text(replies: Vec<Reply>, silent: Option<usize>) -> (bool, String) {
+        let silent = |rank| Some(Duration::from_secs(3)).filter(|_| silent == Some(rank));
+        match judge(&people(replies.len()), replies, "timing x", DEADLINE, Blame::Case, silent).unwrap_err() {
+            Fault::Case(error) => (true, error.to_string()),
+            Fault::Crew(error) => (false, error.to_string()),
+        }
+    }
+
+    #[test]
+    fn everybody_well_is_an_answer_from_each() {
+        let answers = judge(&people(2), vec![good(), good()], "x", DEADLINE, Blame::Rank, |_| None).unwrap();
+        assert_eq!(answers.len(), 2);
+    }
+
+    #[test]
+    fn what_nobody_can_do_is_the_cases_own_fault() {
+        let (case, text) = text(vec![bad("no fp8", 0.1), bad("no fp8", 0.1)], None);
+        assert!(case && text.contains("no fp8 (all 2 ranks); buy more"), "{text}");
+    }
+
+    #[test]
+    fn who_fails_early_is_the_cause_and_who_fails_late_a_victim() {
+        let (case, early) = text(vec![Reply::None, bad("out of memory", 0.2), Reply::None], None);
+        assert!(
+            !case && early.contains("rank 1 (node1, process 7, GPU 0) failed while timing x: out of memory"),
+            "{early}"
+        );
+        let (_, late) = text(vec![bad("timed out", 10.0), Reply::None, bad("timed out", 10.0)], None);
+        assert!(late.contains("rank 1 (node1, process 7, GPU 0) did not answer within 10 s while timing x"), "{late}");
+        let (_, all_late) = text(vec![bad("timed out", 10.0), bad("timed out", 10.0)], None);
+        assert!(all_late.contains("timed out"), "{all_late}");
+    }
+
+    #[test]
+    fn nobody_answering_names_everyone_but_a_silent_rank_alone() {
+        let (_, all) = text(vec![Reply::None; 6], None);
+        assert!(
+            all.contains("rank 0 (") && all.contains("and others (ranks 0–5)") && all.contains("no rank did"),
+            "{all}"
+        );
+        let (_, silent) = text(vec![Reply::None; 6], Some(4));
+        assert!(silent.contains("rank 4 (") && silent.contains("no sign of life for 3.0 s"), "{silent}");
+        assert!(!silent.contains("rank 0 ("), "{silent}");
+    }
+}

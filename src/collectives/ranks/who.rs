@@ -1,0 +1,88 @@
+//! Who a rank is, for people: where it runs, as which process, on which GPU.
+
+use super::worker::Transport;
+use crate::Result;
+use crate::machine::hostname;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Who {
+    pub rank: usize,
+    pub host: String,
+    pub pid: u32,
+    /// CUDA device as its process counts them.
+    pub device: u32,
+    /// UUID or bus address: two ranks of one host with equal names share a GPU.
+    pub gpu: String,
+}
+
+/// `rank 3 (node7, process 4242, GPU 3)`
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rank {} ({}, process {}, GPU {})", self.rank, self.host, self.pid, self.device)
+    }
+}
+
+/// A rank of this process.
+pub fn this_process(rank: usize, device: u32, transport: &dyn Transport) -> Result<Who> {
+    let host = hostname().unwrap_or_else(|| "this host".into());
+    Ok(Who { rank, host, pid: std::process::id(), device, gpu: transport.gpu(device)? })
+}
+
+/// Hosts that they are on.
+pub fn nodes(people: &[Who]) -> usize {
+    let mut hosts: Vec<&str> = people.iter().map(|who| who.host.as_str()).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    hosts.len()
+}
+
+/// Most ranks that share one GPU.
+pub fn ranks_per_gpu(people: &[Who]) -> usize {
+    let mut count: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for who in people {
+        *count.entry((&who.host, &who.gpu)).or_default() += 1;
+    }
+    count.into_values().max().unwrap_or(1)
+}
+
+/// `ranks 1, 4–6`
+pub fn list(ranks: &[usize]) -> String {
+    let mut parts: Vec<(usize, usize)> = Vec::new();
+    for &rank in ranks {
+        match parts.last_mut() {
+            Some((_, last)) if *last + 1 == rank => *last = rank,
+            _ => parts.push((rank, rank)),
+        }
+    }
+    let text: Vec<String> = parts
+        .iter()
+        .map(|&(first, last)| if first == last { first.to_string() } else { format!("{first}–{last}") })
+        .collect();
+    format!("{} {}", if ranks.len() == 1 { "rank" } else { "ranks" }, text.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn who(rank: usize, host: &str, gpu: &str) -> Who {
+        Who { rank, host: host.into(), pid: 7, device: 0, gpu: gpu.into() }
+    }
+
+    #[test]
+    fn hosts_and_shared_gpus_are_counted() {
+        let people = [who(0, "a", "x"), who(1, "a", "y"), who(2, "b", "x"), who(3, "b", "x")];
+        assert_eq!((nodes(&people), ranks_per_gpu(&people)), (2, 2));
+        assert_eq!((nodes(&people[..2]), ranks_per_gpu(&people[..3])), (1, 1));
+        assert_eq!(people[0].to_string(), "rank 0 (a, process 7, GPU 0)");
+    }
+
+    #[test]
+    fn ranks_are_listed_in_runs() {
+        assert_eq!(list(&[3]), "rank 3");
+        assert_eq!(list(&[1, 4, 5, 6]), "ranks 1, 4–6");
+    }
+}

@@ -1,0 +1,87 @@
+//! What goes over a connection: letters as JSON, each behind its length.
+
+use super::orders::{Answer, Order};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::io::{self, Read, Write};
+
+/// Most bytes of a letter between ranks that have met.
+pub const MOST: usize = 4 << 20;
+/// Most bytes that somebody may send who has proved nothing yet.
+pub const MOST_OF_A_STRANGER: usize = 16 << 10;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Letter {
+    Order {
+        number: u64,
+        order: Order,
+    },
+    Answer {
+        number: u64,
+        answer: Answer,
+    },
+    /// Still here.
+    Beat,
+    /// From rank 0: the run is over, and why.
+    End {
+        why: String,
+    },
+    /// From any other rank: it goes, and why.
+    Leaving {
+        why: String,
+    },
+}
+
+pub fn send<T: Serialize>(stream: &mut impl Write, letter: &T) -> io::Result<()> {
+    let body = serde_json::to_vec(letter)?;
+    let mut frame = Vec::with_capacity(body.len() + 4);
+    frame.extend((body.len() as u32).to_le_bytes());
+    frame.extend(body);
+    // In one piece: two small writes would wait for each other's acknowledgement.
+    stream.write_all(&frame)
+}
+
+pub fn receive<T: DeserializeOwned>(stream: &mut impl Read, most: usize) -> io::Result<T> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > most {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a letter of {length} bytes")));
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    serde_json::from_slice(&body).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn letters_follow_one_another() {
+        let letters = [Letter::Beat, Letter::End { why: "rank 3 is gone".into() }, Letter::Beat];
+        let mut bytes = Vec::new();
+        letters.iter().for_each(|letter| send(&mut bytes, letter).unwrap());
+        let mut stream = bytes.as_slice();
+        for letter in &letters {
+            assert_eq!(receive::<Letter>(&mut stream, MOST).unwrap(), *letter);
+        }
+        assert_eq!(receive::<Letter>(&mut stream, MOST).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    proptest! {
+        /// Whatever a stranger sends is an error or a letter, never a panic nor much memory.
+        #[test]
+        fn noise_is_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = receive::<Letter>(&mut bytes.as_slice(), MOST_OF_A_STRANGER);
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_is_refused_before_it_is_read() {
+        let mut stream: &[u8] = &u32::MAX.to_le_bytes();
+        let error = receive::<Letter>(&mut stream, MOST).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+}
