@@ -107,7 +107,8 @@ impl<'a> Greedy<'a> {
         // The way from each stage to the last and back.
         let mut way = vec![0.0; p + 1];
         for i in (0..p).rev() {
-            way[i] = way[i + 1] + (times[i].forward_ns + times[i].backward_input_ns + 2 * spec.times.send_recv_ns) as f64;
+            way[i] =
+                way[i + 1] + (times[i].forward_ns + times[i].backward_input_ns + 2 * spec.times.send_recv_ns) as f64;
         }
         let stage = (0..p)
             .map(|i| {
