@@ -69,6 +69,20 @@ fn wrong_input_is_answered_with_its_place_and_exit_2() {
     simulate("interleaved", "1ms", "7");
     simulate("gpipe", "-1ms", "--forward");
     simulate("gpipe", "12", "12");
+    let even = ["--forward", "1ms", "--backward-input", "1ms", "--backward-weight", "1ms"];
+    let sized = |schedule, p, m, more: &[&str], place| {
+        let shape = ["simulate", "--schedule", schedule, "--stages", p, "--micro-batches", m];
+        refused(&[&shape[..], &even[..], more].concat(), here, place);
+    };
+    sized("dualpipe", "4", "6", &[], "at least 8");
+    sized("dualpipe", "3", "8", &[], "even number of stages");
+    sized("chimera", "4", "6", &[], "divisible");
+    sized("1f1b", "4", "8", &["--overlapped", "2ms"], "--overlapped");
+    sized("dualpipe", "4", "8", &["--overlapped", "1ms"], "--overlapped");
+    sized("1f1b", "4", "8", &["--memory-limit", "3"], "memory limit is 3");
+    sized("zb-1p", "4", "8", &["--memory-limit", "0.5"], "at least 1");
+    sized("zb-v", "4", "8", &["--memory-limit", "0.5"], "at least 1");
+    sized("gpipe", "1000000", "1000000", &[], "operations");
     assert!(!here.join("x").exists(), "a refused run leaves no folder");
 }
 
@@ -141,7 +155,25 @@ fn the_examples_plan() {
         let outcome = |name: &str| plan["outcome"][name].as_f64().unwrap();
         let (gain, bound) = (outcome("gain"), outcome("gain_bound"));
         assert!(1.0 < gain && gain <= bound, "{job}: gain {gain} of at most {bound}");
+        the_sweep_knows(job, &plan);
     }
+}
+
+/// Every way to divide the GPUs, the plan's own among them with the plan's own figures.
+fn the_sweep_knows(job: &str, plan: &serde_json::Value) {
+    let output = program().args(["plan", job, "--sweep", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{job}: {}", String::from_utf8_lossy(&output.stderr));
+    let sweep: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(sweep["schema"], "bubblebench.sweep/1");
+    let rows = sweep["rows"].as_array().unwrap();
+    let own: Vec<_> = rows.iter().filter(|r| r["own"] == true).collect();
+    assert_eq!(own.len(), 1, "{job}");
+    for key in ["iteration_ns", "bubble_ratio", "micro_batches"] {
+        assert_eq!(own[0][key], plan[key], "{job}: {key}");
+    }
+    assert!(rows.len() > 8 && rows.iter().any(|r| r["pipeline"] == 1), "{job}: {} rows", rows.len());
+    let table = program().args(["plan", job, "--sweep"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&table.stdout).contains("bubble ratio"), "{job}");
 }
 
 #[test]

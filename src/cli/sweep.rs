@@ -41,7 +41,7 @@ fn render(record: &SweepRecord) -> String {
     let mut table = Table::new(
         "Divisions",
         &format!(
-            "Predicted iteration with gradients and optimizer step, bubble ratio of the pipeline, memory of the fullest GPU{memory}. ~ extrapolated. → the job as it is."
+            "Predicted iteration with gradients and optimizer step, bubble ratio of the pipeline, GiB of the fullest GPU{memory}. ~ layer times extrapolated. → the job as it is."
         ),
         &[
             "",
@@ -67,7 +67,7 @@ fn render(record: &SweepRecord) -> String {
         };
         let mut cells = vec![if r.own { "→" } else { "" }.to_string()];
         cells.extend([r.pipeline, r.tensor, r.data, r.micro_batch, r.micro_batches].map(|n| n.to_string()));
-        let extrapolated = if r.in_range { "" } else { " ~" };
+        let extrapolated = if r.layer_in_range { "" } else { " ~" };
         cells.push(format!("{}{extrapolated}", format_ns(r.iteration_ns as f64)));
         cells.push(format!("{:.4}", r.bubble_ratio));
         cells.push(format!("{:.2}", r.sequences_per_s));

@@ -206,6 +206,15 @@ impl Job {
             "every tensor-parallel rank holds whole heads",
         )?;
         let chunks = p.chunks.map(|c| c as usize);
+        let placed = |misfit: numbers::Misfit| {
+            let key = match misfit.number {
+                Number::Stages => "pipeline",
+                Number::MicroBatches => "global_batch",
+                Number::Chunks => "chunks",
+            };
+            parallel.error(key, misfit.what, misfit.cure)
+        };
+        numbers::check_chunks(p.schedule, chunks).map_err(placed)?;
         let parts = numbers::chunks(p.schedule, chunks) as u64;
         let what = if parts > 1 { "pipeline · chunks" } else { "pipeline" };
         let cure = "every chunk of every stage holds the same number of layers";
@@ -213,14 +222,7 @@ impl Job {
         let (batch, what) = (p.data * p.micro_batch, "data · micro_batch");
         let cure = "every data-parallel rank runs the same number of micro-batches";
         divides(parallel, "global_batch", "global_batch", p.global_batch, batch, what, cure)?;
-        numbers::check(p.schedule, p.pipeline as usize, self.micro_batches() as usize, chunks).map_err(|misfit| {
-            let key = match misfit.number {
-                Number::Stages => "pipeline",
-                Number::MicroBatches => "global_batch",
-                Number::Chunks => "chunks",
-            };
-            parallel.error(key, misfit.what, misfit.cure)
-        })?;
+        numbers::check(p.schedule, p.pipeline as usize, self.micro_batches() as usize, chunks).map_err(placed)?;
         self.layer(DType::Bf16).validate()
     }
 }
@@ -618,6 +620,7 @@ beside_rate = 0.5
             ("global_batch = 64", "global_batch = 60", 9, "not divisible by data · micro_batch 8"),
             ("\"interleaved\"", "\"interleafed\"", 10, "did you mean `interleaved`"),
             ("\"interleaved\"", "\"zb-h1\"", 11, "chunks are not a choice of zb-h1"),
+            ("\"interleaved\"", "\"zb-v\"", 11, "chunks are not a choice of zb-v"),
             ("global_batch = 64", "global_batch = 72", 9, "micro-batches 9 is not divisible by stages 8"),
             ("\"interleaved\"\nchunks = 3", "\"dualpipe\"", 9, "dualpipe with 8 micro-batches on 8 stages"),
             ("= true", "= 1", 12, "true or false"),

@@ -57,7 +57,9 @@ pub struct SweepRow {
     pub peak_bytes: u64,
     /// `None` where the memory is not known.
     pub fits_memory: Option<bool>,
-    /// Every price lies within what the cost model was measured on.
+    /// The layer itself lies within what the cost model was measured on, not only scaled from another.
+    pub layer_in_range: bool,
+    /// So does every other price.
     pub in_range: bool,
     /// As the job says it.
     pub own: bool,
@@ -175,6 +177,7 @@ fn row(job: &Job, division: &Job, prices: &dyn Prices, dtype: DType, machine_byt
         sequences_per_s: p.global_batch as f64 / (iteration_ns as f64 / 1e9).max(f64::MIN_POSITIVE),
         peak_bytes: memory.peak_bytes(&timeline.schedule, share) as u64,
         fits_memory: memory.fits(&timeline.schedule, share),
+        layer_in_range: costs.layer.in_range,
         in_range: costs.in_range,
         own: *p == job.parallel,
     })

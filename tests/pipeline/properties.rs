@@ -180,6 +180,22 @@ proptest! {
     }
 }
 
+/// Nothing to do, one stage with nothing to do, and times near the most that is accepted.
+#[test]
+fn zero_and_extreme_times_do_not_break() {
+    let long = 1 << 53;
+    for name in Name::ALL {
+        for (f, b, w, message) in
+            [(0, 0, 0, 0), (0, 0, 0, 9), (1, 0, 0, 0), (0, 5, 0, 1), (long, 1, long, 0), (1, long, 0, long)]
+        {
+            let mut times = Times::even(4, StageTimes::new(f, b, w), message);
+            check(&run(name, 8, None, &times)).unwrap();
+            times.stage[2] = StageTimes::default();
+            check(&run(name, 8, None, &times)).unwrap();
+        }
+    }
+}
+
 #[test]
 fn numbers_that_no_schedule_has_are_answered_with_a_sentence() {
     let times = Times::even(4, StageTimes::new(1, 1, 1), 0);

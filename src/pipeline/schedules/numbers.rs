@@ -38,13 +38,19 @@ pub fn chunks(name: Name, given: Option<usize>) -> usize {
     }
 }
 
+/// Only `interleaved` leaves the chunks to the user.
+pub fn check_chunks(name: Name, chunks: Option<usize>) -> Result<(), Misfit> {
+    if name == Name::Interleaved || chunks.is_none_or(|c| c == 1) {
+        return Ok(());
+    }
+    let what = format!("chunks are not a choice of {}", name.text());
+    Err(Misfit { number: Number::Chunks, what, cure: "leave chunks out, or use the schedule interleaved".into() })
+}
+
 pub fn check(name: Name, stages: usize, micro_batches: usize, chunks: Option<usize>) -> Result<(), Misfit> {
     let (p, m, schedule) = (stages, micro_batches, name.text());
     let misfit = |number, what: String, cure: &str| Err(Misfit { number, what, cure: cure.into() });
-    if name != Name::Interleaved && chunks.is_some_and(|c| c != 1) {
-        let what = format!("chunks are not a choice of {schedule}");
-        return misfit(Number::Chunks, what, "leave chunks out, or use the schedule interleaved");
-    }
+    check_chunks(name, chunks)?;
     match name {
         Name::Interleaved if !m.is_multiple_of(p) => misfit(
             Number::MicroBatches,

@@ -56,7 +56,7 @@ fn lists(spec: &Spec, block: &Block) -> Schedule {
     })
 }
 
-/// All blocks with the shortest life whose passes never meet.
+/// All blocks with the shortest life whose passes never meet: modulo the period, stages repeat after a period of them.
 fn shortest(stages: usize, pace: usize) -> Vec<Block> {
     let (mut least, mut found) = (usize::MAX, Vec::new());
     let splits: Vec<(usize, usize)> = (1..pace).map(|down| (down, pace - down)).collect();
@@ -66,7 +66,7 @@ fn shortest(stages: usize, pace: usize) -> Vec<Block> {
                 let wait = [waits % PERIOD, waits / PERIOD % PERIOD, waits / PERIOD / PERIOD];
                 let block = Block { stages, pace: [f0, f1, b1, b0], wait };
                 let life = block.life();
-                if life <= least && (0..stages).all(|s| block.is_free_of_meetings(s)) {
+                if life <= least && (0..stages.min(PERIOD)).all(|s| block.is_free_of_meetings(s)) {
                     if life < least {
                         found.clear();
                     }
@@ -95,7 +95,8 @@ impl Block {
             let [f0, f1, b1, b0] = self.begins(s);
             b0 - f0 + b1 - f1
         };
-        (0..self.stages).map(held).max().unwrap_or(0)
+        // It grows or falls evenly along the stages.
+        held(0).max(held(self.stages - 1))
     }
 
     fn is_free_of_meetings(&self, stage: usize) -> bool {

@@ -114,7 +114,10 @@ impl<'a> Filler<'a> {
         }
         let whole = 6 * self.micro_batches;
         let idle = || self.stage.iter().map(|s| s.idle);
-        self.stage.iter().all(|s| s.list.len() == whole).then(|| (idle().max().unwrap_or(0), idle().sum()))
+        self.stage
+            .iter()
+            .all(|s| s.list.len() == whole)
+            .then(|| (idle().max().unwrap_or(0), idle().fold(0, u64::saturating_add)))
     }
 
     /// The list of a stage as the last run left it.

@@ -104,13 +104,15 @@ impl<'a> Greedy<'a> {
         let (p, m) = (spec.stages, spec.micro_batches);
         let layout = spec.layout(1);
         let times: Vec<_> = (0..p).map(|i| layout.cell_times(spec.times, i, 0)).collect();
+        // The way from each stage to the last and back.
+        let mut way = vec![0.0; p + 1];
+        for i in (0..p).rev() {
+            way[i] =
+                way[i + 1] + (times[i].forward_ns + times[i].backward_input_ns + 2 * spec.times.send_recv_ns) as f64;
+        }
         let stage = (0..p)
             .map(|i| {
-                let t = times[i];
-                let behind: f64 = times[i + 1..]
-                    .iter()
-                    .map(|s| (s.forward_ns + s.backward_input_ns + 2 * spec.times.send_recv_ns) as f64)
-                    .sum();
+                let (t, behind) = (times[i], way[i + 1]);
                 let cover = policy.ahead * behind / (t.forward_ns as f64).max(1.0);
                 Stage {
                     free: 0,
