@@ -67,6 +67,7 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
 }
 
 fn measure(plan: Plan, watch: &ProcessWatch) -> Result<()> {
+    let crew = plan.crew();
     let (mut recorder, cases) = plan.start()?;
     let bar = progress(cases.len() as u64);
     if recorder.run.resumed_cases() > 0 {
@@ -93,7 +94,9 @@ fn measure(plan: Plan, watch: &ProcessWatch) -> Result<()> {
     }
     bar.finish_and_clear();
     let folder = recorder.finish()?;
-    super::print(&results::conclude(&folder)?)
+    super::print(&results::conclude(&folder)?)?;
+    // Last of all: until then whatever happens to this rank is every rank's failure.
+    crew.map_or(Ok(()), |crew| crew.lock().finish())
 }
 
 fn progress(cases: u64) -> ProgressBar {
