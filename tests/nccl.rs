@@ -2,7 +2,7 @@
 //! and how that ends; what an older library lacks.
 //!
 //! Each test runs in a process of its own (`harness::alone`), with the devices and faults it wants in its environment. All
-//! 10,000 random cases: `RANDOM_NCCL_CASES=10000 cargo test --release --test nccl random`.
+//! 10,000 random cases: `RANDOM_NCCL_CASES=10000 cargo test --test nccl random`.
 #![cfg(bubblebench_nccl)]
 // SAFETY of every `unsafe` below: see tests/software_device/harness.rs.
 #![allow(dead_code)]
@@ -15,5 +15,7 @@ mod harness;
 mod faults;
 #[path = "nccl/operations.rs"]
 mod operations;
+#[path = "nccl/program.rs"]
+mod program;
 #[path = "nccl/rig.rs"]
 mod rig;

@@ -3,7 +3,7 @@
 use super::Table;
 use super::layers::time_cell;
 use crate::records::Measurement;
-use crate::records::measurement::Kind;
+use crate::records::measurement::{Backend, Kind, Launch};
 use crate::units::{format_bytes, format_ns, significant};
 
 pub fn collectives(records: &[Measurement]) -> Table {
@@ -32,6 +32,22 @@ pub fn collectives(records: &[Measurement]) -> Table {
 fn name(record: &Measurement) -> String {
     let operation = record.param_str("operation").unwrap_or(&record.id);
     let pattern = record.param_str("pattern").map(|p| format!(" {p}")).unwrap_or_default();
-    let place = if record.params.get("in_place").is_some_and(|v| v == true) { " (in place)" } else { "" };
-    format!("{operation}{pattern}{place}")
+    let variant = variant(record);
+    let variant = if variant.is_empty() { variant } else { format!(" ({variant})") };
+    format!("{operation}{pattern}{variant}")
+}
+
+/// `bf16, in place, graph`: what tells rows of one operation and size apart. Between threads everything is f32.
+fn variant(record: &Measurement) -> String {
+    let is_set = |name: &str| record.params.get(name).is_some_and(|value| value == true);
+    let dtype = record.param_str("dtype").filter(|_| record.backend == Backend::Cuda);
+    let ctas = record.param_u64("max_ctas").map(|ctas| format!("{ctas} CTAs"));
+    let words = [
+        dtype.map(String::from),
+        is_set("in_place").then(|| "in place".to_string()),
+        (record.launch == Some(Launch::Graph)).then(|| "graph".to_string()),
+        is_set("registered").then(|| "registered".to_string()),
+        ctas,
+    ];
+    words.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

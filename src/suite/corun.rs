@@ -2,10 +2,12 @@
 //! nothing, which is the noise floor.
 //!
 //! Names: `corun/<sharing>/<main>+<side>`. A sample is one pair ([`crate::corun::pair`]). [`host`] holds the cases of the
-//! CPU's cores; [`streams`] those of two streams on a GPU, listed in [`gpu`] and, for the software device, [`software`].
+//! CPU's cores; [`streams`] those of two streams on a GPU, listed in [`gpu`] and, for the software
+//! device, [`software`]; [`overlap`] lists a product beside an all-reduce.
 
 mod gpu;
 mod host;
+mod overlap;
 mod software;
 mod streams;
 
@@ -14,6 +16,7 @@ use super::{Platform, Preset};
 use crate::Result;
 use crate::clock::Trial;
 use crate::corun::pair::Pair;
+use crate::machine::gpus;
 
 /// Pairs without which a slowdown means nothing.
 const LEAST_PAIRS: usize = 8;
@@ -24,9 +27,14 @@ const TRIALS: usize = 3;
 pub fn cases(preset: Preset, platform: Platform) -> Vec<Box<dyn Spec>> {
     match platform {
         Platform::Host => host::cases(preset),
-        Platform::Gpu(_) => streams::specs(gpu::rows(preset)),
-        Platform::Software(_) => streams::specs(software::rows(preset)),
+        Platform::Gpu(_) => streams::specs([gpu::rows(preset), overlap::rows(preset, count())].concat()),
+        Platform::Software(_) => streams::specs([software::rows(preset), overlap::software(count())].concat()),
     }
+}
+
+/// GPUs between which an all-reduce can run beside something.
+fn count() -> u32 {
+    gpus::list().map_or(0, |gpus| gpus.len() as u32)
 }
 
 fn sampling(pairs: usize) -> Sampling {

@@ -1,7 +1,9 @@
 //! One rank's membership in a communicator, ended whatever happens: finalized and destroyed in good order, or aborted.
 //!
-//! Made with blocking off: NCCL's calls return at once, and what they began is asked for, so that every wait has a
-//! deadline. Whoever shares the [`Abort`] can end it from another thread, even while this one is inside a call.
+//! Ranks meet with blocking off: NCCL's calls return at once, and what they began is asked for, so that the wait for a rank
+//! that never comes has a deadline. Operations run on a child of it ([`Communicator::working`]) with blocking on, because a
+//! communicator that does not block starts a thread for every operation, which no benchmark of NCCL times. Whoever
+//! shares the [`Abort`] can end both from another thread, even while this one is stuck inside a call.
 
 use super::{Nccl, UniqueId, sys};
 use crate::collectives::ranks::worker::{Abort, Seat};
@@ -39,13 +41,13 @@ const UNSET: c_int = c_int::MIN;
 
 impl Config {
     /// `ctas`: exactly so many thread blocks; as NCCL chooses without.
-    fn new(ctas: Option<u32>) -> Self {
+    fn new(blocking: bool, ctas: Option<u32>) -> Self {
         let ctas = ctas.map_or(UNSET, |ctas| c_int::try_from(ctas).unwrap_or(c_int::MAX));
         Config {
             size: size_of::<Config>(),
             magic: MAGIC,
             version: OLDEST,
-            blocking: 0,
+            blocking: c_int::from(blocking),
             cluster: UNSET,
             min_ctas: ctas,
             max_ctas: ctas,
@@ -134,7 +136,7 @@ impl Communicator {
         };
         let ender = Arc::clone(nccl);
         abort.on_request(move || family.abort(&ender));
-        let mut config = Config::new(None);
+        let mut config = Config::new(false, None);
         let place = communicator.handle.pointer.as_ptr();
         // SAFETY: the config outlives the call and has the layout it claims; the place outlives the communicator (see
         // `arrive`).
@@ -144,10 +146,10 @@ impl Communicator {
         Ok(communicator)
     }
 
-    /// Another one of the same ranks with exactly so many thread blocks.
-    pub fn with_ctas(&self, ctas: u32) -> Result<Self> {
+    /// One of the same ranks to run operations on, in exactly so many thread blocks, or in as many as NCCL chooses.
+    pub fn working(&self, ctas: Option<u32>) -> Result<Self> {
         let function = self.nccl.function("ncclCommSplit", |api| &api.ncclCommSplit)?;
-        let mut config = Config::new(Some(ctas));
+        let mut config = Config::new(true, ctas);
         let key = int(self.rank)?;
         let child = Communicator {
             nccl: Arc::clone(&self.nccl),

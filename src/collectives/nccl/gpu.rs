@@ -43,10 +43,22 @@ impl RankGpu {
         self.end.record(&self.stream).map_err(failed)
     }
 
+    pub fn event(&self) -> Result<CudaEvent> {
+        self.context.new_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).map_err(failed)
+    }
+
+    pub fn record(&self, event: &CudaEvent) -> Result<()> {
+        event.record(&self.stream).map_err(failed)
+    }
+
     /// Waits until the stream has come to [`RankGpu::mark_end`]; other ranks may never let it.
     pub fn wait_end(&self, communicator: &Communicator, doing: &str) -> Result<()> {
+        self.wait_for(&self.end, communicator, doing)
+    }
+
+    pub fn wait_for(&self, event: &CudaEvent, communicator: &Communicator, doing: &str) -> Result<()> {
         let mut wait = communicator.wait(doing);
-        while !self.end.try_is_complete().map_err(failed)? {
+        while !event.try_is_complete().map_err(failed)? {
             wait.pause()?;
         }
         // What ended early because NCCL broke off has ended as well.

@@ -4,6 +4,7 @@
 //! * `communicator`: one rank's membership: made, waited for with a deadline, aborted, ended in order;
 //! * `enqueue`: an [`Exchange`](super::Exchange) as NCCL's calls, on GPU buffers;
 //! * `gpu`, `values`: the rank's stream and memory; inputs written there and results compared, every element;
+//! * `beside`: an all-reduce as the side of a pair, for `corun`;
 //! * `worker`: one rank's side of a case ([`super::ranks::worker::Worker`]); `transport`: how the crew comes to it;
 //! * `tuning`: which algorithm, protocol and channels NCCL chose, where its log tells.
 //!
@@ -11,6 +12,8 @@
 //! else is the same. `suite` and `corun` call this; it calls `machine::libraries` for the library and the driver through
 //! cudarc. It needs none of our kernels.
 
+#[cfg(bubblebench_nccl)]
+mod beside;
 #[cfg(bubblebench_nccl)]
 mod communicator;
 #[cfg(bubblebench_nccl)]
@@ -40,7 +43,9 @@ pub use tuning::{Choice, log_choices};
 
 use super::ranks::worker::Transport;
 use crate::Result;
+use cudarc::driver::sys::CUstream;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What rank 0 makes and every rank of a communicator is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +57,24 @@ pub fn transport() -> Result<Arc<dyn Transport>> {
     return Ok(Arc::new(transport::NcclTransport::load()?));
     #[cfg(not(bubblebench_nccl))]
     match Nccl::load()? {}
+}
+
+/// Puts the next operation on a stream.
+pub type PutNext = Box<dyn FnMut(CUstream) -> Result<()>>;
+
+/// An all-reduce of so many bytes between these GPUs, the first being the caller's, in exactly so many thread blocks (as
+/// NCCL chooses without): each call puts one on the caller's stream, and the other GPUs follow.
+pub fn all_reduce_beside(devices: &[u32], bytes: u64, ctas: Option<u32>, deadline: Duration) -> Result<PutNext> {
+    #[cfg(bubblebench_nccl)]
+    {
+        let mut company = beside::Company::gather(devices, beside::Beside { bytes, ctas, deadline })?;
+        Ok(Box::new(move |stream| company.put(stream)))
+    }
+    #[cfg(not(bubblebench_nccl))]
+    {
+        let _ = (devices, bytes, ctas, deadline);
+        match Nccl::load()? {}
+    }
 }
 
 #[cfg(test)]

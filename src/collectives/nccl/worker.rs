@@ -33,6 +33,8 @@ pub struct NcclWorker {
     meeting: Block,
     capped: HashMap<u32, Communicator>,
     communicator: Communicator,
+    /// Where the ranks met; the others are its children.
+    parent: Communicator,
     gpu: RankGpu,
     nccl: Arc<Nccl>,
 }
@@ -57,7 +59,8 @@ impl NcclWorker {
     pub fn join(nccl: &Arc<Nccl>, seat: &Seat, id: super::UniqueId, abort: &Abort) -> Result<Self> {
         let gpu = RankGpu::open(seat.device)?;
         gpu.bind()?;
-        let communicator = Communicator::join(nccl, id, seat, abort)?;
+        let parent = Communicator::join(nccl, id, seat, abort)?;
+        let communicator = parent.working(None)?;
         let meeting = Block::new(&gpu, 4)?;
         gpu.fill(&meeting, 0)?;
         let mut worker = NcclWorker {
@@ -66,6 +69,7 @@ impl NcclWorker {
             meeting,
             capped: HashMap::new(),
             communicator,
+            parent,
             gpu,
             nccl: Arc::clone(nccl),
         };
@@ -106,7 +110,7 @@ impl NcclWorker {
         if let Some(ctas) = task.max_ctas
             && !self.capped.contains_key(&ctas)
         {
-            let made = self.communicator.with_ctas(ctas)?;
+            let made = self.parent.working(Some(ctas))?;
             self.spare.extend(self.warm_up(&made)?);
             self.capped.insert(ctas, made);
         }

@@ -15,6 +15,6 @@ pub mod side;
 pub mod streams;
 
 pub use duo::OnGpu;
-pub use programs::{StreamMain, StreamSide};
+pub use programs::{AllReduceSide, StreamMain, StreamSide};
 pub use side::{SideProgram, SideStream};
 pub use streams::Streams;

@@ -1,16 +1,20 @@
-//! What runs on the two streams, by name: the GPT layer or a probe as the main; a small model, a pressure kernel or nothing
-//! as the side. Names and parameters are those of the host's programs, so that records of both read alike.
+//! What runs on the two streams, by name: the GPT layer, one product or a probe as the main; a small model, an all-reduce, a
+//! pressure kernel or nothing as the side. Names and parameters are those of the host's programs, so that records of both read alike.
 
 use super::side::SideProgram;
 use crate::Result;
+use crate::collectives::nccl;
 use crate::corun::load::Load;
 use crate::corun::mains::MainSpec;
 use crate::models::{SideSpec, side_model};
-use crate::ops::Ops;
 use crate::ops::cuda::{Cuda, Pressure, PressureKernel, PressureResource};
+use crate::ops::work::{Epilogue, Operation, Product};
+use crate::ops::{Linear, Ops};
 use crate::shape::LayerShape;
+use crate::units::format_bytes;
 use serde_json::{Map, Value};
 use std::fmt;
+use std::time::Duration;
 
 /// Slices of a probe's pass, about a millisecond, and of a pressure's step, about a fifth of one.
 const PROBE_SLICES: u32 = 20;
@@ -23,13 +27,25 @@ pub enum StreamMain {
     Backward(LayerShape),
     /// A fixed amount of a pressure kernel: what it suffers is the side's pressure on that resource.
     Probe(PressureResource),
+    /// One matrix product in bf16: what an all-reduce beside it takes of the multiprocessors shows cleanest there.
+    Product(Linear),
 }
 
 impl StreamMain {
     pub const fn shape(&self) -> Option<&LayerShape> {
         match self {
             StreamMain::Forward(shape) | StreamMain::Backward(shape) => Some(shape),
-            StreamMain::Probe(_) => None,
+            StreamMain::Probe(_) | StreamMain::Product(_) => None,
+        }
+    }
+
+    /// The product as a single operation.
+    pub const fn product(&self) -> Option<Operation> {
+        match *self {
+            StreamMain::Product(shape) => {
+                Some(Operation::Linear { product: Product::Forward, shape, epilogue: Epilogue::None })
+            }
+            _ => None,
         }
     }
 
@@ -38,14 +54,15 @@ impl StreamMain {
         match self {
             StreamMain::Forward(shape) => Some(MainSpec::Forward(*shape)),
             StreamMain::Backward(shape) => Some(MainSpec::Backward(*shape)),
-            StreamMain::Probe(_) => None,
+            StreamMain::Probe(_) | StreamMain::Product(_) => None,
         }
     }
 
-    /// `gpt-h4096-a32-s2048-b4-t1-bf16-forward`, `probe-memory`.
+    /// `gpt-h4096-a32-s2048-b4-t1-bf16-forward`, `probe-memory`, `product-r8192-i8192-o8192-bf16`.
     pub fn name(&self) -> String {
         match self {
             StreamMain::Probe(resource) => format!("probe-{}", resource.name()),
+            StreamMain::Product(p) => format!("product-r{}-i{}-o{}-bf16", p.rows, p.inputs, p.outputs),
             _ => self.layer().map_or(String::new(), |layer| layer.name()),
         }
     }
@@ -59,12 +76,19 @@ impl StreamMain {
         if let StreamMain::Probe(resource) = self {
             params.insert("resource".into(), resource.name().into());
         }
+        if let StreamMain::Product(shape) = self {
+            for (name, value) in [("rows", shape.rows), ("inputs", shape.inputs), ("outputs", shape.outputs)] {
+                params.insert(name.into(), value.into());
+            }
+            params.insert("dtype".into(), "bf16".into());
+        }
         params
     }
 
     /// FLOPs of one pass; `None` where it does none worth counting.
     pub fn flop(&self) -> Option<f64> {
-        self.layer().and_then(|layer| layer.flop())
+        let product = self.product().map(|operation| operation.flop());
+        product.or_else(|| self.layer().and_then(|layer| layer.flop()))
     }
 }
 
@@ -74,6 +98,29 @@ pub enum StreamSide {
     Model(SideSpec),
     /// On all multiprocessors, all the time.
     Pressure(PressureResource),
+    AllReduce(AllReduceSide),
+}
+
+/// An all-reduce in bf16 between this GPU and the next ones, again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AllReduceSide {
+    pub ranks: u32,
+    pub bytes: u64,
+    /// Thread blocks, and so multiprocessors, that it takes; as NCCL chooses without.
+    pub ctas: Option<u32>,
+}
+
+/// Longest wait of a rank for the others.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+impl AllReduceSide {
+    fn program(self, ops: &Cuda) -> Result<SideProgram> {
+        let first = u32::try_from(ops.stream().context().ordinal()).unwrap_or(0);
+        let devices: Vec<u32> = (0..self.ranks).map(|rank| (first + rank) % self.ranks.max(1)).collect();
+        let mut put = nccl::all_reduce_beside(&devices, self.bytes, self.ctas, DEADLINE)?;
+        let step = move |ops: &mut Cuda| put(ops.stream().cu_stream());
+        Ok(SideProgram { step: Box::new(step), units: 1.0 })
+    }
 }
 
 impl StreamSide {
@@ -83,6 +130,7 @@ impl StreamSide {
             StreamSide::Nothing => Load::Nothing.unit(),
             StreamSide::Model(spec) => Load::Model(*spec).unit(),
             StreamSide::Pressure(resource) => resource.unit(),
+            StreamSide::AllReduce(_) => "operations",
         }
     }
 
@@ -98,6 +146,7 @@ impl StreamSide {
                 };
                 Ok(Some(SideProgram { step: Box::new(step), units: 1.0 }))
             }
+            StreamSide::AllReduce(all_reduce) => all_reduce.program(ops).map(Some),
             StreamSide::Pressure(resource) => {
                 let mut pressure = pressure(ops, resource)?;
                 pressure.launch(ops, SIDE_SLICES)?;
@@ -115,6 +164,10 @@ impl fmt::Display for StreamSide {
             StreamSide::Nothing => Load::Nothing.fmt(f),
             StreamSide::Model(spec) => spec.fmt(f),
             StreamSide::Pressure(resource) => write!(f, "pressure-{}", resource.name()),
+            StreamSide::AllReduce(AllReduceSide { ranks, bytes, ctas }) => {
+                write!(f, "all_reduce-r{ranks}-bf16-{}", format_bytes(*bytes))?;
+                ctas.map_or(Ok(()), |ctas| write!(f, "-c{ctas}"))
+            }
         }
     }
 }

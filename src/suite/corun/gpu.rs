@@ -90,11 +90,11 @@ pub fn rows(preset: Preset) -> Vec<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::suite::{Platform, corun};
+    use crate::suite::corun::streams;
     use std::collections::HashSet;
 
     fn ids(preset: Preset) -> Vec<String> {
-        corun::cases(preset, Platform::Gpu(0)).iter().map(|spec| spec.id()).collect()
+        streams::specs(rows(preset)).iter().map(|spec| spec.id()).collect()
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A pair on a GPU as a case: a phase of the GPT layer, or a probe, on one stream; a small model, or pressure, on another.
+//! A pair on a GPU as a case: a phase of the GPT layer, one product, or a probe, on one stream; a small model, an
+//! all-reduce, or pressure, on another.
 //!
 //! The layer is made once for all cases of its shape, which follow each other in the lists.
 
@@ -8,9 +9,11 @@ use crate::corun::cuda::duo::{Seen, passes};
 use crate::corun::cuda::events::EventClock;
 use crate::corun::cuda::side::IN_FLIGHT;
 use crate::corun::cuda::streams::{connections, priority_of};
-use crate::corun::cuda::{OnGpu, SideStream, StreamMain, StreamSide, Streams, programs};
+use crate::corun::cuda::{AllReduceSide, OnGpu, SideStream, StreamMain, StreamSide, Streams, programs};
 use crate::corun::pair;
+use crate::machine::gpus;
 use crate::models::gpt::Layer;
+use crate::models::single::Single;
 use crate::ops::DType;
 use crate::ops::Ops;
 use crate::ops::cuda::{Cuda, Gpu, Pressure};
@@ -20,6 +23,7 @@ use crate::stats::{self, SplitMix};
 use crate::suite::Platform;
 use crate::suite::case::{Case, CaseInfo, Context, RawSample, Sampling, Spec};
 use crate::{Error, Result};
+use serde_json::{Map, Value};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const SEED: u64 = 0x3a1;
@@ -113,6 +117,7 @@ impl Spec for StreamSpec {
             .param("sharing", streams.name())
             .param("max_connections", connections());
         info.params.extend(main.params());
+        info.params.extend(all_reduce_params(side, context.platform));
         info.sharing = Some(streams.name().into());
         info.flop = main.flop();
         if connections() == 1 {
@@ -121,6 +126,21 @@ impl Spec for StreamSpec {
         let (row, shared, platform) = (self.row, self.shared.clone(), context.platform);
         Ok(Box::new(StreamCase { row, shared, platform, info, ready: None, discarded: 0 }))
     }
+}
+
+/// What of the GPU the all-reduce takes: its thread blocks share no multiprocessor with other work.
+fn all_reduce_params(side: StreamSide, platform: Platform) -> Map<String, Value> {
+    let StreamSide::AllReduce(AllReduceSide { ranks, bytes, ctas }) = side else { return Map::new() };
+    let sms = gpus::list().ok().and_then(|gpus| gpus.get(platform.ordinal() as usize).map(|gpu| gpu.sms));
+    let share = ctas.zip(sms).map(|(ctas, sms)| 100.0 * f64::from(ctas) / sms as f64);
+    let entries = [
+        ("side_operation", "all_reduce".into()),
+        ("side_ranks", ranks.into()),
+        ("side_bytes", bytes.into()),
+        ("side_ctas", ctas.into()),
+        ("side_sm_percent", share.into()),
+    ];
+    entries.into_iter().map(|(name, value): (&str, Value)| (name.to_string(), value)).collect()
 }
 
 fn unprepared() -> Error {
@@ -141,6 +161,7 @@ struct Ready {
     ops: Cuda,
     /// The main, where it is none that the cases share.
     probe: Option<Pressure>,
+    product: Option<Single<Cuda>>,
     side: Option<SideStream>,
     clock: EventClock,
     passes: u64,
@@ -158,15 +179,19 @@ impl Ready {
         bench: &mut Bench,
         body: impl FnOnce(&mut OnGpu<'_>, &mut SplitMix) -> Result<R>,
     ) -> Result<R> {
-        let Ready { ops, probe, side, clock, passes, seen, random, .. } = self;
+        let Ready { ops, probe, product, side, clock, passes, seen, random, .. } = self;
         let layer = main.shape().map(|shape| bench.layer(ops, *shape)).transpose()?;
-        let pass: &mut dyn FnMut(&mut Cuda) -> Result<()> = match (probe, layer) {
-            (Some(pressure), _) => &mut |ops: &mut Cuda| programs::probe(pressure, ops),
-            (None, Some(layer)) => &mut |ops: &mut Cuda| {
+        let pass: &mut dyn FnMut(&mut Cuda) -> Result<()> = match (probe, product, layer) {
+            (Some(pressure), ..) => &mut |ops: &mut Cuda| programs::probe(pressure, ops),
+            (None, Some(product), _) => &mut |ops: &mut Cuda| {
+                product.run(ops);
+                Ok(())
+            },
+            (None, None, Some(layer)) => &mut |ops: &mut Cuda| {
                 run(main, layer, ops);
                 Ok(())
             },
-            (None, None) => return Err(unprepared()),
+            (None, None, None) => return Err(unprepared()),
         };
         body(&mut OnGpu { ops, pass, passes: *passes, side: side.as_mut(), clock, seen }, random)
     }
@@ -203,14 +228,17 @@ impl StreamCase {
         let Row { streams, main, side } = self.row;
         let gpu = bench.gpu(self.platform.ordinal())?;
         let dtype = main.shape().map_or(DType::Bf16, |shape| shape.dtype);
-        let ops = Cuda::on(&gpu, dtype, streams.main())?;
+        let mut ops = Cuda::on(&gpu, dtype, streams.main())?;
         self.note("main_priority", priority_of(&ops)?);
         let probe = match main {
             StreamMain::Probe(resource) => Some(programs::pressure(&ops, resource)?),
             _ => None,
         };
+        let single = |operation| Single::new(&mut ops, operation, dtype, SEED);
+        let product = main.product().map(single).transpose()?;
         let mut ready = Ready {
             probe,
+            product,
             clock: EventClock::new(&gpu)?,
             random: SplitMix(0xc0_4a11),
             ops,

@@ -1,0 +1,158 @@
+//! An all-reduce to run beside something else: rank 0 lives on the caller's stream, every other rank follows on its own GPU,
+//! one operation for each of rank 0's.
+//!
+//! Made for `corun`: rank 0 is the side of a pair on one GPU; what the others do is wait for it.
+
+use super::Nccl;
+use super::communicator::Communicator;
+use super::enqueue::{Enqueue, Places};
+use super::gpu::{Block, RankGpu};
+use crate::collectives::ranks::worker::{Abort, MeetingId, Seat};
+use crate::collectives::{Element, Exchange, Operation};
+use crate::{Error, Result};
+use cudarc::driver::sys::CUstream;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What the all-reduce is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beside {
+    pub bytes: u64,
+    /// Thread blocks it takes, exactly; as NCCL chooses without.
+    pub ctas: Option<u32>,
+    pub deadline: Duration,
+}
+
+/// One rank: its communicator and its buffer, added up in place again and again. It holds zeros, which stay zeros.
+struct Member {
+    // Children go before their parent, the GPU last.
+    communicator: Communicator,
+    _parent: Communicator,
+    buffer: Block,
+    exchange: Exchange,
+    gpu: RankGpu,
+}
+
+impl Member {
+    fn join(nccl: &Arc<Nccl>, seat: &Seat, id: MeetingId, abort: &Abort, what: Beside) -> Result<Self> {
+        let gpu = RankGpu::open(seat.device)?;
+        gpu.bind()?;
+        let parent = Communicator::join(nccl, super::UniqueId(id), seat, abort)?;
+        let communicator = parent.working(what.ctas)?;
+        let elements = (what.bytes as usize / Element::Bf16.bytes()).max(1);
+        let buffer = Block::new(&gpu, elements * Element::Bf16.bytes())?;
+        gpu.fill(&buffer, 0)?;
+        gpu.drain(&communicator, "filling a buffer")?;
+        let exchange = Exchange::new(Operation::AllReduce, elements, seat.ranks).in_place(true);
+        Ok(Member { communicator, _parent: parent, buffer, exchange, gpu })
+    }
+
+    fn put(&self, stream: CUstream) -> Result<()> {
+        let place = self.buffer.pointer();
+        let places = Places { send: place, receive: place, element: Element::Bf16 };
+        let Member { communicator, exchange, .. } = self;
+        Enqueue { communicator, stream: stream.cast(), places, exchange }.run()
+    }
+}
+
+/// All ranks; dropped, the others go home after the last operation they were asked for.
+pub struct Company {
+    leader: Member,
+    followers: Vec<Follower>,
+    abort: Abort,
+}
+
+struct Follower {
+    /// `None` once it is to go.
+    tokens: Option<Sender<()>>,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+impl Company {
+    /// Rank r on `devices[r]`; returns when all have met. Rank 0 is the caller's.
+    pub fn gather(devices: &[u32], what: Beside) -> Result<Self> {
+        let nccl = Arc::new(Nccl::load()?);
+        let (id, abort) = (nccl.unique_id()?.0, Abort::default());
+        let seat = |rank: usize| Seat {
+            rank,
+            ranks: devices.len(),
+            device: devices[rank],
+            nodes: 1,
+            ranks_per_gpu: 1,
+            deadline: what.deadline,
+        };
+        let mut followers = Vec::new();
+        for rank in 1..devices.len() {
+            let (nccl, seat, leader) = (Arc::clone(&nccl), seat(rank), abort.clone());
+            let (tokens, told) = channel();
+            let body = move || {
+                let joined = Member::join(&nccl, &seat, id, &Abort::default(), what);
+                // Rank 0 may be waiting for this one, on its stream or while it joins.
+                joined.and_then(|member| follow(&member, &told)).inspect_err(|_| leader.request())
+            };
+            let thread = std::thread::Builder::new().name(format!("rank {rank}")).spawn(body);
+            let thread = thread.map_err(|e| Error::machine(format!("cannot start a thread: {e}"), "use fewer GPUs"))?;
+            followers.push(Follower { tokens: Some(tokens), thread: Some(thread) });
+        }
+        let leader = Member::join(&nccl, &seat(0), id, &abort, what)?;
+        Ok(Company { leader, followers, abort })
+    }
+
+    /// One all-reduce: on this stream, and on every other rank's own.
+    pub fn put(&mut self, stream: CUstream) -> Result<()> {
+        for follower in &mut self.followers {
+            let told = follower.tokens.as_ref().is_some_and(|tokens| tokens.send(()).is_ok());
+            if !told {
+                self.abort.request();
+                return Err(follower.why());
+            }
+        }
+        self.leader.put(stream)
+    }
+}
+
+impl Follower {
+    fn why(&mut self) -> Error {
+        let gone = || Error::machine("a rank of the all-reduce is gone", "set NCCL_DEBUG=WARN to see why");
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(Err(error))) => error,
+            _ => gone(),
+        }
+    }
+}
+
+impl Drop for Company {
+    fn drop(&mut self) {
+        for follower in &mut self.followers {
+            follower.tokens = None;
+        }
+        // One that failed has left an error that nobody asks for any more.
+        for thread in self.followers.iter_mut().filter_map(|follower| follower.thread.take()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Operations of a follower on its stream: one that runs and those behind it, so that rank 0 need not wait for it.
+const AHEAD: usize = 4;
+
+/// The life of any rank but rank 0.
+fn follow(member: &Member, tokens: &Receiver<()>) -> Result<()> {
+    let mut events = Vec::new();
+    for number in 0.. {
+        if tokens.recv().is_err() {
+            break;
+        }
+        member.put(member.gpu.stream.cu_stream())?;
+        // The event of the operation so many before is reused once that is done.
+        if events.len() < AHEAD {
+            events.push(member.gpu.event()?);
+        } else {
+            member.gpu.wait_for(&events[number % AHEAD], &member.communicator, "an all-reduce beside other work")?;
+        }
+        member.gpu.record(&events[number % AHEAD])?;
+    }
+    member.gpu.drain(&member.communicator, "the last all-reduces")
+}
