@@ -2,6 +2,7 @@
 //!
 //! Beside the time of the slowest rank the record keeps every rank's own median, so that a slow GPU or link shows.
 
+use super::super::case::Sampling;
 use super::super::{Case, CaseInfo, Context, Detail, RawSample, Spec};
 use crate::collectives::ranks::{Crew, CrewTiming, Task};
 use crate::records::measurement::{Backend, Kind, Launch, Verified};
@@ -102,6 +103,11 @@ struct RankedCase {
 impl Case for RankedCase {
     fn info(&self) -> &CaseInfo {
         &self.info
+    }
+
+    /// Batches long enough that the first operation's launch is little of them.
+    fn sampling(&self) -> Sampling {
+        Sampling { batch_ns: 1e6, ..Sampling::default() }
     }
 
     fn prepare(&mut self) -> Result<Option<Verified>> {
