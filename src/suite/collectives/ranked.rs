@@ -14,6 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Isolated operations in a sample whose batch is long enough to hide them.
 const ISOLATED: u64 = 15;
 
+/// Telling all ranks and starting together costs as much as a short batch: these are long beside it.
+const SAMPLING: Sampling = Sampling { batch_ns: 5e6, min_samples: 20, least_samples: 5 };
+
 /// The one crew that a run's cases share.
 #[derive(Clone)]
 pub struct SharedCrew(Arc<Mutex<Crew>>);
@@ -105,9 +108,8 @@ impl Case for RankedCase {
         &self.info
     }
 
-    /// Batches long enough that the first operation's launch is little of them.
     fn sampling(&self) -> Sampling {
-        Sampling { batch_ns: 1e6, ..Sampling::default() }
+        SAMPLING
     }
 
     fn prepare(&mut self) -> Result<Option<Verified>> {
