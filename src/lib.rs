@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! machine ─► ops ─► models ─► suite (cases) ─► clock ─► sampler ─► records ─► results/<machine>/
-//!                                                                     │
+//!                                               import (nccl-tests, nvbench) ─┘         │
 //!     job.toml ─► pipeline (schedule → timeline → bubbles) ◄─ cost (fit, predict)
 //!                        │            ▲
 //!                        ▼            └─ trace (profiles of a real run in, Perfetto out)
@@ -13,9 +13,9 @@
 //! ```
 //!
 //! Left of [`records`] code touches hardware. Right of it nothing does: [`cost`], [`pipeline`], [`fill`], [`trace`],
-//! [`report`] are functions from values to values and run on a laptop.
+//! [`report`], [`import`] are functions from values to values and run on a laptop.
 //!
-//! Who may use whom: `cost pipeline fill trace export report records stats units` never name cudarc, NCCL or `unsafe`;
+//! Who may use whom: `cost pipeline fill trace export import report records stats units` never name cudarc, NCCL or `unsafe`;
 //! cudarc is named only in `machine ops/cuda clock collectives corun`; [`models`] knows the [`ops::Ops`] trait only.
 
 pub mod cli;
@@ -26,6 +26,7 @@ pub mod cost;
 pub mod error;
 pub mod export;
 pub mod fill;
+pub mod import;
 pub mod machine;
 pub mod models;
 pub mod ops;

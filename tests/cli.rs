@@ -72,6 +72,45 @@ fn wrong_input_is_answered_with_its_place_and_exit_2() {
     assert!(!here.join("x").exists(), "a refused run leaves no folder");
 }
 
+/// Two kernels with a gap of 100 µs between them, in one iteration.
+const TRACE: &str = r#"{"traceEvents":[
+    {"ph":"X","cat":"kernel","name":"a","pid":0,"tid":7,"ts":10,"dur":40.5,"args":{"stream":7,"correlation":1}},
+    {"ph":"X","cat":"kernel","name":"b","pid":0,"tid":7,"ts":150.5,"dur":50,"args":{"stream":7,"correlation":2}},
+    {"ph":"X","cat":"user_annotation","name":"ProfilerStep#1","pid":1,"tid":1,"ts":0,"dur":200.5}]}"#;
+
+#[test]
+fn bubbles_answers_right_profiles_and_refuses_wrong_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    fs::write(here.join("right.json"), TRACE).unwrap();
+    let run = |arguments: &[&str]| program().arg("bubbles").args(arguments).current_dir(here).output().unwrap();
+    let json = run(&["right.json", "--json"]);
+    let record: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let bubbles = record["devices"][0]["bubbles"].as_array().unwrap();
+    assert_eq!((record["schema"].as_str(), bubbles.len()), (Some("bubblebench.bubbles/1"), 2));
+    assert_eq!((bubbles[1]["start_ns"].as_u64(), bubbles[1]["end_ns"].as_u64()), (Some(50_500), Some(150_500)));
+    assert_eq!((bubbles[1]["next_kernel"].as_str(), bubbles[0]["previous_kernel"].as_str()), (Some("b"), None));
+    fs::write(here.join("bubbles.json"), &json.stdout).unwrap();
+    assert!(bubblebench::records::BubblesRecord::read(&here.join("bubbles.json")).is_ok(), "`plan` reads it back");
+    let text = String::from_utf8(run(&["right.json", "--min-gap", "50us", "--iteration", "0"]).stdout).unwrap();
+    assert!(text.contains("Where in the schedule") && text.contains("1 × 100.0 µs"), "{text}");
+
+    fs::write(here.join("empty.json"), "").unwrap();
+    fs::write(here.join("nogpu.json"), r#"{"traceEvents":[]}"#).unwrap();
+    fs::write(here.join("cut.json"), &TRACE[..200]).unwrap();
+    fs::write(here.join("short.sqlite"), "SQLite format 3\0garbage").unwrap();
+    for name in ["empty.json", "nogpu.json", "cut.json", "short.sqlite", "nowhere.sqlite", "."] {
+        refused(&["bubbles", name], here, name);
+        refused(&["bubbles", "right.json", name, "--json"], here, name);
+    }
+    refused(&["bubbles"], here, "PROFILE");
+    refused(&["bubbles", "right.json", "--iteration", "1"], here, "--iteration 1");
+    refused(&["bubbles", "right.json", "--iteration", "-1"], here, "--iteration `-1`");
+    refused(&["bubbles", "right.json", "--min-gap", "12"], here, "--min-gap");
+    refused(&["bubbles", "right.json", "--compute-streams", "x"], here, "--compute-streams");
+    refused(&["bubbles", "right.json", "--compute-streams", "9"], here, "--compute-streams");
+}
+
 #[test]
 fn a_folder_of_half_a_line_is_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -81,7 +120,7 @@ fn a_folder_of_half_a_line_is_named() {
 
 #[test]
 fn schemas_completions_and_the_manual_are_printed() {
-    for kind in ["measurement", "machine", "cost_model", "prediction", "timeline", "plan", "doctor"] {
+    for kind in ["measurement", "machine", "cost_model", "prediction", "timeline", "plan", "sweep", "doctor"] {
         let output = program().args(["schema", kind]).output().unwrap();
         let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(schema["title"], format!("bubblebench.{kind}/1"), "{kind}");
@@ -91,10 +130,10 @@ fn schemas_completions_and_the_manual_are_printed() {
     assert!(String::from_utf8_lossy(&manual.stdout).contains("bubblebench"));
 }
 
-/// Both examples plan from published figures, with no GPU near.
+/// Every example plans from published figures, with no GPU near.
 #[test]
 fn the_examples_plan() {
-    for job in ["examples/gpt-a100-8.toml", "examples/gpt-a100-4x8.toml"] {
+    for job in ["examples/gpt-a100-8.toml", "examples/gpt-a100-4x8.toml", "examples/gpt-rtx3090-4.toml"] {
         let output = program().args(["plan", job, "--json"]).output().unwrap();
         assert!(output.status.success(), "{job}: {}", String::from_utf8_lossy(&output.stderr));
         let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

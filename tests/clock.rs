@@ -76,12 +76,17 @@ fn the_sm_clock_is_read_and_resolved() {
     let (mut clock, mut ops) = (CudaClock::new(gpu()).unwrap(), stream());
     let tick = clock.tick_ns().unwrap();
     assert!(tick > 0.0, "{tick}");
-    let trial = clock.cold(&mut ops, &mut spin(3_000_000)).unwrap();
-    let mhz = trial.sm_clock_mhz.unwrap();
+    let mut read = || {
+        let trial = clock.cold(&mut ops, &mut spin(3_000_000)).unwrap();
+        assert!(!trial.clock_unresolved && !trial.throttled, "{trial:?}");
+        trial.sm_clock_mhz.unwrap()
+    };
+    // The software device's two clocks are read one after the other, and a thread may lose its core in between.
+    let mhz = bubblebench::stats::median(&[read(), read(), read(), read(), read()]).unwrap();
     if gpu().facts().software {
         assert!((mhz - 1000.0).abs() < 5.0, "the software device runs at a nominal 1 GHz, not {mhz} MHz");
     }
-    assert!((100.0..4000.0).contains(&mhz) && !trial.clock_unresolved && !trial.throttled);
+    assert!((100.0..4000.0).contains(&mhz), "{mhz}");
 }
 
 #[test]

@@ -410,6 +410,37 @@ fn published_all_reduce_tables_are_followed() {
     assert!(median < 10.0 && worst < 30.0, "median {median}, worst {worst}: {errors:?}");
 }
 
+/// Least relative squares of one line a + b·bytes: what a model without segments would say.
+fn one_line(rows: &[(u64, f64)]) -> impl Fn(u64) -> f64 {
+    let sum = |f: &dyn Fn(f64, f64) -> f64| rows.iter().map(|&(x, t)| f(x as f64, t)).sum::<f64>();
+    let [uu, ux, xx] = [sum(&|_, t| 1.0 / (t * t)), sum(&|x, t| x / (t * t)), sum(&|x, t| x * x / (t * t))];
+    let [u, x] = [sum(&|_, t| 1.0 / t), sum(&|x, t| x / t)];
+    let determinant = uu * xx - ux * ux;
+    let (a, b) = ((u * xx - x * ux) / determinant, (uu * x - ux * u) / determinant);
+    move |bytes| a + b * bytes as f64
+}
+
+/// Twelve published sweeps of nccl-tests with every power of two: every second size is fitted, the others predicted.
+#[test]
+fn sizes_between_those_of_published_sweeps() {
+    let file: Value = serde_json::from_str(include_str!("data/nccl_sweeps.json")).unwrap();
+    let (mut ours, mut line) = (Vec::new(), Vec::new());
+    for sweep in file["sweeps"].as_array().unwrap() {
+        let rows: Vec<(u64, f64)> = serde_json::from_value(sweep["rows"].clone()).unwrap();
+        let fitted: Vec<(u64, f64)> = rows.iter().copied().step_by(2).collect();
+        let (model, simple) = (fit(&collective_rows(&fitted)).model, one_line(&fitted));
+        for &(bytes, us) in rows.iter().skip(1).step_by(2).filter(|r| r.0 < fitted[fitted.len() - 1].0) {
+            let p = predict::collective(&model, &ask(8, bytes)).unwrap();
+            assert!(p.in_range);
+            ours.push(100.0 * (p.median_ns / 1e3 / us - 1.0).abs());
+            line.push(100.0 * (simple(bytes) / us - 1.0).abs());
+        }
+    }
+    let median = |errors: &[f64]| bubblebench::stats::median(errors).unwrap();
+    assert!(ours.len() > 90 && median(&ours) < 2.5, "{} sizes, median {}", ours.len(), median(&ours));
+    assert!(median(&line) > 3.0 * median(&ours), "one line: {}, segments: {}", median(&line), median(&ours));
+}
+
 #[test]
 fn collectives_beyond_what_was_measured() {
     let points: Vec<(u64, f64)> = (10..27).step_by(2).map(|p| (1u64 << p, 20.0 + 1e-5 * (1u64 << p) as f64)).collect();
@@ -419,9 +450,10 @@ fn collectives_beyond_what_was_measured() {
     assert!(!at(8, (1 << 10) - 1).in_range && !at(8, (1 << 26) + 1).in_range);
     assert!((at(8, 8).median_ns / 20_000.0 - 1.0).abs() < 0.05);
     assert!((at(8, 1 << 30).median_ns / (20_000.0 + 0.01 * f64::from(1 << 30)) - 1.0).abs() < 0.05);
-    // A ring of 16 has 15/7 of the steps and (15/16)/(7/8) of the bytes over each link.
+    // A ring of 16 has 15/7 of the steps, in which a quarter of the latency is taken to lie, and (15/16)/(7/8) of the
+    // bytes over each link.
     let more = at(16, 1 << 20);
-    let expected = 20_000.0 * 15.0 / 7.0 + 0.01 * f64::from(1 << 20) * (15.0 / 16.0) / (7.0 / 8.0);
+    let expected = 20_000.0 * (0.75 + 0.25 * 15.0 / 7.0) + 0.01 * f64::from(1 << 20) * (15.0 / 16.0) / (7.0 / 8.0);
     assert!((more.median_ns / expected - 1.0).abs() < 0.05 && !more.in_range, "{more:?} is not {expected}");
     assert!(more.high_ns / more.low_ns > at(8, 1 << 20).high_ns / at(8, 1 << 20).low_ns);
     for wrong in [
@@ -434,6 +466,78 @@ fn collectives_beyond_what_was_measured() {
     ] {
         assert!(predict::collective(&model, &wrong).is_err(), "{wrong:?}");
     }
+}
+
+/// Where the records name another algorithm from a size on, no segment runs over it, and it is what more ranks scale by.
+#[test]
+fn a_switch_the_records_name_is_a_breakpoint() {
+    let points: Vec<(u64, f64)> = (10..27).map(|p| (1u64 << p, 20.0 + 1e-5 * (1u64 << p) as f64)).collect();
+    let mut rows = collective_rows(&points);
+    assert_eq!(fit(&rows).model.collectives[0].segments.len(), 1, "one line without the names");
+    for row in &mut rows {
+        let large = row.param_u64("bytes") >= Some(1 << 20);
+        with(row, "algorithm", if large { "nvls" } else { "ring" });
+        with(row, "protocol", if large { "simple" } else { "ll128" });
+    }
+    let model = fit(&rows).model;
+    let curve = &model.collectives[0];
+    assert!(curve.segments.iter().any(|s| s.from_bytes == 1 << 20), "{:?}", curve.segments);
+    let names: Vec<(u64, &str)> = curve.algorithms.iter().map(|a| (a.from_bytes, a.algorithm.as_str())).collect();
+    assert_eq!(names, [(1 << 10, "ring/ll128"), (1 << 20, "nvls/simple")]);
+    let at = |ranks, bytes| predict::collective(&model, &ask(ranks, bytes)).unwrap().median_ns;
+    assert!((at(16, 1 << 25) / at(8, 1 << 25) - 1.0).abs() < 1e-6, "a switch that adds up does not mind more ranks");
+    assert!(at(16, 1 << 12) > 1.2 * at(8, 1 << 12), "a ring does");
+}
+
+/// Rows from graphs or registered buffers are no points of the plain curve, but make one where there is nothing else.
+#[test]
+fn variants_do_not_mix_with_the_plain_curve() {
+    let points: Vec<(u64, f64)> = (10..27).step_by(2).map(|p| (1u64 << p, 20.0 + 1e-5 * (1u64 << p) as f64)).collect();
+    let variants: Vec<Measurement> = collective_rows(&points)
+        .into_iter()
+        .map(|mut m| {
+            m.id.push_str("/registered");
+            with(&mut m, "registered", true);
+            m.median_ns = m.median_ns.map(|ns| 3.0 * ns);
+            m
+        })
+        .collect();
+    let at = |rows: &[Measurement]| predict::collective(&fit(rows).model, &ask(8, 1 << 20)).unwrap().median_ns;
+    let plain = at(&collective_rows(&points));
+    assert_eq!(at(&[collective_rows(&points), variants.clone()].concat()), plain);
+    assert_eq!(at(&[variants.clone(), collective_rows(&points)].concat()), plain);
+    assert!((at(&variants) / plain - 3.0).abs() < 0.01);
+}
+
+/// Ranks between two that were measured lie between their times; nodes beyond those measured are another distance.
+#[test]
+fn ranks_and_nodes_between_those_measured() {
+    let points: Vec<(u64, f64)> = (10..27).step_by(2).map(|p| (1u64 << p, 20.0 + 1e-5 * (1u64 << p) as f64)).collect();
+    let mut rows = Vec::new();
+    for (ranks, nodes, slower) in [(2u64, 1u64, 1.0), (8, 1, 1.6), (16, 2, 4.0)] {
+        for mut m in collective_rows(&points) {
+            m.id.push_str(&format!("/r{ranks}"));
+            with(&mut m, "ranks", ranks);
+            with(&mut m, "nodes", nodes);
+            m.median_ns = m.median_ns.map(|ns| slower * ns);
+            (m.ci95_low_ns, m.ci95_high_ns) = (m.median_ns, m.median_ns);
+            rows.push(m);
+        }
+    }
+    let model = fit(&rows).model;
+    let at = |ranks, nodes| predict::collective(&model, &CollectiveQuery { nodes, ..ask(ranks, 1 << 20) }).unwrap();
+    let (two, four, eight) = (at(2, 1), at(4, 1), at(8, 1));
+    assert!(two.in_range && eight.in_range && !four.in_range);
+    assert!(two.median_ns < four.median_ns && four.median_ns < eight.median_ns, "{two:?} {four:?} {eight:?}");
+    let (measured, more) = (at(16, 2), at(64, 8));
+    assert!(measured.in_range && !more.in_range && more.median_ns > measured.median_ns);
+    assert!(more.high_ns / more.low_ns > measured.high_ns / measured.low_ns);
+    let sentence = predict::extrapolation(&model, &CollectiveQuery { nodes: 8, ..ask(64, 1 << 20) }).unwrap();
+    assert!(
+        sentence.contains("64 ranks on 8 nodes were not measured; carried over from 16 ranks on 2 nodes"),
+        "{sentence}"
+    );
+    assert_eq!(predict::extrapolation(&model, &ask(8, 1 << 20)), None);
 }
 
 #[test]
@@ -567,6 +671,18 @@ fn a_layer_of_another_shape_borrows_from_the_nearest() {
     assert!(near("gpt-h256-a4-s64-b1-t1-f32-backward").is_err() && near("other").is_err());
 }
 
+/// The nearest layer counts only if it was measured under the mode that is asked for; a progress nobody counted is not 0.
+#[test]
+fn the_nearest_layer_is_one_of_the_same_sharing_mode() {
+    let (near, far) = ("gpt-h512-a8-s128-b1-t1-f32-forward", "gpt-h2048-a32-s512-b1-t1-f32-forward");
+    let mut uncounted = corun_row(far, "mlp-b32", "split", 1.3);
+    uncounted.side_together_per_s = None;
+    let model = fit(&[corun_row(near, "mlp-b32", "nice", 1.1), uncounted]).model;
+    let p = predict::corun(&model, "gpt-h512-a8-s256-b1-t1-f32-forward", "mlp-b32", "split").unwrap();
+    assert_eq!((p.slowdown.median, p.side_rate), (1.3, None));
+    assert_eq!(model.interference.pairs.iter().filter(|p| p.side_rate.is_none()).count(), 1);
+}
+
 /// Pressure at half strength is a side like any other, not a second scale of its resource.
 #[test]
 fn only_full_pressure_sets_the_scale() {
@@ -662,7 +778,7 @@ fn numbers_that_cannot_be_used_are_refused() {
         side: "s".into(),
         sharing: "free".into(),
         slowdown: Interval { median: slowdown, low: slowdown, high: slowdown },
-        side_rate: 0.5,
+        side_rate: Some(0.5),
     };
     let spoil: [&dyn Fn(&mut CostModel); 7] = [
         &|m| m.collectives[0].ranks = 1,

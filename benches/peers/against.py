@@ -10,6 +10,7 @@ square). Streaming kernels: bytes that must move once, over time, as a share of 
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -53,9 +54,15 @@ def ratio(a, b):
     return None if a is None or b is None else a / b
 
 
+def shapes(rows, peers, case):
+    """The peers' shapes with what they measured; without peers ours."""
+    mine = (re.fullmatch(rf"gpt/(h\d+-a\d+-s\d+-b\d+)-t1-bf16/{case}", name) for name in rows)
+    return peers or {found[1]: {} for found in mine if found}
+
+
 def layers(rows, peers):
     out = []
-    for key, peer in peers.get("layer", {}).items():
+    for key, peer in shapes(rows, peers.get("layer"), "forward_backward").items():
         name = f"gpt/{key}-t1-bf16"
         for phase in ("forward", "forward_backward"):
             stream, graph = milliseconds(rows, f"{name}/{phase}"), milliseconds(rows, f"{name}/{phase}/graph")
@@ -75,32 +82,39 @@ def layers(rows, peers):
 ATTENTION = {"forward": (333, 529), "backward": (310, 450)}
 
 
-def attention(rows, peers):
+def attention(rows, peers, wgmma):
     out = []
-    for key, peer in peers.get("attention", {}).items():
-        size, sequence, batch, heads = (int("".join(filter(str.isdigit, part))) for part in key.split("-")[:4])
+    for key, peer in shapes(rows, peers.get("attention"), "op/attention/forward").items():
+        first, second, third, fourth = (int(part) for part in re.findall(r"\d+", key))
+        # The peers' names begin with the head size, ours with the hidden size and the heads.
+        size, sequence, batch, heads = (first, second, third, fourth)
+        if key.startswith("h"):
+            size, sequence, batch, heads = (first // second, third, fourth, second)
         name = f"gpt/h{size * heads}-a{heads}-s{sequence}-b{batch}-t1-bf16/op/attention"
-        for phase, case in (("forward", "forward"), ("backward", "backward_input")):
-            row = rows.get(f"{name}/{case}")
+        for phase, case, where in (("forward", "forward", rows), ("forward", "forward", wgmma), ("backward", "backward_input", rows)):
+            row = where.get(f"{name}/{case}")
+            if row is None and where is wgmma:
+                continue
             mine = None if row is None else row["flop"] / row["median_ns"] / 1e3
-            backends = [peer[b].get(f"{phase}_tflop_per_s_warm") for b in ("flash", "cudnn") if isinstance(peer.get(b), dict)]
             flash, cudnn = (
                 peer[b].get(f"{phase}_tflop_per_s_warm") if isinstance(peer.get(b), dict) else None for b in ("flash", "cudnn")
             )
-            best = max((b for b in backends if b), default=None)
+            best = max((b for b in (flash, cudnn) if b), default=None)
             wanted = ""
             if size == 128 and sequence == 8192 and mine is not None:
-                first, second = ATTENTION[phase]
-                wanted = f"{first}: {'met' if mine >= first else 'missed'}, {second}: {'met' if mine >= second else 'missed'}"
+                wanted = ", ".join(f"{goal}: {'met' if mine >= goal else 'missed'}" for goal in ATTENTION[phase])
             cells = [number(mine, 0), number(flash, 0), number(cudnn, 0), number(ratio(mine, best), 2)]
-            out.append([f"d{size} s{sequence} b{batch} a{heads}", phase, *cells, wanted])
+            path = f"{phase}, wgmma" if where is wgmma else phase
+            out.append([f"d{size} s{sequence} b{batch} a{heads}", path, *cells, wanted])
     table("Causal attention, TFLOP/s", ["shape", "phase", "ours", "flash", "cuDNN", "ours / best", "targets"], out)
 
 
-# Our case, the peer's name for it, passes over the tensor, share of copy bandwidth wanted.
+# Our case, the peer's name for it, share of copy bandwidth wanted.
 STREAMING = [
     (("op/ln1/forward",), "layernorm_forward", 0.90),
-    # The peer's backward is to inputs and to weights in one.
+    (("op/ln1/backward_input",), None, 0.75),
+    (("op/ln1/backward_weight",), None, 0.75),
+    # The peer's backward is both in one.
     (("op/ln1/backward_input", "op/ln1/backward_weight"), "layernorm_backward", 0.75),
     (("op/residual1/forward",), "residual_add", 0.90),
 ]
@@ -150,7 +164,10 @@ def streaming(rows, peers):
             found = [rows.get(name + suffix) for name in group]
             if None in found:
                 continue
-            rate = sum(row["bytes"] for row in found) / sum(row["median_ns"] for row in found)
+            # Both backward parts are counted as the peer's one is: x, dy and dx once. Ours move a residual's gradient as
+            # well, and x and dy twice.
+            traffic = found[0]["bytes"] * (1.0 if len(found) == 1 else 0.75)
+            rate = traffic / sum(row["median_ns"] for row in found)
             out.append(bandwidth(" + ".join(f"`{name + suffix}`" for name in group), rate, copy, peer, field, wanted))
     for name, (peer, field), wanted in ENDS:
         if name in rows:
@@ -164,6 +181,7 @@ def main():
     parser.add_argument("results")
     parser.add_argument("--peers", required=True)
     parser.add_argument("--again", help="the same, measured once more afterwards")
+    parser.add_argument("--wgmma", help="our results with BUBBLEBENCH_WGMMA=1")
     args = parser.parse_args()
     try:
         rows, without = ours(args.results)
@@ -173,13 +191,17 @@ def main():
     try:
         peers = json.loads(Path(args.peers).read_text())
     except OSError as error:
-        sys.exit(f"no peers: {error}; run benches/peers/torch_gpu.py first")
+        peers = {}
+        print(f"no peers yet ({error.strerror}: {args.peers}): benches/peers/torch_gpu.py measures them")
     machine, ceilings = peers.get("machine", {}), peers.get("ceilings", {})
     best = ceilings.get("matmul_bf16_8192", {}).get("tflop_per_s_warm")
-    print(f"{machine.get('gpu', machine.get('cpu'))}, PyTorch {machine.get('torch')}, cuDNN {machine.get('cudnn')};")
-    print(f"copy {number(ceilings.get('copy_gb_per_s'), 0)} GB/s, bf16 matmul {number(best, 0)} TFLOP/s")
-    for part in (layers, attention, streaming):
-        part(rows, peers)
+    if machine:
+        print(f"{machine.get('gpu', machine.get('cpu'))}, PyTorch {machine.get('torch')}, cuDNN {machine.get('cudnn')};")
+        print(f"copy {number(ceilings.get('copy_gb_per_s'), 0)} GB/s, bf16 matmul {number(best, 0)} TFLOP/s")
+    wgmma = ours(args.wgmma)[0] if args.wgmma and (Path(args.wgmma) / "measurements.jsonl").exists() else {}
+    layers(rows, peers)
+    attention(rows, peers, wgmma)
+    streaming(rows, peers)
     if args.again and Path(args.again).exists():
         drift(peers, json.loads(Path(args.again).read_text()))
     print(f"\n{len(rows)} of our cases have a time, {len(without)} have none:")

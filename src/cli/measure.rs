@@ -3,15 +3,18 @@
 use super::ranks::{self, Part};
 use super::results;
 use super::session::{Plan, RunOptions};
-use crate::Result;
 use crate::collectives::nccl;
-use crate::records::Measurement;
+use crate::records::store::{Journal, MACHINE};
+use crate::records::{MachineRecord, Measurement, files};
 use crate::report::layers::time_cell;
+use crate::report::nccl_tests;
 use crate::suite::presets::{Group, Preset};
 use crate::suite::watch::ProcessWatch;
+use crate::{Error, Result};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
+use std::path::Path;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum What {
@@ -34,9 +37,18 @@ impl What {
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Our tables
+    Table,
+    /// Collectives in nccl-tests' own columns, for scripts that read those
+    NcclTests,
+}
+
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example: bubblebench measure gpt-layer --device host --preset quick --results results/node7\n\n\
+    after_help = "Examples:\n  bubblebench measure gpt-layer --device host --preset quick --results results/node7\n  \
+    bubblebench measure collectives --format nccl-tests | ./my-nccl-parser\n\n\
     Results go to DIR/measurements.jsonl, a line a case; an unfinished run goes on where it stopped. A run of `all`\n\
     cases also fits the cost model and writes the tables."
 )]
@@ -46,6 +58,9 @@ pub struct MeasureArgs {
     what: What,
     /// Only the cases with this text in their names
     filter: Option<String>,
+    /// How the run is printed at its end
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
     /// Note the algorithm, protocol and channels of each collective, from NCCL's log, which then has a line an operation
     #[arg(long, help_heading = "Collectives")]
     nccl_choices: bool,
@@ -54,6 +69,7 @@ pub struct MeasureArgs {
 }
 
 pub fn run(args: &MeasureArgs) -> Result<()> {
+    args.refuse_format()?;
     if args.nccl_choices {
         // Before the first thread: see there.
         nccl::log_choices()?;
@@ -61,12 +77,12 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
     let watch = ProcessWatch::start()?;
     let (options, groups, filter) = (&args.options, args.what.groups(), args.filter.as_deref());
     let (crew, device) = match ranks::part(&options.ranks, &options.device, groups)? {
-        None => return measure(options.plan(groups, filter, Preset::Standard)?, &watch),
+        None => return args.measure(options.plan(groups, filter, Preset::Standard)?, &watch),
         Some(Part::Followed) => return Ok(()),
         Some(Part::Lead(crew, device)) => (crew, device),
     };
     let plan = options.plan_with(device, groups, filter, Preset::Standard, || Ok(Some(crew.clone())));
-    let outcome = plan.and_then(|plan| measure(plan, &watch));
+    let outcome = plan.and_then(|plan| args.measure(plan, &watch));
     if let Err(error) = &outcome {
         // The others learn why from us, where they do not know it yet.
         crew.lock().end(&error.to_string());
@@ -74,34 +90,58 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
     outcome
 }
 
-fn measure(plan: Plan, watch: &ProcessWatch) -> Result<()> {
-    let (mut recorder, cases) = plan.start()?;
-    let bar = progress(cases.len() as u64);
-    if recorder.run.resumed_cases() > 0 {
-        note(
-            &bar,
-            &format!(
-                "going on with run {}: {} cases are there already",
-                recorder.run.id(),
-                recorder.run.resumed_cases()
-            ),
-        );
-    }
-    for spec in &cases {
-        let id = spec.id();
-        bar.set_message(id.clone());
-        if !recorder.run.is_done(&id) {
-            let record = match recorder.prepare(spec.as_ref())? {
-                Ok(prepared) => recorder.measure(prepared, watch)?,
-                Err(skipped) => skipped,
-            };
-            note(&bar, &line(&record, bar.position() + 1, cases.len()));
+impl MeasureArgs {
+    fn measure(&self, plan: Plan, watch: &ProcessWatch) -> Result<()> {
+        let (mut recorder, cases) = plan.start()?;
+        let bar = progress(cases.len() as u64);
+        if recorder.run.resumed_cases() > 0 {
+            note(
+                &bar,
+                &format!(
+                    "going on with run {}: {} cases are there already",
+                    recorder.run.id(),
+                    recorder.run.resumed_cases()
+                ),
+            );
         }
-        bar.inc(1);
+        for spec in &cases {
+            let id = spec.id();
+            bar.set_message(id.clone());
+            if !recorder.run.is_done(&id) {
+                let record = match recorder.prepare(spec.as_ref())? {
+                    Ok(prepared) => recorder.measure(prepared, watch)?,
+                    Err(skipped) => skipped,
+                };
+                note(&bar, &line(&record, bar.position() + 1, cases.len()));
+            }
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        let folder = recorder.finish()?;
+        let tables = results::conclude(&folder)?;
+        super::print(&match self.format {
+            Format::Table => tables,
+            Format::NcclTests => self.in_nccl_tests_columns(&folder)?,
+        })
     }
-    bar.finish_and_clear();
-    let folder = recorder.finish()?;
-    super::print(&results::conclude(&folder)?)
+
+    /// Said before anything is measured.
+    fn refuse_format(&self) -> Result<()> {
+        match (self.format, self.what) {
+            (Format::NcclTests, What::GptLayer | What::Corun | What::Fill) => Err(Error::input(
+                "--format nccl-tests prints collectives only",
+                "measure collectives (or all), or leave --format out",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn in_nccl_tests_columns(&self, folder: &Path) -> Result<String> {
+        let machine: MachineRecord = files::read_json(&folder.join(MACHINE), "machine")?;
+        let mut records = Journal::read(folder)?.measurements;
+        records.retain(|record| self.filter.as_ref().is_none_or(|filter| record.id.contains(filter)));
+        Ok(nccl_tests::blocks(&machine, &records))
+    }
 }
 
 fn progress(cases: u64) -> ProgressBar {

@@ -3,10 +3,13 @@
 //! stdout carries the result only; progress and notes go to stderr. One file a command; nothing below sees the raw
 //! arguments. Exit codes: 0 done, 1 the answer is "no", 2 the input or the machine is at fault (one line), 101 a bug.
 
+pub mod bubbles;
 mod collectives;
 pub mod doctor;
+pub mod export;
 pub mod fit;
 mod gpu_state;
+pub mod import;
 pub mod measure;
 pub mod plan;
 pub mod predict;
@@ -15,6 +18,7 @@ pub mod results;
 pub mod schema;
 pub mod session;
 pub mod simulate;
+mod sweep;
 
 use crate::Result;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -36,12 +40,18 @@ enum Command {
     Measure(measure::MeasureArgs),
     /// Fit the cost model to a machine's measurements
     Fit(fit::FitArgs),
+    /// Take other people's measurements (nccl-tests, nvbench) into a results folder
+    Import(import::ImportArgs),
+    /// Write measurements in another tool's own format
+    Export(export::ExportArgs),
     /// Ask the cost model: one layer, one collective, one pair
     Predict(predict::PredictArgs),
     /// Show where a pipeline schedule leaves its stages idle, from times given by hand
     Simulate(simulate::SimulateArgs),
     /// Show a training job's bubbles, what to fill them with, and the expected gain
     Plan(plan::PlanArgs),
+    /// Show the bubbles of a real run, from its nsys or Kineto profiles
+    Bubbles(bubbles::BubblesArgs),
     /// Print the JSON Schema of one kind of file
     Schema(schema::SchemaArgs),
     /// Print shell completions
@@ -58,9 +68,12 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Measure(args) => measure::run(&args),
         Command::Fit(args) => fit::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Simulate(args) => simulate::run(&args),
+        Command::Bubbles(args) => bubbles::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Completions { shell } => {
             let mut text = Vec::new();

@@ -2,19 +2,22 @@
 
 use super::print;
 use super::simulate::{json_line, terminal_width};
+use crate::fill::measured::{self, Iteration};
 use crate::fill::{self, plan::Plan};
 use crate::pipeline::activations::Live;
 use crate::pipeline::job::Job;
 use crate::pipeline::memory::GIB;
-use crate::records::Measurement;
 use crate::records::store::{Journal, MEASUREMENTS};
+use crate::records::{Measurement, files};
 use crate::trace::perfetto::{self, Counter, SideSpan};
 use crate::{Error, Result, report};
 use std::path::{Path, PathBuf};
 
 /// Show a training job's bubbles, what to fill them with, and the expected gain.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  bubblebench plan examples/gpt-a100-4x8.toml")]
+#[command(after_help = "Examples:\n  bubblebench plan examples/gpt-a100-4x8.toml --html plan.html\n  \
+    bubblebench plan examples/gpt-a100-4x8.toml --sweep\n  \
+    bubblebench bubbles rank*.sqlite --json > bubbles.json && bubblebench plan job.toml --bubbles bubbles.json")]
 pub struct PlanArgs {
     /// The job (TOML)
     #[arg(value_name = "JOB.toml")]
@@ -22,12 +25,24 @@ pub struct PlanArgs {
     /// Cost model to use instead of the job's own
     #[arg(long, value_name = "FILE")]
     cost_model: Option<PathBuf>,
-    /// Print the plan as JSON (bubblebench.plan/1)
+    /// Bubbles of a real run (bubblebench.bubbles/1) in place of simulated ones, one device a stage
+    #[arg(long, value_name = "FILE")]
+    bubbles: Option<PathBuf>,
+    /// Which iteration of the run: a number, or the one with the median idle time
+    #[arg(long, value_name = "median|K", default_value = "median", requires = "bubbles")]
+    iteration: Iteration,
+    /// Compare every way to divide the GPUs: pipeline × tensor × data × micro-batch
+    #[arg(long, conflicts_with_all = ["bubbles", "trace", "html"])]
+    sweep: bool,
+    /// Print the plan as JSON (bubblebench.plan/1, with --sweep bubblebench.sweep/1)
     #[arg(long)]
     json: bool,
     /// Write a trace for ui.perfetto.dev, side work and free memory included
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "bubbles")]
     trace: Option<PathBuf>,
+    /// Write the plan as one self-contained page with pictures
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 pub fn run(args: &PlanArgs) -> Result<()> {
@@ -39,9 +54,20 @@ pub fn run(args: &PlanArgs) -> Result<()> {
         )
     })?;
     let model = super::predict::load(&path)?;
-    let plan = fill::plan(&job, &model, &measurements(&job, &path)?)?;
+    if args.sweep {
+        return super::sweep::run(&job, &model, args.json);
+    }
+    let measurements = measurements(&job, &path)?;
+    let plan = match &args.bubbles {
+        None => fill::plan(&job, &model, &measurements)?,
+        Some(file) => measured::plan(&job, &model, &measurements, file, args.iteration)?,
+    };
     if let Some(trace) = &args.trace {
         write_trace(trace, &plan)?;
+    }
+    if let Some(html) = &args.html {
+        let page = report::html::plan::html(&plan, model.made_from.source.as_deref());
+        files::write_atomic(html, page.as_bytes())?;
     }
     if args.json { print(&json_line(&plan.record)?) } else { print(&report::plan::render(&plan, terminal_width())) }
 }
@@ -49,7 +75,7 @@ pub fn run(args: &PlanArgs) -> Result<()> {
 /// The measurements beside the cost model, if a side needs figures from them.
 fn measurements(job: &Job, cost_model: &Path) -> Result<Vec<Measurement>> {
     let folder = cost_model.parent().unwrap_or(Path::new(""));
-    let asked = job.side.iter().any(|s| s.measured.is_some() && (s.step_ns.is_none() || s.memory_gib.is_none()));
+    let asked = job.side.iter().any(|s| s.measured.is_some());
     if !asked || !folder.join(MEASUREMENTS).exists() {
         return Ok(Vec::new());
     }
@@ -67,7 +93,7 @@ fn write_trace(path: &Path, plan: &Plan) -> Result<()> {
     };
     let spans = |stage: &fill::record::PlanStage| {
         let stage_index = stage.stage as usize;
-        let fills: Vec<_> = stage.bubbles.iter().filter_map(|b| b.fill.as_ref()).collect();
+        let fills: Vec<_> = stage.bubbles.iter().flat_map(|b| &b.fills).collect();
         fills
             .into_iter()
             .map(move |f| SideSpan { stage: stage_index, start_ns: f.start_ns, end_ns: f.end_ns, name: f.side.clone() })

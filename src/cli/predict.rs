@@ -2,7 +2,7 @@
 
 use super::fit::this_machines_folder;
 use crate::cost::predict::{self, Answer, CollectiveQuery, CorunPrediction, LayerPrediction, Prediction};
-use crate::cost::{self, features, valid};
+use crate::cost::{self, features};
 use crate::ops::DType;
 use crate::records::store::COST_MODEL;
 use crate::records::{CostModel, files};
@@ -115,7 +115,8 @@ fn ask(model: &CostModel, question: &Question) -> Result<(Answer, String)> {
         Question::Collective(collective) => {
             let query = collective.query()?;
             let found = predict::collective(model, &query)?;
-            (found.into(), collective_text(&query, &found))
+            let basis = predict::extrapolation(model, &query);
+            (found.into(), collective_text(&query, &found, basis.as_deref()))
         }
         Question::Corun(corun) => {
             let [main, side, sharing] = corun.names()?;
@@ -158,14 +159,13 @@ impl LayerArgs {
         Ok(shape)
     }
 
-    /// As given; else the anchors' type, else the one the fits are for.
+    /// As given; else the cost model's own.
     fn dtype(&self, model: &CostModel) -> Result<DType> {
         if let Some(name) = &self.dtype {
             return features::parse_dtype(name)
                 .ok_or_else(|| Error::input(format!("--dtype {name} is unknown"), "choose f32, bf16, f16 or f64"));
         }
-        let of_fits = valid::dtypes(&model.valid).into_iter().find_map(features::parse_dtype);
-        Ok(model.layer.first().map(|a| a.shape.dtype).or(of_fits).unwrap_or(DType::Bf16))
+        Ok(predict::usual_dtype(model))
     }
 }
 
@@ -220,10 +220,11 @@ fn layer_text(shape: &LayerShape, p: &LayerPrediction) -> String {
     table.terminal()
 }
 
-fn collective_text(query: &CollectiveQuery, p: &Prediction) -> String {
+fn collective_text(query: &CollectiveQuery, p: &Prediction, basis: Option<&str>) -> String {
     let title = format!("{} over {} ranks, {}", query.operation, query.ranks, units::format_bytes(query.bytes));
     let note = if query.isolated { "One operation, synchronised on its own." } else { "One of a back-to-back run." };
-    let mut table = Table::new(&title, note, &COLUMNS);
+    let note = basis.map_or(note.to_string(), |basis| format!("{note} {basis}"));
+    let mut table = Table::new(&title, &note, &COLUMNS);
     table.row(row(&query.operation, p));
     table.terminal()
 }

@@ -4,14 +4,15 @@ use crate::cost::predict::Answer;
 use crate::fill::record::PlanRecord;
 use crate::machine::doctor::Doctor;
 use crate::pipeline::record::TimelineRecord;
-use crate::records::{CostModel, MachineRecord, Measurement, files};
+use crate::pipeline::sweep::SweepRecord;
+use crate::records::{BubblesRecord, CostModel, MachineRecord, Measurement, files};
 use crate::{Error, Result};
 use schemars::{Schema, schema_for};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: bubblebench schema cost_model > cost_model.schema.json")]
 pub struct SchemaArgs {
-    /// measurement, machine, cost_model, prediction, timeline, plan or doctor
+    /// measurement, machine, cost_model, prediction, timeline, plan, sweep, bubbles or doctor
     kind: String,
 }
 
@@ -26,6 +27,8 @@ const KINDS: &[(&str, Derive)] = &[
     ("prediction", || schema_for!(Answer)),
     ("plan", || schema_for!(PlanRecord)),
     ("timeline", || schema_for!(TimelineRecord)),
+    ("sweep", || schema_for!(SweepRecord)),
+    ("bubbles", || schema_for!(BubblesRecord)),
 ];
 
 pub fn run(args: &SchemaArgs) -> Result<()> {

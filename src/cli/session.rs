@@ -181,7 +181,7 @@ fn selection(groups: &[Group], filter: Option<&str>) -> Option<String> {
     Some(format!("{}{}", names.join(" "), filter.map(|f| format!(" {f}")).unwrap_or_default()))
 }
 
-fn checked_name(name: &str) -> Result<String> {
+pub(super) fn checked_name(name: &str) -> Result<String> {
     let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._".contains(c);
     if name.is_empty() || name.starts_with('.') || !name.chars().all(fine) {
         return Err(Error::input(
@@ -193,12 +193,17 @@ fn checked_name(name: &str) -> Result<String> {
 }
 
 fn run_info(preset: Preset, device: Device) -> RunInfo {
+    RunInfo { preset: preset.name().into(), device: device.to_string(), ..run_identity() }
+}
+
+/// A run that begins now, without its preset and device.
+pub(super) fn run_identity() -> RunInfo {
     let started = recorder::now();
     RunInfo {
         id: format!("{}-{}", started.replace([':', '-'], ""), std::process::id()),
         commit: option_env!("BUBBLEBENCH_COMMIT").map(Into::into),
-        preset: preset.name().into(),
-        device: device.to_string(),
+        preset: String::new(),
+        device: String::new(),
         command: command_line(),
         started,
     }

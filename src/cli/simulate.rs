@@ -14,7 +14,7 @@ use std::path::PathBuf;
     after_help = "Example:\n  bubblebench simulate --schedule 1f1b --stages 8 --micro-batches 24 --forward 18.522ms \\\n    --backward-input 18.086ms --backward-weight 9.337ms --send-recv 601us"
 )]
 pub struct SimulateArgs {
-    /// gpipe, 1f1b, interleaved, zb-h1, zb-h2, zb-1p, zb-2p, zb-v, v-half, v-min, chimera
+    /// gpipe, 1f1b, interleaved, zb-h1, zb-h2, zb-1p, zb-2p, zb-v, v-half, v-min, dualpipe, dualpipev, chimera
     #[arg(long)]
     schedule: String,
     /// Pipeline stages
@@ -32,6 +32,9 @@ pub struct SimulateArgs {
     /// Backward to the weights
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     backward_weight: Option<String>,
+    /// A forward and a whole backward of one stage side by side (dualpipe, dualpipev); their sum if not given
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    overlapped: Option<String>,
     /// Message from one stage to the next
     #[arg(long, value_name = "TIME", default_value = "0ns", allow_hyphen_values = true)]
     send_recv: String,
@@ -45,7 +48,7 @@ pub struct SimulateArgs {
     #[arg(long, default_value_t = DEFAULT_WEIGHT_SHARE, allow_hyphen_values = true)]
     weight_share: f64,
     /// JSON list with the three times of every stage, instead of the three flags
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["forward", "backward_input", "backward_weight"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["forward", "backward_input", "backward_weight", "overlapped"])]
     per_stage: Option<PathBuf>,
     /// Print the timeline as JSON (bubblebench.timeline/1)
     #[arg(long)]
@@ -77,8 +80,11 @@ fn timeline(args: &SimulateArgs) -> Result<Timeline> {
     }
     let send_recv_ns = time("--send-recv", &args.send_recv)?;
     let times = match &args.per_stage {
-        Some(path) => Times { stage: Times::read_stages(path, args.stages)?, send_recv_ns },
-        None => Times::even(args.stages, even_times(args)?, send_recv_ns),
+        Some(path) => Times::new(Times::read_stages(path, args.stages)?, send_recv_ns),
+        None => Times {
+            overlapped_ns: overlapped(args, name)?,
+            ..Times::even(args.stages, even_times(args)?, send_recv_ns)
+        },
     };
     let schedule = Schedule::build(&Spec {
         name,
@@ -105,6 +111,25 @@ fn even_times(args: &SimulateArgs) -> Result<StageTimes> {
         backward_input_ns: required("--backward-input", &args.backward_input)?,
         backward_weight_ns: required("--backward-weight", &args.backward_weight)?,
     })
+}
+
+/// A pair takes no longer than its halves one after the other, and no less than the longer of them.
+fn overlapped(args: &SimulateArgs, name: Name) -> Result<Option<u64>> {
+    let Some(text) = &args.overlapped else { return Ok(None) };
+    let (pair, t) = (time("--overlapped", text)?, even_times(args)?);
+    if !name.overlaps() {
+        return Err(Error::input(
+            format!("--overlapped is not a choice of {}", name.text()),
+            "leave it out, or use dualpipe or dualpipev",
+        ));
+    }
+    if pair > t.total_ns() || pair < t.forward_ns.max(t.backward_ns()) {
+        return Err(Error::input(
+            format!("--overlapped `{text}` does not fit the other times"),
+            "give from the longer of F and B + W to F + B + W",
+        ));
+    }
+    Ok(Some(pair))
 }
 
 fn time(flag: &str, text: &str) -> Result<u64> {

@@ -33,8 +33,9 @@ const WARM_UP_TRIAL_NS: f64 = 1e7;
 const MOST_WARM_UP_RUNS: u64 = 4096;
 /// Work is put on a held stream in microseconds: who takes this long waits for the stream.
 const HOLD_TIMEOUT: Duration = Duration::from_secs(10);
-/// For the first try, made to see whether a stream can be held at all.
+/// For the first tries, made to see whether a stream can be held at all: this thread may lose its core in one of them.
 const TRY_TIMEOUT: Duration = Duration::from_millis(200);
+const TRIES: usize = 3;
 
 /// Times work on the streams of one GPU.
 pub struct CudaClock {
@@ -88,11 +89,16 @@ impl CudaClock {
         if !self.probe.can_hold() {
             return Ok(false);
         }
-        self.probe.begin();
-        let hold = self.probe.hold(ops, TRY_TIMEOUT)?;
-        drop(hold);
-        ops.synchronize()?;
-        Ok(!self.probe.gave_up())
+        for _ in 0..TRIES {
+            self.probe.begin();
+            let hold = self.probe.hold(ops, TRY_TIMEOUT)?;
+            drop(hold);
+            ops.synchronize()?;
+            if !self.probe.gave_up() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// One run of `work` from an empty L2, with no launch latency in its time. The work must have run once before (what is

@@ -124,7 +124,6 @@ fn a_forgotten_open_gate_stops_the_side_after_the_grace() {
     eventually("a stop of its own", || main.self_stops() == 1);
     assert!(now_ns() - opened >= 6_000_000, "not before expected close and grace");
     let at = main.side_operations();
-    assert!(at > 0);
     std::thread::sleep(Duration::from_millis(12));
     assert_eq!((main.side_operations(), main.self_stops()), (at, 1), "it stays stopped, and says so once");
     // The main comes to its senses: the closing is acknowledged, the next opening works.

@@ -8,8 +8,8 @@ use super::piecewise::{self, Point};
 use super::regress::Spread;
 use super::sisters;
 use crate::records::Measurement;
-use crate::records::cost_model::{Accuracy, CollectiveFit};
-use crate::records::measurement::{Interval, Kind};
+use crate::records::cost_model::{Accuracy, AlgorithmFrom, CollectiveFit};
+use crate::records::measurement::{Interval, Kind, Launch};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A rank set that has more ranks than cores measures the scheduler: fitted, marked, kept out of the accuracy figures.
@@ -32,10 +32,20 @@ struct Key {
 
 #[derive(Debug, Default)]
 struct Curve {
-    /// By bytes: in place or not, and the time. Out of place is what nccl-tests names first and what is kept.
-    points: BTreeMap<u64, (bool, Point)>,
+    /// By bytes. Out of place is what nccl-tests names first and what is kept.
+    points: BTreeMap<u64, Measured>,
+    /// Every point is of a variant: from CUDA graphs, in registered buffers, with capped CTAs.
+    variants: bool,
     oversubscribed: bool,
     ctas: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Measured {
+    in_place: bool,
+    point: Point,
+    /// Algorithm, or algorithm and protocol, where the record names them.
+    algorithm: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -131,6 +141,7 @@ fn written(judged: Judged, everything: &[f64], lenders: &Lenders) -> CollectiveF
         dtype: key.dtype,
         latency: key.latency.into(),
         segments,
+        algorithms: algorithms(&curve),
         relative_low: spread.low,
         relative_high: spread.high,
         ctas: curve.ctas,
@@ -139,7 +150,26 @@ fn written(judged: Judged, everything: &[f64], lenders: &Lenders) -> CollectiveF
 }
 
 fn points(curve: &Curve) -> Vec<Point> {
-    curve.points.values().map(|(_, p)| *p).collect()
+    let mut before: Option<&str> = None;
+    let mut points = Vec::with_capacity(curve.points.len());
+    for measured in curve.points.values() {
+        let now = measured.algorithm.as_deref();
+        // A switch shows only where both sizes name what ran.
+        points.push(Point { switch: before.zip(now).is_some_and(|(a, b)| a != b), ..measured.point });
+        before = now;
+    }
+    points
+}
+
+fn algorithms(curve: &Curve) -> Vec<AlgorithmFrom> {
+    let mut found: Vec<AlgorithmFrom> = Vec::new();
+    for (&from_bytes, measured) in &curve.points {
+        let Some(algorithm) = measured.algorithm.clone() else { continue };
+        if found.last().is_none_or(|last| last.algorithm != algorithm) {
+            found.push(AlgorithmFrom { from_bytes, algorithm });
+        }
+    }
+    found
 }
 
 /// Every interior size predicted once from a curve without it; every fifth is left out in a round.
@@ -184,10 +214,9 @@ fn curves(records: &[&Measurement]) -> BTreeMap<Key, Curve> {
 
 fn key(record: &Measurement, latency: &'static str) -> Option<Key> {
     let name = record.param_str("operation")?;
-    let operation = match record.param_str("pattern") {
-        Some(pattern) => format!("{name}/{pattern}"),
-        None => name.to_string(),
-    };
+    // A mean or a maximum is another operation than the sum, and so is each pattern of send/recv.
+    let variant = record.param_str("pattern").or(record.param_str("redop").filter(|redop| *redop != "sum"));
+    let operation = variant.map_or(name.to_string(), |variant| format!("{name}/{variant}"));
     Some(Key {
         operation,
         ranks: record.param_u64("ranks").filter(|&n| n >= 2)?,
@@ -197,24 +226,47 @@ fn key(record: &Measurement, latency: &'static str) -> Option<Key> {
     })
 }
 
+/// `ring`, or `ring/LL128` where the protocol is known too.
+fn algorithm(record: &Measurement) -> Option<String> {
+    let algorithm = record.param_str("algorithm")?;
+    Some(match record.param_str("protocol") {
+        Some(protocol) => format!("{algorithm}/{protocol}"),
+        None => algorithm.to_string(),
+    })
+}
+
 impl Curve {
     fn add(&mut self, record: &Measurement, time: Interval) {
         let measured = record.bytes.filter(|b| b.is_finite() && *b >= 1.0).map(|b| b as u64);
         let Some(bytes) = record.param_u64("bytes").or(measured).filter(|&b| b > 0) else { return };
-        if !(time.median.is_finite() && time.median > 0.0) {
+        let believable = time.median.is_finite() && time.median > 0.0;
+        if !believable || !self.admits(record) {
             return;
         }
         let error = (time.high - time.low) / (2.0 * 1.96 * time.median);
         let noise = if error.is_finite() { error.max(NOISE_FLOOR) } else { NOISE_FLOOR };
         let in_place = record.params.get("in_place").and_then(serde_json::Value::as_bool).unwrap_or(false);
-        let point = Point { bytes, ns: time.median, noise };
+        let point = Point { bytes, ns: time.median, noise, switch: false };
         match self.points.get(&bytes) {
-            Some((false, _)) if in_place => {}
+            Some(Measured { in_place: false, .. }) if in_place => {}
             _ => {
-                self.points.insert(bytes, (in_place, point));
+                self.points.insert(bytes, Measured { in_place, point, algorithm: algorithm(record) });
             }
         }
         self.oversubscribed |= record.has_flag(OVERSUBSCRIBED);
-        self.ctas = self.ctas.max(record.param_u64("ctas"));
+        self.ctas = self.ctas.max(record.param_u64("ctas").or(record.param_u64("channels")));
+    }
+
+    /// A curve is of plain operations; variants make one only where nothing plain was measured.
+    fn admits(&mut self, record: &Measurement) -> bool {
+        let registered = record.params.get("registered").is_some_and(|v| v == true);
+        let capped = record.param_u64("max_ctas").is_some();
+        let variant = record.launch == Some(Launch::Graph) || registered || capped;
+        if self.points.is_empty() {
+            self.variants = variant;
+        } else if self.variants && !variant {
+            *self = Curve::default();
+        }
+        self.variants == variant
     }
 }

@@ -62,8 +62,8 @@ fn is_probe(main: &str) -> bool {
 fn pair(record: &Measurement) -> Option<CorunPair> {
     let slowdown = record.slowdown.filter(|s| s.median.is_finite() && s.median > 0.0)?;
     let side_rate = match (record.side_together_per_s, record.side_alone_per_s) {
-        (Some(together), Some(alone)) if alone > 0.0 && together.is_finite() => (together / alone).max(0.0),
-        _ => 0.0,
+        (Some(together), Some(alone)) if alone > 0.0 && together.is_finite() => Some((together / alone).max(0.0)),
+        _ => None,
     };
     Some(CorunPair {
         main: record.param_str("main")?.to_string(),

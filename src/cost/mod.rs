@@ -23,6 +23,7 @@ pub mod nnls;
 pub mod operations;
 pub mod piecewise;
 pub mod predict;
+pub mod ranks;
 pub mod regress;
 mod sisters;
 pub mod valid;
@@ -101,7 +102,10 @@ fn usable(measurements: &[Measurement]) -> Vec<&Measurement> {
 
 fn hardware(machine: &MachineRecord) -> Hardware {
     match machine.gpus.first() {
-        Some(gpu) => Hardware { sms: Some(gpu.sms).filter(|&n| n > 0), cache_bytes: Some(gpu.l2_bytes) },
+        // 0: an imported record that does not say.
+        Some(gpu) => {
+            Hardware { sms: Some(gpu.sms).filter(|&n| n > 0), cache_bytes: Some(gpu.l2_bytes).filter(|&n| n > 0) }
+        }
         None => Hardware { sms: None, cache_bytes: machine.cpu.last_level_cache_bytes },
     }
 }
@@ -112,7 +116,7 @@ fn described(machine: &MachineRecord, records: &[&Measurement]) -> ModelMachine 
         name: machine.name.clone(),
         device: first.map(|r| r.device.clone()).unwrap_or_default(),
         backend: first.map_or("host", |r| r.backend.name()).into(),
-        memory_bytes: machine.gpus.first().map(|g| g.memory_bytes).or(machine.memory_bytes),
+        memory_bytes: machine.gpus.first().map(|g| g.memory_bytes).or(machine.memory_bytes).filter(|&n| n > 0),
     }
 }
 

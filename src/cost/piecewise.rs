@@ -6,15 +6,21 @@
 //! 1. Dynamic programming chooses the knots among the measured sizes. A piece from knot i to knot j costs
 //!    Σ (residual ÷ noise)² over the sizes it passes by, plus 2·ln n for the knot (the two parameters, place and value,
 //!    that the Bayesian information criterion charges; Bai & Perron, *Econometrica* 1998, do the same for breaks).
+//!    No piece passes a size at which the records name another algorithm or protocol than at the size before.
 //! 2. The times at the knots are fitted again to all sizes at once, by non-negative relative least squares.
 //! 3. Between neighbouring knots whose line would need a negative latency (time grows faster than the message) or a
-//!    negative slope (a bigger message is faster) nobody knows where the switch lies: three equal steps in log(bytes)
-//!    carry the bandwidth, or the time, over.
+//!    negative slope (a bigger message is faster) nobody knows where the switch lies: steps, equal in log(bytes) and at
+//!    most 10 % apart, follow the power law between the two, carrying the bandwidth or the time.
 //!
 //! Called by [`super::collectives`].
 
 use super::nnls;
 use crate::records::cost_model::Segment;
+
+/// Neighbouring steps of a jump are at most this far apart …
+const STEP: f64 = 1.1;
+/// … unless that would need more of them than this.
+const MOST_STEPS: f64 = 24.0;
 
 /// A measured size: bytes, time, and the relative standard error of that time.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,6 +28,8 @@ pub struct Point {
     pub bytes: u64,
     pub ns: f64,
     pub noise: f64,
+    /// The records name another algorithm or protocol here than at the size before.
+    pub switch: bool,
 }
 
 /// Segments that cover [smallest, largest] size. `points`: at least two sizes, ascending, times > 0; else empty.
@@ -75,6 +83,9 @@ fn misfit(points: &[Point], i: usize, j: usize) -> f64 {
     if j == i + 1 {
         return 0.0;
     }
+    if points[i + 1..=j].iter().any(|p| p.switch) {
+        return f64::INFINITY;
+    }
     let (latency, slope) = line((points[i].bytes, points[i].ns), (points[j].bytes, points[j].ns));
     if latency < 0.0 || slope < 0.0 {
         return f64::INFINITY;
@@ -109,27 +120,39 @@ fn refit(points: &[Point], knots: &[usize]) -> Vec<f64> {
     if sound && found.iter().all(|v| *v > 0.0) { found } else { measured }
 }
 
-/// The segment or the three steps between two neighbouring knots.
+/// The segment between two neighbouring knots, or the steps where no segment can be.
 fn between(left: (u64, f64), right: (u64, f64)) -> Vec<Segment> {
     let (latency, slope) = line(left, right);
-    let (x0, x1) = (left.0, right.0);
     if slope >= 0.0 && latency >= 0.0 {
-        return vec![Segment { from_bytes: x0, to_bytes: x1, latency_ns: latency, ns_per_byte: slope }];
+        return vec![Segment { from_bytes: left.0, to_bytes: right.0, latency_ns: latency, ns_per_byte: slope }];
     }
-    let third = (x1 as f64 / x0.max(1) as f64).powf(1.0 / 3.0);
-    let first = ((x0 as f64 * third) as u64).clamp(x0 + 1, x1);
-    let second = ((x0 as f64 * third * third) as u64).clamp(first, x1);
-    let step = |from_bytes, to_bytes, value: f64| match slope < 0.0 {
-        true => Segment { from_bytes, to_bytes, latency_ns: value, ns_per_byte: 0.0 },
-        false => Segment { from_bytes, to_bytes, latency_ns: 0.0, ns_per_byte: value },
-    };
-    let (a, b) = match slope < 0.0 {
-        true => (left.1, right.1),
-        false => (left.1 / x0.max(1) as f64, right.1 / x1 as f64),
-    };
-    let mut steps = vec![step(x0, first, a), step(first, second, (a * b).sqrt()), step(second, x1, b)];
-    steps.retain(|s| s.from_bytes < s.to_bytes);
-    steps
+    steps(left, right, slope < 0.0)
+}
+
+/// The power law through both knots as steps of constant time (it falls) or constant bandwidth (it grows faster than the
+/// message). The first step is exact at the left knot, the last one at the right; the middle one at their geometric mean.
+fn steps(left: (u64, f64), right: (u64, f64), falls: bool) -> Vec<Segment> {
+    let (x0, x1) = (left.0 as f64, right.0 as f64);
+    let (first, last) = if falls { (left.1, right.1) } else { (left.1 / x0.max(1.0), right.1 / x1) };
+    let ratio = last / first;
+    let half = (ratio.ln().abs() / STEP.ln() / 2.0).ceil().clamp(1.0, MOST_STEPS / 2.0);
+    let count = 2.0 * half;
+    // Bounds lie half a step off: [0, ½), [½, 1½), …, [count − ½, count] of count, in log(bytes).
+    let bound = |i: f64| ((x0.max(1.0) * (x1 / x0.max(1.0)).powf((i - 0.5) / count)) as u64).clamp(left.0, right.0);
+    let mut segments = Vec::new();
+    let mut from_bytes = left.0;
+    for i in 0..=count as usize {
+        let i = i as f64;
+        let to_bytes = if i == count { right.0 } else { bound(i + 1.0).max(left.0 + 1) };
+        if to_bytes <= from_bytes {
+            continue;
+        }
+        let value = first * ratio.powf(i / count);
+        let (latency_ns, ns_per_byte) = if falls { (value, 0.0) } else { (0.0, value) };
+        segments.push(Segment { from_bytes, to_bytes, latency_ns, ns_per_byte });
+        from_bytes = to_bytes;
+    }
+    segments
 }
 
 /// The time at a size, and by how much (as ln of the ratio) the size lies outside what was measured.
@@ -162,7 +185,12 @@ mod tests {
         (3..31)
             .map(|p| {
                 let bytes = 1u64 << p;
-                Point { bytes, ns: truth(bytes as f64) * (1.0 + noise * random.symmetric()), noise: noise.max(0.01) }
+                Point {
+                    bytes,
+                    ns: truth(bytes as f64) * (1.0 + noise * random.symmetric()),
+                    noise: noise.max(0.01),
+                    switch: false,
+                }
             })
             .collect()
     }
@@ -206,7 +234,12 @@ mod tests {
                 .map(|_| {
                     let step = 1 << (1 + random.below(24));
                     bytes += 1 + random.below(step) as u64;
-                    Point { bytes, ns: 10f64.powf(1.0 + 6.0 * random.unit()), noise: 0.01 + 0.1 * random.unit() }
+                    Point {
+                        bytes,
+                        ns: 10f64.powf(1.0 + 6.0 * random.unit()),
+                        noise: 0.01 + 0.1 * random.unit(),
+                        switch: random.below(8) == 0,
+                    }
                 })
                 .collect();
             let segments = fit(&data);
@@ -227,7 +260,7 @@ mod tests {
     #[test]
     fn exact_at_knots_and_between_for_a_ramp() {
         let data: Vec<Point> = [(1024, 10_000.0), (4096, 9_000.0), (16_384, 80_000.0), (65_536, 100_000.0)]
-            .map(|(bytes, ns)| Point { bytes, ns, noise: 0.01 })
+            .map(|(bytes, ns)| Point { bytes, ns, noise: 0.01, switch: false })
             .to_vec();
         let segments = fit(&data);
         for p in &data {
@@ -242,7 +275,7 @@ mod tests {
     #[test]
     fn too_little_is_no_curve() {
         assert!(fit(&[]).is_empty());
-        assert!(fit(&[Point { bytes: 8, ns: 1.0, noise: 0.1 }]).is_empty());
+        assert!(fit(&[Point { bytes: 8, ns: 1.0, noise: 0.1, switch: false }]).is_empty());
         assert_eq!(predict(&[], 8), None);
     }
 }

@@ -31,7 +31,7 @@ pub fn lend(own: &[Point], sisters: &[&[Point]]) -> Vec<Point> {
             let bends: Vec<f64> = sisters.iter().filter_map(|s| bend(s, a.bytes, bytes, c.bytes)).collect();
             if let Some(bend) = stats::median(&bends) {
                 let ns = ((1.0 - share) * a.ns.ln() + share * c.ns.ln() + bend).exp();
-                points.push(Point { bytes, ns, noise: NOISE });
+                points.push(Point { bytes, ns, noise: NOISE, switch: false });
             }
         }
     }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     fn curve(times: &[(u64, f64)]) -> Vec<Point> {
-        times.iter().map(|&(bytes, ns)| Point { bytes, ns, noise: 0.01 }).collect()
+        times.iter().map(|&(bytes, ns)| Point { bytes, ns, noise: 0.01, switch: false }).collect()
     }
 
     /// Twice as slow everywhere, same cliff: the missing size comes out exactly.

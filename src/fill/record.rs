@@ -23,7 +23,9 @@ pub struct PlanRecord {
     pub iteration_ns: u64,
     pub pipeline_ns: u64,
     pub send_recv_ns: u64,
+    /// Gradients over the data-parallel ranks, and between the stages that share the embedding.
     pub data_parallel_ns: u64,
+    /// The gradients' norm and the optimizer step.
     pub optimizer_ns: u64,
     /// Of the pipeline alone.
     pub bubble_ratio: f64,
@@ -36,7 +38,28 @@ pub struct PlanRecord {
     pub alternatives: Vec<Alternative>,
     /// Every price lies within what the cost model was measured on.
     pub in_range: bool,
+    /// Where the bubbles come from, if not from the simulator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<MeasuredFrom>,
     pub notes: Vec<String>,
+}
+
+/// A run of the job whose bubbles take the place of simulated ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MeasuredFrom {
+    pub file: String,
+    /// The profile it was read from.
+    pub source: String,
+    pub iteration: u64,
+    pub iterations: u64,
+    /// The simulator's pipeline time for the same job.
+    pub simulated_ns: u64,
+    /// Idle time of all stages by class: what fills, and what does not.
+    pub dependency_ns: u64,
+    pub tail_ns: u64,
+    pub communication_ns: u64,
+    pub launch_ns: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -50,13 +73,43 @@ pub struct PlanStage {
     pub bubble_ns: u64,
     /// Side work put into this stage's bubbles.
     pub filled_ns: u64,
+    /// Side work beside this stage's own.
+    pub beside_ns: f64,
+    /// What the main job loses on this stage in an iteration, before waits elsewhere swallow any of it.
+    pub lost_ns: f64,
     pub weights_bytes: u64,
     pub gradients_bytes: u64,
     pub optimizer_bytes: u64,
     pub activation_bytes_per_micro_batch: u64,
     pub peak_activations: f64,
     pub peak_bytes: u64,
+    /// What stays in its memory through the iteration.
+    pub resident: Vec<PlanResident>,
+    pub beside: Vec<PlanBeside>,
     pub bubbles: Vec<PlanBubble>,
+}
+
+/// A side model's state on a stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlanResident {
+    pub side: String,
+    /// It may stop within a step, and keeps all its memory between bubbles; else whole steps run and only its state stays.
+    pub split: bool,
+    pub held_bytes: u64,
+}
+
+/// Operations of the stage's own beside which a side model runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlanBeside {
+    pub side: String,
+    /// `forward` or `backward`.
+    pub phase: String,
+    pub operations: u64,
+    pub work_ns: f64,
+    /// What each of these operations takes longer.
+    pub cost_each_ns: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -68,7 +121,11 @@ pub struct PlanBubble {
     pub live_micro_batches: f64,
     /// Free at that moment, beside the main job and the headroom.
     pub free_bytes: Option<u64>,
-    pub fill: Option<PlanFill>,
+    /// In order of time.
+    pub fills: Vec<PlanFill>,
+    /// Of measured bubbles, what they wait for; side work goes into `dependency` and `tail` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -77,6 +134,7 @@ pub struct PlanFill {
     pub side: String,
     pub start_ns: u64,
     pub end_ns: u64,
+    pub kernels: u64,
 }
 
 /// A side model over the whole job, all tensor- and data-parallel ranks together.
@@ -84,12 +142,28 @@ pub struct PlanFill {
 #[serde(deny_unknown_fields)]
 pub struct PlanSide {
     pub name: String,
+    /// Where its kernels come from.
+    pub source: String,
     pub step_ns: f64,
-    pub margin_ns: f64,
+    pub kernels_per_step: u64,
+    pub longest_kernel_ns: u64,
+    /// Lost at the ends of each run: open, restart, and signal with drain.
+    pub margin_ns: u64,
+    pub open_ns: u64,
+    pub restart_ns: u64,
+    pub signal_ns: u64,
+    /// What the main job loses by each run: the closing call, and what follows a filled bubble.
+    pub cost_ns: f64,
     pub memory_bytes: u64,
+    pub resident_bytes: u64,
+    pub value: f64,
+    /// On one pipeline of the job.
     pub bubbles_used: u64,
     pub steps_per_iteration: f64,
     pub steps_per_s: f64,
+    /// Of a side that is put nowhere: what it lacks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unused: Option<String>,
 }
 
 /// What filling is worth.
@@ -109,8 +183,17 @@ pub struct Outcome {
     pub best_schedule_gain: f64,
     /// gain ÷ best_schedule_gain: what filling wins beyond what a flag would have won.
     pub net_gain: f64,
+    /// The other schedule that, with its own bubbles filled, does most useful work; `None` if this one does.
+    pub best_filled_schedule: Option<String>,
+    pub best_filled_gain: f64,
     /// Side work of all GPUs in one iteration, in seconds of one GPU.
     pub recovered_gpu_s: f64,
+    /// What the main job's slowdown costs on all GPUs.
+    pub lost_gpu_s: f64,
+    /// What the best other schedule would free with nothing filled.
+    pub schedule_gpu_s: f64,
+    /// recovered − lost − schedule.
+    pub net_recovered_gpu_s: f64,
 }
 
 /// The same job under another schedule.

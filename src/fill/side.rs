@@ -1,44 +1,80 @@
-//! Side models as the planner sees them: a step of so many nanoseconds made of kernels, the longest of which may still
-//! run after the gate has closed; and the margin that costs in every bubble.
+//! Side models as the planner sees them: a step as a sequence of kernels, the memory it takes, and what a bubble loses at
+//! its ends. Completed here from the job's own figures, from measurements, or by [`super::side_gpt`] from the cost model.
 
+use super::beside::Beside;
+use super::kernels::Kernels;
+use super::side_gpt;
+use crate::cost::predict;
 use crate::pipeline::job::{self, Job};
 use crate::pipeline::memory::GIB;
 use crate::records::cost_model::GateCost;
 use crate::records::{CostModel, Measurement};
+use crate::stats;
 use crate::{Error, Result};
 
 /// A small model, its figures complete.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Side {
     pub name: String,
-    /// One training step alone.
-    pub step_ns: f64,
-    /// Its longest kernel.
-    pub kernel_ns: f64,
-    /// While it runs.
+    pub kernels: Kernels,
+    /// While it runs, or is stopped within a step.
     pub memory_bytes: f64,
-    /// Between bubbles.
+    /// Between steps.
     pub resident_bytes: f64,
     /// Worth of a second of its work; a second of the main job is worth 1.
     pub value: f64,
-    /// What a bubble loses at its ends.
     pub margin: Margin,
+    /// What the main job loses behind a bubble it ran in (cold caches, a late start), beyond the call that closes it.
+    pub after_ns: f64,
+    /// Whether it may stop within a step.
+    pub split: bool,
+    pub origin: Origin,
+    /// Side by side with the main job's own work, where that is allowed and known.
+    pub beside: Option<Beside>,
 }
 
-/// Time at a bubble's ends in which nothing useful can run.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Where a side's kernels come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The job's own figures.
+    Profile,
+    Measured,
+    /// The cost model; false where the question lies outside what was measured.
+    Predicted {
+        in_range: bool,
+    },
+}
+
+impl Origin {
+    pub const fn text(self) -> &'static str {
+        match self {
+            Origin::Profile => "own profile",
+            Origin::Measured => "measured",
+            Origin::Predicted { in_range: true } => "cost model",
+            Origin::Predicted { in_range: false } => "cost model, extrapolated",
+        }
+    }
+}
+
+/// Time at a bubble's ends in which nothing useful can run; whole nanoseconds, rounded up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Margin {
     /// From opening the gate to the first kernel.
-    pub open_ns: f64,
+    pub open_ns: u64,
     /// What going on after a pause costs beyond that.
-    pub restart_ns: f64,
-    /// From closing to standing still: signal, and the longest kernel in flight.
-    pub drain_ns: f64,
+    pub restart_ns: u64,
+    /// From closing the gate to knowing that nothing runs any more: the signal's way, and what a measured drain takes beyond
+    /// the kernel in flight. No kernel is started that would not end before the gate closes.
+    pub signal_ns: u64,
 }
 
 impl Margin {
-    pub fn total_ns(&self) -> f64 {
-        self.open_ns + self.restart_ns + self.drain_ns
+    pub const fn before_ns(&self) -> u64 {
+        self.open_ns.saturating_add(self.restart_ns)
+    }
+
+    pub const fn total_ns(&self) -> u64 {
+        self.before_ns().saturating_add(self.signal_ns)
     }
 }
 
@@ -53,61 +89,140 @@ pub struct AssumedGate {
     pub restart_ns: f64,
 }
 
-/// The call that closes the gate, made by the main model's own thread once a bubble.
+/// The call that closes the gate, made by the main model's own thread once a run.
 pub fn close_ns(gate: Option<&GateCost>) -> f64 {
     gate.map_or(ASSUMED_GATE.close_ns, |g| g.close_ns)
 }
 
-/// Completes the job's sides from the cost model and from the measurements it was made from.
-pub fn of_job(job: &Job, model: &CostModel, measurements: &[Measurement]) -> Result<Vec<Side>> {
-    job.side.iter().map(|side| complete(job, side, model.gate.as_ref(), measurements)).collect()
+/// Completes the job's sides from the cost model and from the measurements it was made from; sentences for what the reader
+/// should know go to `notes`.
+pub fn of_job(
+    job: &Job,
+    model: &CostModel,
+    measurements: &[Measurement],
+    notes: &mut Vec<String>,
+) -> Result<Vec<Side>> {
+    let completer = Completer { job, model, measurements };
+    job.side.iter().map(|side| completer.complete(side, notes)).collect()
 }
 
-fn complete(job: &Job, side: &job::Side, gate: Option<&GateCost>, measurements: &[Measurement]) -> Result<Side> {
-    let lacking = |key: &str| {
+struct Completer<'a> {
+    job: &'a Job,
+    model: &'a CostModel,
+    measurements: &'a [Measurement],
+}
+
+/// Kernels, memory while running, memory between steps.
+type Body = (Kernels, f64, f64, Origin);
+
+impl Completer<'_> {
+    fn complete(&self, side: &job::Side, notes: &mut Vec<String>) -> Result<Side> {
+        let (kernels, memory, resident, origin) = match side.gpt {
+            Some(gpt) => self.predicted(side, gpt)?,
+            None => self.given(side)?,
+        };
+        let memory_bytes = side.memory_gib.map_or(memory, |g| g * GIB);
+        let resident_bytes = side.resident_gib.map_or(resident, |g| g * GIB).min(memory_bytes);
+        if let Origin::Predicted { in_range: false } = origin {
+            notes.push(format!("side {}: its step lies outside what was measured and is extrapolated", side.name));
+        }
+        Ok(Side {
+            name: side.name.clone(),
+            margin: self.margin(side, kernels.longest_ns()),
+            after_ns: side.after_ns.or_else(|| self.measured_after(side)).unwrap_or(0.0),
+            beside: Beside::of(self.job, self.model, side, notes),
+            value: side.value,
+            split: side.split,
+            kernels,
+            memory_bytes,
+            resident_bytes,
+            origin,
+        })
+    }
+
+    /// A GPT by its sizes: its step by the cost model; a step and longest kernel that the job gives replace it.
+    fn predicted(&self, side: &job::Side, gpt: job::SideGpt) -> Result<Body> {
+        let dtype = self.job.model.dtype.unwrap_or_else(|| predict::usual_dtype(self.model));
+        let step = side_gpt::step(gpt, self.model, dtype)?;
+        let origin = Origin::Predicted { in_range: step.in_range };
+        let kernels = self.own_kernels(side).map_or((step.kernels, origin), |own| (own, Origin::Profile));
+        Ok((kernels.0, step.memory_bytes, step.resident_bytes, kernels.1))
+    }
+
+    /// What the job itself says of a step's kernels.
+    fn own_kernels(&self, side: &job::Side) -> Option<Kernels> {
+        if let Some(list) = &side.kernels_ns {
+            return Kernels::new(&list.iter().map(|&ns| whole(ns)).collect::<Vec<_>>());
+        }
+        let (step, longest) = (side.step_ns?, side.kernel_ns?);
+        Some(Kernels::of_longest(whole(step), whole(longest)))
+    }
+
+    /// From the job's figures, and what it leaves out from the measurements.
+    fn given(&self, side: &job::Side) -> Result<Body> {
+        let measured = side.measured.as_ref().and_then(|name| self.row(&format!("side/{name}/step")));
+        let memory = measured.and_then(|m| m.param_u64("memory_bytes")).map(|b| b as f64);
+        let memory = side.memory_gib.map(|g| g * GIB).or(memory).ok_or_else(|| self.lacking(side, "memory_gib"))?;
+        if let Some(kernels) = self.own_kernels(side) {
+            return Ok((kernels, memory, memory, Origin::Profile));
+        }
+        let step = side.step_ns.or(measured.and_then(|m| m.median_ns)).ok_or_else(|| self.lacking(side, "step_ns"))?;
+        // A measured drain holds the kernel in flight, so it is no shorter than the longest.
+        let longest = side.kernel_ns.or_else(|| self.measured_longest(side)).or_else(|| self.drain(side));
+        let longest = longest.ok_or_else(|| self.lacking(side, "kernel_ns"))?;
+        Ok((Kernels::of_longest(whole(step), whole(longest)), memory, memory, Origin::Measured))
+    }
+
+    fn lacking(&self, side: &job::Side, key: &str) -> Error {
         Error::input(
             format!(
                 "{}:{}: side `{}` has no {key}, and no measurement of it stands beside the cost model",
-                job.path.display(),
+                self.job.path.display(),
                 side.line,
                 side.name
             ),
             format!("add `{key}`, or measure the side with `bubblebench measure` and fit again"),
         )
-    };
-    let measured = side.measured.as_ref().and_then(|name| {
-        let id = format!("side/{name}/step");
-        measurements.iter().rev().find(|m| m.id == id)
-    });
-    let drain = side.measured.as_ref().and_then(|name| gate.and_then(|g| g.drain_by_side_ns.get(name).copied()));
-    let step_ns = side.step_ns.or(measured.and_then(|m| m.median_ns)).ok_or_else(|| lacking("step_ns"))?;
-    // A measured drain holds the kernel in flight already.
-    let kernel_ns = match (side.kernel_ns, drain) {
-        (Some(kernel), _) => kernel,
-        (None, Some(drain)) => drain,
-        (None, None) => return Err(lacking("kernel_ns")),
-    };
-    let memory = side.memory_gib.map(|g| g * GIB);
-    let recorded = measured.and_then(|m| m.param_u64("memory_bytes")).map(|b| b as f64);
-    let memory_bytes = memory.or(recorded).ok_or_else(|| lacking("memory_gib"))?;
-    Ok(Side {
-        name: side.name.clone(),
-        step_ns,
-        kernel_ns,
-        memory_bytes,
-        resident_bytes: side.resident_gib.map_or(memory_bytes, |g| g * GIB).min(memory_bytes),
-        value: side.value,
-        margin: margin(gate, drain, kernel_ns),
-    })
+    }
+
+    fn row(&self, id: &str) -> Option<&Measurement> {
+        self.measurements.iter().rev().find(|m| m.id == id)
+    }
+
+    /// A figure of the filled stages that ran this side: the median over them.
+    fn of_filled_stages(&self, side: &job::Side, param: &str) -> Option<f64> {
+        let name = side.measured.as_deref()?;
+        let rows = self.measurements.iter().filter(|m| m.id.starts_with("fill/") && m.param_str("side") == Some(name));
+        let values: Vec<f64> = rows.filter_map(|m| m.params.get(param)?.as_f64()).filter(|v| v.is_finite()).collect();
+        stats::median(&values)
+    }
+
+    fn measured_longest(&self, side: &job::Side) -> Option<f64> {
+        self.of_filled_stages(side, "side_longest_operation_ns").filter(|ns| *ns > 0.0)
+    }
+
+    /// What the forward behind a filled bubble took longer than behind an empty one. Noise may make it negative.
+    fn measured_after(&self, side: &job::Side) -> Option<f64> {
+        self.of_filled_stages(side, "after_bubble_ns").map(|ns| ns.max(0.0))
+    }
+
+    fn drain(&self, side: &job::Side) -> Option<f64> {
+        self.model.gate.as_ref()?.drain_by_side_ns.get(side.measured.as_ref()?).copied()
+    }
+
+    /// The signal takes the same way as the opening; a measured drain may show that it takes longer.
+    fn margin(&self, side: &job::Side, longest_ns: u64) -> Margin {
+        let up = |ns: f64| whole(ns.ceil());
+        let Some(gate) = &self.model.gate else {
+            let a = ASSUMED_GATE;
+            return Margin { open_ns: up(a.open_ns), restart_ns: up(a.restart_ns), signal_ns: up(a.signal_ns) };
+        };
+        let beyond = self.drain(side).map_or(0.0, |drain| drain - longest_ns as f64);
+        Margin { open_ns: up(gate.open_ns), restart_ns: up(gate.restart_ns), signal_ns: up(beyond.max(gate.open_ns)) }
+    }
 }
 
-fn margin(gate: Option<&GateCost>, measured_drain: Option<f64>, kernel_ns: f64) -> Margin {
-    let Some(gate) = gate else {
-        let a = ASSUMED_GATE;
-        return Margin { open_ns: a.open_ns, restart_ns: a.restart_ns, drain_ns: a.signal_ns + kernel_ns };
-    };
-    // A side that nobody drained here: the signal as fast as with the quickest side, then its longest kernel.
-    let signal = gate.drain_by_side_ns.values().copied().fold(gate.drain_ns, f64::min);
-    let drain_ns = measured_drain.map_or(signal + kernel_ns, |d| d.max(kernel_ns));
-    Margin { open_ns: gate.open_ns, restart_ns: gate.restart_ns, drain_ns }
+/// Nanoseconds as a whole number; nonsense becomes 0 or the largest.
+fn whole(ns: f64) -> u64 {
+    ns.round() as u64
 }

@@ -24,7 +24,7 @@ pub use errors::driver_error;
 pub use system::{hostname, leave};
 
 use crate::Result;
-use crate::records::machine::{Cpu, Gpu, MachineRecord, RunInfo, SCHEMA};
+use crate::records::machine::{Cpu, Gpu, MachineRecord, RunInfo, SCHEMA, recorded_variable, slug};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
@@ -118,21 +118,10 @@ pub fn machine_name(cpu: &Cpu, gpus: &[Gpu]) -> String {
     slug(&text)
 }
 
-/// Lower-case letters and digits with single hyphens between them.
-fn slug(text: &str) -> String {
-    let lower = text.to_lowercase();
-    let words: Vec<&str> = lower.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).collect();
-    if words.is_empty() { "unknown-machine".to_string() } else { words.join("-") }
-}
-
 /// The variables that change what is measured; never the whole environment, which holds secrets.
 fn environment(all: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<String, String> {
-    let matters = |name: &str| {
-        let whole = ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"];
-        name.starts_with("NCCL_") || name.starts_with("CUDA_") || whole.contains(&name)
-    };
     let kept = all.filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
-    kept.filter(|(name, _)| matters(name)).collect()
+    kept.filter(|(name, _)| recorded_variable(name)).collect()
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! docs/pipeline.md has the equations. What the cost model cannot price is left out and named in [`Costs::notes`].
 
 use super::job::Job;
+use super::layout::{Layout, Placement};
+use super::memory;
 use super::prices::{LayerPrice, Message, Prices};
 use super::times::{StageTimes, Times};
 use crate::Result;
@@ -16,15 +18,37 @@ use crate::units::format_bytes;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Costs {
     pub times: Times,
+    pub dtype: DType,
     pub layer: LayerPrice,
-    /// Gradient all-reduce over the data-parallel ranks, after the pipeline has drained.
-    pub data_parallel_ns: u64,
-    /// The optimizer step of the largest stage, after that.
-    pub optimizer_ns: u64,
+    /// What follows the pipeline, by where the schedule puts the layers.
+    after: [(Placement, After); 3],
     /// Everything that was priced lies within what the cost model was measured on.
     pub in_range: bool,
     /// What is missing or extrapolated, a sentence each.
     pub notes: Vec<String>,
+}
+
+/// What follows once the pipeline has drained.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct After {
+    /// Gradients: over the data-parallel ranks (and over the two copies of a two-way pipeline), and between the stages
+    /// that share the embedding's matrix.
+    pub gradients_ns: u64,
+    /// The gradients' norm over the model-parallel ranks, and the optimizer step of the device that holds most.
+    pub optimizer_ns: u64,
+}
+
+impl After {
+    pub const fn total_ns(&self) -> u64 {
+        self.gradients_ns.saturating_add(self.optimizer_ns)
+    }
+}
+
+impl Costs {
+    pub fn after(&self, placement: Placement) -> After {
+        let found = self.after.iter().find(|(p, _)| *p == placement);
+        found.map_or_else(After::default, |(_, after)| *after)
+    }
 }
 
 struct Pricing<'a> {
@@ -35,8 +59,7 @@ struct Pricing<'a> {
     notes: Vec<String>,
 }
 
-/// `largest_stage` is the number of parameters of the stage that holds most (its gradients travel).
-pub fn of_job(job: &Job, prices: &dyn Prices, dtype: DType, largest_stage: u64) -> Result<Costs> {
+pub fn of_job(job: &Job, prices: &dyn Prices, dtype: DType) -> Result<Costs> {
     let shape = job.layer(dtype);
     let layer = prices.layer(shape)?;
     let mut pricing = Pricing { job, prices, shape, in_range: layer.in_range, notes: Vec::new() };
@@ -45,17 +68,21 @@ pub fn of_job(job: &Job, prices: &dyn Prices, dtype: DType, largest_stage: u64) 
             .notes
             .push(format!("layer {} lies outside what was measured: its times are extrapolated", shape.slug()));
     }
-    let stage = pricing.stages(&layer);
-    let send_recv_ns = pricing.send_recv();
-    let data_parallel_ns = pricing.data_parallel(largest_stage);
-    let update = Operation::Adamw { len: largest_stage as usize };
-    let optimizer_ns = pricing.small(&update, "the optimizer step").round() as u64;
+    let times = pricing.times(&layer);
+    let own = pricing.after(job.layout());
     let Pricing { in_range, notes, .. } = pricing;
-    Ok(Costs { times: Times { stage, send_recv_ns }, layer, data_parallel_ns, optimizer_ns, in_range, notes })
+    let after = [Placement::Loop, Placement::Vee, Placement::Both].map(|placement| {
+        // What has no price was named for the job's own layout already.
+        let mut other = Pricing { job, prices, shape, in_range: true, notes: Vec::new() };
+        let layout = Layout { placement, chunks: 2, ..job.layout() };
+        (placement, if placement == job.layout().placement { own } else { other.after(layout) })
+    });
+    Ok(Costs { times, dtype, layer, after, in_range, notes })
 }
 
 impl Pricing<'_> {
-    fn stages(&mut self, layer: &LayerPrice) -> Vec<StageTimes> {
+    /// Stages of equal layers; embedding and head apart, for the schedule to place.
+    fn times(&mut self, layer: &LayerPrice) -> Times {
         let layers = self.job.layers_per_stage() as f64;
         let embedding = self.embedding();
         let (forward, backward) = self.tensor_parallel();
@@ -65,16 +92,24 @@ impl Pricing<'_> {
             layers * layer.backward_weight_ns,
         ];
         let head = self.head(layer);
-        let last = self.job.parallel.pipeline - 1;
-        (0..=last)
-            .map(|stage| {
-                let time = |k: usize| {
-                    let first = if stage == 0 { embedding[k] } else { 0.0 };
-                    (body[k] + first + if stage == last { head[k] } else { 0.0 }).round() as u64
-                };
-                StageTimes::new(time(0), time(1), time(2))
-            })
-            .collect()
+        let whole = |t: [f64; 3]| {
+            let [f, b, w] = t.map(|ns| ns.round() as u64);
+            StageTimes::new(f, b, w)
+        };
+        Times {
+            first: whole(embedding),
+            last: whole(head),
+            ..Times::even(self.job.parallel.pipeline as usize, whole(body), self.send_recv())
+        }
+    }
+
+    fn after(&mut self, layout: Layout) -> After {
+        let parameters = memory::parameters(self.job, layout);
+        let largest = parameters.into_iter().max().unwrap_or(0);
+        let update = Operation::Adamw { len: largest as usize };
+        let step = self.small(&update, "the optimizer step") + self.norm();
+        let gradients = self.gradients(largest, layout) + self.tied_embedding(layout);
+        After { gradients_ns: gradients.round() as u64, optimizer_ns: step.round() as u64 }
     }
 
     /// Look-up, and the gradient of the table; nothing to pass on.
@@ -165,20 +200,44 @@ impl Pricing<'_> {
             return 0;
         }
         let parts = if self.job.parallel.sequence_parallel { self.shape.tensor } else { 1 };
-        let nodes = if self.job.gpus() > self.job.hardware.gpus_per_node { 2 } else { 1 };
         let bytes = self.rows_bytes().div_ceil(parts);
-        self.collective(Message { operation: "send_recv", ranks: 2, nodes, bytes }).round() as u64
+        self.collective(Message { operation: "send_recv", ranks: 2, nodes: self.nodes(), bytes }).round() as u64
     }
 
-    /// Gradients are reduced in 32 bits, as Megatron-LM does by default for 16-bit training.
-    fn data_parallel(&mut self, parameters: u64) -> u64 {
-        let ranks = self.job.parallel.data;
-        if ranks == 1 {
-            return 0;
+    /// Gradients are reduced in 32 bits, as Megatron-LM does by default for 16-bit training. In a two-way pipeline every
+    /// stage has two copies, which are data-parallel to each other.
+    fn gradients(&mut self, parameters: u64, layout: Layout) -> f64 {
+        let copies = if layout.splits() { 1 } else { 2 };
+        let ranks = self.job.parallel.data.saturating_mul(copies);
+        if ranks == 1 || self.job.gpus() == 1 {
+            return 0.0;
         }
         let nodes = ranks.saturating_mul(self.shape.tensor).div_ceil(self.job.hardware.gpus_per_node).min(ranks);
         let bytes = parameters.saturating_mul(4);
-        self.collective(Message { operation: "all_reduce", ranks, nodes, bytes }).round() as u64
+        self.collective(Message { operation: "all_reduce", ranks, nodes, bytes })
+    }
+
+    /// Embedding and head are one matrix: where two devices hold it, its gradient is summed between them.
+    fn tied_embedding(&mut self, layout: Layout) -> f64 {
+        if layout.placement != Placement::Loop || layout.stages == 1 {
+            return 0.0;
+        }
+        let columns = self.job.model.vocabulary.div_ceil(self.shape.tensor);
+        let bytes = columns.saturating_mul(self.shape.hidden).saturating_mul(4);
+        self.collective(Message { operation: "all_reduce", ranks: 2, nodes: self.nodes(), bytes })
+    }
+
+    /// The gradients' norm: one number over the ranks that share a model. Microseconds, so no price is no fault.
+    fn norm(&self) -> f64 {
+        let ranks = self.job.parallel.pipeline.saturating_mul(self.shape.tensor);
+        let nodes = ranks.div_ceil(self.job.hardware.gpus_per_node);
+        let message = Message { operation: "all_reduce", ranks, nodes, bytes: 4 };
+        if ranks == 1 { 0.0 } else { self.prices.collective(message).map_or(0.0, |p| p.time_ns) }
+    }
+
+    /// Between the ends of a pipeline, or neighbours in it: two nodes if the job has more than one.
+    fn nodes(&self) -> u64 {
+        if self.job.gpus() > self.job.hardware.gpus_per_node { 2 } else { 1 }
     }
 
     fn collective(&mut self, message: Message) -> f64 {
@@ -247,15 +306,19 @@ mod tests {
     #[test]
     fn a_plain_job_is_layers_and_a_head() {
         let job = job("pipeline = 4\nmicro_batch = 2\nglobal_batch = 16");
-        let costs = of_job(&job, &Made, DType::Bf16, 1000).unwrap();
-        assert_eq!(costs.times.stage[0], StageTimes::new(2007, 2200, 1807));
-        assert_eq!(costs.times.stage[1..3], [StageTimes::new(2000, 2200, 1800); 2]);
+        let costs = of_job(&job, &Made, DType::Bf16).unwrap();
+        assert_eq!(costs.times.stage, [StageTimes::new(2000, 2200, 1800); 4]);
+        assert_eq!(costs.times.first, StageTimes::new(7, 0, 7));
         let head = |ns: f64, phase| ns * 2.0 * 256.0 * 512.0 * 4096.0 / job.layer(DType::Bf16).flop(phase);
-        let last = costs.times.stage[3];
-        assert_eq!(last.forward_ns, (2007.0 + head(1000.0, Phase::Forward)).round() as u64);
-        assert_eq!(last.backward_weight_ns, (1800.0 + head(900.0, Phase::BackwardWeight)).round() as u64);
+        let last = costs.times.last;
+        assert_eq!(last.forward_ns, (7.0 + head(1000.0, Phase::Forward)).round() as u64);
+        assert_eq!(last.backward_weight_ns, head(900.0, Phase::BackwardWeight).round() as u64);
         assert_eq!(costs.times.send_recv_ns, (256.0f64 * 512.0 * 2.0 / 1000.0).round() as u64);
-        assert_eq!(costs.data_parallel_ns, 0);
+        // Only the shared matrix's gradient, 4096 × 512 in 32 bits; the norm's four bytes.
+        assert_eq!(costs.after(Placement::Loop), After { gradients_ns: 8389, optimizer_ns: 0 });
+        assert_eq!(costs.after(Placement::Vee).gradients_ns, 0);
+        let copies = 4 * memory::parameters(&job, Layout { placement: Placement::Both, stages: 4, chunks: 2 })[0];
+        assert_eq!(costs.after(Placement::Both).gradients_ns, (copies as f64 / 1000.0).round() as u64);
         assert!(!costs.in_range && costs.notes.len() == 2, "{:?}", costs.notes);
         assert!(costs.notes[0].contains("the head's products") && costs.notes[1].contains("the optimizer step"));
     }
@@ -263,21 +326,21 @@ mod tests {
     #[test]
     fn tensor_and_data_parallel_collectives_are_added() {
         let job = job("pipeline = 2\ntensor = 2\ndata = 8\nmicro_batch = 2\nglobal_batch = 32\nrecompute = \"full\"");
-        let costs = of_job(&job, &Made, DType::Bf16, 1000).unwrap();
+        let costs = of_job(&job, &Made, DType::Bf16).unwrap();
         let reduce = 2.0 * 256.0 * 512.0 * 2.0 / 1000.0;
-        assert_eq!(costs.times.stage[0].forward_ns, (7.0 + 4.0 * (1000.0f64 + reduce)).round() as u64);
+        assert_eq!(costs.times.stage[0].forward_ns, (4.0 * (1000.0f64 + reduce)).round() as u64);
         assert_eq!(costs.times.stage[0].backward_input_ns, (4.0 * (1100.0f64 + 2.0 * reduce)).round() as u64);
-        assert_eq!(costs.times.stage[0].backward_weight_ns, 3607);
-        assert_eq!(costs.data_parallel_ns, 4);
-        assert!(
-            !costs.in_range && costs.notes.iter().any(|n| n.contains("all_reduce of 4000B between 8 ranks on 2 nodes"))
-        );
+        assert_eq!(costs.times.stage[0].backward_weight_ns, 3600);
+        let matrix = 4096 * 512 / 2;
+        let bytes = 4 * memory::parameters(&job, job.layout())[0] + 4 * matrix;
+        assert_eq!(costs.after(Placement::Loop).gradients_ns, (bytes as f64 / 1000.0).round() as u64);
+        assert!(!costs.in_range && costs.notes.iter().any(|n| n.contains("between 8 ranks on 2 nodes")));
     }
 
     #[test]
     fn what_cannot_be_priced_is_named() {
         let job = job("pipeline = 2\ntensor = 2\nmicro_batch = 2\nglobal_batch = 32\nsequence_parallel = true");
-        let costs = of_job(&job, &Made, DType::Bf16, 1000).unwrap();
+        let costs = of_job(&job, &Made, DType::Bf16).unwrap();
         assert!(
             !costs.in_range && costs.notes.iter().any(|n| n.contains("reduce_scatter") && n.contains("counted as 0"))
         );

@@ -1,9 +1,8 @@
-//! What a schedule is: for every stage a fixed list of operations, and which of them wait for another stage.
-//!
-//! A stage holds one or more *chunks* (groups of layers). A chunk on a stage is a [`Schedule::cell`]; the cells form
-//! one or two chains that a micro-batch runs through forwards and comes back through backwards. Nothing here knows
-//! times: the searched schedules get them through [`Spec`].
+//! What a schedule is: for every stage a fixed list of operations. What waits for what follows from the [`Layout`]: a
+//! micro-batch runs through a chain of cells forwards and comes back through it backwards. Nothing here knows times: the
+//! searched schedules get them through [`Spec`].
 
+use super::layout::{Layout, Placement};
 use super::nearest;
 use super::times::Times;
 use crate::{Error, Result};
@@ -27,11 +26,30 @@ pub struct Operation {
     pub micro_batch: u32,
     pub chunk: u16,
     pub work: Work,
+    /// Half of an overlapped pair: a forward and the whole backward behind it start together, when the inputs of both are
+    /// there, and their results are there together, when both have ended.
+    pub paired: bool,
 }
+
+/// Kinds of duration an operation can have: one for each kind of work, and two more for the halves of a pair.
+pub const DURATIONS: usize = 6;
 
 impl Operation {
     pub const fn new(work: Work, micro_batch: usize, chunk: usize) -> Self {
-        Operation { micro_batch: micro_batch as u32, chunk: chunk as u16, work }
+        Operation { micro_batch: micro_batch as u32, chunk: chunk as u16, work, paired: false }
+    }
+
+    pub(super) const fn in_pair(self) -> Self {
+        Operation { paired: true, ..self }
+    }
+
+    /// Index among a cell's [`DURATIONS`].
+    pub const fn duration(self) -> usize {
+        match (self.paired, self.work) {
+            (false, work) => work as usize,
+            (true, Work::Forward) => 4,
+            (true, _) => 5,
+        }
     }
 }
 
@@ -94,9 +112,23 @@ impl Name {
         })
     }
 
-    /// The backward pass is one operation B+W, and the stage before waits for all of it.
+    /// Every backward pass is one operation B+W, and the stage before waits for all of it (`dualpipe` and `dualpipev` have
+    /// both kinds).
     pub const fn fused_backward(self) -> bool {
         matches!(self, Name::Gpipe | Name::OneFOneB | Name::Interleaved | Name::Chimera)
+    }
+
+    pub const fn placement(self) -> Placement {
+        match self {
+            Name::ZbV | Name::VHalf | Name::VMin | Name::Dualpipev => Placement::Vee,
+            Name::Chimera | Name::Dualpipe => Placement::Both,
+            _ => Placement::Loop,
+        }
+    }
+
+    /// Some forwards run side by side with a backward of the other direction.
+    pub const fn overlaps(self) -> bool {
+        matches!(self, Name::Dualpipe | Name::Dualpipev)
     }
 
     /// The optimizer step follows each stage's own last operation, without a barrier over the stages (Qi et al.,
@@ -104,18 +136,6 @@ impl Name {
     pub const fn windowed(self) -> bool {
         matches!(self, Name::ZbH2 | Name::Zb1p | Name::Zb2p | Name::ZbV)
     }
-}
-
-/// How the chunks of the stages are strung together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Placement {
-    /// Chunk 0 of every stage in order, then chunk 1 of every stage in order, … (one chunk: the plain pipeline).
-    Loop,
-    /// Chunk 0 down the stages, chunk 1 back up: the first stage holds both ends, the last turns round without a message.
-    Vee,
-    /// Two whole pipelines: chunk 0 runs down the stages, chunk 1 up them, each with half of the micro-batches. Chunk 1
-    /// of a device is the stage its mirror image holds as chunk 0.
-    Both,
 }
 
 /// What to build a schedule for.
@@ -134,6 +154,13 @@ pub struct Spec<'a> {
     pub times: &'a Times,
 }
 
+impl Spec<'_> {
+    /// What the stages hold when each is divided into so many chunks.
+    pub const fn layout(&self, chunks: usize) -> Layout {
+        Layout { placement: self.name.placement(), stages: self.stages, chunks }
+    }
+}
+
 /// Largest number of operations a schedule may have.
 pub const MAX_OPERATIONS: u128 = 50_000_000;
 
@@ -144,7 +171,7 @@ pub struct Schedule {
     pub stages: usize,
     pub micro_batches: usize,
     pub chunks: usize,
-    pub placement: Placement,
+    pub layout: Layout,
     operations: Vec<Operation>,
     /// Where each stage's list begins in `operations`; one more entry than stages.
     offsets: Vec<usize>,
@@ -158,12 +185,7 @@ impl Schedule {
     }
 
     /// Lays the stages' lists end to end.
-    pub(super) fn from_lists(
-        spec: &Spec,
-        chunks: usize,
-        placement: Placement,
-        list: impl Fn(usize, &mut Vec<Operation>),
-    ) -> Self {
+    pub(super) fn from_lists(spec: &Spec, chunks: usize, list: impl Fn(usize, &mut Vec<Operation>)) -> Self {
         let per_cell = if spec.name.fused_backward() { 2 } else { 3 };
         let mut operations = Vec::with_capacity(spec.stages * spec.micro_batches * chunks * per_cell);
         let mut offsets = Vec::with_capacity(spec.stages + 1);
@@ -177,7 +199,7 @@ impl Schedule {
             stages: spec.stages,
             micro_batches: spec.micro_batches,
             chunks,
-            placement,
+            layout: spec.layout(chunks),
             operations,
             offsets,
         }
@@ -197,72 +219,58 @@ impl Schedule {
     }
 
     pub const fn cells(&self) -> usize {
-        self.stages * self.chunks
+        self.layout.cells()
     }
 
     pub const fn cell(&self, stage: usize, chunk: usize) -> usize {
-        stage * self.chunks + chunk
+        self.layout.cell(stage, chunk)
     }
 
     /// The cell a micro-batch goes to after this one, forwards.
     pub fn next(&self, stage: usize, chunk: usize) -> Option<(usize, usize)> {
-        let last = self.stages - 1;
-        match (self.placement, chunk) {
-            (Placement::Loop, _) if stage < last => Some((stage + 1, chunk)),
-            (Placement::Loop, _) => (chunk + 1 < self.chunks).then_some((0, chunk + 1)),
-            (Placement::Vee, 0) => Some(if stage < last { (stage + 1, 0) } else { (last, 1) }),
-            (Placement::Both, 0) => (stage < last).then_some((stage + 1, 0)),
-            (Placement::Vee | Placement::Both, _) => (stage > 0).then(|| (stage - 1, chunk)),
-        }
+        self.layout.next(stage, chunk)
     }
 
     /// The cell a micro-batch came from, forwards.
     pub fn previous(&self, stage: usize, chunk: usize) -> Option<(usize, usize)> {
-        let last = self.stages - 1;
-        match (self.placement, chunk) {
-            (Placement::Loop, _) if stage > 0 => Some((stage - 1, chunk)),
-            (Placement::Loop, _) => (chunk > 0).then(|| (last, chunk - 1)),
-            (Placement::Vee | Placement::Both, 0) => (stage > 0).then(|| (stage - 1, 0)),
-            (Placement::Vee, _) => Some(if stage < last { (stage + 1, 1) } else { (last, 0) }),
-            (Placement::Both, _) => (stage < last).then_some((stage + 1, chunk)),
-        }
+        self.layout.previous(stage, chunk)
     }
 
-    /// Whether a stage's times are split among its chunks, or each chunk is a stage of its own.
-    const fn splits(&self) -> bool {
-        !matches!(self.placement, Placement::Both)
-    }
-
-    /// Duration of each kind of work in each cell, indexed by [`Self::cell`] then by [`Work`]. Where a stage's times
-    /// are split among its chunks, they add up to the nanosecond.
-    pub fn durations(&self, times: &Times) -> Vec<[u64; 4]> {
+    /// Durations in each cell, indexed by [`Self::cell`] then by [`Operation::duration`]. A pair's time is divided
+    /// between its halves as their work is.
+    pub fn durations(&self, times: &Times) -> Vec<[u64; DURATIONS]> {
+        let layout = self.layout;
+        let paired = self.name.overlaps();
         (0..self.cells())
             .map(|cell| {
                 let (stage, chunk) = (cell / self.chunks, cell % self.chunks);
-                let held = if self.splits() || chunk == 0 { stage } else { self.stages - 1 - stage };
-                let t = times.stage[held];
-                let part = |ns: u64| if self.splits() { part_of(ns, chunk, self.chunks) } else { ns };
-                let (b, w) = (part(t.backward_input_ns), part(t.backward_weight_ns));
-                [part(t.forward_ns), b, w, b + w]
+                let t = layout.cell_times(times, stage, chunk);
+                let [forward, _] = if paired { self.halves(times, stage, chunk) } else { [0; 2] };
+                let [_, backward] = if paired { self.halves(times, stage, self.chunks - 1 - chunk) } else { [0; 2] };
+                [t.forward_ns, t.backward_input_ns, t.backward_weight_ns, t.backward_ns(), forward, backward]
             })
             .collect()
     }
 
+    /// Of a pair: the forward of this chunk, the backward of the other.
+    fn halves(&self, times: &Times, stage: usize, chunk: usize) -> [u64; 2] {
+        let forward = self.layout.cell_times(times, stage, chunk).forward_ns;
+        let backward = self.layout.cell_times(times, stage, self.chunks - 1 - chunk).backward_ns();
+        let whole = self.layout.pair_ns(times, stage, chunk);
+        let work = u128::from(forward + backward).max(1);
+        let first = (u128::from(whole) * u128::from(forward) / work) as u64;
+        [first, whole - first]
+    }
+
     /// Micro-batches that go through each chunk.
     pub const fn passes(&self) -> usize {
-        if self.splits() { self.micro_batches } else { self.micro_batches / 2 }
+        if self.layout.splits() { self.micro_batches } else { self.micro_batches / 2 }
     }
 
     /// How much of a micro-batch's activations on a stage one chunk holds.
     pub fn chunk_share(&self) -> f64 {
-        if self.splits() { 1.0 / self.chunks as f64 } else { 1.0 }
+        self.layout.chunk_share()
     }
-}
-
-/// Chunk `k` of `chunks`: the parts differ by at most a nanosecond and add up exactly.
-pub(super) fn part_of(ns: u64, k: usize, chunks: usize) -> u64 {
-    let upto = |k: usize| (u128::from(ns) * k as u128 / chunks as u128) as u64;
-    upto(k + 1) - upto(k)
 }
 
 fn check_sizes(spec: &Spec) -> Result<()> {

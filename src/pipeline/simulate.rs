@@ -2,8 +2,8 @@
 //! input from another stage has ended and arrived. Event driven: a stage runs until it must wait, and is taken up
 //! again by the operation it waits for; time and memory are linear in the operations.
 
-use super::schedule::{Operation, Schedule, Work};
-use super::times::Times;
+use super::schedule::{DURATIONS, Operation, Schedule, Work};
+use super::times::{StageTimes, Times};
 use crate::{Error, Result};
 
 const PENDING: u64 = u64::MAX;
@@ -16,26 +16,33 @@ pub struct Timeline {
     pub times: Times,
     /// Start of each operation, in the order of [`Schedule::operations`].
     pub start_ns: Vec<u64>,
-    /// Duration by cell and kind of work.
-    pub durations: Vec<[u64; 4]>,
+    /// Duration by cell and [`Operation::duration`].
+    pub durations: Vec<[u64; DURATIONS]>,
     pub iteration_ns: u64,
 }
 
-/// Where a cell's chain leads, looked up once.
+/// Which way a result travels: forwards, or backwards.
+const WAYS: usize = 2;
+
+/// Where a cell's results come from and go to, by way, looked up once: this is the inner loop.
 #[derive(Clone, Copy)]
 struct Links {
-    /// Cells before and after, and whether a message lies between.
-    previous: u32,
-    next: u32,
-    from_previous_ns: u64,
-    from_next_ns: u64,
+    /// Slot of micro-batch 0 of the cell that must have run before; `NOWHERE` at a chain's end.
+    input: [usize; WAYS],
+    message_ns: [u64; WAYS],
+    /// Slot of this cell's own micro-batch 0.
+    output: [usize; WAYS],
+    /// The stage that waits for it.
+    consumer: [u32; WAYS],
 }
+
+const NOWHERE: usize = usize::MAX;
 
 struct Run<'a> {
     schedule: &'a Schedule,
-    durations: &'a [[u64; 4]],
+    durations: &'a [[u64; DURATIONS]],
     links: Vec<Links>,
-    /// End of F and of the backward that the stage before waits for, by [`Run::slot`]; `PENDING` until it has run.
+    /// End of F and of the backward that the stage before waits for, by slot (cell, way, micro-batch); `PENDING` until it has run.
     ends: Vec<u64>,
     /// The slot each stage waits for.
     waiting: Vec<u32>,
@@ -65,7 +72,7 @@ pub fn simulate(schedule: Schedule, times: Times) -> Result<Timeline> {
 }
 
 impl<'a> Run<'a> {
-    fn new(schedule: &'a Schedule, durations: &'a [[u64; 4]], times: &Times) -> Self {
+    fn new(schedule: &'a Schedule, durations: &'a [[u64; DURATIONS]], times: &Times) -> Self {
         Run {
             schedule,
             durations,
@@ -78,23 +85,18 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Where the end of a forward (`backward` = 0) or backward (1) of a cell is kept.
-    fn slot(&self, cell: usize, backward: usize, micro_batch: u32) -> usize {
-        (2 * cell + backward) * self.schedule.micro_batches + micro_batch as usize
-    }
-
-    /// The slot whose end this operation needs, and how long the message takes.
-    fn input(&self, cell: usize, operation: Operation) -> Option<(usize, u64)> {
-        let links = self.links[cell];
-        match operation.work {
-            Work::BackwardWeight => None,
-            Work::Forward if links.previous == NOTHING => None,
-            Work::Forward => {
-                Some((self.slot(links.previous as usize, 0, operation.micro_batch), links.from_previous_ns))
-            }
-            // The chain's last cell turns round: its own forward stands before it in the same list.
-            _ if links.next == NOTHING => None,
-            _ => Some((self.slot(links.next as usize, 1, operation.micro_batch), links.from_next_ns)),
+    /// When the operation's input is there: at once if it needs none; `Err` with the slot it waits for.
+    fn arrival(&self, cell: usize, operation: Operation) -> std::result::Result<u64, usize> {
+        let Some(way) = way(operation.work) else { return Ok(0) };
+        let links = &self.links[cell];
+        // The chain's last cell turns round: its own forward stands before the backward in the same list.
+        if links.input[way] == NOWHERE {
+            return Ok(0);
+        }
+        let slot = links.input[way] + operation.micro_batch as usize;
+        match self.ends[slot] {
+            PENDING => Err(slot),
+            end => Ok(end + links.message_ns[way]),
         }
     }
 
@@ -107,57 +109,89 @@ impl<'a> Run<'a> {
         while position < end {
             let operation = operations[position];
             let cell = self.schedule.cell(stage, operation.chunk as usize);
-            let mut start = free;
-            if let Some((slot, message)) = self.input(cell, operation) {
-                if self.ends[slot] == PENDING {
+            let ran = if operation.paired {
+                self.pair(stage, position, free, ready)
+            } else {
+                self.arrival(cell, operation).map(|arrival| {
+                    let start = free.max(arrival);
+                    self.start_ns[position] = start;
+                    let end = start + self.durations[cell][operation.duration()];
+                    self.publish(cell, operation, end, ready);
+                    end
+                })
+            };
+            match ran {
+                Ok(end) => free = end,
+                Err(slot) => {
                     self.waiting[stage] = slot as u32;
                     break;
                 }
-                start = start.max(self.ends[slot] + message);
             }
-            self.start_ns[position] = start;
-            free = start + self.durations[cell][operation.work as usize];
-            self.publish(cell, operation, free, ready);
-            position += 1;
+            position += if operation.paired { 2 } else { 1 };
         }
         self.free[stage] = free;
         self.position[stage] = position;
     }
 
+    /// A forward and the backward behind it, side by side: drawn one after the other, their results there at the end.
+    fn pair(
+        &mut self,
+        stage: usize,
+        position: usize,
+        free: u64,
+        ready: &mut Vec<u32>,
+    ) -> std::result::Result<u64, usize> {
+        let halves = [self.schedule.operations()[position], self.schedule.operations()[position + 1]];
+        let cells = halves.map(|o| self.schedule.cell(stage, o.chunk as usize));
+        let start = free.max(self.arrival(cells[0], halves[0])?).max(self.arrival(cells[1], halves[1])?);
+        let middle = start + self.durations[cells[0]][halves[0].duration()];
+        let end = middle + self.durations[cells[1]][halves[1].duration()];
+        (self.start_ns[position], self.start_ns[position + 1]) = (start, middle);
+        self.publish(cells[0], halves[0], end, ready);
+        self.publish(cells[1], halves[1], end, ready);
+        Ok(end)
+    }
+
     /// Notes the end of an operation and wakes the stage that waits for exactly this one.
     fn publish(&mut self, cell: usize, operation: Operation, end: u64, ready: &mut Vec<u32>) {
-        let (backward, consumer) = match operation.work {
-            Work::BackwardWeight => return,
-            Work::Forward => (0, self.links[cell].next),
-            _ => (1, self.links[cell].previous),
-        };
-        let slot = self.slot(cell, backward, operation.micro_batch);
+        let Some(way) = way(operation.work) else { return };
+        let links = &self.links[cell];
+        let slot = links.output[way] + operation.micro_batch as usize;
         self.ends[slot] = end;
-        if consumer != NOTHING {
-            let stage = consumer as usize / self.schedule.chunks;
-            if self.waiting[stage] == slot as u32 {
-                self.waiting[stage] = NOTHING;
-                ready.push(stage as u32);
-            }
+        let stage = links.consumer[way];
+        if stage != NOTHING && self.waiting[stage as usize] == slot as u32 {
+            self.waiting[stage as usize] = NOTHING;
+            ready.push(stage);
         }
     }
 }
 
+/// W stays where it is.
+const fn way(work: Work) -> Option<usize> {
+    match work {
+        Work::BackwardWeight => None,
+        Work::Forward => Some(0),
+        Work::BackwardInput | Work::Backward => Some(1),
+    }
+}
+
 fn links(schedule: &Schedule, send_recv_ns: u64) -> Vec<Links> {
-    let cell = |place: Option<(usize, usize)>| place.map_or(NOTHING, |(s, c)| schedule.cell(s, c) as u32);
+    let slot = |stage, chunk, way| (WAYS * schedule.cell(stage, chunk) + way) * schedule.micro_batches;
     let message = |stage: usize, place: Option<(usize, usize)>| match place {
         Some((other, _)) if other != stage => send_recv_ns,
         _ => 0,
     };
     (0..schedule.cells())
-        .map(|at| {
-            let (stage, chunk) = (at / schedule.chunks, at % schedule.chunks);
-            let (previous, next) = (schedule.previous(stage, chunk), schedule.next(stage, chunk));
+        .map(|cell| {
+            let (stage, chunk) = (cell / schedule.chunks, cell % schedule.chunks);
+            let sources = [schedule.previous(stage, chunk), schedule.next(stage, chunk)];
+            let input = |way: usize| sources[way].map_or(NOWHERE, |(s, c)| slot(s, c, way));
+            let consumer = |way: usize| sources[1 - way].map_or(NOTHING, |(s, _)| s as u32);
             Links {
-                previous: cell(previous),
-                next: cell(next),
-                from_previous_ns: message(stage, previous),
-                from_next_ns: message(stage, next),
+                input: [input(0), input(1)],
+                message_ns: sources.map(|source| message(stage, source)),
+                output: [slot(stage, chunk, 0), slot(stage, chunk, 1)],
+                consumer: [consumer(0), consumer(1)],
             }
         })
         .collect()
@@ -165,7 +199,16 @@ fn links(schedule: &Schedule, send_recv_ns: u64) -> Vec<Links> {
 
 impl Timeline {
     pub fn duration_ns(&self, stage: usize, operation: Operation) -> u64 {
-        self.durations[self.schedule.cell(stage, operation.chunk as usize)][operation.work as usize]
+        self.durations[self.schedule.cell(stage, operation.chunk as usize)][operation.duration()]
+    }
+
+    /// What one micro-batch takes on a stage, its chunks together (of a two-way pipeline: the mean of its two stages).
+    pub fn stage_times(&self, stage: usize) -> StageTimes {
+        let layout = self.schedule.layout;
+        let cells = (0..layout.chunks).map(|chunk| layout.cell_times(&self.times, stage, chunk));
+        let t = cells.fold(StageTimes::default(), StageTimes::plus);
+        let ways = if layout.splits() { 1 } else { layout.chunks as u64 };
+        StageTimes::new(t.forward_ns / ways, t.backward_input_ns / ways, t.backward_weight_ns / ways)
     }
 
     /// A stage's operations with their start and end.
@@ -183,7 +226,9 @@ impl Timeline {
     }
 
     fn last_end(&self, stage: usize) -> u64 {
-        self.operations(stage).last().map_or(0, |(_, _, end)| end)
+        let range = self.schedule.range(stage);
+        let last = self.schedule.list(stage).last().zip(self.start_ns[range].last());
+        last.map_or(0, |(&operation, start)| start + self.duration_ns(stage, operation))
     }
 
     /// Last end, counted from the pipeline's beginning or (windowed schedules) from the stage's own first start.
@@ -198,6 +243,9 @@ impl Timeline {
 
     /// Time the stage computes.
     pub fn busy_ns(&self, stage: usize) -> u64 {
+        if self.schedule.name.overlaps() {
+            return self.operations(stage).map(|(_, start, end)| end - start).sum();
+        }
         let cells = &self.durations[self.schedule.cell(stage, 0)..self.schedule.cell(stage + 1, 0)];
         let pass: u64 = cells.iter().map(|d| d[Work::Forward as usize] + d[Work::Backward as usize]).sum();
         pass * self.schedule.passes() as u64

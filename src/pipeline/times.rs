@@ -23,7 +23,21 @@ impl StageTimes {
 
     /// F + B + W.
     pub const fn total_ns(&self) -> u64 {
-        self.forward_ns.saturating_add(self.backward_input_ns).saturating_add(self.backward_weight_ns)
+        self.forward_ns.saturating_add(self.backward_ns())
+    }
+
+    /// B + W.
+    pub const fn backward_ns(&self) -> u64 {
+        self.backward_input_ns.saturating_add(self.backward_weight_ns)
+    }
+
+    /// Both, one after the other.
+    pub const fn plus(self, other: StageTimes) -> StageTimes {
+        StageTimes {
+            forward_ns: self.forward_ns.saturating_add(other.forward_ns),
+            backward_input_ns: self.backward_input_ns.saturating_add(other.backward_input_ns),
+            backward_weight_ns: self.backward_weight_ns.saturating_add(other.backward_weight_ns),
+        }
     }
 }
 
@@ -34,12 +48,23 @@ pub struct Times {
     pub stage: Vec<StageTimes>,
     /// From the end of an operation to the earliest start of the one on another stage that needs its result.
     pub send_recv_ns: u64,
+    /// Added where the model begins (embedding) and where it ends (head and loss); which stage that is, the schedule says.
+    pub first: StageTimes,
+    pub last: StageTimes,
+    /// A forward and a whole backward of one stage run side by side (`dualpipe`, `dualpipev`); F + B + W if not given.
+    pub overlapped_ns: Option<u64>,
 }
 
 impl Times {
     /// The same times on every stage.
     pub fn even(stages: usize, stage: StageTimes, send_recv_ns: u64) -> Self {
-        Times { stage: vec![stage; stages], send_recv_ns }
+        Times::new(vec![stage; stages], send_recv_ns)
+    }
+
+    /// Each stage's own; nothing added at the ends, nothing overlapped.
+    pub fn new(stage: Vec<StageTimes>, send_recv_ns: u64) -> Self {
+        let none = StageTimes::default();
+        Times { stage, send_recv_ns, first: none, last: none, overlapped_ns: None }
     }
 
     /// Refuses times that do not fit the stages, or whose sum could leave 64 bits.
@@ -50,9 +75,11 @@ impl Times {
                 "give one entry a stage, in pipeline order",
             ));
         }
-        let work: u128 = self.stage.iter().map(|t| u128::from(t.total_ns())).sum();
+        // Twice: a device of a two-way pipeline holds two stages.
+        let ends = [self.first.total_ns(), self.last.total_ns(), self.overlapped_ns.unwrap_or(0)];
+        let work: u128 = 2 * self.stage.iter().map(|t| t.total_ns()).chain(ends).map(u128::from).sum::<u128>();
         let messages = 4 * (stages * chunks) as u128 * u128::from(self.send_recv_ns);
-        if (work + messages) * micro_batches as u128 > u128::from(u64::MAX / 4) {
+        if (work + messages) * micro_batches as u128 > u128::from(u64::MAX / 2) {
             return Err(Error::input(
                 "the whole iteration would be longer than a hundred years",
                 "check the times and the number of micro-batches",

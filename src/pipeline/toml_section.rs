@@ -139,6 +139,19 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A list of numbers, e.g. `[120e3, 80e3]`.
+    pub fn list(&self, key: &str) -> Result<Option<Vec<f64>>> {
+        let Some((at, value)) = self.get(key) else { return Ok(None) };
+        let DeValue::Array(entries) = &value else {
+            return Err(self.wrong(key, at, &value, "a list of numbers, like [120e3, 80e3]"));
+        };
+        let number = |entry: &Spanned<DeValue>| match as_number(entry.get_ref()) {
+            Some(n) if (0.0..=1e18).contains(&n) => Ok(n),
+            _ => Err(self.wrong(key, entry.span().start, entry.get_ref(), "a number of zero or more")),
+        };
+        entries.iter().map(number).collect::<Result<Vec<f64>>>().map(Some)
+    }
+
     /// An inline table of numbers, e.g. `{ memory = 0.3 }`.
     pub fn numbers(&self, key: &str) -> Result<Option<BTreeMap<String, f64>>> {
         let Some((at, value)) = self.get(key) else { return Ok(None) };

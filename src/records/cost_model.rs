@@ -104,12 +104,23 @@ pub struct CollectiveFit {
     /// `pipelined` or `isolated`.
     pub latency: String,
     pub segments: Vec<Segment>,
+    /// From which size on which algorithm ran, where the records say it; empty where they do not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub algorithms: Vec<AlgorithmFrom>,
     pub relative_low: f64,
     pub relative_high: f64,
     /// CTAs (SMs) the collective takes while it runs, where known.
     pub ctas: Option<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flags: Vec<String>,
+}
+
+/// `algorithm` (and protocol, as `ring/LL128`) ran from this size on, up to the next entry's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AlgorithmFrom {
+    pub from_bytes: u64,
+    pub algorithm: String,
 }
 
 /// t = latency_ns + ns_per_byte · bytes for from_bytes ≤ bytes < to_bytes.
@@ -142,8 +153,8 @@ pub struct CorunPair {
     pub side: String,
     pub sharing: String,
     pub slowdown: Interval,
-    /// Side progress together ÷ alone.
-    pub side_rate: f64,
+    /// Side progress together ÷ alone; null where the side's progress was not counted.
+    pub side_rate: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -21,7 +21,7 @@ pub struct MachineRecord {
     pub topology: Vec<String>,
     pub kernel: String,
     pub hostname: Option<String>,
-    /// Only names that start with `NCCL_` or `CUDA_`, `RAYON_NUM_THREADS` and `OMP_NUM_THREADS`.
+    /// Only names that start with `NCCL_` or `CUDA_`, `RAYON_NUM_THREADS`, `OMP_NUM_THREADS` and `BUBBLEBENCH_WGMMA`.
     pub environment: BTreeMap<String, String>,
     pub run: RunInfo,
 }
@@ -83,4 +83,17 @@ pub struct RunInfo {
     pub device: String,
     pub command: Vec<String>,
     pub started: String,
+}
+
+/// Lower-case letters and digits with single hyphens between them: a folder's name from a device's.
+pub fn slug(text: &str) -> String {
+    let lower = text.to_lowercase();
+    let words: Vec<&str> = lower.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).collect();
+    if words.is_empty() { "unknown-machine".to_string() } else { words.join("-") }
+}
+
+/// The environment variables a record may hold; never the whole environment, which holds secrets.
+pub fn recorded_variable(name: &str) -> bool {
+    let whole = ["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "BUBBLEBENCH_WGMMA"];
+    name.starts_with("NCCL_") || name.starts_with("CUDA_") || whole.contains(&name)
 }

@@ -3,6 +3,7 @@
 //! `suite` writes measurements, `cost` reads them and makes the cost model, everything right of it reads files only.
 //! The structs here *are* the file formats: their JSON Schemas are derived from them ([`schema`]).
 
+pub mod bubbles;
 pub mod cost_model;
 pub mod files;
 pub mod machine;
@@ -11,6 +12,7 @@ pub mod schema;
 pub mod store;
 pub mod telemetry;
 
+pub use bubbles::BubblesRecord;
 pub use cost_model::CostModel;
 pub use machine::MachineRecord;
 pub use measurement::Measurement;

@@ -15,6 +15,8 @@ pub fn time_cell(record: &Measurement) -> String {
             let noisy = if record.has_flag("noisy") { " ~" } else { "" };
             format!("{} ±{:.1}%{noisy}", format_ns(median), 50.0 * (high - low) / median)
         }
+        // Imported figures come without an interval.
+        (Some(median), ..) => format_ns(median),
         _ => record.flags.first().cloned().unwrap_or_else(|| "–".into()),
     }
 }

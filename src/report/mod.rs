@@ -3,10 +3,14 @@
 //! Called by the command line and `cargo bench`; reads records and cost models, writes strings.
 
 pub mod accuracy;
+pub mod bubbles;
 pub mod collectives;
 pub mod corun;
 pub mod fill;
+pub mod html;
+pub mod lanes;
 pub mod layers;
+pub mod nccl_tests;
 pub mod plan;
 pub mod table;
 pub mod tables;

@@ -1,36 +1,77 @@
 //! A plan for people: headline, timeline, stages, bubbles, side models, other schedules, notes.
 
 use super::Table;
-use super::timeline::picture;
+use super::lanes::Lanes;
+use super::timeline::{draw, letter};
 use crate::fill::plan::Plan;
 use crate::fill::record::{PlanBubble, PlanRecord, PlanStage};
 use crate::pipeline::memory::GIB;
+use crate::report::lanes::Part;
 use crate::units::{format_ns, significant};
 use std::fmt::Write;
 
+/// Stages shown of a longer pipeline; all of them are in the JSON.
+const SHOWN: usize = 16;
+
 pub fn render(plan: &Plan, width: usize) -> String {
     let record = &plan.record;
+    let shown = shown(record.stage.len());
     let mut text = headline(record);
     let _ = write!(
         text,
         "\n{}\n{}\n{}",
-        picture(&plan.timeline, width),
-        stages(record).terminal(),
-        bubbles(record).terminal()
+        draw(&Lanes::of_plan(plan), &shown, width, &letters(record)),
+        stages(record, &shown).terminal(),
+        bubbles(record, &shown).terminal()
     );
+    if shown.len() < record.stage.len() {
+        let _ = writeln!(text, "{} of {} stages are shown: --json has all", shown.len(), record.stage.len());
+    }
     if !record.side.is_empty() {
         let _ = write!(text, "\n{}", sides(record).terminal());
     }
-    let _ = write!(text, "\n{}\n{}", alternatives(record).terminal(), outcome(record));
+    if record.stage.iter().any(|s| !s.beside.is_empty()) {
+        let _ = write!(text, "\n{}", beside(record, &shown).terminal());
+    }
+    if !record.alternatives.is_empty() {
+        let _ = write!(text, "\n{}", alternatives(record).terminal());
+    }
+    let _ = write!(text, "\n{}", outcome(record));
     for note in &record.notes {
         let _ = writeln!(text, "note: {note}");
     }
     text
 }
 
-fn headline(r: &PlanRecord) -> String {
+/// All stages of a short pipeline; of a long one the first, the last and some between, evenly.
+pub fn shown(stages: usize) -> Vec<usize> {
+    if stages <= SHOWN {
+        return (0..stages).collect();
+    }
+    (0..SHOWN).map(|k| k * (stages - 1) / (SHOWN - 1)).collect()
+}
+
+fn letters(r: &PlanRecord) -> String {
+    let fused = r.stage.iter().all(|s| s.backward_weight_ns == 0) || is_fused(&r.schedule);
+    let mut text = match (&r.measured, fused) {
+        (Some(_), _) => "█ compute".to_string(),
+        (None, true) => "F forward  B backward".to_string(),
+        (None, false) => "F forward  B backward to inputs  W backward to weights".to_string(),
+    };
+    for (index, side) in r.side.iter().enumerate().filter(|(_, s)| s.bubbles_used > 0) {
+        let _ = write!(text, "  {} {}", letter(Some(Part::Side(index))), side.name);
+    }
+    text + "  · bubble"
+}
+
+pub fn is_fused(schedule: &str) -> bool {
+    crate::pipeline::Name::parse(schedule).is_ok_and(|name| name.fused_backward())
+}
+
+pub fn headline(r: &PlanRecord) -> String {
     let chunks = if r.chunks > 1 { format!(", {} chunks", r.chunks) } else { String::new() };
     let after = match r.data_parallel_ns + r.optimizer_ns {
+        _ if r.measured.is_some() => String::new(),
         0 => String::new(),
         _ => format!(
             ", of which {} gradient all-reduce and {} optimizer",
@@ -38,7 +79,7 @@ fn headline(r: &PlanRecord) -> String {
             format_ns(r.optimizer_ns as f64)
         ),
     };
-    format!(
+    let mut text = format!(
         "{} on {} GPUs ({}): {} stages, {} micro-batches, {}{chunks}\niteration {}{after}; bubble ratio {:.4}\n",
         r.model,
         r.gpus,
@@ -48,17 +89,30 @@ fn headline(r: &PlanRecord) -> String {
         r.schedule,
         format_ns(r.iteration_ns as f64),
         r.bubble_ratio
-    )
+    );
+    if let Some(m) = &r.measured {
+        let _ = writeln!(
+            text,
+            "measured: iteration {} of {} in {} ({}); the simulator says {} for the pipeline",
+            m.iteration,
+            m.iterations,
+            m.file,
+            m.source,
+            format_ns(m.simulated_ns as f64)
+        );
+    }
+    text
 }
 
-fn stages(r: &PlanRecord) -> Table {
+fn stages(r: &PlanRecord, shown: &[usize]) -> Table {
     let mut table = Table::new(
         "Stages",
-        "F, B, W of one micro-batch; memory per GPU in GiB: weights, gradients and optimizer, activations at their peak, and free at that moment.",
-        &["stage", "F", "B", "W", "bubbles", "filled", "static", "activations", "free at peak"],
+        "F, B, W of one micro-batch; side work put into the bubbles; what the main job loses by it; memory per GPU in GiB: weights, gradients and optimizer, activations at their peak, side models held throughout, and free at that moment.",
+        &["stage", "F", "B", "W", "bubbles", "filled", "cost", "static", "activations", "side", "free at peak"],
     );
-    for s in &r.stage {
+    for s in shown.iter().map(|&s| &r.stage[s]) {
         let fixed = s.weights_bytes + s.gradients_bytes + s.optimizer_bytes;
+        let held: u64 = s.resident.iter().map(|x| x.held_bytes).sum();
         table.row(vec![
             s.stage.to_string(),
             format_ns(s.forward_ns as f64),
@@ -66,72 +120,114 @@ fn stages(r: &PlanRecord) -> Table {
             format_ns(s.backward_weight_ns as f64),
             format_ns(s.bubble_ns as f64),
             share(s.filled_ns, s.bubble_ns),
+            time(s.lost_ns),
             gib(fixed as f64),
             gib(s.peak_bytes.saturating_sub(fixed) as f64),
-            r.memory_bytes.map_or("?".into(), |m| gib(m.saturating_sub(s.peak_bytes) as f64)),
+            if held == 0 { "–".into() } else { gib(held as f64) },
+            r.memory_bytes.map_or("?".into(), |m| gib(m.saturating_sub(s.peak_bytes + held) as f64)),
         ]);
     }
     table
 }
 
 /// Bubbles of one stage and kind together; the free memory is the least among them.
-fn bubbles(r: &PlanRecord) -> Table {
+pub fn bubbles(r: &PlanRecord, shown: &[usize]) -> Table {
     let mut table = Table::new(
         "Bubbles",
-        "By stage and kind: how many, how long, the memory free for side work in them (GiB, least), and what goes in.",
-        &["stage", "kind", "count", "longest", "together", "free", "filled", "with"],
+        "By stage and kind: how many, how long, the memory free for side work in them (GiB, least), how much of their time becomes side work and whose, and what opening and closing them costs the main job.",
+        &["stage", "kind", "count", "longest", "together", "free", "filled", "with", "cost"],
     );
-    for stage in &r.stage {
-        for kind in crate::pipeline::BubbleKind::ALL {
-            let list: Vec<&PlanBubble> = stage.bubbles.iter().filter(|b| b.kind == kind).collect();
-            if !list.is_empty() {
-                table.row(bubble_row(stage, kind.name(), &list));
-            }
+    for stage in shown.iter().map(|&s| &r.stage[s]) {
+        for (label, list) in groups(stage) {
+            table.row(bubble_row(r, stage, &label, &list));
         }
     }
     table
 }
 
-fn bubble_row(stage: &PlanStage, kind: &str, list: &[&PlanBubble]) -> Vec<String> {
+/// A stage's bubbles by kind; measured ones that are not filled by their class instead.
+pub fn groups(stage: &PlanStage) -> Vec<(String, Vec<&PlanBubble>)> {
+    let unfillable = |b: &&PlanBubble| matches!(b.class.as_deref(), Some("launch" | "communication"));
+    let mut groups = Vec::new();
+    for kind in crate::pipeline::BubbleKind::ALL {
+        let list: Vec<&PlanBubble> = stage.bubbles.iter().filter(|b| b.kind == kind && !unfillable(b)).collect();
+        groups.push((kind.name().replace('_', " "), list));
+    }
+    for class in ["communication", "launch"] {
+        let list: Vec<&PlanBubble> = stage.bubbles.iter().filter(|b| b.class.as_deref() == Some(class)).collect();
+        groups.push((format!("({class})"), list));
+    }
+    groups.retain(|(_, list)| !list.is_empty());
+    groups
+}
+
+fn bubble_row(r: &PlanRecord, stage: &PlanStage, kind: &str, list: &[&PlanBubble]) -> Vec<String> {
     let length = |b: &&PlanBubble| b.end_ns - b.start_ns;
     let together: u64 = list.iter().map(length).sum();
-    let filled: u64 = list.iter().filter_map(|b| b.fill.as_ref()).map(|f| f.end_ns - f.start_ns).sum();
-    let mut names: Vec<&str> = list.iter().filter_map(|b| b.fill.as_ref()).map(|f| f.side.as_str()).collect();
+    let fills = || list.iter().flat_map(|b| &b.fills);
+    let filled: u64 = fills().map(|f| f.end_ns - f.start_ns).sum();
+    let mut names: Vec<&str> = fills().map(|f| f.side.as_str()).collect();
     names.sort_unstable();
     names.dedup();
+    let each = |name: &str| r.side.iter().find(|s| s.name == name).map_or(0.0, |s| s.cost_ns);
     vec![
         stage.stage.to_string(),
-        kind.replace('_', " "),
+        kind.to_string(),
         list.len().to_string(),
         format_ns(list.iter().map(length).max().unwrap_or(0) as f64),
         format_ns(together as f64),
         list.iter().filter_map(|b| b.free_bytes).min().map_or("?".into(), |b| gib(b as f64)),
         share(filled, together),
         if names.is_empty() { "–".into() } else { names.join(", ") },
+        time(fills().map(|f| each(&f.side)).sum()),
     ]
 }
 
-fn sides(r: &PlanRecord) -> Table {
+pub fn sides(r: &PlanRecord) -> Table {
     let mut table = Table::new(
         "Side work",
-        "Over all GPUs of the job; the margin is lost in every bubble to opening, restart, signal and the longest kernel.",
-        &["side", "step alone", "margin", "memory", "bubbles", "steps/iteration", "steps/s"],
+        "A step alone, its kernels and the longest of them; the margin lost in every run to opening, restart, and signal with drain; memory running / between steps (GiB); steps over all GPUs of the job.",
+        &["side", "step alone", "kernels", "longest", "margin", "memory", "runs", "steps/iteration", "steps/s", "from"],
     );
     for s in &r.side {
         table.row(vec![
             s.name.clone(),
             format_ns(s.step_ns),
-            format_ns(s.margin_ns),
-            gib(s.memory_bytes as f64),
+            s.kernels_per_step.to_string(),
+            format_ns(s.longest_kernel_ns as f64),
+            format_ns(s.margin_ns as f64),
+            format!("{} / {}", gib(s.memory_bytes as f64), gib(s.resident_bytes as f64)),
             s.bubbles_used.to_string(),
             significant(s.steps_per_iteration),
             significant(s.steps_per_s),
+            s.source.clone(),
         ]);
     }
     table
 }
 
-fn alternatives(r: &PlanRecord) -> Table {
+fn beside(r: &PlanRecord, shown: &[usize]) -> Table {
+    let mut table = Table::new(
+        "Beside compute",
+        "Operations of the stage's own beside which a side runs: the side's work, and what each of them takes longer.",
+        &["stage", "side", "phase", "operations", "side work", "cost each"],
+    );
+    for stage in shown.iter().map(|&s| &r.stage[s]) {
+        for b in &stage.beside {
+            table.row(vec![
+                stage.stage.to_string(),
+                b.side.clone(),
+                b.phase.clone(),
+                b.operations.to_string(),
+                format_ns(b.work_ns),
+                format_ns(b.cost_each_ns),
+            ]);
+        }
+    }
+    table
+}
+
+pub fn alternatives(r: &PlanRecord) -> Table {
     let mut table = Table::new(
         "Other schedules",
         "The same job: throughput over this schedule's, empty and with its remaining bubbles filled.",
@@ -155,27 +251,49 @@ fn alternatives(r: &PlanRecord) -> Table {
 fn outcome(r: &PlanRecord) -> String {
     let o = &r.outcome;
     let mut text = format!(
-        "gain {:.3} of at most {:.3}: useful work (main + side) over main alone; {:.0} % of bubble time used, main slowdown {:.2} %, {} GPU-seconds an iteration\n",
+        "gain {:.3} of at most {:.3}: useful work (main + side) over main alone; {:.0} % of bubble time used, main slowdown {:.2} %\n",
         o.gain,
         o.gain_bound,
         100.0 * o.bubble_used,
         100.0 * (o.main_slowdown - 1.0),
-        significant(o.recovered_gpu_s)
     );
-    if let Some(best) = &o.best_schedule {
-        let _ = writeln!(
+    let _ = match &o.best_schedule {
+        Some(best) => writeln!(
             text,
-            "net {:.3}: {best} alone would win {:.3} with nothing filled",
+            "net  {:.3}: {best} alone would win {:.3} with nothing filled",
             o.net_gain, o.best_schedule_gain
-        );
+        ),
+        None if r.alternatives.is_empty() => Ok(()),
+        None => writeln!(text, "net  {:.3}: no other schedule would be faster", o.net_gain),
+    };
+    if let Some(best) = &o.best_filled_schedule {
+        let _ = writeln!(text, "best {:.3}: {best} with its own bubbles filled", o.best_filled_gain);
     }
+    let _ = writeln!(text, "{}", gpu_seconds(r));
     text
 }
 
-fn gib(bytes: f64) -> String {
-    format!("{:.1}", bytes / GIB)
+/// What an iteration brings in seconds of one GPU, and what of it filling alone can claim.
+pub fn gpu_seconds(r: &PlanRecord) -> String {
+    let o = &r.outcome;
+    format!(
+        "GPU-seconds an iteration: {} of side work, less {} of slowdown and {} that another schedule would free: net {}",
+        significant(o.recovered_gpu_s),
+        significant(o.lost_gpu_s),
+        significant(o.schedule_gpu_s),
+        significant(o.net_recovered_gpu_s)
+    )
 }
 
-fn share(part: u64, whole: u64) -> String {
+pub fn gib(bytes: f64) -> String {
+    let value = bytes / GIB;
+    if value > 0.0 && value < 0.95 { format!("{value:.2}") } else { format!("{value:.1}") }
+}
+
+fn time(ns: f64) -> String {
+    if ns > 0.0 { format_ns(ns) } else { "–".into() }
+}
+
+pub fn share(part: u64, whole: u64) -> String {
     if whole == 0 { "–".into() } else { format!("{:.0} %", 100.0 * part as f64 / whole as f64) }
 }

@@ -55,7 +55,7 @@ impl Table {
     }
 }
 
-fn starts_like_a_number(cell: &str) -> bool {
+pub fn starts_like_a_number(cell: &str) -> bool {
     cell.is_empty() || cell.starts_with(|c: char| c.is_ascii_digit() || "+-–±".contains(c))
 }
 

@@ -1,6 +1,7 @@
 //! A timeline for people: one line per stage in the terminal, and a table of where its time goes.
 
-use crate::pipeline::{Bubble, BubbleKind, Timeline, Work, activations, bubbles};
+use super::lanes::{Lanes, Part};
+use crate::pipeline::{Bubble, BubbleKind, Timeline, activations, bubbles};
 use crate::report::Table;
 use crate::units::format_ns;
 use std::fmt::Write;
@@ -25,50 +26,39 @@ pub fn render(timeline: &Timeline, weight_share: f64, width: usize) -> String {
 /// One line per stage; each column shows what takes most of its time. `F` forward, `B` backward (to inputs, or whole),
 /// `W` backward to weights, `·` bubble.
 pub fn picture(timeline: &Timeline, width: usize) -> String {
-    let stages = timeline.schedule.stages;
-    let label = format!("{}", stages - 1).len();
-    let columns = width.saturating_sub(label + 3).clamp(16, 400);
-    let end = (0..stages).map(|s| timeline.window_start_ns(s) + timeline.iteration_ns).max().unwrap_or(0);
-    let mut text = String::new();
-    for stage in 0..stages {
-        let _ = writeln!(text, "{stage:>label$} │{}│", row(timeline, stage, columns, end.max(1)));
-    }
     let letters = if timeline.schedule.name.fused_backward() {
         "F forward  B backward  · bubble"
     } else {
         "F forward  B backward to inputs  W backward to weights  · bubble"
     };
-    let _ = writeln!(text, "{:label$}  {letters}  (one column {})", "", format_ns(end as f64 / columns as f64));
+    let stages: Vec<usize> = (0..timeline.schedule.stages).collect();
+    draw(&Lanes::of_timeline(timeline), &stages, width, letters)
+}
+
+/// These stages' lanes over a line that says what the letters mean.
+pub fn draw(lanes: &Lanes, stages: &[usize], width: usize, letters: &str) -> String {
+    let label = stages.iter().max().map_or(1, |most| most.to_string().len());
+    let columns = width.saturating_sub(label + 3).clamp(16, 400);
+    let mut text = String::new();
+    for &stage in stages {
+        let row: String = lanes.columns(stage, columns).into_iter().map(letter).collect();
+        let _ = writeln!(text, "{stage:>label$} │{row}│");
+    }
+    let column = format_ns(lanes.end_ns as f64 / columns as f64);
+    let _ = writeln!(text, "{:label$}  {letters}  (one column {column})", "");
     text
 }
 
-fn row(timeline: &Timeline, stage: usize, columns: usize, end: u64) -> String {
-    let column = end as f64 / columns as f64;
-    let mut time = vec![[0.0f64; 3]; columns];
-    for (operation, start, stop) in timeline.operations(stage) {
-        let kind = match operation.work {
-            Work::Forward => 0,
-            Work::BackwardInput | Work::Backward => 1,
-            Work::BackwardWeight => 2,
-        };
-        let (mut at, stop) = (start as f64, stop as f64);
-        let mut index = ((at / column) as usize).min(columns - 1);
-        while at < stop {
-            let border = if index + 1 == columns { f64::INFINITY } else { (index + 1) as f64 * column };
-            time[index][kind] += stop.min(border) - at;
-            at = border;
-            index += 1;
-        }
+/// Side models are lower-case letters, in the order of the plan's sides.
+pub fn letter(part: Option<Part>) -> char {
+    match part {
+        None => '·',
+        Some(Part::Forward) => 'F',
+        Some(Part::Backward) => 'B',
+        Some(Part::Weights) => 'W',
+        Some(Part::Compute) => '█',
+        Some(Part::Side(index)) => char::from(b'a' + (index % 26) as u8),
     }
-    time.iter()
-        .map(|spent| {
-            let idle = column - spent.iter().sum::<f64>();
-            let shown = (0..3).fold((idle, '·'), |best, k| {
-                if spent[k] > 0.0 && spent[k] >= best.0 { (spent[k], ['F', 'B', 'W'][k]) } else { best }
-            });
-            shown.1
-        })
-        .collect()
 }
 
 /// A row per stage: busy time, bubbles by kind, activations.

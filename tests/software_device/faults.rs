@@ -55,7 +55,6 @@ alone!(a_kernel_takes_its_time, [("SOFTGPU_FAULT", "hang:selftest_count:50")], {
     let memory = gpu.allocate(4);
     let start = Instant::now();
     gpu.launch(&stream, "selftest_count", 1, 0, &[Pointer(memory), Int(1)]).unwrap();
-    assert_eq!(unsafe { sys::cuStreamQuery(stream.cu_stream()) }, CUresult::CUDA_ERROR_NOT_READY);
     stream.synchronize().unwrap();
     assert!(start.elapsed() >= Duration::from_millis(50));
 });

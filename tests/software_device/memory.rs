@@ -70,14 +70,22 @@ alone!(red_zones_are_looked_at_when_memory_is_freed, {
     assert_eq!(code(unsafe { result::free_sync(memory) }), Err(ILLEGAL));
 });
 
+/// A mapping that nobody may touch, of a size that no allocation has: wherever it lies, an access to it is wild.
+fn reserved() -> u64 {
+    let (flags, length) = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, 1 << 20);
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_NONE, flags, -1, 0) };
+    assert_ne!(at, libc::MAP_FAILED);
+    at as u64
+}
+
 alone!(a_wild_access_is_an_error_and_no_crash, {
-    for index in [0, 1 << 20] {
+    for (pointer, index) in [(0, 0), (reserved(), 1 << 16)] {
         let gpu = Gpu::open();
-        let pointer = if index == 0 { 0 } else { gpu.allocate(4) };
         let stream = gpu.stream();
         gpu.launch(&stream, "selftest_out_of_bounds", 32, 0, &[Pointer(pointer), Int(index)]).unwrap();
         assert_eq!(stream.synchronize().map_err(|e| e.0), Err(ILLEGAL));
-        assert!(sentence(ILLEGAL).contains("thread 0): touched 0x"), "{}", sentence(ILLEGAL));
+        let touched = format!("thread 0): touched {:#x}, which lies in no allocation", pointer + 4 * index as u64);
+        assert!(sentence(ILLEGAL).contains(&touched), "{}", sentence(ILLEGAL));
         assert_eq!(unsafe { sys::cuDevicePrimaryCtxReset_v2(0) }, CUresult::CUDA_SUCCESS);
         // What was made before means nothing any more.
         let raw = stream.cu_stream();

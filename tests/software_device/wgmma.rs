@@ -45,8 +45,11 @@ fn by_wgmma(head_size: usize) -> Vec<f64> {
 }
 
 alone!(wgmma_is_taken_where_it_is_asked_for, [("BUBBLEBENCH_WGMMA", "1")], {
+    let ops = Cuda::open(0, DType::Bf16).unwrap();
     for head_size in [64, 128] {
         assert!(forward(head_size).unwrap() == by_wgmma(head_size));
+        let kernel = ops.attention_kernel(shape(head_size)).unwrap();
+        assert_eq!(kernel, forward_plan_wgmma(shape(head_size), DType::Bf16).unwrap().kernel);
     }
     // Head sizes it has no kernel for stay where they were.
     assert!(forward(96).unwrap().iter().all(|v| v.is_finite()));

@@ -1,8 +1,9 @@
 //! One collective or send/recv. Sizes outside the curve follow its first or last segment; ranks nobody measured are
-//! scaled from the nearest ones by the steps of a ring, which is always out of range.
+//! carried from the nearest ones by an algorithm's steps and bytes ([`super::super::ranks`]). Both are out of range.
 
 use super::Prediction;
 use crate::cost::piecewise;
+use crate::cost::ranks::{Algorithm, Scaling};
 use crate::cost::valid::Outside;
 use crate::records::CostModel;
 use crate::records::cost_model::CollectiveFit;
@@ -31,17 +32,36 @@ pub fn collective(model: &CostModel, query: &CollectiveQuery) -> Result<Predicti
             "give at least 2 ranks, 1 to that many nodes, and 1 byte or more",
         ));
     }
-    let fit = nearest(model, query)?;
-    let Some((ns, distance)) = piecewise::predict(&fit.segments, query.bytes) else {
-        return Err(unknown(model, query));
-    };
-    let mut outside = Outside { distance, unknown: 0 };
-    let mut median_ns = ns;
-    if fit.ranks != query.ranks && !point_to_point(&fit.operation) {
-        median_ns = other_ranks(fit, query, ns);
-        outside.distance += (query.ranks as f64 / fit.ranks as f64).ln().abs();
+    let nearest = nearest(model, query)?;
+    if nearest.nodes == query.nodes && (nearest.ranks == query.ranks || point_to_point(&nearest.operation)) {
+        let Some((ns, distance)) = piecewise::predict(&nearest.segments, query.bytes) else {
+            return Err(unknown(model, query));
+        };
+        let outside = Outside { distance, unknown: 0 };
+        return Ok(Prediction::with_spread(ns, nearest.relative_low, nearest.relative_high, outside));
     }
-    Ok(Prediction::with_spread(median_ns, fit.relative_low, fit.relative_high, outside))
+    other_ranks(model, query, nearest).ok_or_else(|| unknown(model, query))
+}
+
+/// What a prediction for ranks that were not measured rests on, as a sentence; none where they were.
+pub fn extrapolation(model: &CostModel, query: &CollectiveQuery) -> Option<String> {
+    let from = nearest(model, query).ok()?;
+    if from.nodes == query.nodes && (from.ranks == query.ranks || point_to_point(&from.operation)) {
+        return None;
+    }
+    let over = |ranks: u64, nodes: u64| match nodes {
+        1 => format!("{ranks} ranks"),
+        _ => format!("{ranks} ranks on {nodes} nodes"),
+    };
+    let how = match point_to_point(&from.operation) {
+        true => "as they are",
+        false => scaling(model, query, from).algorithm.phrase(),
+    };
+    Some(format!(
+        "Extrapolated: {} were not measured; carried over from {} {how}.",
+        over(query.ranks, query.nodes),
+        over(from.ranks, from.nodes)
+    ))
 }
 
 /// Send and receive between two ranks do not ask how many others there are; a ring of them moves in step.
@@ -49,25 +69,36 @@ fn point_to_point(operation: &str) -> bool {
     operation.starts_with("send_recv")
 }
 
-fn nearest<'a>(model: &'a CostModel, query: &CollectiveQuery) -> Result<&'a CollectiveFit> {
+/// The curves that may answer, the nearest first: of this operation, its type and its kind of latency. A curve within one
+/// node says nothing about a network; between two numbers of nodes there is the same network.
+fn candidates<'a>(model: &'a CostModel, query: &CollectiveQuery) -> Vec<&'a CollectiveFit> {
     let latency = if query.isolated { "isolated" } else { "pipelined" };
     let names = match query.operation.as_str() {
         "send_recv" => ["", "/ping_pong", "/one_way", "/both_ways", "/ring"].map(|p| format!("send_recv{p}")).to_vec(),
         name => vec![name.to_string()],
     };
-    let distance = |f: &CollectiveFit| (f.ranks as f64 / query.ranks as f64).ln().abs();
-    names
-        .iter()
-        .find_map(|name| {
-            model
-                .collectives
-                .iter()
-                .filter(|f| f.operation == *name && f.nodes == query.nodes && f.latency == latency)
-                .filter(|f| query.dtype.as_ref().is_none_or(|d| *d == f.dtype) && !f.segments.is_empty())
-                // Of two types at one distance the one with more of a curve.
-                .min_by(|a, b| distance(a).total_cmp(&distance(b)).then(b.segments.len().cmp(&a.segments.len())))
-        })
-        .ok_or_else(|| unknown(model, query))
+    let network = |f: &CollectiveFit| (f.nodes > 1) == (query.nodes > 1);
+    let of = |name: &String| {
+        let fits = model.collectives.iter().filter(|f| f.operation == *name && f.latency == latency);
+        let fits = fits.filter(|f| network(f) && query.dtype.as_ref().is_none_or(|d| *d == f.dtype));
+        let mut found: Vec<&CollectiveFit> = fits.filter(|f| !f.segments.is_empty()).collect();
+        // Of two types at one distance the one with more of a curve.
+        found.sort_by(|a, b| {
+            distance(a, query).total_cmp(&distance(b, query)).then(b.segments.len().cmp(&a.segments.len()))
+        });
+        found
+    };
+    names.iter().map(of).find(|found| !found.is_empty()).unwrap_or_default()
+}
+
+fn nearest<'a>(model: &'a CostModel, query: &CollectiveQuery) -> Result<&'a CollectiveFit> {
+    candidates(model, query).first().copied().ok_or_else(|| unknown(model, query))
+}
+
+/// |ln| of the ratios of ranks and nodes.
+fn distance(fit: &CollectiveFit, query: &CollectiveQuery) -> f64 {
+    let ratio = |a: u64, b: u64| (a as f64 / b as f64).ln().abs();
+    ratio(fit.ranks, query.ranks) + ratio(fit.nodes, query.nodes)
 }
 
 fn unknown(model: &CostModel, query: &CollectiveQuery) -> Error {
@@ -87,17 +118,31 @@ fn unknown(model: &CostModel, query: &CollectiveQuery) -> Error {
     )
 }
 
-/// A ring over n ranks takes steps(n) latencies and moves factor(n) · bytes over each link: the latency and the bytes'
-/// part of the time, as the segment splits them, are scaled by those (Thakur et al., IJHPCA 2005).
-fn other_ranks(fit: &CollectiveFit, query: &CollectiveQuery, ns: f64) -> f64 {
-    let segment = fit.segments.iter().find(|s| query.bytes < s.to_bytes).or(fit.segments.last());
-    let latency = segment.map_or(0.0, |s| s.latency_ns.min(ns));
-    let (from, to) = (fit.ranks as f64, query.ranks as f64);
-    let steps = (to - 1.0) / (from - 1.0).max(1.0);
-    let moved = match query.operation.as_str() {
-        // A chain's or tree's link carries the whole message whatever the number of ranks.
-        "broadcast" | "reduce" => 1.0,
-        _ => ((to - 1.0) / to) / ((from - 1.0) / from).max(0.5),
+fn scaling(model: &CostModel, query: &CollectiveQuery, from: &CollectiveFit) -> Scaling {
+    let same = |f: &&CollectiveFit| f.dtype == from.dtype && f.operation == from.operation && f.nodes == from.nodes;
+    let curves: Vec<&CollectiveFit> = candidates(model, query).into_iter().filter(same).collect();
+    let ran = from.algorithms.iter().rfind(|a| a.from_bytes <= query.bytes).or(from.algorithms.first());
+    Scaling::of(&curves, ran.and_then(|a| Algorithm::named(&a.algorithm)))
+}
+
+/// From the nearest curve; between two numbers of ranks that were measured on as many nodes, from both.
+fn other_ranks(model: &CostModel, query: &CollectiveQuery, nearest: &CollectiveFit) -> Option<Prediction> {
+    let scaling = scaling(model, query, nearest);
+    let carry = |from: &CollectiveFit| match point_to_point(&from.operation) {
+        true => piecewise::predict(&from.segments, query.bytes),
+        false => scaling.carry(from, query.ranks, query.bytes),
     };
-    latency * steps + (ns - latency) * moved
+    let (mut median_ns, outside_bytes) = carry(nearest)?;
+    let beyond =
+        |f: &&CollectiveFit| nearest.ranks != query.ranks && (f.ranks > query.ranks) != (nearest.ranks > query.ranks);
+    let like_nearest = |f: &&CollectiveFit| f.dtype == nearest.dtype && f.nodes == nearest.nodes;
+    let other = candidates(model, query).into_iter().filter(like_nearest).find(beyond);
+    if let Some((other, (ns, _))) = other.and_then(|o| Some((o, carry(o)?))) {
+        let (near, far) = (distance(nearest, query), distance(other, query));
+        let share = far / (near + far).max(f64::MIN_POSITIVE);
+        median_ns = (share * median_ns.ln() + (1.0 - share) * ns.ln()).exp();
+    }
+    let outside = Outside { distance: outside_bytes + distance(nearest, query), unknown: 0 };
+    let (low, high) = (nearest.relative_low.max(scaling.spread.min(0.9)), nearest.relative_high.max(scaling.spread));
+    Some(Prediction::with_spread(median_ns, low, high, outside))
 }

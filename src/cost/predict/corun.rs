@@ -35,11 +35,10 @@ pub struct CorunPrediction {
 pub fn corun(model: &CostModel, main: &str, side: &str, sharing: &str) -> Result<CorunPrediction> {
     let pairs = &model.interference.pairs;
     if let Some(pair) = pairs.iter().find(|p| p.main == main && p.side == side && p.sharing == sharing) {
-        let side_rate = Some(pair.side_rate);
         return Ok(CorunPrediction {
             schema: SCHEMA.into(),
             slowdown: pair.slowdown,
-            side_rate,
+            side_rate: pair.side_rate.or_else(|| mean_rate(pairs, side, sharing)),
             measured: true,
             in_range: true,
         });
@@ -52,7 +51,7 @@ pub fn corun(model: &CostModel, main: &str, side: &str, sharing: &str) -> Result
         let in_range = model.interference.noise_floor.is_some();
         return Ok(CorunPrediction { schema: SCHEMA.into(), slowdown, side_rate: None, measured: in_range, in_range });
     }
-    if let Some(nearest) = nearest_main(model, main) {
+    if let Some(nearest) = nearest_main(model, main, sharing) {
         let found = corun(model, &nearest, side, sharing)?;
         let Interval { median, low, high } = found.slowdown;
         let slowdown = Interval { median, low: low / (1.0 + OTHER_MAIN), high: high * (1.0 + OTHER_MAIN) };
@@ -74,10 +73,21 @@ pub fn corun(model: &CostModel, main: &str, side: &str, sharing: &str) -> Result
     })
 }
 
-/// For a layer nobody ran beside anything: the measured one of the same phase whose sizes are nearest. `None` where the
-/// main itself is known, is no layer, or no layer of its phase is known.
-fn nearest_main(model: &CostModel, main: &str) -> Option<String> {
+/// For a layer nobody ran beside anything: the measured one of the same phase whose sizes are nearest, among those
+/// measured under that sharing mode if there are any. `None` where the main itself is known, is no layer, or no layer of
+/// its phase is known.
+fn nearest_main(model: &CostModel, main: &str, sharing: &str) -> Option<String> {
     let scores = &model.interference;
+    let in_mode = |keys: &BTreeMap<String, f64>| {
+        keys.keys().any(|key| key.split_once('/').is_some_and(|(mode, _)| mode == sharing))
+    };
+    let under: BTreeSet<&str> = scores
+        .pairs
+        .iter()
+        .filter(|p| p.sharing == sharing)
+        .map(|p| p.main.as_str())
+        .chain(scores.sensitivity.iter().filter(|(_, keys)| in_mode(keys)).map(|(main, _)| main.as_str()))
+        .collect();
     let known: BTreeSet<&str> =
         scores.pairs.iter().map(|p| p.main.as_str()).chain(scores.sensitivity.keys().map(String::as_str)).collect();
     let (wanted, phase) = (sizes(main)?, main.rsplit('-').next()?);
@@ -88,9 +98,13 @@ fn nearest_main(model: &CostModel, main: &str) -> Option<String> {
         let pairs = sizes(name)?.into_iter().zip(&wanted).map(|(a, b)| (a / b).ln().abs());
         Some(pairs.sum::<f64>())
     };
-    let candidates = known.into_iter().filter(|name| name.rsplit('-').next() == Some(phase));
-    let nearest = candidates.filter_map(|name| Some((name, distance(name)?))).min_by(|a, b| a.1.total_cmp(&b.1));
-    nearest.map(|(name, _)| name.to_string())
+    let nearest = |names: BTreeSet<&str>| {
+        let candidates = names.into_iter().filter(|name| name.rsplit('-').next() == Some(phase));
+        let found = candidates.filter_map(|name| Some((name, distance(name)?))).min_by(|a, b| a.1.total_cmp(&b.1));
+        found.map(|(name, _)| name.to_string())
+    };
+    // Where no layer was measured under this mode, the nearest of any is named in the answer.
+    nearest(under).or_else(|| nearest(known))
 }
 
 /// h, a, s, b, t of `gpt-h512-a8-s128-b1-t1-f32-forward`.
@@ -155,6 +169,6 @@ fn unknown(what: &str, name: &str, known: &BTreeMap<String, BTreeMap<String, f64
 
 fn mean_rate(pairs: &[CorunPair], side: &str, sharing: &str) -> Option<f64> {
     let rates: Vec<f64> =
-        pairs.iter().filter(|p| p.side == side && p.sharing == sharing).map(|p| p.side_rate).collect();
+        pairs.iter().filter(|p| p.side == side && p.sharing == sharing).filter_map(|p| p.side_rate).collect();
     crate::stats::mean(&rates)
 }

@@ -7,16 +7,28 @@ mod collective;
 mod corun;
 mod layer;
 
-pub use collective::{CollectiveQuery, collective};
+pub use collective::{CollectiveQuery, collective, extrapolation};
 pub use corun::{CorunPrediction, corun};
 pub use layer::{LayerPrediction, layer, operation};
 
+use super::features;
 use super::regress::Spread;
-use super::valid::Outside;
+use super::valid::{self, Outside};
+use crate::ops::DType;
+use crate::records::CostModel;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub const SCHEMA: &str = "bubblebench.prediction/1";
+
+/// The number format a question means that names none: what most layers were measured in, else what the fits are for.
+pub fn usual_dtype(model: &CostModel) -> DType {
+    let count = |dtype| model.layer.iter().filter(|a| a.shape.dtype == dtype).count();
+    let most = [DType::Bf16, DType::F16, DType::F32].into_iter().rev().max_by_key(|&d| count(d));
+    let of_layers = most.filter(|&d| count(d) > 0);
+    let of_fits = || valid::dtypes(&model.valid).into_iter().find_map(features::parse_dtype);
+    of_layers.or_else(of_fits).unwrap_or(DType::Bf16)
+}
 
 /// A time with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]

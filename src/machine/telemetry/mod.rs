@@ -24,8 +24,9 @@ const PERIOD: Duration = Duration::from_millis(100);
 const THOROUGH: u64 = 5;
 /// Readings kept: ten minutes, longer than any case.
 const KEPT: usize = 6_000;
-/// What the end of a case waits for a reading, where its time held none; and the end of a run for the thread.
-const LAST_WAIT: Duration = Duration::from_millis(50);
+/// What the end of a case waits for a reading, where its time held none; and the end of a run for the thread. Sensors that
+/// did not answer within it are not waited for again until they do.
+const LAST_WAIT: Duration = Duration::from_secs(1);
 const END_WAIT: Duration = Duration::from_millis(200);
 
 /// Reads a GPU's sensors until dropped.
@@ -46,6 +47,8 @@ struct State {
     stop: bool,
     /// A reading is wanted now.
     asked: bool,
+    /// It did not come: the thread hangs in a query.
+    silent: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -107,13 +110,14 @@ impl Sampler {
     pub fn since(&self, from_ns: u64) -> Option<Telemetry> {
         let mut state = self.shared.lock();
         let empty = |state: &State| state.readings.back().is_none_or(|r| r.at_ns < from_ns);
-        if state.life == Life::Reading && empty(&state) {
+        let wanted = |state: &State| state.life == Life::Reading && empty(state);
+        if wanted(&state) && !state.silent {
             state.asked = true;
             self.shared.changed.notify_all();
-            drop(self.shared.wait(state, LAST_WAIT, |state| state.life == Life::Reading && empty(state)));
-        } else {
-            drop(state);
+            state = self.shared.wait(state, LAST_WAIT, wanted);
+            state.silent = wanted(&state);
         }
+        drop(state);
         self.window(from_ns, self.now_ns())
     }
 
@@ -179,6 +183,7 @@ impl Shared {
             state.readings.pop_front();
         }
         state.readings.push_back(reading);
+        state.silent = false;
         if state.life == Life::Opening {
             state.life = Life::Reading;
         }

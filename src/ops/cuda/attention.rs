@@ -76,7 +76,7 @@ pub fn wgmma_wanted(value: Option<&str>, capability: u32) -> Result<bool> {
 }
 
 /// The switch as this process was given it.
-fn wgmma_switch() -> Option<&'static str> {
+pub(super) fn wgmma_switch() -> Option<&'static str> {
     static VALUE: OnceLock<Option<String>> = OnceLock::new();
     VALUE.get_or_init(|| std::env::var_os(WGMMA).map(|value| value.to_string_lossy().into_owned())).as_deref()
 }
@@ -172,9 +172,13 @@ impl Cuda {
         self.launch(&plan.kernel, plan.geometry, &mut arguments)
     }
 
+    /// The kernel that the forward pass of this shape takes here; `None` where there is none.
+    pub fn attention_kernel(&self, shape: Attention) -> Option<String> {
+        self.chosen_forward(shape, self.data_type()).ok().map(|plan| plan.kernel)
+    }
+
     fn chosen_forward(&self, shape: Attention, dtype: DType) -> Result<Plan> {
-        let wgmma = wgmma_wanted(wgmma_switch(), self.facts().capability)?;
-        match forward_plan_wgmma(shape, dtype).filter(|_| wgmma) {
+        match forward_plan_wgmma(shape, dtype).filter(|_| self.gpu.wgmma) {
             Some(plan) => Ok(plan),
             None => forward_plan(shape, dtype, self.facts().shared_bytes),
         }

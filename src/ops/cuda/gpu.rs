@@ -2,6 +2,7 @@
 //!
 //! [`super::Cuda`] is a stream on a [`Gpu`]; a main and a side model beside each other are two streams on the same one.
 
+use super::attention;
 use super::product::Products;
 use crate::machine::{built, driver_error, gpus};
 use crate::{Error, Result};
@@ -33,6 +34,8 @@ pub struct Gpu {
     pub(super) products: Products,
     context: Arc<CudaContext>,
     facts: GpuFacts,
+    /// `BUBBLEBENCH_WGMMA` asks for Hopper's attention, and this is one.
+    pub(super) wgmma: bool,
     modules: Vec<Module>,
     functions: Mutex<HashMap<String, Function>>,
 }
@@ -67,12 +70,14 @@ impl Gpu {
         // (which would add hidden waits to each launch) have nothing to order.
         unsafe { context.disable_event_tracking() };
         let facts = facts(&context).map_err(wrap)?;
+        let wgmma = attention::wgmma_wanted(attention::wgmma_switch(), facts.capability)?;
         let modules = load_modules(&facts)?;
         Ok(Arc::new(Gpu {
             warmed: AtomicBool::new(false),
             products: Products::default(),
             context,
             facts,
+            wgmma,
             modules,
             functions: Mutex::default(),
         }))

@@ -4,18 +4,11 @@
 //! On a grid with F = B = 1, pass j of a pipeline reaches its stage s at s + 2j and comes back through it at
 //! 2p − 1 − s + 2j; the two pipelines fall on slots of different parity, and blocks 2p apart do not meet.
 
-use crate::pipeline::schedule::{Operation, Placement, Schedule, Spec, Work};
-use crate::{Error, Result};
+use crate::pipeline::schedule::{Operation, Schedule, Spec, Work};
 
-pub fn build(spec: &Spec) -> Result<Schedule> {
+pub fn build(spec: &Spec) -> Schedule {
     let (p, m) = (spec.stages, spec.micro_batches);
-    if !p.is_multiple_of(2) || !m.is_multiple_of(p) {
-        return Err(Error::input(
-            format!("chimera with stages {p} and micro-batches {m}"),
-            "it needs an even number of stages, and micro-batches divisible by stages",
-        ));
-    }
-    Ok(Schedule::from_lists(spec, 2, Placement::Both, |device, list| {
+    Schedule::from_lists(spec, 2, |device, list| {
         let mut slots: Vec<(usize, Operation)> = Vec::with_capacity(2 * m);
         for pass in 0..m / 2 {
             let (block, j) = (pass / (p / 2), pass % (p / 2));
@@ -28,5 +21,5 @@ pub fn build(spec: &Spec) -> Result<Schedule> {
         }
         slots.sort_unstable_by_key(|(slot, _)| *slot);
         list.extend(slots.into_iter().map(|(_, operation)| operation));
-    }))
+    })
 }

@@ -1,26 +1,15 @@
 //! Interleaved 1F1B (Narayanan et al., arXiv 2104.04473, §2.2): a stage holds v chunks of layers, so the pipeline fills
 //! v times faster; micro-batches go through in groups of p.
 
-use crate::pipeline::schedule::{Operation, Placement, Schedule, Spec, Work};
-use crate::{Error, Result};
+use super::numbers;
+use crate::pipeline::schedule::{Operation, Schedule, Spec, Work};
 
-/// Chunks when nobody chose: the smallest number that interleaves.
-const DEFAULT_CHUNKS: usize = 2;
-
-pub fn build(spec: &Spec) -> Result<Schedule> {
-    let (p, m, v) = (spec.stages, spec.micro_batches, spec.chunks.unwrap_or(DEFAULT_CHUNKS));
-    if !m.is_multiple_of(p) {
-        let (below, above) = (m / p * p, m.div_ceil(p) * p);
-        let usable = if below == 0 { format!("{above}") } else { format!("{below} or {above}") };
-        return Err(Error::input(
-            format!("micro-batches {m} is not divisible by stages {p}"),
-            format!("the interleaved schedule runs them in groups of one per stage: use {usable}"),
-        ));
-    }
+pub fn build(spec: &Spec) -> Schedule {
+    let (p, m, v) = (spec.stages, spec.micro_batches, numbers::chunks(spec.name, spec.chunks));
     let group = p * v;
     // The k-th chunk pass of a stage: micro-batch, and chunk counted from the end the pass begins at.
     let pass = move |k: usize| ((k / group) * p + k % p, k % group / p);
-    Ok(Schedule::from_lists(spec, v, Placement::Loop, |stage, list| {
+    Schedule::from_lists(spec, v, |stage, list| {
         let passes = m * v;
         let forward = |k: usize| {
             let (micro_batch, chunk) = pass(k);
@@ -35,5 +24,5 @@ pub fn build(spec: &Spec) -> Result<Schedule> {
             let (micro_batch, from_end) = pass(k);
             list.push(Operation::new(Work::Backward, micro_batch, v - 1 - from_end));
         }
-    }))
+    })
 }

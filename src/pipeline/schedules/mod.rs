@@ -1,8 +1,10 @@
 //! The schedules, a file each: functions from (stages, micro-batches, chunks) to every stage's list.
 
 mod chimera;
+mod dualpipe;
 mod gpipe;
 mod interleaved;
+pub mod numbers;
 mod one_f_one_b;
 mod vee;
 mod vee_order;
@@ -14,33 +16,13 @@ use super::activations;
 use super::schedule::{Name, Schedule, Spec};
 use crate::{Error, Result};
 
-/// The schedules this version can build.
-pub const AVAILABLE: [Name; 11] = [
-    Name::Gpipe,
-    Name::OneFOneB,
-    Name::Interleaved,
-    Name::ZbH1,
-    Name::ZbH2,
-    Name::Zb1p,
-    Name::Zb2p,
-    Name::ZbV,
-    Name::VHalf,
-    Name::VMin,
-    Name::Chimera,
-];
-
 /// Called by [`Schedule::build`] once the sizes are checked.
 pub(super) fn build(spec: &Spec) -> Result<Schedule> {
-    if spec.name != Name::Interleaved && spec.chunks.is_some_and(|c| c != 1) {
-        return Err(Error::input(
-            format!("chunks are not a choice of {}", spec.name.text()),
-            "leave --chunks out, or use --schedule interleaved",
-        ));
-    }
+    numbers::check(spec.name, spec.stages, spec.micro_batches, spec.chunks)?;
     let schedule = match spec.name {
         Name::Gpipe => gpipe::build(spec),
         Name::OneFOneB => one_f_one_b::build(spec),
-        Name::Interleaved => interleaved::build(spec)?,
+        Name::Interleaved => interleaved::build(spec),
         Name::ZbH1 => zb_h::build(spec, 1),
         Name::ZbH2 => zb_h::build(spec, 2),
         Name::Zb1p => zb_search::build(spec, 1)?,
@@ -48,14 +30,9 @@ pub(super) fn build(spec: &Spec) -> Result<Schedule> {
         Name::ZbV => zb_v::build(spec)?,
         Name::VHalf => vee::build(spec, 3)?,
         Name::VMin => vee::build(spec, 2)?,
-        Name::Chimera => chimera::build(spec)?,
-        other => {
-            let known = AVAILABLE.map(Name::text).join(", ");
-            return Err(Error::input(
-                format!("schedule {} is not in this version", other.text()),
-                format!("choose one of {known}"),
-            ));
-        }
+        Name::Chimera => chimera::build(spec),
+        Name::Dualpipe => dualpipe::two_way(spec),
+        Name::Dualpipev => dualpipe::vee(spec),
     };
     check_memory(&schedule, spec)?;
     Ok(schedule)

@@ -1,11 +1,11 @@
 //! 1F1B, PipeDream-flush (Narayanan et al., arXiv 2006.09503): a stage keeps at most as many micro-batches as there are
 //! stages from it to the end.
 
-use crate::pipeline::schedule::{Operation, Placement, Schedule, Spec, Work};
+use crate::pipeline::schedule::{Operation, Schedule, Spec, Work};
 
 pub fn build(spec: &Spec) -> Schedule {
     let (p, m) = (spec.stages, spec.micro_batches);
-    Schedule::from_lists(spec, 1, Placement::Loop, |stage, list| {
+    Schedule::from_lists(spec, 1, |stage, list| {
         let warmup = (p - 1 - stage).min(m);
         list.extend((0..warmup).map(|k| Operation::new(Work::Forward, k, 0)));
         for k in 0..m {

@@ -4,9 +4,11 @@
 //! One micro-batch's passes are laid on a grid with F = B = W = 1 (a *building block*) and repeated every six slots. The
 //! way from stage to stage takes `pace` slots forwards and backwards together: two for V-Min, three for V-Half. The
 //! offsets are searched for so that no two passes of a stage fall on the same slot modulo six; W takes the slots left
-//! over. A pass's life is a sixth of its slots in micro-batches, so the pace decides the memory.
+//! over. A pass's life is a sixth of its slots in micro-batches, so the pace decides the memory. Of the blocks that hold
+//! least, the one that is quickest with the given times is taken.
 
-use crate::pipeline::schedule::{Operation, Placement, Schedule, Spec, Work};
+use crate::pipeline::schedule::{Operation, Schedule, Spec, Work};
+use crate::pipeline::simulate;
 use crate::{Error, Result};
 
 /// Slots until the next micro-batch: two chunks' F, B and W.
@@ -22,41 +24,59 @@ struct Block {
     wait: [usize; 3],
 }
 
+/// Blocks that are tried on the given times, of those that hold least.
+const TRIED: usize = 48;
+
 pub fn build(spec: &Spec, pace: usize) -> Result<Schedule> {
-    let block = find(spec.stages, pace).ok_or_else(|| {
+    let blocks = shortest(spec.stages, pace);
+    // The pattern repeats: a few rounds show which block suits the times.
+    let few = Spec { micro_batches: spec.micro_batches.min(3 * spec.stages + 6), ..spec.clone() };
+    let span = |block: &Block| {
+        simulate::simulate(lists(&few, block), spec.times.clone()).map_or(u64::MAX, |timeline| timeline.iteration_ns)
+    };
+    let best = blocks.iter().take(TRIED).min_by_key(|block| span(block)).ok_or_else(|| {
         Error::input(
             format!("{} has no building block for {} stages", spec.name.text(), spec.stages),
             "use another number of stages",
         )
     })?;
+    Ok(lists(spec, best))
+}
+
+/// The block once a period, for every micro-batch.
+fn lists(spec: &Spec, block: &Block) -> Schedule {
     let m = spec.micro_batches;
-    Ok(Schedule::from_lists(spec, 2, Placement::Vee, |stage, list| {
+    Schedule::from_lists(spec, 2, |stage, list| {
         let mut slots: Vec<(usize, Operation)> = Vec::with_capacity(6 * m);
         for (slot, work, chunk) in block.passes(stage) {
             slots.extend((0..m).map(|k| (slot + k * PERIOD, Operation::new(work, k, chunk))));
         }
         slots.sort_unstable_by_key(|(slot, _)| *slot);
         list.extend(slots.into_iter().map(|(_, operation)| operation));
-    }))
+    })
 }
 
-/// The block with the shortest life whose passes never meet.
-fn find(stages: usize, pace: usize) -> Option<Block> {
-    let mut best: Option<(usize, Block)> = None;
+/// All blocks with the shortest life whose passes never meet.
+fn shortest(stages: usize, pace: usize) -> Vec<Block> {
+    let (mut least, mut found) = (usize::MAX, Vec::new());
     let splits: Vec<(usize, usize)> = (1..pace).map(|down| (down, pace - down)).collect();
     for &(f0, b0) in &splits {
         for &(f1, b1) in &splits {
             for waits in 0..PERIOD * PERIOD * PERIOD {
                 let wait = [waits % PERIOD, waits / PERIOD % PERIOD, waits / PERIOD / PERIOD];
                 let block = Block { stages, pace: [f0, f1, b1, b0], wait };
-                let shorter = best.as_ref().is_none_or(|(life, _)| block.life() < *life);
-                if shorter && (0..stages).all(|s| block.is_free_of_meetings(s)) {
-                    best = Some((block.life(), block));
+                let life = block.life();
+                if life <= least && (0..stages).all(|s| block.is_free_of_meetings(s)) {
+                    if life < least {
+                        found.clear();
+                    }
+                    least = life;
+                    found.push(block);
                 }
             }
         }
     }
-    best.map(|(_, block)| block)
+    found
 }
 
 impl Block {
@@ -116,7 +136,7 @@ mod tests {
     fn blocks_exist_and_live_as_long_as_their_pace_says() {
         for p in 1..=64 {
             for pace in [2, 3] {
-                let block = find(p, pace).unwrap();
+                let block = shortest(p, pace)[0];
                 let micro_batches = block.life() as f64 / PERIOD as f64 / 2.0;
                 let ideal = (pace * p) as f64 / 6.0;
                 assert!(micro_batches <= ideal + 1.0, "p {p} pace {pace}: {micro_batches} {block:?}");

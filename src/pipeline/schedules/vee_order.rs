@@ -2,9 +2,8 @@
 //!
 //! Used by [`super::zb_v`], which searches over [`Block`]s.
 
-use crate::pipeline::schedule::{Operation, Spec, Work, part_of};
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use crate::pipeline::schedule::{Operation, Spec, Work};
+use std::collections::VecDeque;
 
 /// Lanes of a stage: F0, F1, B1, B0.
 pub const LANES: usize = 4;
@@ -28,8 +27,8 @@ pub struct Block {
 
 impl Block {
     /// The lanes of every stage merged by position.
-    fn lanes(&self, spec: &Spec, stage: usize, order: &mut Vec<(u8, u32)>) {
-        let (far, d, m) = ((spec.stages - 1) as f64, stage as f64, spec.micro_batches);
+    fn lanes(&self, stages: usize, micro_batches: usize, stage: usize, order: &mut Vec<(u8, u32)>) {
+        let (far, d, m) = ((stages - 1) as f64, stage as f64, micro_batches);
         let [f0, f1, b1, b0] = self.pace;
         let turn_f1 = far * f0 + self.turn[0];
         let turn_b1 = turn_f1 + far * f1 + self.turn[1];
@@ -56,9 +55,14 @@ impl Block {
 /// Runs candidates; keeps its memory between them.
 pub struct Filler<'a> {
     spec: &'a Spec<'a>,
+    /// How many of them; a search looks at fewer than the schedule has.
+    micro_batches: usize,
+    /// The most a stage may hold, in chunk passes.
     limit: f64,
     stage: Vec<Stage>,
-    events: BinaryHeap<Reverse<(u64, usize)>>,
+    /// A run in which a stage waits longer is given up.
+    most_idle: u64,
+    ready: Vec<usize>,
 }
 
 #[derive(Default)]
@@ -67,10 +71,13 @@ struct Stage {
     position: usize,
     list: Vec<Operation>,
     arrival: [Vec<u64>; LANES],
+    /// Stands still until this pass arrives.
+    waits_for: Option<(u8, u32)>,
     /// B that have run and whose W have not.
     pending: VecDeque<Operation>,
     whole: usize,
-    first: Option<u64>,
+    begun: bool,
+    idle: u64,
     free: u64,
     /// Of a lane's pass, and of the W of each chunk.
     duration: [u64; LANES],
@@ -78,35 +85,36 @@ struct Stage {
 }
 
 impl<'a> Filler<'a> {
-    pub fn new(spec: &'a Spec<'a>, limit: f64) -> Self {
-        let stage = spec
-            .times
-            .stage
-            .iter()
-            .map(|t| {
-                let part = |ns, chunk| part_of(ns, chunk, 2);
-                let (f, b, w) = (t.forward_ns, t.backward_input_ns, t.backward_weight_ns);
+    pub fn new(spec: &'a Spec<'a>, micro_batches: usize, limit: f64) -> Self {
+        let layout = spec.layout(2);
+        let stage = (0..spec.stages)
+            .map(|stage| {
+                let [down, up] = [0, 1].map(|chunk| layout.cell_times(spec.times, stage, chunk));
                 Stage {
-                    duration: [part(f, 0), part(f, 1), part(b, 1), part(b, 0)],
-                    weights: [part(w, 0), part(w, 1)],
+                    duration: [down.forward_ns, up.forward_ns, up.backward_input_ns, down.backward_input_ns],
+                    weights: [down.backward_weight_ns, up.backward_weight_ns],
                     ..Stage::default()
                 }
             })
             .collect();
-        Filler { spec, limit, stage, events: BinaryHeap::new() }
+        Filler { spec, micro_batches, limit: 2.0 * limit, stage, most_idle: u64::MAX, ready: Vec::new() }
     }
 
-    /// The longest span of a stage, and the sum of all; `None` if the order cannot run within the limit.
-    pub fn run(&mut self, block: &Block) -> Option<(u64, u64)> {
+    pub const fn micro_batches(&self) -> usize {
+        self.micro_batches
+    }
+
+    /// How long the stages wait between their first and their last operation: the longest, and all together. `None` if the
+    /// order cannot run within the limit, or if a stage waits longer than `most`.
+    pub fn run(&mut self, block: &Block, most: u64) -> Option<(u64, u64)> {
+        self.most_idle = most;
         self.reset(block);
-        while let Some(Reverse((now, at))) = self.events.pop() {
-            if self.stage[at].free <= now {
-                self.decide(at, now, block.patience[at])?;
-            }
+        while let Some(at) = self.ready.pop() {
+            self.advance(at, block.patience[at])?;
         }
-        let whole = 6 * self.spec.micro_batches;
-        let spans = || self.stage.iter().map(|s| s.free - s.first.unwrap_or(0));
-        self.stage.iter().all(|s| s.list.len() == whole).then(|| (spans().max().unwrap_or(0), spans().sum()))
+        let whole = 6 * self.micro_batches;
+        let idle = || self.stage.iter().map(|s| s.idle);
+        self.stage.iter().all(|s| s.list.len() == whole).then(|| (idle().max().unwrap_or(0), idle().sum()))
     }
 
     /// The list of a stage as the last run left it.
@@ -115,73 +123,53 @@ impl<'a> Filler<'a> {
     }
 
     fn reset(&mut self, block: &Block) {
-        self.events.clear();
+        self.ready.clear();
         for (index, stage) in self.stage.iter_mut().enumerate() {
-            block.lanes(self.spec, index, &mut stage.order);
+            block.lanes(self.spec.stages, self.micro_batches, index, &mut stage.order);
             stage.position = 0;
             stage.list.clear();
             for arrival in &mut stage.arrival {
                 arrival.clear();
-                arrival.resize(self.spec.micro_batches, NEVER);
+                arrival.resize(self.micro_batches, NEVER);
             }
             stage.pending.clear();
-            (stage.whole, stage.first, stage.free) = (0, None, 0);
-            self.events.push(Reverse((0, index)));
+            (stage.whole, stage.begun, stage.idle, stage.free, stage.waits_for) = (0, false, 0, 0, None);
+            self.ready.push(index);
         }
         self.stage[0].arrival[0].fill(0);
     }
 
-    fn decide(&mut self, at: usize, now: u64, patience: f64) -> Option<()> {
-        let s = &self.stage[at];
-        let Some(&(lane, k)) = s.order.get(s.position) else {
-            self.weight(at, now);
-            return Some(());
-        };
-        let held = (s.whole as f64 + s.pending.len() as f64 * self.spec.weight_share) / 2.0;
-        let pending = s.pending.front().map(|w| s.weights[w.chunk as usize]);
-        if lane < 2 && held + 0.5 > self.limit + 1e-9 {
+    /// Works through a stage's order up to the first pass that has not arrived.
+    fn advance(&mut self, at: usize, patience: f64) -> Option<()> {
+        let weight_share = self.spec.weight_share;
+        loop {
+            let s = &mut self.stage[at];
+            let Some(&(lane, k)) = s.order.get(s.position) else {
+                while s.weight() {}
+                return Some(());
+            };
+            let arrival = s.arrival[lane as usize][k as usize];
+            if arrival == NEVER {
+                s.waits_for = Some((lane, k));
+                return Some(());
+            }
             // Only a W makes room; without one this order does not fit.
-            pending?;
-            self.weight(at, now);
-            return Some(());
+            while lane < 2 && s.whole as f64 + s.pending.len() as f64 * weight_share + 1.0 > self.limit + 1e-9 {
+                s.weight().then_some(())?;
+            }
+            while let Some(next) = s.pending.front() {
+                let wait = arrival.saturating_sub(s.free);
+                if wait == 0 || (wait as f64) < patience * s.weights[next.chunk as usize] as f64 {
+                    break;
+                }
+                s.weight();
+            }
+            let end = s.start(arrival, lane, k);
+            if s.idle > self.most_idle {
+                return None;
+            }
+            self.deliver(at, lane, k, end);
         }
-        let arrival = s.arrival[lane as usize][k as usize];
-        if arrival <= now {
-            self.start(at, now, lane, k);
-        } else if pending.is_some_and(|w| (arrival - now) as f64 >= patience * w as f64) {
-            self.weight(at, now);
-        } else if arrival != NEVER {
-            self.events.push(Reverse((arrival, at)));
-        }
-        Some(())
-    }
-
-    fn weight(&mut self, at: usize, now: u64) {
-        let s = &mut self.stage[at];
-        if let Some(operation) = s.pending.pop_front() {
-            s.free = now + s.weights[operation.chunk as usize];
-            s.list.push(operation);
-            self.events.push(Reverse((s.free, at)));
-        }
-    }
-
-    fn start(&mut self, at: usize, now: u64, lane: u8, k: u32) {
-        let chunk = usize::from(lane == 1 || lane == 2);
-        let s = &mut self.stage[at];
-        s.first.get_or_insert(now);
-        s.free = now + s.duration[lane as usize];
-        s.position += 1;
-        let work = if lane < 2 { Work::Forward } else { Work::BackwardInput };
-        s.list.push(Operation::new(work, k as usize, chunk));
-        if lane < 2 {
-            s.whole += 1;
-        } else {
-            s.whole -= 1;
-            s.pending.push_back(Operation::new(Work::BackwardWeight, k as usize, chunk));
-        }
-        let end = s.free;
-        self.events.push(Reverse((end, at)));
-        self.deliver(at, lane, k, end);
     }
 
     /// Down the stages in even lanes, up in odd ones; the ends turn round without a message.
@@ -196,6 +184,37 @@ impl<'a> Filler<'a> {
         };
         let s = &mut self.stage[to];
         s.arrival[lane as usize][k as usize] = arrives;
-        self.events.push(Reverse((arrives.max(s.free), to)));
+        if s.waits_for == Some((lane, k)) {
+            s.waits_for = None;
+            self.ready.push(to);
+        }
+    }
+}
+
+impl Stage {
+    /// Runs the W that waits longest, if one does.
+    fn weight(&mut self) -> bool {
+        let Some(operation) = self.pending.pop_front() else { return false };
+        self.free += self.weights[operation.chunk as usize];
+        self.list.push(operation);
+        true
+    }
+
+    fn start(&mut self, arrival: u64, lane: u8, k: u32) -> u64 {
+        let chunk = usize::from(lane == 1 || lane == 2);
+        let now = self.free.max(arrival);
+        self.idle += if self.begun { now - self.free } else { 0 };
+        self.begun = true;
+        self.free = now + self.duration[lane as usize];
+        self.position += 1;
+        if lane < 2 {
+            self.whole += 1;
+            self.list.push(Operation::new(Work::Forward, k as usize, chunk));
+        } else {
+            self.whole -= 1;
+            self.list.push(Operation::new(Work::BackwardInput, k as usize, chunk));
+            self.pending.push_back(Operation::new(Work::BackwardWeight, k as usize, chunk));
+        }
+        self.free
     }
 }

@@ -1,12 +1,12 @@
 //! ZB-H1 and ZB-H2 (Qi et al., arXiv 2401.10241, §2): the backward pass is split in B, which the stage before waits
 //! for, and W, which nobody waits for and which therefore fills what would be bubbles. H1 keeps 1F1B's memory, H2 twice it.
 
-use crate::pipeline::schedule::{Operation, Placement, Schedule, Spec, Work};
+use crate::pipeline::schedule::{Operation, Schedule, Spec, Work};
 
 /// `depth` is 1 for H1 and 2 for H2: how many micro-batches per following stage run ahead.
 pub fn build(spec: &Spec, depth: usize) -> Schedule {
     let (p, m) = (spec.stages, spec.micro_batches);
-    Schedule::from_lists(spec, 1, Placement::Loop, |stage, list| {
+    Schedule::from_lists(spec, 1, |stage, list| {
         let warmup = (depth * (p - 1 - stage)).min(m);
         list.extend((0..warmup).map(|k| Operation::new(Work::Forward, k, 0)));
         let mut weights = 0;

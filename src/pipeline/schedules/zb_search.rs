@@ -4,12 +4,12 @@
 //! A candidate is made by list scheduling: the stages run side by side in simulated time, and a stage that is free takes
 //! a B that has arrived, else an F that has arrived and fits the memory, else a W if the wait is worth it. What "worth
 //! it" means and how far a stage runs ahead are the policy; the best of many policies wins, the handcrafted schedules
-//! among them, so a search is never worse than those.
+//! among them: ZB-1p is never worse than ZB-H1, ZB-2p never worse than ZB-1p or ZB-H2.
 
 use super::zb_h;
 use crate::Result;
 use crate::pipeline::activations;
-use crate::pipeline::schedule::{Operation, Placement, Schedule, Spec, Work};
+use crate::pipeline::schedule::{Operation, Schedule, Spec, Work};
 use crate::pipeline::simulate;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -47,9 +47,13 @@ pub fn build(spec: &Spec, multiple: usize) -> Result<Schedule> {
         consider(zb_h::build(spec, depth))?;
     }
     let operations = 3 * spec.stages * spec.micro_batches;
+    // More room must not make it worse: what fits p micro-batches is tried under 2p too.
+    let narrow = ((spec.stages as f64) < limit).then_some(spec.stages as f64);
     for policy in policies().into_iter().take((BUDGET / operations).max(6)) {
-        if let Some(lists) = Greedy::new(spec, limit, policy).run() {
-            consider(Schedule::from_lists(spec, 1, Placement::Loop, |s, list| list.extend_from_slice(&lists[s])))?;
+        for limit in narrow.into_iter().chain([limit]) {
+            if let Some(lists) = Greedy::new(spec, limit, policy).run() {
+                consider(Schedule::from_lists(spec, 1, |s, list| list.extend_from_slice(&lists[s])))?;
+            }
         }
     }
     best.map(|(_, schedule)| schedule).ok_or_else(|| {
@@ -98,12 +102,13 @@ const NEVER: u64 = u64::MAX;
 impl<'a> Greedy<'a> {
     fn new(spec: &'a Spec<'a>, limit: f64, policy: Policy) -> Self {
         let (p, m) = (spec.stages, spec.micro_batches);
+        let layout = spec.layout(1);
+        let times: Vec<_> = (0..p).map(|i| layout.cell_times(spec.times, i, 0)).collect();
         let stage = (0..p)
             .map(|i| {
-                let t = spec.times.stage[i];
-                let behind: f64 = spec.times.stage[i..p]
+                let t = times[i];
+                let behind: f64 = times[i + 1..]
                     .iter()
-                    .skip(1)
                     .map(|s| (s.forward_ns + s.backward_input_ns + 2 * spec.times.send_recv_ns) as f64)
                     .sum();
                 let cover = policy.ahead * behind / (t.forward_ns as f64).max(1.0);

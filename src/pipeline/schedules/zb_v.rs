@@ -2,64 +2,129 @@
 //!
 //! The order of F and B comes from a V-shaped building block repeated once a period; W goes into the waits, or where memory
 //! must be freed. The block's paces, its turns, how many forwards run ahead and how patient each stage is with its W are
-//! searched for on the simulated span: a few of many random blocks, each improved by random steps. Seeded, so the same
+//! searched for on the simulated span: the best of many random blocks, improved by random steps. Seeded, so the same
 //! question has the same answer.
 
 use super::vee_order::{Block, Filler};
-use crate::pipeline::schedule::{Placement, Schedule, Spec};
+use crate::pipeline::schedule::{Schedule, Spec};
 use crate::stats::SplitMix;
 use crate::{Error, Result};
 
-/// Operations simulated over the whole search: about a second.
-const BUDGET: usize = 12_000_000;
-/// Blocks that are improved.
-const KEPT: usize = 3;
+/// Operations simulated over the whole search, by both chains: about a second. Up to twice as many on long pipelines.
+const BUDGET: usize = 40_000_000;
+/// How much worse a step may be at first.
+const HEAT: f64 = 0.03;
+/// Blocks that are improved, side by side.
+const KEPT: usize = 2;
+const SEED: u64 = 0x2b_5eed;
 
+/// Longest wait of a stage, and of all together.
 type Score = (u64, u64);
+const NONE: Score = (u64::MAX, u64::MAX);
 
 pub fn build(spec: &Spec) -> Result<Schedule> {
     let limit = spec.memory_limit.unwrap_or(spec.stages as f64);
-    let mut filler = Filler::new(spec, limit);
-    let block = search(spec, &mut filler);
-    // The lists of the best block, not of the last one tried.
-    if filler.run(&block).is_none() {
+    let mut filler = Filler::new(spec, spec.micro_batches, limit);
+    let found = search(spec, limit).filter(|block| filler.run(block, u64::MAX).is_some());
+    if found.is_none() {
         return Err(Error::input(
-            format!("no order found that keeps {} within {limit} micro-batches", spec.name.text()),
-            "raise the memory limit",
+            format!("no order of operations keeps {} within {limit} micro-batches", spec.name.text()),
+            "raise the memory limit to at least 1",
         ));
     }
-    Ok(Schedule::from_lists(spec, 2, Placement::Vee, |stage, list| list.extend_from_slice(filler.list(stage))))
+    Ok(Schedule::from_lists(spec, 2, |stage, list| list.extend_from_slice(filler.list(stage))))
 }
 
-fn search(spec: &Spec, filler: &mut Filler) -> Block {
-    let runs = (BUDGET / (6 * spec.stages * spec.micro_batches)).clamp(24, 3000);
-    let mut random = SplitMix(0x2b_5eed);
-    let mut score = |block: &Block| filler.run(block).unwrap_or((u64::MAX, u64::MAX));
-    let mut starts: Vec<(Score, Block)> = (0..(runs / 10).max(KEPT))
-        .map(|_| {
-            let block = Block::random(spec.stages, &mut random);
-            (score(&block), block)
-        })
-        .collect();
-    starts.sort_by_key(|(score, _)| *score);
+/// The best block of all.
+fn search(spec: &Spec, limit: f64) -> Option<Block> {
+    let mut search = Search::new(spec, limit);
+    let budget = BUDGET * spec.stages.clamp(16, 32) / 16;
+    let runs = (budget / (6 * spec.stages * search.few.micro_batches())).clamp(24, 10_000);
+    let mut random = SplitMix(SEED);
+    let mut starts = vec![search.found(Block::one_at_a_time(spec.stages))];
+    for _ in 0..(runs / 10).max(KEPT) {
+        starts.push(search.found(Block::random(spec.stages, limit, &mut random)));
+    }
+    starts.sort_by_key(|found| found.all);
     starts.truncate(KEPT);
-    for (best, block) in &mut starts {
-        for _ in 0..runs * 3 / 10 {
-            let candidate = block.step(&mut random);
-            let reached = score(&candidate);
-            if reached <= *best {
-                (*best, *block) = (reached, candidate);
+    let improve = |(index, mut found): (usize, Found)| {
+        let mut random = SplitMix(SEED + 1 + index as u64);
+        Search::new(spec, limit).improve(&mut found, runs * 9 / 10 / KEPT, &mut random);
+        found
+    };
+    let improved: Vec<Found> = std::thread::scope(|scope| {
+        let chains: Vec<_> = starts.into_iter().enumerate().map(|start| scope.spawn(move || improve(start))).collect();
+        chains.into_iter().filter_map(|chain| chain.join().ok()).collect()
+    });
+    improved.into_iter().min_by_key(|found| found.all).filter(|found| found.all != NONE).map(|found| found.block)
+}
+
+/// Begin and end of the pipeline and some of its middle; more micro-batches repeat the middle.
+fn few(stages: usize) -> usize {
+    2 * stages + 4
+}
+
+/// A block that was tried: its score on a few micro-batches and on all of them.
+#[derive(Clone)]
+struct Found {
+    few: Score,
+    all: Score,
+    block: Block,
+}
+
+struct Search<'a> {
+    few: Filler<'a>,
+    /// Where there are more than a few.
+    all: Option<Filler<'a>>,
+}
+
+impl<'a> Search<'a> {
+    fn new(spec: &'a Spec<'a>, limit: f64) -> Self {
+        let (few, all) = (few(spec.stages), spec.micro_batches);
+        Search { few: Filler::new(spec, few.min(all), limit), all: (few < all).then(|| Filler::new(spec, all, limit)) }
+    }
+
+    fn found(&mut self, block: Block) -> Found {
+        let few = self.few.run(&block, u64::MAX).unwrap_or(NONE);
+        let all = self.all.as_mut().map_or(Some(few), |f| f.run(&block, u64::MAX)).unwrap_or(NONE);
+        Found { few, all, block }
+    }
+
+    /// Random steps, a little worse ones too at first. The best must hold for all micro-batches: a middle that falls apart
+    /// when repeated does not count.
+    fn improve(&mut self, best: &mut Found, steps: usize, random: &mut SplitMix) {
+        let mut now = best.clone();
+        for step in 0..steps {
+            let left = 1.0 - step as f64 / steps as f64;
+            let most = now.few.0 as f64 * (1.0 + HEAT * left * left * random.unit());
+            let block = now.block.step(random);
+            let Some(few) = self.few.run(&block, most as u64) else { continue };
+            now = Found { few, all: few, block };
+            if few < best.few {
+                if let Some(all) = &mut self.all {
+                    match all.run(&now.block, best.all.0).filter(|all| *all <= best.all) {
+                        Some(all) => now.all = all,
+                        None => {
+                            now = best.clone();
+                            continue;
+                        }
+                    }
+                }
+                *best = now.clone();
             }
         }
     }
-    starts.sort_by_key(|(score, _)| *score);
-    starts.swap_remove(0).1
 }
 
 impl Block {
+    /// Fits any memory: a micro-batch begins when the one before it is through.
+    fn one_at_a_time(stages: usize) -> Self {
+        Block { pace: [1e-3; 4], turn: [1e-3; 3], early: 0.0, early_fall: 0.0, patience: vec![0.5; stages] }
+    }
+
     /// Paces near half a period fill the memory of p micro-batches.
-    fn random(stages: usize, random: &mut SplitMix) -> Self {
-        let pace = 0.40 + 0.1 * random.unit();
+    fn random(stages: usize, limit: f64, random: &mut SplitMix) -> Self {
+        let pace = (0.40 + 0.1 * random.unit()) * (limit / stages as f64).clamp(0.05, 1.0);
         Block {
             pace: std::array::from_fn(|_| pace * (1.0 + 0.03 * random.symmetric())),
             turn: std::array::from_fn(|_| 0.2 + 0.5 * random.unit()),
@@ -73,8 +138,8 @@ impl Block {
         let mut next = self.clone();
         match random.below(12) {
             k @ 0..=3 => {
-                let size = [0.05, 0.01, 0.0025][random.below(3)];
-                next.pace[k] = (self.pace[k] + size * random.symmetric()).max(0.05);
+                let size = [0.8, 0.16, 0.04][random.below(3)] / self.patience.len() as f64;
+                next.pace[k] = (self.pace[k] + size * random.symmetric()).max(1e-3);
             }
             k @ 4..=6 => {
                 let size = [0.2, 0.03][random.below(2)];

@@ -57,11 +57,16 @@ impl Rig for CudaRig {
         self.clock.settle(&mut self.ops, &mut run).map(drop)
     }
 
-    /// Of a product: the algorithm kept, and the time of each form when the plan was made.
+    /// Of a product: the algorithm kept, and the time of each form when the plan was made. Of attention: its kernel.
     fn choice(&self, operation: &Operation) -> Option<Value> {
-        let Operation::Linear { product, shape, epilogue } = *operation else { return None };
-        let plan = self.ops.product_plan(product, shape, epilogue)?;
-        Some(json!({ "form": plan.form, "candidates": plan.candidates }))
+        match *operation {
+            Operation::Linear { product, shape, epilogue } => {
+                let plan = self.ops.product_plan(product, shape, epilogue)?;
+                Some(json!({ "form": plan.form, "candidates": plan.candidates }))
+            }
+            Operation::AttentionForward(shape) => Some(json!({ "kernel": self.ops.attention_kernel(shape)? })),
+            _ => None,
+        }
     }
 
     fn time(&mut self, how: How, n: u64, work: Work<'_, Cuda>) -> Result<Vec<RawSample>> {

@@ -7,6 +7,7 @@ use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use std::ffi::{c_int, c_uint};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Where the software libraries lie: `LD_LIBRARY_PATH` for programs started from a test.
 pub fn libraries() -> &'static Path {
@@ -28,7 +29,10 @@ pub fn without(symbol: &str) -> std::io::Result<PathBuf> {
     for at in places {
         library[at + 1] = b'-';
     }
-    let part = folder.join(format!("libcuda.so.1.{}", std::process::id()));
+    // Tests beside each other, in this process and in others, ask for the same one.
+    static COPIES: AtomicUsize = AtomicUsize::new(0);
+    let copy = COPIES.fetch_add(1, Ordering::Relaxed);
+    let part = folder.join(format!("libcuda.so.1.{}-{copy}", std::process::id()));
     std::fs::write(&part, library)?;
     std::fs::rename(part, folder.join("libcuda.so.1"))?;
     Ok(folder)

@@ -1,0 +1,197 @@
+//! The plan as `plan --json` prints it, put together from what was tried. Called by [`super::plan`].
+
+use super::pack::{Hold, Run};
+use super::plan::{Ground, Tried};
+use super::record::*;
+use super::stages::{Planned, StagePlan};
+use super::why;
+use crate::pipeline::{Bubble, Timeline, activations};
+
+pub(super) fn record(ground: &Ground, chosen: &Tried, others: &[Tried], mut notes: Vec<String>) -> PlanRecord {
+    let (job, timeline) = (ground.job, &chosen.timeline);
+    let alternatives: Vec<Alternative> = others.iter().map(|o| alternative(ground, timeline, o)).collect();
+    let side: Vec<PlanSide> = (0..ground.sides.len()).map(|s| self::side(ground, chosen, s)).collect();
+    let unused = side.iter().filter_map(|s| Some((s.name.as_str(), s.unused.as_ref()?)));
+    notes.extend(unused.map(|(name, why)| format!("side {name} is put nowhere: {why}")));
+    PlanRecord {
+        schema: SCHEMA.into(),
+        job: job.path.display().to_string(),
+        model: job.model.name.clone(),
+        machine: ground.model.machine.name.clone(),
+        gpus: job.gpus(),
+        schedule: timeline.schedule.name.text().into(),
+        stages: job.parallel.pipeline,
+        micro_batches: job.micro_batches(),
+        chunks: timeline.schedule.chunks as u64,
+        iteration_ns: chosen.base.iteration_ns,
+        pipeline_ns: chosen.base.pipeline_ns,
+        send_recv_ns: ground.costs.times.send_recv_ns,
+        data_parallel_ns: ground.costs.after(chosen.timeline.schedule.layout.placement).gradients_ns,
+        optimizer_ns: ground.costs.after(chosen.timeline.schedule.layout.placement).optimizer_ns,
+        bubble_ratio: chosen.base.bubble_ratio,
+        weight_share: ground.weight_share,
+        memory_bytes: ground.memory.total_bytes.map(|b| b as u64),
+        stage: (0..chosen.stages.len()).map(|s| stage(ground, chosen, s)).collect(),
+        side,
+        outcome: outcome(ground, chosen, &alternatives),
+        alternatives,
+        in_range: ground.costs.in_range,
+        measured: None,
+        notes,
+    }
+}
+
+/// Compared with the simulated iteration of the job's own schedule, with equal figures for what follows the pipeline.
+fn alternative(ground: &Ground, own: &Timeline, tried: &Tried) -> Alternative {
+    let t = &tried.timeline;
+    let now = (own.iteration_ns + ground.after_pipeline_ns(&own.schedule)) as f64;
+    let gain = now / (tried.base.iteration_ns as f64).max(1.0);
+    let peak = |s| activations::peak(&t.schedule, s, ground.weight_share);
+    Alternative {
+        schedule: t.schedule.name.text().into(),
+        chunks: t.schedule.chunks as u64,
+        iteration_ns: tried.base.iteration_ns,
+        bubble_ratio: tried.base.bubble_ratio,
+        gain,
+        gain_filled: gain * tried.gain,
+        peak_activations: (0..t.schedule.stages).map(peak).fold(0.0, f64::max),
+        fits_memory: ground.fits(tried),
+    }
+}
+
+fn stage(ground: &Ground, chosen: &Tried, index: usize) -> PlanStage {
+    let (timeline, m, plan) = (&chosen.timeline, &chosen.memory.stage[index], &chosen.stages[index]);
+    let times = timeline.stage_times(index);
+    let peak = activations::peak(&timeline.schedule, index, ground.weight_share);
+    let name = |side: usize| ground.sides[side].name.clone();
+    PlanStage {
+        stage: index as u64,
+        forward_ns: times.forward_ns,
+        backward_input_ns: times.backward_input_ns,
+        backward_weight_ns: times.backward_weight_ns,
+        busy_ns: chosen.base.busy_ns[index],
+        bubble_ns: plan.bubbles.iter().map(|b| b.bubble.length_ns()).sum(),
+        filled_ns: plan.filled_ns(),
+        beside_ns: plan.beside_ns(),
+        lost_ns: plan.lost_ns,
+        weights_bytes: m.weights_bytes,
+        gradients_bytes: m.gradients_bytes,
+        optimizer_bytes: m.optimizer_bytes,
+        activation_bytes_per_micro_batch: m.activation_bytes,
+        peak_activations: peak,
+        peak_bytes: m.used_bytes(peak) as u64,
+        resident: plan.resident.iter().map(|r| resident(ground, r)).collect(),
+        beside: plan
+            .beside
+            .iter()
+            .map(|b| PlanBeside {
+                side: name(b.side),
+                phase: if b.backward { "backward" } else { "forward" }.into(),
+                operations: b.operations,
+                work_ns: b.work_ns,
+                cost_each_ns: b.cost_each_ns,
+            })
+            .collect(),
+        bubbles: plan.bubbles.iter().map(|b| bubble(ground, b)).collect(),
+    }
+}
+
+fn resident(ground: &Ground, resident: &super::pack::Resident) -> PlanResident {
+    PlanResident {
+        side: ground.sides[resident.side].name.clone(),
+        split: resident.hold == Hold::Split,
+        held_bytes: resident.held_bytes(&ground.sides) as u64,
+    }
+}
+
+fn bubble(ground: &Ground, planned: &Planned) -> PlanBubble {
+    let Bubble { start_ns, end_ns, kind, .. } = planned.bubble;
+    let fill = |run: &Run| PlanFill {
+        side: ground.sides[run.side].name.clone(),
+        start_ns: run.start_ns,
+        end_ns: run.end_ns(),
+        kernels: run.kernels,
+    };
+    PlanBubble {
+        start_ns,
+        end_ns,
+        kind,
+        live_micro_batches: planned.live_micro_batches,
+        free_bytes: planned.free_bytes.map(|b| b as u64),
+        fills: planned.runs.iter().map(fill).collect(),
+        class: planned.class.map(|class| class.to_string()),
+    }
+}
+
+fn side(ground: &Ground, chosen: &Tried, index: usize) -> PlanSide {
+    let side = &ground.sides[index];
+    let runs = || chosen.stages.iter().flat_map(|s| &s.bubbles).flat_map(|b| &b.runs).filter(|r| r.side == index);
+    let beside: f64 = chosen.stages.iter().flat_map(|s| &s.beside).filter(|b| b.side == index).map(|b| b.work_ns).sum();
+    let step_ns = side.kernels.step_ns() as f64;
+    let work = runs().map(|r| r.work_ns as f64).sum::<f64>() + beside;
+    let steps = replicas(ground) * work / step_ns;
+    let iteration_s = chosen.base.iteration_ns as f64 * chosen.slowdown / 1e9;
+    let budget_ns = ground.job.limits.main_slowdown * chosen.base.iteration_ns as f64;
+    PlanSide {
+        name: side.name.clone(),
+        source: side.origin.text().into(),
+        step_ns,
+        kernels_per_step: side.kernels.per_step(),
+        longest_kernel_ns: side.kernels.longest_ns(),
+        margin_ns: side.margin.total_ns(),
+        open_ns: side.margin.open_ns,
+        restart_ns: side.margin.restart_ns,
+        signal_ns: side.margin.signal_ns,
+        cost_ns: ground.close_ns + side.after_ns,
+        memory_bytes: side.memory_bytes as u64,
+        resident_bytes: side.resident_bytes as u64,
+        value: side.value,
+        bubbles_used: runs().count() as u64,
+        steps_per_iteration: steps,
+        steps_per_s: if iteration_s > 0.0 { steps / iteration_s } else { 0.0 },
+        unused: (work == 0.0).then(|| why::nowhere(side, &chosen.stages, budget_ns, ground.close_ns)),
+    }
+}
+
+/// Pipelines side by side: tensor- and data-parallel ranks.
+fn replicas(ground: &Ground) -> f64 {
+    (ground.job.parallel.tensor * ground.job.parallel.data) as f64
+}
+
+fn outcome(ground: &Ground, chosen: &Tried, alternatives: &[Alternative]) -> Outcome {
+    let bubble: u64 = chosen.stages.iter().flat_map(|s| &s.bubbles).map(|b| b.bubble.length_ns()).sum();
+    let filled: u64 = chosen.stages.iter().map(StagePlan::filled_ns).sum();
+    let beside: f64 = chosen.stages.iter().map(StagePlan::beside_ns).sum();
+    let fitting = || alternatives.iter().filter(|a| a.fits_memory != Some(false));
+    let best = fitting().filter(|a| a.gain > 1.0).max_by(|a, b| a.gain.total_cmp(&b.gain));
+    let filled_best = fitting().max_by(|a, b| a.gain_filled.total_cmp(&b.gain_filled));
+    let filled_best = filled_best.filter(|a| a.gain_filled > chosen.gain);
+    let best_gain = best.map_or(1.0, |a| a.gain);
+    let gpu_s = |ns: f64| ground.job.gpus() as f64 * ns / 1e9;
+    let recovered_gpu_s = replicas(ground) * (filled as f64 + beside) / 1e9;
+    let iteration = chosen.base.iteration_ns as f64;
+    let lost_gpu_s = gpu_s(iteration * (chosen.slowdown - 1.0));
+    let schedule_gpu_s = gpu_s(iteration * (1.0 - 1.0 / best_gain));
+    Outcome {
+        bubble_used: if bubble > 0 { filled as f64 / bubble as f64 } else { 0.0 },
+        main_slowdown: chosen.slowdown,
+        gain: chosen.gain,
+        gain_bound: 1.0 / (1.0 - chosen.base.bubble_ratio).max(1e-12),
+        best_schedule: best.map(named),
+        best_schedule_gain: best_gain,
+        net_gain: chosen.gain / best_gain,
+        best_filled_schedule: filled_best.map(named),
+        best_filled_gain: filled_best.map_or(chosen.gain, |a| a.gain_filled),
+        recovered_gpu_s,
+        lost_gpu_s,
+        schedule_gpu_s,
+        net_recovered_gpu_s: recovered_gpu_s - lost_gpu_s - schedule_gpu_s,
+    }
+}
+
+fn named(a: &Alternative) -> String {
+    match a.chunks {
+        1 => a.schedule.clone(),
+        v => format!("{} with {v} chunks", a.schedule),
+    }
+}

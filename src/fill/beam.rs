@@ -1,0 +1,218 @@
+//! Which runs go into which bubble, the residents being given: a beam search over the bubbles in order of time.
+//!
+//! A state is how far each side has come and what the main job has lost so far. One state is at least as good as another if
+//! every side has come as far and the main job has lost no more: whoever is ahead in a fixed sequence of kernels stays ahead
+//! when both are given the same gap. So the dominated states can go, and with one side and no tight budget a single state
+//! is left: going as far as possible in every bubble is then the optimum. Otherwise the beam keeps the best by worth
+//! less `price` times what the main job loses; the price is found by bisection when the budget binds.
+
+use super::pack::{Answer, Hold, Question, Resident, Run, Slot};
+
+/// States kept, and shorter first runs tried before a second side in the same bubble, at most.
+const WIDEST: usize = 96;
+const MOST_GIVEN_BACK: u64 = 3;
+/// Choices looked at in one search, roughly: what the width of the beam is cut to. A plan asks once a stage, schedule and
+/// budget, so that long questions get less; their many bubbles leave little to gain by looking ahead.
+const EFFORT: usize = 60_000;
+const EFFORT_LONG: usize = 6_000;
+const SHORT: usize = 6;
+const PRICE_ROUNDS: usize = 20;
+
+/// What may be done in one slot.
+#[derive(Debug, Clone, Default)]
+struct Choice {
+    runs: Vec<Run>,
+    cost_ns: f64,
+    worth: f64,
+}
+
+#[derive(Debug, Clone)]
+struct State {
+    /// Kernels done, by resident.
+    position: Vec<u64>,
+    spent_ns: f64,
+    worth: f64,
+    /// Index into the trail; `u32::MAX` at the beginning.
+    last: u32,
+}
+
+struct Search<'a> {
+    question: &'a Question<'a>,
+    residents: &'a [Resident],
+    held: Vec<f64>,
+    /// Worth per nanosecond that the main job loses.
+    price: f64,
+    budget_ns: f64,
+    width: usize,
+    given_back: u64,
+}
+
+/// Fills every slot for one set of residents.
+pub fn assign(question: &Question, residents: &[Resident]) -> Answer {
+    if residents.is_empty() {
+        return Answer { runs: vec![Vec::new(); question.slots.len()], ..Answer::default() };
+    }
+    let free = Search::new(question, residents, 0.0, f64::INFINITY);
+    let unbound = free.go();
+    if unbound.lost_ns <= question.budget_ns {
+        return unbound;
+    }
+    let price = price(question, residents, &unbound);
+    let found = [0.0, price, 0.7 * price].map(|p| Search::new(question, residents, p, question.budget_ns).go());
+    found.into_iter().max_by(|a, b| a.worth.total_cmp(&b.worth)).unwrap_or_default()
+}
+
+/// The lowest price at which what is chosen freely stays within the budget.
+fn price(question: &Question, residents: &[Resident], unbound: &Answer) -> f64 {
+    let cheapest = residents.iter().map(|r| question.cost_ns(r.side)).fold(f64::INFINITY, f64::min);
+    let (mut low, mut high) = (0.0, unbound.worth / cheapest.max(1e-9));
+    for _ in 0..PRICE_ROUNDS {
+        let middle = 0.5 * (low + high);
+        let mut search = Search::new(question, residents, middle, f64::INFINITY);
+        search.width = search.width.min(4);
+        if search.go().lost_ns > question.budget_ns {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    high
+}
+
+impl<'a> Search<'a> {
+    fn new(question: &'a Question<'a>, residents: &'a [Resident], price: f64, budget_ns: f64) -> Self {
+        let held = residents.iter().map(|r| r.held_bytes(question.sides)).collect();
+        let (many, slots) = (residents.len(), question.slots.len().max(1));
+        let effort = if slots <= SHORT { EFFORT } else { EFFORT_LONG };
+        let pairs = if question.sides_per_bubble > 1 { many * (many - 1) } else { 0 };
+        let width = |given_back: u64| effort / (slots * (1 + many + pairs * (given_back as usize + 1)));
+        let given_back = if width(MOST_GIVEN_BACK) >= 8 { MOST_GIVEN_BACK } else { 0 };
+        let width = width(given_back).clamp(1, WIDEST);
+        Search { question, residents, held, price, budget_ns, width, given_back }
+    }
+
+    fn go(&self) -> Answer {
+        let mut trail: Vec<(u32, Vec<Run>)> = Vec::new();
+        let start = State { position: vec![0; self.residents.len()], spent_ns: 0.0, worth: 0.0, last: u32::MAX };
+        let mut states = vec![start];
+        let mut choices = Vec::new();
+        for slot in &self.question.slots {
+            let mut next: Vec<(State, usize, Choice)> = Vec::new();
+            for (parent, state) in states.iter().enumerate() {
+                choices.clear();
+                self.extend(slot, &state.position, &Choice::default(), &mut choices);
+                choices.push(Choice::default());
+                for choice in choices.drain(..) {
+                    if state.spent_ns + choice.cost_ns <= self.budget_ns {
+                        next.push((self.after(state, &choice), parent, choice));
+                    }
+                }
+            }
+            let parents = states;
+            states = self.keep(next, &parents, &mut trail);
+        }
+        let best = states.into_iter().max_by(|a, b| self.score(a).total_cmp(&self.score(b)));
+        best.map(|state| self.answer(&state, &trail)).unwrap_or_default()
+    }
+
+    fn score(&self, state: &State) -> f64 {
+        state.worth - self.price * state.spent_ns
+    }
+
+    fn after(&self, state: &State, choice: &Choice) -> State {
+        let mut position = state.position.clone();
+        for run in &choice.runs {
+            if let Some(index) = self.residents.iter().position(|r| r.side == run.side) {
+                position[index] += run.kernels;
+            }
+        }
+        State {
+            position,
+            spent_ns: state.spent_ns + choice.cost_ns,
+            worth: state.worth + choice.worth,
+            last: state.last,
+        }
+    }
+
+    /// Every way to go on in a slot after `so_far`: each side not in it yet, as far as it gets, and a little less far where
+    /// another may follow.
+    fn extend(&self, slot: &Slot, position: &[u64], so_far: &Choice, out: &mut Vec<Choice>) {
+        if so_far.runs.len() >= self.question.sides_per_bubble {
+            return;
+        }
+        let at_ns = so_far
+            .runs
+            .last()
+            .map_or(slot.start_ns, |last| last.end_ns() + self.question.sides[last.side].margin.signal_ns);
+        let all: f64 = self.held.iter().sum();
+        for (index, &resident) in self.residents.iter().enumerate() {
+            let used = so_far.runs.iter().any(|run| run.side == resident.side);
+            if used || !self.question.fits(slot, resident.side, all - self.held[index]) {
+                continue;
+            }
+            let Some(longest) = self.question.longest_run(slot, at_ns, resident, position[index]) else { continue };
+            let unit = match resident.hold {
+                Hold::Split => 1,
+                Hold::Whole => self.question.sides[resident.side].kernels.per_step(),
+            };
+            let more = so_far.runs.len() + 1 < self.question.sides_per_bubble && self.residents.len() > 1;
+            for less in 0..=if more { self.given_back } else { 0 } {
+                let kernels = longest.kernels.saturating_sub(less * unit);
+                if kernels == 0 {
+                    break;
+                }
+                let run = self.question.run(resident.side, longest.start_ns, position[index], kernels);
+                let mut choice = so_far.clone();
+                choice.cost_ns += self.question.cost_ns(run.side);
+                choice.worth += self.question.worth(&run);
+                choice.runs.push(run);
+                if more {
+                    self.extend(slot, position, &choice, out);
+                }
+                out.push(choice);
+            }
+        }
+    }
+
+    /// The best states, none of them dominated by another that is kept.
+    fn keep(
+        &self,
+        mut next: Vec<(State, usize, Choice)>,
+        parents: &[State],
+        trail: &mut Vec<(u32, Vec<Run>)>,
+    ) -> Vec<State> {
+        next.sort_by(|a, b| self.score(&b.0).total_cmp(&self.score(&a.0)));
+        let mut kept: Vec<State> = Vec::with_capacity(self.width);
+        for (mut state, parent, choice) in next {
+            if kept.iter().any(|other| self.dominates(other, &state)) {
+                continue;
+            }
+            trail.push((parents[parent].last, choice.runs));
+            state.last = trail.len() as u32 - 1;
+            kept.push(state);
+            if kept.len() == self.width {
+                break;
+            }
+        }
+        kept
+    }
+
+    fn dominates(&self, a: &State, b: &State) -> bool {
+        let nobody_counts = self.price == 0.0 && self.budget_ns.is_infinite();
+        let cheaper = nobody_counts || a.spent_ns <= b.spent_ns;
+        cheaper && a.position.iter().zip(&b.position).all(|(x, y)| x >= y)
+    }
+
+    fn answer(&self, state: &State, trail: &[(u32, Vec<Run>)]) -> Answer {
+        let mut runs: Vec<Vec<Run>> = Vec::with_capacity(self.question.slots.len());
+        let mut at = state.last;
+        while let Some((before, chosen)) = trail.get(at as usize) {
+            runs.push(chosen.clone());
+            at = *before;
+        }
+        runs.reverse();
+        let used = |r: &&Resident| runs.iter().flatten().any(|run| run.side == r.side);
+        let resident = self.residents.iter().filter(used).copied().collect();
+        Answer { resident, lost_ns: state.spent_ns, worth: state.worth, runs }
+    }
+}

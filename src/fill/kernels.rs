@@ -1,0 +1,105 @@
+//! A side model's training step as its kernels in order: where a pause may fall, and how much fits into a gap.
+//!
+//! Called by [`super::side`], which makes them, and by [`super::pack`], which lays them into bubbles. Positions are counted in kernels from
+//! the first step's first, so that a step cut by a bubble's end simply goes on in the next one.
+
+/// More are not kept apart: a step of more kernels is cut into this many equal parts.
+const MOST: u64 = 1 << 16;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernels {
+    /// `ends_ns[k]`: the first k kernels of a step together; strictly rising, from 0 to the step's time.
+    ends_ns: Vec<u64>,
+}
+
+impl Kernels {
+    /// From the kernels' own times. `None` where together they take none.
+    pub fn new(times_ns: &[u64]) -> Option<Self> {
+        let mut ends_ns = vec![0u64];
+        for &ns in times_ns.iter().filter(|&&ns| ns > 0) {
+            ends_ns.push(ends_ns[ends_ns.len() - 1].checked_add(ns)?);
+        }
+        (ends_ns.len() > 1).then_some(Kernels { ends_ns })
+    }
+
+    /// Where only the step's time and its longest kernel are known: as many of the longest as the step holds, and the
+    /// rest. No order of shorter kernels could fill a gap worse.
+    pub fn of_longest(step_ns: u64, longest_ns: u64) -> Self {
+        let step = step_ns.max(1);
+        let longest = longest_ns.clamp(1, step).max(step.div_ceil(MOST));
+        let mut ends_ns: Vec<u64> = (0..=step / longest).map(|k| k * longest).collect();
+        if !step.is_multiple_of(longest) {
+            ends_ns.push(step);
+        }
+        Kernels { ends_ns }
+    }
+
+    pub fn per_step(&self) -> u64 {
+        self.ends_ns.len() as u64 - 1
+    }
+
+    /// One whole step alone.
+    pub fn step_ns(&self) -> u64 {
+        self.ends_ns[self.ends_ns.len() - 1]
+    }
+
+    pub fn longest_ns(&self) -> u64 {
+        self.ends_ns.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
+    }
+
+    /// Time alone of the first `count` kernels, over as many steps as they make.
+    pub fn work_ns(&self, count: u64) -> u64 {
+        let (steps, rest) = (count / self.per_step(), count % self.per_step());
+        steps.saturating_mul(self.step_ns()).saturating_add(self.ends_ns[rest as usize])
+    }
+
+    /// Most kernels that, from position `from` on, all end within `room_ns`.
+    pub fn that_fit(&self, from: u64, room_ns: u64) -> u64 {
+        let until = self.work_ns(from).saturating_add(room_ns);
+        let (steps, rest) = (until / self.step_ns(), until % self.step_ns());
+        let within = self.ends_ns.partition_point(|&end| end <= rest) as u64 - 1;
+        (steps * self.per_step() + within).saturating_sub(from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_step_cut_in_two_goes_on_where_it_stopped() {
+        let kernels = Kernels::new(&[5, 3, 0, 2]).unwrap();
+        assert_eq!((kernels.per_step(), kernels.step_ns(), kernels.longest_ns()), (3, 10, 5));
+        assert_eq!(kernels.that_fit(0, 7), 1, "the second would end at 8");
+        assert_eq!(kernels.that_fit(1, 5), 2, "3 and 2, and the next step's 5 not");
+        assert_eq!(kernels.that_fit(1, 10), 3);
+        assert_eq!(kernels.work_ns(7), 25);
+    }
+
+    #[test]
+    fn what_is_not_known_is_taken_at_its_worst() {
+        let kernels = Kernels::of_longest(10, 4);
+        assert_eq!(kernels, Kernels::new(&[4, 4, 2]).unwrap());
+        assert_eq!(Kernels::of_longest(10, 99), Kernels::new(&[10]).unwrap());
+        assert!(Kernels::of_longest(60_000_000_000, 1).per_step() <= MOST);
+        assert_eq!(Kernels::new(&[0, 0]), None);
+    }
+
+    proptest! {
+        /// Against counting kernel by kernel.
+        #[test]
+        fn as_many_fit_as_counted_one_by_one(
+            times in proptest::collection::vec(0u64..9, 1..7), from in 0u64..30, room in 0u64..60,
+        ) {
+            let Some(kernels) = Kernels::new(&times) else { return Ok(()) };
+            let each: Vec<u64> = times.into_iter().filter(|&t| t > 0).collect();
+            let (mut left, mut count) = (room, 0);
+            while let Some(rest) = left.checked_sub(each[((from + count) % each.len() as u64) as usize]) {
+                (left, count) = (rest, count + 1);
+            }
+            prop_assert_eq!(kernels.that_fit(from, room), count);
+            prop_assert_eq!(kernels.work_ns(from + count) - kernels.work_ns(from), room - left);
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! `plan --bubbles FILE`: the bubbles of a real run in place of simulated ones.
+//!
+//! Devices are stages, in order. One iteration is taken: the one whose idle time over all devices is the median, or one that
+//! is named. Where in the schedule a bubble lies is found by how much of the stage's work was done before it: that
+//! gives its kind and, from the job, the memory free in it. `dependency` and `tail` bubbles may be filled; `launch` bubbles would
+//! go if the host launched in time, and in `communication` bubbles a collective runs on the device: both are only counted.
+
+use super::plan::{Base, Ground, Plan, Tried};
+use super::record::MeasuredFrom;
+use super::stages::{Planned, StagePlan};
+use crate::pipeline::activations::{self, Live};
+use crate::pipeline::job::Job;
+use crate::pipeline::memory::Memory;
+use crate::pipeline::{Bubble, BubbleKind, Timeline, Work};
+use crate::records::bubbles::{BubbleClass, BubblesRecord, DeviceBubbles, MeasuredBubble};
+use crate::records::{CostModel, Measurement};
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Which iteration of the run is planned on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Iteration {
+    /// The one whose idle time is the median.
+    Median,
+    Number(u64),
+}
+
+impl std::str::FromStr for Iteration {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "median" => Ok(Iteration::Median),
+            number => {
+                number.parse().map(Iteration::Number).map_err(|_| "give `median` or a number, like 3".to_string())
+            }
+        }
+    }
+}
+
+/// One device's iteration.
+struct Lane<'a> {
+    start_ns: u64,
+    /// From the first device's beginning to this one's, where they share a clock.
+    offset_ns: u64,
+    length_ns: u64,
+    bubbles: Vec<&'a MeasuredBubble>,
+}
+
+impl Lane<'_> {
+    fn idle_ns(&self) -> u64 {
+        self.bubbles.iter().map(|b| b.length_ns()).sum()
+    }
+}
+
+/// The plan of a job on the bubbles in `file`.
+pub fn plan(
+    job: &Job,
+    model: &CostModel,
+    measurements: &[Measurement],
+    file: &Path,
+    wanted: Iteration,
+) -> Result<Plan> {
+    let record = BubblesRecord::read(file)?;
+    let stages = job.parallel.pipeline as usize;
+    if record.devices.len() != stages {
+        return Err(Error::input(
+            format!("{} holds {} devices, the job has {stages} stages", file.display(), record.devices.len()),
+            "give one device a stage, in pipeline order: `bubblebench bubbles RANK… --json` with one rank of each stage",
+        ));
+    }
+    let (ground, mut notes) = Ground::new(job, model, measurements)?;
+    let timeline = ground.timeline(job.parallel.schedule, job.parallel.chunks.map(|c| c as usize))?;
+    let (iteration, iterations) = choose(&record, file, wanted)?;
+    let lanes = lanes(&record, iteration);
+    let chosen = fill(&ground, timeline, &lanes);
+    notes.extend(measured_notes(job));
+    let from = from(&record, file, iteration, iterations, &lanes, &chosen.timeline);
+    let mut plan = ground.finish(chosen, notes);
+    plan.record.measured = Some(from);
+    Ok(plan)
+}
+
+fn measured_notes(job: &Job) -> Vec<String> {
+    let mut notes = vec![
+        "bubbles are measured; stage times, memory and the other schedules are still the cost model's, and a bubble's memory is that of \
+         the schedule's position with as much work done"
+            .to_string(),
+        "the main job's slowdown is the sum of what every stage loses: without the run's dependencies nothing says which of it would \
+         vanish in waits"
+            .to_string(),
+    ];
+    if job.limits.beside_compute.is_some() {
+        notes.push("beside_compute is left out: measured bubbles do not say what computes between them".into());
+    }
+    notes
+}
+
+/// The iteration's number, and how many there are.
+fn choose(record: &BubblesRecord, file: &Path, wanted: Iteration) -> Result<(u64, u64)> {
+    let mut idle: BTreeMap<u64, u64> = BTreeMap::new();
+    for b in record.devices.iter().flat_map(|d| &d.bubbles) {
+        *idle.entry(b.iteration).or_default() += b.length_ns();
+    }
+    let count = idle.len() as u64;
+    if let Iteration::Number(number) = wanted {
+        return match idle.contains_key(&number) {
+            true => Ok((number, count)),
+            false => Err(Error::input(
+                format!("{} lists no bubble of iteration {number}", file.display()),
+                match (idle.keys().next(), idle.keys().last()) {
+                    (Some(first), Some(last)) => format!("choose one of {first} to {last}, or leave --iteration out"),
+                    _ => "make the file again with `--iteration all` and a smaller --min-gap".to_string(),
+                },
+            )),
+        };
+    }
+    let mut by_idle: Vec<(u64, u64)> = idle.into_iter().map(|(iteration, ns)| (ns, iteration)).collect();
+    by_idle.sort_unstable();
+    by_idle.get(by_idle.len().saturating_sub(1) / 2).map(|&(_, iteration)| (iteration, count)).ok_or_else(|| {
+        Error::input(
+            format!("{} lists no bubble", file.display()),
+            "make it again with a smaller --min-gap, or plan without --bubbles",
+        )
+    })
+}
+
+/// Every device's part of the iteration. It begins with a bubble that no kernel precedes or where the iteration before ended;
+/// where a device shows neither, with the first of the others, if they share a clock.
+fn lanes(record: &BubblesRecord, iteration: u64) -> Vec<Lane<'_>> {
+    let starts: Vec<Option<u64>> = record.devices.iter().map(|device| beginning(device, iteration)).collect();
+    let earliest = starts.iter().flatten().min().copied();
+    let mut lanes: Vec<Lane> =
+        record.devices.iter().zip(starts).map(|(device, start)| lane(device, iteration, start.or(earliest))).collect();
+    // Lanes that do not even meet are on clocks of their own.
+    let begin = lanes.iter().map(|l| l.start_ns).min().unwrap_or(0);
+    let longest = lanes.iter().map(|l| l.length_ns).max().unwrap_or(0);
+    if lanes.iter().all(|l| l.start_ns - begin < longest) {
+        lanes.iter_mut().for_each(|l| l.offset_ns = l.start_ns - begin);
+    }
+    lanes
+}
+
+fn of_iteration(device: &DeviceBubbles, iteration: u64) -> impl DoubleEndedIterator<Item = &MeasuredBubble> {
+    device.bubbles.iter().filter(move |b| b.iteration == iteration)
+}
+
+/// Where this device's iteration began, if its own bubbles show it.
+fn beginning(device: &DeviceBubbles, iteration: u64) -> Option<u64> {
+    let first = of_iteration(device, iteration).next()?;
+    let begins = Some(first).filter(|b| b.previous_kernel.is_none()).map(|b| b.start_ns);
+    let before = || device.bubbles.iter().rfind(|b| b.iteration + 1 == iteration && b.next_kernel.is_none());
+    let ends = || of_iteration(device, iteration).next_back().filter(|b| b.next_kernel.is_none());
+    let mean = device.window_ns / device.iterations;
+    let start = begins.or_else(|| before().map(|b| b.end_ns)).or_else(|| ends().map(|b| b.end_ns.saturating_sub(mean)));
+    start.filter(|start| *start <= first.start_ns)
+}
+
+/// The end is that of a bubble no kernel follows; otherwise the mean length has to do.
+fn lane(device: &DeviceBubbles, iteration: u64, start: Option<u64>) -> Lane<'_> {
+    let bubbles: Vec<&MeasuredBubble> = of_iteration(device, iteration).collect();
+    let mean = device.window_ns / device.iterations;
+    let ends = bubbles.last().filter(|b| b.next_kernel.is_none()).map(|b| b.end_ns);
+    let first = bubbles.first().map_or(start.unwrap_or(0), |b| b.start_ns);
+    let last = bubbles.last().map_or(0, |b| b.end_ns);
+    let start = start.filter(|&start| start <= first && first - start < mean).unwrap_or(first);
+    let end = ends.unwrap_or_else(|| last.max(start.saturating_add(mean)));
+    Lane { start_ns: start, offset_ns: 0, length_ns: end - start, bubbles }
+}
+
+fn fill(ground: &Ground, timeline: Timeline, lanes: &[Lane]) -> Tried {
+    let iteration_ns = lanes.iter().map(|l| l.length_ns).max().unwrap_or(0);
+    let (all, idle) = lanes.iter().fold((0u64, 0u64), |(all, idle), l| (all + l.length_ns, idle + l.idle_ns()));
+    let base = Base {
+        iteration_ns,
+        pipeline_ns: iteration_ns,
+        busy_ns: lanes.iter().map(|l| l.length_ns - l.idle_ns()).collect(),
+        bubble_ratio: if all > 0 { idle as f64 / all as f64 } else { 0.0 },
+    };
+    let memory = ground.memory_of(&timeline.schedule);
+    let mut stages: Vec<StagePlan> =
+        lanes.iter().enumerate().map(|(stage, lane)| empty(ground, &memory, &timeline, stage, lane)).collect();
+    let filling = ground.filling();
+    filling.fill(&mut stages, &[], filling.main_slowdown * iteration_ns as f64 / lanes.len().max(1) as f64);
+    let lost_ns = stages.iter().map(|s| s.lost_ns).sum::<f64>().ceil() as u64;
+    let (gain, slowdown) = base.gain(&stages, &ground.sides, lost_ns);
+    Tried { timeline, memory, base, stages, gain, slowdown }
+}
+
+/// The stage's measured bubbles, their memory from the schedule's position; nothing in them yet.
+fn empty(ground: &Ground, memory: &Memory, timeline: &Timeline, stage: usize, lane: &Lane) -> StagePlan {
+    let positions = Positions::of(timeline, stage);
+    let share = timeline.schedule.chunk_share();
+    let busy = (lane.length_ns - lane.idle_ns()).max(1);
+    let mut idle = 0;
+    let mut bubbles = Vec::with_capacity(lane.bubbles.len());
+    for measured in &lane.bubbles {
+        let done = (measured.start_ns - lane.start_ns).saturating_sub(idle) as f64 / busy as f64;
+        idle += measured.length_ns();
+        let (kind, live) = positions.at(done, measured);
+        let live_micro_batches = live.iter().map(|l| l.micro_batches(share, ground.weight_share)).fold(0.0, f64::max);
+        bubbles.push(Planned {
+            bubble: Bubble {
+                start_ns: measured.start_ns - lane.start_ns + lane.offset_ns,
+                end_ns: measured.end_ns - lane.start_ns + lane.offset_ns,
+                kind,
+                live: live[1],
+            },
+            live_micro_batches,
+            free_bytes: memory.free_bytes(stage, live_micro_batches),
+            runs: Vec::new(),
+            class: Some(measured.class.name()),
+            fillable: matches!(measured.class, BubbleClass::Dependency | BubbleClass::Tail),
+        });
+    }
+    let peak = activations::peak(&timeline.schedule, stage, ground.weight_share);
+    StagePlan {
+        bubbles,
+        least_free: memory.free_bytes(stage, peak),
+        resident: Vec::new(),
+        beside: Vec::new(),
+        lost_ns: 0.0,
+    }
+}
+
+/// A stage's list: how much of its work is done after each operation, and what it holds then.
+struct Positions {
+    /// Fraction of the stage's work done before operation k; one more entry than operations.
+    done: Vec<f64>,
+    live: Vec<Live>,
+    first_backward: usize,
+    last_forward: usize,
+}
+
+impl Positions {
+    fn of(timeline: &Timeline, stage: usize) -> Self {
+        let list = timeline.schedule.list(stage);
+        let whole = timeline.busy_ns(stage).max(1) as f64;
+        let (mut done, mut live) = (vec![0.0], vec![Live::default()]);
+        let (mut spent, mut now) = (0u64, Live::default());
+        for (operation, start, end) in timeline.operations(stage) {
+            spent += end - start;
+            now.after(operation);
+            done.push(spent as f64 / whole);
+            live.push(now);
+        }
+        Positions {
+            done,
+            live,
+            first_backward: list.iter().position(|o| o.work != Work::Forward).unwrap_or(0),
+            last_forward: list.iter().rposition(|o| o.work == Work::Forward).unwrap_or(0),
+        }
+    }
+
+    /// The kind of a bubble after so much of the work, and what is held there: at the nearest boundary of operations and, since the
+    /// match may be off by one, at those beside it.
+    fn at(&self, done: f64, bubble: &MeasuredBubble) -> (BubbleKind, [Live; 3]) {
+        let last = self.done.len() - 1;
+        if bubble.previous_kernel.is_none() {
+            return (BubbleKind::Warmup, [self.live[0]; 3]);
+        }
+        if bubble.next_kernel.is_none() {
+            return (BubbleKind::Tail, [self.live[last]; 3]);
+        }
+        let above = self.done.partition_point(|&d| d < done).min(last);
+        let below = above.saturating_sub(1);
+        let k = if (done - self.done[below]).abs() < (self.done[above] - done).abs() { below } else { above };
+        let kind = match k {
+            0 => BubbleKind::Warmup,
+            k if k == last => BubbleKind::Tail,
+            k if k == self.first_backward => BubbleKind::BeforeBackward,
+            k if k > self.last_forward => BubbleKind::Cooldown,
+            _ => BubbleKind::Steady,
+        };
+        (kind, [self.live[k.saturating_sub(1)], self.live[k], self.live[(k + 1).min(last)]])
+    }
+}
+
+fn from(
+    record: &BubblesRecord,
+    file: &Path,
+    iteration: u64,
+    iterations: u64,
+    lanes: &[Lane],
+    simulated: &Timeline,
+) -> MeasuredFrom {
+    let of = |class: BubbleClass| {
+        lanes.iter().flat_map(|l| &l.bubbles).filter(|b| b.class == class).map(|b| b.length_ns()).sum()
+    };
+    MeasuredFrom {
+        file: file.display().to_string(),
+        source: record.source.clone(),
+        iteration,
+        iterations,
+        simulated_ns: simulated.iteration_ns,
+        dependency_ns: of(BubbleClass::Dependency),
+        tail_ns: of(BubbleClass::Tail),
+        communication_ns: of(BubbleClass::Communication),
+        launch_ns: of(BubbleClass::Launch),
+    }
+}

@@ -1,0 +1,155 @@
+//! A side GPT nobody ran: its training step kernel by kernel, and its memory, from the cost model. Called by [`super::side`].
+//!
+//! The step is embedding, L layers forward, head and loss, the head's and the layers' backward, the embedding's gradient,
+//! AdamW. A layer's phase has the time `predict` gives for it. Where every operation of a phase has a price, the phase is cut into them
+//! in proportion; where one has none, the phase counts as a single kernel, which is the careful side: nothing may stop within it.
+
+use super::kernels::Kernels;
+use crate::ops::work::{Epilogue, Operation, Product};
+use crate::ops::{DType, Linear, Rows};
+use crate::pipeline::job::SideGpt;
+use crate::pipeline::prices::Prices;
+use crate::shape::{LayerShape, Phase};
+use crate::{Error, Result};
+
+pub struct Step {
+    pub kernels: Kernels,
+    /// Parameters, gradients, optimizer state and one batch's activations.
+    pub memory_bytes: f64,
+    /// The same without activations.
+    pub resident_bytes: f64,
+    pub in_range: bool,
+}
+
+pub fn step(gpt: SideGpt, prices: &dyn Prices, dtype: DType) -> Result<Step> {
+    let shape = LayerShape::new(gpt.hidden, gpt.heads, gpt.sequence, gpt.batch, dtype);
+    let layer = prices.layer(shape)?;
+    let mut list = List { prices, dtype, in_range: layer.in_range, times: Vec::new() };
+    let head = Linear::new(shape.rows() as usize, gpt.hidden as usize, gpt.vocabulary as usize);
+    list.small(&Operation::EmbeddingForward(shape.norm()));
+    for _ in 0..gpt.layers {
+        list.phase(&shape, Phase::Forward, layer.forward_ns);
+    }
+    list.head(&shape, head, Product::Forward, layer.forward_ns, Phase::Forward);
+    list.small(&Operation::CrossEntropy(Rows { rows: head.rows, cols: head.outputs }));
+    list.head(&shape, head, Product::ToInputs, layer.backward_input_ns, Phase::BackwardInput);
+    list.head(&shape, head, Product::ToWeights, layer.backward_weight_ns, Phase::BackwardWeight);
+    for _ in 0..gpt.layers {
+        list.phase(&shape, Phase::BackwardInput, layer.backward_input_ns);
+        list.phase(&shape, Phase::BackwardWeight, layer.backward_weight_ns);
+    }
+    list.small(&Operation::EmbeddingToWeights(shape.norm()));
+    let parameters = parameters(gpt, &shape);
+    list.small(&Operation::Adamw { len: parameters as usize });
+    let whole: Vec<u64> = list.times.iter().map(|ns| ns.round() as u64).collect();
+    let kernels = Kernels::new(&whole).ok_or_else(|| {
+        Error::input("the cost model gives a side's step no time at all", "measure layers again and fit again")
+    })?;
+    let state = if dtype.bytes() < 4 { dtype.bytes() as f64 + 16.0 } else { dtype.bytes() as f64 + 12.0 };
+    let resident_bytes = parameters as f64 * state;
+    let logits = 4.0 * head.rows as f64 * head.outputs as f64;
+    let activations = layer.activation_bytes as f64 * gpt.layers as f64 + logits;
+    Ok(Step { kernels, memory_bytes: resident_bytes + activations, resident_bytes, in_range: list.in_range })
+}
+
+/// Layers, and one matrix shared by embedding and head with the positions.
+const fn parameters(gpt: SideGpt, shape: &LayerShape) -> u64 {
+    let table = gpt.vocabulary.saturating_add(gpt.sequence).saturating_mul(gpt.hidden);
+    shape.parameters().saturating_mul(gpt.layers).saturating_add(table)
+}
+
+struct List<'a> {
+    prices: &'a dyn Prices,
+    dtype: DType,
+    in_range: bool,
+    times: Vec<f64>,
+}
+
+impl List<'_> {
+    /// An operation small beside the layers: left out where it has no price.
+    fn small(&mut self, operation: &Operation) {
+        match self.prices.operation(operation, self.dtype) {
+            Some(price) => {
+                self.in_range &= price.in_range;
+                self.times.push(price.time_ns);
+            }
+            None => self.in_range = false,
+        }
+    }
+
+    fn phase(&mut self, shape: &LayerShape, phase: Phase, time_ns: f64) {
+        let operations = shape.operations(phase);
+        let prices: Option<Vec<f64>> =
+            operations.iter().map(|(_, o)| self.prices.operation(o, self.dtype).map(|p| p.time_ns)).collect();
+        let sum = prices.iter().flatten().sum::<f64>();
+        match prices {
+            Some(each) if sum > 0.0 => self.times.extend(each.into_iter().map(|ns| ns * time_ns / sum)),
+            _ => self.times.push(time_ns),
+        }
+    }
+
+    /// A product of the head: as priced where that is within range, else at the rate a whole layer reaches in that phase.
+    fn head(&mut self, shape: &LayerShape, head: Linear, product: Product, layer_ns: f64, phase: Phase) {
+        let operation = Operation::Linear { product, shape: head, epilogue: Epilogue::None };
+        let price = self.prices.operation(&operation, self.dtype).filter(|p| p.in_range);
+        self.in_range &= price.is_some();
+        let by_rate = || layer_ns * operation.flop() / shape.flop(phase).max(1.0);
+        self.times.push(price.map_or_else(by_rate, |p| p.time_ns));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::prices::{LayerPrice, Message, Price};
+
+    /// Every operation but the head's products costs 10; a layer's phases what they are told to.
+    struct Made {
+        priced: bool,
+    }
+
+    impl Prices for Made {
+        fn layer(&self, _: LayerShape) -> Result<LayerPrice> {
+            Ok(LayerPrice {
+                forward_ns: 900.0,
+                backward_input_ns: 700.0,
+                backward_weight_ns: 600.0,
+                activation_bytes: 50,
+                in_range: true,
+            })
+        }
+        fn collective(&self, _: Message) -> Option<Price> {
+            None
+        }
+        fn operation(&self, operation: &Operation, _: DType) -> Option<Price> {
+            let table = matches!(operation, Operation::Linear { shape, .. } if shape.outputs == 1000);
+            (self.priced && !table).then_some(Price { time_ns: 10.0, in_range: true })
+        }
+    }
+
+    const GPT: SideGpt = SideGpt { layers: 2, hidden: 64, heads: 4, sequence: 16, vocabulary: 1000, batch: 2 };
+
+    #[test]
+    fn a_step_is_cut_into_the_operations_that_have_prices() {
+        let step = step(GPT, &Made { priced: true }, DType::Bf16).unwrap();
+        let shape = LayerShape::new(64, 4, 16, 2, DType::Bf16);
+        let head = |ns: f64, phase| ns * 2.0 * 32.0 * 64.0 * 1000.0 / shape.flop(phase);
+        let products =
+            head(900.0, Phase::Forward) + head(700.0, Phase::BackwardInput) + head(600.0, Phase::BackwardWeight);
+        // Embedding and its gradient, loss, AdamW; two layers; three products.
+        let expected = 40.0 + 2.0 * 2200.0 + products;
+        assert!((step.kernels.step_ns() as f64 - expected).abs() < 4.0, "{}", step.kernels.step_ns());
+        assert_eq!(step.kernels.per_step(), 4 + 2 * (9 + 7 + 6) + 3);
+        assert!(!step.in_range, "the head has no price");
+        let parameters = 2.0 * shape.parameters() as f64 + (1000.0 + 16.0) * 64.0;
+        assert_eq!(step.resident_bytes, 18.0 * parameters);
+        assert_eq!(step.memory_bytes - step.resident_bytes, 2.0 * 50.0 + 4.0 * 32.0 * 1000.0);
+    }
+
+    #[test]
+    fn without_prices_a_phase_is_one_kernel() {
+        let step = step(GPT, &Made { priced: false }, DType::Bf16).unwrap();
+        assert_eq!(step.kernels.per_step(), 2 * 3 + 3);
+        assert!(step.kernels.longest_ns() >= 900);
+    }
+}

@@ -1,0 +1,298 @@
+//! All stages of a timeline filled, and what that makes of the iteration. Called by [`super::plan`]; asks [`super::planner`]
+//! stage by stage and [`super::delay`] for the whole.
+
+use super::beside::{self, BesideRun, Busy};
+use super::delay;
+use super::pack::{Question, Resident, Run, Slot};
+use super::planner;
+use super::side::Side;
+use crate::pipeline::bubbles::{self, Bubble};
+use crate::pipeline::memory::Memory;
+use crate::pipeline::{Timeline, Work, activations};
+use rayon::prelude::*;
+
+/// Rounds in which the budget is lowered until the slowdown of the whole keeps to the limit.
+const ROUNDS: usize = 6;
+
+/// A bubble, what is free in it, and what was put there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    pub bubble: Bubble,
+    pub live_micro_batches: f64,
+    /// Beside everything the main job holds and the headroom; `None` where the memory is not known.
+    pub free_bytes: Option<f64>,
+    pub runs: Vec<Run>,
+    /// Of a measured bubble: what it waits for.
+    pub class: Option<&'static str>,
+    /// Whether side work may go in at all.
+    pub fillable: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct StagePlan {
+    pub bubbles: Vec<Planned>,
+    /// Free where the main job holds most.
+    pub least_free: Option<f64>,
+    pub resident: Vec<Resident>,
+    pub beside: Vec<BesideRun>,
+    /// What the main job loses on this stage, in an iteration.
+    pub lost_ns: f64,
+}
+
+impl StagePlan {
+    /// Side work in this stage's bubbles.
+    pub fn filled_ns(&self) -> u64 {
+        self.bubbles.iter().flat_map(|b| &b.runs).map(|run| run.work_ns).sum()
+    }
+
+    /// Side work beside compute.
+    pub fn beside_ns(&self) -> f64 {
+        self.beside.iter().map(|run| run.work_ns).sum()
+    }
+
+    /// All side work by its value.
+    pub fn worth(&self, sides: &[Side]) -> f64 {
+        let runs = self.bubbles.iter().flat_map(|b| &b.runs).map(|r| r.work_ns as f64 * sides[r.side].value);
+        runs.chain(self.beside.iter().map(|r| r.work_ns * sides[r.side].value)).sum()
+    }
+}
+
+/// What the stages are filled with, and within which limits.
+pub struct Filling<'a> {
+    pub sides: &'a [Side],
+    /// Fraction of the iteration.
+    pub main_slowdown: f64,
+    pub close_ns: f64,
+    pub sides_per_bubble: usize,
+}
+
+impl Filling<'_> {
+    /// Every stage with a budget of its own.
+    pub fn fill(&self, stages: &mut [StagePlan], busy: &[Busy], budget_ns: f64) {
+        stages.par_iter_mut().enumerate().for_each(|(index, stage)| {
+            let slot =
+                |b: &Planned| Slot { start_ns: b.bubble.start_ns, end_ns: b.bubble.end_ns, free_bytes: b.free_bytes };
+            let fillable = || stage.bubbles.iter().filter(|b| b.fillable);
+            let question = Question {
+                sides: self.sides,
+                slots: fillable().map(slot).collect(),
+                least_free: stage.least_free,
+                budget_ns,
+                close_ns: self.close_ns,
+                sides_per_bubble: self.sides_per_bubble,
+            };
+            let answer = planner::solve(&question);
+            stage.beside = busy.get(index).map_or_else(Vec::new, |&busy| beside::fill(&question, &answer, busy));
+            let lost_beside: f64 = stage.beside.iter().map(|b| b.operations as f64 * b.cost_each_ns).sum();
+            (stage.lost_ns, stage.resident) = (answer.lost_ns + lost_beside, answer.resident);
+            for (planned, runs) in stage.bubbles.iter_mut().filter(|b| b.fillable).zip(answer.runs) {
+                planned.runs = runs;
+            }
+        });
+    }
+
+    /// Fills a timeline; also returns what the iteration loses. `iteration_ns` is all of it, what follows the pipeline included.
+    pub fn timeline(
+        &self,
+        timeline: &Timeline,
+        weight_share: f64,
+        memory: &Memory,
+        iteration_ns: u64,
+    ) -> (Vec<StagePlan>, u64) {
+        let count = timeline.schedule.stages;
+        let mut stages: Vec<StagePlan> = (0..count).map(|s| empty(timeline, s, weight_share, memory)).collect();
+        let busy: Vec<Busy> = (0..count).map(|s| busy(timeline, s)).collect();
+        // The largest share of the limit for each stage that keeps the whole within it: all of it, where the stages' losses do
+        // not add up; else by bisection.
+        let allowed = self.main_slowdown * iteration_ns as f64;
+        let (mut low, mut high, mut share) = (0.0, 1.0, 1.0);
+        let mut best = None;
+        for _ in 0..ROUNDS {
+            self.fill(&mut stages, &busy, share * allowed);
+            let lost = self.lost_ns(timeline, &stages);
+            if lost as f64 <= allowed {
+                (low, best) = (share, Some((stages.clone(), lost)));
+                if share == 1.0 {
+                    break;
+                }
+            } else {
+                high = share;
+            }
+            share = 0.5 * (low + high);
+        }
+        best.unwrap_or_else(|| {
+            self.fill(&mut stages, &busy, 0.0);
+            let lost = self.lost_ns(timeline, &stages);
+            (stages, lost)
+        })
+    }
+
+    /// What the whole iteration loses by what each stage does.
+    fn lost_ns(&self, timeline: &Timeline, stages: &[StagePlan]) -> u64 {
+        if stages.iter().all(|s| s.lost_ns == 0.0) {
+            return 0;
+        }
+        let mut extra = vec![0u64; timeline.schedule.operations().len()];
+        let mut tail = vec![0u64; stages.len()];
+        for (index, stage) in stages.iter().enumerate() {
+            let cost = |b: &Planned| -> u64 {
+                let each = |run: &Run| self.close_ns + self.sides[run.side].after_ns;
+                b.runs.iter().map(each).sum::<f64>().ceil() as u64
+            };
+            let mut bubbles = stage.bubbles.iter().peekable();
+            let offset = timeline.schedule.range(index).start;
+            for (nth, (_, start, _)) in timeline.operations(index).enumerate() {
+                if let Some(b) = bubbles.next_if(|b| b.bubble.end_ns == start) {
+                    extra[offset + nth] += cost(b);
+                }
+            }
+            tail[index] = bubbles.map(cost).sum();
+            beside_delays(timeline, index, &stage.beside, &mut extra);
+        }
+        delay::iteration_ns(timeline, &extra, &tail) - timeline.iteration_ns
+    }
+}
+
+/// The first operations of a kind take longer.
+fn beside_delays(timeline: &Timeline, stage: usize, runs: &[BesideRun], extra: &mut [u64]) {
+    let range = timeline.schedule.range(stage);
+    for run in runs {
+        let alike = |index: &usize| (timeline.schedule.operations()[*index].work != Work::Forward) == run.backward;
+        for index in range.clone().filter(alike).take(run.operations as usize) {
+            extra[index] += run.cost_each_ns.ceil() as u64;
+        }
+    }
+}
+
+/// A stage's bubbles with the memory free in each, nothing in them.
+fn empty(timeline: &Timeline, stage: usize, weight_share: f64, memory: &Memory) -> StagePlan {
+    let share = timeline.schedule.chunk_share();
+    let planned = |bubble: Bubble| {
+        let live = bubble.live.micro_batches(share, weight_share);
+        let free_bytes = memory.free_bytes(stage, live);
+        Planned { bubble, live_micro_batches: live, free_bytes, runs: Vec::new(), class: None, fillable: true }
+    };
+    let peak = activations::peak(&timeline.schedule, stage, weight_share);
+    StagePlan {
+        bubbles: bubbles::of_stage(timeline, stage).into_iter().map(planned).collect(),
+        least_free: memory.free_bytes(stage, peak),
+        resident: Vec::new(),
+        beside: Vec::new(),
+        lost_ns: 0.0,
+    }
+}
+
+fn busy(timeline: &Timeline, stage: usize) -> Busy {
+    let mut sums = [(0u64, 0u64); 2];
+    for (operation, start, end) in timeline.operations(stage) {
+        let sum = &mut sums[usize::from(operation.work != Work::Forward)];
+        *sum = (sum.0 + 1, sum.1 + end - start);
+    }
+    let [forward, backward] = sums.map(|(count, ns)| (count, ns as f64 / count.max(1) as f64));
+    Busy { forward, backward }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::beside::{Beside, Together};
+    use super::super::kernels::Kernels;
+    use super::super::side::{Margin, Origin};
+    use super::*;
+    use crate::pipeline::memory::StageMemory;
+    use crate::pipeline::{BubbleKind, Name, Schedule, Spec, StageTimes, Times, simulate};
+
+    fn side(memory: f64) -> Side {
+        Side {
+            name: "mlp".into(),
+            kernels: Kernels::of_longest(100, 10),
+            memory_bytes: memory,
+            resident_bytes: memory / 2.0,
+            value: 1.0,
+            margin: Margin { open_ns: 30, restart_ns: 30, signal_ns: 30 },
+            after_ns: 0.0,
+            split: true,
+            origin: Origin::Profile,
+            beside: None,
+        }
+    }
+
+    fn timeline(p: usize, m: usize) -> Timeline {
+        let times = Times::even(p, StageTimes::new(300, 600, 0), 0);
+        let spec = Spec {
+            name: Name::OneFOneB,
+            stages: p,
+            micro_batches: m,
+            chunks: None,
+            memory_limit: None,
+            weight_share: 0.4,
+            times: &times,
+        };
+        simulate(Schedule::build(&spec).unwrap(), times.clone()).unwrap()
+    }
+
+    fn memory(p: usize, total: f64) -> Memory {
+        let stage = StageMemory {
+            parameters: 0,
+            weights_bytes: 100,
+            gradients_bytes: 0,
+            optimizer_bytes: 0,
+            activation_bytes: 10,
+        };
+        Memory { stage: vec![stage; p], total_bytes: Some(total), headroom_bytes: 20.0 }
+    }
+
+    fn filled(sides: &[Side], total: f64, slowdown: f64, close_ns: f64) -> (Vec<StagePlan>, u64) {
+        let timeline = timeline(4, 8);
+        let filling = Filling { sides, main_slowdown: slowdown, close_ns, sides_per_bubble: 2 };
+        filling.timeline(&timeline, 0.4, &memory(4, total), timeline.iteration_ns)
+    }
+
+    /// F = 300, B = 600: stage 1 has gaps of 300, 1200, twice 300 and 600 (closed form of 1F1B).
+    #[test]
+    fn stages_are_filled_up_to_the_margin() {
+        let (stages, lost) = filled(&[side(50.0)], 1e6, 1.0, 0.0);
+        let work: Vec<u64> = stages[1].bubbles.iter().map(|b| b.runs[0].work_ns).collect();
+        assert_eq!((work, lost), (vec![210, 1110, 210, 210, 510], 0));
+    }
+
+    /// Free with n live: 215 − 100 − 20 − 10n; stage 0 holds four micro-batches where it is fullest. A side of 60 stopped
+    /// within a step would need 60 always; its 30 of state fit, and whole steps run where 60 are free.
+    #[test]
+    fn memory_decides_where_and_how_a_side_may_run() {
+        let (stages, _) = filled(&[side(60.0)], 215.0, 1.0, 0.0);
+        let empty: Vec<BubbleKind> =
+            stages[0].bubbles.iter().filter(|b| b.runs.is_empty()).map(|b| b.bubble.kind).collect();
+        assert_eq!(empty, [BubbleKind::BeforeBackward]);
+        assert!(stages[0].bubbles.iter().flat_map(|b| &b.runs).all(|r| r.work_ns % 100 == 0));
+        assert_eq!(stages[3].bubbles[0].runs[0].work_ns, 900 - 90, "there it may stop anywhere");
+        let (stages, _) = filled(&[side(60.0)], 185.0, 1.0, 0.0);
+        assert!(stages[0].bubbles.iter().all(|b| b.runs.is_empty()), "25 are free at the fullest, 30 stay");
+    }
+
+    #[test]
+    fn the_whole_iteration_keeps_to_the_limit() {
+        let timeline = timeline(4, 8);
+        for limit in [0.05, 0.02, 0.0] {
+            let (stages, lost) = filled(&[side(50.0)], 1e6, limit, 40.0);
+            assert!(lost as f64 <= limit * timeline.iteration_ns as f64, "{limit}: {lost}");
+            assert_eq!(limit == 0.0, stages.iter().all(|s| s.filled_ns() == 0));
+        }
+    }
+
+    /// Beside forwards the main takes 10 % longer and the side keeps half its speed; beside backwards it costs too much.
+    #[test]
+    fn what_the_limit_leaves_goes_beside_compute() {
+        let together = |slowdown| Together { slowdown, rate: 0.5 };
+        let sides = [Side { beside: Some(Beside { forward: together(1.1), backward: together(2.0) }), ..side(50.0) }];
+        let timeline = timeline(4, 8);
+        let (stages, lost) = filled(&sides, 1e6, 0.05, 0.0);
+        let forward = stages[3].beside[0];
+        assert!(!forward.backward && forward.operations >= 1);
+        assert!((forward.work_ns - forward.operations as f64 * 300.0 * 1.1 * 0.5).abs() < 1e-6);
+        assert!(lost > 0 && lost as f64 <= 0.05 * timeline.iteration_ns as f64, "{lost}");
+        let (stages, lost) = filled(&sides, 1e6, 0.0, 0.0);
+        assert!(lost == 0 && stages.iter().all(|s| s.beside.is_empty()));
+        // Memory that is free in bubbles only is no place to run beside compute.
+        assert!(filled(&sides, 165.0, 0.05, 0.0).0[0].beside.is_empty());
+    }
+}

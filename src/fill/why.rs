@@ -1,0 +1,117 @@
+//! Why a side model was put nowhere: the first of its needs that no bubble meets. Called by [`super::assemble`].
+
+use super::side::Side;
+use super::stages::{Planned, StagePlan};
+use crate::pipeline::memory::GIB;
+use crate::units::format_ns;
+
+/// One clause, to stand behind "side x is put nowhere: ".
+pub fn nowhere(side: &Side, stages: &[StagePlan], budget_ns: f64, close_ns: f64) -> String {
+    let bubbles = || stages.iter().flat_map(|s| &s.bubbles).filter(|b| b.fillable);
+    let most = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
+    let least_free = most(&mut stages.iter().map(|s| s.least_free.unwrap_or(f64::INFINITY)));
+    let most_free = most(&mut bubbles().map(|b| b.free_bytes.unwrap_or(f64::INFINITY)));
+    let kept = if side.split { side.resident_bytes.min(side.memory_bytes) } else { side.resident_bytes };
+    if bubbles().next().is_none() {
+        return "there is no bubble".into();
+    }
+    if side.value <= 0.0 {
+        return "its value is 0".into();
+    }
+    if kept > least_free {
+        return format!(
+            "the {:.2} GiB it keeps between steps fit beside the main job on no stage; at most {:.2} GiB are always free",
+            kept / GIB,
+            least_free / GIB
+        );
+    }
+    if side.memory_bytes > most_free {
+        return format!(
+            "it needs {:.2} GiB, no bubble has more than {:.2} GiB free",
+            side.memory_bytes / GIB,
+            most_free / GIB
+        );
+    }
+    // What it must finish to run at all: one kernel if its memory may stay, else a step.
+    let splits = |s: &StagePlan| side.split && s.least_free.is_none_or(|free| side.memory_bytes <= free);
+    let unit = if stages.iter().any(splits) { side.kernels.work_ns(1) } else { side.kernels.step_ns() };
+    let room = |b: &Planned| b.free_bytes.is_none_or(|free| side.memory_bytes <= free);
+    let longest = bubbles().filter(|b| room(b)).map(|b| b.bubble.length_ns()).max().unwrap_or(0);
+    if longest < side.margin.total_ns().saturating_add(unit) {
+        return format!(
+            "the longest bubble with room for it has {}, its margin and its first {} take {}",
+            format_ns(longest as f64),
+            if unit == side.kernels.step_ns() { "step" } else { "kernel" },
+            format_ns((side.margin.total_ns() + unit) as f64)
+        );
+    }
+    if close_ns + side.after_ns > budget_ns {
+        return format!(
+            "a single bubble would cost the main job {}, the slowdown limit allows {} an iteration",
+            format_ns(close_ns + side.after_ns),
+            format_ns(budget_ns)
+        );
+    }
+    "another side is worth more wherever it would fit".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kernels::Kernels;
+    use super::super::side::{Margin, Origin};
+    use super::*;
+    use crate::pipeline::activations::Live;
+    use crate::pipeline::{Bubble, BubbleKind};
+
+    #[test]
+    fn the_first_unmet_need_is_named() {
+        let bubble = Bubble { start_ns: 0, end_ns: 1000, kind: BubbleKind::Tail, live: Live::default() };
+        let planned = Planned {
+            bubble,
+            live_micro_batches: 0.0,
+            free_bytes: Some(2.0 * GIB),
+            runs: Vec::new(),
+            class: None,
+            fillable: true,
+        };
+        let stage = StagePlan {
+            bubbles: vec![planned],
+            least_free: Some(GIB),
+            resident: Vec::new(),
+            beside: Vec::new(),
+            lost_ns: 0.0,
+        };
+        let fine = Side {
+            name: "x".into(),
+            kernels: Kernels::of_longest(800, 100),
+            memory_bytes: 0.9 * GIB,
+            resident_bytes: 0.5 * GIB,
+            value: 1.0,
+            margin: Margin { open_ns: 50, restart_ns: 50, signal_ns: 50 },
+            after_ns: 0.0,
+            split: true,
+            origin: Origin::Profile,
+            beside: None,
+        };
+        let cases: [(Side, &str); 7] = [
+            (fine.clone(), "another side is worth more"),
+            (Side { value: 0.0, ..fine.clone() }, "its value is 0"),
+            (
+                Side { resident_bytes: 1.5 * GIB, memory_bytes: 1.5 * GIB, ..fine.clone() },
+                "fit beside the main job on no stage",
+            ),
+            (Side { memory_bytes: 3.0 * GIB, ..fine.clone() }, "no bubble has more than 2.00 GiB"),
+            (Side { kernels: Kernels::of_longest(2000, 900), ..fine.clone() }, "first kernel take 1.050 µs"),
+            // Its memory may not stay, so a whole step is the unit.
+            (
+                Side { memory_bytes: 1.5 * GIB, kernels: Kernels::of_longest(900, 10), ..fine.clone() },
+                "first step take",
+            ),
+            (Side { after_ns: 20.0, ..fine }, "the slowdown limit allows 10.00 ns"),
+        ];
+        for (side, expected) in cases {
+            let why = nowhere(&side, std::slice::from_ref(&stage), 10.0, 1.0);
+            assert!(why.contains(expected), "{why}, not {expected}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Imported records into a results folder: a new one, or one of the same machine.
+//!
+//! A second import of a file replaces its cases. Cases this program measured itself stay: an import never takes their place.
+
+use super::{IMPORTED, Imported, Origin, Source, machine_of};
+use crate::records::machine::{Gpu, MachineRecord, RunInfo};
+use crate::records::store::{Journal, MACHINE, MEASUREMENTS, Run, RunRequest};
+use crate::records::{Measurement, files};
+use crate::{Error, Result};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Where to, and under which name.
+#[derive(Debug, Clone, Default)]
+pub struct Target {
+    /// Default: `results/<machine>`.
+    pub results: Option<PathBuf>,
+    pub machine: Option<String>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Written {
+    pub folder: PathBuf,
+    pub cases: usize,
+    /// Cases that were measured here and stay.
+    pub kept: usize,
+}
+
+/// `run` is the identity of a run that begins here; `now` when the import happened.
+pub fn write(imported: Imported, source: Source, target: &Target, run: RunInfo) -> Result<Written> {
+    let now = run.started.clone();
+    let fresh = imported.origin.machine(target.machine.clone(), run);
+    let folder = target.results.clone().unwrap_or_else(|| Path::new("results").join(&fresh.name));
+    if folder.exists() && !folder.is_dir() {
+        return Err(Error::input(
+            format!("{} is a file", folder.display()),
+            "give --results DIR with the folder the records are to go to",
+        ));
+    }
+    let machine = match machine_of(&folder)? {
+        Some(there) => same_machine(&folder, there, &imported.origin, &fresh)?,
+        None => fresh,
+    };
+    let own = own_cases(&folder)?;
+    let (kept, new): (Vec<Measurement>, Vec<Measurement>) =
+        imported.records.into_iter().partition(|record| own.contains(&record.id));
+    std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
+    // The run's own check compares GPU by GPU; what this import adds to them must stand there first.
+    if folder.join(MACHINE).exists() {
+        files::write_json(&folder.join(MACHINE), &machine)?;
+    }
+    let selection = Some(format!("import {}", source.name()));
+    let mut run = Run::open(RunRequest { folder, machine, fresh: false, selection })?;
+    let cases = new.len();
+    for mut record in new {
+        record.at.clone_from(&now);
+        run.append(record)?;
+    }
+    Ok(Written { folder: run.finish(now)?, cases, kept: kept.len() })
+}
+
+/// Cases with a time that no import brought.
+fn own_cases(folder: &Path) -> Result<BTreeSet<String>> {
+    if !folder.join(MEASUREMENTS).exists() {
+        return Ok(BTreeSet::new());
+    }
+    let journal = Journal::read(folder)?;
+    let own = journal.measurements.into_iter().filter(|m| m.median_ns.is_some() && !m.has_flag(IMPORTED));
+    Ok(own.map(|m| m.id).collect())
+}
+
+/// The folder's own record, with what the file adds; refused where the devices differ.
+fn same_machine(folder: &Path, there: MachineRecord, origin: &Origin, fresh: &MachineRecord) -> Result<MachineRecord> {
+    let names = |gpus: &[Gpu]| gpus.iter().map(|g| g.name.clone()).collect::<BTreeSet<_>>();
+    let processor = there.gpus.is_empty() && origin.gpus.is_empty() && origin.cpu.as_ref() == Some(&there.cpu.model);
+    let gpus = !there.gpus.is_empty() && names(&there.gpus) == names(&origin.gpus);
+    if !processor && !gpus {
+        let what = |gpus: &[Gpu], cpu: &str| match gpus {
+            [] => cpu.to_string(),
+            [first, ..] => format!("{}x {}", gpus.len(), first.name),
+        };
+        return Err(Error::input(
+            format!(
+                "{} holds results of {} ({}), the file is of {}",
+                folder.display(),
+                there.name,
+                what(&there.gpus, &there.cpu.model),
+                what(&origin.gpus, &fresh.cpu.model)
+            ),
+            "two machines never share a folder: choose another with --results",
+        ));
+    }
+    let mut merged = there;
+    if origin.gpus.len() > merged.gpus.len() && merged.run.preset == IMPORTED {
+        merged.gpus.clone_from(&origin.gpus);
+    }
+    for (name, version) in &origin.versions {
+        let known = merged.versions.entry(name.clone()).or_default();
+        if known.is_none() {
+            known.clone_from(version);
+        }
+    }
+    merged.run.command.clone_from(&fresh.run.command);
+    Ok(merged)
+}

@@ -1,0 +1,138 @@
+//! Other people's measurements into records: nccl-tests' output (text and `-J` JSON) and nvbench's JSON.
+//!
+//! A reader turns a file into [`Imported`]: the machine as far as the file tells, a record a row, and notes on what was
+//! left out and why. [`folder`] writes that into a results folder. Right of `records`: nothing here touches hardware.
+//! Called by `cli::import`.
+
+pub mod folder;
+pub mod nccl_tests;
+pub mod nvbench;
+
+use crate::records::machine::{Cpu, Gpu, MachineRecord, RunInfo, SCHEMA, slug};
+use crate::records::{Measurement, files};
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The flag of every imported line, and the preset of a folder that an import began.
+pub const IMPORTED: &str = "imported";
+/// A result that was wrong has no time.
+pub const WRONG: &str = "wrong";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    NcclTests,
+    Nvbench,
+}
+
+impl Source {
+    pub fn parse(name: &str) -> Result<Source> {
+        match name {
+            "nccl-tests" => Ok(Source::NcclTests),
+            "nvbench" => Ok(Source::Nvbench),
+            other => Err(Error::input(format!("--from {other} is unknown"), "choose nccl-tests or nvbench")),
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::NcclTests => "nccl-tests",
+            Source::Nvbench => "nvbench",
+        }
+    }
+}
+
+/// What a file said.
+#[derive(Debug, Clone)]
+pub struct Imported {
+    pub origin: Origin,
+    pub records: Vec<Measurement>,
+    /// Sentences on what was left out.
+    pub notes: Vec<String>,
+}
+
+/// The machine as far as the file tells.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// The GPUs of one node.
+    pub gpus: Vec<Gpu>,
+    /// The processor, where it was measured itself (our own host runs printed in nccl-tests' columns).
+    pub cpu: Option<String>,
+    pub hostname: Option<String>,
+    pub versions: BTreeMap<String, Option<String>>,
+    pub environment: BTreeMap<String, String>,
+}
+
+/// Reads FILE as the output of `source`. `operation` names the collective where the file does not.
+pub fn read(source: Source, path: &Path, operation: Option<&str>) -> Result<Imported> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    // Logs of launchers hold stray bytes; they cannot stand in a row.
+    let text = String::from_utf8_lossy(&bytes);
+    let place = path.display().to_string();
+    match source {
+        Source::NcclTests => nccl_tests::read(&text, &place, operation),
+        Source::Nvbench => nvbench::read(&text, path),
+    }
+}
+
+impl Origin {
+    /// `machine.json` of a folder that this import begins.
+    pub fn machine(&self, name: Option<String>, run: RunInfo) -> MachineRecord {
+        let unknown = || "unknown".to_string();
+        let own = match (self.gpus.as_slice(), &self.cpu) {
+            ([], cpu) => cpu.clone().unwrap_or_default(),
+            ([only], _) => only.name.clone(),
+            ([first, ..], _) => format!("{} x{}", first.name, self.gpus.len()),
+        };
+        MachineRecord {
+            schema: SCHEMA.into(),
+            name: name.unwrap_or_else(|| slug(&own)),
+            cpu: Cpu {
+                model: self.cpu.clone().unwrap_or_else(unknown),
+                cores: 0,
+                last_level_cache_bytes: None,
+                features: Vec::new(),
+                governor: None,
+            },
+            memory_bytes: None,
+            gpus: self.gpus.clone(),
+            versions: self.versions.clone(),
+            topology: Vec::new(),
+            kernel: unknown(),
+            hostname: self.hostname.clone(),
+            environment: self.environment.clone(),
+            run,
+        }
+    }
+}
+
+/// JSON of another tool, or a sentence on why it is none: cut off, no JSON, or one of our own files.
+fn json(text: &str, place: &str, tool: &str) -> Result<serde_json::Value> {
+    let value: serde_json::Value = serde_json::from_str(text).map_err(|e| match e.is_eof() {
+        true => Error::input(
+            format!("{place} is cut off: {tool} did not close its JSON"),
+            format!("let {tool} run to its end, or import its text output"),
+        ),
+        false => Error::input(format!("{place} is not JSON: {e}"), format!("give the file that {tool} wrote")),
+    })?;
+    if let Some(schema) = value.get("schema").and_then(serde_json::Value::as_str) {
+        return Err(Error::input(
+            format!("{place} is a file of schema {schema}, not {tool}'s output"),
+            format!("give a file that {tool} wrote"),
+        ));
+    }
+    Ok(value)
+}
+
+/// The value of an allowed environment variable is kept, everything else is not even looked at.
+fn environment<'a>(entries: impl Iterator<Item = &'a str>) -> BTreeMap<String, String> {
+    let pairs = entries.filter_map(|entry| entry.split_once('='));
+    let kept = pairs.filter(|(name, _)| name.starts_with("NCCL_") || name.starts_with("CUDA_"));
+    kept.map(|(name, value)| (name.to_string(), value.to_string())).collect()
+}
+
+/// `machine.json` of a results folder, if it has one.
+fn machine_of(folder: &Path) -> Result<Option<MachineRecord>> {
+    let path = folder.join(crate::records::store::MACHINE);
+    if path.exists() { files::read_json(&path, "machine").map(Some) } else { Ok(None) }
+}

@@ -1,0 +1,82 @@
+//! For which stages, micro-batches and chunks each schedule exists. Asked before a schedule is built, and by
+//! [`crate::pipeline::job`] so that a job file is answered with its line.
+
+use crate::Error;
+use crate::pipeline::schedule::Name;
+
+/// Which of the numbers is at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Number {
+    Stages,
+    MicroBatches,
+    Chunks,
+}
+
+/// Why a schedule does not exist for some numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    pub number: Number,
+    pub what: String,
+    pub cure: String,
+}
+
+impl From<Misfit> for Error {
+    fn from(misfit: Misfit) -> Self {
+        Error::input(misfit.what, misfit.cure)
+    }
+}
+
+/// Chunks of an interleaved schedule when nobody chose: the smallest number that interleaves.
+pub const DEFAULT_CHUNKS: usize = 2;
+
+/// Into how many chunks a stage's layers are divided.
+pub fn chunks(name: Name, given: Option<usize>) -> usize {
+    match name {
+        Name::Interleaved => given.unwrap_or(DEFAULT_CHUNKS),
+        Name::ZbV | Name::VHalf | Name::VMin | Name::Dualpipev => 2,
+        _ => 1,
+    }
+}
+
+pub fn check(name: Name, stages: usize, micro_batches: usize, chunks: Option<usize>) -> Result<(), Misfit> {
+    let (p, m, schedule) = (stages, micro_batches, name.text());
+    let misfit = |number, what: String, cure: &str| Err(Misfit { number, what, cure: cure.into() });
+    if name != Name::Interleaved && chunks.is_some_and(|c| c != 1) {
+        let what = format!("chunks are not a choice of {schedule}");
+        return misfit(Number::Chunks, what, "leave chunks out, or use the schedule interleaved");
+    }
+    match name {
+        Name::Interleaved if !m.is_multiple_of(p) => misfit(
+            Number::MicroBatches,
+            format!("micro-batches {m} is not divisible by stages {p}"),
+            &format!("interleaved runs them in groups of one per stage: use {}", multiples(m, p)),
+        ),
+        Name::Chimera | Name::Dualpipe if !p.is_multiple_of(2) => misfit(
+            Number::Stages,
+            format!("{schedule} with {p} stages"),
+            "two pipelines share the devices, each device holding a stage of both: use an even number of stages",
+        ),
+        Name::Chimera if !m.is_multiple_of(p) => misfit(
+            Number::MicroBatches,
+            format!("micro-batches {m} is not divisible by stages {p}"),
+            &format!("chimera runs them in blocks of one per stage: use {}", multiples(m, p)),
+        ),
+        Name::Dualpipe if !m.is_multiple_of(2) => misfit(
+            Number::MicroBatches,
+            format!("dualpipe with {m} micro-batches"),
+            "half of them enter at either end: use an even number",
+        ),
+        Name::Dualpipe | Name::Dualpipev if m < 2 * p => misfit(
+            Number::MicroBatches,
+            format!("{schedule} with {m} micro-batches on {p} stages"),
+            &format!("it needs two a stage to begin and to end with: use at least {}", 2 * p),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// The multiples of p next to m.
+fn multiples(m: usize, p: usize) -> String {
+    let (below, above) = (m / p * p, m.div_ceil(p) * p);
+    if below == 0 { format!("{above}") } else { format!("{below} or {above}") }
+}

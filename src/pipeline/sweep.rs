@@ -1,0 +1,285 @@
+//! One job divided over its GPUs in every way: pipeline × tensor × data × micro-batch, each with its predicted iteration,
+//! bubble ratio and memory. Called by `bubblebench plan --sweep`; calls [`super::costs`], [`super::memory`] and the
+//! simulator.
+
+use super::costs;
+use super::job::Job;
+use super::memory;
+use super::prices::Prices;
+use super::schedule::{Schedule, Spec};
+use super::simulate::simulate;
+use crate::ops::DType;
+use crate::{Error, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub const SCHEMA: &str = "bubblebench.sweep/1";
+
+/// Sequences of a micro-batch that are tried; beyond, a layer gains nothing more and the pipeline only loses.
+const LARGEST_MICRO_BATCH: u64 = 32;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SweepRecord {
+    pub schema: String,
+    pub job: String,
+    pub model: String,
+    /// Whose cost model it was made with.
+    pub machine: String,
+    pub gpus: u64,
+    pub global_batch: u64,
+    pub schedule: String,
+    /// `None` where the memory is not known: then nothing was checked against it.
+    pub memory_bytes: Option<u64>,
+    /// What fits first, then by iteration.
+    pub rows: Vec<SweepRow>,
+    /// Divisions of the GPUs for which something does not divide, or the schedule does not exist.
+    pub left_out: u64,
+    pub notes: Vec<String>,
+}
+
+/// One way to divide the job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SweepRow {
+    pub pipeline: u64,
+    pub tensor: u64,
+    pub data: u64,
+    pub micro_batch: u64,
+    pub micro_batches: u64,
+    /// Pipeline, gradients and optimizer step.
+    pub iteration_ns: u64,
+    /// Of the pipeline alone.
+    pub bubble_ratio: f64,
+    pub sequences_per_s: f64,
+    /// The fullest GPU's.
+    pub peak_bytes: u64,
+    /// `None` where the memory is not known.
+    pub fits_memory: Option<bool>,
+    /// Every price lies within what the cost model was measured on.
+    pub in_range: bool,
+    /// As the job says it.
+    pub own: bool,
+}
+
+/// Everything that divides, and how much does not. Tensor parallelism stays within a node.
+pub fn divisions(job: &Job) -> (Vec<Job>, u64) {
+    let (gpus, batch) = (job.gpus(), job.parallel.global_batch);
+    let mut found = Vec::new();
+    let mut left_out = 0;
+    for pipeline in divisors(gpus, job.model.layers) {
+        for tensor in divisors(gpus / pipeline, job.hardware.gpus_per_node) {
+            let data = gpus / pipeline / tensor;
+            let mut micro_batches = divisors(batch / data, LARGEST_MICRO_BATCH);
+            if !micro_batches.contains(&job.parallel.micro_batch) {
+                micro_batches.push(job.parallel.micro_batch);
+            }
+            for micro_batch in micro_batches {
+                match job.divided(pipeline, tensor, data, micro_batch) {
+                    Some(division) => found.push(division),
+                    None => left_out += 1,
+                }
+            }
+        }
+    }
+    (found, left_out)
+}
+
+/// Of n, up to the largest; none of 0.
+fn divisors(n: u64, largest: u64) -> Vec<u64> {
+    (1..=largest.min(n)).filter(|d| n.is_multiple_of(*d)).collect()
+}
+
+/// Tries every division on as many cores as there are; `progress` hears how many are done.
+pub fn sweep(
+    job: &Job,
+    prices: &(dyn Prices + Sync),
+    dtype: DType,
+    machine: (&str, Option<u64>),
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<SweepRecord> {
+    let (divisions, left_out) = divisions(job);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(divisions.len().max(1));
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let work = || {
+        let mut rows = Vec::new();
+        while let Some(division) = divisions.get(next.fetch_add(1, Ordering::Relaxed)) {
+            rows.push(row(job, division, prices, dtype, machine.1));
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1, divisions.len());
+        }
+        rows
+    };
+    let tried: Vec<Result<SweepRow>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().filter_map(|w| w.join().ok()).flatten().collect()
+    });
+    let (mut rows, mut failures) = (Vec::new(), Vec::new());
+    for result in tried {
+        match result {
+            Ok(row) => rows.push(row),
+            Err(error) => failures.push(error),
+        }
+    }
+    if rows.is_empty() {
+        return Err(failures.pop().unwrap_or_else(|| {
+            let what = format!("{}: no way to divide {} GPUs fits the job", job.path.display(), job.gpus());
+            Error::input(
+                what,
+                "layers, heads and global_batch must divide, and the schedule must exist for the numbers",
+            )
+        }));
+    }
+    rows.sort_by_key(|r| (r.fits_memory == Some(false), r.iteration_ns, r.pipeline, r.tensor, r.micro_batch));
+    Ok(SweepRecord {
+        schema: SCHEMA.into(),
+        job: job.path.display().to_string(),
+        model: job.model.name.clone(),
+        machine: machine.0.into(),
+        gpus: job.gpus(),
+        global_batch: job.parallel.global_batch,
+        schedule: job.parallel.schedule.text().into(),
+        memory_bytes: memory::estimate(job, dtype, 0, machine.1).total_bytes.map(|b| b as u64),
+        notes: notes(&rows, failures),
+        rows,
+        left_out,
+    })
+}
+
+fn row(job: &Job, division: &Job, prices: &dyn Prices, dtype: DType, machine_bytes: Option<u64>) -> Result<SweepRow> {
+    let costs = costs::of_job(division, prices, dtype)?;
+    let p = &division.parallel;
+    let share = division.weight_share();
+    let schedule = Schedule::build(&Spec {
+        name: p.schedule,
+        stages: p.pipeline as usize,
+        micro_batches: division.micro_batches() as usize,
+        chunks: p.chunks.map(|c| c as usize),
+        memory_limit: None,
+        weight_share: share,
+        times: &costs.times,
+    })?;
+    let timeline = simulate(schedule, costs.times.clone())?;
+    let memory = memory::estimate(division, dtype, costs.layer.activation_bytes, machine_bytes);
+    let memory =
+        memory::for_schedule(division, dtype, costs.layer.activation_bytes, &memory, &timeline.schedule, share);
+    let iteration_ns = timeline.iteration_ns + costs.after(timeline.schedule.layout.placement).total_ns();
+    Ok(SweepRow {
+        pipeline: p.pipeline,
+        tensor: p.tensor,
+        data: p.data,
+        micro_batch: p.micro_batch,
+        micro_batches: division.micro_batches(),
+        iteration_ns,
+        bubble_ratio: timeline.bubble_ratio(),
+        sequences_per_s: p.global_batch as f64 / (iteration_ns as f64 / 1e9).max(f64::MIN_POSITIVE),
+        peak_bytes: memory.peak_bytes(&timeline.schedule, share) as u64,
+        fits_memory: memory.fits(&timeline.schedule, share),
+        in_range: costs.in_range,
+        own: *p == job.parallel,
+    })
+}
+
+fn notes(rows: &[SweepRow], failures: Vec<Error>) -> Vec<String> {
+    let mut notes = Vec::new();
+    let outside = rows.iter().filter(|r| !r.in_range).count();
+    if outside > 0 {
+        notes.push(format!(
+            "{outside} of {} divisions need a price the cost model does not hold or has to extrapolate",
+            rows.len()
+        ));
+    }
+    if rows.iter().any(|r| r.fits_memory.is_none()) {
+        notes.push("the GPU's memory is not known, so nothing was checked against it: set memory_gib".into());
+    }
+    if let Some(first) = failures.first() {
+        notes.push(format!("{} more could not be simulated, the first because {first}", failures.len()));
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::prices::{LayerPrice, Message, Price};
+    use crate::shape::LayerShape;
+    use std::path::Path;
+
+    /// Layers by their FLOPs, messages by their bytes.
+    struct Made;
+
+    impl Prices for Made {
+        fn layer(&self, shape: LayerShape) -> Result<LayerPrice> {
+            let ns = (shape.micro_batch * 1000 / shape.tensor) as f64;
+            let activation_bytes = (shape.rows() * shape.hidden * 34) / shape.tensor;
+            let (backward_input_ns, backward_weight_ns) = (ns, ns);
+            Ok(LayerPrice { forward_ns: ns, backward_input_ns, backward_weight_ns, activation_bytes, in_range: true })
+        }
+        fn collective(&self, message: Message) -> Option<Price> {
+            Some(Price { time_ns: message.bytes as f64 / 1e4, in_range: message.nodes == 1 })
+        }
+        fn operation(&self, _: &crate::ops::work::Operation, _: DType) -> Option<Price> {
+            Some(Price { time_ns: 10.0, in_range: true })
+        }
+    }
+
+    fn job(parallel: &str) -> Job {
+        let text = format!(
+            "[model]\nlayers = 8\nhidden = 1024\nheads = 16\nsequence = 128\nvocabulary = 4096\n[parallel]\n{parallel}\n\
+             [hardware]\ngpus_per_node = 4\nmemory_gib = 0.8"
+        );
+        Job::parse(Path::new("job.toml"), &text).unwrap()
+    }
+
+    fn swept(parallel: &str) -> SweepRecord {
+        sweep(&job(parallel), &Made, DType::Bf16, ("made", None), &|_, _| {}).unwrap()
+    }
+
+    #[test]
+    fn every_division_is_whole_and_sorted() {
+        let record = swept("pipeline = 4\ntensor = 2\nmicro_batch = 2\nglobal_batch = 48");
+        assert_eq!(record.rows.iter().filter(|r| r.own).count(), 1);
+        for r in &record.rows {
+            assert_eq!(r.pipeline * r.tensor * r.data, 8);
+            assert_eq!(r.micro_batches * r.micro_batch * r.data, 48);
+            assert!(r.tensor <= 4 && 8 % r.pipeline == 0);
+        }
+        let order: Vec<_> = record.rows.iter().map(|r| (r.fits_memory == Some(false), r.iteration_ns)).collect();
+        assert!(order.is_sorted(), "{order:?}");
+        assert!(order.first().unwrap() != order.last().unwrap());
+        assert!(record.rows.iter().any(|r| r.fits_memory == Some(false)) && record.rows[0].fits_memory == Some(true));
+        assert!(record.notes[0].contains("divisions need a price"));
+    }
+
+    /// What a plan of the same division says.
+    #[test]
+    fn a_row_is_the_iteration_of_its_division() {
+        let parallel = "pipeline = 2\ntensor = 2\ndata = 2\nmicro_batch = 2\nglobal_batch = 48";
+        let own = swept(parallel).rows.into_iter().find(|r| r.own).unwrap();
+        let (job, dtype) = (job(parallel), DType::Bf16);
+        let costs = costs::of_job(&job, &Made, dtype).unwrap();
+        let spec = Spec {
+            name: job.parallel.schedule,
+            stages: 2,
+            micro_batches: 12,
+            chunks: None,
+            memory_limit: None,
+            weight_share: job.weight_share(),
+            times: &costs.times,
+        };
+        let timeline = simulate(Schedule::build(&spec).unwrap(), costs.times.clone()).unwrap();
+        let after = costs.after(timeline.schedule.layout.placement).total_ns();
+        assert_eq!(own.iteration_ns, timeline.iteration_ns + after);
+        assert_eq!(own.bubble_ratio, timeline.bubble_ratio());
+    }
+
+    #[test]
+    fn what_a_schedule_does_not_allow_is_left_out() {
+        let parallel =
+            "pipeline = 4\ntensor = 2\nmicro_batch = 2\nglobal_batch = 48\nschedule = \"interleaved\"\nchunks = 2";
+        let record = swept(parallel);
+        assert!(
+            record.left_out > 0 && record.rows.iter().all(|r| r.pipeline <= 4 && r.micro_batches % r.pipeline == 0)
+        );
+    }
+}

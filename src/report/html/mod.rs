@@ -1,0 +1,12 @@
+//! Self-contained HTML pages: one file, no script needed, no request to anywhere, light or dark as the reader's system is.
+//! Pictures are inline SVG drawn here. Called by the command line (`plan --html`).
+//!
+//! [`page`] is the frame and its style sheet, [`svg`] the few shapes, [`plan`] the plan's page with its pictures in [`timeline`],
+//! [`memory`] and [`bars`].
+
+pub mod bars;
+pub mod memory;
+pub mod page;
+pub mod plan;
+pub mod svg;
+pub mod timeline;

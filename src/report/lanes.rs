@@ -1,0 +1,127 @@
+//! What every stage does over an iteration, as spans to draw: the job's own work, side work, and nothing. The terminal's
+//! timeline and the page's picture are both drawn from these. Called by [`super::timeline`], [`super::plan`], [`super::html`].
+
+use crate::fill::plan::Plan;
+use crate::fill::record::PlanStage;
+use crate::pipeline::{Timeline, Work};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    Forward,
+    /// To inputs, or whole.
+    Backward,
+    /// To weights.
+    Weights,
+    /// Of a measured run: something.
+    Compute,
+    /// A side model, by its place among the plan's sides.
+    Side(usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Span {
+    pub start_ns: u64,
+    pub end_ns: u64,
+    pub part: Part,
+    /// Of the job's own operations.
+    pub micro_batch: Option<u32>,
+}
+
+/// One lane a stage, each in order of time.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Lanes {
+    pub stages: Vec<Vec<Span>>,
+    pub end_ns: u64,
+}
+
+impl Lanes {
+    pub fn of_timeline(timeline: &Timeline) -> Self {
+        let stages = timeline.schedule.stages;
+        let end_ns = (0..stages).map(|s| timeline.window_start_ns(s) + timeline.iteration_ns).max().unwrap_or(0);
+        Lanes { stages: (0..stages).map(|s| own_work(timeline, s)).collect(), end_ns }
+    }
+
+    /// The plan's own timeline, or what was measured, with the side work in it.
+    pub fn of_plan(plan: &Plan) -> Self {
+        let mut lanes = match plan.record.measured {
+            None => Lanes::of_timeline(&plan.timeline),
+            Some(_) => Lanes::of_bubbles(&plan.record.stage),
+        };
+        for (lane, stage) in lanes.stages.iter_mut().zip(&plan.record.stage) {
+            for fill in stage.bubbles.iter().flat_map(|b| &b.fills) {
+                let index = plan.record.side.iter().position(|s| s.name == fill.side).unwrap_or(0);
+                let part = Part::Side(index);
+                lane.push(Span { start_ns: fill.start_ns, end_ns: fill.end_ns, part, micro_batch: None });
+            }
+            lane.sort_by_key(|span| (span.start_ns, span.end_ns));
+        }
+        lanes
+    }
+
+    /// Of measured bubbles: between them something was computed.
+    fn of_bubbles(stages: &[PlanStage]) -> Self {
+        let mut lanes = Lanes::default();
+        for stage in stages {
+            let whole = stage.busy_ns + stage.bubble_ns;
+            let first = stage.bubbles.first().map_or(0, |b| b.start_ns);
+            // A stage that begins with work begins where its bubbles and its work together would end.
+            let last = stage.bubbles.last().map_or(whole, |b| b.end_ns);
+            let begin = first.min(last.saturating_sub(whole));
+            let (mut at, mut lane) = (begin, Vec::new());
+            for b in &stage.bubbles {
+                lane.push(Span { start_ns: at, end_ns: b.start_ns, part: Part::Compute, micro_batch: None });
+                at = b.end_ns;
+            }
+            let end = at.max(begin + whole);
+            lane.push(Span { start_ns: at, end_ns: end, part: Part::Compute, micro_batch: None });
+            lane.retain(|span| span.end_ns > span.start_ns);
+            lanes.stages.push(lane);
+            lanes.end_ns = lanes.end_ns.max(end);
+        }
+        lanes
+    }
+
+    /// The share of each column's time that each part takes, for pictures too coarse for single spans: what takes most.
+    pub fn columns(&self, stage: usize, columns: usize) -> Vec<Option<Part>> {
+        let width = self.end_ns.max(1) as f64 / columns.max(1) as f64;
+        let mut spent: Vec<Vec<(Part, f64)>> = vec![Vec::new(); columns];
+        for span in &self.stages[stage] {
+            let (mut at, stop) = (span.start_ns as f64, span.end_ns as f64);
+            let mut index = ((at / width) as usize).min(columns - 1);
+            while at < stop {
+                let border = if index + 1 == columns { f64::INFINITY } else { (index + 1) as f64 * width };
+                let part = stop.min(border) - at;
+                match spent[index].iter_mut().find(|(p, _)| *p == span.part) {
+                    Some((_, sum)) => *sum += part,
+                    None => spent[index].push((span.part, part)),
+                }
+                at = border;
+                index += 1;
+            }
+        }
+        spent.iter().map(|parts| most(parts, width)).collect()
+    }
+}
+
+/// What takes most of a column, if not idleness; of equals the later of F, B, W.
+fn most(parts: &[(Part, f64)], width: f64) -> Option<Part> {
+    let idle = width - parts.iter().map(|(_, ns)| ns).sum::<f64>();
+    let best = parts.iter().max_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
+    best.filter(|(_, ns)| *ns > 0.0 && *ns >= idle).map(|(part, _)| *part)
+}
+
+fn own_work(timeline: &Timeline, stage: usize) -> Vec<Span> {
+    timeline
+        .operations(stage)
+        .map(|(operation, start_ns, end_ns)| Span {
+            start_ns,
+            end_ns,
+            part: match operation.work {
+                Work::Forward => Part::Forward,
+                Work::BackwardInput | Work::Backward => Part::Backward,
+                Work::BackwardWeight => Part::Weights,
+            },
+            micro_batch: Some(operation.micro_batch),
+        })
+        .collect()
+}

@@ -1,0 +1,124 @@
+//! Compute or communication: a kernel told by its name.
+//!
+//! NCCL has changed its names three times; libraries with kernels of their own (NVSHMEM, DeepEP, symmetric memory,
+//! custom all-reduces of inference servers) are known by the operation in the name. Everything else computes.
+
+use super::span::Activity;
+
+/// Parts of names, lower case without underscores, of kernels that communicate.
+const COLLECTIVE: &[&str] = &[
+    "nccl",
+    "rccl",
+    "msccl",
+    "nvshmem",
+    "userbuffers",
+    "deepep",
+    "allreduce",
+    "allgather",
+    "reducescatter",
+    "alltoall",
+    "crossdevicereduce",
+];
+
+/// What a kernel of this name is.
+///
+/// Compilers name generated kernels after the operations they fuse, a copy out of an all-gather's buffer among them:
+/// those compute, whatever their names hold.
+pub fn kernel(name: &str) -> Activity {
+    if name.starts_with("triton_") {
+        return Activity::Compute;
+    }
+    let plain: String = head(name).chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase()).collect();
+    if !COLLECTIVE.iter().any(|part| plain.contains(part)) {
+        return if plain.contains("sendrecv") { Activity::SendRecv } else { Activity::Compute };
+    }
+    let peer = plain.contains("sendrecv") || plain.contains("ncclsend") || plain.contains("ncclrecv");
+    if peer || plain.contains("devkernelsend") || plain.contains("devkernelrecv") {
+        Activity::SendRecv
+    } else {
+        Activity::Collective
+    }
+}
+
+/// As [`kernel`], with what PyTorch writes beside it (`Collective name`): it tells where the kernel's name does not.
+pub fn with_collective(name: &str, collective: Option<&str>) -> Activity {
+    match (kernel(name), collective) {
+        (Activity::Collective, Some(c)) if ["send", "recv", "batch_isend_irecv", "coalesced"].contains(&c) => {
+            Activity::SendRecv
+        }
+        (by_name, _) => by_name,
+    }
+}
+
+/// Whether a kernel of this name is a step of an optimizer, which ends an iteration.
+pub fn is_optimizer(name: &str) -> bool {
+    let plain: String = name.chars().take(512).map(|c| c.to_ascii_lowercase()).collect();
+    ["adam", "multi_tensor_apply", "multitensorapply", "fusedsgd", "sgd_", "lamb", "adagrad", "optimizer"]
+        .iter()
+        .any(|part| plain.contains(part))
+}
+
+/// The name itself, without the types of its arguments, in which any word may stand.
+fn head(name: &str) -> &str {
+    match name.find('(') {
+        Some(0) | None => name,
+        Some(at) => &name[..at],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nccl_of_every_age_is_told_apart() {
+        for name in [
+            "ncclDevKernel_SendRecv(ncclDevKernelArgsStorage<4096ul>)",
+            "ncclKernel_SendRecv_RING_SIMPLE_Sum_int8_t(ncclWorkElem)",
+            "ncclSendRecvKernel_copy_i8(ncclColl)",
+        ] {
+            assert_eq!(kernel(name), Activity::SendRecv, "{name}");
+        }
+        for name in [
+            "ncclDevKernel_AllReduce_Sum_f32_RING_LL(ncclDevKernelArgsStorage<4096ul>)",
+            "ncclKernel_AllGather_RING_LL_Sum_int8_t(ncclWorkElem)",
+            "ncclAllReduceRingLLKernel_sum_f32(ncclColl)",
+            "ncclSymkDevKernel_ReduceScatter_LL(ncclSymkDevWorkArgs)",
+            "void vllm::cross_device_reduce_2stage<__nv_bfloat16, 8>(vllm::RankData*)",
+            "void one_shot_all_reduce_kernel<float, 8>(float**)",
+            "void deep_ep::internode::dispatch<true>(int4*)",
+        ] {
+            assert_eq!(kernel(name), Activity::Collective, "{name}");
+        }
+    }
+
+    #[test]
+    fn everything_else_computes() {
+        for name in [
+            "ampere_bf16_s16816gemm_bf16_128x128_ldg8_f2f_stages_32x5_tn",
+            "void flash_fwd_kernel<Flash_fwd_kernel_traits<128>>(Flash_fwd_params)",
+            "void at::native::reduce_kernel<512, 1>(at::native::ReduceOp<float>)",
+            "triton_poi_fused_all_gather_into_tensor_out_copy_3",
+            "void copy_of(ncclComm*)",
+            "",
+        ] {
+            assert_eq!(kernel(name), Activity::Compute, "{name}");
+        }
+    }
+
+    #[test]
+    fn pytorch_says_what_a_generic_kernel_does() {
+        let generic = "ncclDevKernel_Generic(ncclDevKernelArgsStorage<4096ul>)";
+        assert_eq!(with_collective(generic, Some("send")), Activity::SendRecv);
+        assert_eq!(with_collective(generic, Some("allreduce")), Activity::Collective);
+        assert_eq!(with_collective("gemm", Some("send")), Activity::Compute);
+    }
+
+    #[test]
+    fn optimizers_are_known() {
+        assert!(is_optimizer(
+            "void at::native::(anonymous namespace)::multi_tensor_apply_kernel<FusedAdamMathFunctor>()"
+        ));
+        assert!(is_optimizer("AdamFunctor") && !is_optimizer("sm90_xmma_gemm_bf16"));
+    }
+}

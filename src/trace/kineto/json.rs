@@ -1,0 +1,427 @@
+//! JSON read piece by piece: memory does not grow with the file, nor with a string or a nesting in it.
+//!
+//! Not a parser of values: the caller asks for what it expects and skips the rest. What is skipped is checked for
+//! balance only.
+
+use memchr::{memchr2, memchr3};
+use std::io::Read;
+
+/// What is wrong, and where: bytes from the start of the (unpacked) text.
+#[derive(Debug)]
+pub enum Fault {
+    Read(std::io::Error),
+    Cut { at: u64 },
+    Wrong { at: u64, what: &'static str },
+    Long { at: u64, most: usize },
+}
+
+type Result<T> = std::result::Result<T, Fault>;
+
+/// Bytes read at a time.
+const CHUNK: usize = 1 << 18;
+/// Lists and objects within one another; a trace has four.
+const DEEPEST: usize = 512;
+
+pub struct Json<R> {
+    source: R,
+    buffer: Vec<u8>,
+    at: usize,
+    /// Bytes of the text before the buffer.
+    before: u64,
+}
+
+impl<R: Read> Json<R> {
+    pub fn new(source: R) -> Self {
+        Json { source, buffer: Vec::new(), at: 0, before: 0 }
+    }
+
+    pub fn offset(&self) -> u64 {
+        self.before + self.at as u64
+    }
+
+    pub fn wrong<T>(&self, what: &'static str) -> Result<T> {
+        Err(Fault::Wrong { at: self.offset(), what })
+    }
+
+    /// The bytes not yet used; none at the end of the text only.
+    fn rest(&mut self) -> Result<&[u8]> {
+        if self.at == self.buffer.len() {
+            self.before += self.buffer.len() as u64;
+            self.at = 0;
+            self.buffer.resize(CHUNK, 0);
+            let read = loop {
+                match self.source.read(&mut self.buffer) {
+                    Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                    other => break other,
+                }
+            };
+            self.buffer.truncate(*read.as_ref().unwrap_or(&0));
+            read.map_err(Fault::Read)?;
+        }
+        Ok(&self.buffer[self.at..])
+    }
+
+    fn byte(&mut self) -> Result<u8> {
+        let at = self.offset();
+        match self.rest()?.first() {
+            Some(&byte) => {
+                self.at += 1;
+                Ok(byte)
+            }
+            None => Err(Fault::Cut { at }),
+        }
+    }
+
+    /// The next byte that is not a space, without using it; none at the end of the text.
+    pub fn peek(&mut self) -> Result<Option<u8>> {
+        loop {
+            match self.rest()?.first() {
+                Some(b' ' | b'\n' | b'\r' | b'\t') => self.at += 1,
+                other => return Ok(other.copied()),
+            }
+        }
+    }
+
+    /// As [`Json::peek`], where something must come.
+    pub fn must(&mut self) -> Result<u8> {
+        let at = self.offset();
+        self.peek()?.ok_or(Fault::Cut { at })
+    }
+
+    /// Uses the next byte if it is this one.
+    pub fn take(&mut self, byte: u8) -> Result<bool> {
+        let found = self.must()? == byte;
+        self.at += usize::from(found);
+        Ok(found)
+    }
+
+    pub fn expect(&mut self, byte: u8, what: &'static str) -> Result<()> {
+        if self.take(byte)? { Ok(()) } else { self.wrong(what) }
+    }
+
+    /// The next key of an object, into `key` as far as its first 64 bytes; false at the object's end. `first` is true
+    /// before the first key.
+    pub fn key(&mut self, first: &mut bool, key: &mut Vec<u8>) -> Result<bool> {
+        if self.take(b'}')? {
+            return Ok(false);
+        }
+        if !std::mem::take(first) {
+            self.expect(b',', "a comma or `}` is missing")?;
+        }
+        self.start_of_string(key, 64)?;
+        self.expect(b':', "a colon is missing")?;
+        Ok(true)
+    }
+
+    /// Moves to the next element of a list; false at its end.
+    pub fn element(&mut self, first: &mut bool) -> Result<bool> {
+        if self.take(b']')? {
+            return Ok(false);
+        }
+        if !std::mem::take(first) {
+            self.expect(b',', "a comma or `]` is missing")?;
+        }
+        Ok(true)
+    }
+
+    /// A whole string; one longer than `most` bytes is refused.
+    pub fn string(&mut self, text: &mut Vec<u8>, most: usize) -> Result<()> {
+        let at = self.offset();
+        if self.read_string(text, most)? { Ok(()) } else { Err(Fault::Long { at, most }) }
+    }
+
+    /// The first bytes of a string; the rest is skipped.
+    pub fn start_of_string(&mut self, text: &mut Vec<u8>, most: usize) -> Result<()> {
+        if !self.read_string(text, most)? {
+            self.skip_string_rest()?;
+        }
+        Ok(())
+    }
+
+    /// True at the end of the string, false where `most` was reached before it.
+    fn read_string(&mut self, text: &mut Vec<u8>, most: usize) -> Result<bool> {
+        text.clear();
+        self.expect(b'"', "a string is missing")?;
+        loop {
+            let start = self.offset();
+            let rest = self.rest()?;
+            if rest.is_empty() {
+                return Err(Fault::Cut { at: start });
+            }
+            let plain = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+            let room = most - text.len();
+            if plain > room {
+                text.extend_from_slice(&rest[..room]);
+                self.at += room;
+                return Ok(false);
+            }
+            text.extend_from_slice(&rest[..plain]);
+            let stop = rest.get(plain).copied();
+            self.at += plain;
+            match stop {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(true);
+                }
+                Some(_) if text.len() + 8 > most => return Ok(false),
+                Some(_) => {
+                    self.at += 1;
+                    self.escape(text)?;
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// To the end of a string that was begun. The place is between characters or escapes, never within an escape.
+    fn skip_string_rest(&mut self) -> Result<()> {
+        loop {
+            let start = self.offset();
+            let rest = self.rest()?;
+            if rest.is_empty() {
+                return Err(Fault::Cut { at: start });
+            }
+            let plain = memchr2(b'"', b'\\', rest);
+            let stop = plain.map(|p| rest[p]);
+            self.at += plain.map_or(rest.len(), |p| p + 1);
+            match stop {
+                Some(b'"') => return Ok(()),
+                Some(_) => {
+                    self.byte()?;
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn escape(&mut self, text: &mut Vec<u8>) -> Result<()> {
+        let simple = match self.byte()? {
+            b'n' => b'\n',
+            b't' => b'\t',
+            b'r' => b'\r',
+            b'b' => 8,
+            b'f' => 12,
+            b'u' => return self.unicode(text),
+            other @ (b'"' | b'\\' | b'/') => other,
+            _ => return self.wrong("an escape in a string is unknown"),
+        };
+        text.push(simple);
+        Ok(())
+    }
+
+    /// `\uXXXX`; two of them where a character is outside the first plane. Half a pair becomes the replacement character.
+    fn unicode(&mut self, text: &mut Vec<u8>) -> Result<()> {
+        let first = self.hex()?;
+        if !(0xd800..0xdc00).contains(&first) || self.rest()?.first() != Some(&b'\\') {
+            push(text, first);
+            return Ok(());
+        }
+        self.at += 1;
+        if self.rest()?.first() != Some(&b'u') {
+            push(text, first);
+            return self.escape(text);
+        }
+        self.at += 1;
+        let second = self.hex()?;
+        if (0xdc00..0xe000).contains(&second) {
+            push(text, 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00));
+        } else {
+            push(text, first);
+            push(text, second);
+        }
+        Ok(())
+    }
+
+    fn hex(&mut self) -> Result<u32> {
+        let mut code = 0;
+        for _ in 0..4 {
+            let Some(digit) = char::from(self.byte()?).to_digit(16) else {
+                return self.wrong("an escape in a string lacks its four digits");
+            };
+            code = code * 16 + digit;
+        }
+        Ok(code)
+    }
+
+    /// The characters of a number; false where none stands.
+    pub fn number(&mut self, text: &mut Vec<u8>) -> Result<bool> {
+        text.clear();
+        self.must()?;
+        loop {
+            let Some(&byte) = self.rest()?.first() else { break };
+            if !matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E') {
+                break;
+            }
+            if text.len() == 64 {
+                return self.wrong("a number has more than 64 characters");
+            }
+            text.push(byte);
+            self.at += 1;
+        }
+        Ok(!text.is_empty())
+    }
+
+    /// Skips one value of any kind.
+    pub fn skip(&mut self) -> Result<()> {
+        match self.must()? {
+            b'{' | b'[' => {
+                self.at += 1;
+                self.skip_open(1)
+            }
+            b'"' => {
+                self.at += 1;
+                self.skip_string_rest()
+            }
+            b'-' | b'0'..=b'9' => self.number(&mut Vec::new()).map(|_| ()),
+            b't' => self.word(b"true"),
+            b'f' => self.word(b"false"),
+            b'n' => self.word(b"null"),
+            // PyTorch has written these.
+            b'N' => self.word(b"NaN"),
+            b'I' => self.word(b"Infinity"),
+            _ => self.wrong("a value is missing"),
+        }
+    }
+
+    fn word(&mut self, word: &'static [u8]) -> Result<()> {
+        for &wanted in word {
+            if self.byte()? != wanted {
+                return self.wrong("a word is neither true, false nor null");
+            }
+        }
+        Ok(())
+    }
+
+    /// To the end of the lists and objects that are open.
+    fn skip_open(&mut self, mut depth: usize) -> Result<()> {
+        while depth > 0 {
+            let byte = self.byte()?;
+            match byte {
+                b'"' => self.skip_string_rest()?,
+                b'{' | b'[' if depth == DEEPEST => return self.wrong("lists within lists are too many"),
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth -= 1,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// To the end of the object that is open: braces and strings are all that counts.
+    pub fn skip_object_rest(&mut self) -> Result<()> {
+        let mut depth = 1usize;
+        while depth > 0 {
+            let start = self.offset();
+            let rest = self.rest()?;
+            if rest.is_empty() {
+                return Err(Fault::Cut { at: start });
+            }
+            let Some(stop) = memchr3(b'"', b'{', b'}', rest) else {
+                self.at += rest.len();
+                continue;
+            };
+            let byte = rest[stop];
+            self.at += stop + 1;
+            match byte {
+                b'"' => self.skip_string_rest()?,
+                b'{' if depth == DEEPEST => return self.wrong("objects within objects are too many"),
+                b'{' => depth += 1,
+                _ => depth -= 1,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn push(text: &mut Vec<u8>, code: u32) {
+    let character = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+    text.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::SplitMix;
+    use serde_json::Value;
+
+    /// Gives a byte or a few at a time, so that everything lies across a border.
+    struct Drip<'a>(&'a [u8], usize);
+
+    impl Read for Drip<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let size = self.1.min(self.0.len()).min(buffer.len());
+            buffer[..size].copy_from_slice(&self.0[..size]);
+            self.0 = &self.0[size..];
+            Ok(size)
+        }
+    }
+
+    fn string(text: &str, step: usize) -> Vec<u8> {
+        let mut into = Vec::new();
+        Json::new(Drip(text.as_bytes(), step)).string(&mut into, 1000).unwrap();
+        into
+    }
+
+    #[test]
+    fn strings_are_those_of_serde() {
+        for text in [r#""a\"b\\c\/d\n""#, r#""\u00e9\u4e2d\ud83d\ude00 é""#, r#""""#, r#""\u0041\b\f\r\t""#] {
+            for step in [1, 2, 3, 100] {
+                let wanted: String = serde_json::from_str(text).unwrap();
+                assert_eq!(string(text, step), wanted.as_bytes(), "{text}");
+            }
+        }
+        assert_eq!(string(r#""\ud83dx""#, 1), "\u{fffd}x".as_bytes());
+        assert_eq!(string(r#""\ud83d\n\ud83d\u0041""#, 1), "\u{fffd}\n\u{fffd}A".as_bytes());
+    }
+
+    #[test]
+    fn a_long_string_is_refused_or_cut_and_the_reader_goes_on_behind_it() {
+        let text = format!("\"{}\\\"end\" 7", "x".repeat(100_000));
+        let mut into = Vec::new();
+        assert!(matches!(Json::new(text.as_bytes()).string(&mut into, 50_000), Err(Fault::Long { at: 0, .. })));
+        for most in [0, 1, 10, 99_999, 100_000, 100_001, 100_002] {
+            let mut json = Json::new(text.as_bytes());
+            json.start_of_string(&mut into, most).unwrap();
+            assert!(into.len() <= most && into.iter().all(|b| *b == b'x' || *b == b'"'));
+            assert!(json.number(&mut into).unwrap() && into == b"7");
+        }
+    }
+
+    #[test]
+    fn whatever_serde_writes_is_skipped_whole() {
+        let mut random = SplitMix(5);
+        fn value(random: &mut SplitMix, depth: usize) -> Value {
+            match random.below(if depth == 0 { 4 } else { 6 }) {
+                0 => Value::Null,
+                1 => (random.symmetric() * 1e9).into(),
+                2 => "a\"{}[]\\ é\n"[..random.below(8)].into(),
+                3 => true.into(),
+                4 => (0..random.below(4)).map(|_| value(random, depth - 1)).collect(),
+                _ => {
+                    Value::Object((0..random.below(4)).map(|i| (format!("}}{i}"), value(random, depth - 1))).collect())
+                }
+            }
+        }
+        for step in 0..500 {
+            let text = format!(" {} 1", value(&mut random, 4));
+            let mut json = Json::new(Drip(text.as_bytes(), 1 + step % 7));
+            json.skip().unwrap();
+            let mut number = Vec::new();
+            assert!(json.number(&mut number).unwrap() && number == b"1" && json.peek().unwrap().is_none());
+            let object = format!("\"k\":{text}}}2");
+            let mut json = Json::new(Drip(object.as_bytes(), 1 + step % 5));
+            json.skip_object_rest().unwrap();
+            assert!(json.number(&mut number).unwrap() && number == b"2");
+        }
+    }
+
+    #[test]
+    fn what_ends_too_early_or_nests_too_deep_is_said() {
+        for text in ["{\"a\":[1,2", "\"abc", "\"ab\\", "[", "tru", "{\"a\"", ""] {
+            assert!(matches!(Json::new(text.as_bytes()).skip(), Err(Fault::Cut { .. })), "{text}");
+        }
+        let deep = "[".repeat(100_000);
+        assert!(matches!(Json::new(deep.as_bytes()).skip(), Err(Fault::Wrong { .. })));
+        assert!(matches!(Json::new("nul!".as_bytes()).skip(), Err(Fault::Wrong { .. })));
+    }
+}

@@ -1,0 +1,189 @@
+//! One profile of either kind, read into its devices' iterations and bubbles.
+//!
+//! Called by [`super::run`]; calls the readers ([`super::nsys`], [`super::kineto`]) and the pass ([`super::source`]).
+
+use super::kineto::Kineto;
+use super::nsys::Nsys;
+use super::scan::{DeviceScan, Gap, Meeting, Totals};
+use super::source::{self, Catalogue, Found, Source};
+use super::windows::Window;
+use crate::records::bubbles::{BubbleClass, KernelName, MeasuredBubble};
+use crate::{Error, Result};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// What is asked of a profile.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Shorter bubbles are in the totals only.
+    pub min_gap_ns: u64,
+    /// One iteration, counted from 0; all of them if none is named.
+    pub iteration: Option<u64>,
+    /// Kernels of other streams that do not communicate are left out.
+    pub compute_streams: Option<Vec<u64>>,
+}
+
+/// A device of one profile, on the profile's clock.
+#[derive(Debug)]
+pub struct DeviceProfile {
+    pub number: u64,
+    /// With their numbers.
+    pub windows: Vec<(u64, Window, Totals)>,
+    pub bubbles: Vec<MeasuredBubble>,
+    /// Ends of collectives, for the alignment.
+    pub meetings: Vec<(KernelName, u64)>,
+}
+
+#[derive(Debug)]
+pub struct Profile {
+    pub devices: Vec<DeviceProfile>,
+    pub epoch_ns: Option<u64>,
+    pub rank: Option<u64>,
+    pub found: Found,
+    pub notes: Vec<String>,
+}
+
+/// Reads a profile, whichever kind it is.
+pub fn read(path: &Path, options: &Options) -> Result<Profile> {
+    let streams = options.compute_streams.as_deref();
+    match kind(path)? {
+        Kind::Sqlite => digest(&mut Nsys::open(path, streams)?, &path.display().to_string(), options),
+        Kind::Json => digest(&mut Kineto::open(path, streams)?, &path.display().to_string(), options),
+    }
+}
+
+/// A trace that is in memory or comes through a pipe, JSON without gzip.
+pub fn read_json(text: impl Read, place: &str, options: &Options) -> Result<Profile> {
+    digest(&mut Kineto::read(text, place, options.compute_streams.as_deref())?, place, options)
+}
+
+/// An nsys export that is open already.
+pub fn read_sqlite(connection: rusqlite::Connection, place: &str, options: &Options) -> Result<Profile> {
+    digest(&mut Nsys::of(connection, place.into(), options.compute_streams.as_deref())?, place, options)
+}
+
+enum Kind {
+    Sqlite,
+    Json,
+}
+
+/// By the first bytes; an extension may be wrong.
+fn kind(path: &Path) -> Result<Kind> {
+    let mut head = Vec::new();
+    let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
+    file.take(64).read_to_end(&mut head).map_err(|e| Error::io("read", path, e))?;
+    let place = path.display();
+    let first = head.iter().find(|b| !b.is_ascii_whitespace());
+    if head.starts_with(b"SQLite format 3\0") {
+        Ok(Kind::Sqlite)
+    } else if head.starts_with(&[0x1f, 0x8b]) || matches!(first, Some(b'{' | b'[')) {
+        Ok(Kind::Json)
+    } else if head.is_empty() {
+        Err(Error::input(format!("{place} is empty"), "record or export it again"))
+    } else if path.extension().is_some_and(|e| e == "nsys-rep" || e == "qdrep") {
+        Err(Error::input(
+            format!("{place} is an nsys report, which only nsys reads"),
+            format!("export it: nsys export --type sqlite {place}"),
+        ))
+    } else {
+        Err(Error::input(
+            format!("{place} is neither an nsys .sqlite export nor a Kineto or Chrome .json trace"),
+            "record one of them: docs/traces.md shows how",
+        ))
+    }
+}
+
+fn digest(source: &mut dyn Source, place: &str, options: &Options) -> Result<Profile> {
+    let (mut scans, found) = source::scan(source, options.min_gap_ns)?;
+    let catalogue = source.take_catalogue();
+    if scans.is_empty() {
+        return Err(nothing(&catalogue, place, options));
+    }
+    let most = scans.iter().map(|s| s.windows.len()).max().unwrap_or(0);
+    if let Some(wanted) = options.iteration {
+        if !scans.iter().any(|s| (wanted as usize) < s.windows.len()) {
+            return Err(Error::input(
+                format!("--iteration {wanted}: {place} holds {most} iterations, counted from 0"),
+                format!("give 0 to {}, or all", most - 1),
+            ));
+        }
+    }
+    let chosen = |window: u64| options.iteration.is_none_or(|i| i == window);
+    let mut notes = source.notes();
+    for scan in &mut scans {
+        scan.gaps.retain(|g| chosen(u64::from(g.window)));
+    }
+    let mut wanted = wanted_launches(&scans);
+    if !wanted.is_empty() && !source.launches(&mut wanted)? {
+        notes.push("it holds no launches: what was launched late cannot be told from what waited".into());
+    }
+    let mut devices: Vec<DeviceProfile> =
+        scans.into_iter().map(|scan| device(scan, &catalogue, &wanted, &chosen)).collect();
+    devices.retain(|d| !d.windows.is_empty());
+    Ok(Profile { devices, epoch_ns: source.epoch_ns(), rank: source.rank(), found, notes })
+}
+
+fn nothing(catalogue: &Catalogue, place: &str, options: &Options) -> Error {
+    if options.compute_streams.is_some() && catalogue.has_kernels {
+        return Error::input(
+            format!("{place} holds no kernel on the streams of --compute-streams"),
+            "name the streams that compute, or leave the option out",
+        );
+    }
+    if !catalogue.has_kernels {
+        return Error::input(
+            format!("{place} holds no GPU kernels"),
+            "record it with the GPU's activity on: nsys profile --trace=cuda,nvtx, or ProfilerActivity.CUDA",
+        );
+    }
+    Error::input(
+        format!("{place} holds no compute kernel within an iteration"),
+        "record whole training iterations, and their kernels with them",
+    )
+}
+
+/// Only where nothing else tells why a gap was: the launch of the kernel that ended it.
+fn wanted_launches(scans: &[DeviceScan]) -> HashMap<u64, Option<u64>> {
+    let gaps = scans.iter().flat_map(|s| &s.gaps);
+    gaps.filter(|g| !g.send_recv && !g.collective && g.next.is_some()).map(|g| (g.launch, None)).collect()
+}
+
+fn device(
+    scan: DeviceScan,
+    catalogue: &Catalogue,
+    launches: &HashMap<u64, Option<u64>>,
+    chosen: &dyn Fn(u64) -> bool,
+) -> DeviceProfile {
+    let name = |id| catalogue.names.get(id).clone();
+    let bubbles = scan.gaps.iter().map(|gap| MeasuredBubble {
+        iteration: u64::from(gap.window),
+        start_ns: gap.start_ns,
+        end_ns: gap.end_ns,
+        class: class(gap, launches),
+        previous_kernel: gap.previous.map(name),
+        next_kernel: gap.next.map(name),
+    });
+    let numbered = scan.windows.iter().enumerate().map(|(i, (window, totals))| (i as u64, *window, *totals));
+    DeviceProfile {
+        number: scan.number,
+        bubbles: bubbles.collect(),
+        windows: numbered.filter(|w| chosen(w.0)).collect(),
+        meetings: scan.meetings.iter().map(|m: &Meeting| (name(m.name), m.end_ns)).collect(),
+    }
+}
+
+fn class(gap: &Gap, launches: &HashMap<u64, Option<u64>>) -> BubbleClass {
+    if gap.send_recv {
+        BubbleClass::Dependency
+    } else if gap.collective {
+        BubbleClass::Communication
+    } else if gap.next.is_none() {
+        BubbleClass::Tail
+    } else if launches.get(&gap.launch).copied().flatten().is_some_and(|launch| launch > gap.start_ns) {
+        BubbleClass::Launch
+    } else {
+        BubbleClass::Dependency
+    }
+}

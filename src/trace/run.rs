@@ -1,0 +1,146 @@
+//! A run: one profile, or one a rank, as the record of its devices' bubbles. Called by the command line.
+
+use super::align::{Alignment, Clock, align};
+use super::profile::{self, DeviceProfile, Options, Profile};
+use super::source::Found;
+use crate::records::bubbles::{BubblesRecord, DeviceBubbles, SCHEMA};
+use crate::{Error, Result};
+use std::path::PathBuf;
+
+/// The record, and what a person wants to know beside it.
+#[derive(Debug)]
+pub struct Run {
+    pub record: BubblesRecord,
+    /// One a device, in the record's order.
+    pub beside: Vec<Beside>,
+    pub notes: Vec<String>,
+}
+
+/// Of one device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Beside {
+    /// Where copies and fills ran.
+    pub copy_ns: u64,
+    /// Start and end of every iteration listed, with its number, on the common clock.
+    pub iterations: Vec<(u64, u64, u64)>,
+}
+
+pub fn read(paths: &[PathBuf], options: &Options) -> Result<Run> {
+    let mut files: Vec<(String, Profile)> = Vec::new();
+    for path in paths {
+        files.push((path.display().to_string(), profile::read(path, options)?));
+    }
+    assemble(files)
+}
+
+/// Files come in the order given, or in that of their ranks if all say theirs.
+pub fn assemble(mut files: Vec<(String, Profile)>) -> Result<Run> {
+    let mut ranks: Vec<u64> = files.iter().filter_map(|f| f.1.rank).collect();
+    ranks.sort_unstable();
+    ranks.dedup();
+    if ranks.len() == files.len() {
+        files.sort_by_key(|f| f.1.rank);
+    }
+    let alignment = alignment(&files);
+    let notes = notes(&files, &alignment);
+    let source: Vec<&str> = files.iter().map(|f| f.0.as_str()).collect();
+    let mut record = BubblesRecord { schema: SCHEMA.into(), source: source.join(", "), devices: Vec::new() };
+    let (several, mut beside) = (files.len() > 1, Vec::new());
+    for ((place, profile), shift) in files.into_iter().zip(alignment.shift_ns) {
+        for mut device in profile.devices {
+            shift_device(&mut device, shift).ok_or_else(|| beyond(&place))?;
+            beside.push(Beside {
+                copy_ns: device.windows.iter().map(|w| w.2.copy_ns).sum(),
+                iterations: device.windows.iter().map(|w| (w.0, w.1.start_ns, w.1.end_ns)).collect(),
+            });
+            let number = if several { record.devices.len() as u64 } else { device.number };
+            record.devices.push(totals(device, number));
+        }
+    }
+    Ok(Run { record, beside, notes })
+}
+
+fn beyond(place: &str) -> Error {
+    Error::input(
+        format!("{place}: its times and the start of its session together lie beyond the end of time"),
+        "give the profiles one by one",
+    )
+}
+
+fn alignment(files: &[(String, Profile)]) -> Alignment {
+    let clocks: Vec<Clock> = files
+        .iter()
+        .map(|(_, profile)| Clock {
+            epoch_ns: profile.epoch_ns,
+            meetings: profile.devices.first().map_or(&[], |d| d.meetings.as_slice()),
+        })
+        .collect();
+    align(&clocks)
+}
+
+fn notes(files: &[(String, Profile)], alignment: &Alignment) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (place, profile) in files {
+        notes.extend(profile.notes.iter().map(|n| format!("{place}: {n}")));
+        match profile.found {
+            Found::Ranges => {}
+            Found::Period => {
+                notes.push(format!("{place}: no ranges name its iterations; cut where its kernels repeat"))
+            }
+            Found::Whole => notes.push(format!(
+                "{place}: no ranges name its iterations and nothing repeats; it counts as one (docs/traces.md)"
+            )),
+        }
+    }
+    if files.len() > 1 {
+        let wall = files.iter().all(|f| f.1.epoch_ns.is_some());
+        let first = if wall { "by the nodes' wall clocks" } else { "not at all: not every profile says when it began" };
+        let then = match alignment.corrected {
+            0 => "no common collective corrects them".into(),
+            n => format!(
+                "corrected by common collectives for {n} of {}, by up to {:.1} µs",
+                files.len() - 1,
+                alignment.largest_correction_ns as f64 / 1000.0
+            ),
+        };
+        notes.push(format!("clocks of the profiles are aligned {first}; {then}"));
+    }
+    notes
+}
+
+/// Onto the common clock; None if that overflows.
+fn shift_device(device: &mut DeviceProfile, shift: u64) -> Option<()> {
+    let limit = i64::MAX as u64;
+    let move_on = |time: &mut u64| -> Option<()> {
+        *time = time.checked_add(shift).filter(|t| *t <= limit)?;
+        Some(())
+    };
+    for bubble in &mut device.bubbles {
+        move_on(&mut bubble.start_ns)?;
+        move_on(&mut bubble.end_ns)?;
+    }
+    for (_, window, _) in &mut device.windows {
+        move_on(&mut window.start_ns)?;
+        move_on(&mut window.end_ns)?;
+    }
+    Some(())
+}
+
+fn totals(device: DeviceProfile, number: u64) -> DeviceBubbles {
+    let sum = |of: &dyn Fn(&(u64, super::windows::Window, super::scan::Totals)) -> u64| -> u64 {
+        device.windows.iter().map(of).sum()
+    };
+    let window_ns = sum(&|w| w.1.length_ns());
+    let compute_ns = sum(&|w| w.2.compute_ns);
+    let absent_ns = window_ns - compute_ns;
+    DeviceBubbles {
+        device: number,
+        iterations: device.windows.len() as u64,
+        window_ns,
+        compute_ns,
+        communication_ns: sum(&|w| w.2.communication_ns),
+        absent_ns,
+        bubble_ratio: if window_ns == 0 { 0.0 } else { absent_ns as f64 / window_ns as f64 },
+        bubbles: device.bubbles,
+    }
+}

@@ -1,0 +1,376 @@
+//! One pass over a profile's spans in the order of their starts: when each device computed, and every gap between.
+//!
+//! Memory is a few numbers a device and the gaps that are long enough to be listed. Where the cuts between iterations
+//! are known beforehand, gaps end there and the totals are taken there; where they are not, the pass leaves marks at
+//! which [`super::period`] may cut afterwards.
+
+use super::span::{Activity, NameId, Span};
+use super::windows::{TO_THE_LAST, Window};
+
+/// Time covered by intervals that come in the order of their starts.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Union {
+    /// Covered before `start`.
+    closed: u64,
+    start: u64,
+    pub end: u64,
+}
+
+impl Union {
+    pub fn add(&mut self, start: u64, end: u64) {
+        if start > self.end {
+            self.closed += self.end - self.start;
+            self.start = start;
+            self.end = end;
+        } else if end > self.end {
+            self.end = end;
+        }
+    }
+
+    /// Covered up to `time`, which no interval yet to come precedes.
+    pub fn until(&self, time: u64) -> u64 {
+        self.closed + self.end.min(time).saturating_sub(self.start)
+    }
+}
+
+/// Covered so far, by activity.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub compute_ns: u64,
+    pub communication_ns: u64,
+    pub copy_ns: u64,
+}
+
+impl Totals {
+    pub fn since(self, before: Totals) -> Totals {
+        Totals {
+            compute_ns: self.compute_ns - before.compute_ns,
+            communication_ns: self.communication_ns - before.communication_ns,
+            copy_ns: self.copy_ns - before.copy_ns,
+        }
+    }
+}
+
+/// A maximal interval without compute within one window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gap {
+    pub start_ns: u64,
+    pub end_ns: u64,
+    /// Index of the window.
+    pub window: u32,
+    /// None at the start of a window.
+    pub previous: Option<NameId>,
+    /// None at the end of a window.
+    pub next: Option<NameId>,
+    /// Where to find the launch of the next kernel.
+    pub launch: u64,
+    pub send_recv: bool,
+    pub collective: bool,
+}
+
+/// A moment at which a compute kernel starts and an iteration might.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mark {
+    pub time_ns: u64,
+    /// Length of the gap before it; 0 where it follows at once.
+    pub gap_ns: u64,
+    pub totals: Totals,
+    /// The kernels between the mark before and this one, whatever their order.
+    pub symbol: u64,
+    /// Whether the kernel before belongs to an optimizer and the one that starts does not.
+    pub after_optimizer: bool,
+}
+
+/// What ranks may have in common: when a collective ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Meeting {
+    pub name: NameId,
+    pub end_ns: u64,
+}
+
+/// Collectives kept for the alignment of ranks.
+const MOST_MEETINGS: usize = 1 << 16;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Cut {
+    Open(u64),
+    Close(u64),
+}
+
+impl Cut {
+    const fn time(self) -> u64 {
+        match self {
+            Cut::Open(time) | Cut::Close(time) => time,
+        }
+    }
+}
+
+/// One device's pass.
+#[derive(Debug, Default)]
+pub struct DeviceScan {
+    /// The device's number in the profile.
+    pub number: u64,
+    min_gap_ns: u64,
+    cuts: Vec<Cut>,
+    next_cut: usize,
+    /// Index of the window that is open, and where it began.
+    open: Option<(u32, u64)>,
+    opened: u32,
+    /// No windows are known: leave marks.
+    marking: bool,
+    compute: Union,
+    communication: Union,
+    copies: Union,
+    last_name: Option<NameId>,
+    last_is_optimizer: bool,
+    send_recv_end: u64,
+    collective_end: u64,
+    at_open: Totals,
+    symbol: u64,
+    pub first_compute_ns: Option<u64>,
+    /// Covered up to it, by what is not compute.
+    pub before_first: Totals,
+    pub windows: Vec<(Window, Totals)>,
+    pub gaps: Vec<Gap>,
+    pub marks: Vec<Mark>,
+    pub meetings: Vec<Meeting>,
+}
+
+impl DeviceScan {
+    /// `windows` in order and apart from each other; none where iterations are yet to be found.
+    pub fn new(number: u64, windows: &[Window], min_gap_ns: u64) -> Self {
+        let cuts = windows.iter().flat_map(|w| [Cut::Open(w.start_ns), Cut::Close(w.end_ns)]).collect();
+        DeviceScan { number, min_gap_ns: min_gap_ns.max(1), cuts, marking: windows.is_empty(), ..Default::default() }
+    }
+
+    /// `optimizer`: whether the span is a step of an optimizer.
+    pub fn add(&mut self, span: &Span, optimizer: bool) {
+        let (start, end) = (span.start_ns, span.end_ns);
+        while self.cuts.get(self.next_cut).is_some_and(|cut| cut.time() <= start) {
+            self.cut();
+        }
+        if end == start {
+            return;
+        }
+        match span.activity {
+            Activity::Compute => self.compute(span, optimizer),
+            Activity::Copy => self.copies.add(start, end),
+            Activity::SendRecv => {
+                self.communication.add(start, end);
+                self.send_recv_end = self.send_recv_end.max(end);
+            }
+            Activity::Collective => {
+                self.communication.add(start, end);
+                self.collective_end = self.collective_end.max(end);
+                if self.meetings.len() < MOST_MEETINGS {
+                    self.meetings.push(Meeting { name: span.name, end_ns: end });
+                }
+            }
+        }
+    }
+
+    fn compute(&mut self, span: &Span, optimizer: bool) {
+        let start = span.start_ns;
+        if self.first_compute_ns.is_none() {
+            self.first_compute_ns = Some(start);
+            self.before_first = self.totals(start);
+            if self.marking {
+                self.open = Some((0, start));
+            }
+        }
+        if start > self.compute.end {
+            self.gap_until(start, Some(span));
+        }
+        if self.marking {
+            self.mark(span, optimizer);
+        }
+        if span.end_ns > self.compute.end {
+            self.last_name = Some(span.name);
+        }
+        self.compute.add(start, span.end_ns);
+    }
+
+    /// Lists the gap that ends at `end`, where `next` starts or the window closes.
+    fn gap_until(&mut self, end: u64, next: Option<&Span>) {
+        let Some((window, floor)) = self.open else { return };
+        let start = self.compute.end.max(floor);
+        if end < start + self.min_gap_ns {
+            return;
+        }
+        self.gaps.push(Gap {
+            start_ns: start,
+            end_ns: end,
+            window,
+            previous: if self.compute.end > floor { self.last_name } else { None },
+            next: next.map(|n| n.name),
+            launch: next.map_or(0, |n| n.launch),
+            // Whatever began before `end` has been seen.
+            send_recv: self.send_recv_end > start,
+            collective: self.collective_end > start,
+        });
+    }
+
+    fn mark(&mut self, span: &Span, optimizer: bool) {
+        let gap_ns = span.start_ns.saturating_sub(self.compute.end);
+        let after_optimizer = self.last_is_optimizer && !optimizer;
+        if self.last_name.is_some() && (gap_ns >= self.min_gap_ns || after_optimizer) {
+            let (time_ns, symbol) = (span.start_ns, std::mem::take(&mut self.symbol));
+            self.marks.push(Mark { time_ns, gap_ns, totals: self.totals(time_ns), symbol, after_optimizer });
+        }
+        self.last_is_optimizer = optimizer;
+        self.symbol = self.symbol.wrapping_add(mixed(span.name));
+    }
+
+    /// Covered up to `time`, which no span yet to come precedes.
+    pub fn totals(&self, time: u64) -> Totals {
+        Totals {
+            compute_ns: self.compute.until(time),
+            communication_ns: self.communication.until(time),
+            copy_ns: self.copies.until(time),
+        }
+    }
+
+    fn cut(&mut self) {
+        match self.cuts[self.next_cut] {
+            Cut::Open(time) => {
+                self.open = Some((self.opened, time));
+                self.opened += 1;
+                self.at_open = self.totals(time);
+            }
+            Cut::Close(time) => {
+                let time = if time == TO_THE_LAST { self.compute.end.max(self.open_since()) } else { time };
+                if time > self.compute.end {
+                    self.gap_until(time, None);
+                }
+                if let Some((_, start_ns)) = self.open.take() {
+                    let totals = self.totals(time).since(self.at_open);
+                    self.windows.push((Window { start_ns, end_ns: time }, totals));
+                }
+            }
+        }
+        self.next_cut += 1;
+    }
+
+    fn open_since(&self) -> u64 {
+        self.open.map_or(0, |(_, start)| start)
+    }
+
+    /// No span comes any more.
+    pub fn finish(&mut self) {
+        while self.next_cut < self.cuts.len() {
+            self.cut();
+        }
+    }
+
+    /// When the last compute kernel ended.
+    pub const fn compute_end_ns(&self) -> u64 {
+        self.compute.end
+    }
+}
+
+/// A name's part of a symbol: far apart for neighbouring ids, so that sums of few names differ.
+fn mixed(name: NameId) -> u64 {
+    crate::stats::SplitMix(u64::from(name)).next_u64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::SplitMix;
+
+    fn span(start_ns: u64, end_ns: u64, activity: Activity, name: NameId) -> Span {
+        Span { start_ns, end_ns, launch: start_ns, name, device: 0, activity }
+    }
+
+    fn scan(spans: &[Span], windows: &[Window], min_gap_ns: u64) -> DeviceScan {
+        let mut spans = spans.to_vec();
+        spans.sort_by_key(Span::key);
+        let mut scan = DeviceScan::new(0, windows, min_gap_ns);
+        spans.iter().for_each(|s| scan.add(s, false));
+        scan.finish();
+        scan
+    }
+
+    #[test]
+    fn a_gap_says_what_lies_in_it_and_around_it() {
+        use Activity::{Collective, Compute, SendRecv};
+        let spans = [
+            span(10, 20, Compute, 1),
+            span(12, 30, Compute, 2),
+            span(31, 50, SendRecv, 9),
+            span(50, 60, Compute, 3),
+            span(55, 70, Collective, 8),
+            span(70, 80, Compute, 4),
+            span(80, 90, SendRecv, 9),
+        ];
+        let scan = scan(&spans, &[Window { start_ns: 0, end_ns: 100 }], 1);
+        let list: Vec<_> =
+            scan.gaps.iter().map(|g| (g.start_ns, g.end_ns, g.previous, g.next, g.send_recv, g.collective)).collect();
+        assert_eq!(
+            list,
+            [
+                (0, 10, None, Some(1), false, false),
+                (30, 50, Some(2), Some(3), true, false),
+                (60, 70, Some(3), Some(4), false, true),
+                (80, 100, Some(4), None, true, false),
+            ]
+        );
+        let totals = Totals { compute_ns: 40, communication_ns: 44, copy_ns: 0 };
+        assert_eq!(scan.windows, [(Window { start_ns: 0, end_ns: 100 }, totals)]);
+    }
+
+    #[test]
+    fn a_window_cuts_gaps_and_kernels() {
+        let windows = [Window { start_ns: 10, end_ns: 40 }, Window { start_ns: 40, end_ns: 60 }];
+        let spans = [span(0, 15, Activity::Compute, 1), span(50, 90, Activity::Compute, 2)];
+        let scan = scan(&spans, &windows, 5);
+        let list: Vec<_> = scan.gaps.iter().map(|g| (g.start_ns, g.end_ns, g.window, g.previous, g.next)).collect();
+        assert_eq!(list, [(15, 40, 0, Some(1), None), (40, 50, 1, None, Some(2))]);
+        assert_eq!(scan.windows.iter().map(|w| w.1.compute_ns).collect::<Vec<_>>(), [5, 10]);
+    }
+
+    /// Against a count nanosecond by nanosecond, on random spans with random windows.
+    #[test]
+    fn gaps_and_totals_are_those_of_a_naive_count() {
+        let mut random = SplitMix(11);
+        for _ in 0..300 {
+            let spans: Vec<Span> = (0..random.below(30))
+                .map(|_| {
+                    let start = random.below(190) as u64;
+                    span(start, start + random.below(12) as u64, Activity::ALL[random.below(4)], 1)
+                })
+                .collect();
+            let middle = 50 + random.below(100) as u64;
+            let windows = [Window { start_ns: 5, end_ns: middle }, Window { start_ns: middle, end_ns: 195 }];
+            let scan = scan(&spans, &windows, 1);
+            let runs = |at: u64, of: &[Activity]| {
+                spans.iter().any(|s| of.contains(&s.activity) && s.start_ns <= at && at < s.end_ns)
+            };
+            let mut wanted = Vec::new();
+            for (index, window) in windows.iter().enumerate() {
+                let mut since = None;
+                for at in window.start_ns..=window.end_ns {
+                    let idle = at < window.end_ns && !runs(at, &[Activity::Compute]);
+                    match (since, idle) {
+                        (None, true) => since = Some(at),
+                        (Some(start), false) => {
+                            let inside = |of| (start..at).any(|t| runs(t, &[of]));
+                            wanted.push((start, at, inside(Activity::SendRecv), inside(Activity::Collective)));
+                            since = None;
+                        }
+                        _ => {}
+                    }
+                }
+                let count = |of: &[Activity]| (window.start_ns..window.end_ns).filter(|t| runs(*t, of)).count() as u64;
+                let totals = Totals {
+                    compute_ns: count(&[Activity::Compute]),
+                    communication_ns: count(&[Activity::SendRecv, Activity::Collective]),
+                    copy_ns: count(&[Activity::Copy]),
+                };
+                assert_eq!(scan.windows[index], (*window, totals));
+            }
+            let got: Vec<_> = scan.gaps.iter().map(|g| (g.start_ns, g.end_ns, g.send_recv, g.collective)).collect();
+            assert_eq!(got, wanted);
+        }
+    }
+}

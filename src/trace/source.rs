@@ -1,0 +1,173 @@
+//! What both readers offer, and what they share: devices, names with their activities, notes for the user.
+
+use super::classify;
+use super::order::Stop;
+use super::scan::DeviceScan;
+use super::span::{Activity, NameId, Names, Span};
+use super::windows::{self, Range, Window};
+use crate::Result;
+use std::collections::{BTreeMap, HashMap};
+
+/// A profile that can be asked, in this order: ranges, then spans, then the launches of some of them.
+pub trait Source {
+    /// Ranges that may be iterations.
+    fn ranges(&mut self) -> Result<Vec<Range>>;
+
+    /// The first kernel that a process launched at or after each of these times, where that can be told: when it was
+    /// launched and when it runs.
+    fn launches_after(&mut self, process: u64, times: &[u64]) -> Result<Vec<Option<Launched>>>;
+
+    /// Every span in the order of starts. `any_order` after [`Stop::Late`]: slower, and never late.
+    fn spans(&mut self, any_order: bool, take: &mut dyn FnMut(&Span, &Catalogue)) -> Result<(), Stop>;
+
+    /// When these spans were launched: fills in what the profile knows. False if it holds no launches at all.
+    fn launches(&mut self, wanted: &mut HashMap<u64, Option<u64>>) -> Result<bool>;
+
+    /// Names and devices, once the spans have been read.
+    fn take_catalogue(&mut self) -> Catalogue;
+
+    /// Sentences about what was left out.
+    fn notes(&self) -> Vec<String>;
+
+    /// Wall-clock time of the profile's zero, ns since 1970.
+    fn epoch_ns(&self) -> Option<u64>;
+
+    /// The process's rank, where the profile says it.
+    fn rank(&self) -> Option<u64>;
+}
+
+/// One launch and what came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Launched {
+    pub launch_ns: u64,
+    pub run_ns: u64,
+}
+
+/// A device as one process sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceKey {
+    pub number: u64,
+    /// Of the process whose kernel was seen first.
+    pub process: u64,
+}
+
+/// Names and devices of one profile; spans hold indices into it.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    pub names: Names,
+    activities: Vec<Activity>,
+    optimizer: Vec<bool>,
+    pub devices: Vec<DeviceKey>,
+    /// Whether any span was a kernel.
+    pub has_kernels: bool,
+    last_device: usize,
+}
+
+/// A profile with more devices than this is not one.
+const MOST_DEVICES: usize = 4096;
+
+impl Catalogue {
+    /// The id and activity of a kernel's name. None once there are too many.
+    pub fn kernel(&mut self, name: &str, collective: Option<&str>) -> Option<(NameId, Activity)> {
+        let id = self.names.intern(name)?;
+        if self.activities.len() <= id as usize {
+            self.activities.push(classify::kernel(name));
+            self.optimizer.push(classify::is_optimizer(name));
+        }
+        let activity = match collective {
+            Some(_) => classify::with_collective(name, collective),
+            None => self.activities[id as usize],
+        };
+        Some((id, activity))
+    }
+
+    pub fn is_optimizer(&self, id: NameId) -> bool {
+        self.optimizer.get(id as usize).copied().unwrap_or(false)
+    }
+
+    /// The index of a device. None once there are too many.
+    pub fn device(&mut self, number: u64, process: u64) -> Option<u32> {
+        if self.devices.get(self.last_device).is_some_and(|d| d.number == number) {
+            return Some(self.last_device as u32);
+        }
+        let found = self.devices.iter().position(|d| d.number == number);
+        self.last_device = found.unwrap_or(self.devices.len());
+        if found.is_none() {
+            if self.devices.len() == MOST_DEVICES {
+                return None;
+            }
+            self.devices.push(DeviceKey { number, process });
+        }
+        Some(self.last_device as u32)
+    }
+}
+
+/// How the iterations of a profile were found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Found {
+    Ranges,
+    Period,
+    /// Nothing repeats: the whole profile is one.
+    Whole,
+}
+
+/// Passes over the spans and cuts them into iterations. Devices come in the order of their numbers.
+pub fn scan(source: &mut dyn Source, min_gap_ns: u64) -> Result<(Vec<DeviceScan>, Found)> {
+    let windows = range_windows(source)?;
+    let mut scans = pass(source, &windows, min_gap_ns)?;
+    let mut found = Found::Ranges;
+    for scan in scans.iter_mut().filter(|s| s.windows.is_empty()) {
+        let cut = super::period::cut(scan);
+        found = found.max(if cut { Found::Period } else { Found::Whole });
+    }
+    scans.retain(|s| s.windows.iter().any(|w| w.1.compute_ns > 0));
+    scans.sort_by_key(|s| s.number);
+    Ok((scans, found))
+}
+
+/// The iterations of every process that wrote ranges.
+fn range_windows(source: &mut dyn Source) -> Result<BTreeMap<u64, Vec<Window>>> {
+    let ranges = source.ranges()?;
+    let mut processes: Vec<u64> = ranges.iter().map(|r| r.process).collect();
+    processes.sort_unstable();
+    processes.dedup();
+    let mut all = BTreeMap::new();
+    for process in processes {
+        let chosen = windows::choose(&ranges, process);
+        let starts: Vec<u64> = chosen.iter().map(|w| w.start_ns).collect();
+        let first = source.launches_after(process, &starts)?;
+        let windows = windows::follow_device(&chosen, &first);
+        if !windows.is_empty() {
+            all.insert(process, windows);
+        }
+    }
+    Ok(all)
+}
+
+fn pass(source: &mut dyn Source, windows: &BTreeMap<u64, Vec<Window>>, min_gap_ns: u64) -> Result<Vec<DeviceScan>> {
+    // Ranges of the only process that wrote any stand for the others too: a launcher may write them for its workers.
+    let windows_of = |process: u64| match (windows.get(&process), windows.len()) {
+        (Some(own), _) => own.as_slice(),
+        (None, 1) => windows.values().next().map_or(&[][..], Vec::as_slice),
+        (None, _) => &[],
+    };
+    for any_order in [false, true] {
+        let mut scans: Vec<DeviceScan> = Vec::new();
+        let mut take = |span: &Span, catalogue: &Catalogue| {
+            while scans.len() <= span.device as usize {
+                let key = catalogue.devices[scans.len()];
+                scans.push(DeviceScan::new(key.number, windows_of(key.process), min_gap_ns));
+            }
+            scans[span.device as usize].add(span, catalogue.is_optimizer(span.name));
+        };
+        match source.spans(any_order, &mut take) {
+            Ok(()) => {
+                scans.iter_mut().for_each(DeviceScan::finish);
+                return Ok(scans);
+            }
+            Err(Stop::Late) => {}
+            Err(Stop::Error(error)) => return Err(error),
+        }
+    }
+    Err(crate::Error::input("the profile's events cannot be put in order", "please report this"))
+}

@@ -1,0 +1,212 @@
+//! `bubblebench plan` from the outside: the page, measured bubbles, and what it answers to input that cannot be planned.
+
+use assert_cmd::Command;
+use bubblebench::fill::{self, measured, measured::Iteration, plan::Plan};
+use bubblebench::pipeline::BubbleKind;
+use bubblebench::pipeline::job::Job;
+use bubblebench::records::CostModel;
+use bubblebench::records::bubbles::{BubbleClass, BubblesRecord, DeviceBubbles, KernelName, MeasuredBubble, SCHEMA};
+use std::fs;
+use std::path::Path;
+
+const EXAMPLE: &str = "examples/gpt-rtx3090-4.toml";
+
+fn program() -> Command {
+    Command::new(assert_cmd::cargo::cargo_bin!("bubblebench"))
+}
+
+fn model() -> CostModel {
+    serde_json::from_str(include_str!("../results/published/rtx3090/cost_model.json")).unwrap()
+}
+
+fn job() -> Job {
+    Job::read(Path::new(EXAMPLE)).unwrap()
+}
+
+/// Exit 2, one line, and the words.
+fn refused(arguments: &[&str], words: &[&str]) {
+    let output = program().args(arguments).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+    for word in words {
+        assert!(text.contains(word), "{arguments:?}: {text}, not {word}");
+    }
+}
+
+/// A run whose every stage does exactly what the simulator says, `repeat` times; the clock of each device begins at `epoch`.
+fn as_if_measured(plan: &Plan, repeat: u64, epoch: u64) -> BubblesRecord {
+    let iteration = plan.record.pipeline_ns;
+    let devices = plan.record.stage.iter().map(|stage| {
+        let list = |k: u64| {
+            stage.bubbles.iter().map(move |b| MeasuredBubble {
+                iteration: k,
+                start_ns: epoch + k * iteration + b.start_ns,
+                end_ns: epoch + k * iteration + b.end_ns,
+                class: if b.kind == BubbleKind::Tail { BubbleClass::Tail } else { BubbleClass::Dependency },
+                previous_kernel: (b.kind != BubbleKind::Warmup).then(|| KernelName("gemm".into())),
+                next_kernel: (b.kind != BubbleKind::Tail).then(|| KernelName("gemm".into())),
+            })
+        };
+        DeviceBubbles {
+            device: stage.stage,
+            iterations: repeat,
+            window_ns: repeat * iteration,
+            compute_ns: repeat * stage.busy_ns,
+            communication_ns: 0,
+            absent_ns: repeat * (iteration - stage.busy_ns),
+            bubble_ratio: (iteration - stage.busy_ns) as f64 / iteration as f64,
+            bubbles: (0..repeat).flat_map(list).collect(),
+        }
+    });
+    BubblesRecord { schema: SCHEMA.into(), source: "rank*.sqlite".into(), devices: devices.collect() }
+}
+
+/// The same bubbles, once simulated and once read from a file, make the same plan; memory is matched by position, never more than
+/// there is.
+#[test]
+fn bubbles_measured_as_simulated_are_planned_alike() {
+    let (job, model) = (job(), model());
+    let simulated = fill::plan(&job, &model, &[]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bubbles.json");
+    as_if_measured(&simulated, 3, 1_760_000_000_000_000_000).write(&path).unwrap();
+    let measured = measured::plan(&job, &model, &[], &path, Iteration::Number(1)).unwrap();
+    let (a, b) = (&simulated.record, &measured.record);
+    assert!((a.bubble_ratio - b.bubble_ratio).abs() < 1e-9, "{} {}", a.bubble_ratio, b.bubble_ratio);
+    assert!((a.outcome.gain / b.outcome.gain - 1.0).abs() < 0.005, "{} {}", a.outcome.gain, b.outcome.gain);
+    for (x, y) in a.stage.iter().zip(&b.stage) {
+        assert_eq!(x.busy_ns, y.busy_ns);
+        let positions = |s: &fill::record::PlanStage| -> Vec<(u64, u64, BubbleKind)> {
+            s.bubbles.iter().map(|b| (b.start_ns, b.end_ns, b.kind)).collect()
+        };
+        assert_eq!(positions(x), positions(y), "stage {}", x.stage);
+        for (x, y) in x.bubbles.iter().zip(&y.bubbles) {
+            assert!(y.free_bytes.unwrap() <= x.free_bytes.unwrap(), "{x:?} {y:?}");
+            assert!(x.live_micro_batches == 0.0 || y.live_micro_batches <= x.live_micro_batches + 1.0);
+        }
+    }
+    let from = b.measured.as_ref().unwrap();
+    assert_eq!((from.iteration, from.iterations, from.simulated_ns), (1, 3, a.pipeline_ns));
+    assert_eq!(from.communication_ns + from.launch_ns, 0);
+}
+
+/// The middle one of three iterations by idle time is taken; bubbles in which a collective runs or the host was late stay empty.
+#[test]
+fn the_median_iteration_is_planned_and_only_waits_for_peers_are_filled() {
+    let (job, model) = (job(), model());
+    let mut record = as_if_measured(&fill::plan(&job, &model, &[]).unwrap(), 3, 0);
+    for device in &mut record.devices {
+        let mut spared = 0;
+        for b in &mut device.bubbles {
+            // Iteration 0 waits least, 2 less than 1.
+            let shorter = [b.length_ns() / 2, 0, b.length_ns() / 4][b.iteration as usize];
+            b.end_ns -= shorter;
+            spared += shorter;
+        }
+        device.absent_ns -= spared;
+        device.compute_ns += spared;
+        device
+            .bubbles
+            .iter_mut()
+            .filter(|b| b.next_kernel.is_some())
+            .step_by(2)
+            .for_each(|b| b.class = BubbleClass::Launch);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bubbles.json");
+    record.write(&path).unwrap();
+    let plan = measured::plan(&job, &model, &[], &path, Iteration::Median).unwrap().record;
+    assert_eq!(plan.measured.as_ref().unwrap().iteration, 2);
+    let all = || plan.stage.iter().flat_map(|s| &s.bubbles);
+    assert!(all().filter(|b| b.class.as_deref() == Some("launch")).all(|b| b.fills.is_empty()));
+    assert!(all().any(|b| b.class.as_deref() == Some("dependency") && !b.fills.is_empty()));
+    assert!(plan.measured.unwrap().launch_ns > 0);
+    let text = program().args(["plan", EXAMPLE, "--bubbles"]).arg(&path).output().unwrap();
+    let text = String::from_utf8_lossy(&text.stdout);
+    assert!(
+        text.contains("measured: iteration 2 of 3") && text.contains("(launch)") && text.contains("█ compute"),
+        "{text}"
+    );
+}
+
+#[test]
+fn bubbles_that_are_not_this_jobs_are_refused() {
+    let (job, model) = (job(), model());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bubbles.json");
+    let file = path.to_str().unwrap();
+    let mut record = as_if_measured(&fill::plan(&job, &model, &[]).unwrap(), 2, 0);
+    record.write(&path).unwrap();
+    refused(&["plan", EXAMPLE, "--bubbles", file, "--iteration", "7"], &["no bubble of iteration 7", "0 to 1"]);
+    refused(&["plan", EXAMPLE, "--bubbles", file, "--iteration", "x"], &["give `median` or a number"]);
+    refused(&["plan", EXAMPLE, "--bubbles", file, "--trace", "x"], &["--trace"]);
+    refused(&["plan", EXAMPLE, "--iteration", "1"], &["--bubbles"]);
+    refused(
+        &["plan", EXAMPLE, "--bubbles", "results/published/rtx3090/cost_model.json"],
+        &["bubblebench.cost_model/1", "bubbles"],
+    );
+    refused(&["plan", EXAMPLE, "--bubbles", "nowhere.json"], &["nowhere.json"]);
+    record.devices.pop();
+    record.write(&path).unwrap();
+    refused(&["plan", EXAMPLE, "--bubbles", file], &["3 devices, the job has 4 stages", "one device a stage"]);
+    record = as_if_measured(&fill::plan(&job, &model, &[]).unwrap(), 1, 0);
+    record.devices.iter_mut().for_each(|d| d.bubbles.clear());
+    record.write(&path).unwrap();
+    refused(&["plan", EXAMPLE, "--bubbles", file], &["lists no bubble", "--min-gap"]);
+}
+
+/// One file that needs nothing else, with its pictures, and with what a job file says kept from becoming markup.
+#[test]
+fn the_page_is_whole_and_safe() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = folder.path().join("job.toml");
+    let model = fs::canonicalize("results/published/rtx3090/cost_model.json").unwrap();
+    let text = fs::read_to_string(EXAMPLE).unwrap();
+    let text = text.replace("\"classifier\"", "\"<script>alert(1)</script>\"");
+    let text = text.replace("../results/published/rtx3090/cost_model.json", model.to_str().unwrap());
+    fs::write(&job, text).unwrap();
+    let page = folder.path().join("plan.html");
+    program().arg("plan").arg(&job).arg("--html").arg(&page).assert().success();
+    let html = fs::read_to_string(&page).unwrap();
+    assert!(html.starts_with("<!doctype html>") && html.trim_end().ends_with("</html>"));
+    assert!(!html.contains("<script") && html.contains("&lt;script&gt;"));
+    // No request goes anywhere: the only address is SVG's namespace.
+    assert!(!html.replace("http://www.w3.org/2000/svg", "").contains("http"));
+    assert!(!html.contains("NaN") && !html.contains("\"inf") && !html.contains(">inf"), "a number went missing");
+    for part in
+        ["stage 3", "prefers-color-scheme:dark", "PipeFisher", "zb-h2", "before backward", "GiB free at the fullest"]
+    {
+        assert!(html.contains(part), "{part}");
+    }
+    assert!(html.matches("<svg viewBox=\"0 0 1130").count() == 4, "timeline, time, memory, schedules");
+    refused(&["plan", EXAMPLE, "--html", "/no/such/folder/plan.html"], &["/no/such/folder"]);
+}
+
+#[test]
+fn what_does_not_fit_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fs::canonicalize("results/published/rtx3090/cost_model.json").unwrap();
+    let write = |change: &dyn Fn(String) -> String| {
+        let text = fs::read_to_string(EXAMPLE).unwrap();
+        let text = text.replace("../results/published/rtx3090/cost_model.json", model.to_str().unwrap());
+        let path = folder.path().join("job.toml");
+        fs::write(&path, change(text)).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    let path = write(&|t| t.replace("memory_gib = 24", "memory_gib = 0.5"));
+    refused(&["plan", &path], &["needs", "for weights, gradients and optimizer", "0.5 GiB"]);
+    let path =
+        write(&|t| t.replace("memory_gib = 0.4", "memory_gib = 40").replace("resident_gib = 0.1", "resident_gib = 30"));
+    let output = program().args(["plan", &path]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).to_string();
+    assert!(text.contains("side classifier is put nowhere: the 30.00 GiB it keeps between steps"), "{text}");
+    let path = write(&|t| t.replace("sides_per_bubble", "side_per_bubble"));
+    refused(&["plan", &path], &["job.toml:46", "did you mean `sides_per_bubble`"]);
+    let path = write(&|t| t.replace("sides_per_bubble = 2", "beside_compute = \"priority\""));
+    let output = program().args(["plan", &path, "--json"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).to_string();
+    assert!(
+        text.contains("side classifier is not put beside compute: the cost model of published/rtx3090 has no main"),
+        "{text}"
+    );
+}
