@@ -9,6 +9,7 @@ use bubblebench::records::Measurement;
 use bubblebench::records::measurement::Kind;
 use bubblebench::report::layers::time_cell;
 use bubblebench::suite::Spec;
+use bubblebench::suite::collectives::SharedCrew;
 use bubblebench::suite::presets::Group;
 use bubblebench::suite::recorder::{Prepared, Recorder};
 use bubblebench::suite::sampler::Watch;
@@ -25,6 +26,7 @@ pub struct Driver {
     cases: Vec<Box<dyn Spec>>,
     watch: ProcessWatch,
     baselines: bool,
+    crew: Option<SharedCrew>,
 }
 
 /// `--list`, in the form cargo's own test runner uses.
@@ -71,13 +73,14 @@ impl Driver {
         if let Some(name) = &arguments.baseline {
             criterion = criterion.retain_baseline(name.clone(), false);
         }
+        let crew = plan.crew();
         let (recorder, cases) = plan.start()?;
         if recorder.run.resumed_cases() > 0 {
             let (run, cases) = (recorder.run.id(), recorder.run.resumed_cases());
             cli::print(&format!("Going on with run {run}: {cases} cases are there already.\n\n"))?;
         }
         let baselines = arguments.save_baseline.is_some() || arguments.baseline.is_some();
-        Ok(Driver { criterion, raw, recorder, cases, watch: ProcessWatch::start()?, baselines })
+        Ok(Driver { criterion, raw, recorder, cases, watch: ProcessWatch::start()?, baselines, crew })
     }
 
     /// Measures the cases of one group, in their order.
@@ -150,7 +153,8 @@ impl Driver {
     /// Closes the run, fits, prints the tables.
     pub fn finish(self) -> Result<()> {
         let folder = self.recorder.finish()?;
-        cli::print(&format!("\n{}", results::conclude(&folder)?))
+        cli::print(&format!("\n{}", results::conclude(&folder)?))?;
+        self.crew.map_or(Ok(()), |crew| crew.lock().finish())
     }
 }
 

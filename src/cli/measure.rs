@@ -92,6 +92,7 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
 
 impl MeasureArgs {
     fn measure(&self, plan: Plan, watch: &ProcessWatch) -> Result<()> {
+        let crew = plan.crew();
         let (mut recorder, cases) = plan.start()?;
         let bar = progress(cases.len() as u64);
         if recorder.run.resumed_cases() > 0 {
@@ -122,7 +123,9 @@ impl MeasureArgs {
         super::print(&match self.format {
             Format::Table => tables,
             Format::NcclTests => self.in_nccl_tests_columns(&folder)?,
-        })
+        })?;
+        // Last of all: until then whatever happens to this rank is every rank's failure.
+        crew.map_or(Ok(()), |crew| crew.lock().finish())
     }
 
     /// Said before anything is measured.

@@ -145,12 +145,17 @@ impl Plan {
         // Before the first case makes a context: whoever computes on the GPU by now is another process.
         let telemetry = Sampler::start(self.device);
         note_other_processes(self.device, telemetry.as_ref());
-        let mut recorder = Recorder::new(run, self.context, device).with_telemetry(telemetry).with_crew(self.crew);
+        let mut recorder = Recorder::new(run, self.context, device).with_telemetry(telemetry);
         // The host's own code ends.
         if self.device != Device::Host {
             recorder = recorder.with_case_limit(self.case_limit);
         }
         Ok((recorder, self.cases))
+    }
+
+    /// The ranks of its collectives; they go home in good order when told to after the run.
+    pub fn crew(&self) -> Option<SharedCrew> {
+        self.crew.clone()
     }
 
     pub fn context(&self) -> &Context {

@@ -70,7 +70,6 @@ pub struct Recorder {
     watchdog: Option<Watchdog>,
     /// The case that an earlier part of this run was stuck in.
     stuck: Option<Stuck>,
-    crew: Option<SharedCrew>,
 }
 
 impl Recorder {
@@ -83,18 +82,12 @@ impl Recorder {
             telemetry: None,
             watchdog: None,
             stuck: None,
-            crew: None,
         }
     }
 
     /// With the sensors of the GPU it measures on, read beside every case.
     pub fn with_telemetry(self, telemetry: Option<Sampler>) -> Self {
         Recorder { telemetry, ..self }
-    }
-
-    /// With the ranks that run its collectives.
-    pub fn with_crew(self, crew: Option<SharedCrew>) -> Self {
-        Recorder { crew, ..self }
     }
 
     /// With a limit on the time a case may take; also hears of a case that was stuck before.
@@ -192,11 +185,8 @@ impl Recorder {
         record
     }
 
-    /// Closes the run; the folder now holds a whole run, and the ranks have gone home.
+    /// Closes the run; the folder now holds a whole run.
     pub fn finish(self) -> Result<PathBuf> {
-        if let Some(crew) = &self.crew {
-            crew.lock().finish()?;
-        }
         self.run.finish(now())
     }
 }

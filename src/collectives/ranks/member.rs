@@ -103,7 +103,8 @@ impl Member {
                     }
                 }
                 Ok(Note::Heard(Heard::Letter(Letter::End { why }))) => {
-                    return Err(Error::rank(format!("{}: ended by rank 0: {why}", self.me), "start all ranks again"));
+                    let (what, cure) = why.rsplit_once("; ").unwrap_or((&why, "start all ranks again"));
+                    return Err(Error::rank(format!("{}: ended by rank 0: {what}", self.me), cure));
                 }
                 Ok(Note::Heard(Heard::Lost(why))) => {
                     return Err(self.error(&format!("{} is lost: {why}", self.leader)));

@@ -88,7 +88,13 @@ pub fn judge(
         if bad.len() == people[..replies.len()].len() && first.is_some() {
             return Err(Fault::Case(Error::machine(format!("{what} (all {} ranks)", bad.len()), cure.clone())));
         }
-        return Err(Fault::Crew(of(blame, format!("{} failed while {doing}: {what}", people[rank]), cure)));
+        // When everybody gave up at the deadline, none of them knows who kept them waiting.
+        let whoever = if bad.len() == replies.len() && bad.len() > 1 && first.is_none() {
+            format!("none of the {} ranks got to the end of it", bad.len())
+        } else {
+            format!("{} failed", people[rank])
+        };
+        return Err(Fault::Crew(of(blame, format!("{whoever} while {doing}: {what}"), cure)));
     }
     let names: Vec<String> = missing.iter().take(4).map(|&rank| people[rank].to_string()).collect();
     let more = if missing.len() > 4 { format!(" and others ({})", who::list(&missing)) } else { String::new() };
@@ -153,7 +159,7 @@ mod tests {
         let (_, late) = text(vec![bad("timed out", 10.0), Reply::None, bad("timed out", 10.0)], None);
         assert!(late.contains("rank 1 (node1, process 7, GPU 0) did not answer within 10 s while timing x"), "{late}");
         let (_, all_late) = text(vec![bad("timed out", 10.0), bad("timed out", 10.0)], None);
-        assert!(all_late.contains("timed out"), "{all_late}");
+        assert!(all_late.contains("none of the 2 ranks got to the end of it while timing x: timed out"), "{all_late}");
     }
 
     #[test]

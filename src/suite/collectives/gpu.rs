@@ -17,8 +17,8 @@ const SHARE: f64 = 0.8;
 pub fn tasks(preset: Preset, platform: Platform, ranks: usize, memory_bytes: Option<u64>) -> Vec<Task> {
     let list = List { ranks, room: memory_bytes.map_or(f64::INFINITY, |bytes| SHARE * bytes as f64) };
     match (platform, preset) {
-        (Platform::Software(_), Preset::Quick) => list.software(&[4 * KIB], &[8, 256 * KIB]),
-        (Platform::Software(_), _) => list.software(&[64, 4 * KIB, 64 * KIB], &[8, KIB, 256 * KIB, MIB]),
+        (Platform::Software(_), Preset::Quick) => list.software(&[8, 4 * KIB, 64 * KIB, MIB]),
+        (Platform::Software(_), _) => list.software(&steps(8, 2 * MIB, 4)),
         (_, Preset::Quick) => list.quick(),
         (_, Preset::Standard) => list.standard(),
         (_, Preset::Full) => list.full(),
@@ -115,11 +115,10 @@ impl List {
         tasks
     }
 
-    /// Few and small: its times mean nothing.
-    fn software(&self, each: &[u64], main: &[u64]) -> Vec<Task> {
-        let mut tasks: Vec<Task> = Operation::ALL.iter().flat_map(|operation| self.bf16(*operation, each)).collect();
-        tasks.extend(self.bf16(Operation::AllReduce, main));
-        tasks.extend(self.variants(&[each[0]], &main[..1]));
+    /// Small, because its times mean nothing, and sizes enough for a curve.
+    fn software(&self, sizes: &[u64]) -> Vec<Task> {
+        let mut tasks: Vec<Task> = Operation::ALL.iter().flat_map(|operation| self.bf16(*operation, sizes)).collect();
+        tasks.extend(self.variants(&[4 * KIB], &[64]));
         tasks
     }
 }
@@ -173,7 +172,11 @@ mod tests {
     }
 
     #[test]
-    fn the_software_devices_list_is_short() {
-        assert!(tasks(Preset::Quick, Platform::Software(0), 4, None).len() <= 30);
+    fn the_software_devices_list_is_short_and_holds_curves() {
+        let quick = tasks(Preset::Quick, Platform::Software(0), 4, None);
+        assert!(quick.len() <= 60);
+        for operation in Operation::ALL {
+            assert!(quick.iter().filter(|task| task.exchange.operation == operation).count() >= 3, "{operation:?}");
+        }
     }
 }

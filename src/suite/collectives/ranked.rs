@@ -2,6 +2,7 @@
 //!
 //! Beside the time of the slowest rank the record keeps every rank's own median, so that a slow GPU or link shows.
 
+use super::super::case::Sampling;
 use super::super::{Case, CaseInfo, Context, Detail, RawSample, Spec};
 use crate::collectives::ranks::{Crew, CrewTiming, Task};
 use crate::records::measurement::{Backend, Kind, Launch, Verified};
@@ -12,6 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Isolated operations in a sample whose batch is long enough to hide them.
 const ISOLATED: u64 = 15;
+
+/// Telling all ranks and starting together costs as much as a short batch: these are long beside it.
+const SAMPLING: Sampling = Sampling { batch_ns: 5e6, min_samples: 20, least_samples: 5 };
 
 /// The one crew that a run's cases share.
 #[derive(Clone)]
@@ -102,6 +106,10 @@ struct RankedCase {
 impl Case for RankedCase {
     fn info(&self) -> &CaseInfo {
         &self.info
+    }
+
+    fn sampling(&self) -> Sampling {
+        SAMPLING
     }
 
     fn prepare(&mut self) -> Result<Option<Verified>> {
