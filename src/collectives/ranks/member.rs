@@ -204,6 +204,9 @@ fn attempt(launch: &Launch, token: &Token, me: &Who, party: &Party, left: Durati
 
 /// A name server that does not answer may hold a look-up for longer than the deadline: it is then left to itself.
 fn addresses(host: &str, port: u16, left: Duration) -> Result<Vec<SocketAddr>, Failure> {
+    if let Ok(ip) = host.parse::<std::net::IpAddr>() {
+        return Ok(vec![(ip, port).into()]);
+    }
     let (tell, told) = channel();
     let name = host.to_string();
     let look_up = move || {
@@ -214,7 +217,8 @@ fn addresses(host: &str, port: u16, left: Duration) -> Result<Vec<SocketAddr>, F
     let thread = std::thread::Builder::new().name("name".into()).spawn(look_up);
     let outcome =
         thread.map_err(|e| Failure::Broken(format!("no thread to look the name {host} up: {e}"))).and_then(|_| {
-            told.recv_timeout(left).map_err(|_| Failure::Broken(format!("the name {host} is still being looked up")))
+            told.recv_timeout(left.max(RETRY))
+                .map_err(|_| Failure::Broken(format!("the name {host} is still being looked up")))
         })?;
     outcome.map_err(|e| Failure::Broken(format!("the name {host} does not resolve ({e})")))
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const ISOLATED: u64 = 15;
 
 /// Telling all ranks and starting together costs as much as a short batch: these are long beside it.
-const SAMPLING: Sampling = Sampling { batch_ns: 5e6, min_samples: 20, least_samples: 5 };
+const SAMPLING: Sampling = Sampling { batch_ns: 2e6, min_samples: 20, least_samples: 5 };
 
 /// The one crew that a run's cases share.
 #[derive(Clone)]
