@@ -23,7 +23,7 @@ impl Kernels {
     }
 
     /// Where only the step's time and its longest kernel are known: as many of the longest as the step holds, and the
-    /// rest. No order of shorter kernels could fill a gap worse.
+    /// rest: the coarsest way to cut it.
     pub fn of_longest(step_ns: u64, longest_ns: u64) -> Self {
         let step = step_ns.max(1);
         let longest = longest_ns.clamp(1, step).max(step.div_ceil(MOST));

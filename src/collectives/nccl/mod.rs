@@ -28,6 +28,7 @@ mod library;
 pub mod sys;
 #[cfg(bubblebench_nccl)]
 mod transport;
+#[cfg_attr(not(bubblebench_nccl), allow(dead_code))] // read, and tested, but nobody asks
 mod tuning;
 #[cfg(bubblebench_nccl)]
 mod values;
