@@ -9,6 +9,7 @@ use bubblebench::stats::SplitMix;
 use good_lp::{
     Expression, ProblemVariables, Solution, SolverModel, Variable, constraint, microlp, variable, variables,
 };
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 const CASES: usize = 500;
 /// What the planner must reach of the optimum, in every case.
