@@ -43,8 +43,8 @@ fn as_if_measured(plan: &Plan, repeat: u64, epoch: u64) -> BubblesRecord {
                 start_ns: epoch + k * iteration + b.start_ns,
                 end_ns: epoch + k * iteration + b.end_ns,
                 class: if b.kind == BubbleKind::Tail { BubbleClass::Tail } else { BubbleClass::Dependency },
-                previous_kernel: (b.kind != BubbleKind::Warmup).then(|| KernelName("gemm".into())),
-                next_kernel: (b.kind != BubbleKind::Tail).then(|| KernelName("gemm".into())),
+                previous_kernel: (b.kind != BubbleKind::Warmup).then(|| KernelName::from("gemm")),
+                next_kernel: (b.kind != BubbleKind::Tail).then(|| KernelName::from("gemm")),
             })
         };
         DeviceBubbles {
