@@ -45,6 +45,8 @@ struct Search<'a> {
     budget_ns: f64,
     width: usize,
     given_back: u64,
+    /// Sides in one bubble, at most: fewer than allowed where even one state would have too many choices.
+    depth: usize,
 }
 
 /// Fills every slot for one set of residents.
@@ -79,16 +81,33 @@ fn price(question: &Question, residents: &[Resident], unbound: &Answer) -> f64 {
     high
 }
 
+/// Ways to go on in one slot, at most: nothing, or an order of up to `depth` of `many` sides, of which each but the last may
+/// also run `given_back` kernels less far.
+fn choices(many: usize, depth: usize, given_back: u64) -> usize {
+    let mut orders = 1_usize;
+    let mut all = 1_usize;
+    for k in 1..=depth.min(many) {
+        let ways = if k < depth { given_back as usize + 1 } else { 1 };
+        orders = orders.saturating_mul(many + 1 - k);
+        all = all.saturating_add(orders.saturating_mul(ways));
+        orders = orders.saturating_mul(ways);
+    }
+    all
+}
+
 impl<'a> Search<'a> {
     fn new(question: &'a Question<'a>, residents: &'a [Resident], price: f64, budget_ns: f64) -> Self {
         let held = residents.iter().map(|r| r.held_bytes(question.sides)).collect();
         let (many, slots) = (residents.len(), question.slots.len().max(1));
         let effort = if slots <= SHORT { EFFORT } else { EFFORT_LONG };
-        let pairs = if question.sides_per_bubble > 1 { many * (many - 1) } else { 0 };
-        let width = |given_back: u64| effort / (slots * (1 + many + pairs * (given_back as usize + 1)));
-        let given_back = if width(MOST_GIVEN_BACK) >= 8 { MOST_GIVEN_BACK } else { 0 };
-        let width = width(given_back).clamp(1, WIDEST);
-        Search { question, residents, held, price, budget_ns, width, given_back }
+        let width = |depth: usize, given_back: u64| effort / slots.saturating_mul(choices(many, depth, given_back));
+        let mut depth = question.sides_per_bubble.min(many).max(1);
+        let given_back = if width(depth, MOST_GIVEN_BACK) >= 8 { MOST_GIVEN_BACK } else { 0 };
+        while depth > 1 && width(depth, given_back) == 0 {
+            depth -= 1;
+        }
+        let width = width(depth, given_back).clamp(1, WIDEST);
+        Search { question, residents, held, price, budget_ns, width, given_back, depth }
     }
 
     fn go(&self) -> Answer {
@@ -137,7 +156,7 @@ impl<'a> Search<'a> {
     /// Every way to go on in a slot after `so_far`: each side not in it yet, as far as it gets, and a little less far where
     /// another may follow.
     fn extend(&self, slot: &Slot, position: &[u64], so_far: &Choice, out: &mut Vec<Choice>) {
-        if so_far.runs.len() >= self.question.sides_per_bubble {
+        if so_far.runs.len() >= self.depth {
             return;
         }
         let at_ns = so_far
@@ -155,7 +174,7 @@ impl<'a> Search<'a> {
                 Hold::Split => 1,
                 Hold::Whole => self.question.sides[resident.side].kernels.per_step(),
             };
-            let more = so_far.runs.len() + 1 < self.question.sides_per_bubble && self.residents.len() > 1;
+            let more = so_far.runs.len() + 1 < self.depth;
             for less in 0..=if more { self.given_back } else { 0 } {
                 let kernels = longest.kernels.saturating_sub(less * unit);
                 if kernels == 0 {

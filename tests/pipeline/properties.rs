@@ -169,7 +169,8 @@ proptest! {
     /// Slower work or messages never end the iteration sooner: the lists are fixed.
     #[test]
     fn slower_is_never_faster((name, m, chunks, times) in any_case(), which in 0usize..8, more in 1u64..100) {
-        prop_assume!(!name.windowed());
+        // The others choose their lists by the times.
+        prop_assume!(!name.windowed() && !matches!(name, Name::VHalf | Name::VMin));
         let before = run(name, m, chunks, &times).iteration_ns;
         let mut slower = times.clone();
         let stage = which % times.stage.len();

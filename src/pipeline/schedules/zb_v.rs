@@ -40,16 +40,18 @@ fn search(spec: &Spec, limit: f64) -> Option<Block> {
     let mut search = Search::new(spec, limit);
     let budget = BUDGET * spec.stages.clamp(16, 32) / 16;
     let runs = (budget / (6 * spec.stages * search.few.micro_batches())).clamp(24, 10_000);
+    // Runs of all micro-batches, where they are many: as much again as the others at most.
+    let full = budget / (6 * spec.stages * spec.micro_batches);
     let mut random = SplitMix(SEED);
     let mut starts = vec![search.found(Block::one_at_a_time(spec.stages))];
-    for _ in 0..(runs / 10).max(KEPT) {
+    for _ in 0..(runs / 10).min(full / 2).max(KEPT) {
         starts.push(search.found(Block::random(spec.stages, limit, &mut random)));
     }
     starts.sort_by_key(|found| found.all);
     starts.truncate(KEPT);
     let improve = |(index, mut found): (usize, Found)| {
         let mut random = SplitMix(SEED + 1 + index as u64);
-        Search::new(spec, limit).improve(&mut found, runs * 9 / 10 / KEPT, &mut random);
+        Search::new(spec, limit).improve(&mut found, runs * 9 / 10 / KEPT, full.max(4), &mut random);
         found
     };
     let improved: Vec<Found> = std::thread::scope(|scope| {
@@ -91,9 +93,10 @@ impl<'a> Search<'a> {
     }
 
     /// Random steps, a little worse ones too at first. The best must hold for all micro-batches: a middle that falls apart
-    /// when repeated does not count.
-    fn improve(&mut self, best: &mut Found, steps: usize, random: &mut SplitMix) {
+    /// when repeated does not count. It ends early when it has run all of them `full` times.
+    fn improve(&mut self, best: &mut Found, steps: usize, full: usize, random: &mut SplitMix) {
         let mut now = best.clone();
+        let mut full_runs = 0;
         for step in 0..steps {
             let left = 1.0 - step as f64 / steps as f64;
             let most = now.few.0 as f64 * (1.0 + HEAT * left * left * random.unit());
@@ -102,6 +105,10 @@ impl<'a> Search<'a> {
             now = Found { few, all: few, block };
             if few < best.few {
                 if let Some(all) = &mut self.all {
+                    if full_runs == full {
+                        return;
+                    }
+                    full_runs += 1;
                     match all.run(&now.block, best.all.0).filter(|all| *all <= best.all) {
                         Some(all) => now.all = all,
                         None => {
@@ -119,7 +126,9 @@ impl<'a> Search<'a> {
 impl Block {
     /// Fits any memory: a micro-batch begins when the one before it is through.
     fn one_at_a_time(stages: usize) -> Self {
-        Block { pace: [1e-3; 4], turn: [1e-3; 3], early: 0.0, early_fall: 0.0, patience: vec![0.5; stages] }
+        // Down and back, twice, is less than half a period however long the pipeline.
+        let pace = (0.1 / stages as f64).min(1e-3);
+        Block { pace: [pace; 4], turn: [1e-3; 3], early: 0.0, early_fall: 0.0, patience: vec![0.5; stages] }
     }
 
     /// Paces near half a period fill the memory of p micro-batches.
