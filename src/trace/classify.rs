@@ -52,18 +52,28 @@ pub fn with_collective(name: &str, collective: Option<&str>) -> Activity {
 
 /// Whether a kernel of this name is a step of an optimizer, which ends an iteration.
 pub fn is_optimizer(name: &str) -> bool {
-    let plain: String = name.chars().take(512).map(|c| c.to_ascii_lowercase()).collect();
+    let start: String = name.chars().take(512).map(|c| c.to_ascii_lowercase()).collect();
+    // PyTorch's elementwise kernels are named after closures, which are no LAMB.
+    let plain = start.replace("lambda", "");
     ["adam", "multi_tensor_apply", "multitensorapply", "fusedsgd", "sgd_", "lamb", "adagrad", "optimizer"]
         .iter()
         .any(|part| plain.contains(part))
 }
 
+/// How C++ writes a namespace without a name; its bracket opens no list of arguments.
+const ANONYMOUS: &str = "(anonymous namespace)";
+
 /// The name itself, without the types of its arguments, in which any word may stand.
 fn head(name: &str) -> &str {
-    match name.find('(') {
-        Some(0) | None => name,
-        Some(at) => &name[..at],
+    let mut from = 0;
+    while let Some(at) = name[from..].find('(').map(|at| from + at) {
+        if name[at..].starts_with(ANONYMOUS) {
+            from = at + ANONYMOUS.len();
+        } else {
+            return if at == 0 { name } else { &name[..at] };
+        }
     }
+    name
 }
 
 #[cfg(test)]
@@ -87,6 +97,7 @@ mod tests {
             "void vllm::cross_device_reduce_2stage<__nv_bfloat16, 8>(vllm::RankData*)",
             "void one_shot_all_reduce_kernel<float, 8>(float**)",
             "void deep_ep::internode::dispatch<true>(int4*)",
+            "void (anonymous namespace)::one_shot_all_reduce_kernel<float>(float**)",
         ] {
             assert_eq!(kernel(name), Activity::Collective, "{name}");
         }
@@ -100,6 +111,7 @@ mod tests {
             "void at::native::reduce_kernel<512, 1>(at::native::ReduceOp<float>)",
             "triton_poi_fused_all_gather_into_tensor_out_copy_3",
             "void copy_of(ncclComm*)",
+            "(anonymous namespace)::copy_of(ncclComm*)",
             "",
         ] {
             assert_eq!(kernel(name), Activity::Compute, "{name}");
@@ -120,5 +132,9 @@ mod tests {
             "void at::native::(anonymous namespace)::multi_tensor_apply_kernel<FusedAdamMathFunctor>()"
         ));
         assert!(is_optimizer("AdamFunctor") && !is_optimizer("sm90_xmma_gemm_bf16"));
+        assert!(is_optimizer("void lamb_stage_1<float>(float*)"));
+        let elementwise = "void at::native::vectorized_elementwise_kernel<4, at::native::gelu(at::TensorIterator&)\
+            ::{lambda()#2}::operator()() const::{lambda(float)#1}>(int, float*)";
+        assert!(!is_optimizer(elementwise));
     }
 }
