@@ -36,7 +36,7 @@ const WORDS: &[&str] = &["profilerstep", "iteration", "trainstep", "trainingstep
 /// Parts of an iteration that have one of those words in their names too.
 const PARTS: &[&str] = &[
     "optim", "micro", "forward", "backward", "grad", "schedul", "iterator", "eval", "valid", "stepper", "loss", "adam",
-    "sgd", "stage",
+    "sgd", "stage", "dataloader", "enumerate", "criteri", "writer", "timestep",
 ];
 
 /// A range's name without what numbers it, if it may name an iteration: `iteration 12` → `iteration`.
@@ -73,11 +73,16 @@ fn of_base(ranges: &[Range], process: u64, base: &str) -> Vec<Window> {
     if windows.windows(2).any(|w| w[1].start_ns + w[0].length_ns() / 100 < w[0].end_ns) {
         return Vec::new();
     }
+    // A longer pause between ranges is something else: an evaluation, a checkpoint.
+    let touch = |before: Window, next: Window| next.start_ns < before.end_ns + before.length_ns() / 2;
+    let touching = windows.windows(2).filter(|w| touch(w[0], w[1])).count();
+    // Ranges that mostly stand alone are parts of iterations, whatever they are called.
+    if 2 * touching + 1 < windows.len() && !base.contains(WORDS[0]) {
+        return Vec::new();
+    }
     for i in 1..windows.len() {
-        let (before, next) = (windows[i - 1], windows[i].start_ns);
-        // A longer pause between ranges is something else: an evaluation, a checkpoint.
-        if next < before.end_ns + before.length_ns() / 2 {
-            windows[i - 1].end_ns = next;
+        if touch(windows[i - 1], windows[i]) {
+            windows[i - 1].end_ns = windows[i].start_ns;
         }
     }
     windows.retain(|w| w.end_ns > w.start_ns);
@@ -123,7 +128,17 @@ mod tests {
         for name in ["iteration 12", "ProfilerStep#3", "train_step", "Iteration: 7", "step=5", "iter0"] {
             assert!(base(name).is_some(), "{name}");
         }
-        for name in ["Optimizer.step#AdamW.step", "optimizer_step", "micro-batch step 3", "forward", "DataLoader"] {
+        for name in [
+            "Optimizer.step#AdamW.step",
+            "optimizer_step",
+            "micro-batch step 3",
+            "forward",
+            "DataLoader",
+            "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__",
+            "criterion",
+            "writer",
+            "timestep embedding",
+        ] {
             assert!(base(name).is_none(), "{name}");
         }
         assert_eq!(base("iteration 1"), base("iteration 22"));
@@ -143,6 +158,17 @@ mod tests {
         assert!(choose(&ranges, 2).is_empty());
         let nested = [range("step a", 0, 100), range("step a", 10, 20)];
         assert!(choose(&nested, 1).is_empty());
+    }
+
+    #[test]
+    fn ranges_that_stand_alone_are_parts_of_iterations() {
+        let of = |name: &str| -> Vec<Range> { (0..4).map(|i| range(name, 100 * i, 100 * i + 20)).collect() };
+        assert!(choose(&of("training_step"), 1).is_empty());
+        assert!(choose(&of("DeepSpeedEngine.step")[..2], 1).is_empty());
+        assert_eq!(choose(&of("ProfilerStep#1"), 1).len(), 4);
+        let mut both = of("training_step");
+        both.extend((0..4).map(|i| range("outer iter", 100 * i, 100 * i + 99)));
+        assert_eq!(choose(&both, 1)[..2], [window(0, 100), window(100, 200)]);
     }
 
     #[test]
