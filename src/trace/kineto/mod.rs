@@ -179,9 +179,9 @@ impl Kineto {
 
     fn range(&mut self, event: &Event, at: u64) -> Result<()> {
         let name = String::from_utf8_lossy(&event.name);
-        let (Some(base), Some((start_ns, end_ns))) = (windows::base(&name), event.interval(at, &self.place)?) else {
-            return Ok(());
-        };
+        // Only a range that may cut is worth refusing the trace for its times.
+        let Some(base) = windows::base(&name) else { return Ok(()) };
+        let Some((start_ns, end_ns)) = event.interval(at, &self.place)? else { return Ok(()) };
         let list = if event.kind == Kind::HostRange { &mut self.ranges } else { &mut self.device_ranges };
         if list.len() < MOST_RANGES {
             list.push(Range { start_ns, end_ns, process: 0, base });
