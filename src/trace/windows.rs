@@ -93,9 +93,11 @@ fn of_base(ranges: &[Range], process: u64, base: &str) -> Vec<Window> {
 pub const TO_THE_LAST: u64 = i64::MAX as u64;
 
 /// Moves the cuts to where kernels run, if the host is far ahead: `first[i]` is the first kernel launched in window i. A
-/// quarter of an iteration between launch and run is far.
+/// quarter of an iteration between launch and run is far. Windows at either end whose kernels the profile lacks fall away.
 pub fn follow_device(windows: &[Window], first: &[Option<Launched>]) -> Vec<Window> {
     let known: Vec<Launched> = first.iter().copied().flatten().collect();
+    let (from, last) = (first.iter().position(Option::is_some), first.iter().rposition(Option::is_some));
+    let (Some(from), Some(last)) = (from, last) else { return windows.to_vec() };
     let mut behind: Vec<u64> = known.iter().map(|l| l.run_ns.saturating_sub(l.launch_ns)).collect();
     let mut apart: Vec<u64> = known.windows(2).map(|l| l[1].run_ns.saturating_sub(l[0].run_ns)).collect();
     behind.sort_unstable();
@@ -104,7 +106,7 @@ pub fn follow_device(windows: &[Window], first: &[Option<Launched>]) -> Vec<Wind
         return windows.to_vec();
     };
     let in_order = known.is_sorted_by(|a, b| a.run_ns < b.run_ns);
-    if known.len() < windows.len() || !in_order || typical <= period / 4 {
+    if known.len() < last + 1 - from || !in_order || typical <= period / 4 {
         return windows.to_vec();
     }
     let ends = known.iter().skip(1).map(|l| l.run_ns).chain([TO_THE_LAST]);
@@ -183,5 +185,12 @@ mod tests {
         let host = [window(0, 10), window(10, 20), window(20, 30)];
         let moved = follow_device(&host, &first(&[(0, 1), (11, 101), (21, 201)]));
         assert_eq!(moved, [window(1, 101), window(101, 201), window(201, TO_THE_LAST)]);
+        let five = [window(0, 10), window(10, 20), window(20, 30), window(30, 40), window(40, 50)];
+        let mut lacking = vec![None];
+        lacking.extend(first(&[(11, 101), (21, 201), (31, 301)]));
+        lacking.push(None);
+        assert_eq!(follow_device(&five, &lacking), [window(101, 201), window(201, 301), window(301, TO_THE_LAST)]);
+        lacking[2] = None;
+        assert_eq!(follow_device(&five, &lacking), five, "one in the middle is unknown");
     }
 }

@@ -145,7 +145,9 @@ impl Kineto {
             Kind::Kernel | Kind::Copy => self.span(event, at),
             Kind::Launch => match (event.correlation, event.start()) {
                 (Some(correlation), Some(start)) => {
-                    let kernel = event.name.windows(6).any(|w| w.eq_ignore_ascii_case(b"launch"));
+                    let named = |part: &[u8]| event.name.windows(part.len()).any(|w| w.eq_ignore_ascii_case(part));
+                    // cudaLaunchHostFunc runs nothing on the device.
+                    let kernel = named(b"launch") && !named(b"hostfunc");
                     self.launches.push(correlation, start, kernel)
                 }
                 _ => Ok(()),

@@ -152,9 +152,11 @@ fn pass_over_kernels(nsys: &Nsys, runs: &mut HashMap<u64, Option<u64>>) -> rusql
     Ok(())
 }
 
-/// Ids of the calls that launch kernels: cudaLaunchKernel_v7000, cuLaunchKernelEx, cudaGraphLaunch, ….
+/// Ids of the calls that launch kernels: cudaLaunchKernel_v7000, cuLaunchKernelEx, cudaGraphLaunch, …; not
+/// cudaLaunchHostFunc, which runs nothing on the device.
 fn launch_names(connection: &Connection) -> rusqlite::Result<Vec<u64>> {
-    let sql = format!("SELECT id FROM {} WHERE value LIKE 'cu%Launch%' LIMIT 10000", tables::STRINGS);
+    let launches = "value LIKE 'cu%Launch%' AND value NOT LIKE '%HostFunc%'";
+    let sql = format!("SELECT id FROM {} WHERE {launches} LIMIT 10000", tables::STRINGS);
     let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query([])?;
     let mut ids = Vec::new();
