@@ -97,6 +97,21 @@ fn kernels_in_graphs_may_appear_as_graphs_only() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_trace_may_come_through_a_pipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = simple();
+    for name in ["a.json", "a.json.gz"] {
+        let file = run.kineto(folder.path(), name);
+        let mut writer = std::process::Command::new("cat").arg(&file).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let pipe = std::os::fd::AsRawFd::as_raw_fd(writer.stdout.as_ref().unwrap());
+        let piped = bubbles(&std::path::PathBuf::from(format!("/dev/fd/{pipe}")));
+        assert_eq!(piped.devices, bubbles(&file).devices);
+        assert!(writer.wait().unwrap().success());
+    }
+}
+
 /// Two GPUs whose numbers stand in quotes stay two, and launches find their kernels.
 #[test]
 fn numbers_may_stand_in_quotes() {

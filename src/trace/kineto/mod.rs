@@ -39,9 +39,9 @@ pub struct Kineto {
 }
 
 impl Kineto {
-    pub fn open(path: &Path, compute_streams: Option<&[u64]>) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
-        let mut reader = BufReader::with_capacity(1 << 18, file);
+    /// Plain or gzip, from the start of what `path` names; a pipe can be read only once.
+    pub fn open(content: impl Read, path: &Path, compute_streams: Option<&[u64]>) -> Result<Self> {
+        let mut reader = BufReader::with_capacity(1 << 18, content);
         let magic = std::io::BufRead::fill_buf(&mut reader).map_err(|e| Error::io("read", path, e))?;
         let place = path.display().to_string();
         if magic.starts_with(&[0x1f, 0x8b]) {
