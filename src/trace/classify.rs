@@ -28,7 +28,7 @@ pub fn kernel(name: &str) -> Activity {
     if name.starts_with("triton_") {
         return Activity::Compute;
     }
-    let plain: String = head(name).chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase()).collect();
+    let plain = plain(name);
     if !COLLECTIVE.iter().any(|part| plain.contains(part)) {
         return if plain.contains("sendrecv") { Activity::SendRecv } else { Activity::Compute };
     }
@@ -40,10 +40,18 @@ pub fn kernel(name: &str) -> Activity {
     }
 }
 
+/// Whether a kernel's name says which collective it is.
+fn names_operation(name: &str) -> bool {
+    let plain = plain(name);
+    ["allreduce", "allgather", "reducescatter", "broadcast", "alltoall"].iter().any(|part| plain.contains(part))
+}
+
 /// As [`kernel`], with what PyTorch writes beside it (`Collective name`): it tells where the kernel's name does not.
 pub fn with_collective(name: &str, collective: Option<&str>) -> Activity {
     match (kernel(name), collective) {
-        (Activity::Collective, Some(c)) if ["send", "recv", "batch_isend_irecv", "coalesced"].contains(&c) => {
+        (Activity::Collective, Some(c))
+            if ["send", "recv", "batch_isend_irecv", "coalesced"].contains(&c) && !names_operation(name) =>
+        {
             Activity::SendRecv
         }
         (by_name, _) => by_name,
@@ -58,6 +66,11 @@ pub fn is_optimizer(name: &str) -> bool {
     ["adam", "multi_tensor_apply", "multitensorapply", "fusedsgd", "sgd_", "lamb", "adagrad", "optimizer"]
         .iter()
         .any(|part| plain.contains(part))
+}
+
+/// A name as the parts of names are written above.
+fn plain(name: &str) -> String {
+    head(name).chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase()).collect()
 }
 
 /// How C++ writes a namespace without a name; its bracket opens no list of arguments.
@@ -124,6 +137,10 @@ mod tests {
         assert_eq!(with_collective(generic, Some("send")), Activity::SendRecv);
         assert_eq!(with_collective(generic, Some("allreduce")), Activity::Collective);
         assert_eq!(with_collective("gemm", Some("send")), Activity::Compute);
+        let coalesced = Some("coalesced");
+        assert_eq!(with_collective(generic, coalesced), Activity::SendRecv);
+        let gather = "ncclDevKernel_AllGather_RING_LL(ncclDevKernelArgsStorage<4096ul>)";
+        assert_eq!(with_collective(gather, coalesced), Activity::Collective);
     }
 
     #[test]
