@@ -165,6 +165,9 @@ impl DeviceScan {
     /// `optimizer`: whether the span is a step of an optimizer.
     pub fn add(&mut self, span: &Span, optimizer: bool) {
         let (start, end) = (span.start_ns, span.end_ns);
+        if span.activity == Activity::Ignored {
+            return;
+        }
         while self.cuts.get(self.next_cut).is_some_and(|cut| cut.time() <= start) {
             self.cut();
         }
@@ -175,6 +178,7 @@ impl DeviceScan {
             self.at_compute_end = Some(self.totals(self.compute.end));
         }
         match span.activity {
+            Activity::Ignored => {}
             Activity::Compute => self.compute(span, optimizer),
             Activity::Copy => self.copies.add(start, end),
             Activity::SendRecv => {
@@ -388,7 +392,7 @@ mod tests {
             let spans: Vec<Span> = (0..random.below(30))
                 .map(|_| {
                     let start = random.below(190) as u64;
-                    span(start, start + random.below(12) as u64, Activity::ALL[random.below(4)], 1)
+                    span(start, start + random.below(12) as u64, Activity::ALL[random.below(5)], 1)
                 })
                 .collect();
             let middle = 50 + random.below(100) as u64;

@@ -117,7 +117,8 @@ pub fn scan(source: &mut dyn Source, min_gap_ns: u64) -> Result<(Vec<DeviceScan>
     let windows = range_windows(source)?;
     let mut scans = pass(source, &windows, min_gap_ns)?;
     let mut found = Found::Ranges;
-    for scan in scans.iter_mut().filter(|s| s.windows.is_empty()) {
+    // A device on which nothing computed says nothing about how iterations were found.
+    for scan in scans.iter_mut().filter(|s| s.windows.is_empty() && s.first_compute_ns.is_some()) {
         let cut = super::period::cut(scan);
         found = found.max(if cut { Found::Period } else { Found::Whole });
     }

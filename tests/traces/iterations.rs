@@ -5,6 +5,7 @@ use crate::{bubbles, options, read};
 use bubblebench::records::BubblesRecord;
 use bubblebench::records::bubbles::BubbleClass;
 use bubblebench::stats::SplitMix;
+use bubblebench::trace::profile::Options;
 use bubblebench::trace::run::Run;
 
 /// A stage of 1F1B, `iterations` times: 3 forwards, a wait, 5 × (backward, forward), 3 × (wait, backward); every pass is
@@ -146,6 +147,28 @@ fn an_iteration_is_cut_by_when_its_kernels_run() {
     assert_eq!(starts(&read), wanted);
     let bubbles = &read.record.devices[0].bubbles;
     assert_eq!(bubbles.iter().map(|b| b.iteration).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 7]);
+}
+
+/// The first kernel of each step is on a stream that was not asked for, and says all the same when the step runs.
+#[test]
+fn kernels_of_other_streams_say_when_an_iteration_runs() {
+    let mut run = Recording::default();
+    let mut device = 1_050_000;
+    for step in 0..8u64 {
+        let host = 1_000_000 + step * 20_000;
+        run.range(host, host + 20_000, &format!("iteration {step}"));
+        for part in 0..10 {
+            let kernel = run.kernel(device, device + 80_000, if part == 0 { 30 } else { 7 }, "gemm");
+            run.kernels[kernel].launch = Some(host + 1_000 + part * 1_500);
+            device += 100_000;
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let on = Options { compute_streams: Some(vec![7]), ..options() };
+    let nsys = read(&[&run.nsys(folder.path(), "a.sqlite")], &on).unwrap();
+    let json = read(&[&run.kineto(folder.path(), "a.json")], &on).unwrap();
+    assert_eq!(nsys.record.devices, json.record.devices);
+    assert_eq!(starts(&json), (0..8).map(|step| 1_050_000 + step * 1_000_000).collect::<Vec<u64>>());
 }
 
 #[test]

@@ -166,10 +166,11 @@ impl Kineto {
         let (name, activity) =
             self.catalogue.kernel(&name, collective.as_deref()).ok_or_else(|| many("kernel names"))?;
         self.catalogue.has_kernels |= event.kind == Kind::Kernel;
-        let activity = if event.kind == Kind::Copy { Activity::Copy } else { activity };
-        if activity == Activity::Compute && !self.on_compute_stream(event.stream) {
-            return Ok(());
-        }
+        let activity = match activity {
+            _ if event.kind == Kind::Copy => Activity::Copy,
+            Activity::Compute if !self.on_compute_stream(event.stream) => Activity::Ignored,
+            told => told,
+        };
         let device = self.catalogue.device(event.device.unwrap_or(0), 0).ok_or_else(|| many("devices"))?;
         let launch = event.correlation.unwrap_or(u64::MAX);
         self.spans.push(Span { start_ns, end_ns, launch, name, device, activity })
