@@ -149,6 +149,34 @@ fn an_iteration_is_cut_by_when_its_kernels_run() {
     assert_eq!(bubbles.iter().map(|b| b.iteration).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 7]);
 }
 
+/// Every step is one launch of a graph that was recorded as a whole, with other kernels beside it or none at all.
+#[test]
+fn an_iteration_is_cut_by_when_its_graph_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    for beside in [true, false] {
+        let mut run = Recording::default();
+        let mut wanted = Vec::new();
+        for step in 0..8u64 {
+            let (host, device) = (1_000_000 + step * 20_000, 1_050_000 + step * 1_000_000);
+            run.range(host, host + 20_000, &format!("iteration {step}"));
+            run.graphs.push((device, device + 800_000, 0, 5));
+            // The call that launches the graph; its kernel gives the row to be renumbered.
+            let kernel = run.kernel(device + 850_000, device + 900_000, 7, "gemm");
+            run.kernels[kernel].launch = Some(host + 1_000);
+            wanted.push(device);
+        }
+        let file = run.nsys_with(folder.path(), &format!("{beside}.sqlite"), |db| {
+            let graphs = "UPDATE CUPTI_ACTIVITY_KIND_GRAPH_TRACE SET correlationId = rowid;
+                UPDATE CUPTI_ACTIVITY_KIND_KERNEL SET correlationId = correlationId + 100000";
+            db.execute_batch(graphs).unwrap();
+            if !beside {
+                db.execute_batch("DROP TABLE CUPTI_ACTIVITY_KIND_KERNEL").unwrap();
+            }
+        });
+        assert_eq!(starts(&read(&[&file], &options()).unwrap()), wanted, "kernels beside: {beside}");
+    }
+}
+
 /// The first kernel of each step is on a stream that was not asked for, and says all the same when the step runs.
 #[test]
 fn kernels_of_other_streams_say_when_an_iteration_runs() {
