@@ -214,6 +214,28 @@ fn a_kernel_launched_before_its_range_runs_within_it() {
     assert!(read.record.devices[0].bubbles.iter().filter(|b| b.previous_kernel.is_none()).count() == 3);
 }
 
+/// Another process may use a device first, one that wrote no ranges.
+#[test]
+fn a_device_takes_the_iterations_of_the_process_that_wrote_some() {
+    let mut run = Recording::default();
+    for step in 0..3u64 {
+        let begin = 10_000_000 + step * 10_000_000;
+        for device in 0..2 {
+            run.ranges.push((begin, begin + 10_000_000, format!("step {step}"), PID + device));
+            let kernel = run.kernel(begin + 50_000, begin + 9_000_000, 7, "gemm");
+            (run.kernels[kernel].device, run.kernels[kernel].pid) = (device, PID + device);
+        }
+    }
+    let stranger = run.kernel(9_000_000, 9_100_000, 7, "gemm");
+    run.kernels[stranger].pid = PID + 9;
+    let folder = tempfile::tempdir().unwrap();
+    let read = read(&[&run.nsys(folder.path(), "a.sqlite")], &options()).unwrap();
+    for beside in &read.beside {
+        assert_eq!(beside.iterations.iter().map(|i| i.1).collect::<Vec<_>>(), [10_000_000, 20_000_000, 30_000_000]);
+    }
+    assert_eq!(read.beside.len(), 2);
+}
+
 #[test]
 fn ranges_of_one_process_stand_for_all_others_without() {
     let (mut run, _) = stage(2, 500_000, false);
