@@ -302,9 +302,8 @@ mod tests {
 
     #[test]
     fn a_sweep_with_a_fixed_step_is_thinned_evenly() {
-        let all: Vec<Point> = (1..=5000u64)
-            .map(|i| Point { bytes: i << 20, ns: i as f64, noise: 0.01, switch: i == 3334 })
-            .collect();
+        let all: Vec<Point> =
+            (1..=5000u64).map(|i| Point { bytes: i << 20, ns: i as f64, noise: 0.01, switch: i == 3334 }).collect();
         let kept = thin(all.clone());
         assert!((100..=MOST_POINTS + 3).contains(&kept.len()), "{}", kept.len());
         assert_eq!((kept.first(), kept.last()), (all.first(), all.last()));

@@ -35,8 +35,25 @@ const WORDS: &[&str] = &["profilerstep", "iteration", "trainstep", "trainingstep
 
 /// Parts of an iteration that have one of those words in their names too.
 const PARTS: &[&str] = &[
-    "optim", "micro", "forward", "backward", "grad", "schedul", "iterator", "eval", "valid", "stepper", "loss", "adam",
-    "sgd", "stage", "dataloader", "enumerate", "criteri", "writer", "timestep",
+    "optim",
+    "micro",
+    "forward",
+    "backward",
+    "grad",
+    "schedul",
+    "iterator",
+    "eval",
+    "valid",
+    "stepper",
+    "loss",
+    "adam",
+    "sgd",
+    "stage",
+    "dataloader",
+    "enumerate",
+    "criteri",
+    "writer",
+    "timestep",
 ];
 
 /// A range's name without what numbers it, if it may name an iteration: `iteration 12` → `iteration`.

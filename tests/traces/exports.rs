@@ -104,7 +104,8 @@ fn a_trace_may_come_through_a_pipe() {
     let run = simple();
     for name in ["a.json", "a.json.gz"] {
         let file = run.kineto(folder.path(), name);
-        let mut writer = std::process::Command::new("cat").arg(&file).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut writer =
+            std::process::Command::new("cat").arg(&file).stdout(std::process::Stdio::piped()).spawn().unwrap();
         let pipe = std::os::fd::AsRawFd::as_raw_fd(writer.stdout.as_ref().unwrap());
         let piped = bubbles(&std::path::PathBuf::from(format!("/dev/fd/{pipe}")));
         assert_eq!(piped.devices, bubbles(&file).devices);
@@ -122,11 +123,12 @@ fn numbers_may_stand_in_quotes() {
     let folder = tempfile::tempdir().unwrap();
     let plain = bubbles(&run.kineto(folder.path(), "plain.json"));
     let quote = |text: &str, key: &str| -> String {
-        let mut parts = text.split(&format!("\"{key}\": "));
+        let key = format!("\"{key}\": ");
+        let mut parts = text.split(&key);
         let mut quoted = parts.next().unwrap().to_string();
         for part in parts {
             let end = part.find([',', '}']).unwrap();
-            quoted += &format!("\"{key}\": \"{}\"{}", &part[..end], &part[end..]);
+            quoted += &format!("{key}\"{}\"{}", &part[..end], &part[end..]);
         }
         quoted
     };
