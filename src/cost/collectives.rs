@@ -18,6 +18,8 @@ pub const OVERSUBSCRIBED: &str = "oversubscribed";
 const NOISE_FLOOR: f64 = 0.015;
 /// The part of `accuracy` for sizes that no operation between these ranks was measured at.
 const NEW_SIZE: &str = "collective/new size";
+/// Sizes of one curve that are fitted.
+const MOST_POINTS: usize = 256;
 /// Interior sizes are held out in this many rounds.
 const ROUNDS: usize = 5;
 
@@ -158,7 +160,30 @@ fn points(curve: &Curve) -> Vec<Point> {
         points.push(Point { switch: before.zip(now).is_some_and(|(a, b)| a != b), ..measured.point });
         before = now;
     }
-    points
+    thin(points)
+}
+
+/// At most about [`MOST_POINTS`] sizes, equal in log(bytes): the first, the last, every switch and the size before it
+/// among them. The search for knots takes the cube of their number, and a sweep with a fixed step has thousands.
+fn thin(points: Vec<Point>) -> Vec<Point> {
+    let log = |point: &Point| (point.bytes.max(1) as f64).ln();
+    let (Some(first), Some(last)) = (points.first().map(log), points.last().map(log)) else { return points };
+    if points.len() <= MOST_POINTS {
+        return points;
+    }
+    let step = (last - first) / (MOST_POINTS - 1) as f64;
+    let mut next = first;
+    let mut kept = Vec::with_capacity(MOST_POINTS);
+    for (index, point) in points.iter().enumerate() {
+        let due = log(point) >= next;
+        if due || index + 1 == points.len() || point.switch || points[index + 1].switch {
+            kept.push(*point);
+        }
+        if due {
+            next = first + step * (((log(point) - first) / step).floor() + 1.0);
+        }
+    }
+    kept
 }
 
 fn algorithms(curve: &Curve) -> Vec<AlgorithmFrom> {
@@ -268,5 +293,24 @@ impl Curve {
             *self = Curve::default();
         }
         self.variants == variant
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_with_a_fixed_step_is_thinned_evenly() {
+        let all: Vec<Point> =
+            (1..=5000u64).map(|i| Point { bytes: i << 20, ns: i as f64, noise: 0.01, switch: i == 3334 }).collect();
+        let kept = thin(all.clone());
+        assert!((100..=MOST_POINTS + 3).contains(&kept.len()), "{}", kept.len());
+        assert_eq!((kept.first(), kept.last()), (all.first(), all.last()));
+        assert!(kept.contains(&all[3332]) && kept.contains(&all[3333]));
+        assert!(kept.windows(2).all(|w| w[0].bytes < w[1].bytes));
+        let upper = kept.iter().filter(|p| p.bytes > 100 << 20).collect::<Vec<_>>();
+        assert!(upper.windows(2).all(|w| w[1].bytes as f64 / (w[0].bytes as f64) < 1.1));
+        assert_eq!(thin(all[..200].to_vec()), all[..200]);
     }
 }

@@ -43,7 +43,7 @@ pub fn fit(points: &[Point]) -> Vec<Segment> {
     let mut segments: Vec<Segment> = ends.windows(2).flat_map(|w| between(w[0], w[1])).collect();
     if let Some(last) = segments.last_mut() {
         // [from, to): the largest size measured belongs to the last segment.
-        last.to_bytes += 1;
+        last.to_bytes = last.to_bytes.saturating_add(1);
     }
     segments
 }
@@ -270,6 +270,13 @@ mod tests {
         assert!((middle - 90_000.0).abs() < 1.0, "{middle}");
         let falling = predict(&segments, 2048).unwrap().0;
         assert!(falling > 9_000.0 && falling < 10_000.0, "{falling}");
+    }
+
+    #[test]
+    fn the_largest_number_is_a_size_too() {
+        let data = [1 << 20, u64::MAX].map(|bytes| Point { bytes, ns: bytes as f64, noise: 0.01, switch: false });
+        assert_eq!(fit(&data).last().unwrap().to_bytes, u64::MAX);
+        assert!(predict(&fit(&data), u64::MAX).unwrap().0.is_finite());
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub fn kernel(name: &str) -> Activity {
     if name.starts_with("triton_") {
         return Activity::Compute;
     }
-    let plain: String = head(name).chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase()).collect();
+    let plain = plain(name);
     if !COLLECTIVE.iter().any(|part| plain.contains(part)) {
         return if plain.contains("sendrecv") { Activity::SendRecv } else { Activity::Compute };
     }
@@ -40,10 +40,18 @@ pub fn kernel(name: &str) -> Activity {
     }
 }
 
+/// Whether a kernel's name says which collective it is.
+fn names_operation(name: &str) -> bool {
+    let plain = plain(name);
+    ["allreduce", "allgather", "reducescatter", "broadcast", "alltoall"].iter().any(|part| plain.contains(part))
+}
+
 /// As [`kernel`], with what PyTorch writes beside it (`Collective name`): it tells where the kernel's name does not.
 pub fn with_collective(name: &str, collective: Option<&str>) -> Activity {
     match (kernel(name), collective) {
-        (Activity::Collective, Some(c)) if ["send", "recv", "batch_isend_irecv", "coalesced"].contains(&c) => {
+        (Activity::Collective, Some(c))
+            if ["send", "recv", "batch_isend_irecv", "coalesced"].contains(&c) && !names_operation(name) =>
+        {
             Activity::SendRecv
         }
         (by_name, _) => by_name,
@@ -52,18 +60,33 @@ pub fn with_collective(name: &str, collective: Option<&str>) -> Activity {
 
 /// Whether a kernel of this name is a step of an optimizer, which ends an iteration.
 pub fn is_optimizer(name: &str) -> bool {
-    let plain: String = name.chars().take(512).map(|c| c.to_ascii_lowercase()).collect();
+    let start: String = name.chars().take(512).map(|c| c.to_ascii_lowercase()).collect();
+    // PyTorch's elementwise kernels are named after closures, which are no LAMB.
+    let plain = start.replace("lambda", "");
     ["adam", "multi_tensor_apply", "multitensorapply", "fusedsgd", "sgd_", "lamb", "adagrad", "optimizer"]
         .iter()
         .any(|part| plain.contains(part))
 }
 
+/// A name as the parts of names are written above.
+fn plain(name: &str) -> String {
+    head(name).chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase()).collect()
+}
+
+/// How C++ writes a namespace without a name; its bracket opens no list of arguments.
+const ANONYMOUS: &str = "(anonymous namespace)";
+
 /// The name itself, without the types of its arguments, in which any word may stand.
 fn head(name: &str) -> &str {
-    match name.find('(') {
-        Some(0) | None => name,
-        Some(at) => &name[..at],
+    let mut from = 0;
+    while let Some(at) = name[from..].find('(').map(|at| from + at) {
+        if name[at..].starts_with(ANONYMOUS) {
+            from = at + ANONYMOUS.len();
+        } else {
+            return if at == 0 { name } else { &name[..at] };
+        }
     }
+    name
 }
 
 #[cfg(test)]
@@ -87,6 +110,7 @@ mod tests {
             "void vllm::cross_device_reduce_2stage<__nv_bfloat16, 8>(vllm::RankData*)",
             "void one_shot_all_reduce_kernel<float, 8>(float**)",
             "void deep_ep::internode::dispatch<true>(int4*)",
+            "void (anonymous namespace)::one_shot_all_reduce_kernel<float>(float**)",
         ] {
             assert_eq!(kernel(name), Activity::Collective, "{name}");
         }
@@ -100,6 +124,7 @@ mod tests {
             "void at::native::reduce_kernel<512, 1>(at::native::ReduceOp<float>)",
             "triton_poi_fused_all_gather_into_tensor_out_copy_3",
             "void copy_of(ncclComm*)",
+            "(anonymous namespace)::copy_of(ncclComm*)",
             "",
         ] {
             assert_eq!(kernel(name), Activity::Compute, "{name}");
@@ -112,6 +137,10 @@ mod tests {
         assert_eq!(with_collective(generic, Some("send")), Activity::SendRecv);
         assert_eq!(with_collective(generic, Some("allreduce")), Activity::Collective);
         assert_eq!(with_collective("gemm", Some("send")), Activity::Compute);
+        let coalesced = Some("coalesced");
+        assert_eq!(with_collective(generic, coalesced), Activity::SendRecv);
+        let gather = "ncclDevKernel_AllGather_RING_LL(ncclDevKernelArgsStorage<4096ul>)";
+        assert_eq!(with_collective(gather, coalesced), Activity::Collective);
     }
 
     #[test]
@@ -120,5 +149,9 @@ mod tests {
             "void at::native::(anonymous namespace)::multi_tensor_apply_kernel<FusedAdamMathFunctor>()"
         ));
         assert!(is_optimizer("AdamFunctor") && !is_optimizer("sm90_xmma_gemm_bf16"));
+        assert!(is_optimizer("void lamb_stage_1<float>(float*)"));
+        let elementwise = "void at::native::vectorized_elementwise_kernel<4, at::native::gelu(at::TensorIterator&)\
+            ::{lambda()#2}::operator()() const::{lambda(float)#1}>(int, float*)";
+        assert!(!is_optimizer(elementwise));
     }
 }

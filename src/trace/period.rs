@@ -14,7 +14,7 @@ pub fn cut(scan: &mut DeviceScan) -> bool {
     let Some(first) = scan.first_compute_ns else { return false };
     let end = scan.compute_end_ns();
     let begin = Mark { time_ns: first, gap_ns: 0, totals: scan.before_first, symbol: 0, after_optimizer: false };
-    let last = Mark { time_ns: end, totals: scan.totals(end), ..begin };
+    let last = Mark { time_ns: end, totals: scan.totals_at_compute_end(), ..begin };
     let found = optimizer_cuts(&scan.marks, first, end).or_else(|| repeated_cuts(&scan.marks, first, end));
     let inner: Vec<Mark> = found.iter().flatten().map(|&index| scan.marks[index]).collect();
     let points: Vec<Mark> = [begin].into_iter().chain(inner).chain([last]).collect();

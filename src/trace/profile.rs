@@ -48,9 +48,13 @@ pub struct Profile {
 /// Reads a profile, whichever kind it is.
 pub fn read(path: &Path, options: &Options) -> Result<Profile> {
     let streams = options.compute_streams.as_deref();
-    match kind(path)? {
-        Kind::Sqlite => digest(&mut Nsys::open(path, streams)?, &path.display().to_string(), options),
-        Kind::Json => digest(&mut Kineto::open(path, streams)?, &path.display().to_string(), options),
+    let mut file = File::open(path).map_err(|e| Error::io("read", path, e))?;
+    let mut head = Vec::new();
+    (&mut file).take(64).read_to_end(&mut head).map_err(|e| Error::io("read", path, e))?;
+    let place = path.display().to_string();
+    match kind(path, &head)? {
+        Kind::Sqlite => digest(&mut Nsys::open(path, streams)?, &place, options),
+        Kind::Json => digest(&mut Kineto::open(head.as_slice().chain(file), path, streams)?, &place, options),
     }
 }
 
@@ -70,10 +74,7 @@ enum Kind {
 }
 
 /// By the first bytes; an extension may be wrong.
-fn kind(path: &Path) -> Result<Kind> {
-    let mut head = Vec::new();
-    let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
-    file.take(64).read_to_end(&mut head).map_err(|e| Error::io("read", path, e))?;
+fn kind(path: &Path, head: &[u8]) -> Result<Kind> {
     let place = path.display();
     let first = head.iter().find(|b| !b.is_ascii_whitespace());
     if head.starts_with(b"SQLite format 3\0") {

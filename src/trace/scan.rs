@@ -143,6 +143,8 @@ pub struct DeviceScan {
     send_recv_end: u64,
     collective_end: u64,
     at_open: Totals,
+    /// Covered up to the end of compute, taken before anything was added that begins behind it.
+    at_compute_end: Option<Totals>,
     symbol: u64,
     pub first_compute_ns: Option<u64>,
     /// Covered up to it, by what is not compute.
@@ -163,13 +165,20 @@ impl DeviceScan {
     /// `optimizer`: whether the span is a step of an optimizer.
     pub fn add(&mut self, span: &Span, optimizer: bool) {
         let (start, end) = (span.start_ns, span.end_ns);
+        if span.activity == Activity::Ignored {
+            return;
+        }
         while self.cuts.get(self.next_cut).is_some_and(|cut| cut.time() <= start) {
             self.cut();
         }
         if end == start {
             return;
         }
+        if start >= self.compute.end && self.at_compute_end.is_none() {
+            self.at_compute_end = Some(self.totals(self.compute.end));
+        }
         match span.activity {
+            Activity::Ignored => {}
             Activity::Compute => self.compute(span, optimizer),
             Activity::Copy => self.copies.add(start, end),
             Activity::SendRecv => {
@@ -203,6 +212,7 @@ impl DeviceScan {
         }
         if span.end_ns > self.compute.end {
             self.last_name = Some(span.name);
+            self.at_compute_end = None;
         }
         self.compute.add(start, span.end_ns);
     }
@@ -248,6 +258,11 @@ impl DeviceScan {
         }
     }
 
+    /// Covered up to the last compute kernel's end, whatever came after it.
+    pub fn totals_at_compute_end(&self) -> Totals {
+        self.at_compute_end.unwrap_or_else(|| self.totals(self.compute.end))
+    }
+
     fn cut(&mut self) {
         match self.cuts[self.next_cut] {
             Cut::Open(time) => {
@@ -256,13 +271,14 @@ impl DeviceScan {
                 self.at_open = self.totals(time);
             }
             Cut::Close(time) => {
-                let time = if time == TO_THE_LAST { self.compute.end.max(self.open_since()) } else { time };
+                let to_the_last = time == TO_THE_LAST;
+                let time = if to_the_last { self.compute.end.max(self.open_since()) } else { time };
                 if time > self.compute.end {
                     self.gap_until(time, None);
                 }
                 if let Some((_, start_ns)) = self.open.take().filter(|open| open.1 < time) {
-                    let totals = self.totals(time).since(self.at_open);
-                    self.windows.push((Window { start_ns, end_ns: time }, totals));
+                    let totals = if to_the_last { self.totals_at_compute_end() } else { self.totals(time) };
+                    self.windows.push((Window { start_ns, end_ns: time }, totals.since(self.at_open)));
                 }
             }
         }
@@ -347,6 +363,27 @@ mod tests {
         assert_eq!(scan.windows.iter().map(|w| w.1.compute_ns).collect::<Vec<_>>(), [5, 10]);
     }
 
+    #[test]
+    fn what_runs_after_the_last_kernel_is_in_no_window() {
+        use Activity::{Collective, Compute, Copy};
+        let spans = [
+            span(0, 10, Compute, 1),
+            span(5, 30, Collective, 8),
+            span(15, 20, Compute, 1),
+            span(21, 25, Copy, 7),
+            span(40, 50, Collective, 8),
+            span(60, 70, Collective, 8),
+            span(80, 90, Copy, 7),
+        ];
+        let totals = Totals { compute_ns: 15, communication_ns: 15, copy_ns: 0 };
+        let window = Window { start_ns: 0, end_ns: 20 };
+        let last = scan(&spans, &[Window { start_ns: 0, end_ns: TO_THE_LAST }], 1);
+        assert_eq!(last.windows, [(window, totals)]);
+        let mut whole = scan(&spans, &[], 1);
+        crate::trace::period::cut(&mut whole);
+        assert_eq!(whole.windows, [(window, totals)]);
+    }
+
     /// Against a count nanosecond by nanosecond, on random spans with random windows.
     #[test]
     fn gaps_and_totals_are_those_of_a_naive_count() {
@@ -355,7 +392,7 @@ mod tests {
             let spans: Vec<Span> = (0..random.below(30))
                 .map(|_| {
                     let start = random.below(190) as u64;
-                    span(start, start + random.below(12) as u64, Activity::ALL[random.below(4)], 1)
+                    span(start, start + random.below(12) as u64, Activity::ALL[random.below(5)], 1)
                 })
                 .collect();
             let middle = 50 + random.below(100) as u64;

@@ -44,12 +44,12 @@ pub struct Launched {
     pub run_ns: u64,
 }
 
-/// A device as one process sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A device and who used it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceKey {
     pub number: u64,
-    /// Of the process whose kernel was seen first.
-    pub process: u64,
+    /// In the order in which they were seen.
+    pub processes: Vec<u64>,
 }
 
 /// Names and devices of one profile; spans hold indices into it.
@@ -61,11 +61,16 @@ pub struct Catalogue {
     pub devices: Vec<DeviceKey>,
     /// Whether any span was a kernel.
     pub has_kernels: bool,
-    last_device: usize,
+    /// Number, process and index of the device asked for last.
+    last_device: Option<(u64, u64, usize)>,
 }
 
 /// A profile with more devices than this is not one.
 const MOST_DEVICES: usize = 4096;
+/// Processes of one device that are told apart.
+const MOST_PROCESSES: usize = 64;
+/// One may come late, and one may find only at its end which process of a device has iterations.
+const MOST_PASSES: usize = 3;
 
 impl Catalogue {
     /// The id and activity of a kernel's name. None once there are too many.
@@ -88,18 +93,23 @@ impl Catalogue {
 
     /// The index of a device. None once there are too many.
     pub fn device(&mut self, number: u64, process: u64) -> Option<u32> {
-        if self.devices.get(self.last_device).is_some_and(|d| d.number == number) {
-            return Some(self.last_device as u32);
+        if let Some((_, _, index)) = self.last_device.filter(|last| (last.0, last.1) == (number, process)) {
+            return Some(index as u32);
         }
         let found = self.devices.iter().position(|d| d.number == number);
-        self.last_device = found.unwrap_or(self.devices.len());
+        let index = found.unwrap_or(self.devices.len());
         if found.is_none() {
             if self.devices.len() == MOST_DEVICES {
                 return None;
             }
-            self.devices.push(DeviceKey { number, process });
+            self.devices.push(DeviceKey { number, processes: Vec::new() });
         }
-        Some(self.last_device as u32)
+        let processes = &mut self.devices[index].processes;
+        if !processes.contains(&process) && processes.len() < MOST_PROCESSES {
+            processes.push(process);
+        }
+        self.last_device = Some((number, process, index));
+        Some(index as u32)
     }
 }
 
@@ -117,7 +127,8 @@ pub fn scan(source: &mut dyn Source, min_gap_ns: u64) -> Result<(Vec<DeviceScan>
     let windows = range_windows(source)?;
     let mut scans = pass(source, &windows, min_gap_ns)?;
     let mut found = Found::Ranges;
-    for scan in scans.iter_mut().filter(|s| s.windows.is_empty()) {
+    // A device on which nothing computed says nothing about how iterations were found.
+    for scan in scans.iter_mut().filter(|s| s.windows.is_empty() && s.first_compute_ns.is_some()) {
         let cut = super::period::cut(scan);
         found = found.max(if cut { Found::Period } else { Found::Whole });
     }
@@ -147,26 +158,34 @@ fn range_windows(source: &mut dyn Source) -> Result<BTreeMap<u64, Vec<Window>>> 
 
 fn pass(source: &mut dyn Source, windows: &BTreeMap<u64, Vec<Window>>, min_gap_ns: u64) -> Result<Vec<DeviceScan>> {
     // Ranges of the only process that wrote any stand for the others too: a launcher may write them for its workers.
-    let windows_of = |process: u64| match (windows.get(&process), windows.len()) {
-        (Some(own), _) => own.as_slice(),
-        (None, 1) => windows.values().next().map_or(&[][..], Vec::as_slice),
-        (None, _) => &[],
+    let windows_of = |processes: &[u64]| match windows.len() {
+        1 => windows.values().next(),
+        _ => processes.iter().find_map(|process| windows.get(process)),
     };
-    for any_order in [false, true] {
+    let mut any_order = false;
+    for _ in 0..MOST_PASSES {
         let mut scans: Vec<DeviceScan> = Vec::new();
+        // Devices without windows so far: another process on the device may have some.
+        let mut bare: Vec<bool> = Vec::new();
+        let mut outdated = false;
         let mut take = |span: &Span, catalogue: &Catalogue| {
-            while scans.len() <= span.device as usize {
-                let key = catalogue.devices[scans.len()];
-                scans.push(DeviceScan::new(key.number, windows_of(key.process), min_gap_ns));
+            let index = span.device as usize;
+            while scans.len() <= index {
+                let key = &catalogue.devices[scans.len()];
+                let found = windows_of(&key.processes);
+                bare.push(found.is_none() && windows.len() > 1);
+                scans.push(DeviceScan::new(key.number, found.map_or(&[][..], Vec::as_slice), min_gap_ns));
             }
-            scans[span.device as usize].add(span, catalogue.is_optimizer(span.name));
+            outdated |= bare[index] && windows_of(&catalogue.devices[index].processes).is_some();
+            scans[index].add(span, catalogue.is_optimizer(span.name));
         };
         match source.spans(any_order, &mut take) {
+            Ok(()) if outdated => {}
             Ok(()) => {
                 scans.iter_mut().for_each(DeviceScan::finish);
                 return Ok(scans);
             }
-            Err(Stop::Late) => {}
+            Err(Stop::Late) => any_order = true,
             Err(Stop::Error(error)) => return Err(error),
         }
     }

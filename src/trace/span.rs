@@ -13,10 +13,13 @@ pub enum Activity {
     Collective,
     /// Copies and fills of memory.
     Copy,
+    /// A kernel of a stream that was not asked for: it counts for nothing, but it is what a launch came to.
+    Ignored,
 }
 
 impl Activity {
-    pub const ALL: [Activity; 4] = [Activity::Compute, Activity::SendRecv, Activity::Collective, Activity::Copy];
+    pub const ALL: [Activity; 5] =
+        [Activity::Compute, Activity::SendRecv, Activity::Collective, Activity::Copy, Activity::Ignored];
 }
 
 /// Index into [`Names`].

@@ -35,8 +35,25 @@ const WORDS: &[&str] = &["profilerstep", "iteration", "trainstep", "trainingstep
 
 /// Parts of an iteration that have one of those words in their names too.
 const PARTS: &[&str] = &[
-    "optim", "micro", "forward", "backward", "grad", "schedul", "iterator", "eval", "valid", "stepper", "loss", "adam",
-    "sgd", "stage",
+    "optim",
+    "micro",
+    "forward",
+    "backward",
+    "grad",
+    "schedul",
+    "iterator",
+    "eval",
+    "valid",
+    "stepper",
+    "loss",
+    "adam",
+    "sgd",
+    "stage",
+    "dataloader",
+    "enumerate",
+    "criteri",
+    "writer",
+    "timestep",
 ];
 
 /// A range's name without what numbers it, if it may name an iteration: `iteration 12` → `iteration`.
@@ -73,11 +90,16 @@ fn of_base(ranges: &[Range], process: u64, base: &str) -> Vec<Window> {
     if windows.windows(2).any(|w| w[1].start_ns + w[0].length_ns() / 100 < w[0].end_ns) {
         return Vec::new();
     }
+    // A longer pause between ranges is something else: an evaluation, a checkpoint.
+    let touch = |before: Window, next: Window| next.start_ns < before.end_ns + before.length_ns() / 2;
+    let touching = windows.windows(2).filter(|w| touch(w[0], w[1])).count();
+    // Ranges that mostly stand alone are parts of iterations, whatever they are called.
+    if 2 * touching + 1 < windows.len() && !base.contains(WORDS[0]) {
+        return Vec::new();
+    }
     for i in 1..windows.len() {
-        let (before, next) = (windows[i - 1], windows[i].start_ns);
-        // A longer pause between ranges is something else: an evaluation, a checkpoint.
-        if next < before.end_ns + before.length_ns() / 2 {
-            windows[i - 1].end_ns = next;
+        if touch(windows[i - 1], windows[i]) {
+            windows[i - 1].end_ns = windows[i].start_ns;
         }
     }
     windows.retain(|w| w.end_ns > w.start_ns);
@@ -88,9 +110,11 @@ fn of_base(ranges: &[Range], process: u64, base: &str) -> Vec<Window> {
 pub const TO_THE_LAST: u64 = i64::MAX as u64;
 
 /// Moves the cuts to where kernels run, if the host is far ahead: `first[i]` is the first kernel launched in window i. A
-/// quarter of an iteration between launch and run is far.
+/// quarter of an iteration between launch and run is far. Windows at either end whose kernels the profile lacks fall away.
 pub fn follow_device(windows: &[Window], first: &[Option<Launched>]) -> Vec<Window> {
     let known: Vec<Launched> = first.iter().copied().flatten().collect();
+    let (from, last) = (first.iter().position(Option::is_some), first.iter().rposition(Option::is_some));
+    let (Some(from), Some(last)) = (from, last) else { return windows.to_vec() };
     let mut behind: Vec<u64> = known.iter().map(|l| l.run_ns.saturating_sub(l.launch_ns)).collect();
     let mut apart: Vec<u64> = known.windows(2).map(|l| l[1].run_ns.saturating_sub(l[0].run_ns)).collect();
     behind.sort_unstable();
@@ -99,7 +123,7 @@ pub fn follow_device(windows: &[Window], first: &[Option<Launched>]) -> Vec<Wind
         return windows.to_vec();
     };
     let in_order = known.is_sorted_by(|a, b| a.run_ns < b.run_ns);
-    if known.len() < windows.len() || !in_order || typical <= period / 4 {
+    if known.len() < last + 1 - from || !in_order || typical <= period / 4 {
         return windows.to_vec();
     }
     let ends = known.iter().skip(1).map(|l| l.run_ns).chain([TO_THE_LAST]);
@@ -123,7 +147,17 @@ mod tests {
         for name in ["iteration 12", "ProfilerStep#3", "train_step", "Iteration: 7", "step=5", "iter0"] {
             assert!(base(name).is_some(), "{name}");
         }
-        for name in ["Optimizer.step#AdamW.step", "optimizer_step", "micro-batch step 3", "forward", "DataLoader"] {
+        for name in [
+            "Optimizer.step#AdamW.step",
+            "optimizer_step",
+            "micro-batch step 3",
+            "forward",
+            "DataLoader",
+            "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__",
+            "criterion",
+            "writer",
+            "timestep embedding",
+        ] {
             assert!(base(name).is_none(), "{name}");
         }
         assert_eq!(base("iteration 1"), base("iteration 22"));
@@ -146,6 +180,17 @@ mod tests {
     }
 
     #[test]
+    fn ranges_that_stand_alone_are_parts_of_iterations() {
+        let of = |name: &str| -> Vec<Range> { (0..4).map(|i| range(name, 100 * i, 100 * i + 20)).collect() };
+        assert!(choose(&of("training_step"), 1).is_empty());
+        assert!(choose(&of("DeepSpeedEngine.step")[..2], 1).is_empty());
+        assert_eq!(choose(&of("ProfilerStep#1"), 1).len(), 4);
+        let mut both = of("training_step");
+        both.extend((0..4).map(|i| range("outer iter", 100 * i, 100 * i + 99)));
+        assert_eq!(choose(&both, 1)[..2], [window(0, 100), window(100, 200)]);
+    }
+
+    #[test]
     fn cuts_follow_the_device_only_where_the_host_is_far_ahead() {
         let first = |list: &[(u64, u64)]| -> Vec<Option<Launched>> {
             list.iter().map(|&(launch_ns, run_ns)| Some(Launched { launch_ns, run_ns })).collect()
@@ -157,5 +202,12 @@ mod tests {
         let host = [window(0, 10), window(10, 20), window(20, 30)];
         let moved = follow_device(&host, &first(&[(0, 1), (11, 101), (21, 201)]));
         assert_eq!(moved, [window(1, 101), window(101, 201), window(201, TO_THE_LAST)]);
+        let five = [window(0, 10), window(10, 20), window(20, 30), window(30, 40), window(40, 50)];
+        let mut lacking = vec![None];
+        lacking.extend(first(&[(11, 101), (21, 201), (31, 301)]));
+        lacking.push(None);
+        assert_eq!(follow_device(&five, &lacking), [window(101, 201), window(201, 301), window(301, TO_THE_LAST)]);
+        lacking[2] = None;
+        assert_eq!(follow_device(&five, &lacking), five, "one in the middle is unknown");
     }
 }

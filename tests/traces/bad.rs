@@ -109,6 +109,21 @@ fn files_that_are_cut_off() {
     says(&answer(f, "f.json", format!("{json}{json}").as_bytes()), "something follows the end");
 }
 
+/// An annotation that cuts nothing may say what it likes of its times.
+#[test]
+fn times_of_ranges_matter_only_where_they_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |name: &str| {
+        let annotation = format!(r#"{{"ph":"X","cat":"user_annotation","name":"{name}","pid":0,"ts":1,"dur":-1}}"#);
+        let kernel = r#"{"ph":"X","cat":"kernel","name":"k","pid":0,"tid":7,"ts":5,"dur":2.5}"#;
+        format!("[{annotation},{kernel}]")
+    };
+    let path = folder.path().join("a.json");
+    fs::write(&path, with("load weights")).unwrap();
+    assert_eq!(read(&[&path], &options()).unwrap().record.devices[0].compute_ns, 2500);
+    says(&answer(folder.path(), "b.json", with("iteration 1").as_bytes()), "has a negative duration");
+}
+
 /// Chrome allows a bare list, and that it is not closed.
 #[test]
 fn a_bare_list_needs_no_end() {

@@ -97,6 +97,52 @@ fn kernels_in_graphs_may_appear_as_graphs_only() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_trace_may_come_through_a_pipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = simple();
+    for name in ["a.json", "a.json.gz"] {
+        let file = run.kineto(folder.path(), name);
+        let mut writer =
+            std::process::Command::new("cat").arg(&file).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let pipe = std::os::fd::AsRawFd::as_raw_fd(writer.stdout.as_ref().unwrap());
+        let piped = bubbles(&std::path::PathBuf::from(format!("/dev/fd/{pipe}")));
+        assert_eq!(piped.devices, bubbles(&file).devices);
+        assert!(writer.wait().unwrap().success());
+    }
+}
+
+/// Two GPUs whose numbers stand in quotes stay two, and launches find their kernels.
+#[test]
+fn numbers_may_stand_in_quotes() {
+    let mut run = simple();
+    run.kernels[1].launch = Some(1_400_000);
+    let other = run.kernel(1_000_000, 1_900_000, 7, "gemm");
+    run.kernels[other].device = 1;
+    let folder = tempfile::tempdir().unwrap();
+    let plain = bubbles(&run.kineto(folder.path(), "plain.json"));
+    let quote = |text: &str, key: &str| -> String {
+        let key = format!("\"{key}\": ");
+        let mut parts = text.split(&key);
+        let mut quoted = parts.next().unwrap().to_string();
+        for part in parts {
+            let end = part.find([',', '}']).unwrap();
+            quoted += &format!("{key}\"{}\"{}", &part[..end], &part[end..]);
+        }
+        quoted
+    };
+    let keys = ["pid", "tid", "ts", "dur", "device", "stream", "correlation"];
+    let text = keys.iter().fold(run.json(), |text, key| quote(&text, key));
+    assert!(text.contains(r#""ts": "1000.000""#) && text.contains(r#""correlation": "2""#));
+    let path = folder.path().join("quoted.json");
+    std::fs::write(&path, text).unwrap();
+    let quoted = bubbles(&path);
+    assert_eq!(quoted.devices.len(), 2);
+    assert_eq!(quoted.devices[0].bubbles[0].class, BubbleClass::Launch);
+    assert_eq!(quoted.devices, plain.devices);
+}
+
 #[test]
 fn only_the_named_streams_compute() {
     let mut run = simple();

@@ -5,6 +5,7 @@ use crate::{bubbles, options, read};
 use bubblebench::records::BubblesRecord;
 use bubblebench::records::bubbles::BubbleClass;
 use bubblebench::stats::SplitMix;
+use bubblebench::trace::profile::Options;
 use bubblebench::trace::run::Run;
 
 /// A stage of 1F1B, `iterations` times: 3 forwards, a wait, 5 × (backward, forward), 3 × (wait, backward); every pass is
@@ -148,6 +149,56 @@ fn an_iteration_is_cut_by_when_its_kernels_run() {
     assert_eq!(bubbles.iter().map(|b| b.iteration).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 7]);
 }
 
+/// Every step is one launch of a graph that was recorded as a whole, with other kernels beside it or none at all.
+#[test]
+fn an_iteration_is_cut_by_when_its_graph_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    for beside in [true, false] {
+        let mut run = Recording::default();
+        let mut wanted = Vec::new();
+        for step in 0..8u64 {
+            let (host, device) = (1_000_000 + step * 20_000, 1_050_000 + step * 1_000_000);
+            run.range(host, host + 20_000, &format!("iteration {step}"));
+            run.graphs.push((device, device + 800_000, 0, 5));
+            // The call that launches the graph; its kernel gives the row to be renumbered.
+            let kernel = run.kernel(device + 850_000, device + 900_000, 7, "gemm");
+            run.kernels[kernel].launch = Some(host + 1_000);
+            wanted.push(device);
+        }
+        let file = run.nsys_with(folder.path(), &format!("{beside}.sqlite"), |db| {
+            let graphs = "UPDATE CUPTI_ACTIVITY_KIND_GRAPH_TRACE SET correlationId = rowid;
+                UPDATE CUPTI_ACTIVITY_KIND_KERNEL SET correlationId = correlationId + 100000";
+            db.execute_batch(graphs).unwrap();
+            if !beside {
+                db.execute_batch("DROP TABLE CUPTI_ACTIVITY_KIND_KERNEL").unwrap();
+            }
+        });
+        assert_eq!(starts(&read(&[&file], &options()).unwrap()), wanted, "kernels beside: {beside}");
+    }
+}
+
+/// The first kernel of each step is on a stream that was not asked for, and says all the same when the step runs.
+#[test]
+fn kernels_of_other_streams_say_when_an_iteration_runs() {
+    let mut run = Recording::default();
+    let mut device = 1_050_000;
+    for step in 0..8u64 {
+        let host = 1_000_000 + step * 20_000;
+        run.range(host, host + 20_000, &format!("iteration {step}"));
+        for part in 0..10 {
+            let kernel = run.kernel(device, device + 80_000, if part == 0 { 30 } else { 7 }, "gemm");
+            run.kernels[kernel].launch = Some(host + 1_000 + part * 1_500);
+            device += 100_000;
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let on = Options { compute_streams: Some(vec![7]), ..options() };
+    let nsys = read(&[&run.nsys(folder.path(), "a.sqlite")], &on).unwrap();
+    let json = read(&[&run.kineto(folder.path(), "a.json")], &on).unwrap();
+    assert_eq!(nsys.record.devices, json.record.devices);
+    assert_eq!(starts(&json), (0..8).map(|step| 1_050_000 + step * 1_000_000).collect::<Vec<u64>>());
+}
+
 #[test]
 fn a_kernel_launched_before_its_range_runs_within_it() {
     let mut run = Recording::default();
@@ -161,6 +212,28 @@ fn a_kernel_launched_before_its_range_runs_within_it() {
     let read = both(&run);
     assert_eq!(starts(&read), [10_000_000, 20_000_000, 30_000_000]);
     assert!(read.record.devices[0].bubbles.iter().filter(|b| b.previous_kernel.is_none()).count() == 3);
+}
+
+/// Another process may use a device first, one that wrote no ranges.
+#[test]
+fn a_device_takes_the_iterations_of_the_process_that_wrote_some() {
+    let mut run = Recording::default();
+    for step in 0..3u64 {
+        let begin = 10_000_000 + step * 10_000_000;
+        for device in 0..2 {
+            run.ranges.push((begin, begin + 10_000_000, format!("step {step}"), PID + device));
+            let kernel = run.kernel(begin + 50_000, begin + 9_000_000, 7, "gemm");
+            (run.kernels[kernel].device, run.kernels[kernel].pid) = (device, PID + device);
+        }
+    }
+    let stranger = run.kernel(9_000_000, 9_100_000, 7, "gemm");
+    run.kernels[stranger].pid = PID + 9;
+    let folder = tempfile::tempdir().unwrap();
+    let read = read(&[&run.nsys(folder.path(), "a.sqlite")], &options()).unwrap();
+    for beside in &read.beside {
+        assert_eq!(beside.iterations.iter().map(|i| i.1).collect::<Vec<_>>(), [10_000_000, 20_000_000, 30_000_000]);
+    }
+    assert_eq!(read.beside.len(), 2);
 }
 
 #[test]

@@ -52,6 +52,8 @@ proptest! {
         prop_assert_eq!(&nsys.record.devices, &json.record.devices);
         for (device, beside) in nsys.record.devices.iter().zip(&nsys.beside) {
             prop_assert_eq!(device.compute_ns + device.absent_ns, device.window_ns);
+            prop_assert!(device.communication_ns <= device.window_ns, "{:?}", device);
+            prop_assert!(beside.copy_ns <= device.window_ns);
             let listed: u64 = device.bubbles.iter().map(|b| b.length_ns()).sum();
             prop_assert_eq!(listed, device.absent_ns);
             let computing = |from: u64, to: u64| run.kernels.iter().any(|k| {

@@ -17,6 +17,14 @@ pub enum Kind {
     DeviceRange,
 }
 
+/// How a number stands in the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Digits {
+    Plain,
+    Quoted,
+    Missing,
+}
+
 /// Read again and again into the same memory.
 #[derive(Debug, Default)]
 pub struct Event {
@@ -109,22 +117,35 @@ impl Event {
         Ok(())
     }
 
+    /// The digits of a number, which some writers put into quotes; the value is skipped if it is neither.
+    fn digits<R: Read>(&mut self, json: &mut Json<R>) -> Result<Digits, Fault> {
+        if json.must()? == b'"' {
+            json.start_of_string(&mut self.text, 64)?;
+            return Ok(Digits::Quoted);
+        }
+        if json.number(&mut self.text)? {
+            return Ok(Digits::Plain);
+        }
+        json.skip()?;
+        Ok(Digits::Missing)
+    }
+
     fn time<R: Read>(&mut self, json: &mut Json<R>) -> Result<Option<i64>, Fault> {
         let at = json.offset();
-        if !json.number(&mut self.text)? {
-            json.skip()?;
+        let digits = self.digits(json)?;
+        if digits == Digits::Missing {
             return Ok(None);
         }
         match micros::to_ns(&self.text) {
             Some(ns) => Ok(Some(ns)),
+            None if digits == Digits::Quoted => Ok(None),
             None => Err(Fault::Wrong { at, what: "a time is no number" }),
         }
     }
 
     /// A number without sign or point; anything else is as good as none.
     fn whole<R: Read>(&mut self, json: &mut Json<R>) -> Result<Option<u64>, Fault> {
-        if !json.number(&mut self.text)? {
-            json.skip()?;
+        if self.digits(json)? == Digits::Missing {
             return Ok(None);
         }
         Ok(std::str::from_utf8(&self.text).ok().and_then(|t| t.parse().ok()))

@@ -39,9 +39,9 @@ pub struct Kineto {
 }
 
 impl Kineto {
-    pub fn open(path: &Path, compute_streams: Option<&[u64]>) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
-        let mut reader = BufReader::with_capacity(1 << 18, file);
+    /// Plain or gzip, from the start of what `path` names; a pipe can be read only once.
+    pub fn open(content: impl Read, path: &Path, compute_streams: Option<&[u64]>) -> Result<Self> {
+        let mut reader = BufReader::with_capacity(1 << 18, content);
         let magic = std::io::BufRead::fill_buf(&mut reader).map_err(|e| Error::io("read", path, e))?;
         let place = path.display().to_string();
         if magic.starts_with(&[0x1f, 0x8b]) {
@@ -145,7 +145,9 @@ impl Kineto {
             Kind::Kernel | Kind::Copy => self.span(event, at),
             Kind::Launch => match (event.correlation, event.start()) {
                 (Some(correlation), Some(start)) => {
-                    let kernel = event.name.windows(6).any(|w| w.eq_ignore_ascii_case(b"launch"));
+                    let named = |part: &[u8]| event.name.windows(part.len()).any(|w| w.eq_ignore_ascii_case(part));
+                    // cudaLaunchHostFunc runs nothing on the device.
+                    let kernel = named(b"launch") && !named(b"hostfunc");
                     self.launches.push(correlation, start, kernel)
                 }
                 _ => Ok(()),
@@ -164,10 +166,11 @@ impl Kineto {
         let (name, activity) =
             self.catalogue.kernel(&name, collective.as_deref()).ok_or_else(|| many("kernel names"))?;
         self.catalogue.has_kernels |= event.kind == Kind::Kernel;
-        let activity = if event.kind == Kind::Copy { Activity::Copy } else { activity };
-        if activity == Activity::Compute && !self.on_compute_stream(event.stream) {
-            return Ok(());
-        }
+        let activity = match activity {
+            _ if event.kind == Kind::Copy => Activity::Copy,
+            Activity::Compute if !self.on_compute_stream(event.stream) => Activity::Ignored,
+            told => told,
+        };
         let device = self.catalogue.device(event.device.unwrap_or(0), 0).ok_or_else(|| many("devices"))?;
         let launch = event.correlation.unwrap_or(u64::MAX);
         self.spans.push(Span { start_ns, end_ns, launch, name, device, activity })
@@ -179,9 +182,9 @@ impl Kineto {
 
     fn range(&mut self, event: &Event, at: u64) -> Result<()> {
         let name = String::from_utf8_lossy(&event.name);
-        let (Some(base), Some((start_ns, end_ns))) = (windows::base(&name), event.interval(at, &self.place)?) else {
-            return Ok(());
-        };
+        // Only a range that may cut is worth refusing the trace for its times.
+        let Some(base) = windows::base(&name) else { return Ok(()) };
+        let Some((start_ns, end_ns)) = event.interval(at, &self.place)? else { return Ok(()) };
         let list = if event.kind == Kind::HostRange { &mut self.ranges } else { &mut self.device_ranges };
         if list.len() < MOST_RANGES {
             list.push(Range { start_ns, end_ns, process: 0, base });

@@ -59,15 +59,17 @@ pub fn of(nsys: &Nsys, wanted: &mut Wanted) -> rusqlite::Result<bool> {
 
 /// The first kernel launched at or after each time.
 pub fn first_after(nsys: &Nsys, of: u64, times: &[u64]) -> rusqlite::Result<Vec<Option<Launched>>> {
+    let runs_in = |table: &&str| nsys.tables.columns(table, &["start", "correlationId", "globalPid"]);
+    // A graph is launched by one call and may be recorded as a whole.
+    let run_tables: Vec<&str> = [tables::KERNELS, tables::GRAPHS].into_iter().filter(runs_in).collect();
     let known = nsys.tables.columns(tables::CALLS, &["start", "correlationId", "globalTid", "nameId"])
-        && nsys.tables.columns(tables::KERNELS, &["start", "correlationId", "globalPid"])
+        && !run_tables.is_empty()
         && nsys.tables.columns(tables::STRINGS, &["id", "value"]);
     if !known || times.is_empty() || times.len() > MOST_TIMES {
         return Ok(vec![None; times.len()]);
     }
     let names = launch_names(&nsys.connection)?;
     let mut calls = Ordered::new(&nsys.connection, tables::CALLS, "globalTid", "start")?;
-    let mut kernels = Ordered::new(&nsys.connection, tables::KERNELS, "globalPid", "correlationId")?;
     let launches = if calls.rows() > FEW && calls.looks_ordered()? {
         let sql = format!("SELECT start, globalTid, correlationId, nameId FROM {} WHERE rowid >= ?1", tables::CALLS);
         let mut following = nsys.connection.prepare(&sql)?;
@@ -85,11 +87,15 @@ pub fn first_after(nsys: &Nsys, of: u64, times: &[u64]) -> rusqlite::Result<Vec<
         first_launches(nsys, of, times, &names)?
     };
     let mut runs: HashMap<u64, Option<u64>> = HashMap::new();
-    for &(_, key) in launches.iter().flatten() {
-        runs.insert(key, kernels.find(key)?);
-    }
-    if runs.values().any(Option::is_none) && kernels.rows() <= FEW {
-        pass_over_kernels(nsys, &mut runs)?;
+    runs.extend(launches.iter().flatten().map(|&(_, key)| (key, None)));
+    for table in run_tables {
+        let mut rows = Ordered::new(&nsys.connection, table, "globalPid", "correlationId")?;
+        for (&key, run) in &mut runs {
+            *run = earlier(*run, rows.find(key)?);
+        }
+        if runs.values().any(Option::is_none) && rows.rows() <= FEW {
+            pass_over_runs(nsys, table, &mut runs)?;
+        }
     }
     let launched = |(launch_ns, key)| Some(Launched { launch_ns, run_ns: runs[&key]? });
     Ok(launches.into_iter().map(|l| l.and_then(launched)).collect())
@@ -138,23 +144,29 @@ fn launch(row: &rusqlite::Row, of: u64, names: &[u64]) -> rusqlite::Result<Optio
     }
 }
 
-fn pass_over_kernels(nsys: &Nsys, runs: &mut HashMap<u64, Option<u64>>) -> rusqlite::Result<()> {
-    let sql = format!("SELECT start, globalPid, correlationId FROM {}", tables::KERNELS);
+fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.into_iter().chain(other).min()
+}
+
+fn pass_over_runs(nsys: &Nsys, table: &str, runs: &mut HashMap<u64, Option<u64>>) -> rusqlite::Result<()> {
+    let sql = format!("SELECT start, globalPid, correlationId FROM {table}");
     let mut statement = nsys.connection.prepare(&sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let (Some(start), Some(correlation)) = (whole(row, 0)?, whole(row, 2)?) else { continue };
         let key = launch_key(process(whole(row, 1)?.unwrap_or(0)), correlation);
         if let Some(run) = runs.get_mut(&key) {
-            *run = Some(run.map_or(start, |r| r.min(start)));
+            *run = earlier(*run, Some(start));
         }
     }
     Ok(())
 }
 
-/// Ids of the calls that launch kernels: cudaLaunchKernel_v7000, cuLaunchKernelEx, cudaGraphLaunch, ….
+/// Ids of the calls that launch kernels: cudaLaunchKernel_v7000, cuLaunchKernelEx, cudaGraphLaunch, …; not
+/// cudaLaunchHostFunc, which runs nothing on the device.
 fn launch_names(connection: &Connection) -> rusqlite::Result<Vec<u64>> {
-    let sql = format!("SELECT id FROM {} WHERE value LIKE 'cu%Launch%' LIMIT 10000", tables::STRINGS);
+    let launches = "value LIKE 'cu%Launch%' AND value NOT LIKE '%HostFunc%'";
+    let sql = format!("SELECT id FROM {} WHERE {launches} LIMIT 10000", tables::STRINGS);
     let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query([])?;
     let mut ids = Vec::new();
