@@ -74,6 +74,9 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
         // Before the first thread: see there.
         nccl::log_choices()?;
     }
+    if args.options.ranks.ranks.is_some() {
+        nccl::room_for_ranks();
+    }
     let watch = ProcessWatch::start()?;
     let (options, groups, filter) = (&args.options, args.what.groups(), args.filter.as_deref());
     let (crew, device) = match ranks::part(&options.ranks, &options.device, groups)? {
