@@ -74,6 +74,9 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
         // Before the first thread: see there.
         nccl::log_choices()?;
     }
+    if args.options.ranks.ranks.is_some() {
+        nccl::room_for_ranks();
+    }
     let watch = ProcessWatch::start()?;
     let (options, groups, filter) = (&args.options, args.what.groups(), args.filter.as_deref());
     let (crew, device) = match ranks::part(&options.ranks, &options.device, groups)? {
@@ -86,6 +89,7 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
     if let Err(error) = &outcome {
         // The others learn why from us, where they do not know it yet.
         crew.lock().end(&error.to_string());
+        ranks::last_resort(&error.to_string());
     }
     outcome
 }

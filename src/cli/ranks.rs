@@ -135,7 +135,7 @@ pub fn part(options: &RankOptions, device: &str, groups: &[Group]) -> Result<Opt
 }
 
 /// A crew has failed and the process is about to end; where it gets stuck on its way out, this ends it.
-fn last_resort(why: &str) {
+pub(super) fn last_resort(why: &str) {
     let why = why.to_string();
     let body = move || {
         std::thread::sleep(LAST_RESORT);

@@ -38,8 +38,11 @@ pub fn cases(preset: Preset, platform: Platform, crew: Option<&SharedCrew>, choi
             choices.of_host(host(preset)).into_iter().map(|spec| Box::new(spec) as Box<dyn Spec>).collect()
         }
         (_, Some(crew)) => {
-            let ranks = crew.lock().ranks();
-            let memory = gpus::list().ok().and_then(|gpus| gpus.iter().map(|gpu| gpu.memory_bytes).min());
+            let (ranks, sharing) = {
+                let crew = crew.lock();
+                (crew.ranks(), crew.ranks_per_gpu(crew.ranks()).max(1) as u64)
+            };
+            let memory = gpus::list().ok().and_then(|gpus| gpus.iter().map(|gpu| gpu.memory_bytes / sharing).min());
             crew.cases(choices.of_tasks(gpu::tasks(preset, platform, ranks, memory)))
         }
         (_, None) => Vec::new(),

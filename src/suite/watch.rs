@@ -17,7 +17,8 @@ impl ProcessWatch {
     pub fn start() -> Result<Self> {
         ctrlc::set_handler(|| {
             if INTERRUPTED.swap(true, Ordering::Relaxed) {
-                std::process::exit(2);
+                // Exit handlers may wait for a GPU.
+                crate::machine::leave(2);
             }
         })
         .map_err(|e| Error::machine(format!("Ctrl-C cannot be caught: {e}"), "start the program from a shell"))?;

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -33,9 +34,16 @@ pub struct Ended {
     pub said: String,
 }
 
-/// A port that nobody has at the moment.
+/// A port that nobody has at the moment, below those that the system hands out by itself.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let step = std::process::id() % 97 * 120 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 20000 + (step % 12000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 impl Party {

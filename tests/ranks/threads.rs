@@ -91,11 +91,22 @@ fn a_thread_that_hangs_is_named_and_not_waited_for() {
     assert!(begun.elapsed() < Duration::from_secs(30));
 }
 
-/// Everybody answers, nobody can do it: the case is skipped, and the next one runs.
+/// Everybody answers, nobody can do it: the case is skipped, and the next one runs in a communicator of its own.
 #[test]
 fn what_one_rank_of_one_cannot_do_ends_nothing_but_the_case() {
-    let (_folder, mut crew) = crew(&[0], "fail:0:2", LONG);
-    let error = crew.prepare(&task(1)).unwrap_err();
-    assert!(matches!(&error, Error::Machine { what, .. } if what.contains("out of memory")), "{error}");
+    let (_folder, mut crew) = crew(&[0], "fail:0:3", LONG);
     assert_eq!(crew.prepare(&task(1)).unwrap().wrong, 0);
+    let error = crew.time(1, 1).unwrap_err();
+    assert!(matches!(&error, Error::Machine { what, .. } if what.contains("out of memory")), "{error}");
+    assert!(crew.time(1, 1).unwrap_err().to_string().contains("unprepared"));
+    assert_eq!(crew.prepare(&task(1)).unwrap().wrong, 0);
+}
+
+/// Where nobody can join, no case can run.
+#[test]
+fn ranks_that_cannot_join_end_the_run() {
+    let (_folder, mut crew) = crew(&[0], "fail:0:1", LONG);
+    let error = crew.prepare(&task(1)).unwrap_err();
+    assert!(matches!(&error, Error::Rank { what, .. } if what.contains("out of memory")), "{error}");
+    assert!(crew.prepare(&task(1)).unwrap_err().to_string().contains("have parted"));
 }

@@ -14,7 +14,13 @@ use cudarc::driver::sys::CUstream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long another rank may take to finish the operations that it was asked for, and to end once it is aborted.
+const FAREWELL: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
+/// What is left to a rank that has told rank 0 of its failure.
+const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// What the all-reduce is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +74,8 @@ struct Follower {
     /// `None` once it is to go.
     tokens: Option<Sender<()>>,
     thread: Option<JoinHandle<Result<()>>>,
+    /// Ends what it waits for.
+    abort: Abort,
 }
 
 impl Company {
@@ -87,17 +95,25 @@ impl Company {
         for rank in 1..devices.len() {
             let (nccl, seat, leader) = (Arc::clone(&nccl), seat(rank), abort.clone());
             let (tokens, told) = channel();
+            let own = Abort::default();
+            let theirs = own.clone();
             let body = move || {
-                let joined = Member::join(&nccl, &seat, id, &Abort::default(), what);
+                let joined = Member::join(&nccl, &seat, id, &theirs, what);
                 // Rank 0 may be waiting for this one, on its stream or while it joins.
                 joined.and_then(|member| follow(&member, &told)).inspect_err(|_| leader.request())
             };
             let thread = std::thread::Builder::new().name(format!("rank {rank}")).spawn(body);
             let thread = thread.map_err(|e| Error::machine(format!("cannot start a thread: {e}"), "use fewer GPUs"))?;
-            followers.push(Follower { tokens: Some(tokens), thread: Some(thread) });
+            followers.push(Follower { tokens: Some(tokens), thread: Some(thread), abort: own });
         }
-        let leader = Member::join(&nccl, &seat(0), id, &abort, what)?;
-        Ok(Company { leader, followers, abort })
+        match Member::join(&nccl, &seat(0), id, &abort, what) {
+            Ok(leader) => Ok(Company { leader, followers, abort }),
+            // One that has failed knows why; rank 0 only that it was kept waiting.
+            Err(error) => {
+                let failed = |follower: &mut Follower| follower.ends_within(LAST_WORDS).then(|| follower.failed())?;
+                Err(followers.iter_mut().find_map(failed).unwrap_or(error))
+            }
+        }
     }
 
     /// One all-reduce: on this stream, and on every other rank's own.
@@ -115,11 +131,35 @@ impl Company {
 
 impl Follower {
     fn why(&mut self) -> Error {
-        let gone = || Error::machine("a rank of the all-reduce is gone", "set NCCL_DEBUG=WARN to see why");
-        match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(Err(error))) => error,
-            _ => gone(),
+        self.end();
+        self.failed()
+            .unwrap_or_else(|| Error::machine("a rank of the all-reduce is gone", "set NCCL_DEBUG=WARN to see why"))
+    }
+
+    /// Its error, where it has ended with one.
+    fn failed(&mut self) -> Option<Error> {
+        match self.thread.take_if(|thread| thread.is_finished())?.join() {
+            Ok(result) => result.err(),
+            Err(_) => None,
         }
+    }
+
+    /// Waits until it has gone home; one that does not is aborted, and left behind where that does not help.
+    fn end(&mut self) {
+        self.tokens = None;
+        if !self.ends_within(FAREWELL) {
+            self.abort.request();
+            self.ends_within(PATIENCE);
+        }
+    }
+
+    fn ends_within(&self, patience: Duration) -> bool {
+        let end = Instant::now() + patience;
+        let gone = || self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+        while !gone() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        gone()
     }
 }
 
@@ -129,9 +169,7 @@ impl Drop for Company {
             follower.tokens = None;
         }
         // One that failed has left an error that nobody asks for any more.
-        for thread in self.followers.iter_mut().filter_map(|follower| follower.thread.take()) {
-            let _ = thread.join();
-        }
+        self.followers.iter_mut().for_each(Follower::end);
     }
 }
 

@@ -34,23 +34,31 @@ struct Config {
     split_share: c_int,
 }
 
+/// Thread blocks of all ranks that share a GPU: their kernels wait for each other, so all must find room beside each other.
+const SHARED_CTAS: u32 = 32;
+
+fn most_ctas(ranks_per_gpu: usize) -> Option<u32> {
+    let sharing = u32::try_from(ranks_per_gpu).unwrap_or(u32::MAX);
+    (sharing > 1).then(|| (SHARED_CTAS / sharing).max(1))
+}
+
 const MAGIC: c_uint = 0xcafe_beef;
 const OLDEST: c_uint = 21800;
 /// `NCCL_CONFIG_UNDEF_INT`: as NCCL chooses.
 const UNSET: c_int = c_int::MIN;
 
 impl Config {
-    /// `ctas`: exactly so many thread blocks; as NCCL chooses without.
-    fn new(blocking: bool, ctas: Option<u32>) -> Self {
-        let ctas = ctas.map_or(UNSET, |ctas| c_int::try_from(ctas).unwrap_or(c_int::MAX));
+    /// At least and at most so many thread blocks; as NCCL chooses without.
+    fn new(blocking: bool, least: Option<u32>, most: Option<u32>) -> Self {
+        let ctas = |ctas: Option<u32>| ctas.map_or(UNSET, |ctas| c_int::try_from(ctas).unwrap_or(c_int::MAX));
         Config {
             size: size_of::<Config>(),
             magic: MAGIC,
             version: OLDEST,
             blocking: c_int::from(blocking),
             cluster: UNSET,
-            min_ctas: ctas,
-            max_ctas: ctas,
+            min_ctas: ctas(least),
+            max_ctas: ctas(most),
             network: std::ptr::null(),
             split_share: UNSET,
         }
@@ -115,6 +123,8 @@ pub struct Communicator {
     rank: usize,
     ranks: usize,
     deadline: Duration,
+    /// Thread blocks it may take where ranks share a GPU.
+    most_ctas: Option<u32>,
     abort: Abort,
 }
 
@@ -132,11 +142,12 @@ impl Communicator {
             rank: seat.rank,
             ranks: seat.ranks,
             deadline: seat.deadline,
+            most_ctas: most_ctas(seat.ranks_per_gpu),
             abort: abort.clone(),
         };
         let ender = Arc::clone(nccl);
         abort.on_request(move || family.abort(&ender));
-        let mut config = Config::new(false, None);
+        let mut config = Config::new(false, None, communicator.most_ctas);
         let place = communicator.handle.pointer.as_ptr();
         // SAFETY: the config outlives the call and has the layout it claims; the place outlives the communicator (see
         // `arrive`).
@@ -149,7 +160,7 @@ impl Communicator {
     /// One of the same ranks to run operations on, in exactly so many thread blocks, or in as many as NCCL chooses.
     pub fn working(&self, ctas: Option<u32>) -> Result<Self> {
         let function = self.nccl.function("ncclCommSplit", |api| &api.ncclCommSplit)?;
-        let mut config = Config::new(true, ctas);
+        let mut config = Config::new(true, ctas, ctas.or(self.most_ctas));
         let key = int(self.rank)?;
         let child = Communicator {
             nccl: Arc::clone(&self.nccl),
@@ -158,6 +169,7 @@ impl Communicator {
             rank: self.rank,
             ranks: self.ranks,
             deadline: self.deadline,
+            most_ctas: self.most_ctas,
             abort: self.abort.clone(),
         };
         let place = child.handle.pointer.as_ptr();

@@ -60,6 +60,17 @@ pub fn transport() -> Result<Arc<dyn Transport>> {
     match Nccl::load()? {}
 }
 
+/// Makes the driver give this process's streams as many hardware queues as it has (8 unless told, and the user may have
+/// told it): ranks that share a GPU wait for each other there, so none may stand behind another in one queue. Must be
+/// called before any thread is started: it sets an environment variable.
+pub fn room_for_ranks() {
+    const QUEUES: &str = "CUDA_DEVICE_MAX_CONNECTIONS";
+    if std::env::var_os(QUEUES).is_none() {
+        // SAFETY: no other thread exists yet that could read the environment meanwhile (the caller's promise).
+        unsafe { std::env::set_var(QUEUES, "32") };
+    }
+}
+
 /// Puts the next operation on a stream.
 pub type PutNext = Box<dyn FnMut(CUstream) -> Result<()>>;
 

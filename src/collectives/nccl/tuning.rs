@@ -93,8 +93,16 @@ pub fn heard(exchange: &Exchange, element: Element) -> Choice {
         file.read_to_end(&mut text).ok()?;
         Some(String::from_utf8_lossy(&text).into_owned())
     });
-    let start = format!("{function}: {} Bytes -> ", exchange.elements * element.bytes());
+    let start = format!("{function}: {} Bytes -> ", logged_elements(exchange) * element.bytes());
     text.and_then(|text| text.lines().filter_map(|line| parse(line, &start)).next_back()).unwrap_or_default()
+}
+
+/// NCCL logs the count of its call, which for these two is one rank's part.
+fn logged_elements(exchange: &Exchange) -> usize {
+    match exchange.operation {
+        Operation::AllGather | Operation::ReduceScatter => exchange.elements / exchange.ranks.max(1),
+        _ => exchange.elements,
+    }
 }
 
 /// As NCCL's log names it.
@@ -151,6 +159,13 @@ mod tests {
         assert_eq!(choice.channels, None);
         assert_eq!(parse("AllReduce: 81920 Bytes -> Algo 4", start), None);
         assert_eq!(parse(new, "Broadcast: 8192 Bytes -> "), None);
+    }
+
+    #[test]
+    fn the_log_counts_one_ranks_part_of_what_is_gathered_or_scattered() {
+        let elements = |operation| logged_elements(&Exchange::new(operation, 64, 4));
+        assert_eq!((elements(Operation::AllGather), elements(Operation::ReduceScatter)), (16, 16));
+        assert_eq!((elements(Operation::AllReduce), elements(Operation::Broadcast)), (64, 64));
     }
 
     #[test]

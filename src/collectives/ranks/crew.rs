@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(50);
 /// What an answer may take beyond the deadline, within which a worker gives up by itself.
 const MARGIN: Duration = Duration::from_millis(1000);
+/// Of one value of one rank, on a slow or shared core.
+const CHECK_NS: u64 = 4;
 /// How long the others may still say what they know when one rank has failed.
 const SETTLE: Duration = Duration::from_millis(1000);
 /// How long threads may take to end once the crew has.
@@ -149,6 +151,11 @@ impl Crew {
         self.people.len()
     }
 
+    /// The bound of every wait on another rank.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// As records name the way the data goes.
     pub fn transport(&self) -> &'static str {
         self.transport.name()
@@ -182,7 +189,12 @@ impl Crew {
         self.joined = 0;
         let (nodes, ranks_per_gpu) = (self.nodes(ranks), self.ranks_per_gpu(ranks));
         let id = self.transport.meeting_id()?;
-        self.ask(Order::Join(Joining { id, ranks, nodes, ranks_per_gpu }), ranks, Blame::Rank)?;
+        let order = Order::Join(Joining { id, ranks, nodes, ranks_per_gpu });
+        // Ranks that cannot meet measure nothing: that is no matter of one case.
+        self.ask(order, ranks, Blame::Rank).map_err(|error| match error {
+            Error::Machine { what, cure } => self.fail(Error::rank(what, cure)),
+            error => error,
+        })?;
         self.joined = ranks;
         Ok(())
     }
@@ -207,6 +219,9 @@ impl Crew {
 
     /// `pipelined` operations back to back, then `isolated` ones on their own, of the task prepared last.
     pub fn time(&mut self, pipelined: u64, isolated: u64) -> Result<CrewTiming> {
+        if self.joined == 0 {
+            return Err(Error::input("a collective was timed unprepared", "prepare it first"));
+        }
         let answers = self.ask(Order::Time { pipelined, isolated }, self.joined, Blame::Case)?;
         let by_rank: Vec<RankTiming> = answers
             .into_iter()
@@ -281,7 +296,7 @@ impl Crew {
         }
         let mut replies = vec![Reply::None; ranks];
         let begun = Instant::now();
-        let mut until = begun + self.deadline + MARGIN;
+        let mut until = begun + self.deadline + MARGIN + checking(&order);
         while replies.iter().any(|reply| *reply == Reply::None) {
             if (self.interrupted)() {
                 (self.last_resort)(&Error::Interrupted.to_string());
@@ -320,7 +335,11 @@ impl Crew {
         };
         match verdict::judge(&self.people, replies, doing, self.deadline, blame, silent) {
             Ok(answers) => Ok(answers),
-            Err(verdict::Fault::Case(error)) => Err(error),
+            Err(verdict::Fault::Case(error)) => {
+                // What the ranks gave up may have ended their communicator: the next case makes another.
+                self.joined = 0;
+                Err(error)
+            }
             Err(verdict::Fault::Crew(error)) => Err(self.fail(error)),
         }
     }
@@ -354,6 +373,13 @@ impl Drop for Crew {
     fn drop(&mut self) {
         self.end("rank 0 has ended; its own message says why");
     }
+}
+
+/// What making and comparing a case's values may take the ranks' hosts, which wait for nobody meanwhile.
+fn checking(order: &Order) -> Duration {
+    let Order::Prepare(Task { exchange, .. }) = order else { return Duration::ZERO };
+    let (elements, ranks) = (exchange.elements as u64, exchange.ranks as u64);
+    Duration::from_nanos(elements.saturating_mul(ranks + 8).saturating_mul(CHECK_NS))
 }
 
 fn confused(answer: &Answer) -> Error {

@@ -81,8 +81,13 @@ impl Launch {
         let set = |name: &str| env(name).filter(|value| !value.trim().is_empty());
         // The batch script of a Slurm job is told of its tasks, and is none of them.
         let batch = set("ENVIRONMENT").as_deref() == Some("BATCH") && set("SLURM_STEP_ID").is_none();
+        let step = !batch && set(SLURM.rank).is_some();
         for dialect in [&TORCHRUN, &OPEN_MPI, &HYDRA, &SLURM] {
-            if dialect.rank == SLURM.rank && (batch || set(SLURM.rank).is_none()) {
+            if dialect.rank == SLURM.rank && !step {
+                continue;
+            }
+            // srun itself speaks PMI-1/2 too, and leaves the rank on its host to its own variables.
+            if dialect.rank == HYDRA.rank && step && set(HYDRA.local_rank).is_none() {
                 continue;
             }
             if let Some(launch) = dialect.read(&set)? {
@@ -303,6 +308,9 @@ mod tests {
             "127.0.0.1:29500",
             true,
         );
+        // With PMI-2 srun sets MPICH's names as well, without the rank on the host.
+        let pmi = "PMI_RANK=5 PMI_SIZE=8 SLURM_JOB_NODELIST=gpu[07-08]";
+        is(&format!("{job} {pmi}"), 5, 8, 1, "gpu07:29500", false);
         // The batch script itself is no task of a step; one that srun starts from it is.
         let script = "ENVIRONMENT=BATCH SLURM_PROCID=0 SLURM_NTASKS=8 SLURM_NNODES=1";
         assert_eq!(launch(script).unwrap(), None);

@@ -28,9 +28,17 @@ pub struct Joining {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
     Done,
-    Prepared { wrong: u64, facts: Map<String, Value> },
+    Prepared {
+        wrong: u64,
+        facts: Map<String, Value>,
+    },
     Timed(RankTiming),
-    Failed { what: String, cure: String },
+    /// `gpu`: its device can do nothing more.
+    Failed {
+        what: String,
+        cure: String,
+        gpu: bool,
+    },
 }
 
 impl fmt::Display for Order {

@@ -70,18 +70,24 @@ fn work(posting: &Posting, abort: &Abort, inbox: &Receiver<(u64, Order)>, report
         let result = catch_unwind(AssertUnwindSafe(|| obey(posting, abort, &mut worker, order)));
         let answer = match result {
             Ok(Ok(answer)) => answer,
-            Ok(Err(Error::Machine { what, cure } | Error::Input { what, cure } | Error::Gpu { what, cure })) => {
-                Answer::Failed { what, cure }
-            }
-            Ok(Err(error)) => Answer::Failed { what: error.to_string(), cure: "the cause is named before this".into() },
+            Ok(Err(error)) => failed(error),
             Err(panic) => {
-                Answer::Failed { what: panic_text(panic.as_ref()), cure: "this is a bug, please report it".into() }
+                let what = panic_text(panic.as_ref());
+                Answer::Failed { what, cure: "this is a bug, please report it".into(), gpu: false }
             }
         };
         report(number, answer);
         if finish {
             break;
         }
+    }
+}
+
+fn failed(error: Error) -> Answer {
+    match error {
+        Error::Machine { what, cure } | Error::Input { what, cure } => Answer::Failed { what, cure, gpu: false },
+        Error::Gpu { what, cure } => Answer::Failed { what, cure, gpu: true },
+        error => Answer::Failed { what: error.to_string(), cure: "the cause is named before this".into(), gpu: false },
     }
 }
 

@@ -24,13 +24,13 @@ pub enum Blame {
 pub enum Reply {
     None,
     Good(Answer),
-    Bad { what: String, cure: String, after: Duration },
+    Bad { what: String, cure: String, gpu: bool, after: Duration },
 }
 
 impl Reply {
     pub fn of(answer: Answer, after: Duration) -> Self {
         match answer {
-            Answer::Failed { what, cure } => Reply::Bad { what, cure, after },
+            Answer::Failed { what, cure, gpu } => Reply::Bad { what, cure, gpu, after },
             answer => Reply::Good(answer),
         }
     }
@@ -84,9 +84,15 @@ pub fn judge(
         .filter(|&rank| matches!(&replies[rank], Reply::Bad { after, .. } if *after < deadline.mul_f64(0.8)));
     let first = early.min_by_key(|&rank| if let Reply::Bad { after, .. } = &replies[rank] { *after } else { deadline });
     let culprit = first.or_else(|| bad.first().copied().filter(|_| missing.is_empty()));
-    if let Some((rank, Reply::Bad { what, cure, .. })) = culprit.map(|rank| (rank, &replies[rank])) {
+    if let Some((rank, Reply::Bad { what, cure, gpu, .. })) = culprit.map(|rank| (rank, &replies[rank])) {
         if bad.len() == people[..replies.len()].len() && first.is_some() {
-            return Err(Fault::Case(Error::machine(format!("{what} (all {} ranks)", bad.len()), cure.clone())));
+            let what = format!("{what} (all {} ranks)", bad.len());
+            // A GPU that has failed runs no other case either.
+            return Err(if *gpu {
+                Fault::Crew(Error::gpu(what, format!("{cure}; {BEHIND}")))
+            } else {
+                Fault::Case(Error::machine(what, cure.clone()))
+            });
         }
         // When everybody gave up at the deadline, none of them knows who kept them waiting.
         let whoever = if bad.len() == replies.len() && bad.len() > 1 && first.is_none() {
@@ -126,7 +132,7 @@ mod tests {
     }
 
     fn bad(what: &str, seconds: f64) -> Reply {
-        Reply::Bad { what: what.into(), cure: "buy more".into(), after: Duration::from_secs_f64(seconds) }
+        Reply::Bad { what: what.into(), cure: "buy more".into(), gpu: false, after: Duration::from_secs_f64(seconds) }
     }
 
     fn text(replies: Vec<Reply>, silent: Option<usize>) -> (bool, String) {
@@ -147,6 +153,16 @@ mod tests {
     fn what_nobody_can_do_is_the_cases_own_fault() {
         let (case, text) = text(vec![bad("no fp8", 0.1), bad("no fp8", 0.1)], None);
         assert!(case && text.contains("no fp8 (all 2 ranks); buy more"), "{text}");
+    }
+
+    #[test]
+    fn a_gpu_that_failed_on_every_rank_is_no_cases_fault() {
+        let broken = |seconds| {
+            let (what, cure) = ("an illegal address".into(), "see dmesg".into());
+            Reply::Bad { what, cure, gpu: true, after: Duration::from_secs_f64(seconds) }
+        };
+        let (case, text) = text(vec![broken(0.1), broken(0.2)], None);
+        assert!(!case && text.contains("an illegal address (all 2 ranks); see dmesg"), "{text}");
     }
 
     #[test]

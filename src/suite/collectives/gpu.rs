@@ -17,7 +17,9 @@ const SHARE: f64 = 0.8;
 pub fn tasks(preset: Preset, platform: Platform, ranks: usize, memory_bytes: Option<u64>) -> Vec<Task> {
     let list = List { ranks, room: memory_bytes.map_or(f64::INFINITY, |bytes| SHARE * bytes as f64) };
     match (platform, preset) {
-        (Platform::Software(_), Preset::Quick) => list.software(&[8, 4 * KIB, 64 * KIB, MIB]),
+        (Platform::Software(_), Preset::Quick) => {
+            list.software(&[8, 64, 512, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB])
+        }
         (Platform::Software(_), _) => list.software(&steps(8, 2 * MIB, 4)),
         (_, Preset::Quick) => list.quick(),
         (_, Preset::Standard) => list.standard(),
@@ -174,7 +176,7 @@ mod tests {
     #[test]
     fn the_software_devices_list_is_short_and_holds_curves() {
         let quick = tasks(Preset::Quick, Platform::Software(0), 4, None);
-        assert!(quick.len() <= 60);
+        assert!(quick.len() <= 110, "{}", quick.len());
         for operation in Operation::ALL {
             assert!(quick.iter().filter(|task| task.exchange.operation == operation).count() >= 3, "{operation:?}");
         }

@@ -10,6 +10,7 @@ use crate::units::format_bytes;
 use crate::{Error, Result, stats};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Isolated operations in a sample whose batch is long enough to hide them.
 const ISOLATED: u64 = 15;
@@ -61,7 +62,8 @@ impl Spec for RankedSpec {
     fn build(&self, _context: &Context) -> Result<Box<dyn Case>> {
         self.task.exchange.validate()?;
         let info = self.info();
-        Ok(Box::new(RankedCase { task: self.task.clone(), crew: self.crew.clone(), info, times: Vec::new() }))
+        let (task, crew) = (self.task.clone(), self.crew.clone());
+        Ok(Box::new(RankedCase { task, crew, info, times: Vec::new(), isolated_ns: None }))
     }
 }
 
@@ -101,6 +103,8 @@ struct RankedCase {
     info: CaseInfo,
     /// Each rank's pipelined nanoseconds per operation, a list a rank.
     times: Vec<Vec<f64>>,
+    /// One operation on its own, by the last sample.
+    isolated_ns: Option<f64>,
 }
 
 impl Case for RankedCase {
@@ -121,13 +125,18 @@ impl Case for RankedCase {
 
     fn sample(&mut self, n: u64) -> Result<Vec<RawSample>> {
         let n = n.max(1);
-        let timing = self.crew.lock().time(n, n.clamp(1, ISOLATED))?;
+        let timing = {
+            let mut crew = self.crew.lock();
+            let isolated = isolated(n, crew.deadline(), self.isolated_ns);
+            crew.time(n, isolated)?
+        };
         if !(timing.pipelined_ns.is_finite() && timing.pipelined_ns > 0.0) {
             let what = format!("{} took {} ns by the ranks' clocks", self.info.id, timing.pipelined_ns);
             return Err(Error::machine(what, "this is a bug, please report it"));
         }
         self.keep(&timing, n);
         let isolated = stats::median(&timing.isolated_ns).unwrap_or(timing.pipelined_ns / n as f64);
+        self.isolated_ns = Some(isolated);
         Ok(vec![RawSample { detail: Detail::Isolated { ns: isolated }, ..RawSample::new(timing.pipelined_ns, n) }])
     }
 }
@@ -144,6 +153,12 @@ impl RankedCase {
     }
 }
 
+/// How many operations on their own a sample has: where one took long, so few that they use a tenth of the deadline.
+fn isolated(n: u64, deadline: Duration, last_ns: Option<f64>) -> u64 {
+    let most = last_ns.map_or(ISOLATED, |ns| (0.1 * deadline.as_nanos() as f64 / ns.max(1.0)) as u64);
+    n.min(ISOLATED).min(most).max(1)
+}
+
 fn skew(times: &[Vec<f64>]) -> Vec<(String, Value)> {
     let medians: Vec<f64> = times.iter().map(|times| stats::median(times).unwrap_or(0.0)).collect();
     let slowest = medians.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(rank, _)| rank);
@@ -155,4 +170,19 @@ fn skew(times: &[Vec<f64>]) -> Vec<(String, Value)> {
         ("slowest_rank".into(), json!(slowest)),
         ("rank_spread_percent".into(), json!(rounded(spread))),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_operations_are_isolated_less_often() {
+        let deadline = Duration::from_secs(8);
+        assert_eq!(isolated(1, deadline, None), 1);
+        assert_eq!(isolated(1000, deadline, None), ISOLATED);
+        assert_eq!(isolated(1000, deadline, Some(1e6)), ISOLATED);
+        assert_eq!(isolated(1000, deadline, Some(1e8)), 8);
+        assert_eq!(isolated(1000, deadline, Some(1e10)), 1);
+    }
 }

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <thread>
 #include <unordered_map>
 
 #include "nccl.h"
@@ -10,8 +11,10 @@
 namespace softnccl {
 namespace {
 
-// Yields before it sleeps, and sleeps no longer than this.
+// Yields before it sleeps: where every rank has cores of its own, and where they are in each other's way. It sleeps no
+// longer than this.
 constexpr unsigned kYields = 2000;
+constexpr unsigned kFewYields = 20;
 constexpr unsigned kLongestMicroseconds = 500;
 // Sleeps between two looks for a rank that died.
 constexpr unsigned kLookEvery = 16;
@@ -40,13 +43,18 @@ int Comm::fail(int code, const std::string& what) {
     return code;
 }
 
+Patience::Patience(Comm& comm) : comm_(comm) {
+    static const unsigned cores = std::thread::hardware_concurrency();
+    yields_ = cores >= 2 * unsigned(comm.ranks) ? kYields : kFewYields;
+}
+
 bool Patience::pause() {
     if (comm_.broken()) return false;
-    if (++turns_ < kYields) {
+    if (++turns_ < yields_) {
         sched_yield();
         return true;
     }
-    usleep(std::min((turns_ - kYields) / 8 + 20, kLongestMicroseconds));
+    usleep(std::min((turns_ - yields_) / 8 + 20, kLongestMicroseconds));
     if (turns_ % kLookEvery == 0 && !faults().silent) {
         if (const int rank = comm_.segment.dead(comm_.ranks, comm_.rank); rank >= 0) {
             comm_.fail(kRemoteError, "the process of rank " + std::to_string(rank) + " is gone");

@@ -101,9 +101,8 @@ void log_choice(const Plan& plan) {
     if (file == nullptr) return;
     for (const Operation& op : plan.operations) {
         if (is_message(op)) continue;
-        const size_t ranks = op.kind == kReduceScatter || op.kind == kAllGather ? size_t(plan.comm->ranks) : 1;
         fprintf(file, "host:%d:%d [%d] NCCL INFO %s: %zu Bytes -> Algo RING proto %s channel{Lo..Hi}={0..%d}\n", getpid(),
-                int(syscall(SYS_gettid)), plan.comm->device, name_of(op.kind), op.bytes() * ranks,
+                int(syscall(SYS_gettid)), plan.comm->device, name_of(op.kind), op.bytes(),
                 op.bytes() < 4096 ? "LL" : "SIMPLE", plan.comm->ctas - 1);
     }
 }

@@ -181,12 +181,13 @@ struct Comm : std::enable_shared_from_this<Comm> {
 // Waits with growing pauses until `met`; false where the communicator was aborted or broke meanwhile.
 class Patience {
   public:
-    explicit Patience(Comm& comm) : comm_(comm) {}
+    explicit Patience(Comm& comm);
     bool pause();
     void reset() { turns_ = 0; }
 
   private:
     Comm& comm_;
+    unsigned yields_;
     unsigned turns_ = 0;
 };
 

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -22,8 +23,13 @@ namespace {
 
 const char kName[] = "softgpu-nccl-";
 
+// A container may have 64 MiB of shared memory, and a page too many is a SIGBUS: less than this is not used.
+constexpr uint64_t kRoom = uint64_t{256} << 20;
+
 std::string folder() {
-    if (access("/dev/shm", W_OK) == 0) return "/dev/shm";
+    struct statvfs room {};
+    const bool writable = access("/dev/shm", W_OK) == 0 && statvfs("/dev/shm", &room) == 0;
+    if (writable && uint64_t(room.f_bavail) * room.f_frsize >= kRoom) return "/dev/shm";
     const char* temporary = getenv("TMPDIR");
     return temporary != nullptr && *temporary ? temporary : "/tmp";
 }
