@@ -297,7 +297,7 @@ impl Crew {
         let mut replies = vec![Reply::None; ranks];
         let begun = Instant::now();
         let mut until = begun + self.deadline + MARGIN + checking(&order);
-        while replies.iter().any(|reply| *reply == Reply::None) {
+        while replies.contains(&Reply::None) {
             if (self.interrupted)() {
                 (self.last_resort)(&Error::Interrupted.to_string());
                 self.end("rank 0 was interrupted (Ctrl-C or SIGTERM)");
