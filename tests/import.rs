@@ -262,7 +262,7 @@ fn our_own_columns_are_read_back() {
 /// Host rows, rows of one half, and send/recv's patterns come back under their own names.
 #[test]
 fn host_runs_come_back_as_host_runs() {
-    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("results/amd-epyc-2c");
+    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("results/published/amd-epyc-2c");
     let machine: MachineRecord = files::read_json(&results.join(MACHINE), "machine").unwrap();
     let journal = Journal::read(&results).unwrap();
     let back = read(&nccl_tests::blocks(&machine, &journal.measurements));
