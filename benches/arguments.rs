@@ -3,7 +3,7 @@
 
 use bubblebench::cli::session::{Plan, RunOptions};
 use bubblebench::suite::Preset;
-use bubblebench::suite::presets::Group;
+use bubblebench::suite::groups::Group;
 use bubblebench::{Error, Result};
 use clap::Parser;
 

@@ -2,7 +2,7 @@
 
 use crate::driver::Driver;
 use bubblebench::Result;
-use bubblebench::suite::presets::Group;
+use bubblebench::suite::groups::Group;
 
 pub fn bench(driver: &mut Driver) -> Result<()> {
     driver.group(Group::Collectives)

@@ -10,7 +10,7 @@ use bubblebench::records::measurement::Kind;
 use bubblebench::report::layers::time_cell;
 use bubblebench::suite::Spec;
 use bubblebench::suite::collectives::SharedCrew;
-use bubblebench::suite::presets::Group;
+use bubblebench::suite::groups::Group;
 use bubblebench::suite::recorder::{Prepared, Recorder};
 use bubblebench::suite::sampler::Watch;
 use bubblebench::suite::watch::ProcessWatch;

@@ -3,7 +3,7 @@
 
 use bubblebench::models::builder::Builder;
 use bubblebench::models::gpt::{Layer, network};
-use bubblebench::models::side::Network;
+use bubblebench::models::network::Network;
 use bubblebench::models::{convnet, lstm, mlp};
 use bubblebench::ops::host::Host;
 use bubblebench::ops::reference::{Buffer, Reference};

@@ -6,7 +6,7 @@ use bubblebench::import::{self, Imported, Source};
 use bubblebench::records::machine::RunInfo;
 use bubblebench::records::store::{Journal, MACHINE, Run, RunRequest};
 use bubblebench::records::{MachineRecord, Measurement, files};
-use bubblebench::report::nccl_tests;
+use bubblebench::export::nccl_tests;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::fmt::Write as _;

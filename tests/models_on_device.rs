@@ -10,7 +10,7 @@ mod harness;
 
 use bubblebench::models::builder::Builder;
 use bubblebench::models::gpt::{Layer, network};
-use bubblebench::models::side::Network;
+use bubblebench::models::network::Network;
 use bubblebench::models::{SideKind, SideSpec, convnet, lstm, mlp, side_model};
 use bubblebench::ops::cuda::Cuda;
 use bubblebench::ops::reference::Reference;

@@ -3,7 +3,7 @@
 use super::fit::this_machines_folder;
 use crate::records::store::{Journal, MACHINE};
 use crate::records::{MachineRecord, files};
-use crate::report::nccl_tests;
+use crate::export::nccl_tests;
 use crate::{Error, Result};
 use std::path::PathBuf;
 

@@ -9,7 +9,7 @@ use crate::pipeline::job::Job;
 use crate::pipeline::memory::GIB;
 use crate::records::store::{Journal, MEASUREMENTS};
 use crate::records::{Measurement, files};
-use crate::trace::perfetto::{self, Counter, SideSpan};
+use crate::export::perfetto::{self, Counter, SideSpan};
 use crate::{Error, Result, report};
 use std::path::{Path, PathBuf};
 

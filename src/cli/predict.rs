@@ -2,8 +2,8 @@
 
 use super::fit::this_machines_folder;
 use crate::cost::predict::{self, Answer, CollectiveQuery, CorunPrediction, LayerPrediction, Prediction};
-use crate::cost::{self, features};
-use crate::ops::DType;
+use crate::cost;
+use crate::shape::DType;
 use crate::records::store::COST_MODEL;
 use crate::records::{CostModel, files};
 use crate::report::Table;
@@ -148,12 +148,9 @@ impl LayerArgs {
             micro_batch: required(&self.micro_batch, "--micro-batch", "1")?,
             tensor: self.tensor,
             dtype: self.dtype(model)?,
-            recompute: [Recompute::None, Recompute::Selective, Recompute::Full]
-                .into_iter()
-                .find(|r| r.name() == self.recompute)
-                .ok_or_else(|| {
-                    Error::input(format!("--recompute {} is unknown", self.recompute), "choose none, selective or full")
-                })?,
+            recompute: Recompute::parse(&self.recompute).ok_or_else(|| {
+                Error::input(format!("--recompute {} is unknown", self.recompute), "choose none, selective or full")
+            })?,
         };
         shape.validate()?;
         Ok(shape)
@@ -162,7 +159,7 @@ impl LayerArgs {
     /// As given; else the cost model's own.
     fn dtype(&self, model: &CostModel) -> Result<DType> {
         if let Some(name) = &self.dtype {
-            return features::parse_dtype(name)
+            return DType::parse(name)
                 .ok_or_else(|| Error::input(format!("--dtype {name} is unknown"), "choose f32, bf16, f16 or f64"));
         }
         Ok(predict::usual_dtype(model))

@@ -5,7 +5,7 @@ use crate::collectives::nccl;
 use crate::collectives::ranks::{self, Crew, Launch, Terms, Transport};
 use crate::machine::{Device, DeviceChoice, gpus, leave};
 use crate::suite::collectives::SharedCrew;
-use crate::suite::presets::Group;
+use crate::suite::groups::Group;
 use crate::suite::watch;
 use crate::{Error, Result};
 use std::sync::Arc;

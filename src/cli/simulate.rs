@@ -4,7 +4,7 @@ use super::print;
 use crate::pipeline::activations::DEFAULT_WEIGHT_SHARE;
 use crate::pipeline::record::TimelineRecord;
 use crate::pipeline::{Name, Schedule, Spec, StageTimes, Timeline, Times, simulate};
-use crate::trace::perfetto::{self, Counter};
+use crate::export::perfetto::{self, Counter};
 use crate::{Error, Result, report, units};
 use std::path::PathBuf;
 

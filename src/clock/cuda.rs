@@ -8,8 +8,6 @@
 //! driver feature that some platforms lack. `cuStreamWaitValue32` would hold no SM at all; but one warp that naps costs
 //! nothing before the work starts, and has ended when it does. Where not even that works (a driver that runs what it is
 //! given at once), trials are made without and say so ([`Trial::unblocked`]).
-//!
-//! Called by `suite` and `corun`; calls the probes of `ops::cuda`.
 
 use super::Trial;
 use super::steady::{Reading, SteadyRule, WarmUp};

@@ -1,8 +1,8 @@
 //! How time is read. A [`Clock`] times a piece of work; what the work is, it does not know.
 //!
-//! [`HostClock`] reads the monotonic clock around the work; [`cuda::CudaClock`] reads a GPU's events around it, with the
-//! SM clock beside them. [`steady`] is the pure rule by which a warm-up ends. `suite` and `corun` call this; `clock`
-//! calls `ops::cuda` for its probes. Statistics and stop rules never see a clock: they are tested on numbers.
+//! [`HostClock`] reads the monotonic clock around the work; [`cuda::CudaClock`] reads a GPU's events around it, with
+//! the SM clock beside them. [`steady`] is the pure rule by which a warm-up ends. Statistics and stop rules never see a
+//! clock: they are tested on numbers.
 
 pub mod cuda;
 pub mod steady;

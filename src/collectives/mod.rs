@@ -3,8 +3,7 @@
 //!
 //! An [`Exchange`] is one operation at one size: how many elements a rank gives and gets ([`Placement`]), the inputs and
 //! the exactly predictable results, the bus-bandwidth factor. [`threads`] runs it on the host; [`Session`] keeps the
-//! ranks of one case alive, checks an exchange and times it. `suite::collectives` calls this; it calls nothing of ours but
-//! `error`. The factors are derived in `docs/collectives.md`.
+//! ranks of one case alive, checks an exchange and times it. The factors are derived in `docs/collectives.md`.
 
 mod all_gather;
 mod all_reduce;
@@ -27,5 +26,5 @@ mod values;
 pub use check::{count_wrong, load, wrong_elements};
 pub use element::Element;
 pub use exchange::{Buffer, EXACT, Exchange, Placement, Span, part};
-pub use operation::{Definition, Operation, Pattern, bus_factor};
+pub use operation::{Definition, Operation, Pattern};
 pub use session::{Session, Timing};

@@ -24,8 +24,6 @@
 //! acknowledgement of an earlier closing is never taken for one of this closing. A gate that stays open by mistake stops
 //! the side by itself once the expected close and a grace have passed. A main that has died leaves the gate closed for good.
 //! One side a gate: a stage with two small models makes two.
-//!
-//! `corun::gated` and a planner's client call this; it calls [`super::page`], [`super::process`], [`super::time`].
 
 use super::page::{Layout, Page, Place};
 use super::process::{Life, ProcessId};

@@ -4,8 +4,6 @@
 //! holds the model between two operations otherwise. Reading, writing and allocating are not gated: they are set-up and
 //! inspection, not the work of a step. On an asynchronous device an operation that passed is *asked for*, not done: what
 //! is queued there drains after the closing.
-//!
-//! `corun::load` and `suite::fill` make these; it calls the wrapped device and [`super::gate`].
 
 use super::gate::{Pass, SideEnd};
 use super::time::now_ns;

@@ -1,8 +1,8 @@
 //! What runs beside the main: a small model that trains, a pressure program, or nothing; by name, in a thread with its own
 //! pool.
 //!
-//! A small model always runs behind a gate ([`super::gated`]): its operations are counted there. Beside a main in steady
-//! state the gate stays open; in a filled stage the main closes it. Called by `suite::corun` and [`super::replay`].
+//! A small model always runs behind a gate ([`super::gated`]): its operations are counted there. Beside a main in
+//! steady state the gate stays open; in a filled stage the main closes it.
 
 use super::gate::{self, MainEnd, SideEnd};
 use super::gated::Gated;

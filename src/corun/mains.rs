@@ -39,30 +39,14 @@ impl MainSpec {
 
     /// Its own parameters as they stand in the record.
     pub fn params(&self) -> Map<String, Value> {
-        let mut params = Map::new();
-        let mut put = |name: &str, value: Value| params.insert(name.to_string(), value);
-        put("main", self.name().into());
-        match self {
-            MainSpec::Probe(resource) => {
-                put("resource", resource.name().into());
-            }
-            MainSpec::Forward(shape) | MainSpec::Backward(shape) => {
-                let numbers = [
-                    ("hidden", shape.hidden),
-                    ("heads", shape.heads),
-                    ("sequence", shape.sequence),
-                    ("micro_batch", shape.micro_batch),
-                    ("tensor", shape.tensor),
-                ];
-                for (name, value) in numbers {
-                    put(name, value.into());
-                }
-                put("dtype", shape.dtype.name().into());
-                put("recompute", shape.recompute.name().into());
-                put("phase", if matches!(self, MainSpec::Forward(_)) { "forward" } else { "backward" }.into());
-            }
-        }
-        params
+        let (mut of_kind, phase) = match self {
+            MainSpec::Probe(resource) => (Map::new(), ("resource", resource.name())),
+            MainSpec::Forward(shape) => (shape.params(), ("phase", "forward")),
+            MainSpec::Backward(shape) => (shape.params(), ("phase", "backward")),
+        };
+        of_kind.insert(phase.0.to_string(), phase.1.into());
+        let name = [("main".to_string(), Value::from(self.name()))];
+        name.into_iter().chain(of_kind).collect()
     }
 
     /// FLOPs of one run; `None` where it does none worth counting.

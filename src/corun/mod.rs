@@ -11,8 +11,7 @@
 //! * [`stage`] — one pipeline stage's schedule of work and waits; [`replay`] runs it with real operations
 //!   and predicts it from its [`calibration`]; [`fill_gate`] times the gate itself.
 //!
-//! `suite::corun` and `suite::fill` call this; it calls `ops`, `models` and the operating system. A planner at run time
-//! needs [`gate`] only.
+//! A planner at run time needs [`gate`] only.
 
 pub mod calibration;
 pub mod cuda;

@@ -1,7 +1,7 @@
 //! Collectives and send/recv: one curve per operation, ranks, nodes, element type and kind of latency.
 //!
 //! `pipelined` is the time of one operation in a back-to-back run (nccl-tests' way), `isolated` that of one operation
-//! synchronised on its own. The curve is [`super::piecewise`]'s. Called by [`super::fit`].
+//! synchronised on its own. The curve is [`super::piecewise`]'s.
 
 use super::heldout::{self, Outcome};
 use super::piecewise::{self, Point};

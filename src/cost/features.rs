@@ -16,8 +16,8 @@
 //! | `operations_ns` | a layer phase: Σ of its operations' predicted times |
 //! | `phases_ns` | forward + backward_input + backward_weight of the same layer |
 
-use crate::ops::work::{Epilogue, Family, Operation, Product};
-use crate::ops::{Attention, DType, Linear};
+use crate::shape::operation::{Epilogue, Family, Operation, Product};
+use crate::shape::{Attention, DType, Linear};
 use crate::records::Measurement;
 use crate::records::measurement::{Backend, Cache};
 use crate::{Error, Result};
@@ -224,15 +224,11 @@ fn streaming(record: &Measurement) -> Option<Parsed> {
 
 /// The parameter where the record has it; else the last part of the layer's name in the id; else what the backend is for.
 pub fn dtype_of(record: &Measurement) -> DType {
-    let from_id = || record.id.split('/').nth(1)?.rsplit('-').find_map(parse_dtype);
-    record.param_str("dtype").and_then(parse_dtype).or_else(from_id).unwrap_or(match record.backend {
+    let from_id = || record.id.split('/').nth(1)?.rsplit('-').find_map(DType::parse);
+    record.param_str("dtype").and_then(DType::parse).or_else(from_id).unwrap_or(match record.backend {
         Backend::Host => DType::F32,
         Backend::Cuda => DType::Bf16,
     })
-}
-
-pub fn parse_dtype(text: &str) -> Option<DType> {
-    [DType::F64, DType::F32, DType::F16, DType::Bf16].into_iter().find(|d| d.name() == text)
 }
 
 #[cfg(test)]

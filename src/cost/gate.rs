@@ -1,4 +1,4 @@
-//! What opening and closing the gate costs, from the rows `fill/gate/…`. Called by [`super::fit`].
+//! What opening and closing the gate costs, from the rows `fill/gate/…`.
 
 use crate::records::Measurement;
 use crate::records::cost_model::GateCost;

@@ -3,8 +3,8 @@
 //! slowdown(main, side) = 1 + Σ_r pressure(side, r) · sensitivity(main, r), per sharing mode. The pressure of a side on
 //! a resource is what it does to a probe of that resource; the sensitivity of a main is what a program that loads only
 //! that resource does to it, divided by that program's own pressure, times a weight the machine's measured pairs give
-//! (two threads on one core press on every resource at once: added up unweighted that would count several times).
-//! The idea of describing both sides by resource scores is Bubble-Up's (Mars et al., MICRO 2011). Called by [`super::fit`].
+//! (two threads on one core press on every resource at once: added up unweighted that would count several times). The
+//! idea of describing both sides by resource scores is Bubble-Up's (Mars et al., MICRO 2011).
 
 use super::heldout::{self, Outcome};
 use super::nnls;

@@ -2,14 +2,14 @@
 //!
 //! A phase's time is a₀ + a₁·Σ operations (+ a₂·bytes), fitted per phase on measured layers: what the sum misses — gaps
 //! between launches, data still in a cache, threads already awake — is in the coefficients. forward_backward is fitted
-//! on the sum of the three phases. Called by [`super::fit`]; uses [`super::operations`].
+//! on the sum of the three phases.
 
-use super::features::{Feature, Work, parse_dtype};
+use super::features::{Feature, Work};
 use super::heldout::{self, Outcome};
 use super::operations::{self, Hardware, OperationRow};
 use super::regress::{Candidates, Case, Linear, Spread};
 use crate::Result;
-use crate::ops::DType;
+use crate::shape::DType;
 use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, Fit, LayerAnchor, OperationFits};
 use crate::records::measurement::{Interval, Kind};
@@ -49,7 +49,7 @@ fn row(record: &Measurement) -> Option<LayerRow> {
         sequence: size("sequence")?,
         micro_batch: size("micro_batch")?,
         tensor: size("tensor").unwrap_or(1),
-        dtype: record.param_str("dtype").and_then(parse_dtype)?,
+        dtype: record.param_str("dtype").and_then(DType::parse)?,
         recompute: [Recompute::None, Recompute::Selective, Recompute::Full]
             .into_iter()
             .find(|r| r.name() == recompute)?,

@@ -1,8 +1,7 @@
 //! The cost model: fitted from one machine's measurements, asked for layers, collectives and pairs nobody measured.
 //!
 //! [`fit`] turns records into a [`CostModel`]; [`predict`] turns a [`CostModel`] into times with intervals. Both are
-//! plain functions of values: no hardware, no clock, no file. Called by the command line, `benches/`, `pipeline`, `fill`
-//! and `export`; calls `records`, `shape`, `ops::work` and `stats`. Equations: docs/cost-model.md.
+//! plain functions of values: no hardware, no clock, no file. Equations: docs/cost-model.md.
 //!
 //! | file | part |
 //! |---|---|

@@ -3,7 +3,7 @@
 //! A cost is never negative, and neither is what one more byte or floating-point operation adds to it; without the
 //! constraint a fit of few noisy cases trades a negative launch time for a too slow memory. The active-set method of
 //! Lawson & Hanson (*Solving Least Squares Problems*, 1974, chapter 23) on the normal equations of scaled columns: the
-//! problems here have at most a few dozen unknowns. Called by [`super::regress`] and [`super::piecewise`].
+//! problems here have at most a few dozen unknowns.
 
 /// Below this, relative to the largest possible value 1 of a scaled gradient, a column has nothing left to explain.
 const TOLERANCE: f64 = 1e-12;

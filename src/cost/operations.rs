@@ -1,13 +1,13 @@
 //! Fits of single operations: products, attention, streaming; and their prediction.
 //!
 //! Every fit is t = Σ coefficient · feature ([`super::features`]), its features chosen by cross-validation among the
-//! candidates below. Called by [`super::layers`] and [`super::fit`].
+//! candidates below.
 
 use super::features::{Feature, MeasuredOperation, Work};
 use super::heldout::{self, Outcome};
 use super::regress::{Candidates, Case, Linear, Spread};
-use crate::ops::DType;
-use crate::ops::work::{Family, Operation};
+use crate::shape::DType;
+use crate::shape::operation::{Family, Operation};
 use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, Fit, LaunchFit, OperationFits};
 use crate::records::measurement::Kind;

@@ -11,8 +11,6 @@
 //! 3. Between neighbouring knots whose line would need a negative latency (time grows faster than the message) or a
 //!    negative slope (a bigger message is faster) nobody knows where the switch lies: steps, equal in log(bytes) and at
 //!    most 10 % apart, follow the power law between the two, carrying the bandwidth or the time.
-//!
-//! Called by [`super::collectives`].
 
 use super::nnls;
 use crate::records::cost_model::Segment;

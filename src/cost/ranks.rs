@@ -6,11 +6,11 @@
 //! t′ = latency · ((1 − h) + h · steps(n′) ÷ steps(n)) + bytes' part · moved(n′) ÷ moved(n)
 //! ```
 //!
-//! latency and the bytes' part as its segments split them. h is the part of the latency spent in steps: the rest (launch,
-//! entering the kernel) is paid once whatever the number of ranks. Where two or more numbers of ranks were measured,
-//! [`Scaling::of`] takes the algorithm and the h that carry them into each other best; else a ring with h = ¼, which did
-//! best on published tables (docs/cost-model.md). Called by [`super::predict`]; the algorithms' costs are Thakur,
-//! Rabenseifner & Gropp's (IJHPCA 2005).
+//! latency and the bytes' part as its segments split them. h is the part of the latency spent in steps: the rest
+//! (launch, entering the kernel) is paid once whatever the number of ranks. Where two or more numbers of ranks were
+//! measured, [`Scaling::of`] takes the algorithm and the h that carry them into each other best; else a ring with h = ¼,
+//! which did best on published tables (docs/cost-model.md). The algorithms' costs are Thakur, Rabenseifner & Gropp's (IJHPCA
+//! 2005).
 
 use super::piecewise;
 use crate::records::cost_model::CollectiveFit;

@@ -3,7 +3,7 @@
 //!
 //! Times span six orders of magnitude, so what is made small is Σ (predicted ÷ measured − 1)². Single wild measurements
 //! get Huber weights. Which features a machine's times need is decided by cross-validation on the training cases, never
-//! by how well the fit follows the cases it was made from. Called by [`super::operations`] and [`super::layers`].
+//! by how well the fit follows the cases it was made from.
 
 use super::heldout::{self, Outcome};
 use super::nnls;

@@ -9,7 +9,7 @@
 //!
 //! says how far b lies off the straight line in log–log; her times at a and c are read off her own curve (straight in
 //! log–log between her points). This curve gets a point at b with the median bend of all sisters measured at b whose
-//! range holds a and c. Called by [`super::collectives`].
+//! range holds a and c.
 
 use super::piecewise::Point;
 use crate::stats;

@@ -10,8 +10,8 @@
 
 use super::layers::LayerRow;
 use super::operations::OperationRow;
-use crate::ops::DType;
-use crate::ops::work::Family;
+use crate::shape::DType;
+use crate::shape::operation::Family;
 use crate::records::cost_model::{CollectiveFit, Range};
 use crate::shape::{LayerShape, Recompute};
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! A side model's training step as its kernels in order: where a pause may fall, and how much fits into a gap.
 //!
-//! Called by [`super::side`], which makes them, and by [`super::pack`], which lays them into bubbles. Positions are counted in kernels from
-//! the first step's first, so that a step cut by a bubble's end simply goes on in the next one.
+//! Positions are counted in kernels from the first step's first, so that a step cut by a bubble's end simply goes on in
+//! the next one.
 
 /// More are not kept apart: a step of more kernels is cut into this many equal parts.
 const MOST: u64 = 1 << 16;

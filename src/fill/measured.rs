@@ -5,7 +5,8 @@
 //! gives its kind and, from the job, the memory free in it. `dependency` and `tail` bubbles may be filled; `launch` bubbles would
 //! go if the host launched in time, and in `communication` bubbles a collective runs on the device: both are only counted.
 
-use super::plan::{Base, Ground, Plan, Tried};
+use super::attempt::{Base, Ground, Tried};
+use super::plan::{self, Plan};
 use super::record::MeasuredFrom;
 use super::stages::{Planned, StagePlan};
 use crate::pipeline::activations::{self, Live};
@@ -77,7 +78,7 @@ pub fn plan(
     let chosen = fill(&ground, timeline, &lanes);
     notes.extend(measured_notes(job));
     let from = from(&record, file, iteration, iterations, &lanes, &chosen.timeline);
-    let mut plan = ground.finish(chosen, notes);
+    let mut plan = plan::finish(&ground, chosen, notes);
     plan.record.measured = Some(from);
     Ok(plan)
 }

@@ -6,16 +6,16 @@
 //!                                     plan: all stages, slowdown by delay, other schedules ─► record ◄─┘
 //! ```
 //!
-//! Called by `bubblebench plan`; calls [`crate::pipeline`] for the timeline and the memory free in it, and the cost
-//! model for what the gate and the small models cost. Values to values: the gate that carries a plan out is
-//! `corun::gate`. The method and its equations: docs/planning.md.
+//! Values to values: the gate that carries a plan out is `corun::gate`. The method and its equations: docs/planning.md.
 
 pub mod assemble;
+mod attempt;
 pub mod beam;
 pub mod beside;
 pub mod delay;
 pub mod kernels;
 pub mod measured;
+pub mod overlap;
 pub mod pack;
 pub mod plan;
 pub mod planner;

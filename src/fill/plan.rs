@@ -2,16 +2,13 @@
 //! what other schedules would have won instead.
 
 use super::assemble;
+use super::attempt::{Ground, Tried};
 use super::record::PlanRecord;
-use super::side::{self, Side};
-use super::stages::{Filling, StagePlan};
-use crate::cost::predict;
-use crate::pipeline::costs::{self, Costs};
+use crate::Result;
+use crate::pipeline::Timeline;
 use crate::pipeline::job::Job;
-use crate::pipeline::memory::{self, Memory};
-use crate::pipeline::{Name, Schedule, Spec, Timeline, simulate};
+use crate::pipeline::memory::Memory;
 use crate::records::{CostModel, Measurement};
-use crate::{Error, Result};
 
 /// A plan with the timeline it was made on.
 #[derive(Debug, Clone)]
@@ -22,169 +19,23 @@ pub struct Plan {
     pub record: PlanRecord,
 }
 
-/// What every schedule of the job is tried with.
-pub(super) struct Ground<'a> {
-    pub job: &'a Job,
-    pub model: &'a CostModel,
-    pub costs: Costs,
-    pub memory: Memory,
-    pub sides: Vec<Side>,
-    pub weight_share: f64,
-    pub close_ns: f64,
-}
-
-/// One schedule, filled.
-pub(super) struct Tried {
-    pub timeline: Timeline,
-    /// What a device holds follows from the schedule: a V has both ends on one, a two-way pipeline every layer twice.
-    pub memory: Memory,
-    pub base: Base,
-    pub stages: Vec<StagePlan>,
-    /// Useful work, main and side by its value, of one iteration on all stages, over the main job's alone.
-    pub gain: f64,
-    /// Filled iteration over empty.
-    pub slowdown: f64,
-}
-
-/// The empty iteration.
-pub(super) struct Base {
-    /// With what follows the pipeline.
-    pub iteration_ns: u64,
-    pub pipeline_ns: u64,
-    pub busy_ns: Vec<u64>,
-    pub bubble_ratio: f64,
-}
-
-impl Base {
-    /// Useful work over the main job's alone, and the filled iteration over the empty one.
-    pub fn gain(&self, stages: &[StagePlan], sides: &[Side], lost_ns: u64) -> (f64, f64) {
-        let main: f64 = self.busy_ns.iter().map(|&ns| ns as f64).sum();
-        let side: f64 = stages.iter().map(|s| s.worth(sides)).sum();
-        let slowdown = 1.0 + lost_ns as f64 / (self.iteration_ns as f64).max(1.0);
-        (if main > 0.0 { (main + side) / main / slowdown } else { 1.0 }, slowdown)
-    }
-}
-
 /// `measurements` are those the cost model was made from, for side models named by what was measured; may be empty.
 pub fn plan(job: &Job, model: &CostModel, measurements: &[Measurement]) -> Result<Plan> {
     let (ground, notes) = Ground::new(job, model, measurements)?;
     let chosen = ground.attempt(job.parallel.schedule, job.parallel.chunks.map(|c| c as usize))?;
-    Ok(ground.finish(chosen, notes))
+    Ok(finish(&ground, chosen, notes))
 }
 
-fn general_notes(job: &Job, model: &CostModel, memory: &Memory) -> Vec<String> {
-    let mut notes = Vec::new();
-    if memory.total_bytes.is_none() {
-        notes.push("the GPU's memory is not known, so nothing was checked against it: set memory_gib".into());
+/// The plan that was chosen, beside what other schedules would have won.
+pub(super) fn finish(ground: &Ground, chosen: Tried, mut notes: Vec<String>) -> Plan {
+    if ground.fits(&chosen) == Some(false) {
+        notes.push(
+            "by this estimate the job itself does not fit the memory on every stage: nothing is put where none is free"
+                .into(),
+        );
     }
-    if model.gate.is_none() && !job.side.is_empty() {
-        let assumed = side::ASSUMED_GATE;
-        notes.push(format!(
-            "the cost model has no gate figures: {:.0} µs to open, {:.0} µs to signal and {:.0} µs to restart are assumed",
-            assumed.open_ns / 1e3,
-            assumed.signal_ns / 1e3,
-            assumed.restart_ns / 1e3
-        ));
-    }
-    if job.side.is_empty() {
-        notes.push("the job names no [[side]]: bubbles are shown, not filled".into());
-    }
-    notes
-}
-
-impl<'a> Ground<'a> {
-    /// Also returns what the reader should know so far.
-    pub fn new(job: &'a Job, model: &'a CostModel, measurements: &[Measurement]) -> Result<(Self, Vec<String>)> {
-        let dtype = job.model.dtype.unwrap_or_else(|| predict::usual_dtype(model));
-        let mut costs = costs::of_job(job, model, dtype)?;
-        let memory = memory::of_job(job, dtype, costs.layer.activation_bytes, model.machine.memory_bytes)?;
-        let mut notes = std::mem::take(&mut costs.notes);
-        let sides = side::of_job(job, model, measurements, &mut notes)?;
-        notes.extend(general_notes(job, model, &memory));
-        let close_ns = side::close_ns(model.gate.as_ref());
-        Ok((Ground { job, model, weight_share: job.weight_share(), costs, memory, sides, close_ns }, notes))
-    }
-
-    pub fn timeline(&self, name: Name, chunks: Option<usize>) -> Result<Timeline> {
-        let schedule = Schedule::build(&Spec {
-            name,
-            stages: self.job.parallel.pipeline as usize,
-            micro_batches: self.job.micro_batches() as usize,
-            chunks,
-            memory_limit: None,
-            weight_share: self.weight_share,
-            times: &self.costs.times,
-        })
-        .map_err(|e| match e {
-            Error::Input { what, cure } => Error::input(format!("{}: {what}", self.job.path.display()), cure),
-            other => other,
-        })?;
-        simulate(schedule, self.costs.times.clone())
-    }
-
-    pub fn filling(&self) -> Filling<'_> {
-        Filling {
-            sides: &self.sides,
-            main_slowdown: self.job.limits.main_slowdown,
-            close_ns: self.close_ns,
-            sides_per_bubble: self.job.limits.sides_per_bubble as usize,
-        }
-    }
-
-    fn attempt(&self, name: Name, chunks: Option<usize>) -> Result<Tried> {
-        let timeline = self.timeline(name, chunks)?;
-        let base = Base {
-            iteration_ns: timeline.iteration_ns + self.after_pipeline_ns(&timeline.schedule),
-            pipeline_ns: timeline.iteration_ns,
-            busy_ns: (0..timeline.schedule.stages).map(|s| timeline.busy_ns(s)).collect(),
-            bubble_ratio: timeline.bubble_ratio(),
-        };
-        let memory = self.memory_of(&timeline.schedule);
-        let (stages, lost_ns) = self.filling().timeline(&timeline, self.weight_share, &memory, base.iteration_ns);
-        let (gain, slowdown) = base.gain(&stages, &self.sides, lost_ns);
-        Ok(Tried { timeline, memory, base, stages, gain, slowdown })
-    }
-
-    /// Gradient all-reduce and optimizer step.
-    pub fn after_pipeline_ns(&self, schedule: &Schedule) -> u64 {
-        self.costs.after(schedule.layout.placement).total_ns()
-    }
-
-    /// What each device holds under a schedule.
-    pub fn memory_of(&self, schedule: &Schedule) -> Memory {
-        let (costs, share) = (&self.costs, self.weight_share);
-        memory::for_schedule(self.job, costs.dtype, costs.layer.activation_bytes, &self.memory, schedule, share)
-    }
-
-    /// Whether the job itself fits the memory on every stage; `None` where the memory is not known.
-    pub fn fits(&self, tried: &Tried) -> Option<bool> {
-        tried.memory.fits(&tried.timeline.schedule, self.weight_share)
-    }
-
-    /// Other schedules a flag would have chosen, filled.
-    pub fn others(&self, own: &Schedule) -> Vec<Tried> {
-        let layers = self.job.layers_per_stage() as usize;
-        let interleaved =
-            [2, 3, 4].into_iter().filter(|v| layers.is_multiple_of(*v)).map(|v| (Name::Interleaved, Some(v)));
-        let plain = [Name::OneFOneB, Name::ZbH1, Name::ZbH2].map(|n| (n, None));
-        plain
-            .into_iter()
-            .chain(interleaved)
-            .filter(|(name, chunks)| *name != own.name || chunks.is_some_and(|c| c != own.chunks))
-            .filter_map(|(name, chunks)| self.attempt(name, chunks).ok())
-            .collect()
-    }
-
-    pub fn finish(self, chosen: Tried, mut notes: Vec<String>) -> Plan {
-        if self.fits(&chosen) == Some(false) {
-            notes.push(
-                "by this estimate the job itself does not fit the memory on every stage: nothing is put where none is free"
-                    .into(),
-            );
-        }
-        let others = self.others(&chosen.timeline.schedule);
-        let record = assemble::record(&self, &chosen, &others, notes);
-        let Tried { timeline, memory, .. } = chosen;
-        Plan { timeline, weight_share: self.weight_share, memory, record }
-    }
+    let others = ground.others(&chosen.timeline.schedule);
+    let record = assemble::record(ground, &chosen, &others, notes);
+    let Tried { timeline, memory, .. } = chosen;
+    Plan { timeline, weight_share: ground.weight_share, memory, record }
 }

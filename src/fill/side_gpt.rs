@@ -1,12 +1,12 @@
-//! A side GPT nobody ran: its training step kernel by kernel, and its memory, from the cost model. Called by [`super::side`].
+//! A side GPT nobody ran: its training step kernel by kernel, and its memory, from the cost model.
 //!
 //! The step is embedding, L layers forward, head and loss, the head's and the layers' backward, the embedding's gradient,
 //! AdamW. A layer's phase has the time `predict` gives for it. Where every operation of a phase has a price, the phase is cut into them
 //! in proportion; where one has none, the phase counts as a single kernel, which is the careful side: nothing may stop within it.
 
 use super::kernels::Kernels;
-use crate::ops::work::{Epilogue, Operation, Product};
-use crate::ops::{DType, Linear, Rows};
+use crate::shape::operation::{Epilogue, Operation, Product};
+use crate::shape::{DType, Linear, Rows};
 use crate::pipeline::job::SideGpt;
 use crate::pipeline::prices::Prices;
 use crate::shape::{LayerShape, Phase};

@@ -1,7 +1,6 @@
-//! All stages of a timeline filled, and what that makes of the iteration. Called by [`super::plan`]; asks [`super::planner`]
-//! stage by stage and [`super::delay`] for the whole.
+//! All stages of a timeline filled, and what that makes of the iteration.
 
-use super::beside::{self, BesideRun, Busy};
+use super::overlap::{self, BesideRun, Busy};
 use super::delay;
 use super::pack::{Question, Resident, Run, Slot};
 use super::planner;
@@ -82,7 +81,7 @@ impl Filling<'_> {
                 sides_per_bubble: self.sides_per_bubble,
             };
             let answer = planner::solve(&question);
-            stage.beside = busy.get(index).map_or_else(Vec::new, |&busy| beside::fill(&question, &answer, busy));
+            stage.beside = busy.get(index).map_or_else(Vec::new, |&busy| overlap::fill(&question, &answer, busy));
             let lost_beside: f64 = stage.beside.iter().map(|b| b.operations as f64 * b.cost_each_ns).sum();
             (stage.lost_ns, stage.resident) = (answer.lost_ns + lost_beside, answer.resident);
             for (planned, runs) in stage.bubbles.iter_mut().filter(|b| b.fillable).zip(answer.runs) {

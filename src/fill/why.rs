@@ -1,4 +1,4 @@
-//! Why a side model was put nowhere: the first of its needs that no bubble meets. Called by [`super::assemble`].
+//! Why a side model was put nowhere: the first of its needs that no bubble meets.
 
 use super::side::Side;
 use super::stages::{Planned, StagePlan};

@@ -2,7 +2,6 @@
 //!
 //! A reader turns a file into [`Imported`]: the machine as far as the file tells, a record a row, and notes on what was
 //! left out and why. [`folder`] writes that into a results folder. Right of `records`: nothing here touches hardware.
-//! Called by `cli::import`.
 
 pub mod folder;
 pub mod nccl_tests;

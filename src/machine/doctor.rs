@@ -2,7 +2,7 @@
 //! the line that installs it. Values only; `cli::doctor` turns them into text.
 
 use super::nvml::{self, GpuState};
-use super::{built, cpu, gpus, libraries};
+use super::{built, cpu, gpus, versions};
 use crate::records::machine::{Cpu, Gpu};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -13,7 +13,7 @@ pub const SCHEMA: &str = "bubblebench.doctor/1";
 pub struct Doctor {
     pub schema: &'static str,
     pub devices: Vec<DoctorDevice>,
-    pub libraries: Vec<libraries::Library>,
+    pub libraries: Vec<versions::Library>,
     pub missing: Vec<Missing>,
     /// With `--kernels`: every kernel in every architecture built.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,7 +70,7 @@ pub fn examine(kernels: bool) -> Doctor {
     let examined = nvml::examine(listed.iter().map(|gpu| gpu.uuid.clone()).collect());
     let mut devices = vec![host(cpu::probe())];
     devices.extend(listed.iter().enumerate().map(|(i, gpu)| self::gpu(gpu, i, listed.len(), examined.as_ref().ok())));
-    let libraries = libraries::found();
+    let libraries = versions::found();
     let mut missing = missing(gpus.as_ref().err(), &libraries);
     missing.extend(missing_sensors(gpus.is_ok(), &examined, &libraries));
     let kernels = kernels.then(|| built::FACTS.iter().map(kernel).collect());
@@ -115,7 +115,7 @@ fn kernel(fact: &built::KernelFacts) -> Kernel {
     Kernel { name, file, arch, registers, shared_bytes, spill_bytes }
 }
 
-fn missing(no_gpu: Option<&crate::Error>, libraries: &[libraries::Library]) -> Vec<Missing> {
+fn missing(no_gpu: Option<&crate::Error>, libraries: &[versions::Library]) -> Vec<Missing> {
     let mut list = Vec::new();
     let mut add = |what: &str, costs: &str, install: &str, reason: &str| {
         let [what, costs, install, reason] = [what, costs, install, reason].map(String::from);
@@ -150,7 +150,7 @@ fn missing(no_gpu: Option<&crate::Error>, libraries: &[libraries::Library]) -> V
 fn missing_sensors(
     has_gpu: bool,
     examined: &Result<nvml::Examined, String>,
-    libraries: &[libraries::Library],
+    libraries: &[versions::Library],
 ) -> Vec<Missing> {
     let missing = |what: &str, costs: &str, install: &str, reason: &str| {
         let [what, costs, install, reason] = [what, costs, install, reason].map(String::from);

@@ -1,44 +1,32 @@
-//! The libraries a CUDA run loads: where they are, and which version. The loader's path knows few of them (NCCL and
-//! everything that pip installs lie outside it), so they are searched in LD_LIBRARY_PATH, then NCCL_HOME, then where the
-//! loader looks, and last in the toolkit and the active Python's packages.
+//! Opens the libraries a CUDA run loads, wherever they are; [`super::versions`] says which of them there are.
+//!
+//! The loader's path knows few of them (NCCL and everything that pip installs lie outside it), so they are searched in
+//! LD_LIBRARY_PATH, then NCCL_HOME, then where the loader looks, and last in the toolkit and the active Python's packages.
 
-use super::{built, gpus, nvml, system};
-use serde::Serialize;
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, c_int};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// A library that was found and answers.
-#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
-pub struct Library {
-    /// `driver`, `cublaslt`, `nccl`, …
-    pub name: &'static str,
-    pub version: Option<String>,
-    /// Where it was loaded from; the bare file name where the loader found it.
-    pub path: String,
-}
-
 /// A library as it is asked for: its file names, newest first, and where it may lie beside the loader's path.
-struct Wanted {
-    name: &'static str,
+pub(super) struct Wanted {
+    pub(super) name: &'static str,
     files: &'static [&'static str],
     /// A variable that names a folder with `lib` in it.
     home: &'static str,
     /// Folder below `nvidia/` in Python's packages.
     packages: &'static [&'static str],
-    version: fn(&libloading::Library) -> Option<String>,
+    pub(super) version: fn(&libloading::Library) -> Option<String>,
 }
 
-const CUBLASLT: Wanted = Wanted {
+pub(super) const CUBLASLT: Wanted = Wanted {
     name: "cublaslt",
     files: &["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"],
     home: "CUDA_HOME",
     packages: &["cu13/lib", "cublas/lib"],
     version: cublaslt_version,
 };
-const NCCL: Wanted = Wanted {
+pub(super) const NCCL: Wanted = Wanted {
     name: "nccl",
     files: &["libnccl.so.2", "libnccl.so"],
     home: "NCCL_HOME",
@@ -46,52 +34,15 @@ const NCCL: Wanted = Wanted {
     version: nccl_version,
 };
 /// Versions of these two are not the file's to tell without starting it, and NVML can hang: see `nvml::version`.
-const NVML: Wanted =
+pub(super) const NVML: Wanted =
     Wanted { name: "nvml", files: &["libnvidia-ml.so.1"], home: "CUDA_HOME", packages: &[], version: |_| None };
-const DCGM: Wanted = Wanted {
+pub(super) const DCGM: Wanted = Wanted {
     name: "dcgm",
     files: &["libdcgm.so.4", "libdcgm.so.3"],
     home: "DCGM_HOME",
     packages: &[],
     version: |_| None,
 };
-
-/// Every library found, the driver first.
-pub fn found() -> Vec<Library> {
-    let driver = gpus::driver_present().then(|| Library {
-        name: "driver",
-        version: gpus::driver_cuda_version().map(|cuda| match driver_release() {
-            Some(release) => format!("{release} (CUDA {cuda})"),
-            None => format!("CUDA {cuda}"),
-        }),
-        path: "libcuda.so.1".to_string(),
-    });
-    let others = [&CUBLASLT, &NCCL, &DCGM].into_iter().filter_map(|wanted| {
-        let (library, path) = open(wanted)?;
-        Some(Library { name: wanted.name, version: (wanted.version)(&library), path: path.display().to_string() })
-    });
-    let nvml = nvml::version().ok().map(|(path, version)| Library {
-        name: NVML.name,
-        version,
-        path: path.display().to_string(),
-    });
-    driver.into_iter().chain(nvml).chain(others).collect()
-}
-
-/// What `machine.json` records: every name, null where it is not there.
-pub fn versions() -> BTreeMap<String, Option<String>> {
-    let found = found();
-    let of = |name: &str| found.iter().find(|library| library.name == name).and_then(|library| library.version.clone());
-    let nvcc = built::TOOLKIT.map(|(version, _)| version.to_string());
-    let all = [
-        ("driver", driver_release().or_else(|| of("nvml"))),
-        ("cuda", gpus::driver_cuda_version()),
-        ("cublaslt", of("cublaslt")),
-        ("nccl", of("nccl")),
-        ("nvcc", nvcc),
-    ];
-    all.into_iter().map(|(name, version)| (name.to_string(), version)).collect()
-}
 
 /// NCCL's library wherever it lies, and the path it was loaded from.
 pub fn open_nccl() -> Option<(libloading::Library, PathBuf)> {
@@ -114,7 +65,7 @@ pub fn keep_cublaslt() -> Option<PathBuf> {
     KEPT.get_or_init(|| open(&CUBLASLT)).as_ref().map(|(_, path)| path.clone())
 }
 
-fn open(wanted: &Wanted) -> Option<(libloading::Library, PathBuf)> {
+pub(super) fn open(wanted: &Wanted) -> Option<(libloading::Library, PathBuf)> {
     // What was asked for by name comes before what the loader happens to know; a path given for this one run first.
     let path = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     let given: Vec<PathBuf> = std::env::split_paths(&path).filter(|folder| !folder.as_os_str().is_empty()).collect();
@@ -161,14 +112,6 @@ fn python_packages() -> &'static [PathBuf] {
     })
 }
 
-/// The kernel module's release, such as `580.65.06`.
-fn driver_release() -> Option<String> {
-    let text = system::read_trimmed("/proc/driver/nvidia/version")?;
-    let line = text.lines().next()?;
-    let release = |word: &&str| word.contains('.') && word.chars().all(|c| c.is_ascii_digit() || c == '.');
-    line.split_whitespace().find(release).map(String::from)
-}
-
 fn cublaslt_version(library: &libloading::Library) -> Option<String> {
     // SAFETY: the function takes nothing and returns a size_t (cublasLt.h).
     let version = unsafe { library.get::<unsafe extern "C" fn() -> usize>(b"cublasLtGetVersion\0").ok()?() };
@@ -201,12 +144,6 @@ mod tests {
         assert_eq!(nccl_version_text(23007), "2.30.7");
         assert_eq!(nccl_version_text(21805), "2.18.5");
         assert_eq!(nccl_version_text(2708), "2.7.8");
-    }
-
-    #[test]
-    fn every_version_has_its_name_even_where_absent() {
-        let names: Vec<String> = versions().into_keys().collect();
-        assert_eq!(names, ["cublaslt", "cuda", "driver", "nccl", "nvcc"]);
     }
 
     #[test]

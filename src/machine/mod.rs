@@ -1,9 +1,7 @@
 //! What this machine is: processor, memory, GPUs, driver and libraries, and which device a run is to use.
 //!
 //! [`probe`] gathers what `machine.json` holds; [`DeviceChoice`] turns `--device` into a [`Device`]; [`doctor`] says
-//! what is missing and how to get it. Called by `suite`, `ops::cuda`, `collectives` and the command line; calls the
-//! operating system, the CUDA driver (through cudarc), NVML and DCGM (through the dynamic loader), and nothing else of this
-//! crate but records and stats. [`telemetry`] says how a GPU was doing while a case ran.
+//! what is missing and how to get it. [`telemetry`] says how a GPU was doing while a case ran.
 
 pub mod built;
 mod cpu;
@@ -18,6 +16,7 @@ pub mod symbols;
 mod system;
 pub mod telemetry;
 pub mod threads;
+pub mod versions;
 
 pub use device::{Device, DeviceChoice};
 pub use errors::driver_error;
@@ -60,7 +59,7 @@ pub fn probe(device: Device) -> Probe {
         memory_bytes: system::memory_bytes(),
         topology,
         gpus,
-        versions: libraries::versions(),
+        versions: versions::versions(),
         kernel: system::kernel(),
         hostname: system::hostname(),
         environment: environment(std::env::vars_os()),

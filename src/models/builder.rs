@@ -1,6 +1,6 @@
 //! Allocates and fills a model's buffers, and counts their bytes.
 //!
-//! Every model is made through a [`Builder`]; it calls `ops` only. Random numbers are rounded to the type the model is
+//! Every model is made through a [`Builder`]. Random numbers are rounded to the type the model is
 //! measured in before they are written, so that a f64 device given the same seed starts from exactly the same inputs.
 
 use super::pieces::Parameter;

@@ -3,7 +3,7 @@
 use super::builder::Builder;
 use super::data::{self, Batch, Labelled};
 use super::pieces::{Dense, Parameter};
-use super::side::Network;
+use super::network::Network;
 use crate::Result;
 use crate::ops::{Linear, Ops, Rows};
 

@@ -11,6 +11,7 @@ pub mod data;
 pub mod gpt;
 pub mod lstm;
 pub mod mlp;
+pub mod network;
 pub mod optimizer;
 pub mod pieces;
 pub mod side;

@@ -1,6 +1,6 @@
 //! One operation by itself, with buffers of its own: what the cost model's single-operation cases run.
 //!
-//! `suite` makes one per case (several, rotated, where the cache is to be cold) and runs it; it calls `ops` only.
+//! A case makes one, or several in turn where the cache is to be cold.
 
 use super::builder::Builder;
 use crate::ops::work::{Epilogue, Operation, Product};

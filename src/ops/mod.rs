@@ -3,7 +3,7 @@
 //! [`Ops`] is shaped for an asynchronous device: buffers are opaque, no operation returns data, nothing is allocated
 //! inside an operation (callers make workspaces first), and errors surface at [`Ops::synchronize`]. The host obeys it
 //! too. [`host`] runs on the CPU's cores in f32; [`reference`] runs the same sentences in f64, slowly and plainly, and
-//! is what everything else is checked against. `suite` and `models` call this; it calls nothing but `machine`.
+//! is what everything else is checked against.
 //!
 //! Letters: `B` micro-batch, `S` sequence, `A` heads, `D` head size, `H` hidden, `T` tensor-parallel size, rows = B·S.
 //! All matrices are row-major. Outputs are overwritten (`=`) except gradients of parameters, which accumulate (`+=`).
@@ -11,62 +11,11 @@
 pub mod cuda;
 pub mod host;
 pub mod reference;
-pub mod work;
 
 use crate::Result;
-
-/// Element type of a buffer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum DType {
-    F64,
-    F32,
-    F16,
-    Bf16,
-    /// Token identifiers.
-    U32,
-}
-
-impl DType {
-    pub const fn bytes(self) -> usize {
-        match self {
-            DType::F64 => 8,
-            DType::F32 | DType::U32 => 4,
-            DType::F16 | DType::Bf16 => 2,
-        }
-    }
-
-    /// As it stands in case names: `f32`, `bf16`, …
-    pub const fn name(self) -> &'static str {
-        match self {
-            DType::F64 => "f64",
-            DType::F32 => "f32",
-            DType::F16 => "f16",
-            DType::Bf16 => "bf16",
-            DType::U32 => "u32",
-        }
-    }
-}
-
-/// A linear layer Y = X·Wᵀ: X is `rows`×`inputs`, W is `outputs`×`inputs`, Y is `rows`×`outputs`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Linear {
-    pub rows: usize,
-    pub inputs: usize,
-    pub outputs: usize,
-    /// The result is added to what the output holds instead of replacing it.
-    pub accumulate: bool,
-}
-
-impl Linear {
-    pub const fn new(rows: usize, inputs: usize, outputs: usize) -> Self {
-        Linear { rows, inputs, outputs, accumulate: false }
-    }
-
-    pub const fn accumulating(self) -> Self {
-        Linear { accumulate: true, ..self }
-    }
-}
+/// Operations as values, under the name devices know them by.
+pub use crate::shape::operation as work;
+pub use crate::shape::{Attention, Conv, DType, Embedding, GroupNorm, Linear, LstmCell, Pool, Rows};
 
 /// What the forward product does to its result before it is stored.
 pub enum ForwardEpilogue<'a, B> {
@@ -98,48 +47,6 @@ pub enum WeightEpilogue<'a, B> {
     },
 }
 
-/// Causal self-attention over packed `qkv` rows `[q(A·D) | k(A·D) | v(A·D)]`, row = b·S + s.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Attention {
-    pub batch: usize,
-    pub heads: usize,
-    pub sequence: usize,
-    pub head_size: usize,
-}
-
-impl Attention {
-    pub const fn rows(&self) -> usize {
-        self.batch * self.sequence
-    }
-    pub const fn width(&self) -> usize {
-        self.heads * self.head_size
-    }
-    /// Elements of the log-sum-exp kept for the backward pass, one per (batch, head, position), always fp32 or wider.
-    pub const fn lse_len(&self) -> usize {
-        self.batch * self.heads * self.sequence
-    }
-    /// 1/√D
-    pub fn scale(&self) -> f64 {
-        1.0 / (self.head_size as f64).sqrt()
-    }
-}
-
-/// Rows × columns of a row-wise operation (layer normalisation, softmax, …).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Rows {
-    pub rows: usize,
-    pub cols: usize,
-}
-
-impl Rows {
-    pub const fn len(&self) -> usize {
-        self.rows * self.cols
-    }
-    pub const fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
 /// Per-row statistics kept by a normalisation for its backward pass (fp32 or wider).
 pub struct RowStats<'a, B> {
     pub mean: &'a B,
@@ -148,91 +55,6 @@ pub struct RowStats<'a, B> {
 
 pub const LAYERNORM_EPSILON: f64 = 1e-5;
 pub const GROUPNORM_EPSILON: f64 = 1e-5;
-
-/// 2-D convolution, channels last (NHWC): x is N×H×W×C, w is K×(R·R·C) with R the square kernel's side, y is N×H'×W'×K.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Conv {
-    pub batch: usize,
-    pub height: usize,
-    pub width: usize,
-    pub in_channels: usize,
-    pub out_channels: usize,
-    pub kernel: usize,
-    pub stride: usize,
-    pub padding: usize,
-}
-
-impl Conv {
-    pub const fn out_height(&self) -> usize {
-        (self.height + 2 * self.padding - self.kernel) / self.stride + 1
-    }
-    pub const fn out_width(&self) -> usize {
-        (self.width + 2 * self.padding - self.kernel) / self.stride + 1
-    }
-    pub const fn in_len(&self) -> usize {
-        self.batch * self.height * self.width * self.in_channels
-    }
-    pub const fn out_len(&self) -> usize {
-        self.batch * self.out_height() * self.out_width() * self.out_channels
-    }
-    pub const fn weight_len(&self) -> usize {
-        self.out_channels * self.patch()
-    }
-    /// Elements of one receptive field: R·R·C.
-    pub const fn patch(&self) -> usize {
-        self.kernel * self.kernel * self.in_channels
-    }
-    /// Elements of the workspace every convolution call needs (the unfolded input).
-    pub const fn workspace_len(&self) -> usize {
-        self.batch * self.out_height() * self.out_width() * self.patch()
-    }
-}
-
-/// Group normalisation over N×(H·W)×C with `groups` groups of channels, affine per channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct GroupNorm {
-    pub batch: usize,
-    pub positions: usize,
-    pub channels: usize,
-    pub groups: usize,
-}
-
-impl GroupNorm {
-    pub const fn len(&self) -> usize {
-        self.batch * self.positions * self.channels
-    }
-    pub const fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-    /// One mean and one reciprocal deviation per (batch, group).
-    pub const fn stats_len(&self) -> usize {
-        self.batch * self.groups
-    }
-}
-
-/// Global average pooling: x is N×positions×C, y is N×C.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Pool {
-    pub batch: usize,
-    pub positions: usize,
-    pub channels: usize,
-}
-
-/// One LSTM cell step for `rows` sequences of `hidden` units; gates stand in the order input, forget, cell, output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct LstmCell {
-    pub rows: usize,
-    pub hidden: usize,
-}
-
-/// Embedding lookup: out[r] = table[token[r]] + positions[r mod sequence].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Embedding {
-    pub rows: usize,
-    pub sequence: usize,
-    pub vocabulary: usize,
-    pub hidden: usize,
-}
 
 /// AdamW with decoupled weight decay (Loshchilov & Hutter, arXiv 1711.05101); `step` counts from 1.
 #[derive(Debug, Clone, Copy, PartialEq)]

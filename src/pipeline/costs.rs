@@ -9,8 +9,8 @@ use super::memory;
 use super::prices::{LayerPrice, Message, Prices};
 use super::times::{StageTimes, Times};
 use crate::Result;
-use crate::ops::work::{Epilogue, Operation, Product};
-use crate::ops::{DType, Linear, Rows};
+use crate::shape::operation::{Epilogue, Operation, Product};
+use crate::shape::{DType, Linear, Rows};
 use crate::shape::{LayerShape, Phase, Recompute};
 use crate::units::format_bytes;
 

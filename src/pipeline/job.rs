@@ -6,7 +6,7 @@ use super::presets;
 use super::schedule::Name;
 use super::schedules::numbers::{self, Number};
 use super::toml_section::{Section, Source};
-use crate::ops::DType;
+use crate::shape::DType;
 use crate::shape::{LayerShape, Recompute};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
@@ -354,21 +354,19 @@ fn read_model<'a>(file: &mut File<'a>) -> Result<(Model, Section<'a>)> {
 }
 
 fn read_dtype(text: &str) -> Result<DType> {
-    const KNOWN: [(&str, DType); 3] = [("bf16", DType::Bf16), ("f16", DType::F16), ("f32", DType::F32)];
-    KNOWN.into_iter().find(|(name, _)| *name == text).map(|(_, dtype)| dtype).ok_or_else(|| {
+    DType::parse(text).filter(|dtype| DType::TRAINED.contains(dtype)).ok_or_else(|| {
         Error::input(
             format!("`{text}` is not a number format"),
-            super::nearest::cure(text, KNOWN.map(|(name, _)| name)),
+            super::nearest::cure(text, DType::TRAINED.map(DType::name)),
         )
     })
 }
 
 fn read_recompute(text: &str) -> Result<Recompute> {
-    const KNOWN: [Recompute; 3] = [Recompute::None, Recompute::Selective, Recompute::Full];
-    KNOWN.into_iter().find(|r| r.name() == text).ok_or_else(|| {
+    Recompute::parse(text).ok_or_else(|| {
         Error::input(
             format!("`{text}` is not a way to recompute"),
-            super::nearest::cure(text, KNOWN.map(Recompute::name)),
+            super::nearest::cure(text, Recompute::ALL.map(Recompute::name)),
         )
     })
 }

@@ -1,7 +1,7 @@
 //! Which part of the model each stage holds: how the *chunks* (groups of layers) of the stages are strung together into
 //! the one or two chains that a micro-batch runs through, and how long each chunk takes.
 //!
-//! A chunk on a stage is a *cell*. Called by [`super::schedule`], the simulator and the searched schedules.
+//! A chunk on a stage is a *cell*.
 
 use super::times::{StageTimes, Times};
 

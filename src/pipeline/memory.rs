@@ -8,7 +8,7 @@ use super::activations::{self, Live};
 use super::job::Job;
 use super::layout::Layout;
 use super::schedule::Schedule;
-use crate::ops::DType;
+use crate::shape::DType;
 use crate::shape::Recompute;
 use crate::{Error, Result};
 

@@ -5,8 +5,7 @@
 //! job.toml ─► job ─► costs (a stage's times from the cost model) ─┘               └─► memory (what is free in each)
 //! ```
 //!
-//! Called by the command line (`simulate`, `plan`) and by [`crate::fill`]; calls [`crate::cost`] for times, and
-//! nothing that touches hardware. The rules stand in docs/pipeline.md.
+//! The rules stand in docs/pipeline.md.
 
 pub mod activations;
 pub mod bubbles;

@@ -2,8 +2,8 @@
 
 use crate::Result;
 use crate::cost::predict::{self, CollectiveQuery};
-use crate::ops::DType;
-use crate::ops::work::Operation;
+use crate::shape::DType;
+use crate::shape::operation::Operation;
 use crate::records::CostModel;
 use crate::shape::LayerShape;
 

@@ -178,12 +178,6 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Builds the schedule after checking that it exists for these numbers.
-    pub fn build(spec: &Spec) -> Result<Self> {
-        check_sizes(spec)?;
-        super::schedules::build(spec)
-    }
-
     /// Lays the stages' lists end to end.
     pub(super) fn from_lists(spec: &Spec, chunks: usize, list: impl Fn(usize, &mut Vec<Operation>)) -> Self {
         let per_cell = if spec.name.fused_backward() { 2 } else { 3 };
@@ -271,38 +265,4 @@ impl Schedule {
     pub fn chunk_share(&self) -> f64 {
         self.layout.chunk_share()
     }
-}
-
-fn check_sizes(spec: &Spec) -> Result<()> {
-    for (what, value) in [("stages", spec.stages), ("micro-batches", spec.micro_batches)] {
-        if value == 0 {
-            return Err(Error::input(format!("{what} is 0"), format!("give 1 or more {what}")));
-        }
-    }
-    let chunks = spec.chunks.unwrap_or(1);
-    if chunks == 0 || chunks > 4096 {
-        return Err(Error::input(format!("chunks is {chunks}"), "give 1 to 4096 chunks a stage"));
-    }
-    let operations = 3 * spec.stages as u128 * spec.micro_batches as u128 * chunks as u128;
-    if operations > MAX_OPERATIONS {
-        return Err(Error::input(
-            format!(
-                "{} stages × {} micro-batches × {chunks} chunks are {operations} operations",
-                spec.stages, spec.micro_batches
-            ),
-            format!("stay under {MAX_OPERATIONS}: the pattern repeats, fewer micro-batches show the same bubbles"),
-        ));
-    }
-    if !(0.0..=1.0).contains(&spec.weight_share) {
-        return Err(Error::input(
-            format!("the weight share is {}", spec.weight_share),
-            "give the part of a micro-batch's activations that W still needs, 0 to 1",
-        ));
-    }
-    if let Some(limit) = spec.memory_limit
-        && !(limit > 0.0 && limit.is_finite())
-    {
-        return Err(Error::input(format!("the memory limit is {limit}"), "give a number of micro-batches above 0"));
-    }
-    spec.times.validate(spec.stages, spec.micro_batches, chunks)
 }

@@ -1,6 +1,5 @@
-//! One job divided over its GPUs in every way: pipeline × tensor × data × micro-batch, each with its predicted iteration,
-//! bubble ratio and memory. Called by `bubblebench plan --sweep`; calls [`super::costs`], [`super::memory`] and the
-//! simulator.
+//! One job divided over its GPUs in every way: pipeline × tensor × data × micro-batch, each with its predicted
+//! iteration, bubble ratio and memory.
 
 use super::costs;
 use super::job::Job;
@@ -8,7 +7,7 @@ use super::memory;
 use super::prices::Prices;
 use super::schedule::{Schedule, Spec};
 use super::simulate::simulate;
-use crate::ops::DType;
+use crate::shape::DType;
 use crate::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -221,7 +220,7 @@ mod tests {
         fn collective(&self, message: Message) -> Option<Price> {
             Some(Price { time_ns: message.bytes as f64 / 1e4, in_range: message.nodes == 1 })
         }
-        fn operation(&self, _: &crate::ops::work::Operation, _: DType) -> Option<Price> {
+        fn operation(&self, _: &crate::shape::operation::Operation, _: DType) -> Option<Price> {
             Some(Price { time_ns: 10.0, in_range: true })
         }
     }

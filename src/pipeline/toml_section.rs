@@ -1,5 +1,5 @@
 //! A table of a TOML file read key by key, so that whatever is wrong is answered with its line, what was expected and
-//! the nearest right name. Called by [`super::job`]; knows TOML and nothing of jobs.
+//! the nearest right name. Knows TOML and nothing of jobs.
 
 use super::nearest;
 use crate::{Error, Result};

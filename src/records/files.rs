@@ -5,16 +5,21 @@ use crate::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// Writes `content` so that a reader, or a kill at any moment, sees the old file or the new one.
 pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
+    write_atomic_with(path, |out| out.write_all(content))
+}
+
+/// [`write_atomic`] for content that is made as it is written.
+pub fn write_atomic_with(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
     let temporary = temporary_name(path)?;
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
+    let write = || -> io::Result<()> {
+        let mut out = BufWriter::with_capacity(1 << 16, File::create(&temporary)?);
+        content(&mut out)?;
+        out.into_inner()?.sync_all()?;
         fs::rename(&temporary, path)?;
         sync_folder(path)
     };
@@ -59,7 +64,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, kind: &str) -> Result<T> {
 }
 
 /// The data of an append must be on disk before the case counts as measured.
-pub fn sync_folder(path: &Path) -> std::io::Result<()> {
+pub fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent().filter(|p| !p.as_os_str().is_empty()) {
         Some(folder) => File::open(folder)?.sync_all(),
         None => File::open(".")?.sync_all(),

@@ -1,5 +1,5 @@
-//! What every stage does over an iteration, as spans to draw: the job's own work, side work, and nothing. The terminal's
-//! timeline and the page's picture are both drawn from these. Called by [`super::timeline`], [`super::plan`], [`super::html`].
+//! What every stage does over an iteration, as spans to draw: the job's own work, side work, and nothing. The
+//! terminal's timeline and the page's picture are both drawn from these.
 
 use crate::fill::plan::Plan;
 use crate::fill::record::PlanStage;

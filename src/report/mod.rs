@@ -1,6 +1,4 @@
 //! Numbers become text here and nowhere else: tables for the terminal and for Markdown, timelines, notes.
-//!
-//! Called by the command line and `cargo bench`; reads records and cost models, writes strings.
 
 pub mod accuracy;
 pub mod bubbles;
@@ -10,7 +8,6 @@ pub mod fill;
 pub mod html;
 pub mod lanes;
 pub mod layers;
-pub mod nccl_tests;
 pub mod plan;
 pub mod table;
 pub mod tables;

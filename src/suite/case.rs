@@ -62,6 +62,12 @@ impl CaseInfo {
         self.params.insert(name.to_string(), value.into());
         self
     }
+
+    /// Several parameters at once, in their order.
+    pub fn params(mut self, params: Map<String, Value>) -> Self {
+        self.params.extend(params);
+        self
+    }
 }
 
 /// One timed batch.

@@ -1,7 +1,7 @@
 //! The collectives' cases: which operations, sizes and ranks a preset measures, and how one of them is sampled.
 //!
 //! One case holds both latencies: a sample is a pipelined batch, and beside it ([`Detail::Isolated`]) operations of the
-//! same size synchronised one by one. Called by `presets`; calls `collectives`.
+//! same size synchronised one by one.
 
 mod choices;
 mod gpu;

@@ -58,13 +58,7 @@ fn hosts(context: &Context) -> Result<(HostConfig, HostConfig)> {
 
 fn layer_params(info: CaseInfo, shape: &LayerShape, layers: u64) -> CaseInfo {
     info.param("layers", layers)
-        .param("hidden", shape.hidden)
-        .param("heads", shape.heads)
-        .param("sequence", shape.sequence)
-        .param("micro_batch", shape.micro_batch)
-        .param("tensor", shape.tensor)
-        .param("dtype", shape.dtype.name())
-        .param("recompute", shape.recompute.name())
+        .params(shape.params())
         .param("sharing", Sharing::Nice.name())
 }
 

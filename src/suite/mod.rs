@@ -2,17 +2,19 @@
 //! measured well enough; and the runner that turns samples into records.
 //!
 //! One case, two drivers: `bubblebench measure` uses our [`sampler`], `cargo bench` puts Criterion in front of the same
-//! [`Case`]. Called by `benches/` and the command line; calls `models`, `collectives`, `corun`, `clock`, `records`.
+//! [`Case`].
 
 pub mod case;
 pub mod collectives;
 pub mod corun;
 pub mod fill;
 pub mod gpt_layer;
+pub mod groups;
 mod platform;
 pub mod presets;
 pub mod recorder;
 pub mod sampler;
+pub mod stop_rule;
 pub mod summary;
 pub mod throttle;
 pub mod watch;

@@ -7,8 +7,10 @@
 use super::Platform;
 use super::case::{Case, CaseInfo, Context, RawSample, Spec};
 use super::collectives::{Choices, SharedCrew};
-use super::presets::{Group, Preset};
-use super::sampler::{self, Stop, StopRule, Watch};
+use super::groups::{self, Group};
+use super::presets::Preset;
+use super::sampler::{self, Watch};
+use super::stop_rule::{Stop, StopRule};
 use super::summary::{self, Outcome};
 use super::watchdog::{self, Stuck, Watchdog};
 use crate::machine::telemetry::Sampler;
@@ -193,6 +195,6 @@ impl Recorder {
 
 fn unbuilt(spec: &dyn Spec, platform: Platform) -> CaseInfo {
     let id = spec.id();
-    let kind = super::presets::kind_of(&id);
+    let kind = groups::kind_of(&id);
     CaseInfo::new(id, kind, platform.backend())
 }

@@ -1,50 +1,10 @@
-//! When has a case been measured well enough? [`StopRule`] is a pure rule over the samples so far; [`measure`] drives a
-//! case with it: find a batch long enough to time, warm up until the times are steady, then sample until the rule stops.
+//! Measures a case until its [`StopRule`] says that it has been measured well enough: finds a batch long enough to time,
+//! warms up until the times are steady, then samples until the rule stops.
 
 use super::case::{Case, RawSample};
+use super::stop_rule::{Stop, StopRule};
 use super::throttle::{self, Clock};
-use crate::stats;
 use crate::{Error, Result};
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StopRule {
-    pub min_samples: usize,
-    pub max_samples: usize,
-    /// Stop once the 95 % interval of the median is narrower than this share of it.
-    pub relative_width: f64,
-    /// Stop once this much time is spent on the case, warm-up included.
-    pub cap_ns: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// The interval is as narrow as asked.
-    Steady,
-    /// The most samples allowed were taken.
-    Enough,
-    /// Time is up.
-    Capped,
-}
-
-impl StopRule {
-    /// `None`: take another. `times_ns` are the per-operation times so far, `spent_ns` all time since the case began.
-    pub fn decide(&self, times_ns: &[f64], spent_ns: u64) -> Option<Stop> {
-        let count = times_ns.len();
-        if count >= self.max_samples {
-            return Some(Stop::Enough);
-        }
-        // Past the cap three samples must do; without any the case would have no number at all.
-        if spent_ns >= self.cap_ns && count >= self.min_samples.min(3) {
-            return Some(Stop::Capped);
-        }
-        // The bootstrap is not free: look at every fourth sample.
-        if count >= self.min_samples && count.is_multiple_of(4) {
-            let (middle, low, high) = stats::median_interval(times_ns)?;
-            return (high - low <= self.relative_width * middle).then_some(Stop::Steady);
-        }
-        None
-    }
-}
 
 /// Time since some fixed moment, and whether somebody asked to stop.
 pub trait Watch {
@@ -133,17 +93,6 @@ mod tests {
     use std::rc::Rc;
 
     const RULE: StopRule = StopRule { min_samples: 8, max_samples: 100, relative_width: 0.02, cap_ns: 1_000_000_000 };
-
-    #[test]
-    fn the_rule_stops_when_steady_when_full_and_when_time_is_up() {
-        assert_eq!(RULE.decide(&[100.0; 4], 0), None, "too few samples");
-        assert_eq!(RULE.decide(&[100.0; 8], 0), Some(Stop::Steady));
-        let wild: Vec<f64> = (0..12).map(|i| if i % 2 == 0 { 50.0 } else { 150.0 }).collect();
-        assert_eq!(RULE.decide(&wild, 0), None);
-        assert_eq!(RULE.decide(&wild, RULE.cap_ns), Some(Stop::Capped));
-        assert_eq!(RULE.decide(&[100.0, 150.0], RULE.cap_ns), None, "three samples at the least");
-        assert_eq!(RULE.decide(&vec![1.0; 100], 0), Some(Stop::Enough));
-    }
 
     /// A case on a scripted clock: an operation takes `ns`, the first `warm` samples twice that.
     struct Scripted {

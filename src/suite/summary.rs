@@ -1,13 +1,13 @@
 //! From raw samples to one record: throttled samples set aside, medians with intervals, flags. Pure.
 
 use super::case::{CaseInfo, Detail, FillSample, RawSample};
-use super::sampler::Stop;
+use super::stop_rule::Stop;
 use super::throttle::{self, Verdict};
-use crate::collectives;
 use crate::machine::nvml::reasons;
 use crate::records::Measurement;
 use crate::records::measurement::{FillOutcome, Interval, Kind, Verified};
 use crate::records::telemetry::Telemetry;
+use crate::shape::collective::bus_factor;
 use crate::stats;
 
 /// Samples kept in a record.
@@ -142,7 +142,7 @@ fn collective(record: &mut Measurement, samples: &[RawSample]) {
     let algorithm_bandwidth = bytes / ns; // bytes per ns are GB/s
     record.algbw_gb_per_s = Some(algorithm_bandwidth);
     let ranks = record.param_u64("ranks").unwrap_or(1);
-    let factor = record.param_str("operation").map(|operation| collectives::bus_factor(operation, ranks));
+    let factor = record.param_str("operation").and_then(|operation| bus_factor(operation, ranks));
     record.busbw_gb_per_s = factor.map(|factor| algorithm_bandwidth * factor);
 }
 

@@ -1,6 +1,4 @@
 //! One profile of either kind, read into its devices' iterations and bubbles.
-//!
-//! Called by [`super::run`]; calls the readers ([`super::nsys`], [`super::kineto`]) and the pass ([`super::source`]).
 
 use super::kineto::Kineto;
 use super::nsys::Nsys;

@@ -1,4 +1,4 @@
-//! A run: one profile, or one a rank, as the record of its devices' bubbles. Called by the command line.
+//! A run: one profile, or one a rank, as the record of its devices' bubbles.
 
 use super::align::{Alignment, Clock, align};
 use super::profile::{self, DeviceProfile, Options, Profile};

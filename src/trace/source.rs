@@ -5,7 +5,7 @@ use super::order::Stop;
 use super::scan::DeviceScan;
 use super::span::{Activity, NameId, Names, Span};
 use super::wanted::Wanted;
-use super::windows::{self, Range, Window};
+use super::windows::{self, Launched, Range, Window};
 use crate::Result;
 use std::collections::BTreeMap;
 
@@ -35,13 +35,6 @@ pub trait Source {
 
     /// The process's rank, where the profile says it.
     fn rank(&self) -> Option<u64>;
-}
-
-/// One launch and what came of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Launched {
-    pub launch_ns: u64,
-    pub run_ns: u64,
 }
 
 /// A device and who used it.

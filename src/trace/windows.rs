@@ -4,7 +4,12 @@
 //! counted. Cuts are by when kernels run. Where the host is far ahead of the device, a range's start says nothing about
 //! that: there an iteration begins when the first kernel launched in it runs.
 
-use super::source::Launched;
+/// One launch and what came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Launched {
+    pub launch_ns: u64,
+    pub run_ns: u64,
+}
 
 /// Part of a device's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -177,27 +177,35 @@ impl Enqueue<'_> {
         let (dtype, stream, root) = (data_type(self.places.element), self.stream, root as c_int);
         let nccl = self.communicator.nccl();
         let (part, name) = (elements / ranks, operation.definition().name());
-        // SAFETY of every call: input and output lie in buffers of this rank that hold what the operation reads and writes
-        // (`placement`), and are alive until the stream is waited for.
         let status = match operation {
             Operation::AllReduce => {
                 let call = nccl.function("ncclAllReduce", |api| &api.ncclAllReduce)?;
+                // SAFETY: input and output are this rank's, hold what the operation reads and writes (`placement`), and are
+                // alive until the stream is waited for.
                 self.communicator.call(|comm| unsafe { call(input, output, elements, dtype, SUM, comm, stream) })
             }
             Operation::AllGather => {
                 let call = nccl.function("ncclAllGather", |api| &api.ncclAllGather)?;
+                // SAFETY: input and output are this rank's, hold what the operation reads and writes (`placement`), and are
+                // alive until the stream is waited for.
                 self.communicator.call(|comm| unsafe { call(input, output, part, dtype, comm, stream) })
             }
             Operation::ReduceScatter => {
                 let call = nccl.function("ncclReduceScatter", |api| &api.ncclReduceScatter)?;
+                // SAFETY: input and output are this rank's, hold what the operation reads and writes (`placement`), and are
+                // alive until the stream is waited for.
                 self.communicator.call(|comm| unsafe { call(input, output, part, dtype, SUM, comm, stream) })
             }
             Operation::Broadcast => {
                 let call = nccl.function("ncclBroadcast", |api| &api.ncclBroadcast)?;
+                // SAFETY: input and output are this rank's, hold what the operation reads and writes (`placement`), and are
+                // alive until the stream is waited for.
                 self.communicator.call(|comm| unsafe { call(input, output, elements, dtype, root, comm, stream) })
             }
             Operation::Reduce => {
                 let call = nccl.function("ncclReduce", |api| &api.ncclReduce)?;
+                // SAFETY: input and output are this rank's, hold what the operation reads and writes (`placement`), and are
+                // alive until the stream is waited for.
                 self.communicator.call(|comm| unsafe { call(input, output, elements, dtype, SUM, root, comm, stream) })
             }
             Operation::AllToAll | Operation::SendRecv(_) | Operation::Pipeline => {

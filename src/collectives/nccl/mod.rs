@@ -9,8 +9,7 @@
 //! * `tuning`: which algorithm, protocol and channels NCCL chose, where its log tells.
 //!
 //! A program built without `nccl.h` or libclang has no bindings, and [`Nccl::load`] says so with the cure; everything
-//! else is the same. `suite` and `corun` call this; it calls `machine::libraries` for the library and the driver through
-//! cudarc. It needs none of our kernels.
+//! else is the same. It needs none of our kernels.
 
 #[cfg(bubblebench_nccl)]
 mod beside;

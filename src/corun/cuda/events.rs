@@ -3,7 +3,6 @@
 //! The driver says how far two events are apart, in milliseconds as a 32-bit float: the origin is set anew for each part of
 //! a pair, so that times stay small (at 100 ms a float's step is 8 ns, far below an event's own resolution).
 
-use super::side::Step;
 use crate::Result;
 use crate::clock::cuda::CudaClock;
 use crate::corun::pair::Window;
@@ -12,6 +11,14 @@ use crate::machine::driver_error;
 use crate::ops::cuda::{Cuda, Gpu};
 use cudarc::driver::{CudaEvent, DriverError};
 use std::sync::Arc;
+
+/// The events around one step.
+pub(super) struct Step {
+    pub begin: CudaEvent,
+    pub end: CudaEvent,
+    /// Put on a stream on which nothing was left.
+    pub dry: bool,
+}
 
 pub(super) fn record(event: &CudaEvent, ops: &Cuda) -> Result<()> {
     event.record(ops.stream()).map_err(|e| driver_error("cannot record an event", e))

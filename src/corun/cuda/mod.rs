@@ -5,8 +5,8 @@
 //! * [`programs`] — what runs, by name; [`side`] — a program on its own stream, kept running by its own thread.
 //! * [`duo`] — both of them as [`super::pair`] measures them.
 //!
-//! Called by `suite::corun`; calls `ops::cuda` and the driver's events through cudarc. Other ways to share (parts of the
-//! multiprocessors, processes, a gate on the GPU) are another [`super::pair::Duo`] or another way to make a stream.
+//! Other ways to share (parts of the multiprocessors, processes, a gate on the GPU) are another [`super::pair::Duo`] or
+//! another way to make a stream.
 
 pub mod duo;
 pub mod events;

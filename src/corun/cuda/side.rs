@@ -1,17 +1,16 @@
 //! The side: steps of a small program on a stream of its own, put there by a thread of its own.
 //!
 //! The thread keeps a bounded number of steps on the stream: enough that the stream does not run dry between two, few
-//! enough that the side stands still soon after it is halted. Each step lies between two events. Called by [`super::duo`];
-//! a step is a closure, so that a model, a pressure kernel or a test's work run alike.
+//! enough that the side stands still soon after it is halted. Each step lies between two events.
+//! A step is a closure, so that a model, a pressure kernel or a test's work run alike.
 
-use super::events::{self, EventClock};
+use super::events::{self, EventClock, Step};
 use super::streams;
 use crate::corun::worker::{Slice, Turn, Worker};
 use crate::machine::driver_error;
 use crate::ops::cuda::{Cuda, Gpu, Priority};
 use crate::ops::{DType, Ops};
 use crate::{Error, Result};
-use cudarc::driver::CudaEvent;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -32,14 +31,6 @@ pub struct SideProgram {
     pub step: PutStep,
     /// Progress of one step, in the program's own unit.
     pub units: f64,
-}
-
-/// The events around one step.
-pub(super) struct Step {
-    pub begin: CudaEvent,
-    pub end: CudaEvent,
-    /// Put on a stream on which nothing was left.
-    pub dry: bool,
 }
 
 #[derive(Default)]

@@ -1,7 +1,5 @@
 //! Asking the cost model: one layer, one collective, one pair. Every answer has an interval and says whether the
 //! question lies within what was measured.
-//!
-//! Called by the command line, `pipeline`, `fill` and `export`.
 
 mod collective;
 mod corun;
@@ -11,10 +9,9 @@ pub use collective::{CollectiveQuery, collective, extrapolation};
 pub use corun::{CorunPrediction, corun};
 pub use layer::{LayerPrediction, layer, operation};
 
-use super::features;
 use super::regress::Spread;
 use super::valid::{self, Outside};
-use crate::ops::DType;
+use crate::shape::DType;
 use crate::records::CostModel;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,7 +23,7 @@ pub fn usual_dtype(model: &CostModel) -> DType {
     let count = |dtype| model.layer.iter().filter(|a| a.shape.dtype == dtype).count();
     let most = [DType::Bf16, DType::F16, DType::F32].into_iter().rev().max_by_key(|&d| count(d));
     let of_layers = most.filter(|&d| count(d) > 0);
-    let of_fits = || valid::dtypes(&model.valid).into_iter().find_map(features::parse_dtype);
+    let of_fits = || valid::dtypes(&model.valid).into_iter().find_map(DType::parse);
     of_layers.or_else(of_fits).unwrap_or(DType::Bf16)
 }
 

@@ -36,16 +36,3 @@ pub const TYPES: [(&str, &str, u64); 14] = [
     ("f8e4m3", "f8e4m3", 1),
     ("f8e5m2", "f8e5m2", 1),
 ];
-
-/// busbw ÷ algbw as nccl-tests has it (docs/collectives.md).
-pub fn busbw_factor(operation: &str, ranks: u64) -> Option<f64> {
-    let share = (ranks as f64 - 1.0) / ranks as f64;
-    match operation {
-        "all_reduce" => Some(2.0 * share),
-        "all_gather" | "reduce_scatter" | "all_to_all" | "all_to_all_v" | "gather" | "scatter" | "hypercube" => {
-            Some(share)
-        }
-        "broadcast" | "reduce" | "send_recv" => Some(1.0),
-        _ => None,
-    }
-}

@@ -4,12 +4,13 @@
 //! `median_ns` here, one sample, `statistic: mean` in the parameters. Rows that come again (`-N`, several runs in one
 //! file) are the samples of one line.
 
-use super::names::{OPERATIONS, TYPES, busbw_factor};
+use super::names::{OPERATIONS, TYPES};
 use super::{Device, Figures, Row, Section, text};
 use crate::import::{self, IMPORTED, Imported, Origin, WRONG};
 use crate::records::Measurement;
 use crate::records::machine::Gpu;
 use crate::records::measurement::{Backend, Cache, Kind, Launch, Verified};
+use crate::shape::collective::bus_factor;
 use crate::units::format_bytes;
 use crate::{Error, Result, stats};
 use serde_json::Value;
@@ -285,7 +286,7 @@ fn blank(
     param("iterations", section.iterations.map(Into::into));
     param("warmup_iterations", section.warmup_iterations.map(Into::into));
     param("aggregated_iterations", section.aggregated_iterations.map(Into::into));
-    param(FACTOR, busbw_factor(name, who.ranks).map(Into::into));
+    param(FACTOR, bus_factor(name, who.ranks).map(Into::into));
     line.bytes = Some(row.bytes as f64);
     line.iterations_per_sample =
         section.iterations.unwrap_or(1).max(1) * section.aggregated_iterations.unwrap_or(1).max(1);

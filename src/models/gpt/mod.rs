@@ -1,7 +1,7 @@
 //! The GPT layer on one tensor-parallel rank, its phases callable one by one; and what makes a whole model of layers.
 //!
 //! [`Layer`] is what is measured: a [`Block`] with an input and an output gradient of its own. [`Embedding`], [`Head`]
-//! and blocks together are the small `gpt` ([`network`]). Calls `ops` only.
+//! and blocks together are the small `gpt` ([`network`]).
 
 mod block;
 mod ends;

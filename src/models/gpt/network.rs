@@ -5,7 +5,7 @@ use crate::Result;
 use crate::models::builder::Builder;
 use crate::models::data::{self, Batch};
 use crate::models::pieces::Parameter;
-use crate::models::side::Network;
+use crate::models::network::Network;
 use crate::ops::{self, Ops};
 use crate::shape::{LayerShape, Phase};
 

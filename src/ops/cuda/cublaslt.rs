@@ -1,8 +1,7 @@
 //! cuBLASLt as far as products need it: a handle, the description of one product, its algorithms, and running one.
 //!
-//! Everything is column-major here, as in the library. Called by `product`, which knows what the matrices mean; calls
-//! libcublasLt through cudarc's bindings (whose own safe layer asks the heuristic on every call and knows neither
-//! auxiliary tensors nor bias gradients).
+//! Everything is column-major here, as in the library. cudarc's raw bindings are called: its own safe layer asks the
+//! heuristic on every call and knows neither auxiliary tensors nor bias gradients.
 
 use crate::machine::libraries;
 use crate::ops::DType;

@@ -3,7 +3,7 @@
 //! [`Gpu`] is the device with its kernels, [`Cuda`] a stream on it that implements [`crate::ops::Ops`]. A file an
 //! operation: it checks shapes and buffers, chooses blocks and threads (plain arithmetic, tested without a GPU), and
 //! launches; the kernel and its contract are in the file of the same name in `cuda/`. Errors are kept until
-//! [`crate::ops::Ops::synchronize`]. Called by `suite`, `corun` and `clock`; calls the driver through cudarc.
+//! [`crate::ops::Ops::synchronize`].
 
 pub mod attention;
 mod buffer;

@@ -1,7 +1,7 @@
 //! Kernels that load exactly one resource of the GPU (`cuda/pressure.cu`), with a dial of space (blocks, one an SM) and one
 //! of time (the share of it at work). Names are those of the host's own pressure (`corun::pressure`) where both have one.
 //!
-//! [`PressureKernel`] says which and how hard, [`Pressure`] is that with its memory on one GPU. Called by `corun`.
+//! [`PressureKernel`] says which and how hard, [`Pressure`] is that with its memory on one GPU.
 
 use super::launch::{Arg, int};
 use super::mapped::Mapped;

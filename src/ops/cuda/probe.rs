@@ -1,7 +1,6 @@
 //! The probes of `cuda/probe.cu` as a clock uses them: hold a stream and let it go, empty the caches, read the SM clock.
 //!
-//! Everything a probe needs is allocated by [`Probe::new`], so that nothing is allocated around what is timed. Called by
-//! [`crate::clock::cuda`], the only one that knows in which order.
+//! Everything a probe needs is allocated by [`Probe::new`], so that nothing is allocated around what is timed.
 
 use super::launch::Arg;
 use super::mapped::Mapped;

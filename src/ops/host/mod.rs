@@ -3,7 +3,6 @@
 //! [`Host`] owns a thread pool of its own, so that two models beside each other keep to their own cores. Products go
 //! through the `gemm` crate, everything else is loops over slices that the compiler vectorises (`simd`). A kernel is a
 //! function of plain slices in the file of its operation; `vocabulary` checks lengths and calls it.
-//! `suite`, `corun` and `fill` make hosts, `models` speak to them through [`crate::ops::Ops`].
 
 // A kernel's arguments are the operation's operands, as many as its formula has.
 #![allow(clippy::too_many_arguments)]

@@ -1,7 +1,5 @@
 //! The reference: every operation in f64, written as plainly as its formula. Slow on purpose, and what everything else
 //! is checked against; itself checked against finite differences.
-//!
-//! `models`' tests and the checks before timing (`suite`) call it. It calls nothing but the `gemm` crate's f64 product.
 
 mod product;
 mod small;

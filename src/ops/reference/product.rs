@@ -1,7 +1,7 @@
 //! Matrix products in f64: strided views over slices and one call that multiplies them.
 //!
-//! Called by the other files of this folder; calls the `gemm` crate, because whole layers are checked at the size they
-//! are timed and plain loops would take longer than the measurement.
+//! That call is the `gemm` crate's: whole layers are checked at the size they are timed, and plain loops would take longer than
+//! the measurement.
 
 use gemm::Parallelism;
 

@@ -1,6 +1,6 @@
 //! The small models' operations in f64: convolution, group normalisation, pooling, the LSTM cell, SGD.
 //!
-//! Called by [`super::Reference`], which has checked every length.
+//! [`super::Reference`] has checked every length.
 
 use super::transformer::{NormBackward, NormForward};
 use crate::ops::{Conv, GROUPNORM_EPSILON, GroupNorm, LstmCell, Pool, Sgd};

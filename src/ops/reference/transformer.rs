@@ -1,6 +1,6 @@
 //! The transformer's operations in f64, each formula as it stands on paper, on plain slices.
 //!
-//! Called by [`super::Reference`], which has checked every length; letters as in [`crate::ops`].
+//! [`super::Reference`] has checked every length; letters as in [`crate::ops`].
 
 use super::product::{Layout, multiply};
 use crate::ops::{AdamW, Attention, Embedding, LAYERNORM_EPSILON, Linear, Rows};

@@ -13,11 +13,18 @@ mod zb_search;
 mod zb_v;
 
 use super::activations;
-use super::schedule::{Name, Schedule, Spec};
+use super::schedule::{MAX_OPERATIONS, Name, Schedule, Spec};
 use crate::{Error, Result};
 
-/// Called by [`Schedule::build`] once the sizes are checked.
-pub(super) fn build(spec: &Spec) -> Result<Schedule> {
+impl Schedule {
+    /// Builds the schedule after checking that it exists for these numbers.
+    pub fn build(spec: &Spec) -> Result<Self> {
+        check_sizes(spec)?;
+        build(spec)
+    }
+}
+
+fn build(spec: &Spec) -> Result<Schedule> {
     numbers::check(spec.name, spec.stages, spec.micro_batches, spec.chunks)?;
     let schedule = match spec.name {
         Name::Gpipe => gpipe::build(spec),
@@ -36,6 +43,40 @@ pub(super) fn build(spec: &Spec) -> Result<Schedule> {
     };
     check_memory(&schedule, spec)?;
     Ok(schedule)
+}
+
+fn check_sizes(spec: &Spec) -> Result<()> {
+    for (what, value) in [("stages", spec.stages), ("micro-batches", spec.micro_batches)] {
+        if value == 0 {
+            return Err(Error::input(format!("{what} is 0"), format!("give 1 or more {what}")));
+        }
+    }
+    let chunks = spec.chunks.unwrap_or(1);
+    if chunks == 0 || chunks > 4096 {
+        return Err(Error::input(format!("chunks is {chunks}"), "give 1 to 4096 chunks a stage"));
+    }
+    let operations = 3 * spec.stages as u128 * spec.micro_batches as u128 * chunks as u128;
+    if operations > MAX_OPERATIONS {
+        return Err(Error::input(
+            format!(
+                "{} stages × {} micro-batches × {chunks} chunks are {operations} operations",
+                spec.stages, spec.micro_batches
+            ),
+            format!("stay under {MAX_OPERATIONS}: the pattern repeats, fewer micro-batches show the same bubbles"),
+        ));
+    }
+    if !(0.0..=1.0).contains(&spec.weight_share) {
+        return Err(Error::input(
+            format!("the weight share is {}", spec.weight_share),
+            "give the part of a micro-batch's activations that W still needs, 0 to 1",
+        ));
+    }
+    if let Some(limit) = spec.memory_limit
+        && !(limit > 0.0 && limit.is_finite())
+    {
+        return Err(Error::input(format!("the memory limit is {limit}"), "give a number of micro-batches above 0"));
+    }
+    spec.times.validate(spec.stages, spec.micro_batches, chunks)
 }
 
 /// A fixed list cannot give way to a limit: it can only say that it does not fit.

@@ -1,5 +1,5 @@
-//! Self-contained HTML pages: one file, no script needed, no request to anywhere, light or dark as the reader's system is.
-//! Pictures are inline SVG drawn here. Called by the command line (`plan --html`).
+//! Self-contained HTML pages: one file, no script needed, no request to anywhere, light or dark as the reader's system
+//! is. Pictures are inline SVG drawn here.
 //!
 //! [`page`] is the frame and its style sheet, [`svg`] the few shapes, [`plan`] the plan's page with its pictures in [`timeline`],
 //! [`memory`] and [`bars`].

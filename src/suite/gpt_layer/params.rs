@@ -13,14 +13,7 @@ fn put(map: &mut Map<String, Value>, name: &str, value: impl Into<Value>) {
 
 /// `hidden heads sequence micro_batch tensor dtype recompute phase activation_bytes parameter_bytes`
 pub fn layer_params(shape: &LayerShape, phase: Phase) -> Map<String, Value> {
-    let mut map = Map::new();
-    put(&mut map, "hidden", shape.hidden);
-    put(&mut map, "heads", shape.heads);
-    put(&mut map, "sequence", shape.sequence);
-    put(&mut map, "micro_batch", shape.micro_batch);
-    put(&mut map, "tensor", shape.tensor);
-    put(&mut map, "dtype", shape.dtype.name());
-    put(&mut map, "recompute", shape.recompute.name());
+    let mut map = shape.params();
     put(&mut map, "phase", phase.name());
     put(&mut map, "activation_bytes", shape.activation_bytes());
     put(&mut map, "parameter_bytes", shape.parameter_bytes());

@@ -1,7 +1,7 @@
 //! Kineto (PyTorch) and Chrome traces: JSON, plain or gzip, read once from start to end.
 //!
 //! GPU spans and launches go to a sorter and to a temporary file as they come, since the ranges that cut them may stand
-//! anywhere. Everything else in the file is skipped unread. Called by [`super::profile`].
+//! anywhere. Everything else in the file is skipped unread.
 
 mod event;
 pub mod json;
@@ -10,10 +10,10 @@ pub mod micros;
 use self::event::{Event, Kind};
 use self::json::{Fault, Json};
 use super::order::{External, Spans, Stop};
-use super::source::{Catalogue, Launched, Source};
+use super::source::{Catalogue, Source};
 use super::span::{Activity, Span};
 use super::wanted::Wanted;
-use super::windows::{self, Range};
+use super::windows::{self, Launched, Range};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,7 +1,7 @@
 //! Exports of Nsight Systems: SQLite, read table by table in the tables' own order, without joins or sorting by SQLite.
 //!
 //! Tables exist only if something was recorded in them, and their columns have changed over the years: [`tables`] says
-//! what is there. Called by [`super::profile`].
+//! what is there.
 
 mod launches;
 mod rows;
@@ -10,10 +10,10 @@ mod tables;
 use self::rows::Rows;
 use self::tables::Tables;
 use super::order::{External, Merged, Nearly, Spans, Stop};
-use super::source::{Catalogue, Launched, Source};
+use super::source::{Catalogue, Source};
 use super::span::{Activity, Span};
 use super::wanted::Wanted;
-use super::windows::{self, Range};
+use super::windows::{self, Launched, Range};
 use crate::{Error, Result};
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};

@@ -1,9 +1,9 @@
 //! Matrix products through cuBLASLt: the three of a linear layer, with what their epilogues add.
 //!
-//! The row-major sentence becomes a column-major product (`sentence`), on its first run a plan is made for its shape and
-//! types (`plan`): the library's algorithms, and forms that differ in what the library does itself and what kernels of
-//! `cuda/bias.cu` do (`epilogue`), are timed on the operands (`timing`), and the fastest is kept for every stream on the
-//! GPU. `docs/products.md` tells it in full. Called through [`crate::ops::Ops`]; calls `cublaslt` and the launches.
+//! The row-major sentence becomes a column-major product (`sentence`), on its first run a plan is made for its shape
+//! and types (`plan`): the library's algorithms, and forms that differ in what the library does itself and what kernels
+//! of `cuda/bias.cu` do (`epilogue`), are timed on the operands (`timing`), and the fastest is kept for every stream on
+//! the GPU. `docs/products.md` tells it in full.
 
 mod epilogue;
 mod perform;

@@ -1,9 +1,10 @@
 //! Operations as values: each with its name, its floating-point operations and the bytes it cannot avoid moving.
 //!
-//! `suite` times them one by one, `cost` fits them, `shape` strings them into a layer.
+//! Cases time them one by one, the cost model fits them, and [`super::layer`] strings them into a layer.
 
-use super::{Attention, DType, Linear, Rows};
+use super::sizes::{Attention, DType, Linear, Rows};
 
+/// Which of a linear layer's three products; shapes as in [`Linear`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Product {
     /// Y = X·Wᵀ (TN in column-major BLAS terms)
@@ -15,6 +16,7 @@ pub enum Product {
 }
 
 impl Product {
+    /// As it stands in case names and cost models.
     pub const fn name(self) -> &'static str {
         match self {
             Product::Forward => "forward",
@@ -24,44 +26,67 @@ impl Product {
     }
 }
 
+/// What a product does beside multiplying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Epilogue {
+    /// Nothing.
     None,
+    /// The bias is added to the output.
     Bias,
+    /// The bias is added, the sum kept, and its GELU is the output.
     BiasGelu,
     /// GELU differentiated in the product to inputs.
     GeluBackward,
+    /// The product to weights also sums dY over its rows into the bias's gradient.
     BiasGradient,
 }
 
 /// One operation with its shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
+    /// One product of a linear layer.
     Linear {
+        /// Which of the three.
         product: Product,
+        /// Its dimensions.
         shape: Linear,
+        /// What is fused into it.
         epilogue: Epilogue,
     },
+    /// Causal self-attention; keeps its log-sum-exp.
     AttentionForward(Attention),
+    /// Its gradients to Q, K and V.
     AttentionBackward(Attention),
+    /// Layer normalisation; keeps mean and reciprocal deviation of each row.
     LayernormForward(Rows),
-    /// With the skip path's gradient added.
+    /// Its gradient to the inputs, with the skip path's gradient added.
     LayernormToInputs(Rows),
+    /// Its gradients to gain and bias, summed over the rows.
     LayernormToWeights(Rows),
+    /// GELU by itself, where no product could take it along.
     GeluForward {
+        /// Elements.
         len: usize,
     },
+    /// Its gradient.
     GeluBackward {
+        /// Elements.
         len: usize,
     },
+    /// The sum of the skip path and a block's output.
     Residual {
+        /// Elements.
         len: usize,
     },
     /// rows × vocabulary, loss and gradient in one pass.
     CrossEntropy(Rows),
+    /// A row of the table and one of the positions added, for each token.
     EmbeddingForward(Rows),
+    /// Gradients added to those rows.
     EmbeddingToWeights(Rows),
+    /// One AdamW step.
     Adamw {
+        /// Parameters.
         len: usize,
     },
 }
@@ -69,12 +94,16 @@ pub enum Operation {
 /// Which family of the cost model an operation belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Family {
+    /// Matrix products, limited by arithmetic.
     Gemm,
+    /// Attention, both at once.
     Attention,
+    /// Everything else: limited by the bytes it moves.
     Streaming,
 }
 
 impl Operation {
+    /// The family it is fitted in.
     pub const fn family(&self) -> Family {
         match self {
             Operation::Linear { .. } => Family::Gemm,

@@ -2,12 +2,13 @@
 //!
 //! A block for each operation, number of ranks and element type: the settings, the ranks, the header, a row a size, the two
 //! closing lines. Words and widths are nccl-tests' (2.17), numbers keep its two decimals as long as seven columns hold
-//! them. Where one half of a row was not measured its figures are `nan` and its `#wrong` is `N/A`. Called by
-//! `measure --format nccl-tests` and `export --to nccl-tests`; `import --from nccl-tests` reads it back.
+//! them. Where one half of a row was not measured its figures are `nan` and its `#wrong` is `N/A`.
+//! `import --from nccl-tests` reads it back.
 
-use crate::import::nccl_tests::names::{OPERATIONS, TYPES, busbw_factor};
+use crate::import::nccl_tests::names::{OPERATIONS, TYPES};
 use crate::records::measurement::{Backend, Kind, Launch};
 use crate::records::{MachineRecord, Measurement};
+use crate::shape::collective::bus_factor;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -170,7 +171,7 @@ fn row(key: &Key, bytes: u64, halves: &Halves) -> String {
 fn figures(key: &Key, record: &Measurement) -> Option<[f64; 3]> {
     let ns = record.median_ns?;
     let algbw = record.bytes.unwrap_or(0.0) / ns;
-    let factor = busbw_factor(OPERATIONS[key.operation].1, key.ranks).unwrap_or(1.0);
+    let factor = bus_factor(OPERATIONS[key.operation].1, key.ranks).unwrap_or(1.0);
     Some([ns / 1e3, algbw, algbw * factor])
 }
 

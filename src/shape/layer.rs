@@ -1,16 +1,18 @@
 //! The shape of a GPT layer on one tensor-parallel rank, and what follows from it: its name, its operations phase by
-//! phase, its parameters and the activations it keeps. Pure arithmetic, shared by `models`, `suite`, `cost`, `pipeline`.
+//! phase, its parameters and the activations it keeps.
 //!
 //! The layer is Megatron-LM's (pre-normalisation, GELU, 4·H inner width; Narayanan et al., arXiv 2104.04473):
 //! `x → ln1 → qkv → attention → projection → +x → ln2 → fc1+GELU → fc2 → +`.
 //! On rank t of T the qkv and fc1 products hold 1/T of their outputs, projection and fc2 1/T of their inputs.
 
-use crate::ops::work::{Epilogue, Operation, Product};
-use crate::ops::{Attention, DType, Linear, Rows};
+use super::operation::{Epilogue, Operation, Product};
+use super::sizes::{Attention, DType, Linear, Rows};
 use crate::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
+/// Which activations the backward pass computes again instead of keeping them (Korthikanti et al., arXiv 2205.05198).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Recompute {
@@ -23,6 +25,15 @@ pub enum Recompute {
 }
 
 impl Recompute {
+    /// Every one, in the order of how much is computed again.
+    pub const ALL: [Recompute; 3] = [Recompute::None, Recompute::Selective, Recompute::Full];
+
+    /// The one of that name, as [`Recompute::name`] spells it.
+    pub fn parse(name: &str) -> Option<Recompute> {
+        Recompute::ALL.into_iter().find(|recompute| recompute.name() == name)
+    }
+
+    /// As it stands in records, job files and options.
     pub const fn name(self) -> &'static str {
         match self {
             Recompute::None => "none",
@@ -32,18 +43,25 @@ impl Recompute {
     }
 }
 
+/// A part of a layer's work that is timed by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
+    /// The forward pass: F.
     Forward,
+    /// The backward pass to the inputs: B. Recomputed activations count here.
     BackwardInput,
+    /// The backward pass to the weights: W.
     BackwardWeight,
+    /// The three, one behind the other.
     ForwardBackward,
 }
 
 impl Phase {
+    /// Every phase, in the order in which cases are listed.
     pub const ALL: [Phase; 4] = [Phase::Forward, Phase::BackwardInput, Phase::BackwardWeight, Phase::ForwardBackward];
 
+    /// As it stands in case names.
     pub const fn name(self) -> &'static str {
         match self {
             Phase::Forward => "forward",
@@ -54,27 +72,38 @@ impl Phase {
     }
 }
 
+/// The shape of one layer on one tensor-parallel rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LayerShape {
+    /// Hidden size of the whole layer: H.
     pub hidden: u64,
+    /// Attention heads of the whole layer: A.
     pub heads: u64,
+    /// Sequence length in tokens: S.
     pub sequence: u64,
+    /// Sequences of a micro-batch: B.
     pub micro_batch: u64,
+    /// Tensor-parallel ranks the layer is divided over: T.
     pub tensor: u64,
+    /// Type of activations, parameters and gradients.
     pub dtype: DType,
+    /// What the backward pass computes again.
     pub recompute: Recompute,
 }
 
 impl LayerShape {
+    /// A layer on one rank that keeps every activation.
     pub const fn new(hidden: u64, heads: u64, sequence: u64, micro_batch: u64, dtype: DType) -> Self {
         LayerShape { hidden, heads, sequence, micro_batch, tensor: 1, dtype, recompute: Recompute::None }
     }
 
+    /// The same layer divided over `tensor` ranks.
     pub const fn tensor(self, tensor: u64) -> Self {
         LayerShape { tensor, ..self }
     }
 
+    /// The same layer with this much computed again.
     pub const fn recompute(self, recompute: Recompute) -> Self {
         LayerShape { recompute, ..self }
     }
@@ -125,9 +154,25 @@ impl LayerShape {
         )
     }
 
+    /// The shape as it stands in the parameters of a record, in this order: what a fit needs to find it again.
+    pub fn params(&self) -> Map<String, Value> {
+        let numbers = [
+            ("hidden", self.hidden),
+            ("heads", self.heads),
+            ("sequence", self.sequence),
+            ("micro_batch", self.micro_batch),
+            ("tensor", self.tensor),
+        ];
+        let names = [("dtype", self.dtype.name()), ("recompute", self.recompute.name())];
+        let numbers = numbers.map(|(name, number)| (name.to_string(), Value::from(number)));
+        numbers.into_iter().chain(names.map(|(name, text)| (name.to_string(), Value::from(text)))).collect()
+    }
+
+    /// Rows of its matrices: B·S.
     pub const fn rows(&self) -> u64 {
         self.micro_batch * self.sequence
     }
+    /// Elements of a head: H/A.
     pub const fn head_size(&self) -> u64 {
         self.hidden / self.heads
     }
@@ -140,6 +185,7 @@ impl LayerShape {
         4 * self.hidden / self.tensor
     }
 
+    /// This rank's attention.
     pub const fn attention(&self) -> Attention {
         Attention {
             batch: self.micro_batch as usize,
@@ -148,18 +194,23 @@ impl LayerShape {
             head_size: self.head_size() as usize,
         }
     }
+    /// Each of the two normalisations, which every rank does in full.
     pub const fn norm(&self) -> Rows {
         Rows { rows: self.rows() as usize, cols: self.hidden as usize }
     }
+    /// The product to queries, keys and values, 1/T of its outputs here.
     pub const fn qkv(&self) -> Linear {
         Linear::new(self.rows() as usize, self.hidden as usize, 3 * self.local_width() as usize)
     }
+    /// The product behind the attention, 1/T of its inputs here.
     pub const fn projection(&self) -> Linear {
         Linear::new(self.rows() as usize, self.local_width() as usize, self.hidden as usize)
     }
+    /// The first product of the MLP, 1/T of its outputs here.
     pub const fn fc1(&self) -> Linear {
         Linear::new(self.rows() as usize, self.hidden as usize, self.local_inner() as usize)
     }
+    /// The second product of the MLP, 1/T of its inputs here.
     pub const fn fc2(&self) -> Linear {
         Linear::new(self.rows() as usize, self.local_inner() as usize, self.hidden as usize)
     }
@@ -170,6 +221,7 @@ impl LayerShape {
         h * 3 * w + 3 * w + w * h + h + h * f + f + f * h + h + 4 * h
     }
 
+    /// Bytes of this rank's parameters in the layer's type.
     pub const fn parameter_bytes(&self) -> u64 {
         self.parameters() * self.dtype.bytes() as u64
     }

@@ -5,8 +5,9 @@
 
 use crate::pipeline::activations::Live;
 use crate::pipeline::{Timeline, Work, bubbles};
-use crate::{Error, Result};
-use std::io::{BufWriter, Write};
+use crate::Result;
+use crate::records::files;
+use std::io::Write;
 use std::path::Path;
 
 /// What the counter of a stage shows.
@@ -26,31 +27,9 @@ pub struct SideSpan {
     pub name: String,
 }
 
-/// Writes the trace in one go: a reader never sees half a file.
+/// Writes the trace so that a reader sees the whole of it or none.
 pub fn write_file(path: &Path, timeline: &Timeline, counter: &Counter, side: &[SideSpan]) -> Result<()> {
-    let failed = |e| Error::io("write", path, e);
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::Builder::new().prefix(".trace").tempfile_in(folder).map_err(failed)?;
-    write(&mut BufWriter::with_capacity(1 << 16, file.as_file_mut()), timeline, counter, side).map_err(failed)?;
-    file.as_file().sync_all().map_err(failed)?;
-    readable(file.as_file()).map_err(failed)?;
-    file.persist(path).map_err(|e| failed(e.error))?;
-    Ok(())
-}
-
-/// Temporary files are private; the trace is the user's to pass on.
-fn readable(file: &std::fs::File) -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    }
-    #[cfg(not(unix))]
-    let _ = file;
-    Ok(())
+    files::write_atomic_with(path, |out| write(out, timeline, counter, side))
 }
 
 pub fn write(out: &mut impl Write, timeline: &Timeline, counter: &Counter, side: &[SideSpan]) -> std::io::Result<()> {

@@ -1,0 +1,97 @@
+//! The groups of cases and their lists for each preset. The lists are fixed; a case keeps its name for ever.
+
+use super::collectives::{Choices, SharedCrew};
+use super::presets::Preset;
+use super::{Platform, Spec, collectives, corun, fill, gpt_layer};
+use crate::records::measurement::Kind;
+
+/// The rooms a run can be limited to, in the order they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    GptLayer,
+    Collectives,
+    Corun,
+    Fill,
+}
+
+impl Group {
+    pub const ALL: [Group; 4] = [Group::GptLayer, Group::Collectives, Group::Corun, Group::Fill];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Group::GptLayer => "gpt-layer",
+            Group::Collectives => "collectives",
+            Group::Corun => "corun",
+            Group::Fill => "fill",
+        }
+    }
+
+    /// Whether a case of this name is one of the group's.
+    pub fn holds(self, id: &str) -> bool {
+        self == match kind_of(id) {
+            Kind::Collective => Group::Collectives,
+            Kind::Corun => Group::Corun,
+            Kind::Fill => Group::Fill,
+            Kind::Layer | Kind::Operation | Kind::End => Group::GptLayer,
+        }
+    }
+
+    /// The preset's cases of this group, in the order they run.
+    pub fn cases(
+        self,
+        preset: Preset,
+        platform: Platform,
+        crew: Option<&SharedCrew>,
+        choices: &Choices,
+    ) -> Vec<Box<dyn Spec>> {
+        match self {
+            Group::GptLayer => gpt_layer::cases(preset, platform),
+            Group::Collectives => collectives::cases(preset, platform, crew, choices),
+            Group::Corun => corun::cases(preset, platform),
+            Group::Fill => fill::cases(preset, platform),
+        }
+    }
+}
+
+/// The kind a case has by its name alone.
+pub fn kind_of(id: &str) -> Kind {
+    match id.split('/').next() {
+        Some("corun") => Kind::Corun,
+        Some("fill") => Kind::Fill,
+        Some("host" | "nccl") => Kind::Collective,
+        _ if id.contains("/op/") => Kind::Operation,
+        _ => Kind::Layer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn all(preset: Preset) -> Vec<String> {
+        let choices = Choices::default();
+        let all = Group::ALL.iter().flat_map(|g| g.cases(preset, Platform::Host, None, &choices));
+        all.map(|spec| spec.id()).collect()
+    }
+
+    #[test]
+    fn presets_hold_what_they_promise_and_no_name_twice() {
+        for (preset, most) in [(Preset::Quick, 60), (Preset::Standard, 250), (Preset::Full, usize::MAX)] {
+            let ids = all(preset);
+            assert!(ids.len() <= most, "{} has {}", preset.name(), ids.len());
+            assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "a name twice in {}", preset.name());
+            for head in ["gpt/", "host/all_reduce/", "host/send_recv/", "corun/", "fill/"] {
+                assert!(ids.iter().any(|id| id.starts_with(head)), "{} has no {head}", preset.name());
+            }
+        }
+    }
+
+    #[test]
+    fn larger_presets_hold_the_smaller_ones() {
+        let standard: HashSet<String> = all(Preset::Standard).into_iter().collect();
+        let full: HashSet<String> = all(Preset::Full).into_iter().collect();
+        assert!(all(Preset::Quick).iter().all(|id| standard.contains(id)));
+        assert!(standard.is_subset(&full));
+    }
+}
