@@ -4,31 +4,44 @@
 //! Data flows one way:
 //!
 //! ```text
-//! machine ─► ops ─► models ─► suite (cases) ─► clock ─► sampler ─► records ─► results/<machine>/
-//!                                               import (nccl-tests, nvbench) ─┘         │
-//!     job.toml ─► pipeline (schedule → timeline → bubbles) ◄─ cost (fit, predict)
-//!                        │            ▲
-//!                        ▼            └─ trace (profiles of a real run in, Perfetto out)
-//!                      fill (plan) ─► corun::gate (signals at run time) ─► report · compare · export
+//! (devices)  machine ─► ops ─► models ─► collectives, corun ─► suite (cases, sampler) ◄─ clock (how time is read)
+//!                                                                │
+//!                                                                ▼
+//! (both)     shape (sizes, layers, operations) ─►  results/<machine>/ ◄─ records ◄─ import (nccl-tests, nvbench)
+//!                                                                │
+//!                                                                ▼
+//! (values)                 job.toml ─► pipeline ◄─ cost (fit, predict)
+//!                                       │    ▲
+//!                                       ▼    └─ trace (profiles of real runs)
+//!                                     fill (a plan) ─► report (for people), export (for programs)
 //! ```
 //!
-//! Left of [`records`] code touches hardware. Right of it nothing does: [`cost`], [`pipeline`], [`fill`], [`trace`],
-//! [`report`], [`import`] are functions from values to values and run on a laptop.
+//! The device wing ([`machine`], [`ops`], [`clock`], [`models`], [`collectives`], [`corun`], [`suite`]) touches hardware. The
+//! value wing ([`cost`], [`pipeline`], [`trace`], [`fill`], [`import`], [`export`], [`report`]) does not: its functions go from
+//! values to values and run on a laptop. The wings share two rooms: [`shape`], the values both speak of, and [`records`], the
+//! files one writes and the other reads.
 //!
-//! Who may use whom: `cost pipeline fill trace export import report records stats units` never name cudarc, NCCL or `unsafe`;
-//! cudarc is named only in `machine ops/cuda clock collectives corun`; [`models`] knows the [`ops::Ops`] trait only.
+//! Who may use whom is a table in `tests/rooms.rs`, which every `cargo test` holds the code against; only the rooms of the
+//! device wing may hold `unsafe` code or name cudarc.
+
+#![deny(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 pub mod cli;
 pub mod clock;
+#[allow(unsafe_code)]
 pub mod collectives;
+#[allow(unsafe_code)]
 pub mod corun;
 pub mod cost;
 pub mod error;
 pub mod export;
 pub mod fill;
 pub mod import;
+#[allow(unsafe_code)]
 pub mod machine;
 pub mod models;
+#[allow(unsafe_code)]
 pub mod ops;
 pub mod pipeline;
 pub mod records;

@@ -1,5 +1,7 @@
 //! The `bubblebench` program: parse, call the library, print; every failure is one line on stderr.
 
+#![deny(clippy::unwrap_used)]
+
 use bubblebench::{Error, cli, machine};
 use clap::Parser;
 use std::process::ExitCode;

@@ -1,12 +1,12 @@
 //! Other people's measurements, from their files to a prediction, as a user runs it.
 
 use assert_cmd::Command;
+use bubblebench::export::nccl_tests;
 use bubblebench::import::folder::{self, Target};
 use bubblebench::import::{self, Imported, Source};
 use bubblebench::records::machine::RunInfo;
 use bubblebench::records::store::{Journal, MACHINE, Run, RunRequest};
 use bubblebench::records::{MachineRecord, Measurement, files};
-use bubblebench::export::nccl_tests;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::fmt::Write as _;

@@ -4,7 +4,6 @@
 //! Each test runs in a process of its own (`harness::alone`), with the devices and faults it wants in its environment. All
 //! 10,000 random cases: `RANDOM_NCCL_CASES=10000 cargo test --test nccl random`.
 #![cfg(bubblebench_nccl)]
-// SAFETY of every `unsafe` below: see tests/software_device/harness.rs.
 #![allow(dead_code)]
 
 #[macro_use]

@@ -1,9 +1,9 @@
 //! `bubblebench export`: what was measured, in another tool's own format.
 
 use super::fit::this_machines_folder;
+use crate::export::nccl_tests;
 use crate::records::store::{Journal, MACHINE};
 use crate::records::{MachineRecord, files};
-use crate::export::nccl_tests;
 use crate::{Error, Result};
 use std::path::PathBuf;
 

@@ -2,6 +2,7 @@
 
 use super::print;
 use super::simulate::{json_line, terminal_width};
+use crate::export::perfetto::{self, Counter, SideSpan};
 use crate::fill::measured::{self, Iteration};
 use crate::fill::{self, plan::Plan};
 use crate::pipeline::activations::Live;
@@ -9,7 +10,6 @@ use crate::pipeline::job::Job;
 use crate::pipeline::memory::GIB;
 use crate::records::store::{Journal, MEASUREMENTS};
 use crate::records::{Measurement, files};
-use crate::export::perfetto::{self, Counter, SideSpan};
 use crate::{Error, Result, report};
 use std::path::{Path, PathBuf};
 

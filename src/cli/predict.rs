@@ -1,12 +1,12 @@
 //! `bubblebench predict`: one question to a cost model, answered with an interval.
 
 use super::fit::this_machines_folder;
-use crate::cost::predict::{self, Answer, CollectiveQuery, CorunPrediction, LayerPrediction, Prediction};
 use crate::cost;
-use crate::shape::DType;
+use crate::cost::predict::{self, Answer, CollectiveQuery, CorunPrediction, LayerPrediction, Prediction};
 use crate::records::store::COST_MODEL;
 use crate::records::{CostModel, files};
 use crate::report::Table;
+use crate::shape::DType;
 use crate::shape::{LayerShape, Recompute};
 use crate::{Error, Result, units};
 use std::path::{Path, PathBuf};

@@ -1,10 +1,10 @@
 //! `bubblebench simulate`: bubbles of a schedule from times given by hand.
 
 use super::print;
+use crate::export::perfetto::{self, Counter};
 use crate::pipeline::activations::DEFAULT_WEIGHT_SHARE;
 use crate::pipeline::record::TimelineRecord;
 use crate::pipeline::{Name, Schedule, Spec, StageTimes, Timeline, Times, simulate};
-use crate::export::perfetto::{self, Counter};
 use crate::{Error, Result, report, units};
 use std::path::PathBuf;
 

@@ -16,10 +16,10 @@
 //! | `operations_ns` | a layer phase: Σ of its operations' predicted times |
 //! | `phases_ns` | forward + backward_input + backward_weight of the same layer |
 
-use crate::shape::operation::{Epilogue, Family, Operation, Product};
-use crate::shape::{Attention, DType, Linear};
 use crate::records::Measurement;
 use crate::records::measurement::{Backend, Cache};
+use crate::shape::operation::{Epilogue, Family, Operation, Product};
+use crate::shape::{Attention, DType, Linear};
 use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

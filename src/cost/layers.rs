@@ -9,10 +9,10 @@ use super::heldout::{self, Outcome};
 use super::operations::{self, Hardware, OperationRow};
 use super::regress::{Candidates, Case, Linear, Spread};
 use crate::Result;
-use crate::shape::DType;
 use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, Fit, LayerAnchor, OperationFits};
 use crate::records::measurement::{Interval, Kind};
+use crate::shape::DType;
 use crate::shape::{LayerShape, Phase, Recompute};
 use std::collections::{BTreeMap, BTreeSet};
 

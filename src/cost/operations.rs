@@ -6,11 +6,11 @@
 use super::features::{Feature, MeasuredOperation, Work};
 use super::heldout::{self, Outcome};
 use super::regress::{Candidates, Case, Linear, Spread};
-use crate::shape::DType;
-use crate::shape::operation::{Family, Operation};
 use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, Fit, LaunchFit, OperationFits};
 use crate::records::measurement::Kind;
+use crate::shape::DType;
+use crate::shape::operation::{Family, Operation};
 use crate::{Result, stats};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -10,9 +10,9 @@
 
 use super::layers::LayerRow;
 use super::operations::OperationRow;
+use crate::records::cost_model::{CollectiveFit, Range};
 use crate::shape::DType;
 use crate::shape::operation::Family;
-use crate::records::cost_model::{CollectiveFit, Range};
 use crate::shape::{LayerShape, Recompute};
 use std::collections::BTreeMap;
 

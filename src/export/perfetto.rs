@@ -3,9 +3,9 @@
 //!
 //! Event fields follow the Trace Event Format: `ph` X (complete), C (counter), M (metadata); `ts` and `dur` in µs.
 
+use crate::Result;
 use crate::pipeline::activations::Live;
 use crate::pipeline::{Timeline, Work, bubbles};
-use crate::Result;
 use crate::records::files;
 use std::io::Write;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! The plan as `plan --json` prints it, put together from what was tried.
 
-use super::pack::{Hold, Run};
 use super::attempt::{Ground, Tried};
+use super::pack::{Hold, Run};
 use super::record::*;
 use super::stages::{Planned, StagePlan};
 use super::why;

@@ -5,10 +5,10 @@
 //! in proportion; where one has none, the phase counts as a single kernel, which is the careful side: nothing may stop within it.
 
 use super::kernels::Kernels;
-use crate::shape::operation::{Epilogue, Operation, Product};
-use crate::shape::{DType, Linear, Rows};
 use crate::pipeline::job::SideGpt;
 use crate::pipeline::prices::Prices;
+use crate::shape::operation::{Epilogue, Operation, Product};
+use crate::shape::{DType, Linear, Rows};
 use crate::shape::{LayerShape, Phase};
 use crate::{Error, Result};
 

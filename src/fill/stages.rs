@@ -1,7 +1,7 @@
 //! All stages of a timeline filled, and what that makes of the iteration.
 
-use super::overlap::{self, BesideRun, Busy};
 use super::delay;
+use super::overlap::{self, BesideRun, Busy};
 use super::pack::{Question, Resident, Run, Slot};
 use super::planner;
 use super::side::Side;

@@ -3,8 +3,8 @@
 
 use super::builder::Builder;
 use super::data::{self, Batch, Labelled};
-use super::pieces::{Dense, Parameter};
 use super::network::Network;
+use super::pieces::{Dense, Parameter};
 use crate::Result;
 use crate::ops::{Conv, GroupNorm, Linear, Ops, Pool, RowStats, Rows};
 

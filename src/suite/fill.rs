@@ -57,9 +57,7 @@ fn hosts(context: &Context) -> Result<(HostConfig, HostConfig)> {
 }
 
 fn layer_params(info: CaseInfo, shape: &LayerShape, layers: u64) -> CaseInfo {
-    info.param("layers", layers)
-        .params(shape.params())
-        .param("sharing", Sharing::Nice.name())
+    info.param("layers", layers).params(shape.params()).param("sharing", Sharing::Nice.name())
 }
 
 // --- the gate -----------------------------------------------------------------------------------------------------------

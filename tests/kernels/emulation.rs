@@ -58,9 +58,9 @@ fn threads_at_different_barriers_are_a_deadlock() {
     for kernel in ["selftest_deadlock_branch", "selftest_deadlock_sites"] {
         for order in [Order::InTurn, Order::Shuffled(3)] {
             let mut out = Buffer::<f32>::poisoned(64);
+            let config = Config::new(ONE, [64, 1, 1]).order(order);
             // SAFETY: one element a thread.
-            let failure =
-                unsafe { launch(kernel, Config::new(ONE, [64, 1, 1]).order(order), &[out.arg()]) }.unwrap_err();
+            let failure = unsafe { launch(kernel, config, &[out.arg()]) }.unwrap_err();
             assert!(failure.0.contains("deadlock") && failure.0.contains("selftest.cu:"), "{failure}");
         }
     }
@@ -171,9 +171,9 @@ fn tensor_core_products_have_the_documented_layout() {
         }
     }
     // Half a warp cannot multiply.
+    let half = Config::new(ONE, [16, 1, 1]);
     // SAFETY: as above; the launch fails before an access.
-    let half_warp =
-        unsafe { launch("selftest_mma_bf16", Config::new(ONE, [16, 1, 1]), &[dd.arg(), da.arg(), db.arg()]) };
+    let half_warp = unsafe { launch("selftest_mma_bf16", half, &[dd.arg(), da.arg(), db.arg()]) };
     assert!(half_warp.is_err());
 }
 

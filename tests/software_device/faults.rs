@@ -66,13 +66,13 @@ alone!(there_may_be_no_device, [("SOFTGPU_FAULT", "no-device")], {
 
 fn load_fails_with(expected: CUresult) {
     let _context = CudaContext::new(0).unwrap();
-    let loaded = unsafe { result::module::load_data(c"x".as_ptr().cast()) };
+    let loaded = driver!(result::module::load_data(c"x".as_ptr().cast()));
     assert_eq!(loaded.map(|_| ()).map_err(|e| e.0), Err(expected));
 }
 
 alone!(a_driver_may_be_old, [("SOFTGPU_FAULT", "driver-version:12020")], {
     let mut version = 0;
-    unsafe { sys::cuDriverGetVersion(&mut version) }.result().unwrap();
+    driver!(sys::cuDriverGetVersion(&mut version)).result().unwrap();
     assert_eq!(version, 12020);
     load_fails_with(CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION);
 });
@@ -103,6 +103,7 @@ alone!(fibers_can_be_shuffled, [("SOFTGPU_ORDER", "shuffled:3")], {
     let mut to = softgpu::Buffer::<f32>::poisoned(128);
     let config = softgpu::Config::new([1, 1, 1], [128, 1, 1]).shared(512);
     let mut emulated = |order| {
+        // SAFETY: both buffers hold an element a thread.
         unsafe { softgpu::launch("selftest_race_read", config.order(order), &[to.arg(), from.arg()]) }.unwrap();
         to.as_slice().iter().map(|v| v.to_bits()).collect::<Vec<_>>()
     };

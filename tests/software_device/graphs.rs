@@ -16,18 +16,18 @@ fn begin(stream: &CudaStream) {
 }
 
 fn end(stream: &CudaStream) -> Outcome<CUgraph> {
-    code(unsafe { result::stream::end_capture(stream.cu_stream()) })
+    code(driver!(result::stream::end_capture(stream.cu_stream())))
 }
 
 fn instantiate(graph: CUgraph) -> CUgraphExec {
     let mut executable = std::ptr::null_mut();
-    unsafe { sys::cuGraphInstantiateWithFlags(&mut executable, graph, 0) }.result().unwrap();
+    driver!(sys::cuGraphInstantiateWithFlags(&mut executable, graph, 0)).result().unwrap();
     executable
 }
 
 fn nodes(graph: CUgraph) -> usize {
     let mut count = 0;
-    unsafe { sys::cuGraphGetNodes(graph, std::ptr::null_mut(), &mut count) }.result().unwrap();
+    driver!(sys::cuGraphGetNodes(graph, std::ptr::null_mut(), &mut count)).result().unwrap();
     count
 }
 
@@ -36,7 +36,7 @@ fn count(gpu: &Gpu, stream: &CudaStream, memory: u64) {
 }
 
 fn clear(stream: &CudaStream, memory: u64) {
-    unsafe { result::memset_d8_async(memory, 0, 4, stream.cu_stream()) }.unwrap();
+    driver!(result::memset_d8_async(memory, 0, 4, stream.cu_stream())).unwrap();
 }
 
 alone!(a_graph_does_what_the_stream_did, {
@@ -50,20 +50,20 @@ alone!(a_graph_does_what_the_stream_did, {
     for _ in 0..3 {
         count(&gpu, &stream, a);
     }
-    unsafe { result::memcpy_dtod_async(b, a, 4, stream.cu_stream()) }.unwrap();
+    driver!(result::memcpy_dtod_async(b, a, 4, stream.cu_stream())).unwrap();
     let graph = end(&stream).unwrap();
     assert_eq!(stream.capture_status().unwrap(), CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE);
     assert_eq!(nodes(graph), 5);
     assert_eq!(gpu.read::<u32>(&stream, a, 1), [100], "captured, not run");
     let executable = instantiate(graph);
-    unsafe { result::graph::destroy(graph) }.unwrap();
+    driver!(result::graph::destroy(graph)).unwrap();
     for _ in 0..2 {
         gpu.write(&stream, b, &[0u32]);
-        unsafe { result::graph::launch(executable, stream.cu_stream()) }.unwrap();
+        driver!(result::graph::launch(executable, stream.cu_stream())).unwrap();
         assert_eq!(gpu.read::<u32>(&stream, b, 1), [96]);
     }
-    unsafe { result::graph::exec_destroy(executable) }.unwrap();
-    let gone = code(unsafe { result::graph::launch(executable, stream.cu_stream()) });
+    driver!(result::graph::exec_destroy(executable)).unwrap();
+    let gone = code(driver!(result::graph::launch(executable, stream.cu_stream())));
     assert_eq!(gone, Err(CUresult::CUDA_ERROR_INVALID_VALUE));
 });
 
@@ -77,7 +77,7 @@ alone!(arguments_are_kept_by_value, {
     gpu.write(&stream, memory, &value);
     value[0] = 0;
     let executable = instantiate(end(&stream).unwrap());
-    unsafe { result::graph::launch(executable, stream.cu_stream()) }.unwrap();
+    driver!(result::graph::launch(executable, stream.cu_stream())).unwrap();
     assert_eq!(gpu.read::<u32>(&stream, memory, 1), [41]);
     assert_eq!(value, [0]);
 });
@@ -92,16 +92,16 @@ alone!(waiting_and_allocating_break_a_capture, {
         assert_eq!(call(), UNSUPPORTED, "{what}");
         let status = stream.capture_status().unwrap();
         assert_eq!(status, CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_INVALIDATED, "{what}");
-        assert_eq!(code(unsafe { result::memset_d8_async(memory, 0, 4, stream.cu_stream()) }), INVALIDATED, "{what}");
+        assert_eq!(code(driver!(result::memset_d8_async(memory, 0, 4, stream.cu_stream()))), INVALIDATED, "{what}");
         assert_eq!(end(&stream).map(|_| ()), INVALIDATED, "{what}");
     };
     breaks("waiting for the stream", &|| code(stream.synchronize()));
-    breaks("asking the stream", &|| unsafe { sys::cuStreamQuery(stream.cu_stream()) }.result().map_err(|e| e.0));
+    breaks("asking the stream", &|| driver!(sys::cuStreamQuery(stream.cu_stream())).result().map_err(|e| e.0));
     breaks("waiting for the device", &|| code(gpu.context.synchronize()));
     breaks("allocating", &|| try_allocate(4).map(|_| ()));
-    breaks("freeing", &|| code(unsafe { result::free_sync(memory) }));
-    breaks("pinned memory", &|| code(unsafe { result::malloc_host(4, 0) }).map(|_| ()));
-    breaks("loading", &|| code(unsafe { result::module::load_data(c"x".as_ptr().cast()) }).map(|_| ()));
+    breaks("freeing", &|| code(driver!(result::free_sync(memory))));
+    breaks("pinned memory", &|| code(driver!(result::malloc_host(4, 0))).map(|_| ()));
+    breaks("loading", &|| code(driver!(result::module::load_data(c"x".as_ptr().cast()))).map(|_| ()));
     // The stream is as good as new.
     clear(&stream, memory);
     assert_eq!(gpu.read::<u32>(&stream, memory, 1), [0]);
@@ -118,7 +118,7 @@ alone!(a_relaxed_capture_forbids_less, {
     assert_eq!(nodes(end(&stream).unwrap()), 1);
     begin(&stream);
     other.synchronize().unwrap();
-    let elsewhere = std::thread::spawn(move || unsafe { sys::cuCtxSynchronize() }).join().unwrap();
+    let elsewhere = std::thread::spawn(move || driver!(sys::cuCtxSynchronize())).join().unwrap();
     assert_eq!(elsewhere, CUresult::CUDA_ERROR_INVALID_CONTEXT, "a thread without a context");
     assert!(end(&stream).is_ok());
 });
@@ -141,7 +141,7 @@ alone!(a_fork_must_be_joined, {
         if joined {
             main.wait(&join).unwrap();
             let executable = instantiate(end(&main).unwrap());
-            unsafe { result::graph::launch(executable, main.cu_stream()) }.unwrap();
+            driver!(result::graph::launch(executable, main.cu_stream())).unwrap();
             assert_eq!(gpu.read::<u32>(&main, b, 1), [32]);
         } else {
             assert_eq!(end(&main).map(|_| ()), Err(CUresult::CUDA_ERROR_STREAM_CAPTURE_UNJOINED));
@@ -166,9 +166,10 @@ alone!(the_legacy_stream_neither_captures_nor_waits_for_a_capture, {
     let global = Mode::CU_STREAM_CAPTURE_MODE_GLOBAL;
     assert_eq!(code(legacy.begin_capture(global)), UNSUPPORTED);
     let raw = result::stream::create(result::stream::StreamKind::Default).unwrap();
+    // SAFETY: a stream made just now, which the borrowed one does not outlive.
     let blocking = unsafe { gpu.context.wrap_borrowed_stream(raw) };
     begin(&blocking);
-    let set = code(unsafe { result::memset_d8_async(memory, 0, 4, legacy.cu_stream()) });
+    let set = code(driver!(result::memset_d8_async(memory, 0, 4, legacy.cu_stream())));
     assert_eq!(set, Err(CUresult::CUDA_ERROR_STREAM_CAPTURE_IMPLICIT));
     assert_eq!(end(&blocking).map(|_| ()), INVALIDATED);
 });
@@ -196,6 +197,6 @@ alone!(a_failure_inside_a_graph_is_the_contexts, {
     begin(&stream);
     gpu.launch(&stream, "selftest_out_of_bounds", 32, 0, &[Pointer(memory), Int(1)]).unwrap();
     let executable = instantiate(end(&stream).unwrap());
-    unsafe { result::graph::launch(executable, stream.cu_stream()) }.unwrap();
+    driver!(result::graph::launch(executable, stream.cu_stream())).unwrap();
     assert_eq!(stream.synchronize().map_err(|e| e.0), Err(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS));
 });

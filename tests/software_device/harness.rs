@@ -1,13 +1,19 @@
 //! A process of its own for each test, and the few driver calls that every test makes.
 
-// SAFETY of every `unsafe` below: a call of the driver with pointers to variables that outlive it. Handles and device
-// addresses are the test's own, or wrong on purpose: the software device checks them, which is what is tested.
-
 use cudarc::driver::sys::{self, CUfunction, CUmodule, CUresult, CUstream};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 use std::ffi::{CString, c_void};
 use std::process::{Command, Output};
 use std::sync::Arc;
+
+/// A call of the driver.
+macro_rules! driver {
+    ($call:expr) => {{
+        // SAFETY: its pointers are to variables that outlive it. Handles and device addresses are the test's own, or wrong on
+        // purpose: the software device checks them, which is what is tested.
+        unsafe { $call }
+    }};
+}
 
 const CHILD: &str = "SOFTWARE_DEVICE_TEST";
 
@@ -85,8 +91,9 @@ impl Gpu {
 
     pub fn on(ordinal: usize) -> Gpu {
         let context = CudaContext::new(ordinal).unwrap();
+        // SAFETY: these tests order their streams themselves.
         unsafe { context.disable_event_tracking() };
-        let module = unsafe { result::module::load_data(c"any image".as_ptr().cast()) }.unwrap();
+        let module = driver!(result::module::load_data(c"any image".as_ptr().cast())).unwrap();
         Gpu { context, module }
     }
 
@@ -95,7 +102,7 @@ impl Gpu {
     }
 
     pub fn kernel(&self, name: &str) -> CUfunction {
-        unsafe { result::module::get_function(self.module, CString::new(name).unwrap()) }.unwrap()
+        driver!(result::module::get_function(self.module, CString::new(name).unwrap())).unwrap()
     }
 
     pub fn launch(&self, stream: &CudaStream, kernel: &str, threads: u32, shared: u32, arguments: &[Arg]) -> Outcome {
@@ -107,19 +114,20 @@ impl Gpu {
     }
 
     pub fn write<T>(&self, stream: &CudaStream, to: u64, values: &[T]) {
-        unsafe { result::memcpy_htod_async(to, values, stream.cu_stream()) }.unwrap();
+        driver!(result::memcpy_htod_async(to, values, stream.cu_stream())).unwrap();
     }
 
     pub fn read<T: Default + Clone>(&self, stream: &CudaStream, from: u64, count: usize) -> Vec<T> {
         let mut values = vec![T::default(); count];
-        unsafe { result::memcpy_dtoh_async(&mut values, from, stream.cu_stream()) }.unwrap();
+        driver!(result::memcpy_dtoh_async(&mut values, from, stream.cu_stream())).unwrap();
         stream.synchronize().unwrap();
         values
     }
 
     /// Zeroed, and seen by the device as well.
     pub fn flag(&self) -> Flag {
-        let pointer = unsafe { result::malloc_host(4, sys::CU_MEMHOSTALLOC_DEVICEMAP) }.unwrap();
+        let pointer = driver!(result::malloc_host(4, sys::CU_MEMHOSTALLOC_DEVICEMAP)).unwrap();
+        // SAFETY: four bytes of pinned memory, this test's own.
         unsafe { pointer.cast::<u32>().write(0) };
         Flag { host: pointer.cast() }
     }
@@ -136,13 +144,13 @@ pub struct Flag {
     host: *mut u32,
 }
 
-// Pinned memory, read and written as an atomic.
+// SAFETY: pinned memory, read and written as an atomic.
 unsafe impl Send for Flag {}
 
 impl Flag {
     pub fn address(&self) -> u64 {
         let mut address = 0;
-        unsafe { sys::cuMemHostGetDevicePointer_v2(&mut address, self.host.cast(), 0) }.result().unwrap();
+        driver!(sys::cuMemHostGetDevicePointer_v2(&mut address, self.host.cast(), 0)).result().unwrap();
         address
     }
 
@@ -151,16 +159,18 @@ impl Flag {
     }
 
     pub fn raise(&self) {
+        // SAFETY: four aligned bytes that live as long as the process.
         unsafe { std::sync::atomic::AtomicU32::from_ptr(self.host) }.store(1, std::sync::atomic::Ordering::Release);
     }
 
     pub fn value(&self) -> u32 {
+        // SAFETY: as above.
         unsafe { std::sync::atomic::AtomicU32::from_ptr(self.host) }.load(std::sync::atomic::Ordering::Acquire)
     }
 }
 
 pub fn try_allocate(bytes: usize) -> Outcome<u64> {
-    code(unsafe { result::malloc_sync(bytes) })
+    code(driver!(result::malloc_sync(bytes)))
 }
 
 #[derive(Clone, Copy)]
@@ -186,7 +196,7 @@ pub fn launch(
     };
     let mut addresses: Vec<*mut c_void> = arguments.iter_mut().map(address).collect();
     let tuple = |[x, y, z]: [u32; 3]| (x, y, z);
-    code(unsafe { result::launch_kernel(function, tuple(grid), tuple(block), shared, stream, &mut addresses) })
+    code(driver!(result::launch_kernel(function, tuple(grid), tuple(block), shared, stream, &mut addresses)))
 }
 
 /// What the driver says of a code.

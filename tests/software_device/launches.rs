@@ -12,7 +12,7 @@ const INVALID: Outcome = Err(CUresult::CUDA_ERROR_INVALID_VALUE);
 
 fn allow_shared(gpu: &Gpu, kernel: &str, bytes: i32) -> Outcome {
     let attribute = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-    unsafe { sys::cuFuncSetAttribute(gpu.kernel(kernel), attribute, bytes) }.result().map_err(|e| e.0)
+    driver!(sys::cuFuncSetAttribute(gpu.kernel(kernel), attribute, bytes)).result().map_err(|e| e.0)
 }
 
 fn shared_limit(gpu: &Gpu, limit: u32) {
@@ -86,30 +86,30 @@ alone!(handles_belong_to_their_context, [("SOFTGPU_DEVICES", "2")], {
     assert_eq!(run(own.cu_stream().cast(), own.cu_stream()), invalid, "no kernel at all");
     let event = second.context.new_event(None).unwrap();
     let raw = event.cu_event();
-    assert_eq!(code(unsafe { result::event::record(raw, stream.cu_stream()) }), invalid);
+    assert_eq!(code(driver!(result::event::record(raw, stream.cu_stream()))), invalid);
     drop(event);
-    assert_eq!(code(unsafe { result::event::record(raw, own.cu_stream()) }), invalid, "destroyed");
+    assert_eq!(code(driver!(result::event::record(raw, own.cu_stream()))), invalid, "destroyed");
     let kernel = second.kernel("selftest_count");
     assert_eq!(run(kernel, own.cu_stream()), Ok(()));
-    unsafe { result::module::unload(second.module) }.unwrap();
+    driver!(result::module::unload(second.module)).unwrap();
     assert_eq!(run(kernel, own.cu_stream()), invalid, "its module is gone");
 });
 
 alone!(an_unknown_kernel_is_not_found, {
     let gpu = Gpu::open();
-    let found = unsafe { result::module::get_function(gpu.module, c"no_such_kernel".to_owned()) };
+    let found = driver!(result::module::get_function(gpu.module, c"no_such_kernel".to_owned()));
     assert_eq!(found.map(|_| ()).map_err(|e| e.0), Err(CUresult::CUDA_ERROR_NOT_FOUND));
 });
 
 alone!(nothing_works_without_a_context, {
     let mut pointer = 0;
-    assert_eq!(unsafe { sys::cuMemAlloc_v2(&mut pointer, 4) }, CUresult::CUDA_ERROR_NOT_INITIALIZED);
+    assert_eq!(driver!(sys::cuMemAlloc_v2(&mut pointer, 4)), CUresult::CUDA_ERROR_NOT_INITIALIZED);
     result::init().unwrap();
-    assert_eq!(unsafe { sys::cuMemAlloc_v2(&mut pointer, 4) }, CUresult::CUDA_ERROR_INVALID_CONTEXT);
+    assert_eq!(driver!(sys::cuMemAlloc_v2(&mut pointer, 4)), CUresult::CUDA_ERROR_INVALID_CONTEXT);
     let context = CudaContext::new(0).unwrap();
-    assert_eq!(unsafe { sys::cuMemAlloc_v2(&mut pointer, 4) }, CUresult::CUDA_SUCCESS);
+    assert_eq!(driver!(sys::cuMemAlloc_v2(&mut pointer, 4)), CUresult::CUDA_SUCCESS);
     drop(context);
-    assert_eq!(unsafe { sys::cuMemAlloc_v2(&mut pointer, 4) }, CUresult::CUDA_ERROR_INVALID_CONTEXT);
+    assert_eq!(driver!(sys::cuMemAlloc_v2(&mut pointer, 4)), CUresult::CUDA_ERROR_INVALID_CONTEXT);
 });
 
 alone!(
@@ -142,7 +142,7 @@ alone!(kernels_tell_their_facts, {
     let gpu = Gpu::open();
     let ask = |kernel: &str, attribute| {
         let mut value = -1;
-        unsafe { sys::cuFuncGetAttribute(&mut value, attribute, gpu.kernel(kernel)) }.result().unwrap();
+        driver!(sys::cuFuncGetAttribute(&mut value, attribute, gpu.kernel(kernel))).result().unwrap();
         value
     };
     assert_eq!(ask("selftest_mma_bf16", FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK), 32);
@@ -152,7 +152,7 @@ alone!(kernels_tell_their_facts, {
     let blocks = |kernel, threads, shared| {
         let mut blocks = -1;
         let function = gpu.kernel(kernel);
-        unsafe { sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, threads, shared) }
+        driver!(sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, threads, shared))
             .result()
             .unwrap();
         blocks
@@ -169,7 +169,7 @@ alone!(limits_are_kept, {
     assert_eq!(gpu.context.get_limit(CU_LIMIT_STACK_SIZE).unwrap(), 4096);
     gpu.context.set_limit(CU_LIMIT_PERSISTING_L2_CACHE_SIZE, 1 << 30).unwrap();
     assert_eq!(gpu.context.get_limit(CU_LIMIT_PERSISTING_L2_CACHE_SIZE).unwrap(), 3 << 18, "clamped");
-    unsafe { sys::cuCtxResetPersistingL2Cache() }.result().unwrap();
+    driver!(sys::cuCtxResetPersistingL2Cache()).result().unwrap();
     assert!(gpu.context.get_limit(CU_LIMIT_CIG_ENABLED).is_err());
 });
 
@@ -177,6 +177,6 @@ alone!(limits_are_kept, {
 alone!(what_is_lacking_is_refused_by_name, {
     let _gpu = Gpu::open();
     let mut stream = std::ptr::null_mut();
-    let code = unsafe { sys::cuGreenCtxStreamCreate(&mut stream, std::ptr::null_mut(), 0, 0) };
+    let code = driver!(sys::cuGreenCtxStreamCreate(&mut stream, std::ptr::null_mut(), 0, 0));
     assert_eq!(code, CUresult::CUDA_ERROR_NOT_SUPPORTED);
 });

@@ -26,7 +26,7 @@ alone!(the_driver_says_how_much_is_free, [("SOFTGPU_MEMORY", "64M")], {
     assert_eq!(try_allocate(63 << 20).map(|_| ()), Ok(()));
     assert_eq!(try_allocate(1), Err(CUresult::CUDA_ERROR_OUT_OF_MEMORY));
     assert_eq!(try_allocate(0), Err(CUresult::CUDA_ERROR_INVALID_VALUE));
-    unsafe { result::free_sync(memory) }.unwrap();
+    driver!(result::free_sync(memory)).unwrap();
     assert_eq!(gpu.context.mem_get_info().unwrap().0, 1 << 20);
 });
 
@@ -41,7 +41,7 @@ alone!(a_write_beyond_the_end_is_the_kernels_fault, {
     assert!(text.contains("selftest_out_of_bounds wrote bytes 12 to 15 beyond the end of"), "{text}");
     assert_eq!(try_allocate(4), Err(ILLEGAL));
     assert_eq!(gpu.context.mem_get_info().map_err(|e| e.0), Err(ILLEGAL));
-    assert_eq!(unsafe { sys::cuDevicePrimaryCtxReset_v2(0) }, CUresult::CUDA_SUCCESS);
+    assert_eq!(driver!(sys::cuDevicePrimaryCtxReset_v2(0)), CUresult::CUDA_SUCCESS);
     assert!(try_allocate(4).is_ok());
 });
 
@@ -58,6 +58,7 @@ alone!(a_write_before_the_start_is_found_as_well, {
 alone!(red_zones_are_looked_at_when_somebody_waits, {
     let gpu = Gpu::open();
     let memory = gpu.allocate(8);
+    // SAFETY: a byte of the zone behind the allocation, which the software device keeps mapped to see such writes.
     unsafe { (memory as *mut u8).add(9).write(0) };
     assert_eq!(gpu.context.synchronize().map_err(|e| e.0), Err(ILLEGAL));
 });
@@ -66,13 +67,15 @@ alone!(red_zones_are_looked_at_when_memory_is_freed, {
     let gpu = Gpu::open();
     let _ = &gpu;
     let memory = gpu.allocate(8);
+    // SAFETY: a byte of the zone before the allocation, which is mapped too.
     unsafe { (memory as *mut u8).sub(1).write(0) };
-    assert_eq!(code(unsafe { result::free_sync(memory) }), Err(ILLEGAL));
+    assert_eq!(code(driver!(result::free_sync(memory))), Err(ILLEGAL));
 });
 
 /// A mapping that nobody may touch, of a size that no allocation has: wherever it lies, an access to it is wild.
 fn reserved() -> u64 {
     let (flags, length) = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, 1 << 20);
+    // SAFETY: a new mapping at an address of the kernel's choice.
     let at = unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_NONE, flags, -1, 0) };
     assert_ne!(at, libc::MAP_FAILED);
     at as u64
@@ -86,11 +89,11 @@ alone!(a_wild_access_is_an_error_and_no_crash, {
         assert_eq!(stream.synchronize().map_err(|e| e.0), Err(ILLEGAL));
         let touched = format!("thread 0): touched {:#x}, which lies in no allocation", pointer + 4 * index as u64);
         assert!(sentence(ILLEGAL).contains(&touched), "{}", sentence(ILLEGAL));
-        assert_eq!(unsafe { sys::cuDevicePrimaryCtxReset_v2(0) }, CUresult::CUDA_SUCCESS);
+        assert_eq!(driver!(sys::cuDevicePrimaryCtxReset_v2(0)), CUresult::CUDA_SUCCESS);
         // What was made before means nothing any more.
         let raw = stream.cu_stream();
-        assert_eq!(unsafe { sys::cuStreamSynchronize(raw) }, CUresult::CUDA_ERROR_INVALID_HANDLE);
-        let function = unsafe { result::module::get_function(gpu.module, c"selftest_count".to_owned()) };
+        assert_eq!(driver!(sys::cuStreamSynchronize(raw)), CUresult::CUDA_ERROR_INVALID_HANDLE);
+        let function = driver!(result::module::get_function(gpu.module, c"selftest_count".to_owned()));
         assert_eq!(code(function).map(|_| ()), Err(CUresult::CUDA_ERROR_INVALID_HANDLE));
         std::mem::forget(stream);
     }
@@ -100,10 +103,10 @@ alone!(freed_memory_is_out_of_reach, {
     let gpu = Gpu::open();
     let stream = gpu.stream();
     let memory = gpu.allocate(64);
-    unsafe { result::free_sync(memory) }.unwrap();
-    assert_eq!(code(unsafe { result::free_sync(memory) }), Err(CUresult::CUDA_ERROR_INVALID_VALUE));
+    driver!(result::free_sync(memory)).unwrap();
+    assert_eq!(code(driver!(result::free_sync(memory))), Err(CUresult::CUDA_ERROR_INVALID_VALUE));
     assert_eq!(
-        code(unsafe { result::memset_d8_async(memory, 0, 4, stream.cu_stream()) }),
+        code(driver!(result::memset_d8_async(memory, 0, 4, stream.cu_stream()))),
         Err(CUresult::CUDA_ERROR_INVALID_VALUE)
     );
     gpu.launch(&stream, "selftest_out_of_bounds", 32, 0, &[Pointer(memory), Int(0)]).unwrap();
@@ -122,7 +125,7 @@ alone!(freeing_waits_for_what_still_uses_the_memory, {
         let flag = flag;
         flag.raise();
     });
-    unsafe { result::free_sync(memory) }.unwrap();
+    driver!(result::free_sync(memory)).unwrap();
     raise.join().unwrap();
     stream.synchronize().unwrap();
 });
@@ -134,15 +137,15 @@ alone!(copies_stay_inside_an_allocation, {
     let raw = stream.cu_stream();
     let invalid = Err(CUresult::CUDA_ERROR_INVALID_VALUE);
     let mut host = [0u32; 3];
-    assert_eq!(code(unsafe { result::memcpy_htod_async(a, &host, raw) }), invalid);
-    assert_eq!(code(unsafe { result::memcpy_dtoh_async(&mut host, a, raw) }), invalid);
-    assert_eq!(code(unsafe { result::memcpy_dtod_async(a, b, 12, raw) }), invalid);
-    assert_eq!(code(unsafe { result::memset_d8_async(a + 4, 0, 5, raw) }), invalid);
-    assert_eq!(code(unsafe { result::memcpy_htod_async(host.as_ptr() as u64, &[0u32; 2], raw) }), invalid);
-    assert_eq!(unsafe { sys::cuMemsetD32Async(a + 2, 0, 1, raw) }.result().map_err(|e| e.0), invalid);
+    assert_eq!(code(driver!(result::memcpy_htod_async(a, &host, raw))), invalid);
+    assert_eq!(code(driver!(result::memcpy_dtoh_async(&mut host, a, raw))), invalid);
+    assert_eq!(code(driver!(result::memcpy_dtod_async(a, b, 12, raw))), invalid);
+    assert_eq!(code(driver!(result::memset_d8_async(a + 4, 0, 5, raw))), invalid);
+    assert_eq!(code(driver!(result::memcpy_htod_async(host.as_ptr() as u64, &[0u32; 2], raw))), invalid);
+    assert_eq!(driver!(sys::cuMemsetD32Async(a + 2, 0, 1, raw)).result().map_err(|e| e.0), invalid);
     gpu.write(&stream, a, &[1u32, 2]);
-    unsafe { sys::cuMemsetD32Async(a + 4, 9, 1, raw) }.result().unwrap();
-    unsafe { result::memcpy_dtod_async(b, a, 8, raw) }.unwrap();
+    driver!(sys::cuMemsetD32Async(a + 4, 9, 1, raw)).result().unwrap();
+    driver!(result::memcpy_dtod_async(b, a, 8, raw)).unwrap();
     assert_eq!(gpu.read::<u32>(&stream, b, 2), [1, 9]);
 });
 
@@ -151,8 +154,9 @@ alone!(pinned_memory_is_copied_while_the_host_goes_on, {
     let stream = gpu.stream();
     let (from, to) = (gpu.flag(), gpu.allocate(4));
     let flag = gpu.block(&stream);
+    // SAFETY: the flag's four bytes, alive until the process ends.
     let pinned = unsafe { std::slice::from_raw_parts(from.address() as *const u32, 1) };
-    unsafe { result::memcpy_htod_async(to, pinned, stream.cu_stream()) }.unwrap();
+    driver!(result::memcpy_htod_async(to, pinned, stream.cu_stream())).unwrap();
     from.raise();
     flag.raise();
     assert_eq!(gpu.read::<u32>(&stream, to, 1), [1], "taken when its turn came, not before");
@@ -164,10 +168,10 @@ alone!(memory_of_another_device_needs_peer_access, [("SOFTGPU_DEVICES", "2")], {
     let second = Gpu::on(1);
     let stream = second.stream();
     let write = || second.launch(&stream, "selftest_out_of_bounds", 32, 0, &[Pointer(memory), Int(0)]);
-    unsafe { sys::cuCtxEnablePeerAccess(first.context.cu_ctx(), 0) }.result().unwrap();
+    driver!(sys::cuCtxEnablePeerAccess(first.context.cu_ctx(), 0)).result().unwrap();
     write().unwrap();
     stream.synchronize().unwrap();
-    unsafe { sys::cuCtxDisablePeerAccess(first.context.cu_ctx()) }.result().unwrap();
+    driver!(sys::cuCtxDisablePeerAccess(first.context.cu_ctx())).result().unwrap();
     write().unwrap();
     assert_eq!(stream.synchronize().map_err(|e| e.0), Err(ILLEGAL));
     assert!(sentence(ILLEGAL).contains("of device 0 on device 1"), "{}", sentence(ILLEGAL));

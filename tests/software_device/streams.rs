@@ -11,7 +11,7 @@ use std::ffi::c_void;
 use std::sync::Mutex;
 
 fn query(stream: &CudaStream) -> Outcome {
-    unsafe { sys::cuStreamQuery(stream.cu_stream()) }.result().map_err(|e| e.0)
+    driver!(sys::cuStreamQuery(stream.cu_stream())).result().map_err(|e| e.0)
 }
 
 alone!(two_streams_run_beside_each_other, {
@@ -75,7 +75,7 @@ alone!(event_times_are_those_of_the_stream, {
     let stream = gpu.stream();
     let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);
     let (start, end) = (gpu.context.new_event(timed).unwrap(), gpu.context.new_event(timed).unwrap());
-    let elapsed = || code(unsafe { result::event::elapsed(start.cu_event(), end.cu_event()) });
+    let elapsed = || code(driver!(result::event::elapsed(start.cu_event(), end.cu_event())));
     assert_eq!(elapsed(), Err(CUresult::CUDA_ERROR_INVALID_HANDLE), "never recorded");
     start.record(&stream).unwrap();
     let flag = gpu.block(&stream);
@@ -97,10 +97,11 @@ alone!(the_legacy_stream_and_blocking_streams_wait_for_each_other, {
     let legacy = gpu.context.default_stream();
     let free = gpu.stream();
     let raw = result::stream::create(result::stream::StreamKind::Default).unwrap();
+    // SAFETY: a stream made just now, which the borrowed one does not outlive.
     let blocking = unsafe { gpu.context.wrap_borrowed_stream(raw) };
     let memory = gpu.allocate(4);
     let flag = gpu.block(&blocking);
-    unsafe { result::memset_d8_async(memory, 0, 4, legacy.cu_stream()) }.unwrap();
+    driver!(result::memset_d8_async(memory, 0, 4, legacy.cu_stream())).unwrap();
     assert_eq!(query(&legacy), Err(CUresult::CUDA_ERROR_NOT_READY));
     // A stream that was made not to block goes on.
     gpu.write(&free, memory, &[9u32]);
@@ -120,7 +121,7 @@ alone!(host_functions_have_their_turn, {
     let stream = gpu.stream();
     let flag = gpu.block(&stream);
     for i in 1..=3usize {
-        unsafe { sys::cuLaunchHostFunc(stream.cu_stream(), Some(note), i as *mut c_void) }.result().unwrap();
+        driver!(sys::cuLaunchHostFunc(stream.cu_stream(), Some(note), i as *mut c_void)).result().unwrap();
     }
     assert!(CALLS.lock().unwrap().is_empty());
     flag.raise();
@@ -133,16 +134,14 @@ alone!(values_are_waited_for_and_written, {
     let (a, b) = (gpu.stream(), gpu.stream());
     let (gate, done) = (gpu.flag(), gpu.flag());
     let equal = sys::CUstreamWaitValue_flags::CU_STREAM_WAIT_VALUE_EQ as u32;
-    unsafe {
-        sys::cuStreamWaitValue32_v2(a.cu_stream(), gate.address(), 1, equal).result().unwrap();
-        sys::cuStreamWriteValue32_v2(a.cu_stream(), done.address(), 4, 0).result().unwrap();
-    }
+    driver!(sys::cuStreamWaitValue32_v2(a.cu_stream(), gate.address(), 1, equal)).result().unwrap();
+    driver!(sys::cuStreamWriteValue32_v2(a.cu_stream(), done.address(), 4, 0)).result().unwrap();
     assert_eq!(query(&a), Err(CUresult::CUDA_ERROR_NOT_READY));
     assert_eq!(done.value(), 0);
-    unsafe { sys::cuStreamWriteValue32_v2(b.cu_stream(), gate.address(), 1, 0) }.result().unwrap();
+    driver!(sys::cuStreamWriteValue32_v2(b.cu_stream(), gate.address(), 1, 0)).result().unwrap();
     a.synchronize().unwrap();
     assert_eq!(done.value(), 4);
-    let nowhere = unsafe { sys::cuStreamWaitValue32_v2(a.cu_stream(), 64, 1, 0) };
+    let nowhere = driver!(sys::cuStreamWaitValue32_v2(a.cu_stream(), 64, 1, 0));
     assert_eq!(nowhere, CUresult::CUDA_ERROR_INVALID_VALUE);
 });
 
@@ -156,7 +155,7 @@ alone!(a_destroyed_stream_ends_its_work_and_is_unknown_afterwards, {
     drop(stream);
     let other = gpu.stream();
     assert_ne!(raw, other.cu_stream(), "a handle is never used twice");
-    assert_eq!(unsafe { sys::cuStreamQuery(raw) }, CUresult::CUDA_ERROR_INVALID_HANDLE);
+    assert_eq!(driver!(sys::cuStreamQuery(raw)), CUresult::CUDA_ERROR_INVALID_HANDLE);
     flag.raise();
     gpu.context.synchronize().unwrap();
     assert_eq!(gpu.read::<u32>(&other, memory, 1), [3]);
@@ -168,7 +167,7 @@ alone!(priorities_are_kept, {
     for (asked, held) in [(0, 0), (-3, -3), (-9, -5), (4, 0)] {
         let stream = gpu.context.new_stream_with_priority(asked).unwrap();
         let mut priority = 1;
-        unsafe { sys::cuStreamGetPriority(stream.cu_stream(), &mut priority) }.result().unwrap();
+        driver!(sys::cuStreamGetPriority(stream.cu_stream(), &mut priority)).result().unwrap();
         assert_eq!(priority, held);
         let flag = gpu.block(&stream);
         flag.raise();

@@ -11,8 +11,8 @@ pub use layer::{LayerPrediction, layer, operation};
 
 use super::regress::Spread;
 use super::valid::{self, Outside};
-use crate::shape::DType;
 use crate::records::CostModel;
+use crate::shape::DType;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

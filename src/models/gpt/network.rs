@@ -4,8 +4,8 @@ use super::{Block, Embedding, Head};
 use crate::Result;
 use crate::models::builder::Builder;
 use crate::models::data::{self, Batch};
-use crate::models::pieces::Parameter;
 use crate::models::network::Network;
+use crate::models::pieces::Parameter;
 use crate::ops::{self, Ops};
 use crate::shape::{LayerShape, Phase};
 

@@ -4,8 +4,8 @@
 //! order: a search by halves finds a row in a few reads. A row counts only if process and correlation id are those
 //! asked for, so a table in another order costs time (one pass over it) and nothing else.
 
-use super::super::windows::Launched;
 use super::super::wanted::Wanted;
+use super::super::windows::Launched;
 use super::{Nsys, launch_key, process, tables, whole};
 use rusqlite::{Connection, Statement};
 use std::collections::HashMap;

@@ -1,0 +1,280 @@
+//! The house rules that prose alone let drift: which room of `src/` may use which, where cudarc may be named, and that the
+//! picture in `src/lib.rs` shows what is there. Whoever adds a room adds its row here and its place in that picture.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every room and the rooms it may import, from the ground up: a row names rows above it only, so no circle can be written
+/// down. `error` is open to all. The first block is the ground floor, the second the device wing, which touches hardware; the
+/// third the value wing, whose functions run on a laptop; the command line stands above both.
+const ROOMS: [(&str, &[&str]); 20] = [
+    ("error", &[]),
+    ("units", &[]),
+    ("stats", &[]),
+    ("shape", &[]),
+    ("records", &["shape"]),
+    //
+    ("machine", &["records", "stats"]),
+    ("ops", &["machine", "shape", "stats"]),
+    ("clock", &["machine", "ops"]),
+    ("models", &["ops", "shape", "stats"]),
+    ("collectives", &["machine", "units"]),
+    ("corun", &["clock", "collectives", "machine", "models", "ops", "shape", "stats", "units"]),
+    ("suite", &["clock", "collectives", "corun", "machine", "models", "ops", "records", "shape", "stats", "units"]),
+    //
+    ("cost", &["records", "shape", "stats"]),
+    ("pipeline", &["cost", "records", "shape", "stats", "units"]),
+    ("trace", &["pipeline", "records", "stats"]),
+    ("fill", &["cost", "pipeline", "records", "shape", "stats", "units"]),
+    ("import", &["records", "shape", "stats", "units"]),
+    ("export", &["import", "pipeline", "records", "shape", "stats"]),
+    ("report", &["fill", "pipeline", "records", "trace", "units"]),
+    //
+    (
+        "cli",
+        &[
+            "collectives",
+            "cost",
+            "export",
+            "fill",
+            "import",
+            "machine",
+            "ops",
+            "pipeline",
+            "records",
+            "report",
+            "shape",
+            "suite",
+            "trace",
+            "units",
+        ],
+    ),
+];
+
+/// Folders in which the CUDA driver's bindings may be named.
+const CUDARC: [&str; 5] = ["src/machine/", "src/ops/cuda/", "src/clock/", "src/collectives/", "src/corun/"];
+
+/// The rest of the tree: what the crate's root exports besides rooms.
+const ROOT: [&str; 2] = ["Error", "Result"];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file below `src/`, by its path from the project's root, that is not a file of tests.
+fn sources() -> Vec<(String, String)> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root().join("src"), &mut found);
+    found.sort();
+    let name = |path: &PathBuf| path.strip_prefix(root()).unwrap().to_str().unwrap().to_string();
+    let files: Vec<(String, String)> =
+        found.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect();
+    let tests: Vec<String> = files.iter().flat_map(|(file, text)| modules_of_tests(file, text)).collect();
+    files.into_iter().filter(|(file, _)| !tests.iter().any(|of_tests| file.starts_with(of_tests))).collect()
+}
+
+/// Where the modules lie that a file declares for tests only: `src/corun/gate_tests.rs` and `src/models/gpt/tests/`.
+fn modules_of_tests(file: &str, text: &str) -> Vec<String> {
+    let folder = match file.rsplit_once('/') {
+        Some((folder, "mod.rs" | "lib.rs")) => folder.to_string(),
+        _ => file.trim_end_matches(".rs").to_string(),
+    };
+    let mut modules = Vec::new();
+    for rest in text.split("#[cfg(test)]\n").skip(1) {
+        let first = rest.lines().next().unwrap_or_default();
+        let path = first.strip_prefix("#[path = \"").and_then(|path| path.strip_suffix("\"]"));
+        if let (Some(path), Some((beside, _))) = (path, file.rsplit_once('/')) {
+            modules.push(format!("{beside}/{path}"));
+        } else if let Some(name) = first.trim().strip_prefix("mod ").and_then(|name| name.strip_suffix(';')) {
+            modules.extend([format!("{folder}/{name}.rs"), format!("{folder}/{name}/")]);
+        }
+    }
+    modules
+}
+
+/// The numbered lines that are neither comment nor part of the file's module of tests.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let tests = text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len());
+    text[..tests].lines().enumerate().map(|(at, line)| (at + 1, line)).filter(|(_, line)| {
+        let line = line.trim_start();
+        !line.starts_with("//")
+    })
+}
+
+/// The room a file belongs to: `src/cost/fit.rs` and `src/cost.rs` are of `cost`. None for `lib.rs` and `main.rs`.
+fn room_of(file: &str) -> Option<&str> {
+    let first = file.strip_prefix("src/")?.split('/').next()?;
+    let room = first.strip_suffix(".rs").unwrap_or(first);
+    (room != "lib" && room != "main").then_some(room)
+}
+
+/// Names that stand first behind `crate::`, those of a list in braces too, with the line each begins on.
+fn imports(text: &str) -> Vec<(usize, String)> {
+    let lines: Vec<(usize, &str)> = code(text).collect();
+    let mut names = Vec::new();
+    for (index, (at, line)) in lines.iter().enumerate() {
+        for (found, _) in line.match_indices("crate::") {
+            let behind = &line[found + "crate::".len()..];
+            let before = line[..found].chars().next_back();
+            if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
+                continue; // `some_crate::`
+            }
+            if let Some(list) = behind.strip_prefix('{') {
+                let rest: String = lines[index + 1..].iter().map(|(_, line)| *line).collect();
+                names.extend(heads_of_list(&format!("{list}{rest}")).into_iter().map(|name| (*at, name)));
+            } else {
+                names.push((*at, word(behind)));
+            }
+        }
+    }
+    names
+}
+
+fn word(text: &str) -> String {
+    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+/// The first word of each entry of a list whose opening brace was read: `a::{b, c}, d}` → a, d.
+fn heads_of_list(text: &str) -> Vec<String> {
+    let (mut depth, mut entry, mut heads) = (0, true, Vec::new());
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => entry = true,
+            c if entry && (c.is_alphanumeric() || c == '_') => {
+                heads.push(word(&text[at..]));
+                entry = false;
+            }
+            _ => {}
+        }
+    }
+    heads
+}
+
+/// How many `super`s lead from a file to the crate's root.
+fn depth(file: &str) -> usize {
+    let parts: Vec<&str> = file.trim_start_matches("src/").split('/').collect();
+    parts.len() - usize::from(parts.last() == Some(&"mod.rs"))
+}
+
+#[test]
+fn a_room_imports_only_the_rooms_its_row_names() {
+    let mut broken = Vec::new();
+    for (file, text) in sources() {
+        let Some(room) = room_of(&file) else { continue };
+        let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
+            broken.push(format!("{file}: the room `{room}` has no row in tests/rooms.rs"));
+            continue;
+        };
+        for (line, name) in imports(&text) {
+            let open = name == room || name == "error" || ROOT.contains(&name.as_str());
+            if !open && !allowed.contains(&name.as_str()) {
+                broken.push(format!("{file}:{line}: `{room}` may not import `{name}`: its row allows {allowed:?}"));
+            }
+        }
+        for (line, content) in code(&text) {
+            if content.contains(&"super::".repeat(depth(&file))) {
+                broken.push(format!("{file}:{line}: leaves its room by `super`: write `crate::`"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+/// An import nobody needs any more leaves the table, or the table stops telling the truth.
+#[test]
+fn every_import_that_the_table_allows_is_used() {
+    let sources = sources();
+    for (room, allowed) in ROOMS {
+        let used: Vec<String> = sources
+            .iter()
+            .filter(|(file, _)| room_of(file) == Some(room))
+            .flat_map(|(_, text)| imports(text).into_iter().map(|(_, name)| name))
+            .collect();
+        for name in allowed {
+            assert!(used.iter().any(|n| n == name), "`{room}` imports nothing of `{name}`: take it off its row");
+        }
+    }
+}
+
+#[test]
+fn the_table_has_no_circle_and_the_value_wing_no_device() {
+    for (index, (room, allowed)) in ROOMS.iter().enumerate() {
+        for name in *allowed {
+            let at = ROOMS.iter().position(|(r, _)| r == name);
+            assert!(at.is_some_and(|at| at < index), "`{room}` names `{name}`, which does not stand above it");
+        }
+    }
+    let device = ["machine", "ops", "clock", "models", "collectives", "corun", "suite"];
+    for room in ["records", "shape", "cost", "pipeline", "trace", "fill", "import", "export", "report"] {
+        let (_, allowed) = ROOMS.iter().find(|(name, _)| *name == room).unwrap();
+        assert!(!allowed.iter().any(|name| device.contains(name)), "`{room}` would touch hardware");
+    }
+}
+
+#[test]
+fn cudarc_is_named_only_where_devices_are() {
+    for (file, text) in sources() {
+        if CUDARC.iter().any(|folder| file.starts_with(folder)) {
+            continue;
+        }
+        for (line, content) in code(&text) {
+            assert!(!content.contains("cudarc"), "{file}:{line} names cudarc: only {CUDARC:?} may");
+        }
+    }
+}
+
+/// `lib.rs` declares the rooms that are there, and its picture shows no other. Words in brackets explain and do not count.
+#[test]
+fn the_picture_in_lib_rs_shows_the_rooms_that_are_there() {
+    let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let declared: Vec<&str> = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    let mut rooms: Vec<&str> = ROOMS.iter().map(|(room, _)| *room).collect();
+    rooms.sort_unstable();
+    assert_eq!(declared, rooms, "the modules of lib.rs and the rows of tests/rooms.rs");
+
+    let doc: Vec<&str> = lib.lines().map_while(|line| line.strip_prefix("//!")).collect();
+    let fences: Vec<usize> = (0..doc.len()).filter(|&i| doc[i].trim_start().starts_with("```")).collect();
+    let picture = doc[fences[0] + 1..fences[1]].join("\n");
+    let mut shown = Vec::new();
+    let mut bracket = 0;
+    for part in picture.split_inclusive(|c: char| c.is_whitespace() || c == '(' || c == ')') {
+        let name = part.trim_matches(|c: char| !c.is_alphanumeric());
+        // Files and folders are written with a dot or a slash.
+        if bracket == 0 && !name.is_empty() && !part.contains(['.', '/', '<']) {
+            shown.push(name.to_string());
+        }
+        bracket += part.matches('(').count();
+        bracket -= part.matches(')').count();
+    }
+    for name in &shown {
+        assert!(rooms.contains(&name.as_str()), "lib.rs draws a room `{name}` that is not there");
+    }
+    for room in rooms.iter().filter(|room| !["error", "units", "stats", "cli"].contains(room)) {
+        assert!(shown.iter().any(|name| name == room), "lib.rs does not draw the room `{room}`");
+    }
+}
+
+#[test]
+fn lists_in_braces_are_read_as_the_compiler_reads_them() {
+    let text =
+        "use crate::{Error, Result, cost::{fit, predict}, units};\nlet x = crate::stats::median;\n// crate::no\n";
+    let names: Vec<(usize, String)> = imports(text);
+    let expected = [(1, "Error"), (1, "Result"), (1, "cost"), (1, "units"), (2, "stats")];
+    assert_eq!(names, expected.map(|(line, name)| (line, name.to_string())));
+    assert_eq!(modules_of_tests("src/a/mod.rs", "#[cfg(test)]\nmod tests;\n"), ["src/a/tests.rs", "src/a/tests/"]);
+    assert_eq!(modules_of_tests("src/a/b.rs", "#[cfg(test)]\n#[path = \"c.rs\"]\nmod tests;\n"), ["src/a/c.rs"]);
+    assert_eq!((depth("src/cost/mod.rs"), depth("src/cost/fit.rs"), depth("src/units.rs")), (1, 2, 1));
+}
