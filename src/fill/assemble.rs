@@ -1,4 +1,4 @@
-//! The plan as `plan --json` prints it, put together from what was tried. Called by [`super::plan`].
+//! The plan as `plan --json` prints it, put together from what was tried. Called by [`super::plan()`].
 
 use super::pack::{Hold, Run};
 use super::plan::{Ground, Tried};

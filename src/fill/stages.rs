@@ -1,4 +1,4 @@
-//! All stages of a timeline filled, and what that makes of the iteration. Called by [`super::plan`]; asks [`super::planner`]
+//! All stages of a timeline filled, and what that makes of the iteration. Called by [`super::plan()`]; asks [`super::planner`]
 //! stage by stage and [`super::delay`] for the whole.
 
 use super::beside::{self, BesideRun, Busy};
