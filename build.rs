@@ -1,6 +1,7 @@
 //! What is built beside the Rust code: the CUDA kernels (nvcc → one embedded fat binary per `cuda/*.cu`) and the NCCL
 //! bindings (bindgen, loaded at run time). Each is found or skipped: a skip is no error, and `bubblebench doctor` repeats
-//! its reason with the line that installs what was missing. Nothing here needs a GPU. The commit is noted for the records.
+//! its reason with the line that installs what was missing. What is there or was asked for, and does not serve, is a
+//! warning of cargo's as well. Nothing here needs a GPU. The commit is noted for the records.
 
 #[path = "build/commit.rs"]
 mod commit;
@@ -12,6 +13,8 @@ mod nccl;
 mod outcome;
 #[path = "build/search.rs"]
 mod search;
+#[path = "build/target.rs"]
+mod target;
 
 use std::path::PathBuf;
 use std::{env, fs, io};
@@ -20,7 +23,7 @@ fn main() -> io::Result<()> {
     if let Some(request) = nccl::child_request() {
         return nccl::generate(&request);
     }
-    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("cargo sets OUT_DIR, and did not"))?);
     let search = search::Search::new();
     let kernels = kernels::build(&search, &out)?;
     let nccl = nccl::build(&search, &out);

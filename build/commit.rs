@@ -4,9 +4,17 @@ use std::process::Command;
 
 /// Tells cargo the commit (`-dirty` behind it where files differ from it), and to look again when HEAD moves.
 pub fn tell_cargo() {
-    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else { return };
+    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else {
+        println!("cargo:warning=git names no commit here: what this program measures will name none either");
+        return;
+    };
     let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", "src", "cuda", "benches", "Cargo.toml"]);
-    let dirty = if changed.is_some_and(|files| !files.is_empty()) { "-dirty" } else { "" };
+    if changed.is_none() {
+        println!(
+            "cargo:warning=git status fails: whether files differ from the commit is not known, so they count as changed"
+        );
+    }
+    let dirty = if changed.is_none_or(|files| !files.is_empty()) { "-dirty" } else { "" };
     println!("cargo:rustc-env=BUBBLEBENCH_COMMIT={commit}{dirty}");
     // The mark depends on these files; the crate is compiled again only if it changes.
     for path in ["src", "benches", "Cargo.toml"] {

@@ -2,6 +2,7 @@
 
 use crate::outcome::{Fact, Kernels, Module, Skip};
 use crate::search::Search;
+use crate::target;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,10 +24,13 @@ pub fn build(search: &Search, out: &Path) -> io::Result<Kernels> {
     };
     let compiler = match Compiler::ask(&nvcc) {
         Ok(compiler) => compiler,
-        Err(reason) => return Ok(Kernels::skipped(Skip::new(reason))),
+        Err(reason) => {
+            println!("cargo:warning=no CUDA kernels: {reason}");
+            return Ok(Kernels::skipped(Skip::new(reason)));
+        }
     };
     let sources = sources(Path::new("cuda"))?;
-    let store = store(out)?;
+    let store = store(target::folder(out), out)?;
     let outcomes = compile_all(&compiler, &sources, &store);
     let mut kernels = Kernels { toolkit: Some((compiler.version.clone(), nvcc)), ..Kernels::default() };
     for (source, outcome) in sources.iter().zip(outcomes) {
@@ -47,10 +51,13 @@ pub fn build(search: &Search, out: &Path) -> io::Result<Kernels> {
 }
 
 /// Where compiled kernels are kept for all profiles: they take minutes, and the profile changes nothing in them. Beside the
-/// profiles' folders, in the target folder, which cargo has marked as a cache.
-fn store(out: &Path) -> io::Result<PathBuf> {
-    let target = out.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file()).unwrap_or(out);
-    let store = target.join("kernels");
+/// profiles' folders, in the target folder; beside this profile's other files where nobody can tell which that is.
+pub fn store(target: Result<PathBuf, String>, out: &Path) -> io::Result<PathBuf> {
+    let folder = target.unwrap_or_else(|reason| {
+        println!("cargo:warning={reason}; until then every profile compiles the CUDA kernels for itself");
+        out.to_path_buf()
+    });
+    let store = folder.join("kernels");
     fs::create_dir_all(&store)?;
     Ok(store)
 }
@@ -62,7 +69,7 @@ fn hash(text: &str) -> u64 {
 }
 
 fn sources(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files: Vec<PathBuf> = fs::read_dir(folder)?.filter_map(|e| e.ok().map(|e| e.path())).collect();
+    let mut files = fs::read_dir(folder)?.map(|e| e.map(|e| e.path())).collect::<io::Result<Vec<PathBuf>>>()?;
     files.retain(|path| path.extension().is_some_and(|e| e == "cu"));
     files.sort();
     Ok(files)
@@ -91,8 +98,14 @@ impl Compiler {
         if version.split('.').next().and_then(|major| major.parse::<u32>().ok()) >= Some(13) {
             flags.push("--compress-mode=size".to_string());
         }
-        for (virtual_arch, real) in ARCHITECTURES.iter().filter(|(arch, _)| knows(arch)) {
-            flags.extend(["-gencode".to_string(), format!("arch={virtual_arch},code={real}")]);
+        for (virtual_arch, real) in ARCHITECTURES {
+            if knows(virtual_arch) {
+                flags.extend(["-gencode".to_string(), format!("arch={virtual_arch},code={real}")]);
+            } else {
+                println!(
+                    "cargo:warning=nvcc {version} knows no {real}: such GPUs compile {PTX}'s kernels when they are loaded"
+                );
+            }
         }
         flags.extend(["-gencode".to_string(), format!("arch={PTX},code={PTX}")]);
         Ok(Compiler { nvcc: nvcc.to_path_buf(), version, flags })
@@ -134,7 +147,7 @@ impl Compiler {
 
     fn key(&self, source: &Path) -> io::Result<String> {
         let mut parts = vec![self.version.clone(), self.flags.join(" ")];
-        let mut headers: Vec<PathBuf> = fs::read_dir("cuda")?.filter_map(|e| e.ok().map(|e| e.path())).collect();
+        let mut headers = fs::read_dir("cuda")?.map(|e| e.map(|e| e.path())).collect::<io::Result<Vec<PathBuf>>>()?;
         headers.retain(|path| path.extension().is_some_and(|e| e == "cuh"));
         headers.sort();
         for file in headers.iter().map(PathBuf::as_path).chain([source]) {

@@ -27,6 +27,7 @@ pub fn child_request() -> Option<Request> {
     Some(Request { header, bindings, includes: lines.map(String::from).collect() })
 }
 
+/// Without a header there are no bindings, and `doctor` says so. A header that cannot be read is said at once.
 pub fn build(search: &Search, out: &Path) -> Result<(), Skip> {
     let toolkit = search.nvcc().and_then(|nvcc| Some(nvcc.parent()?.parent()?.to_path_buf()));
     let nccl = search.include("nccl.h", "NCCL_HOME", toolkit.as_deref(), "nccl");
@@ -35,12 +36,17 @@ pub fn build(search: &Search, out: &Path) -> Result<(), Skip> {
     })?;
     let cuda = search.include("cuda_runtime.h", "CUDA_HOME", toolkit.as_deref(), "cu13");
     let cuda = cuda.ok_or_else(|| {
-        Skip::with("nccl.h needs cuda_runtime.h, which is not there", crate::outcome::TOOLKIT_INSTALL)
+        warned(Skip::with("nccl.h needs cuda_runtime.h, which is not there", crate::outcome::TOOLKIT_INSTALL))
     })?;
     let mut request = vec![nccl.join("nccl.h").display().to_string(), out.join("nccl.rs").display().to_string()];
     request.extend([&nccl, &cuda].map(|folder| format!("-I{}", folder.display())));
     request.extend(compiler_headers().map(|folder| format!("-I{folder}")));
-    run_child(&request.join("\n"), search.libclang())
+    run_child(&request.join("\n"), search.libclang()).map_err(warned)
+}
+
+fn warned(skip: Skip) -> Skip {
+    println!("cargo:warning=no NCCL bindings: {}", skip.reason());
+    skip
 }
 
 /// libclang from PyPI comes without the compiler's own headers (stddef.h): the system compiler's serve.

@@ -21,6 +21,9 @@ impl Skip {
     pub fn with(reason: impl Into<String>, install: &'static str) -> Self {
         Skip { reason: reason.into(), install: Some(install) }
     }
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
 }
 
 /// A fat binary.

@@ -2,6 +2,7 @@
 //! and last what `.ci/cuda-toolchain` installs.
 
 use std::cell::{OnceCell, RefCell};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
@@ -11,11 +12,17 @@ pub struct Search {
     packages: OnceCell<Vec<PathBuf>>,
     variables: RefCell<Vec<&'static str>>,
     files: RefCell<Vec<PathBuf>>,
+    said: RefCell<HashSet<PathBuf>>,
 }
 
 impl Search {
     pub fn new() -> Self {
-        Search { packages: OnceCell::new(), variables: RefCell::default(), files: RefCell::default() }
+        Search {
+            packages: OnceCell::new(),
+            variables: RefCell::default(),
+            files: RefCell::default(),
+            said: RefCell::default(),
+        }
     }
 
     pub fn variable(&self, name: &'static str) -> Option<PathBuf> {
@@ -30,13 +37,24 @@ impl Search {
         Some(found)
     }
 
+    /// What a variable names, or what lies at `inside` below it. A variable that is set and names nothing is said: what is
+    /// found elsewhere instead is not what was asked for.
+    fn named(&self, variable: &'static str, inside: &str) -> Option<PathBuf> {
+        let value = self.variable(variable)?;
+        let path = if inside.is_empty() { value } else { value.join(inside) };
+        let found = self.first_file([path.clone()]);
+        if found.is_none() && self.said.borrow_mut().insert(path.clone()) {
+            println!("cargo:warning={variable} is set, and {} is no file: it is sought elsewhere", path.display());
+        }
+        found
+    }
+
     /// `nvcc`: NVCC, CUDA_HOME, CUDA_PATH, PATH, /usr/local/cuda, the active Python's nvidia/cu13.
     pub fn nvcc(&self) -> Option<PathBuf> {
         let exe = format!("nvcc{}", env::consts::EXE_SUFFIX);
-        let named = self.variable("NVCC");
-        let homes = ["CUDA_HOME", "CUDA_PATH"].map(|name| self.variable(name)).into_iter().flatten();
-        let first = named.into_iter().chain(homes.map(|home| home.join("bin").join(&exe)));
-        if let Some(found) = self.first_file(first) {
+        let inside = format!("bin/{exe}");
+        let named = [("NVCC", ""), ("CUDA_HOME", &inside), ("CUDA_PATH", &inside)];
+        if let Some(found) = named.into_iter().find_map(|(variable, inside)| self.named(variable, inside)) {
             return Some(found);
         }
         let path = self.variable("PATH").unwrap_or_default();
@@ -48,10 +66,10 @@ impl Search {
 
     /// The folder of a header: under the given homes, then the toolkit, the Python packages, the system.
     pub fn include(&self, header: &str, home: &'static str, toolkit: Option<&Path>, package: &str) -> Option<PathBuf> {
-        let home = self.variable(home).map(|home| home.join("include"));
-        let known = home.into_iter().chain(toolkit.map(|root| root.join("include")));
+        let toolkit = toolkit.map(|root| root.join("include"));
         let system = ["/usr/local/cuda/include", "/usr/include", "/usr/local/include"].map(PathBuf::from);
-        self.first_file(known.chain(system).map(|folder| folder.join(header)))
+        self.named(home, &format!("include/{header}"))
+            .or_else(|| self.first_file(toolkit.into_iter().chain(system).map(|folder| folder.join(header))))
             .or_else(|| {
                 let inside = self.packages().iter().map(|site| site.join("nvidia").join(package).join("include"));
                 self.first_file(inside.map(|folder| folder.join(header)))
@@ -75,7 +93,11 @@ impl Search {
                 None => PathBuf::from("python3"),
             };
             let script = "import sys; print('\\n'.join(p for p in sys.path if p.endswith('-packages')))";
-            let output = Command::new(python).args(["-c", script]).output();
+            let output = Command::new(&python).args(["-c", script]).output();
+            // Without any Python there are no packages. An environment that is active and has none is odd.
+            if output.is_err() && python.is_absolute() {
+                println!("cargo:warning=VIRTUAL_ENV is set, and {} does not start", python.display());
+            }
             let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
             text.lines().map(PathBuf::from).chain(self.toolchain()).collect()
         })

@@ -56,7 +56,7 @@ impl ProcessId {
     }
 }
 
-/// Field 22 and field 3 of /proc/<pid>/stat (proc_pid_stat(5)); the name before them may hold anything but ends at the last `)`.
+/// Field 22 and field 3 of `/proc/<pid>/stat` (proc_pid_stat(5)); the name before them may hold anything but ends at the last `)`.
 fn start_and_state(pid: u32) -> Option<(u64, char)> {
     parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }

@@ -11,7 +11,7 @@ pub struct StepProfile {
     base: u64,
     /// Time alone of the step's operations, nanoseconds, in order.
     times_ns: Vec<f64>,
-    /// sums[k]: the first k of them together.
+    /// `sums[k]`: the first k of them together.
     sums_ns: Vec<f64>,
 }
 

@@ -1,7 +1,7 @@
 //! What the iteration becomes when single operations take longer: the timeline run once more, each operation with what side
 //! work costs it. A delay on one stage may vanish in the next stage's wait or travel through all of them; this finds out.
 //!
-//! The rules are those of [`crate::pipeline::simulate`]; only the durations differ from operation to operation here.
+//! The rules are those of [`crate::pipeline::simulate()`]; only the durations differ from operation to operation here.
 
 use crate::pipeline::{Operation, Timeline, Work};
 

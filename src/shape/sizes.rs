@@ -228,7 +228,7 @@ pub struct LstmCell {
     pub hidden: usize,
 }
 
-/// Embedding lookup: out[r] = table[token[r]] + positions[r mod sequence].
+/// Embedding lookup: `out[r] = table[token[r]] + positions[r mod sequence]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Embedding {
     /// Tokens looked up: batch × sequence.

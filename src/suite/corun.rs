@@ -1,9 +1,9 @@
 //! Co-run cases: a main beside a side, by sharing mode, with its partner alone in the same sample; and the main beside
 //! nothing, which is the noise floor.
 //!
-//! Names: `corun/<sharing>/<main>+<side>`. A sample is one pair ([`crate::corun::pair`]). [`host`] holds the cases of the
-//! CPU's cores; [`streams`] those of two streams on a GPU, listed in [`gpu`] and, for the software
-//! device, [`software`]; [`overlap`] lists a product beside an all-reduce.
+//! Names: `corun/<sharing>/<main>+<side>`. A sample is one pair ([`crate::corun::pair`]). `host` holds the cases of the
+//! CPU's cores; `streams` those of two streams on a GPU, listed in `gpu` and, for the software
+//! device, `software`; `overlap` lists a product beside an all-reduce.
 
 mod gpu;
 mod host;

@@ -14,6 +14,8 @@ mod nvml;
 mod objects;
 #[path = "build/shared.rs"]
 mod shared;
+#[path = "../../build/target.rs"]
+mod target;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -21,10 +23,11 @@ use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
-    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("cargo sets OUT_DIR, and did not"))?);
     let device = here.join("../../cuda").canonicalize()?;
-    for watched in [&device, &here.join("cpp"), &here.join("include"), &here.join("build"), &here.join("build.rs")] {
-        println!("cargo:rerun-if-changed={}", watched.display());
+    println!("cargo:rerun-if-changed={}", device.display());
+    for watched in ["cpp", "include", "build", "build.rs", "../../build/target.rs"] {
+        println!("cargo:rerun-if-changed={}", here.join(watched).display());
     }
     let libraries = shared::Libraries::new(&out)?;
     println!("cargo:rustc-env=SOFTGPU_LIBRARIES={}", libraries.folder().display());

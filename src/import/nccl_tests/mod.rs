@@ -1,6 +1,6 @@
-//! nccl-tests' output. Both forms become [`Section`]s, one for each program that ran; [`records`] makes lines of them.
+//! nccl-tests' output. Both forms become `Section`s, one for each program that ran; `records` makes lines of them.
 //!
-//! The formats are those of nccl-tests 2.0 to 2.20 (and of rccl-tests, which prints the same): see [`text`] and [`json`].
+//! The formats are those of nccl-tests 2.0 to 2.20 (and of rccl-tests, which prints the same): see `text` and `json`.
 
 mod json;
 pub mod names;

@@ -1,10 +1,10 @@
 //! NVML, the library beside the driver that tells how a GPU is doing: clocks, power, temperature, throttling, ECC, MIG,
 //! links, processes, activity. Loaded at run time; read only, nothing on the machine is ever set.
 //!
-//! `machine::{gpus, doctor}` ask once ([`examine`], [`links`]), `machine::telemetry` ten times a second. Every answer may
+//! `machine::{gpus, doctor}` ask once ([`examine`], `links`), `machine::telemetry` ten times a second. Every answer may
 //! be missing: a board without the sensor, a driver without the function, a container without the right. Missing is
 //! `None`, never an error. A query can also hang (a GPU that fell off the bus), so nothing here is called on a thread that
-//! measures: [`within`] and the telemetry thread see to that. Devices are found by UUID, because CUDA_VISIBLE_DEVICES
+//! measures: `within` and the telemetry thread see to that. Devices are found by UUID, because CUDA_VISIBLE_DEVICES
 //! reorders CUDA's ordinals and does not touch NVML's.
 
 mod api;
@@ -38,7 +38,7 @@ pub struct Nvml {
 }
 
 impl Nvml {
-    /// The machine's own, loaded once; the reason where there is none. May wait or hang: see [`within`].
+    /// The machine's own, loaded once; the reason where there is none. May wait or hang: see `within`.
     pub fn shared() -> Result<&'static Nvml, &'static str> {
         static SHARED: OnceLock<Result<Nvml, String>> = OnceLock::new();
         let found = || match libraries::open_nvml() {
@@ -116,7 +116,7 @@ pub struct Examined {
     pub count: Option<u32>,
 }
 
-/// The state of the GPUs with these UUIDs, or why there is none. Waits at most [`PATIENCE`].
+/// The state of the GPUs with these UUIDs, or why there is none. Waits at most `PATIENCE`.
 pub fn examine(uuids: Vec<Option<String>>) -> Result<Examined, String> {
     let look = move || Nvml::shared().map(|nvml| nvml.examine(&uuids)).map_err(String::from);
     within(PATIENCE, look).unwrap_or_else(|| Err(format!("NVML did not answer within {} s", PATIENCE.as_secs())))

@@ -7,7 +7,7 @@ use crate::models::builder::Builder;
 use crate::models::pieces::{Norm, Parameter};
 use crate::ops::{self, ForwardEpilogue, InputEpilogue, Linear, Ops, Rows, WeightEpilogue};
 
-/// out[r] = table[token[r]] + positions[r mod S].
+/// `out[r] = table[token[r]] + positions[r mod S]`.
 pub struct Embedding<B> {
     shape: ops::Embedding,
     table: Parameter<B>,

@@ -217,7 +217,7 @@ pub fn embedding_to_weights(shape: Embedding, dtable: &mut [f64], dpositions: &m
     }
 }
 
-/// loss = log Σexp(z) − z[target]; z becomes (softmax(z) − onehot(target)) / rows.
+/// `loss = log Σexp(z) − z[target]`; z becomes `(softmax(z) − onehot(target)) / rows`.
 pub fn cross_entropy(shape: Rows, losses: &mut [f64], logits: &mut [f64], targets: &[u32]) {
     for (r, row) in logits.chunks_exact_mut(shape.cols).enumerate() {
         let target = targets[r] as usize;

@@ -9,11 +9,8 @@ pub struct Libraries {
 }
 
 impl Libraries {
-    /// The target folder is the one above `out` that cargo has marked as a cache.
     pub fn new(out: &Path) -> io::Result<Self> {
-        let target = out.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
-        let target = target.ok_or_else(|| io::Error::other(format!("no target folder above {}", out.display())))?;
-        let folder = target.join("softgpu");
+        let folder = crate::target::folder(out).map_err(io::Error::other)?.join("softgpu");
         fs::create_dir_all(&folder)?;
         Ok(Libraries { folder })
     }

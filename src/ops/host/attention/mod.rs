@@ -2,8 +2,8 @@
 //!
 //! Inside a block everything stands transposed: scores are keys × queries with [`QUERIES`] queries side by side. The
 //! softmax over the keys then runs down the columns, one vector lane per query, with no sum across lanes; and both
-//! products read their left operand in the order the vectors want it, so nothing is packed twice. [`forward`] and
-//! [`backward`] each take one head at a time from the packed `qkv` rows; heads (and, where there are few, runs of query
+//! products read their left operand in the order the vectors want it, so nothing is packed twice. [`forward()`] and
+//! [`backward()`] each take one head at a time from the packed `qkv` rows; heads (and, where there are few, runs of query
 //! blocks) go to different threads.
 
 mod backward;
