@@ -764,7 +764,7 @@ proptest! {
 fn numbers_that_cannot_be_used_are_refused() {
     let text = include_str!("../results/published/a100-80gb/cost_model.json");
     let sound: CostModel = serde_json::from_str(text).unwrap();
-    bubblebench::cost::check(&sound).unwrap();
+    cost::check(&sound).unwrap();
     assert!(sound.collectives.iter().all(|c| c.relative_low > 0.0 && c.relative_high > 0.0));
     let gate = |open_ns| GateCost {
         open_ns,
@@ -792,10 +792,10 @@ fn numbers_that_cannot_be_used_are_refused() {
     for (index, spoil) in spoil.iter().enumerate() {
         let mut model = sound.clone();
         spoil(&mut model);
-        assert!(bubblebench::cost::check(&model).is_err(), "{index}");
+        assert!(cost::check(&model).is_err(), "{index}");
     }
     let mut fine = sound;
     fine.gate = Some(gate(0.0));
     fine.interference.pairs.push(pair(1.2));
-    bubblebench::cost::check(&fine).unwrap();
+    cost::check(&fine).unwrap();
 }

@@ -10,7 +10,7 @@ use crate::pipeline::{Bubble, Timeline, activations};
 pub(super) fn record(ground: &Ground, chosen: &Tried, others: &[Tried], mut notes: Vec<String>) -> PlanRecord {
     let (job, timeline) = (ground.job, &chosen.timeline);
     let alternatives: Vec<Alternative> = others.iter().map(|o| alternative(ground, timeline, o)).collect();
-    let side: Vec<PlanSide> = (0..ground.sides.len()).map(|s| self::side(ground, chosen, s)).collect();
+    let side: Vec<PlanSide> = (0..ground.sides.len()).map(|s| side(ground, chosen, s)).collect();
     let unused = side.iter().filter_map(|s| Some((s.name.as_str(), s.unused.as_ref()?)));
     notes.extend(unused.map(|(name, why)| format!("side {name} is put nowhere: {why}")));
     PlanRecord {

@@ -61,7 +61,7 @@ pub fn probe(device: Device) -> Probe {
         gpus,
         versions: versions::versions(),
         kernel: system::kernel(),
-        hostname: system::hostname(),
+        hostname: hostname(),
         environment: environment(std::env::vars_os()),
     }
 }

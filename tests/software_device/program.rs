@@ -43,7 +43,7 @@ fn has_flag(record: &Value, flag: &str) -> bool {
 fn doctor_shows_every_device() {
     let output = run(&[("SOFTGPU_DEVICES", "4")], &["doctor", "--json"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let devices = report["devices"].as_array().unwrap();
     let cuda: Vec<_> = devices.iter().filter(|device| device["backend"] == "cuda").collect();
     assert_eq!(cuda.len(), 4);

@@ -32,7 +32,7 @@ pub fn build(spec: &Spec, pace: usize) -> Result<Schedule> {
     // The pattern repeats: a few rounds show which block suits the times.
     let few = Spec { micro_batches: spec.micro_batches.min(3 * spec.stages + 6), ..spec.clone() };
     let span = |block: &Block| {
-        simulate::simulate(lists(&few, block), spec.times.clone()).map_or(u64::MAX, |timeline| timeline.iteration_ns)
+        simulate(lists(&few, block), spec.times.clone()).map_or(u64::MAX, |timeline| timeline.iteration_ns)
     };
     let best = blocks.iter().take(TRIED).min_by_key(|block| span(block)).ok_or_else(|| {
         Error::input(

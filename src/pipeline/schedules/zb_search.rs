@@ -36,7 +36,7 @@ pub fn build(spec: &Spec, multiple: usize) -> Result<Schedule> {
     let mut consider = |schedule: Schedule| -> Result<()> {
         let fits = (0..spec.stages).all(|s| activations::peak(&schedule, s, spec.weight_share) <= limit + 1e-9);
         if fits {
-            let timeline = simulate::simulate(schedule, spec.times.clone())?;
+            let timeline = simulate(schedule, spec.times.clone())?;
             if best.as_ref().is_none_or(|(span, _)| timeline.iteration_ns < *span) {
                 best = Some((timeline.iteration_ns, timeline.schedule));
             }

@@ -216,7 +216,7 @@ fn start(side: StreamSide, gpu: &Arc<Gpu>, dtype: DType, streams: Streams) -> Re
 }
 
 impl StreamCase {
-    fn note(&mut self, name: &str, value: impl Into<serde_json::Value>) {
+    fn note(&mut self, name: &str, value: impl Into<Value>) {
         self.info.params.insert(name.into(), value.into());
     }
 
