@@ -1,0 +1,179 @@
+//! What wrong input is answered with: every line with the command that caused it and the exit code, in one file.
+
+use crate::hold::{Golden, ROOT, run, typed};
+use crate::job_errors;
+use std::fs;
+use std::path::Path;
+
+pub fn errors() -> Vec<Golden> {
+    vec![Golden::new("errors", commands), Golden::new("errors-job-file", job_errors::job_files)]
+}
+
+/// The command, its exit code and its line. Nothing may be on stdout, where a script would take it for a result.
+pub fn refused(folder: &Path, arguments: &[&str]) -> String {
+    let output = run(folder, arguments);
+    let code = output.status.code().unwrap();
+    assert!(code != 0 && output.stdout.is_empty(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    format!("{}exit code {code}\n{stderr}\n", typed(arguments))
+}
+
+/// Two kernels with a gap of 100 µs between them, in one iteration.
+const TRACE: &str = r#"{"traceEvents":[
+    {"ph":"X","cat":"kernel","name":"a","pid":0,"tid":7,"ts":10,"dur":40.5,"args":{"stream":7,"correlation":1}},
+    {"ph":"X","cat":"kernel","name":"b","pid":0,"tid":7,"ts":150.5,"dur":50,"args":{"stream":7,"correlation":2}},
+    {"ph":"X","cat":"user_annotation","name":"ProfilerStep#1","pid":1,"tid":1,"ts":0,"dur":200.5}]}"#;
+
+/// The files that the commands name: some right, most wrong.
+fn files(folder: &Path) {
+    let write = |name: &str, content: &str| fs::write(folder.join(name), content).unwrap();
+    let model = fs::read_to_string(Path::new(ROOT).join("results/published/amd-epyc-2c/cost_model.json")).unwrap();
+    write("model.json", &model);
+    write("cut.json", &model[..300]);
+    write("extra.json", &model.replacen("\"machine\"", "\"machines\"", 1));
+    write("later.json", r#"{"schema":"bubblebench.cost_model/99"}"#);
+    write("other.json", r#"{"schema":"bubblebench.plan/1"}"#);
+    write("foreign.json", r#"{"a":1}"#);
+    write("file", "x");
+    write("right.json", TRACE);
+    write("half.json", &TRACE[..200]);
+    write("nogpu.json", r#"{"traceEvents":[]}"#);
+    write("empty.json", "");
+    write("short.sqlite", "SQLite format 3\0garbage");
+    write("report.nsys-rep", "\u{1}\u{2}");
+    let stage = r#"{"forward_ns":10,"backward_input_ns":10,"backward_weight_ns":5}"#;
+    write("three.json", &format!("[{stage},{stage},{stage}]"));
+    write("log.txt", "# nccl-tests version 2.17.6\nnothing measured\n");
+    write("bench.json", "{\"devices\":");
+    for (name, lines) in [("torn", r#"{"schema":"bubblebench.mea"#), ("damaged", "{\"schema\":\n{}\n"), ("none", "")] {
+        fs::create_dir(folder.join(name)).unwrap();
+        write(&format!("{name}/measurements.jsonl"), lines);
+    }
+    let job = fs::read_to_string(Path::new(ROOT).join("examples/gpt-rtx3090-4.toml")).unwrap();
+    write("nomodel.toml", &job.replace("cost_model =", "# cost_model ="));
+    write("job.toml", &job.replace("../results/published/rtx3090/cost_model.json", "model.json"));
+    let bubbles = run(folder, &["bubbles", "right.json", "--json"]);
+    fs::write(folder.join("bubbles.json"), bubbles.stdout).unwrap();
+}
+
+/// A command a line, its words divided by blanks.
+const WRONG: &str = "
+measure nonsense
+measure all no-such-case --device host --results x
+measure --preset hasty --results x
+measure --device tpu --results x
+measure --device host --machine My-Machine/1 --results x
+measure gpt-layer --device host --results file/x
+measure gpt-layer --device host --format nccl-tests --results x
+measure --device host --case-limit soon --results x
+fit --results nowhere
+fit --results file
+fit --results none
+fit --results torn
+fit --results damaged
+fit --colour
+schema of-nothing
+schema
+completions tcsh
+export --to csv --results none
+export --to nccl-tests --results nowhere
+import --from iperf log.txt --results x
+import --from nccl-tests nowhere.log --results x
+import --from nccl-tests log.txt --results x
+import --from nvbench bench.json --results x
+import --from nvbench model.json --results x
+predict --cost-model nowhere.json layer
+predict --cost-model later.json layer
+predict --cost-model other.json layer
+predict --cost-model foreign.json layer
+predict --cost-model cut.json layer
+predict --cost-model extra.json layer
+predict --cost-model model.json layer
+predict --cost-model model.json layer --hidden 640 --heads 7 --sequence 256 --micro-batch 2
+predict --cost-model model.json layer --hidden 640 --heads 10 --sequence 0 --micro-batch 2
+predict --cost-model model.json layer --hidden 640 --heads 10 --sequence 256 --micro-batch 2 --tensor 3
+predict --cost-model model.json layer --hidden 640 --heads 10 --sequence 256 --micro-batch 2 --dtype f8
+predict --cost-model model.json layer --hidden 640 --heads 10 --sequence 256 --micro-batch 2 --dtype bf16
+predict --cost-model model.json layer --hidden 640 --heads 10 --sequence 256 --micro-batch 2 --recompute some
+predict --cost-model model.json layer --hidden wide
+predict --cost-model model.json collective --ranks 2 --bytes 1MiB
+predict --cost-model model.json collective --operation all_reduce --ranks 2 --bytes 1MB
+predict --cost-model model.json collective --operation all_reduced --ranks 2 --bytes 1MiB
+predict --cost-model model.json collective --operation all_reduce --ranks 1 --bytes 1MiB
+predict --cost-model model.json corun --main gpt-h512-a8-s128-b1-t1-f32-forward --side mlp-b32
+predict --cost-model model.json corun --main gpt-9 --side mlp-b32 --sharing free
+predict --cost-model model.json corun --main gpt-h512-a8-s128-b1-t1-f32-forward --side mlp-b33 --sharing free
+predict --cost-model model.json corun --main gpt-h512-a8-s128-b1-t1-f32-forward --side mlp-b32 --sharing polite
+plan
+plan nowhere.toml
+plan nomodel.toml
+plan model.json
+plan job.toml --cost-model nowhere.json
+plan job.toml --bubbles nowhere.json
+plan job.toml --bubbles foreign.json
+plan job.toml --bubbles bubbles.json
+plan job.toml --iteration 1
+plan job.toml --bubbles bubbles.json --iteration last
+plan job.toml --sweep --html plan.html
+plan job.toml --html nowhere/plan.html
+bubbles
+bubbles nowhere.sqlite
+bubbles .
+bubbles empty.json
+bubbles nogpu.json
+bubbles half.json
+bubbles short.sqlite
+bubbles report.nsys-rep
+bubbles file
+bubbles right.json half.json
+bubbles right.json --iteration 1
+bubbles right.json --iteration -1
+bubbles right.json --min-gap 12
+bubbles right.json --compute-streams x
+bubbles right.json --compute-streams 9
+simulate --schedule 1f1b
+simulate --schedule 1f1b --stages 4 --micro-batches 8
+simulate --schedule zb-h1 --stages 4 --micro-batches 8 --per-stage three.json
+simulate --schedule zb-h1 --stages 4 --micro-batches 8 --per-stage foreign.json
+simulate --schedule zb-h1 --stages 4 --micro-batches 8 --per-stage three.json --forward 1ms
+simulate --schedule 1f1b --stages 4 --micro-batches 8 --forward -1ms --backward-input 1ms --backward-weight 1ms
+simulate --schedule 1f1b --stages 4 --micro-batches 8 --forward 12 --backward-input 1ms --backward-weight 1ms
+simulate --schedule 1f1b --stages 4 --micro-batches 8 --forward 1ms --backward-input 1min --backward-weight 1parsec
+";
+
+/// Numbers that a schedule does not exist for; the times are right.
+const MISFITS: &str = "
+1f1c --stages 4 --micro-batches 8
+1f1b --stages 0 --micro-batches 8
+1f1b --stages 4 --micro-batches 0
+1f1b --stages 4 --micro-batches 8 --chunks 2
+interleaved --stages 4 --micro-batches 7 --chunks 2
+interleaved --stages 4 --micro-batches 8 --chunks 0
+zb-v --stages 4 --micro-batches 8 --chunks 3
+dualpipe --stages 3 --micro-batches 8
+dualpipe --stages 4 --micro-batches 6
+dualpipev --stages 4 --micro-batches 7
+chimera --stages 4 --micro-batches 6
+chimera --stages 3 --micro-batches 6
+1f1b --stages 4 --micro-batches 8 --overlapped 2ms
+dualpipe --stages 4 --micro-batches 8 --overlapped 1ms
+1f1b --stages 4 --micro-batches 8 --memory-limit 3
+zb-1p --stages 4 --micro-batches 8 --memory-limit 0.5
+zb-v --stages 4 --micro-batches 8 --memory-limit -3
+zb-h1 --stages 4 --micro-batches 8 --weight-share 2
+gpipe --stages 1000000 --micro-batches 1000000
+";
+
+fn commands() -> String {
+    let folder = tempfile::tempdir().unwrap();
+    files(folder.path());
+    let refused = |words: &[&str]| refused(folder.path(), words);
+    let split = |text: &'static str| text.trim().lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let times = ["--forward", "1ms", "--backward-input", "1ms", "--backward-weight", "1ms"];
+    let mut text: String = split(WRONG).map(|words| refused(&words)).collect();
+    for misfit in split(MISFITS) {
+        text += &refused(&[&["simulate", "--schedule"], &misfit[..], &times].concat());
+    }
+    assert!(!folder.path().join("x").exists(), "a refused run leaves no folder");
+    text.replace(folder.path().to_str().unwrap(), "FOLDER")
+}

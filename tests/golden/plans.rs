@@ -1,0 +1,82 @@
+//! Plans of the examples, and a small pipeline in every schedule.
+
+use crate::hold::{Golden, ROOT, json, run, stdout, text, typed, unversioned};
+use bubblebench::pipeline::Name;
+use std::path::Path;
+
+const EXAMPLES: [&str; 3] = ["gpt-a100-4x8", "gpt-a100-8", "gpt-rtx3090-4"];
+
+pub fn plans() -> Vec<Golden> {
+    let mut goldens = Vec::new();
+    for example in EXAMPLES {
+        let job = format!("examples/{example}.toml");
+        let again = job.clone();
+        goldens.push(Golden::new(format!("plan-{example}"), move || text(Path::new(ROOT), &["plan", &job])));
+        goldens.push(Golden::new(format!("plan-{example}.json"), move || {
+            json(Path::new(ROOT), &["plan", &again, "--json"])
+        }));
+    }
+    let sweep = ["plan", "examples/gpt-a100-4x8.toml", "--sweep"];
+    // Its notes tell how far it is, and when they come depends on the machine's speed.
+    goldens.push(Golden::new("sweep-gpt-a100-4x8", move || {
+        let output = run(Path::new(ROOT), &sweep);
+        typed(&sweep) + &stdout(&output, &sweep)
+    }));
+    goldens.push(Golden::new("sweep-gpt-a100-4x8.json", move || {
+        json(Path::new(ROOT), &[&sweep[..], &["--json"]].concat())
+    }));
+    goldens.push(Golden::new("plan-gpt-rtx3090-4.html", || {
+        let folder = tempfile::tempdir().unwrap();
+        let page = folder.path().join("plan.html");
+        let output = run(Path::new(ROOT), &["plan", "examples/gpt-rtx3090-4.toml", "--html", page.to_str().unwrap()]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        // A line an element: pages come in few and very long ones.
+        unversioned(&std::fs::read_to_string(page).unwrap()).replace("><", ">\n<")
+    }));
+    goldens
+}
+
+/// Times of three phases that differ, and a message: a phase in another's place would show.
+const TIMES: [&str; 8] =
+    ["--forward", "2ms", "--backward-input", "1.9ms", "--backward-weight", "900us", "--send-recv", "50us"];
+
+pub fn schedules() -> Vec<Golden> {
+    let mut goldens = Vec::new();
+    for name in Name::ALL {
+        let mut arguments = vec!["simulate", "--schedule", name.text(), "--stages", "4", "--micro-batches", "8"];
+        arguments.extend(TIMES);
+        if name == Name::Interleaved {
+            arguments.extend(["--chunks", "2"]);
+        }
+        if name.overlaps() {
+            arguments.extend(["--overlapped", "4.2ms"]);
+        }
+        let again = [&arguments[..], &["--json"]].concat();
+        goldens.push(Golden::new(format!("simulate-{}", name.text()), move || text(Path::new(ROOT), &arguments)));
+        goldens.push(Golden::new(format!("simulate-{}.json", name.text()), move || json(Path::new(ROOT), &again)));
+    }
+    goldens.push(Golden::new("simulate-per-stage", per_stage));
+    goldens.push(Golden::new("simulate-trace.json", perfetto));
+    goldens
+}
+
+/// Stages of unequal times, from a file.
+fn per_stage() -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let stage =
+        |f: u64| format!(r#"{{"forward_ns":{f},"backward_input_ns":{},"backward_weight_ns":{}}}"#, f * 9 / 10, f / 2);
+    let stages = [2_000_000, 2_500_000, 2_000_000, 3_100_000].map(stage).join(",");
+    std::fs::write(folder.path().join("stages.json"), format!("[{stages}]")).unwrap();
+    let shape = ["simulate", "--schedule", "zb-h1", "--stages", "4", "--micro-batches", "8"];
+    text(folder.path(), &[&shape[..], &["--send-recv", "50us", "--per-stage", "stages.json"]].concat())
+}
+
+/// The trace for Perfetto.
+fn perfetto() -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let shape = ["simulate", "--schedule", "1f1b", "--stages", "2", "--micro-batches", "3"];
+    let arguments = [&shape[..], &TIMES, &["--trace", "trace.json"]].concat();
+    let output = run(folder.path(), &arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    typed(&arguments) + &std::fs::read_to_string(folder.path().join("trace.json")).unwrap()
+}
