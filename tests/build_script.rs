@@ -19,12 +19,23 @@ use std::path::{Path, PathBuf};
 
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
-/// Of a build whose build folder is `folder`, and of which cargo names `named` on the loader's path.
+/// Of a build whose build folder is `folder`, of which cargo names `named` on the loader's path, and nothing else.
 fn found(folder: &Path, profile: &str, triple: Option<&str>, named: &[PathBuf]) -> Result<PathBuf, String> {
+    configured(folder, profile, triple, named, "")
+}
+
+/// The same where `cargo metadata` answers something.
+fn configured(
+    folder: &Path,
+    profile: &str,
+    triple: Option<&str>,
+    named: &[PathBuf],
+    metadata: &str,
+) -> Result<PathBuf, String> {
     let script = folder.join(profile).join("build/softgpu-ea009c5b7cbcdefa/build-script-build");
     let below = triple.map_or(folder.to_path_buf(), |triple| folder.join(triple));
     let out = below.join(profile).join("build/softgpu-0c1a055537b9ceb8/out");
-    target::find(&out, &script, named)
+    target::find(&out, &script, named, || metadata.to_string())
 }
 
 #[test]
@@ -58,7 +69,7 @@ fn the_layout_to_come_is_known() {
     let folder = Path::new("/repo/target");
     for out in ["debug/build/softgpu/b6a9306b3b503398/out", "x86_64-unknown-linux-gnu/debug/build/softgpu/b6a9/out"] {
         let script = folder.join("debug/build/softgpu/dbeb92479d338423/out/build_script_build");
-        assert_eq!(target::find(&folder.join(out), &script, &[]).as_deref(), Ok(folder));
+        assert_eq!(target::find(&folder.join(out), &script, &[], String::new).as_deref(), Ok(folder));
     }
 }
 
@@ -74,7 +85,7 @@ fn a_target_folder_behind_a_link_is_one_folder() {
     }
     std::os::unix::fs::symlink(&disk, &link).unwrap();
     let loader = [link.join("debug")];
-    assert_eq!(target::find(&link.join(out), &disk.join(script), &loader), Ok(disk));
+    assert_eq!(target::find(&link.join(out), &disk.join(script), &loader, String::new), Ok(disk));
 }
 
 #[test]
@@ -95,6 +106,24 @@ fn a_build_folder_apart_is_not_taken_for_the_target_folder() {
 }
 
 #[test]
+fn where_cargo_only_checks_the_configuration_tells_of_a_build_folder_apart() {
+    let [target, build] = ["/repo/target", "/cache/repo"].map(Path::new);
+    let loader = [build.join("debug/deps")];
+    let metadata = |build: &str| {
+        format!(r#"{{"packages":[],"target_directory":"/repo/target","build_directory":"{build}","version":1}}"#)
+    };
+    let told = |folder: &Path, text: &str| configured(folder, "debug", Some(TRIPLE), &loader, text);
+    assert_eq!(told(build, &metadata("/cache/repo")).as_deref(), Ok(target));
+    assert_eq!(told(target, &metadata("/repo/target")).as_deref(), Ok(target));
+    // Called by a program that another cargo has started.
+    let inner = ["/repo/target/debug/deps", "/other/target/debug", "/other/target/debug/deps"].map(PathBuf::from);
+    assert_eq!(found(target, "debug", None, &inner).as_deref(), Ok(target));
+    // Chosen on the command line, which the answer does not know.
+    assert_eq!(told(Path::new("/chosen"), &metadata("/cache/repo")).as_deref(), Ok(Path::new("/chosen")));
+    assert_eq!(told(target, r#"{"packages":[],"target_directory":"/repo/target"}"#).as_deref(), Ok(target));
+}
+
+#[test]
 fn another_layout_is_refused_and_named() {
     let [out, script] = ["/repo/target/debug/build/softgpu-0c1a/out", "/repo/target/debug/build/softgpu-ea00/script"];
     for (out, script) in [
@@ -103,7 +132,7 @@ fn another_layout_is_refused_and_named() {
         (out, "/repo/target/host/debug/build/softgpu-ea00/script"),
         ("/repo/target/release/build/softgpu-0c1a/out", script),
     ] {
-        let refused = target::find(Path::new(out), Path::new(script), &[]).unwrap_err();
+        let refused = target::find(Path::new(out), Path::new(script), &[], String::new).unwrap_err();
         let told = [out, script, "cargo's target folder"].iter().all(|part| refused.contains(part));
         assert!(told && !refused.contains('\n'), "cargo would cut it: {refused}");
     }
