@@ -18,7 +18,7 @@ use crate::ops::DType;
 use crate::ops::Ops;
 use crate::ops::cuda::{Cuda, Gpu, Pressure};
 use crate::records::measurement::{Backend, Kind, Verified};
-use crate::shape::{LayerShape, Phase};
+use crate::shape::LayerShape;
 use crate::stats::{self, SplitMix};
 use crate::suite::Platform;
 use crate::suite::case::{Case, CaseInfo, Context, RawSample, Sampling, Spec};
