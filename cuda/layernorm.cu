@@ -1,8 +1,8 @@
 // Layer normalisation over the last axis (Ba, Kiros, Hinton, arXiv 1607.06450): forward, to inputs, to weights.
 //
-//   y      =  (x − mean)·rstd·gamma + beta                 mean, rstd = 1/√(variance + epsilon): one per row, fp32,
-//   kept dx     =  rstd·(g − mean(g) − x̂·mean(g·x̂)) + residual  g = dy·gamma, x̂ = (x − mean)·rstd; residual may be null
-//   dgamma += Σ_rows dy·x̂        dbeta += Σ_rows dy        two kernels: partial sums in fp32, then the sum of those
+//   y      =  (x − mean)·rstd·gamma + beta                      mean, rstd = 1/√(variance + epsilon): one per row, fp32, kept
+//   dx     =  rstd·(g − mean(g) − x̂·mean(g·x̂)) + residual       g = dy·gamma, x̂ = (x − mean)·rstd; residual may be null
+//   dgamma += Σ_rows dy·x̂        dbeta += Σ_rows dy             two kernels: partial sums in fp32, then the sum of those
 //
 // x y dy dx residual: rows × cols, row-major; gamma beta dgamma dbeta: cols; all of type T = bf16, f16 or f32, every
 // sum in fp32. Any cols ≥ 1: where 16-byte accesses are possible (cols a multiple of 16 bytes, pointers aligned) and

@@ -1,11 +1,16 @@
 //! Errors a person can act on: one line that says what went wrong, where, and what to do.
 //!
-//! Every [`Error`] ends the program with exit code 2 (the input or the machine is at fault). A bug is a panic (101).
+//! Exit code 2 says that the input or the machine is at fault, 101 that this program is: [`Error::Bug`], or a panic.
 
 use std::path::{Path, PathBuf};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What stands behind a bug's own sentence, and who found it cannot mend it.
+pub const REPORT: &str =
+    "this is a bug in bubblebench: report it with this line, the command line and what `bubblebench doctor --json` says";
+
+/// Why something could not be done. Its text is one line: what went wrong, then what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The user gave something that cannot be used: a flag, a shape, a file's content.
@@ -26,9 +31,20 @@ pub enum Error {
     /// Ctrl-C or SIGTERM: what was measured is on disk.
     #[error("interrupted; what was measured is kept, run the same command again to go on")]
     Interrupted,
+    /// This program is at fault: what cannot happen did.
+    #[error("{what}; {REPORT}")]
+    Bug { what: String },
 }
 
 impl Error {
+    /// The program's exit code where this error ends it.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Error::Bug { .. } => 101,
+            _ => 2,
+        }
+    }
+
     pub fn input(what: impl Into<String>, cure: impl Into<String>) -> Self {
         Error::Input { what: one_line(what.into()), cure: one_line(cure.into()) }
     }
@@ -43,6 +59,10 @@ impl Error {
 
     pub fn rank(what: impl Into<String>, cure: impl Into<String>) -> Self {
         Error::Rank { what: one_line(what.into()), cure: one_line(cure.into()) }
+    }
+
+    pub fn bug(what: impl Into<String>) -> Self {
+        Error::Bug { what: one_line(what.into()) }
     }
 
     pub fn io(action: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
@@ -79,5 +99,14 @@ mod tests {
         let e = Error::io("read", "x/y", std::io::Error::from(std::io::ErrorKind::NotFound));
         assert!(e.to_string().starts_with("cannot read x/y: "));
         assert!(!e.to_string().contains('\n'));
+        assert_eq!(e.exit_code(), 2);
+    }
+
+    #[test]
+    fn a_bug_says_what_to_report_and_is_told_apart_by_its_exit_code() {
+        let bug = Error::bug("a rank gave\nno answer");
+        assert_eq!(bug.exit_code(), 101);
+        let text = bug.to_string();
+        assert!(text.starts_with("a rank gave no answer; this is a bug") && text.contains("doctor --json"), "{text}");
     }
 }

@@ -12,11 +12,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bubblebench: {error}");
-            if let Error::Rank { .. } | Error::Gpu { .. } | Error::Interrupted = error {
+            if let Error::Rank { .. } | Error::Gpu { .. } | Error::Interrupted | Error::Bug { .. } = error {
                 // Nothing in an orderly exit may wait for a GPU, or for a thread that waits for another rank.
-                machine::leave(2);
+                machine::leave(error.exit_code().into());
             }
-            ExitCode::from(2)
+            ExitCode::from(error.exit_code())
         }
     }
 }

@@ -55,7 +55,7 @@ fn cure(code: CUresult) -> &'static str {
             "the GPU's memory or link is faulty: see nvidia-smi -q and the kernel's log, and use another GPU"
         }
         code if breaks_the_context(code) => {
-            "this is a fault in a kernel: please report it with the command line; the same command again goes on with the next case"
+            "a kernel went wrong here, or the GPU is faulty: see the kernel's log; the same command again goes on with the next case"
         }
         _ => "run `bubblebench doctor`, and check nvidia-smi",
     }

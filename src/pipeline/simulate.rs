@@ -60,10 +60,7 @@ pub fn simulate(schedule: Schedule, times: Times) -> Result<Timeline> {
         run.advance(stage as usize, &mut ready);
     }
     if let Some(stage) = (0..schedule.stages).find(|&s| run.position[s] != schedule.range(s).end) {
-        return Err(Error::input(
-            format!("{} waits for itself on stage {stage}", schedule.name.text()),
-            "this order of operations cannot run: please report the numbers you gave",
-        ));
+        return Err(Error::bug(format!("{} waits for itself on stage {stage}", schedule.name.text())));
     }
     let start_ns = run.start_ns;
     let mut timeline = Timeline { schedule, times, start_ns, durations, iteration_ns: 0 };

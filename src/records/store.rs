@@ -6,7 +6,7 @@
 
 use super::files;
 use super::machine::RunInfo;
-use super::measurement::{Backend, GPU_FAULT, IMPORTED, Kind, Measurement};
+use super::measurement::{BUG, Backend, GPU_FAULT, IMPORTED, Kind, Measurement};
 use super::{MachineRecord, schema};
 use crate::{Error, Result};
 use serde_json::Value;
@@ -65,8 +65,8 @@ impl Journal {
                 journal.unclosed.clear();
                 continue;
             }
-            // A case that has no time is tried again, except where trying again would break the GPU again.
-            if record.median_ns.is_some() || record.flags.iter().any(|flag| flag == GPU_FAULT) {
+            // A case that has no time is tried again, except where trying again would end the run again.
+            if record.median_ns.is_some() || record.has_flag(GPU_FAULT) || record.has_flag(BUG) {
                 journal.unclosed.insert(record.id.clone());
             }
             match place.get(&record.id) {
@@ -184,7 +184,7 @@ impl Run {
         record.run.clone_from(&self.id);
         let path = self.folder.join(MEASUREMENTS);
         let mut line = serde_json::to_vec(&record)
-            .map_err(|e| Error::input(format!("case {} cannot be written: {e}", record.id), "please report this"))?;
+            .map_err(|e| Error::bug(format!("case {} cannot be written: {e}", record.id)))?;
         line.push(b'\n');
         let write = self.file.write_all(&line).and_then(|()| self.file.sync_data());
         if let Err(source) = write {
@@ -355,7 +355,7 @@ fn compact(folder: &Path) -> Result<()> {
     let mut text = Vec::new();
     for record in journal.measurements.iter().chain(ends) {
         serde_json::to_writer(&mut text, record)
-            .map_err(|e| Error::input(format!("case {} cannot be written: {e}", record.id), "please report this"))?;
+            .map_err(|e| Error::bug(format!("case {} cannot be written: {e}", record.id)))?;
         text.push(b'\n');
     }
     files::write_atomic(&folder.join(MEASUREMENTS), &text)

@@ -10,6 +10,7 @@ pub mod corun;
 pub mod fill;
 pub mod gpt_layer;
 pub mod groups;
+mod layer_cache;
 mod platform;
 pub mod presets;
 pub mod recorder;

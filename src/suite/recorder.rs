@@ -15,7 +15,7 @@ use super::summary::{self, Outcome};
 use super::watchdog::{self, Stuck, Watchdog};
 use crate::machine::telemetry::Sampler;
 use crate::records::Measurement;
-use crate::records::measurement::{Backend, GPU_FAULT, Verified};
+use crate::records::measurement::{BUG, Backend, GPU_FAULT, Verified};
 use crate::records::store::Run;
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -165,15 +165,17 @@ impl Recorder {
     pub fn skip(&mut self, info: &CaseInfo, error: Error) -> Result<Measurement> {
         match error {
             // An input at fault here is the case's own shape, which this device cannot compute.
-            Error::Machine { .. } | Error::Gpu { .. } | Error::Input { .. } => {
-                let fault = matches!(error, Error::Gpu { .. });
+            Error::Machine { .. } | Error::Gpu { .. } | Error::Input { .. } | Error::Bug { .. } => {
+                // A broken GPU would fail every case that follows, for no fault of theirs; a bug is to be seen.
+                let ends_the_run = match error {
+                    Error::Gpu { .. } => Some(GPU_FAULT),
+                    Error::Bug { .. } => Some(BUG),
+                    _ => None,
+                };
                 let mut record = self.flagged(summary::skipped(info, &error.to_string(), self.device.clone(), now()));
-                if fault {
-                    record.flags.push(GPU_FAULT.into());
-                }
+                record.flags.extend(ends_the_run.map(String::from));
                 let record = self.append(record)?;
-                // A broken GPU would fail every case that follows, for no fault of theirs.
-                if fault { Err(error) } else { Ok(record) }
+                if ends_the_run.is_some() { Err(error) } else { Ok(record) }
             }
             other => Err(other),
         }

@@ -6,7 +6,7 @@ use super::scan::DeviceScan;
 use super::span::{Activity, NameId, Names, Span};
 use super::wanted::Wanted;
 use super::windows::{self, Launched, Range, Window};
-use crate::Result;
+use crate::{Error, Result};
 use std::collections::BTreeMap;
 
 /// A profile that can be asked, in this order: ranges, then spans, then the launches of some of them.
@@ -182,5 +182,5 @@ fn pass(source: &mut dyn Source, windows: &BTreeMap<u64, Vec<Window>>, min_gap_n
             Err(Stop::Error(error)) => return Err(error),
         }
     }
-    Err(crate::Error::input("the profile's events cannot be put in order", "please report this"))
+    Err(Error::bug("the profile's events cannot be put in order"))
 }

@@ -383,5 +383,5 @@ fn checking(order: &Order) -> Duration {
 }
 
 fn confused(answer: &Answer) -> Error {
-    Error::rank(format!("a rank answered {answer:?} to another question"), "this is a bug, please report it")
+    Error::bug(format!("a rank answered {answer:?} to another question"))
 }

@@ -33,12 +33,22 @@ pub enum Answer {
         facts: Map<String, Value>,
     },
     Timed(RankTiming),
-    /// `gpu`: its device can do nothing more.
     Failed {
         what: String,
         cure: String,
-        gpu: bool,
+        kind: FailureKind,
     },
+}
+
+/// How far a rank's failure reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// The rank is well: another case may succeed.
+    Case,
+    /// Its device can do nothing more.
+    Device,
+    /// This program is at fault.
+    Bug,
 }
 
 impl fmt::Display for Order {

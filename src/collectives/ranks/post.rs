@@ -1,8 +1,9 @@
 //! A rank's post: the thread on which its worker lives, so that a device stays current there and so that nobody else is
 //! stuck where it gets stuck. Orders come through a channel, answers go to whoever opened the post.
 
-use super::orders::{Answer, Joining, Order};
+use super::orders::{Answer, FailureKind, Joining, Order};
 use super::worker::{Abort, Seat, Transport, Worker};
+use crate::error::REPORT;
 use crate::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -73,7 +74,7 @@ fn work(posting: &Posting, abort: &Abort, inbox: &Receiver<(u64, Order)>, report
             Ok(Err(error)) => failed(error),
             Err(panic) => {
                 let what = panic_text(panic.as_ref());
-                Answer::Failed { what, cure: "this is a bug, please report it".into(), gpu: false }
+                failed(Error::bug(what))
             }
         };
         report(number, answer);
@@ -85,14 +86,20 @@ fn work(posting: &Posting, abort: &Abort, inbox: &Receiver<(u64, Order)>, report
 
 fn failed(error: Error) -> Answer {
     match error {
-        Error::Machine { what, cure } | Error::Input { what, cure } => Answer::Failed { what, cure, gpu: false },
-        Error::Gpu { what, cure } => Answer::Failed { what, cure, gpu: true },
-        error => Answer::Failed { what: error.to_string(), cure: "the cause is named before this".into(), gpu: false },
+        Error::Machine { what, cure } | Error::Input { what, cure } => {
+            Answer::Failed { what, cure, kind: FailureKind::Case }
+        }
+        Error::Gpu { what, cure } => Answer::Failed { what, cure, kind: FailureKind::Device },
+        Error::Bug { what } => Answer::Failed { what, cure: REPORT.into(), kind: FailureKind::Bug },
+        error => {
+            let cure = "the cause is named before this".into();
+            Answer::Failed { what: error.to_string(), cure, kind: FailureKind::Case }
+        }
     }
 }
 
 fn obey(posting: &Posting, abort: &Abort, worker: &mut Option<Box<dyn Worker>>, order: Order) -> Result<Answer> {
-    let missing = || Error::input("an order before the ranks have joined", "this is a bug, please report it");
+    let missing = || Error::bug("an order before the ranks have joined");
     match order {
         Order::Join(joining) => {
             // The former communicator goes before the next comes.

@@ -4,7 +4,7 @@
 //! that failed early is the cause and the rest are its victims, while of ranks that failed at the deadline those that
 //! said nothing at all are the cause.
 
-use super::orders::Answer;
+use super::orders::{Answer, FailureKind};
 use super::who::{self, Who};
 use crate::Error;
 use std::time::Duration;
@@ -24,13 +24,13 @@ pub enum Blame {
 pub enum Reply {
     None,
     Good(Answer),
-    Bad { what: String, cure: String, gpu: bool, after: Duration },
+    Bad { what: String, cure: String, kind: FailureKind, after: Duration },
 }
 
 impl Reply {
     pub fn of(answer: Answer, after: Duration) -> Self {
         match answer {
-            Answer::Failed { what, cure, gpu } => Reply::Bad { what, cure, gpu, after },
+            Answer::Failed { what, cure, kind } => Reply::Bad { what, cure, kind, after },
             answer => Reply::Good(answer),
         }
     }
@@ -84,14 +84,14 @@ pub fn judge(
         .filter(|&rank| matches!(&replies[rank], Reply::Bad { after, .. } if *after < deadline.mul_f64(0.8)));
     let first = early.min_by_key(|&rank| if let Reply::Bad { after, .. } = &replies[rank] { *after } else { deadline });
     let culprit = first.or_else(|| bad.first().copied().filter(|_| missing.is_empty()));
-    if let Some((rank, Reply::Bad { what, cure, gpu, .. })) = culprit.map(|rank| (rank, &replies[rank])) {
+    if let Some((rank, Reply::Bad { what, cure, kind, .. })) = culprit.map(|rank| (rank, &replies[rank])) {
         if bad.len() == people[..replies.len()].len() && first.is_some() {
             let what = format!("{what} (all {} ranks)", bad.len());
-            // A GPU that has failed runs no other case either.
-            return Err(if *gpu {
-                Fault::Crew(Error::gpu(what, format!("{cure}; {BEHIND}")))
-            } else {
-                Fault::Case(Error::machine(what, cure.clone()))
+            return Err(match kind {
+                FailureKind::Case => Fault::Case(Error::machine(what, cure.clone())),
+                // A GPU that has failed runs no other case either.
+                FailureKind::Device => Fault::Crew(Error::gpu(what, format!("{cure}; {BEHIND}"))),
+                FailureKind::Bug => Fault::Crew(Error::bug(what)),
             });
         }
         // When everybody gave up at the deadline, none of them knows who kept them waiting.
@@ -100,7 +100,8 @@ pub fn judge(
         } else {
             format!("{} failed", people[rank])
         };
-        return Err(Fault::Crew(of(blame, format!("{whoever} while {doing}: {what}"), cure)));
+        let what = format!("{whoever} while {doing}: {what}");
+        return Err(Fault::Crew(if *kind == FailureKind::Bug { Error::bug(what) } else { of(blame, what, cure) }));
     }
     let names: Vec<String> = missing.iter().take(4).map(|&rank| people[rank].to_string()).collect();
     let more = if missing.len() > 4 { format!(" and others ({})", who::list(&missing)) } else { String::new() };
@@ -132,7 +133,7 @@ mod tests {
     }
 
     fn bad(what: &str, seconds: f64) -> Reply {
-        Reply::Bad { what: what.into(), cure: "buy more".into(), gpu: false, after: Duration::from_secs_f64(seconds) }
+        Reply::Bad { what: what.into(), cure: "buy more".into(), kind: FailureKind::Case, after: Duration::from_secs_f64(seconds) }
     }
 
     fn text(replies: Vec<Reply>, silent: Option<usize>) -> (bool, String) {
@@ -159,10 +160,22 @@ mod tests {
     fn a_gpu_that_failed_on_every_rank_is_no_cases_fault() {
         let broken = |seconds| {
             let (what, cure) = ("an illegal address".into(), "see dmesg".into());
-            Reply::Bad { what, cure, gpu: true, after: Duration::from_secs_f64(seconds) }
+            Reply::Bad { what, cure, kind: FailureKind::Device, after: Duration::from_secs_f64(seconds) }
         };
         let (case, text) = text(vec![broken(0.1), broken(0.2)], None);
         assert!(!case && text.contains("an illegal address (all 2 ranks); see dmesg"), "{text}");
+    }
+
+    /// One rank's panic while the others wait for it.
+    #[test]
+    fn a_bug_of_one_rank_is_told_as_one_and_not_as_that_ranks_fault() {
+        let (what, cure) = ("index out of bounds".into(), crate::error::REPORT.into());
+        let panicked = Reply::Bad { what, cure, kind: FailureKind::Bug, after: Duration::from_millis(10) };
+        let replies = vec![panicked, bad("timed out", 10.0)];
+        let fault = judge(&people(2), replies, "timing x", DEADLINE, Blame::Case, |_| None).unwrap_err();
+        let Fault::Crew(error) = fault else { panic!("the ranks are not in step any more") };
+        assert_eq!(error.exit_code(), 101);
+        assert!(error.to_string().contains("rank 0 (node0, process 7, GPU 0) failed while timing x: index"), "{error}");
     }
 
     #[test]

@@ -211,7 +211,7 @@ impl Ports {
         let len = slot.len.load(Ordering::Relaxed);
         if len != into.len {
             let what = format!("rank {} expected {} elements from rank {from} and got {len}", self.me, into.len);
-            return Err(Error::machine(what, "ranks run different operations: this is a bug, please report it"));
+            return Err(Error::bug(format!("ranks run different operations: {what}")));
         }
         self.reclaim(into)?;
         // SAFETY: published and not yet consumed, so the sender neither writes nor frees it; it is another rank's

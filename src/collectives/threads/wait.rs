@@ -50,7 +50,8 @@ pub(super) struct Shared {
     meeting: Padded<AtomicU64>,
     started_ns: AtomicU64,
     failed: AtomicBool,
-    cause: Mutex<Option<(String, String)>>,
+    /// What failed first and what to do about it; nothing can be done about a bug.
+    cause: Mutex<Option<(String, Option<String>)>>,
     /// Every region that a peer may still be reading lives as long as the world.
     kept: Mutex<Vec<Arc<Region>>>,
 }
@@ -94,8 +95,13 @@ impl Shared {
     }
 
     /// The first cause stands; everybody who waits from now on is told.
-    pub fn fail(&self, what: String, cure: &str) {
-        lock(&self.cause).get_or_insert((what, cure.to_string()));
+    pub fn fail(&self, error: Error) {
+        let cause = match error {
+            Error::Machine { what, cure } => (what, Some(cure)),
+            Error::Bug { what } => (what, None),
+            other => (other.to_string(), Some("the cause is named before this".to_string())),
+        };
+        lock(&self.cause).get_or_insert(cause);
         self.failed.store(true, Ordering::Release);
     }
 
@@ -104,8 +110,11 @@ impl Shared {
         if !self.failed.load(Ordering::Acquire) {
             return Ok(());
         }
-        let (what, cure) = lock(&self.cause).clone().unwrap_or_default();
-        Err(Error::machine(what, cure))
+        Err(match lock(&self.cause).clone() {
+            Some((what, Some(cure))) => Error::machine(what, cure),
+            Some((what, None)) => Error::bug(what),
+            None => Error::bug("a rank failed and left no cause"),
+        })
     }
 
     /// Returns once `ready`; `me` waits for rank `on` until the deadline.
@@ -134,7 +143,8 @@ impl Shared {
             if begun.elapsed() > self.tuning.deadline {
                 let lost = self.culprit(me, mark);
                 let what = format!("rank {me} waited {:?} for rank {lost}, which never came", self.tuning.deadline);
-                self.fail(what, "see what stopped that rank, or give a longer --deadline on a busy machine");
+                let cure = "see what stopped that rank, or give a longer --deadline on a busy machine";
+                self.fail(Error::machine(what, cure));
             }
         }
     }

@@ -80,8 +80,7 @@ impl World {
         let (sheets, shared) = (Arc::clone(&answers), Arc::clone(&self.shared));
         let job: Job = Arc::new(move |rank| match job(rank) {
             Ok(answer) => *lock(&sheets[rank.index()]) = Some(answer),
-            Err(Error::Machine { what, cure }) => shared.fail(what, &cure),
-            Err(error) => shared.fail(error.to_string(), "the cause is named before this"),
+            Err(error) => shared.fail(error),
         });
         let number = self.desk.hand_out(Some(Arc::clone(&job)));
         // The caller's thread is its own again afterwards.
@@ -91,7 +90,7 @@ impl World {
             self.shared.wait(0, index, || finished.load(Ordering::Acquire) >= number)?;
         }
         self.shared.check()?;
-        let missing = || Error::machine("a rank gave no answer", "this is a bug, please report it");
+        let missing = || Error::bug("a rank gave no answer");
         answers.iter().map(|sheet| lock(sheet).take().ok_or_else(missing)).collect()
     }
 }
@@ -156,6 +155,6 @@ fn guarded(shared: &Shared, rank: &mut Rank, job: &Job) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(rank))) {
         let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        shared.fail(format!("rank {index} panicked: {text}"), "this is a bug, please report it");
+        shared.fail(Error::bug(format!("rank {index} panicked: {text}")));
     }
 }

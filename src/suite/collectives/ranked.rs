@@ -132,7 +132,7 @@ impl Case for RankedCase {
         };
         if !(timing.pipelined_ns.is_finite() && timing.pipelined_ns > 0.0) {
             let what = format!("{} took {} ns by the ranks' clocks", self.info.id, timing.pipelined_ns);
-            return Err(Error::machine(what, "this is a bug, please report it"));
+            return Err(Error::bug(what));
         }
         self.keep(&timing, n);
         let isolated = stats::median(&timing.isolated_ns).unwrap_or(timing.pipelined_ns / n as f64);

@@ -18,10 +18,11 @@ use crate::ops::DType;
 use crate::ops::Ops;
 use crate::ops::cuda::{Cuda, Gpu, Pressure};
 use crate::records::measurement::{Backend, Kind, Verified};
-use crate::shape::{LayerShape, Phase};
+use crate::shape::LayerShape;
 use crate::stats::{self, SplitMix};
 use crate::suite::Platform;
 use crate::suite::case::{Case, CaseInfo, Context, RawSample, Sampling, Spec};
+use crate::suite::layer_cache::{LayerCache, run_once};
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -60,7 +61,7 @@ struct Shared(Arc<Mutex<Bench>>);
 #[derive(Default)]
 struct Bench {
     gpu: Option<(u32, Arc<Gpu>)>,
-    layer: Option<Layer<Cuda>>,
+    layer: LayerCache<Cuda>,
 }
 
 impl Shared {
@@ -77,7 +78,7 @@ impl Bench {
         {
             return Ok(Arc::clone(gpu));
         }
-        self.layer = None;
+        self.layer.forget();
         let gpu = Gpu::open(ordinal)?;
         self.gpu = Some((ordinal, Arc::clone(&gpu)));
         Ok(gpu)
@@ -85,16 +86,7 @@ impl Bench {
 
     /// The layer of this shape, made and run once if it is not the one at hand.
     fn layer(&mut self, ops: &mut Cuda, shape: LayerShape) -> Result<&mut Layer<Cuda>> {
-        if self.layer.as_ref().is_none_or(|layer| *layer.shape() != shape) {
-            // The old one goes first: two big layers need not fit.
-            self.layer = None;
-            let mut layer = Layer::new(ops, shape, SEED)?;
-            layer.zero_gradients(ops);
-            layer.run(ops, Phase::ForwardBackward);
-            ops.synchronize()?;
-            self.layer = Some(layer);
-        }
-        self.layer.as_mut().ok_or_else(unprepared)
+        self.layer.get(shape, || run_once(ops, shape, SEED))
     }
 }
 

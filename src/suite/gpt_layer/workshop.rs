@@ -10,6 +10,7 @@ use crate::ops::reference::Reference;
 use crate::records::measurement::Verified;
 use crate::shape::{LayerShape, Phase};
 use crate::suite::Context;
+use crate::suite::layer_cache::{LayerCache, run_once};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,13 +32,13 @@ impl<R: Rig> Clone for Shared<R> {
 
 impl<R: Rig> Default for Shared<R> {
     fn default() -> Self {
-        Shared(Arc::new(Mutex::new(Workshop { rig: None, layer: None, verified: HashMap::new() })))
+        Shared(Arc::new(Mutex::new(Workshop { rig: None, layer: LayerCache::default(), verified: HashMap::new() })))
     }
 }
 
 pub struct Workshop<R: Rig> {
     rig: Option<R>,
-    layer: Option<Layer<R::Ops>>,
+    layer: LayerCache<R::Ops>,
     verified: HashMap<LayerShape, Verified>,
 }
 
@@ -51,7 +52,7 @@ impl<R: Rig> Shared<R> {
     pub fn open(&self, context: &Context) -> Result<()> {
         let mut workshop = self.lock();
         if workshop.rig.as_ref().is_none_or(|rig| !rig.serves(context)) {
-            workshop.layer = None;
+            workshop.layer.forget();
             workshop.rig = None;
             workshop.rig = Some(R::open(context)?);
         }
@@ -67,18 +68,13 @@ impl<R: Rig> Workshop<R> {
 
     /// Frees the layer before something else is allocated.
     pub fn forget_layer(&mut self) {
-        self.layer = None;
+        self.layer.forget();
     }
 
     /// The rig and the layer of this shape, made and run once if it is not the one at hand.
     pub fn layer(&mut self, shape: LayerShape) -> Result<(&mut R, &mut Layer<R::Ops>)> {
         let rig = self.rig.as_mut().ok_or_else(no_rig)?;
-        if self.layer.as_ref().is_none_or(|layer| *layer.shape() != shape) {
-            // The old one goes first: two big layers need not fit.
-            self.layer = None;
-            self.layer = Some(run_once(rig, shape)?);
-        }
-        let layer = self.layer.as_mut().ok_or_else(no_rig)?;
+        let layer = self.layer.get(shape, || rig.within(|ops| run_once(ops, shape, SEED)))?;
         Ok((rig, layer))
     }
 
@@ -96,8 +92,10 @@ impl<R: Rig> Workshop<R> {
             verified.clone()
         } else {
             let rig = self.rig()?;
-            let layer = run_once(rig, twin)?;
-            let verified = rig.within(|ops| compare(ops, &layer, format!("f64 reference at {}", twin.slug())))?;
+            let verified = rig.within(|ops| {
+                let layer = run_once(ops, twin, SEED)?;
+                compare(ops, &layer, format!("f64 reference at {}", twin.slug()))
+            })?;
             self.verified.insert(twin, verified.clone());
             verified
         };
@@ -108,16 +106,6 @@ impl<R: Rig> Workshop<R> {
 
 fn no_rig() -> Error {
     Error::machine("the cases have no device to run on", "build a case before preparing it")
-}
-
-/// A fresh layer after one forward and backward pass.
-fn run_once<R: Rig>(rig: &mut R, shape: LayerShape) -> Result<Layer<R::Ops>> {
-    rig.within(|ops| {
-        let mut layer = Layer::new(ops, shape, SEED)?;
-        layer.run(ops, Phase::ForwardBackward);
-        ops.synchronize()?;
-        Ok(layer)
-    })
 }
 
 /// The shape itself, or one with fewer rows, and then fewer heads of the same size, as make its check affordable.
