@@ -4,6 +4,7 @@ use assert_cmd::Command;
 use bubblebench::export::nccl_tests;
 use bubblebench::import::folder::{self, Target};
 use bubblebench::import::{self, Imported, Source};
+use bubblebench::records::flags::IMPORTED;
 use bubblebench::records::machine::RunInfo;
 use bubblebench::records::store::{Journal, MACHINE, Run, RunRequest};
 use bubblebench::records::{MachineRecord, Measurement, files};
@@ -46,7 +47,7 @@ fn run_info() -> RunInfo {
     RunInfo {
         id: "20261126T000000Z-1".into(),
         commit: None,
-        preset: import::IMPORTED.into(),
+        preset: IMPORTED.into(),
         device: "cuda".into(),
         command: vec!["bubblebench".into(), "import".into()],
         started: "2026-11-26T00:00:00Z".into(),

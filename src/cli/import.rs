@@ -3,7 +3,8 @@
 use super::{results, session};
 use crate::Result;
 use crate::import::folder::{self, Target};
-use crate::import::{self, IMPORTED, Source};
+use crate::import::{self, Source};
+use crate::records::flags::IMPORTED;
 use crate::records::machine::RunInfo;
 use std::path::PathBuf;
 

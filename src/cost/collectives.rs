@@ -9,11 +9,10 @@ use super::regress::Spread;
 use super::sisters;
 use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, AlgorithmFrom, CollectiveFit};
+use crate::records::flags::OVERSUBSCRIBED;
 use crate::records::measurement::{Interval, Kind, Launch};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A rank set that has more ranks than cores measures the scheduler: fitted, marked, kept out of the accuracy figures.
-pub const OVERSUBSCRIBED: &str = "oversubscribed";
 /// Relative standard error below which no time is believed: what two runs of one size differ by anyway.
 const NOISE_FLOOR: f64 = 0.015;
 /// The part of `accuracy` for sizes that no operation between these ranks was measured at.

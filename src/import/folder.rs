@@ -2,7 +2,8 @@
 //!
 //! A second import of a file replaces its cases. Cases this program measured itself stay: an import never takes their place.
 
-use super::{IMPORTED, Imported, Origin, Source, machine_of};
+use super::{Imported, Origin, Source, machine_of};
+use crate::records::flags::IMPORTED;
 use crate::records::machine::{Gpu, MachineRecord, RunInfo};
 use crate::records::store::{Journal, MACHINE, MEASUREMENTS, Run, RunRequest};
 use crate::records::{Measurement, files};
@@ -92,6 +93,7 @@ fn same_machine(folder: &Path, there: MachineRecord, origin: &Origin, fresh: &Ma
         ));
     }
     let mut merged = there;
+    // An import names the preset of a folder that it begins after its flag.
     if origin.gpus.len() > merged.gpus.len() && merged.run.preset == IMPORTED {
         merged.gpus.clone_from(&origin.gpus);
     }

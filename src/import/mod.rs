@@ -13,11 +13,6 @@ use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The flag of every imported line is also the preset of a folder that an import began.
-pub use crate::records::measurement::IMPORTED;
-/// A result that was wrong has no time.
-pub const WRONG: &str = "wrong";
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     NcclTests,

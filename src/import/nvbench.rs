@@ -9,8 +9,9 @@
 //! The time is nvbench's median where it prints one (2025 and later), else its mean, as `statistic` says. With
 //! `--jsonbin` the samples lie in files beside the JSON; where they are still there, they are read and the interval is ours.
 
-use super::{IMPORTED, Imported, Origin, json};
+use super::{Imported, Origin, json};
 use crate::records::Measurement;
+use crate::records::flags::IMPORTED;
 use crate::records::machine::Gpu;
 use crate::records::measurement::{Backend, Cache, Kind, Launch};
 use crate::{Error, Result, stats};

@@ -6,12 +6,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub const SCHEMA: &str = "bubblebench.measurement/1";
-/// The flag of a case whose kernel broke the GPU: the run ended there, and the next goes on behind it.
-pub const GPU_FAULT: &str = "gpu-fault";
-/// The flag of a case in which this program was at fault: the run ended there too, and the next goes on behind it.
-pub const BUG: &str = "bug";
-/// The flag of a line that another tool's output was made into.
-pub const IMPORTED: &str = "imported";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -227,6 +221,7 @@ impl Measurement {
         }
     }
 
+    /// Whether the line carries this flag, one of [`super::flags`] or a throttling reason.
     pub fn has_flag(&self, flag: &str) -> bool {
         self.flags.iter().any(|f| f == flag)
     }

@@ -6,6 +6,7 @@
 pub mod bubbles;
 pub mod cost_model;
 pub mod files;
+pub mod flags;
 pub mod machine;
 pub mod measurement;
 pub mod schema;

@@ -5,8 +5,9 @@
 //! old files to `runs/<run>/`. A run limited to some cases replaces only those.
 
 use super::files;
+use super::flags::{BUG, GPU_FAULT, IMPORTED};
 use super::machine::RunInfo;
-use super::measurement::{BUG, Backend, GPU_FAULT, IMPORTED, Kind, Measurement};
+use super::measurement::{Backend, Kind, Measurement};
 use super::{MachineRecord, schema};
 use crate::{Error, Result};
 use serde_json::Value;

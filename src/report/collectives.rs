@@ -3,6 +3,7 @@
 use super::Table;
 use super::layers::time_cell;
 use crate::records::Measurement;
+use crate::records::flags::{CAPPED, NOISY};
 use crate::records::measurement::{Backend, Kind, Launch};
 use crate::units::{format_bytes, format_ns, significant};
 
@@ -23,7 +24,7 @@ pub fn collectives(records: &[Measurement]) -> Table {
             number(record.algbw_gb_per_s),
             number(record.busbw_gb_per_s),
             record.verified.as_ref().map_or("–".into(), |v| v.wrong.to_string()),
-            record.flags.iter().filter(|f| *f != "noisy" && *f != "capped").cloned().collect::<Vec<_>>().join(" "),
+            record.flags.iter().filter(|f| *f != NOISY && *f != CAPPED).cloned().collect::<Vec<_>>().join(" "),
         ]);
     }
     table

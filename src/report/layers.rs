@@ -2,6 +2,7 @@
 
 use super::Table;
 use crate::records::Measurement;
+use crate::records::flags::NOISY;
 use crate::records::measurement::Kind;
 use crate::units::{format_ns, significant};
 use std::collections::BTreeSet;
@@ -12,7 +13,7 @@ pub fn time_cell(record: &Measurement) -> String {
         // Clamped at zero (a restart that costs nothing): no relative interval.
         (Some(median), ..) if median <= 0.0 => format_ns(0.0),
         (Some(median), Some(low), Some(high)) => {
-            let noisy = if record.has_flag("noisy") { " ~" } else { "" };
+            let noisy = if record.has_flag(NOISY) { " ~" } else { "" };
             format!("{} ±{:.1}%{noisy}", format_ns(median), 50.0 * (high - low) / median)
         }
         // Imported figures come without an interval.

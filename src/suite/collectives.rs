@@ -14,6 +14,7 @@ use super::{Case, CaseInfo, Context, Detail, Platform, Preset, RawSample, Spec};
 use crate::collectives::threads::Tuning;
 use crate::collectives::{Exchange, Operation, Pattern, Session};
 use crate::machine::gpus;
+use crate::records::flags::OVERSUBSCRIBED;
 use crate::records::measurement::{Backend, Kind, Verified};
 use crate::units::format_bytes;
 use crate::{Error, Result, stats};
@@ -136,7 +137,7 @@ impl HostSpec {
             .param("transport", "threads");
         info.bytes = Some(self.bytes() as f64);
         if exchange.ranks > context.cores {
-            info.flags.push("oversubscribed".into());
+            info.flags.push(OVERSUBSCRIBED.into());
         }
         info
     }

@@ -15,7 +15,8 @@ use super::summary::{self, Outcome};
 use super::watchdog::{self, Stuck, Watchdog};
 use crate::machine::telemetry::Sampler;
 use crate::records::Measurement;
-use crate::records::measurement::{BUG, Backend, GPU_FAULT, Verified};
+use crate::records::flags::{BUG, GPU_FAULT, SOFTWARE};
+use crate::records::measurement::{Backend, Verified};
 use crate::records::store::Run;
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -184,7 +185,7 @@ impl Recorder {
     /// The software device's times mean nothing, and every line says so.
     fn flagged(&self, mut record: Measurement) -> Measurement {
         if matches!(self.context.platform, Platform::Software(_)) {
-            record.flags.push("software".into());
+            record.flags.push(SOFTWARE.into());
         }
         record
     }

@@ -4,9 +4,9 @@ use super::case::{CaseInfo, Detail, FillSample, RawSample};
 use super::stop_rule::Stop;
 use super::throttle::{self, Verdict};
 use crate::machine::nvml::reasons;
-use crate::records::Measurement;
 use crate::records::measurement::{FillOutcome, Interval, Kind, Verified};
 use crate::records::telemetry::Telemetry;
+use crate::records::{Measurement, flags};
 use crate::shape::collective::bus_factor;
 use crate::stats;
 
@@ -45,7 +45,7 @@ pub fn summarise(info: &CaseInfo, outcome: Outcome) -> Measurement {
     record.fill = outcome.fill;
     record.verified = outcome.verified.map(finite);
     if record.verified.as_ref().is_some_and(|v| v.wrong > 0) {
-        record.flags.push("wrong".into());
+        record.flags.push(flags::WRONG.into());
         return record;
     }
     let (samples, verdict) = set_throttled_aside(outcome.samples);
@@ -55,14 +55,14 @@ pub fn summarise(info: &CaseInfo, outcome: Outcome) -> Measurement {
     record.discarded_samples = Some(outcome.discarded + throttled);
     clock_flags(&mut record, &samples, &verdict);
     if samples.is_empty() {
-        record.flags.push(if throttled > 0 { "throttled" } else { "no-sample" }.into());
+        record.flags.push(if throttled > 0 { flags::THROTTLED } else { flags::NO_SAMPLE }.into());
         return record;
     }
     times(&mut record, &samples);
     details(&mut record, &samples);
     sensors(&mut record, outcome.telemetry);
     if outcome.stop == Some(Stop::Capped) {
-        record.flags.push("capped".into());
+        record.flags.push(flags::CAPPED.into());
     }
     record
 }
@@ -80,10 +80,10 @@ fn set_throttled_aside(samples: Vec<RawSample>) -> (Vec<RawSample>, Verdict) {
 
 fn clock_flags(record: &mut Measurement, samples: &[RawSample], verdict: &Verdict) {
     if verdict.unresolved {
-        record.flags.push(throttle::UNRESOLVED.into());
+        record.flags.push(flags::UNRESOLVED.into());
     }
     if samples.iter().any(|sample| sample.unblocked) {
-        record.flags.push("unblocked".into());
+        record.flags.push(flags::UNBLOCKED.into());
     }
 }
 
@@ -94,7 +94,7 @@ fn times(record: &mut Measurement, samples: &[RawSample]) {
         record.ci95_low_ns = Some(low);
         record.ci95_high_ns = Some(high);
         if high - low > NOISY * median {
-            record.flags.push("noisy".into());
+            record.flags.push(flags::NOISY.into());
         }
     }
     record.min_ns = stats::quantile(&times, 0.0);
@@ -114,7 +114,7 @@ fn sensors(record: &mut Measurement, telemetry: Option<Telemetry>) {
     record.sm_clock_mhz = record.sm_clock_mhz.or(telemetry.sm_clock_median_mhz);
     record.power_w = telemetry.power_mean_w;
     if telemetry.other_process_ids.as_ref().is_some_and(|pids| !pids.is_empty()) {
-        record.flags.push("other-processes".into());
+        record.flags.push(flags::OTHER_PROCESSES.into());
     }
     let seen = telemetry.clock_event_reasons.iter().flatten();
     record.flags.extend(seen.filter(|name| reasons::throttles(name)).cloned());
@@ -201,7 +201,7 @@ fn fill(record: &mut Measurement, samples: &[RawSample]) {
 /// A case that could not run: its line says why, the rest goes on.
 pub fn skipped(info: &CaseInfo, reason: &str, device: String, at: String) -> Measurement {
     let mut record = summarise(info, Outcome { device, at, ..Outcome::default() });
-    record.flags = vec!["skipped".into()];
+    record.flags = vec![flags::SKIPPED.into()];
     record.params.insert("reason".into(), reason.into());
     debug_assert!(record.kind != Kind::End);
     record

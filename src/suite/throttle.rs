@@ -11,8 +11,6 @@ use crate::stats;
 pub const THROTTLE_SHARE: f64 = 0.96;
 /// Clocks within this share of the highest are the same clock, for a warm-up.
 const SETTLED_SHARE: f64 = 0.98;
-/// The record's flag where no clock was good enough to discard by.
-pub const UNRESOLVED: &str = "clock: unresolved";
 
 /// What is known of the clock during one sample.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -6,8 +6,9 @@
 
 use super::names::{OPERATIONS, TYPES};
 use super::{Device, Figures, Row, Section, text};
-use crate::import::{self, IMPORTED, Imported, Origin, WRONG};
+use crate::import::{self, Imported, Origin};
 use crate::records::Measurement;
+use crate::records::flags::{IMPORTED, WRONG};
 use crate::records::machine::Gpu;
 use crate::records::measurement::{Backend, Cache, Kind, Launch, Verified};
 use crate::shape::collective::bus_factor;

@@ -23,9 +23,14 @@ pub fn names(bits: u64) -> Vec<String> {
     named.chain(unknown.map(|bit| format!("{bit:#x}"))).collect()
 }
 
+/// The names of those that throttle.
+pub fn throttling() -> impl Iterator<Item = &'static str> {
+    REASONS.into_iter().filter(|(.., throttles)| *throttles).map(|(_, name, _)| name)
+}
+
 /// True for those that throttle.
 pub fn throttles(name: &str) -> bool {
-    REASONS.iter().any(|&(_, known, throttles)| throttles && known == name)
+    throttling().any(|known| known == name)
 }
 
 #[cfg(test)]

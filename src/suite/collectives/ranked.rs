@@ -5,6 +5,7 @@
 use super::super::case::Sampling;
 use super::super::{Case, CaseInfo, Context, Detail, RawSample, Spec};
 use crate::collectives::ranks::{Crew, CrewTiming, Task};
+use crate::records::flags::SHARED_GPU;
 use crate::records::measurement::{Backend, Kind, Launch, Verified};
 use crate::units::format_bytes;
 use crate::{Error, Result, stats};
@@ -91,7 +92,7 @@ impl RankedSpec {
         let sharing = crew.ranks_per_gpu(exchange.ranks);
         if sharing > 1 {
             info = info.param("ranks_per_gpu", sharing as u64);
-            info.flags.push("shared-gpu".into());
+            info.flags.push(SHARED_GPU.into());
         }
         info
     }

@@ -17,6 +17,7 @@ use crate::models::single::Single;
 use crate::ops::DType;
 use crate::ops::Ops;
 use crate::ops::cuda::{Cuda, Gpu, Pressure};
+use crate::records::flags::{LAUNCH_BOUND, ONE_CONNECTION};
 use crate::records::measurement::{Backend, Kind, Verified};
 use crate::shape::LayerShape;
 use crate::stats::{self, SplitMix};
@@ -30,7 +31,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const SEED: u64 = 0x3a1;
 /// More of the side's steps than this found their stream empty: its thread set its pace, not the GPU.
 const LATE_PERCENT: f64 = 10.0;
-const LAUNCH_BOUND: &str = "side-launch-bound";
 /// On the software device whose times mean nothing.
 const LEAST_SOFTWARE_PAIRS: usize = 2;
 
@@ -113,7 +113,7 @@ impl Spec for StreamSpec {
         info.sharing = Some(streams.name().into());
         info.flop = main.flop();
         if connections() == 1 {
-            info.flags.push("one-connection".into());
+            info.flags.push(ONE_CONNECTION.into());
         }
         let (row, shared, platform) = (self.row, self.shared.clone(), context.platform);
         Ok(Box::new(StreamCase { row, shared, platform, info, ready: None, discarded: 0 }))

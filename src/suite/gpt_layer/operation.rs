@@ -11,6 +11,7 @@ use crate::models::single::Single;
 use crate::ops::reference::Reference;
 use crate::ops::work::Operation;
 use crate::ops::{DType, Ops};
+use crate::records::flags::CACHE_LARGER_THAN_ROTATION;
 use crate::records::measurement::{Cache, Kind, Verified};
 use crate::suite::case::Sampling;
 use crate::suite::{Case, CaseInfo, RawSample};
@@ -59,7 +60,7 @@ impl<R: Rig> OperationCase<R> {
         // A rotation that memory cuts short leaves data in the cache: the row must not call itself cold.
         if rotates && (copies as f64) * operation.bytes(dtype) < 2.0 * last_level_cache_bytes as f64 {
             info.cache = Some(Cache::Warm);
-            info.flags.push("cache-larger-than-rotation".into());
+            info.flags.push(CACHE_LARGER_THAN_ROTATION.into());
         }
         let info = info.param("dtype", dtype.name());
         OperationCase { info, shared, what, copies, singles: Vec::new(), next: 0 }
