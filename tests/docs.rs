@@ -1,0 +1,210 @@
+//! Holds the documentation to the code: the flags that docs/reading.md explains are those a line can carry, and every file
+//! and page that the documentation names is there.
+
+use bubblebench::machine::nvml::reasons;
+use bubblebench::records::flags;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// How a word in backquotes begins that names a file or folder of this project.
+const ROOTS: [&str; 7] = ["src/", "tests/", "docs/", "cuda/", "benches/", "results/", ".ci/"];
+
+/// How a flag is written or asked for by its word instead of its constant.
+const LITERALS: [&str; 3] = ["flags.push(\"", "flags = vec![\"", "has_flag(\""];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// README.md, CONTRIBUTING.md and every page below docs/, with their texts.
+fn pages() -> Vec<(String, String)> {
+    let folder = fs::read_dir(root().join("docs")).unwrap();
+    let names = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut pages: Vec<String> =
+        names.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}")).collect();
+    pages.extend(["README.md", "CONTRIBUTING.md"].map(String::from));
+    pages.sort();
+    pages.into_iter().map(|page| (page.clone(), fs::read_to_string(root().join(page)).unwrap())).collect()
+}
+
+/// A page's paragraphs without its fenced blocks.
+fn paragraphs(text: &str) -> Vec<String> {
+    let mut paragraphs = vec![String::new()];
+    let mut fenced = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+        } else if line.trim().is_empty() {
+            paragraphs.push(String::new());
+        } else if !fenced && let Some(last) = paragraphs.last_mut() {
+            last.push_str(line);
+            last.push('\n');
+        }
+    }
+    paragraphs.retain(|paragraph| !paragraph.is_empty());
+    paragraphs
+}
+
+/// What stands between backquotes in a paragraph.
+fn quoted(paragraph: &str) -> Vec<&str> {
+    let parts: Vec<&str> = paragraph.split('`').collect();
+    assert!(parts.len() % 2 == 1, "a backquote is not closed in: {paragraph}");
+    parts.into_iter().skip(1).step_by(2).collect()
+}
+
+/// The path that a word in backquotes names, without `:line` behind it; none for other words and for placeholders.
+fn path_of(word: &str) -> Option<&str> {
+    let is_path = ROOTS.iter().any(|root| word.starts_with(root));
+    if !is_path || word.contains(['<', '…', ' ', '\n', '$']) {
+        return None;
+    }
+    Some(word.split(':').next().unwrap_or(word).trim_end_matches('/'))
+}
+
+/// The paths that one with a choice in braces stands for: `a/{b,c}.cu` is `a/b.cu` and `a/c.cu`.
+fn choices(path: &str) -> Vec<String> {
+    let parts = path.split_once('{').and_then(|(head, rest)| Some((head, rest.split_once('}')?)));
+    let Some((head, (list, tail))) = parts else { return vec![path.to_string()] };
+    list.split(',').map(|choice| format!("{head}{choice}{tail}")).collect()
+}
+
+/// Whether something of this name lies in the folder; `*` stands for any part of a name.
+fn exists(folder: &Path, path: &str) -> bool {
+    let (first, rest) = path.split_once('/').unwrap_or((path, ""));
+    let Some((head, tail)) = first.split_once('*') else {
+        let here = folder.join(first);
+        return here.exists() && (rest.is_empty() || exists(&here, rest));
+    };
+    let Ok(entries) = fs::read_dir(folder) else { return false };
+    entries.map(|entry| entry.unwrap()).any(|entry| {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        let fits = name.len() >= head.len() + tail.len() && name.starts_with(head) && name.ends_with(tail);
+        fits && (rest.is_empty() || exists(&entry.path(), rest))
+    })
+}
+
+/// The targets of a paragraph's links that lie in this project, without their `#heading`.
+fn links(paragraph: &str) -> Vec<&str> {
+    let targets = paragraph.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let local = targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:"));
+    local.map(|target| target.split('#').next().unwrap_or(target)).filter(|target| !target.is_empty()).collect()
+}
+
+/// The names in the first column of the tables below a heading.
+fn first_column<'a>(text: &'a str, heading: &str) -> Vec<&'a str> {
+    let below = text.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no heading `{heading}`")).1;
+    let section = below.split("\n## ").next().unwrap_or(below);
+    section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect()
+}
+
+/// Every Rust file below `src/` that is not a file of tests, without its module of tests.
+fn sources() -> Vec<(String, String)> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let of_tests = name == "tests" || name.ends_with("_tests");
+            if path.is_dir() && !of_tests {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") && !of_tests {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root().join("src"), &mut found);
+    found.sort();
+    let code = |path: &PathBuf| {
+        let text = fs::read_to_string(path).unwrap();
+        text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_string()
+    };
+    found.iter().map(|path| (path.strip_prefix(root()).unwrap().to_str().unwrap().to_string(), code(path))).collect()
+}
+
+#[test]
+fn the_page_on_reading_explains_every_flag_and_no_other() {
+    let text = fs::read_to_string(root().join("docs/reading.md")).unwrap();
+    let explained = first_column(&text, "Flags");
+    let all: BTreeSet<&str> = flags::ALL.into_iter().chain(reasons::throttling()).collect();
+    for flag in &all {
+        assert!(explained.contains(flag), "docs/reading.md does not explain the flag `{flag}`");
+    }
+    for flag in &explained {
+        assert!(all.contains(flag), "docs/reading.md explains `{flag}`, which no line carries");
+    }
+    assert_eq!(explained.len(), all.len(), "docs/reading.md explains a flag twice");
+}
+
+#[test]
+fn no_two_flags_are_the_same_word() {
+    let all: Vec<&str> = flags::ALL.into_iter().chain(reasons::throttling()).collect();
+    let different: BTreeSet<&str> = all.iter().copied().collect();
+    assert_eq!(different.len(), all.len());
+}
+
+/// A flag spelled in place would be missing from the list, and from the page.
+#[test]
+fn flags_are_named_by_their_constants() {
+    let mut literals = Vec::new();
+    for (file, text) in sources() {
+        for (index, line) in text.lines().enumerate() {
+            if LITERALS.iter().any(|literal| line.contains(literal)) {
+                literals.push(format!("{file}:{}: {}", index + 1, line.trim()));
+            }
+        }
+    }
+    assert!(literals.is_empty(), "name the constant of records::flags:\n{}", literals.join("\n"));
+}
+
+#[test]
+fn files_that_the_documentation_names_are_there() {
+    let mut missing = Vec::new();
+    for (page, text) in pages() {
+        for paragraph in paragraphs(&text) {
+            let paths = quoted(&paragraph).into_iter().filter_map(path_of).flat_map(choices);
+            missing.extend(paths.filter(|path| !exists(&root(), path)).map(|path| format!("{page}: `{path}`")));
+        }
+    }
+    assert!(missing.is_empty(), "no such file:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn pages_that_the_documentation_links_to_are_there() {
+    let mut missing = Vec::new();
+    for (page, text) in pages() {
+        let folder = root().join(&page).parent().unwrap().to_path_buf();
+        for paragraph in paragraphs(&text) {
+            let gone = links(&paragraph).into_iter().filter(|target| !folder.join(target).exists());
+            missing.extend(gone.map(|target| format!("{page}: {target}")));
+        }
+    }
+    assert!(missing.is_empty(), "no such page:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn every_page_is_in_the_readmes_list() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    for (page, _) in pages() {
+        assert!(!page.starts_with("docs/") || readme.contains(&format!("]({page})")), "README.md does not link {page}");
+    }
+}
+
+#[test]
+fn words_paths_and_links_are_told_apart() {
+    let text =
+        "See `src/lib.rs:7`\nand [a](docs/a.md#b).\n\n```sh\ncat `src/no.rs`\n```\n\nNot `src/<x>/y.rs`, `a b`.\n";
+    let paragraphs = paragraphs(text);
+    assert_eq!(paragraphs.len(), 2);
+    assert_eq!(quoted(&paragraphs[0]), ["src/lib.rs:7"]);
+    assert_eq!(links(&paragraphs[0]), ["docs/a.md"]);
+    assert!(links("[a](https://example.org) [b](#c)").is_empty());
+    let paths: Vec<Option<&str>> =
+        ["src/lib.rs:7", "src/<x>/y.rs", "src/…", "cargo test", "cuda/"].map(path_of).to_vec();
+    assert_eq!(paths, [Some("src/lib.rs"), None, None, None, Some("cuda")]);
+    assert_eq!(choices("a/{b,c}.cu"), ["a/b.cu", "a/c.cu"]);
+    assert_eq!(choices("a/b.cu"), ["a/b.cu"]);
+    assert!(exists(&root(), "src/lib.rs") && exists(&root(), "cuda/*.cu") && exists(&root(), "src/*/mod.rs"));
+    assert!(!exists(&root(), "src/none.rs") && !exists(&root(), "cuda/*.rs") && !exists(&root(), "src/*/none.rs"));
+    assert_eq!(first_column("\n## Flags\n\n| a |\n|---|\n| `b` | `c` |\n\n## More\n\n| `d` |\n", "Flags"), ["b"]);
+}
