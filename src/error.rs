@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What stands behind a bug's own sentence, and who found it cannot mend it.
-pub const REPORT: &str =
-    "this is a bug in bubblebench: report it with this line, the command line and what `bubblebench doctor --json` says";
+pub const REPORT: &str = "this is a bug in bubblebench: report it with this line, the command line and what `bubblebench doctor --json` says";
 
 /// Why something could not be done. Its text is one line: what went wrong, then what to do.
 #[derive(Debug, thiserror::Error)]

@@ -146,8 +146,8 @@ pub(super) fn terminal_width() -> usize {
 
 /// One line, however long: a timeline may hold a million bubbles.
 pub(super) fn json_line(record: &impl serde::Serialize) -> Result<String> {
-    let mut text = serde_json::to_string(record)
-        .map_err(|e| Error::bug(format!("the answer cannot be written as JSON: {e}")))?;
+    let mut text =
+        serde_json::to_string(record).map_err(|e| Error::bug(format!("the answer cannot be written as JSON: {e}")))?;
     text.push('\n');
     Ok(text)
 }

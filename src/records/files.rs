@@ -37,8 +37,7 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 }
 
 pub fn to_json<T: Serialize>(value: &T) -> Result<String> {
-    serde_json::to_string_pretty(value)
-        .map_err(|e| Error::bug(format!("a value cannot be written as JSON: {e}")))
+    serde_json::to_string_pretty(value).map_err(|e| Error::bug(format!("a value cannot be written as JSON: {e}")))
 }
 
 pub fn read_text(path: &Path) -> Result<String> {

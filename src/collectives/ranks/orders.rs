@@ -28,16 +28,9 @@ pub struct Joining {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
     Done,
-    Prepared {
-        wrong: u64,
-        facts: Map<String, Value>,
-    },
+    Prepared { wrong: u64, facts: Map<String, Value> },
     Timed(RankTiming),
-    Failed {
-        what: String,
-        cure: String,
-        kind: FailureKind,
-    },
+    Failed { what: String, cure: String, kind: FailureKind },
 }
 
 /// How far a rank's failure reaches.

@@ -133,7 +133,12 @@ mod tests {
     }
 
     fn bad(what: &str, seconds: f64) -> Reply {
-        Reply::Bad { what: what.into(), cure: "buy more".into(), kind: FailureKind::Case, after: Duration::from_secs_f64(seconds) }
+        Reply::Bad {
+            what: what.into(),
+            cure: "buy more".into(),
+            kind: FailureKind::Case,
+            after: Duration::from_secs_f64(seconds),
+        }
     }
 
     fn text(replies: Vec<Reply>, silent: Option<usize>) -> (bool, String) {
