@@ -1,5 +1,6 @@
 //! A machine's folder over its life: kills, resumption, selections, other machines, two runs at once, damaged lines.
 
+use bubblebench::records::flags;
 use bubblebench::records::machine::{Cpu, MachineRecord, RunInfo};
 use bubblebench::records::measurement::{Backend, Kind, Measurement};
 use bubblebench::records::store::{Journal, MEASUREMENTS, Run, RunRequest};
@@ -69,6 +70,24 @@ fn a_killed_run_goes_on_and_loses_only_the_case_in_flight() {
     let text = fs::read_to_string(folder.path().join(MEASUREMENTS)).unwrap();
     assert_eq!(text.lines().count(), 4, "no torn line is left:\n{text}");
     assert!(text.lines().last().unwrap().contains(r#""kind":"end""#));
+}
+
+/// Else the same command would meet the same end for ever, whether it asks for everything or for some cases.
+#[test]
+fn a_case_that_ended_the_run_is_not_tried_again_and_one_that_was_skipped_is() {
+    for selection in [None, Some("gpt-layer".to_string())] {
+        let folder = tempfile::tempdir().unwrap();
+        let ask = |run: &str| RunRequest { selection: selection.clone(), ..request(folder.path(), run) };
+        let mut run = Run::open(ask("run-1")).unwrap();
+        for (id, more) in [("fault", Some(flags::GPU_FAULT)), ("bug", Some(flags::BUG)), ("skipped", None)] {
+            let flags = [flags::SKIPPED].into_iter().chain(more).map(String::from).collect();
+            run.append(Measurement { median_ns: None, flags, ..line(id, 1.0) }).unwrap();
+        }
+        drop(run);
+        let run = Run::open(ask("run-2")).unwrap();
+        let done = ["fault", "bug", "skipped"].map(|id| run.is_done(id));
+        assert_eq!(done, [true, true, false], "with selection {selection:?}");
+    }
 }
 
 #[test]

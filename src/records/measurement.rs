@@ -1,5 +1,6 @@
 //! `measurements.jsonl`: one line a case. Times are nanoseconds of *one* operation.
 
+use super::flags;
 use super::telemetry::Telemetry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -224,6 +225,12 @@ impl Measurement {
     /// Whether the line carries this flag, one of [`super::flags`] or a throttling reason.
     pub fn has_flag(&self, flag: &str) -> bool {
         self.flags.iter().any(|f| f == flag)
+    }
+
+    /// Whether the run that goes on leaves this case as it is: it has a time, or ended the run and would end it again. A case
+    /// without a time for any other reason is tried again.
+    pub fn is_settled(&self) -> bool {
+        self.median_ns.is_some() || self.has_flag(flags::GPU_FAULT) || self.has_flag(flags::BUG)
     }
 
     /// The parameter as an integer, if it is one.

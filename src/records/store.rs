@@ -5,7 +5,7 @@
 //! old files to `runs/<run>/`. A run limited to some cases replaces only those.
 
 use super::files;
-use super::flags::{BUG, GPU_FAULT, IMPORTED};
+use super::flags::IMPORTED;
 use super::machine::RunInfo;
 use super::measurement::{Backend, Kind, Measurement};
 use super::{MachineRecord, schema};
@@ -66,8 +66,7 @@ impl Journal {
                 journal.unclosed.clear();
                 continue;
             }
-            // A case that has no time is tried again, except where trying again would end the run again.
-            if record.median_ns.is_some() || record.has_flag(GPU_FAULT) || record.has_flag(BUG) {
+            if record.is_settled() {
                 journal.unclosed.insert(record.id.clone());
             }
             match place.get(&record.id) {
@@ -235,10 +234,10 @@ fn go_on(request: &RunRequest, old: &MachineRecord, journal: &Journal) -> Result
         ));
     }
     // Another tool's time for a case does not make it measured.
-    let own = |m: &&Measurement| m.median_ns.is_some() && !m.has_flag(IMPORTED);
-    let measured = journal.measurements.iter().filter(own).map(|m| m.id.clone());
+    let own = |m: &&Measurement| m.is_settled() && !m.has_flag(IMPORTED);
+    let settled = journal.measurements.iter().filter(own).map(|m| m.id.clone());
     Ok(Some(match &request.selection {
-        None => measured.collect(),
+        None => settled.collect(),
         // The same command again goes on; any other selection is measured anew.
         Some(_) if same_run && old.run.command == new.run.command => journal.unclosed.clone(),
         Some(_) => HashSet::new(),
