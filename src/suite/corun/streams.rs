@@ -15,7 +15,6 @@ use crate::machine::gpus;
 use crate::models::gpt::Layer;
 use crate::models::single::Single;
 use crate::ops::DType;
-use crate::ops::Ops;
 use crate::ops::cuda::{Cuda, Gpu, Pressure};
 use crate::records::flags::{LAUNCH_BOUND, ONE_CONNECTION};
 use crate::records::measurement::{Backend, Kind, Verified};
