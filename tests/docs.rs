@@ -1,21 +1,18 @@
 //! Holds the documentation to the code: the flags that docs/reading.md explains are those a line can carry, and every file
 //! and page that the documentation names is there.
 
+#[path = "house/sources.rs"]
+mod sources;
+
 use bubblebench::machine::nvml::reasons;
 use bubblebench::records::flags;
+use sources::{code, root, sources};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// How a word in backquotes begins that names a file or folder of this project.
 const ROOTS: [&str; 7] = ["src/", "tests/", "docs/", "cuda/", "benches/", "results/", ".ci/"];
-
-/// How a flag is written or asked for by its word instead of its constant.
-const LITERALS: [&str; 3] = ["flags.push(\"", "flags = vec![\"", "has_flag(\""];
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// README.md, CONTRIBUTING.md and every page below docs/, with their texts.
 fn pages() -> Vec<(String, String)> {
@@ -98,30 +95,6 @@ fn first_column<'a>(text: &'a str, heading: &str) -> Vec<&'a str> {
     section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect()
 }
 
-/// Every Rust file below `src/` that is not a file of tests, without its module of tests.
-fn sources() -> Vec<(String, String)> {
-    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_stem().unwrap().to_str().unwrap();
-            let of_tests = name == "tests" || name.ends_with("_tests");
-            if path.is_dir() && !of_tests {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|e| e == "rs") && !of_tests {
-                found.push(path);
-            }
-        }
-    }
-    let mut found = Vec::new();
-    walk(&root().join("src"), &mut found);
-    found.sort();
-    let code = |path: &PathBuf| {
-        let text = fs::read_to_string(path).unwrap();
-        text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_string()
-    };
-    found.iter().map(|path| (path.strip_prefix(root()).unwrap().to_str().unwrap().to_string(), code(path))).collect()
-}
-
 #[test]
 fn the_page_on_reading_explains_every_flag_and_no_other() {
     let text = fs::read_to_string(root().join("docs/reading.md")).unwrap();
@@ -137,6 +110,13 @@ fn the_page_on_reading_explains_every_flag_and_no_other() {
 }
 
 #[test]
+fn the_list_of_flags_holds_every_constant() {
+    let text = fs::read_to_string(root().join("src/records/flags.rs")).unwrap();
+    let constants = text.lines().filter(|line| line.starts_with("pub const") && line.contains(": &str =")).count();
+    assert_eq!(constants, flags::ALL.len(), "a constant of flags.rs is missing from ALL");
+}
+
+#[test]
 fn no_two_flags_are_the_same_word() {
     let all: Vec<&str> = flags::ALL.into_iter().chain(reasons::throttling()).collect();
     let different: BTreeSet<&str> = all.iter().copied().collect();
@@ -147,10 +127,13 @@ fn no_two_flags_are_the_same_word() {
 #[test]
 fn flags_are_named_by_their_constants() {
     let mut literals = Vec::new();
-    for (file, text) in sources() {
-        for (index, line) in text.lines().enumerate() {
-            if LITERALS.iter().any(|literal| line.contains(literal)) {
-                literals.push(format!("{file}:{}: {}", index + 1, line.trim()));
+    let words = flags::ALL.map(|flag| format!("\"{flag}\""));
+    for (file, text) in sources().into_iter().filter(|(file, _)| file != "src/records/flags.rs") {
+        for (at, line) in code(&text) {
+            // A word that means nothing else is a flag wherever it stands, another where the line speaks of flags.
+            let spelled = words.iter().any(|word| line.contains(word) && (line.contains("flag") || word.contains('-')));
+            if spelled || line.contains("flags.push(\"") || line.contains("has_flag(\"") {
+                literals.push(format!("{file}:{at}: {}", line.trim()));
             }
         }
     }
@@ -164,6 +147,22 @@ fn files_that_the_documentation_names_are_there() {
         for paragraph in paragraphs(&text) {
             let paths = quoted(&paragraph).into_iter().filter_map(path_of).flat_map(choices);
             missing.extend(paths.filter(|path| !exists(&root(), path)).map(|path| format!("{page}: `{path}`")));
+        }
+    }
+    assert!(missing.is_empty(), "no such file:\n{}", missing.join("\n"));
+}
+
+/// Commands are in fenced blocks; what they name of ours must be there, what they write need not.
+#[test]
+fn files_that_commands_read_are_there() {
+    let mut missing = Vec::new();
+    for (page, text) in pages() {
+        for word in text.split(|c: char| c.is_whitespace() || "`()\"'".contains(c)) {
+            let word = word.trim_end_matches(['.', ',', ':', ';']);
+            let of_ours = word.starts_with("results/published/") || word.starts_with("examples/");
+            if of_ours && !word.contains(['<', '…', '*']) && !root().join(word).exists() {
+                missing.push(format!("{page}: {word}"));
+            }
         }
     }
     assert!(missing.is_empty(), "no such file:\n{}", missing.join("\n"));

@@ -1,8 +1,11 @@
 //! The house rules that prose alone let drift: which room of `src/` may use which, where cudarc may be named, and that the
 //! picture in `src/lib.rs` shows what is there. Whoever adds a room adds its row here and its place in that picture.
 
+#[path = "house/sources.rs"]
+mod sources;
+
+use sources::{code, root, sources};
 use std::fs;
-use std::path::{Path, PathBuf};
 
 /// Every room and the rooms it may import, from the ground up: a row names rows above it only, so no circle can be written
 /// down. `error` is open to all. The first block is the ground floor, the second the device wing, which touches hardware; the
@@ -54,62 +57,14 @@ const ROOMS: [(&str, &[&str]); 20] = [
 /// Folders in which the CUDA driver's bindings may be named.
 const CUDARC: [&str; 5] = ["src/machine/", "src/ops/cuda/", "src/clock/", "src/collectives/", "src/corun/"];
 
+/// Rooms that may hold unsafe code, as `src/lib.rs` allows it to them.
+const UNSAFE: [&str; 4] = ["collectives", "corun", "machine", "ops"];
+
+/// Other ways to the crate's root, which the reading of imports would not follow.
+const ALIASES: [&str; 5] = ["crate as", "super as", "self as", "{super", "extern crate"];
+
 /// The rest of the tree: what the crate's root exports besides rooms.
 const ROOT: [&str; 2] = ["Error", "Result"];
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Every Rust file below `src/`, by its path from the project's root, that is not a file of tests.
-fn sources() -> Vec<(String, String)> {
-    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                found.push(path);
-            }
-        }
-    }
-    let mut found = Vec::new();
-    walk(&root().join("src"), &mut found);
-    found.sort();
-    let name = |path: &PathBuf| path.strip_prefix(root()).unwrap().to_str().unwrap().to_string();
-    let files: Vec<(String, String)> =
-        found.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect();
-    let tests: Vec<String> = files.iter().flat_map(|(file, text)| modules_of_tests(file, text)).collect();
-    files.into_iter().filter(|(file, _)| !tests.iter().any(|of_tests| file.starts_with(of_tests))).collect()
-}
-
-/// Where the modules lie that a file declares for tests only: `src/corun/gate_tests.rs` and `src/models/gpt/tests/`.
-fn modules_of_tests(file: &str, text: &str) -> Vec<String> {
-    let folder = match file.rsplit_once('/') {
-        Some((folder, "mod.rs" | "lib.rs")) => folder.to_string(),
-        _ => file.trim_end_matches(".rs").to_string(),
-    };
-    let mut modules = Vec::new();
-    for rest in text.split("#[cfg(test)]\n").skip(1) {
-        let first = rest.lines().next().unwrap_or_default();
-        let path = first.strip_prefix("#[path = \"").and_then(|path| path.strip_suffix("\"]"));
-        if let (Some(path), Some((beside, _))) = (path, file.rsplit_once('/')) {
-            modules.push(format!("{beside}/{path}"));
-        } else if let Some(name) = first.trim().strip_prefix("mod ").and_then(|name| name.strip_suffix(';')) {
-            modules.extend([format!("{folder}/{name}.rs"), format!("{folder}/{name}/")]);
-        }
-    }
-    modules
-}
-
-/// The numbered lines that are neither comment nor part of the file's module of tests.
-fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let tests = text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len());
-    text[..tests].lines().enumerate().map(|(at, line)| (at + 1, line)).filter(|(_, line)| {
-        let line = line.trim_start();
-        !line.starts_with("//")
-    })
-}
 
 /// The room a file belongs to: `src/cost/fit.rs` and `src/cost.rs` are of `cost`. None for `lib.rs` and `main.rs`.
 fn room_of(file: &str) -> Option<&str> {
@@ -188,6 +143,9 @@ fn a_room_imports_only_the_rooms_its_row_names() {
             if content.contains(&"super::".repeat(depth(&file))) {
                 broken.push(format!("{file}:{line}: leaves its room by `super`: write `crate::`"));
             }
+            if let Some(alias) = ALIASES.iter().find(|alias| content.contains(*alias)) {
+                broken.push(format!("{file}:{line}: `{alias}` hides what is imported: name it in full"));
+            }
         }
     }
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
@@ -236,6 +194,26 @@ fn cudarc_is_named_only_where_devices_are() {
     }
 }
 
+/// The root denies unsafe code and lets some rooms have it; no file may let itself have it.
+#[test]
+fn unsafe_code_is_allowed_only_where_lib_rs_says_so() {
+    let mut allowed = Vec::new();
+    for (file, text) in sources() {
+        let lines: Vec<(usize, &str)> = code(&text).collect();
+        for (index, (line, content)) in lines.iter().enumerate() {
+            if !content.contains("unsafe_code") || content.contains("deny(unsafe_code)") {
+                continue;
+            }
+            assert_eq!(file, "src/lib.rs", "{file}:{line} allows itself unsafe code");
+            assert_eq!(*content, "#[allow(unsafe_code)]", "{file}:{line}");
+            let module = lines.get(index + 1).map_or("", |(_, next)| next);
+            allowed.push(module.trim_start_matches("pub mod ").trim_end_matches(';').to_string());
+        }
+    }
+    assert_eq!(allowed, UNSAFE);
+    assert!(fs::read_to_string(root().join("src/lib.rs")).unwrap().contains("#![deny(unsafe_code)]"));
+}
+
 /// `lib.rs` declares the rooms that are there, and its picture shows no other. Words in brackets explain and do not count.
 #[test]
 fn the_picture_in_lib_rs_shows_the_rooms_that_are_there() {
@@ -274,7 +252,5 @@ fn lists_in_braces_are_read_as_the_compiler_reads_them() {
     let names: Vec<(usize, String)> = imports(text);
     let expected = [(1, "Error"), (1, "Result"), (1, "cost"), (1, "units"), (2, "stats")];
     assert_eq!(names, expected.map(|(line, name)| (line, name.to_string())));
-    assert_eq!(modules_of_tests("src/a/mod.rs", "#[cfg(test)]\nmod tests;\n"), ["src/a/tests.rs", "src/a/tests/"]);
-    assert_eq!(modules_of_tests("src/a/b.rs", "#[cfg(test)]\n#[path = \"c.rs\"]\nmod tests;\n"), ["src/a/c.rs"]);
     assert_eq!((depth("src/cost/mod.rs"), depth("src/cost/fit.rs"), depth("src/units.rs")), (1, 2, 1));
 }

@@ -22,7 +22,7 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
     let doctor = examine(args.kernels);
     let text = if args.json {
         let json = serde_json::to_string_pretty(&doctor);
-        json.map_err(|e| Error::machine(format!("cannot write JSON: {e}"), "report this"))? + "\n"
+        json.map_err(|e| Error::bug(format!("cannot write JSON: {e}")))? + "\n"
     } else {
         text(&doctor)
     };

@@ -90,7 +90,7 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
     if let Err(error) = &outcome {
         // The others learn why from us, where they do not know it yet.
         crew.lock().end(&error.to_string());
-        ranks::last_resort(&error.to_string());
+        ranks::last_resort(error);
     }
     outcome
 }

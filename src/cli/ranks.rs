@@ -135,14 +135,14 @@ pub fn part(options: &RankOptions, device: &str, groups: &[Group]) -> Result<Opt
 }
 
 /// A crew has failed and the process is about to end; where it gets stuck on its way out, this ends it.
-pub(super) fn last_resort(why: &str) {
-    let why = why.to_string();
+pub(super) fn last_resort(error: &Error) {
+    let (why, code) = (error.to_string(), i32::from(error.exit_code()));
     let body = move || {
         std::thread::sleep(LAST_RESORT);
         eprintln!("bubblebench: {why}");
-        leave(2);
+        leave(code);
     };
     if std::thread::Builder::new().name("last resort".into()).spawn(body).is_err() {
-        leave(2);
+        leave(code);
     }
 }

@@ -139,9 +139,8 @@ fn profile_of(ops: &mut Gated<Host>, model: &mut dyn SideModel<Gated<Host>>) -> 
         steps += 1;
     }
     ops.synchronize()?;
-    StepProfile::from_steps(base, &ops.take_times(), steps).ok_or_else(|| {
-        Error::machine(format!("the steps of {} differ in their operations", model.name()), "report it: it is a bug")
-    })
+    StepProfile::from_steps(base, &ops.take_times(), steps)
+        .ok_or_else(|| Error::bug(format!("the steps of {} differ in their operations", model.name())))
 }
 
 /// A load that runs beside a main, started and halted by [`super::pair`].

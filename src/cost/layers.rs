@@ -50,9 +50,7 @@ fn row(record: &Measurement) -> Option<LayerRow> {
         micro_batch: size("micro_batch")?,
         tensor: size("tensor").unwrap_or(1),
         dtype: record.param_str("dtype").and_then(DType::parse)?,
-        recompute: [Recompute::None, Recompute::Selective, Recompute::Full]
-            .into_iter()
-            .find(|r| r.name() == recompute)?,
+        recompute: Recompute::parse(recompute)?,
     };
     shape.validate().ok()?;
     let median = record.median_ns.filter(|ns| *ns > 0.0 && ns.is_finite())?;

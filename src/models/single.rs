@@ -282,7 +282,7 @@ impl<O: Ops> Maker<'_, O> {
 
 /// The last buffer of a list that this file filled itself.
 fn take<B>(buffers: &mut Vec<B>) -> Result<B> {
-    buffers.pop().ok_or_else(|| Error::input("an operation lacks a buffer", "report this: it is a fault in the suite"))
+    buffers.pop().ok_or_else(|| Error::bug("an operation lacks a buffer"))
 }
 
 #[cfg(test)]

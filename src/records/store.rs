@@ -29,7 +29,7 @@ pub struct Journal {
     pub measurements: Vec<Measurement>,
     /// Closing lines.
     pub ends: Vec<Measurement>,
-    /// Cases with a time that were written since the last closing line: by a run that was not closed.
+    /// Settled cases that were written since the last closing line: by a run that was not closed.
     unclosed: HashSet<String>,
     /// Bytes of whole lines; a half-written last line lies behind them.
     whole_bytes: u64,
@@ -170,7 +170,7 @@ impl Run {
         &self.folder
     }
 
-    /// Measured by an earlier, unfinished part of this run.
+    /// Settled by an earlier, unfinished part of this run ([`Measurement::is_settled`]).
     pub fn is_done(&self, case: &str) -> bool {
         self.done.contains(case)
     }

@@ -1,6 +1,6 @@
 //! The cases of the big model: a GPT layer phase by phase, its operations one by one, and the small models' steps.
 //!
-//! The lists are fixed: a shape that is once in a preset keeps its names. [`super::presets`] asks for them; the cases
+//! The lists are fixed: a shape that is once in a preset keeps its names. [`super::groups`] asks for them; the cases
 //! run [`crate::models`] on a `rig::Rig` and check every result against the f64 reference before it is timed.
 
 mod check;

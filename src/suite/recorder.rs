@@ -156,7 +156,8 @@ impl Recorder {
 
     /// As a case that broke the GPU: it is not tried again by this run.
     fn was_stuck(&mut self, info: &CaseInfo, stuck: &Stuck) -> Result<Measurement> {
-        let reason = format!("it did not end within {} s; give it longer with --case-limit", stuck.limit_s);
+        let reason =
+            format!("it did not end within {} s; measured by its name, --case-limit gives it longer", stuck.limit_s);
         let mut record = self.flagged(summary::skipped(info, &reason, self.device.clone(), now()));
         record.flags.push(GPU_FAULT.into());
         self.append(record)

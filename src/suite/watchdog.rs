@@ -48,7 +48,7 @@ impl Watchdog {
             // The program ends whether the note could be written or not.
             let _ = files::write_json(&note(&folder), &stuck);
             eprintln!(
-                "bubblebench: {case} did not end within {} s; the same command goes on with the next case, --case-limit gives it longer",
+                "bubblebench: {case} did not end within {} s; the same command goes on with the next case; measured by its name, --case-limit gives it longer",
                 limit.as_secs_f64()
             );
             // Nothing in an orderly exit may wait for the GPU.

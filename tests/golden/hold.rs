@@ -72,6 +72,8 @@ pub fn run(folder: &Path, arguments: &[&str]) -> Output {
 /// The command, what it prints, and its notes if it has any. It must succeed.
 pub fn text(folder: &Path, arguments: &[&str]) -> String {
     let output = run(folder, arguments);
+    // insta compares without the space at the end.
+    assert!(output.stdout.ends_with(b"\n"), "{arguments:?}: the answer's last line has no end");
     let text = typed(arguments) + &unversioned(&stdout(&output, arguments));
     let notes = String::from_utf8(output.stderr).unwrap();
     if notes.is_empty() { text } else { format!("{text}\non stderr:\n{notes}") }

@@ -7,6 +7,9 @@ use std::path::Path;
 const EXAMPLES: [&str; 3] = ["gpt-a100-4x8", "gpt-a100-8", "gpt-rtx3090-4"];
 
 pub fn plans() -> Vec<Golden> {
+    let files = std::fs::read_dir(Path::new(ROOT).join("examples")).unwrap().map(|entry| entry.unwrap().path());
+    let jobs = files.filter(|path| path.extension().is_some_and(|e| e == "toml")).count();
+    assert_eq!(jobs, EXAMPLES.len(), "a job below examples/ is not held");
     let mut goldens = Vec::new();
     for example in EXAMPLES {
         let job = format!("examples/{example}.toml");

@@ -52,7 +52,7 @@ pub struct Crew {
     transport: Arc<dyn Transport>,
     deadline: Duration,
     interrupted: fn() -> bool,
-    last_resort: fn(&str),
+    last_resort: fn(&Error),
     number: u64,
     /// Ranks in the communicator that everyone has joined.
     joined: usize,
@@ -88,7 +88,7 @@ pub struct Terms {
     /// Whether somebody asked to stop (Ctrl-C).
     pub interrupted: fn() -> bool,
     /// Called once all is over, with the reason: ends the process where it does not end by itself.
-    pub last_resort: fn(&str),
+    pub last_resort: fn(&Error),
 }
 
 impl Crew {
@@ -299,7 +299,7 @@ impl Crew {
         let mut until = begun + self.deadline + MARGIN + checking(&order);
         while replies.contains(&Reply::None) {
             if (self.interrupted)() {
-                (self.last_resort)(&Error::Interrupted.to_string());
+                (self.last_resort)(&Error::Interrupted);
                 self.end("rank 0 was interrupted (Ctrl-C or SIGTERM)");
                 return Err(Error::Interrupted);
             }
@@ -345,7 +345,7 @@ impl Crew {
     }
 
     fn fail(&mut self, error: Error) -> Error {
-        (self.last_resort)(&error.to_string());
+        (self.last_resort)(&error);
         self.end(&error.to_string());
         error
     }

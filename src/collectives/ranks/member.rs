@@ -50,7 +50,7 @@ pub fn follow(launch: &Launch, terms: &Terms, device: u32) -> Result<()> {
     };
     let outcome = member.serve(&post, &notes);
     if let Err(error) = &outcome {
-        (terms.last_resort)(&error.to_string());
+        (terms.last_resort)(error);
         post.abort();
     }
     post.close(PATIENCE);

@@ -70,6 +70,11 @@ pub fn judge(
             .filter_map(|r| if let Reply::Good(answer) = r { Some(answer) } else { None })
             .collect());
     }
+    // A panic is nobody's victim, whenever it came and whatever the others say.
+    let bug = |reply: &Reply| matches!(reply, Reply::Bad { kind: FailureKind::Bug, .. });
+    if let Some((rank, Reply::Bad { what, .. })) = replies.iter().enumerate().find(|(_, reply)| bug(reply)) {
+        return Err(Fault::Crew(Error::bug(format!("{} failed while {doing}: {what}", people[rank]))));
+    }
     // Stopped, but not for the whole deadline yet.
     if let Some((&rank, silence)) = missing.iter().find_map(|rank| Some((rank, silent(*rank)?))) {
         let why = format!(
@@ -87,11 +92,11 @@ pub fn judge(
     if let Some((rank, Reply::Bad { what, cure, kind, .. })) = culprit.map(|rank| (rank, &replies[rank])) {
         if bad.len() == people[..replies.len()].len() && first.is_some() {
             let what = format!("{what} (all {} ranks)", bad.len());
-            return Err(match kind {
-                FailureKind::Case => Fault::Case(Error::machine(what, cure.clone())),
-                // A GPU that has failed runs no other case either.
-                FailureKind::Device => Fault::Crew(Error::gpu(what, format!("{cure}; {BEHIND}"))),
-                FailureKind::Bug => Fault::Crew(Error::bug(what)),
+            // A GPU that has failed runs no other case either.
+            return Err(if *kind == FailureKind::Device {
+                Fault::Crew(Error::gpu(what, format!("{cure}; {BEHIND}")))
+            } else {
+                Fault::Case(Error::machine(what, cure.clone()))
             });
         }
         // When everybody gave up at the deadline, none of them knows who kept them waiting.
@@ -100,8 +105,7 @@ pub fn judge(
         } else {
             format!("{} failed", people[rank])
         };
-        let what = format!("{whoever} while {doing}: {what}");
-        return Err(Fault::Crew(if *kind == FailureKind::Bug { Error::bug(what) } else { of(blame, what, cure) }));
+        return Err(Fault::Crew(of(blame, format!("{whoever} while {doing}: {what}"), cure)));
     }
     let names: Vec<String> = missing.iter().take(4).map(|&rank| people[rank].to_string()).collect();
     let more = if missing.len() > 4 { format!(" and others ({})", who::list(&missing)) } else { String::new() };
@@ -175,12 +179,15 @@ mod tests {
     #[test]
     fn a_bug_of_one_rank_is_told_as_one_and_not_as_that_ranks_fault() {
         let (what, cure) = ("index out of bounds".into(), crate::error::REPORT.into());
-        let panicked = Reply::Bad { what, cure, kind: FailureKind::Bug, after: Duration::from_millis(10) };
-        let replies = vec![panicked, Reply::None];
-        let fault = judge(&people(2), replies, "timing x", DEADLINE, Blame::Case, |_| None).unwrap_err();
-        let Fault::Crew(error) = fault else { panic!("the ranks are not in step any more") };
-        assert_eq!(error.exit_code(), 101);
-        assert!(error.to_string().contains("rank 0 (node0, process 7, GPU 0) failed while timing x: index"), "{error}");
+        let panicked = Reply::Bad { what, cure, kind: FailureKind::Bug, after: Duration::from_secs(9) };
+        for other in [Reply::None, bad("no memory", 0.01), bad("timed out", 10.0)] {
+            let replies = vec![other, panicked.clone()];
+            let fault = judge(&people(2), replies, "timing x", DEADLINE, Blame::Case, |_| None).unwrap_err();
+            let Fault::Crew(error) = fault else { panic!("the ranks are not in step any more") };
+            assert_eq!(error.exit_code(), 101);
+            let text = error.to_string();
+            assert!(text.contains("rank 1 (node1, process 7, GPU 0) failed while timing x: index"), "{text}");
+        }
     }
 
     #[test]
