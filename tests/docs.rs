@@ -130,8 +130,10 @@ fn flags_are_named_by_their_constants() {
     let words = flags::ALL.map(|flag| format!("\"{flag}\""));
     for (file, text) in sources().into_iter().filter(|(file, _)| file != "src/records/flags.rs") {
         for (at, line) in code(&text) {
-            // A word that means nothing else is a flag wherever it stands, another where the line speaks of flags.
-            let spelled = words.iter().any(|word| line.contains(word) && (line.contains("flag") || word.contains('-')));
+            // A word that means nothing else is a flag wherever it stands, another where the line speaks of flags (and does
+            // not just name a column).
+            let of_flags = line.replace("\"flags\"", "").contains("flag");
+            let spelled = words.iter().any(|word| line.contains(word) && (of_flags || word.contains('-')));
             if spelled || line.contains("flags.push(\"") || line.contains("has_flag(\"") {
                 literals.push(format!("{file}:{at}: {}", line.trim()));
             }
