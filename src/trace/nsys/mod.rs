@@ -1,6 +1,6 @@
 //! Exports of Nsight Systems: SQLite, read table by table in the tables' own order, without joins or sorting by SQLite.
 //!
-//! Tables exist only if something was recorded in them, and their columns have changed over the years: [`tables`] says
+//! Tables exist only if something was recorded in them, and their columns have changed over the years: `tables` says
 //! what is there.
 
 mod launches;
