@@ -6,8 +6,7 @@ use crate::cost::predict::{self, Answer, CollectiveQuery, CorunPrediction, Layer
 use crate::records::store::COST_MODEL;
 use crate::records::{CostModel, files};
 use crate::report::Table;
-use crate::shape::DType;
-use crate::shape::{LayerShape, Recompute};
+use crate::shape::{DType, LayerShape, Recompute};
 use crate::{Error, Result, units};
 use std::path::{Path, PathBuf};
 

@@ -12,8 +12,7 @@ use crate::Result;
 use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, Fit, LayerAnchor, OperationFits};
 use crate::records::measurement::{Interval, Kind};
-use crate::shape::DType;
-use crate::shape::{LayerShape, Phase, Recompute};
+use crate::shape::{DType, LayerShape, Phase, Recompute};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The phases a layer's time is put together from.

@@ -11,9 +11,8 @@
 use super::layers::LayerRow;
 use super::operations::OperationRow;
 use crate::records::cost_model::{CollectiveFit, Range};
-use crate::shape::DType;
 use crate::shape::operation::Family;
-use crate::shape::{LayerShape, Recompute};
+use crate::shape::{DType, LayerShape, Recompute};
 use std::collections::BTreeMap;
 
 pub type Ranges = BTreeMap<String, Range>;

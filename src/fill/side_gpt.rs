@@ -8,8 +8,7 @@ use super::kernels::Kernels;
 use crate::pipeline::job::SideGpt;
 use crate::pipeline::prices::Prices;
 use crate::shape::operation::{Epilogue, Operation, Product};
-use crate::shape::{DType, Linear, Rows};
-use crate::shape::{LayerShape, Phase};
+use crate::shape::{DType, LayerShape, Linear, Phase, Rows};
 use crate::{Error, Result};
 
 pub struct Step {

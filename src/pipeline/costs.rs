@@ -10,8 +10,7 @@ use super::prices::{LayerPrice, Message, Prices};
 use super::times::{StageTimes, Times};
 use crate::Result;
 use crate::shape::operation::{Epilogue, Operation, Product};
-use crate::shape::{DType, Linear, Rows};
-use crate::shape::{LayerShape, Phase, Recompute};
+use crate::shape::{DType, LayerShape, Linear, Phase, Recompute, Rows};
 use crate::units::format_bytes;
 
 /// What one iteration is made of.

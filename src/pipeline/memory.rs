@@ -8,8 +8,7 @@ use super::activations::{self, Live};
 use super::job::Job;
 use super::layout::Layout;
 use super::schedule::Schedule;
-use crate::shape::DType;
-use crate::shape::Recompute;
+use crate::shape::{DType, Recompute};
 use crate::{Error, Result};
 
 pub const GIB: f64 = (1u64 << 30) as f64;

@@ -3,9 +3,8 @@
 use crate::Result;
 use crate::cost::predict::{self, CollectiveQuery};
 use crate::records::CostModel;
-use crate::shape::DType;
-use crate::shape::LayerShape;
 use crate::shape::operation::Operation;
+use crate::shape::{DType, LayerShape};
 
 /// One layer, one micro-batch, one tensor-parallel rank, without communication.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -21,7 +21,7 @@ pub const SCHEMA: &str = "bubblebench.prediction/1";
 /// The number format a question means that names none: what most layers were measured in, else what the fits are for.
 pub fn usual_dtype(model: &CostModel) -> DType {
     let count = |dtype| model.layer.iter().filter(|a| a.shape.dtype == dtype).count();
-    let most = [DType::Bf16, DType::F16, DType::F32].into_iter().rev().max_by_key(|&d| count(d));
+    let most = DType::TRAINED.into_iter().rev().max_by_key(|&d| count(d));
     let of_layers = most.filter(|&d| count(d) > 0);
     let of_fits = || valid::dtypes(&model.valid).into_iter().find_map(DType::parse);
     of_layers.or_else(of_fits).unwrap_or(DType::Bf16)
