@@ -1,7 +1,7 @@
 //! What may stand behind `cargo bench --`. Parsed here, not by Criterion: it aborts on flags it does not know, and its
 //! `--quick` takes two samples where ours is a preset.
 
-use bubblebench::cli::session::{Plan, RunOptions};
+use bubblebench::cli::session::{RunOptions, RunPlan};
 use bubblebench::suite::Preset;
 use bubblebench::suite::groups::Group;
 use bubblebench::{Error, Result};
@@ -35,7 +35,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub fn plan(&self) -> Result<Plan> {
+    pub fn plan(&self) -> Result<RunPlan> {
         let mut options = self.options.clone();
         if self.quick {
             if options.preset.as_deref().is_some_and(|preset| preset != "quick") {

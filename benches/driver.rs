@@ -4,14 +4,14 @@
 use crate::arguments::Arguments;
 use crate::raw_samples::{Batch, RawSamples};
 use bubblebench::cli::results;
-use bubblebench::cli::session::Plan;
+use bubblebench::cli::session::RunPlan;
 use bubblebench::records::Measurement;
 use bubblebench::records::measurement::Kind;
 use bubblebench::report::layers::time_cell;
 use bubblebench::suite::Spec;
-use bubblebench::suite::collectives::SharedCrew;
+use bubblebench::suite::collectives::SharedCoordinator;
 use bubblebench::suite::groups::Group;
-use bubblebench::suite::recorder::{Prepared, Recorder};
+use bubblebench::suite::recorder::{PreparedCase, Recorder};
 use bubblebench::suite::sampler::Watch;
 use bubblebench::suite::watch::ProcessWatch;
 use bubblebench::{Error, Result, cli};
@@ -26,16 +26,16 @@ pub struct Driver {
     cases: Vec<Box<dyn Spec>>,
     watch: ProcessWatch,
     baselines: bool,
-    crew: Option<SharedCrew>,
+    coordinator: Option<SharedCoordinator>,
 }
 
 /// `--list`, in the form cargo's own test runner uses.
-pub fn list(plan: &Plan) -> Result<()> {
+pub fn list(plan: &RunPlan) -> Result<()> {
     cli::print(&plan.cases.iter().map(|spec| format!("{}: benchmark\n", spec.id())).collect::<String>())
 }
 
 /// `--test`: every case is built, checked and run once; nothing is recorded. What this machine cannot run is said.
-pub fn test(plan: Plan) -> Result<()> {
+pub fn test(plan: RunPlan) -> Result<()> {
     for spec in &plan.cases {
         let once = || -> Result<bool> {
             let mut case = spec.build(plan.context())?;
@@ -56,7 +56,7 @@ pub fn test(plan: Plan) -> Result<()> {
 }
 
 impl Driver {
-    pub fn start(plan: Plan, arguments: &Arguments) -> Result<Self> {
+    pub fn start(plan: RunPlan, arguments: &Arguments) -> Result<Self> {
         let raw = RawSamples::default();
         let home = criterion_home();
         if let Some(name) = &arguments.baseline {
@@ -73,14 +73,14 @@ impl Driver {
         if let Some(name) = &arguments.baseline {
             criterion = criterion.retain_baseline(name.clone(), false);
         }
-        let crew = plan.crew();
+        let coordinator = plan.coordinator();
         let (recorder, cases) = plan.start()?;
         if recorder.run.resumed_cases() > 0 {
             let (run, cases) = (recorder.run.id(), recorder.run.resumed_cases());
             cli::print(&format!("Going on with run {run}: {cases} cases are there already.\n\n"))?;
         }
         let baselines = arguments.save_baseline.is_some() || arguments.baseline.is_some();
-        Ok(Driver { criterion, raw, recorder, cases, watch: ProcessWatch::start()?, baselines, crew })
+        Ok(Driver { criterion, raw, recorder, cases, watch: ProcessWatch::start()?, baselines, coordinator })
     }
 
     /// Measures the cases of one group, in their order.
@@ -120,7 +120,7 @@ impl Driver {
         }
     }
 
-    fn criterion_case(&mut self, mut prepared: Prepared) -> Result<()> {
+    fn criterion_case(&mut self, mut prepared: PreparedCase) -> Result<()> {
         let info = prepared.case.info().clone();
         let (group, function) = info.id.rsplit_once('/').unwrap_or(("", &info.id));
         let cap = Duration::from_nanos(self.recorder.rule.cap_ns);
@@ -154,7 +154,7 @@ impl Driver {
     pub fn finish(self) -> Result<()> {
         let folder = self.recorder.finish()?;
         cli::print(&format!("\n{}", results::conclude(&folder)?))?;
-        self.crew.map_or(Ok(()), |crew| crew.lock().finish())
+        self.coordinator.map_or(Ok(()), |coordinator| coordinator.lock().finish())
     }
 }
 

@@ -83,11 +83,11 @@ pub fn rust_source(kernels: &Kernels, nccl: Option<&Skip>) -> String {
              shared_bytes: {shared}, spill_bytes: {spills} }},"
         );
     }
-    text.push_str("];\npub const MISSING: &[Missing] = &[\n");
+    text.push_str("];\npub const MISSING: &[SkippedPart] = &[\n");
     let missing = [("KERNELS", kernels.skip.as_ref(), TOOLKIT_INSTALL), ("NCCL_BINDINGS", nccl, NCCL_INSTALL)];
     for (what, skip, install) in missing.into_iter().filter_map(|(what, skip, install)| Some((what, skip?, install))) {
         let install = skip.install.unwrap_or(install);
-        let _ = writeln!(text, "    Missing {{ what: {what}, reason: {:?}, install: {install:?} }},", skip.reason);
+        let _ = writeln!(text, "    SkippedPart {{ what: {what}, reason: {:?}, install: {install:?} }},", skip.reason);
     }
     text.push_str("];\n");
     text

@@ -13,7 +13,7 @@
 // cp.async of all threads, not by the tensor memory accelerator, one or two tiles ahead; each thread follows its wait
 // with a proxy fence: one barrier a tile. Both warpgroups walk the same tiles, so that no wgmma stands in a branch.
 //
-// The path is off unless BUBBLEBENCH_WGMMA=1 (src/ops/cuda/attention.rs), until it has matched on a real GPU. Code for
+// The path is off unless BUBBLEBENCH_WGMMA=1 (src/ops/cuda/attention/mod.rs), until it has matched on a real GPU. Code for
 // other architectures traps: a launch there is an error, never a result.
 //
 // Work for 128 rows × 128 keys at D = 128, in cycles of an SM: products 2048 (4096 FLOP a cycle); softmax 16384 exp2,

@@ -2,7 +2,9 @@
 //! it, for every way a rank can be lost.
 
 use bubblebench::collectives::threads::{Combine, EAGER_CAPACITY, Tuning, World};
-use bubblebench::collectives::{Buffer, Exchange, Operation, Pattern, Session, Span, count_wrong, load};
+use bubblebench::collectives::{
+    BufferSpan, CollectiveOperation, Exchange, Pattern, RankBuffer, Session, count_wrong, load,
+};
 use bubblebench::stats::SplitMix;
 use std::time::{Duration, Instant};
 
@@ -19,7 +21,7 @@ fn random_tuning(random: &mut SplitMix, ranks: usize) -> Tuning {
 }
 
 fn random_exchange(random: &mut SplitMix, ranks: usize) -> Exchange {
-    let operation = Operation::ALL[random.below(Operation::ALL.len())];
+    let operation = CollectiveOperation::ALL[random.below(CollectiveOperation::ALL.len())];
     let in_place = operation.definition().can_be_in_place() && random.below(2) == 0;
     Exchange::new(operation, random_elements(random), ranks).root(random.below(ranks)).in_place(in_place)
 }
@@ -49,7 +51,7 @@ fn random_exchanges_have_no_wrong_element() {
 #[test]
 fn results_stay_right_when_operations_follow_each_other_closely() {
     let mut random = SplitMix(77);
-    for operation in Operation::ALL {
+    for operation in CollectiveOperation::ALL {
         let ranks = 2 + random.below(4);
         let tuning = Tuning { chunk: 200, ..Tuning::new(ranks, 2) };
         for elements in [3, 1500, 30_000] {
@@ -73,14 +75,22 @@ fn results_stay_right_when_operations_follow_each_other_closely() {
 #[test]
 fn an_all_reduce_adds_what_the_ranks_gave() {
     let mut world = World::new(3, Tuning::new(3, 2)).unwrap();
-    let exchange = Exchange::new(Operation::AllReduce, 7, 3);
+    let exchange = Exchange::new(CollectiveOperation::AllReduce, 7, 3);
     let sums = world
         .run(move |rank| {
             load(&exchange, rank)?;
             let me = rank.index() as f32;
-            rank.view_mut(Span::new(Buffer::Send, 0, 7))?.copy_from_slice(&[me, 1.0, 10.0 * me, 0.0, -me, 0.5, 100.0]);
+            rank.view_mut(BufferSpan::new(RankBuffer::Send, 0, 7))?.copy_from_slice(&[
+                me,
+                1.0,
+                10.0 * me,
+                0.0,
+                -me,
+                0.5,
+                100.0,
+            ]);
             exchange.operation.definition().run(&exchange, rank)?;
-            Ok(rank.view(Span::new(Buffer::Receive, 0, 7)).to_vec())
+            Ok(rank.view(BufferSpan::new(RankBuffer::Receive, 0, 7)).to_vec())
         })
         .unwrap();
     for sum in sums {
@@ -91,7 +101,7 @@ fn an_all_reduce_adds_what_the_ranks_gave() {
 #[test]
 fn a_corrupted_element_is_counted_on_every_operation() {
     let mut random = SplitMix(5);
-    for operation in Operation::ALL {
+    for operation in CollectiveOperation::ALL {
         let exchange = Exchange::new(operation, 1000, 4).root(1);
         let victim = 1;
         let place = random.below(exchange.placement(victim).output.len);
@@ -114,7 +124,7 @@ fn a_corrupted_element_is_counted_on_every_operation() {
 /// The check sees an operation that did nothing at all: outputs were poisoned.
 #[test]
 fn an_unwritten_output_is_all_wrong() {
-    let exchange = Exchange::new(Operation::AllReduce, 100, 2);
+    let exchange = Exchange::new(CollectiveOperation::AllReduce, 100, 2);
     let mut world = World::new(2, Tuning::new(2, 2)).unwrap();
     let wrong = world.run(move |rank| load(&exchange, rank).map(|()| count_wrong(&exchange, rank))).unwrap();
     assert_eq!(wrong, [100, 100]);
@@ -127,7 +137,9 @@ fn short(ranks: usize) -> Tuning {
 /// One rank does nothing: everybody ends, and the error names that rank, not its neighbours.
 #[test]
 fn a_rank_that_never_arrives_is_named_before_the_deadline_is_long_over() {
-    for (operation, lost) in [(Operation::AllReduce, 2), (Operation::Broadcast, 1), (Operation::AllToAll, 3)] {
+    for (operation, lost) in
+        [(CollectiveOperation::AllReduce, 2), (CollectiveOperation::Broadcast, 1), (CollectiveOperation::AllToAll, 3)]
+    {
         let exchange = Exchange::new(operation, 5000, 4);
         let begun = Instant::now();
         let mut world = World::new(4, short(4)).unwrap();
@@ -194,12 +206,12 @@ fn ranks_that_disagree_about_a_message_say_so() {
     let mut world = World::new(2, Tuning::new(2, 2)).unwrap();
     let error = world
         .run(|rank| {
-            rank.reserve(Buffer::Send, 10)?;
-            rank.reserve(Buffer::Receive, 10)?;
+            rank.reserve(RankBuffer::Send, 10)?;
+            rank.reserve(RankBuffer::Receive, 10)?;
             if rank.index() == 0 {
-                rank.send(1, Span::new(Buffer::Send, 0, 10))
+                rank.send(1, BufferSpan::new(RankBuffer::Send, 0, 10))
             } else {
-                rank.receive(0, Span::new(Buffer::Receive, 0, 9), Combine::Replace)
+                rank.receive(0, BufferSpan::new(RankBuffer::Receive, 0, 9), Combine::Replace)
             }
         })
         .unwrap_err()
@@ -209,7 +221,9 @@ fn ranks_that_disagree_about_a_message_say_so() {
 
 #[test]
 fn a_session_checks_and_times() {
-    for operation in [Operation::AllReduce, Operation::SendRecv(Pattern::PingPong), Operation::Reduce] {
+    for operation in
+        [CollectiveOperation::AllReduce, CollectiveOperation::SendRecv(Pattern::PingPong), CollectiveOperation::Reduce]
+    {
         let exchange = Exchange::new(operation, 513, 2);
         let mut session = Session::new(exchange, Tuning::new(2, 2)).unwrap();
         assert_eq!(session.verify().unwrap(), 0);

@@ -6,7 +6,7 @@ use bubblebench::models::gpt::{Layer, network};
 use bubblebench::models::network::Network;
 use bubblebench::models::{convnet, lstm, mlp};
 use bubblebench::ops::host::Host;
-use bubblebench::ops::reference::{Buffer, Reference};
+use bubblebench::ops::reference::{Reference, ReferenceBuffer};
 use bubblebench::ops::{DType, Ops};
 use bubblebench::shape::{LayerShape, Phase, Recompute};
 use bubblebench::stats::SplitMix;
@@ -15,17 +15,17 @@ const STEP: f64 = 1e-4;
 /// Of the tensor's largest gradient. Central differences are wrong by about step² and rounding ÷ step.
 const TOLERANCE: f64 = 1e-5;
 
-fn floats(buffer: &Buffer) -> &[f64] {
+fn floats(buffer: &ReferenceBuffer) -> &[f64] {
     match buffer {
-        Buffer::Floats(values) => values,
-        Buffer::Ids(_) => panic!("floats expected"),
+        ReferenceBuffer::Floats(values) => values,
+        ReferenceBuffer::Ids(_) => panic!("floats expected"),
     }
 }
 
-fn nudge(buffer: &mut Buffer, index: usize, by: f64) {
+fn nudge(buffer: &mut ReferenceBuffer, index: usize, by: f64) {
     match buffer {
-        Buffer::Floats(values) => values[index] += by,
-        Buffer::Ids(_) => panic!("floats expected"),
+        ReferenceBuffer::Floats(values) => values[index] += by,
+        ReferenceBuffer::Ids(_) => panic!("floats expected"),
     }
 }
 
@@ -113,13 +113,13 @@ fn the_small_models() {
     let mut random = SplitMix(202);
     for seed in 0..3 {
         let batch = 2 + random.below(3);
-        let config = mlp::Config { batch, inputs: 3 + random.below(5), hidden: 4 + random.below(6), classes: 3 };
+        let config = mlp::MlpConfig { batch, inputs: 3 + random.below(5), hidden: 4 + random.below(6), classes: 3 };
         check_network("mlp", seed, |b| mlp::Mlp::new(b, config));
         let (steps, hidden) = (1 + random.below(5), 2 + random.below(5));
-        let config = lstm::Config { batch, steps, inputs: 3, hidden, classes: 4 };
+        let config = lstm::LstmConfig { batch, steps, inputs: 3, hidden, classes: 4 };
         check_network("lstm", seed, |b| lstm::Lstm::new(b, config));
         let layer = LayerShape::new(8, 2, 2 + random.below(4) as u64, batch as u64, DType::F64);
-        let config = network::Config { layers: 1 + random.below(2), vocabulary: 11, layer };
+        let config = network::GptConfig { layers: 1 + random.below(2), vocabulary: 11, layer };
         check_network("gpt", seed, |b| network::Gpt::new(b, config));
     }
 }
@@ -128,7 +128,7 @@ fn the_small_models() {
 #[test]
 fn the_convnet() {
     for (seed, side, stages) in [(1, 8, 3), (2, 9, 2), (3, 7, 1)] {
-        let config = convnet::Config { batch: 2, side, width: 4, stages, groups: 2, classes: 3 };
+        let config = convnet::ConvnetConfig { batch: 2, side, width: 4, stages, groups: 2, classes: 3 };
         check_network("convnet", seed, |b| convnet::Convnet::new(b, config));
     }
 }
@@ -192,16 +192,16 @@ fn the_host_agrees_with_the_reference_on_the_small_models() {
     for seed in 0..6 {
         let batch = 1 + random.below(9);
         let config =
-            mlp::Config { batch, inputs: 5 + random.below(90), hidden: 5 + random.below(90), classes: 2 + batch };
+            mlp::MlpConfig { batch, inputs: 5 + random.below(90), hidden: 5 + random.below(90), classes: 2 + batch };
         compare_networks("mlp", seed, |b| mlp::Mlp::new(b, config), |b| mlp::Mlp::new(b, config));
         let (steps, hidden) = (1 + random.below(9), 3 + random.below(60));
-        let config = lstm::Config { batch, steps, inputs: 7, hidden, classes: 4 };
+        let config = lstm::LstmConfig { batch, steps, inputs: 7, hidden, classes: 4 };
         compare_networks("lstm", seed, |b| lstm::Lstm::new(b, config), |b| lstm::Lstm::new(b, config));
         let layer = LayerShape::new(24, 3, 2 + random.below(40) as u64, batch as u64, DType::F32);
-        let config = network::Config { layers: 1 + random.below(3), vocabulary: 30 + random.below(99), layer };
+        let config = network::GptConfig { layers: 1 + random.below(3), vocabulary: 30 + random.below(99), layer };
         compare_networks("gpt", seed, |b| network::Gpt::new(b, config), |b| network::Gpt::new(b, config));
         let (side, stages) = (6 + random.below(12), 1 + random.below(3));
-        let config = convnet::Config { batch, side, width: 8, stages, groups: 4, classes: 5 };
+        let config = convnet::ConvnetConfig { batch, side, width: 8, stages, groups: 4, classes: 5 };
         compare_networks("convnet", seed, |b| convnet::Convnet::new(b, config), |b| convnet::Convnet::new(b, config));
     }
 }

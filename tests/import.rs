@@ -6,7 +6,7 @@ use bubblebench::import::folder::{self, Target};
 use bubblebench::import::{self, Imported, Source};
 use bubblebench::records::flags::IMPORTED;
 use bubblebench::records::machine::RunInfo;
-use bubblebench::records::store::{Journal, MACHINE, Run, RunRequest};
+use bubblebench::records::store::{Journal, JournalRun, MACHINE, RunRequest};
 use bubblebench::records::{MachineRecord, Measurement, files};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -181,7 +181,7 @@ fn an_imported_time_is_no_measurement_of_the_run() {
     into(folder.path(), &log("NVIDIA H200", 8, &ramp(20.0))).unwrap();
     let machine: MachineRecord = files::read_json(&folder.path().join(MACHINE), "machine").unwrap();
     let request = RunRequest { folder: folder.path().into(), machine, fresh: false, selection: None };
-    let run = Run::open(request).unwrap();
+    let run = JournalRun::open(request).unwrap();
     assert_eq!((run.resumed_cases(), run.is_done("nccl/all_reduce/r8/f32/4KiB")), (0, false));
 }
 

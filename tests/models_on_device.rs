@@ -119,18 +119,18 @@ fn the_small_models_gradients_agree_with_the_reference() {
     for (seed, dtype) in [DType::F32, DType::F32, DType::F32, DType::Bf16].into_iter().enumerate() {
         let (seed, batch) = (seed as u64, 2 + random.below(6));
         let (inputs, hidden) = (5 + random.below(90), 5 + random.below(90));
-        let config = mlp::Config { batch, inputs, hidden, classes: 2 + batch };
+        let config = mlp::MlpConfig { batch, inputs, hidden, classes: 2 + batch };
         compare_networks("mlp", dtype, seed, |b| mlp::Mlp::new(b, config), |b| mlp::Mlp::new(b, config));
         let (steps, hidden) = (1 + random.below(9), 3 + random.below(60));
-        let config = lstm::Config { batch, steps, inputs: 7, hidden, classes: 4 };
+        let config = lstm::LstmConfig { batch, steps, inputs: 7, hidden, classes: 4 };
         compare_networks("lstm", dtype, seed, |b| lstm::Lstm::new(b, config), |b| lstm::Lstm::new(b, config));
         let layer = LayerShape::new(128, 2, 2 + random.below(40) as u64, batch as u64, dtype);
-        let config = network::Config { layers: 1, vocabulary: 30 + random.below(99), layer };
+        let config = network::GptConfig { layers: 1, vocabulary: 30 + random.below(99), layer };
         compare_networks("gpt", dtype, seed, |b| network::Gpt::new(b, config), |b| network::Gpt::new(b, config));
         // A ReLU's corner makes a convnet in bf16 a poor comparison of single gradients; it trains below.
         if dtype == DType::F32 {
             let (side, stages) = (6 + random.below(12), 1 + random.below(3));
-            let config = convnet::Config { batch, side, width: 8, stages, groups: 4, classes: 5 };
+            let config = convnet::ConvnetConfig { batch, side, width: 8, stages, groups: 4, classes: 5 };
             let make = |b: &mut Builder<'_, Cuda>| convnet::Convnet::new(b, config);
             compare_networks("convnet", dtype, seed, make, |b| convnet::Convnet::new(b, config));
         }

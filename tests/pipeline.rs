@@ -12,10 +12,10 @@ mod published;
 mod searched;
 
 use bubblebench::pipeline::activations::{self, DEFAULT_WEIGHT_SHARE};
-use bubblebench::pipeline::{Name, Schedule, Spec, Timeline, Times, simulate};
+use bubblebench::pipeline::{Name, Schedule, ScheduleSpec, Timeline, Times, simulate};
 
-fn spec(name: Name, stages: usize, micro_batches: usize, chunks: Option<usize>, times: &Times) -> Spec<'_> {
-    Spec { name, stages, micro_batches, chunks, memory_limit: None, weight_share: DEFAULT_WEIGHT_SHARE, times }
+fn spec(name: Name, stages: usize, micro_batches: usize, chunks: Option<usize>, times: &Times) -> ScheduleSpec<'_> {
+    ScheduleSpec { name, stages, micro_batches, chunks, memory_limit: None, weight_share: DEFAULT_WEIGHT_SHARE, times }
 }
 
 fn run(name: Name, micro_batches: usize, chunks: Option<usize>, times: &Times) -> Timeline {

@@ -1,7 +1,7 @@
 //! `bubblebench plan` from the outside: the page, measured bubbles, and what it answers to input that cannot be planned.
 
 use assert_cmd::Command;
-use bubblebench::fill::{self, measured, measured::Iteration, plan::Plan};
+use bubblebench::fill::{self, measured, measured::IterationChoice, plan::FillPlan};
 use bubblebench::pipeline::BubbleKind;
 use bubblebench::pipeline::job::Job;
 use bubblebench::records::CostModel;
@@ -34,7 +34,7 @@ fn refused(arguments: &[&str], words: &[&str]) {
 }
 
 /// A run whose every stage does exactly what the simulator says, `repeat` times; the clock of each device begins at `epoch`.
-fn as_if_measured(plan: &Plan, repeat: u64, epoch: u64) -> BubblesRecord {
+fn as_if_measured(plan: &FillPlan, repeat: u64, epoch: u64) -> BubblesRecord {
     let iteration = plan.record.pipeline_ns;
     let devices = plan.record.stage.iter().map(|stage| {
         let list = |k: u64| {
@@ -70,7 +70,7 @@ fn bubbles_measured_as_simulated_are_planned_alike() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bubbles.json");
     as_if_measured(&simulated, 3, 1_760_000_000_000_000_000).write(&path).unwrap();
-    let measured = measured::plan(&job, &model, &[], &path, Iteration::Number(1)).unwrap();
+    let measured = measured::plan(&job, &model, &[], &path, IterationChoice::Number(1)).unwrap();
     let (a, b) = (&simulated.record, &measured.record);
     assert!((a.bubble_ratio - b.bubble_ratio).abs() < 1e-9, "{} {}", a.bubble_ratio, b.bubble_ratio);
     assert!((a.outcome.gain / b.outcome.gain - 1.0).abs() < 0.005, "{} {}", a.outcome.gain, b.outcome.gain);
@@ -115,7 +115,7 @@ fn the_median_iteration_is_planned_and_only_waits_for_peers_are_filled() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bubbles.json");
     record.write(&path).unwrap();
-    let plan = measured::plan(&job, &model, &[], &path, Iteration::Median).unwrap().record;
+    let plan = measured::plan(&job, &model, &[], &path, IterationChoice::Median).unwrap().record;
     assert_eq!(plan.measured.as_ref().unwrap().iteration, 2);
     let all = || plan.stage.iter().flat_map(|s| &s.bubbles);
     assert!(all().filter(|b| b.class.as_deref() == Some("launch")).all(|b| b.fills.is_empty()));

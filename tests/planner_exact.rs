@@ -2,8 +2,8 @@
 //! `good_lp` with its pure-Rust solver `microlp` (branch and bound). docs/planning.md has the program.
 
 use bubblebench::fill::kernels::Kernels;
-use bubblebench::fill::pack::{Hold, Question, Resident, Slot};
-use bubblebench::fill::side::{Margin, Origin, Side};
+use bubblebench::fill::pack::{Residency, Resident, Slot, StageProblem};
+use bubblebench::fill::side::{CompleteSide, KernelOrigin, Margin};
 use bubblebench::fill::{beam, planner};
 use bubblebench::stats::SplitMix;
 use good_lp::{
@@ -19,10 +19,10 @@ fn between(random: &mut SplitMix, low: u64, high: u64) -> u64 {
     low + random.below((high - low + 1) as usize) as u64
 }
 
-fn side(random: &mut SplitMix) -> Side {
+fn side(random: &mut SplitMix) -> CompleteSide {
     let kernels: Vec<u64> = (0..between(random, 1, 3)).map(|_| between(random, 30, 160)).collect();
     let memory = between(random, 10, 100) as f64;
-    Side {
+    CompleteSide {
         name: "side".into(),
         kernels: Kernels::new(&kernels).unwrap(),
         memory_bytes: memory,
@@ -35,13 +35,13 @@ fn side(random: &mut SplitMix) -> Side {
         },
         after_ns: between(random, 0, 4) as f64,
         split: random.below(5) > 0,
-        origin: Origin::Profile,
+        origin: KernelOrigin::Profile,
         beside: None,
     }
 }
 
 /// Up to three sides and three bubbles; memory short in half of the cases, the limit in half of them.
-fn question<'a>(random: &mut SplitMix, sides: &'a [Side]) -> Question<'a> {
+fn problem<'a>(random: &mut SplitMix, sides: &'a [CompleteSide]) -> StageProblem<'a> {
     let short = random.below(2) == 0;
     let slots: Vec<Slot> = (0..between(random, 1, 3))
         .map(|index| {
@@ -51,7 +51,7 @@ fn question<'a>(random: &mut SplitMix, sides: &'a [Side]) -> Question<'a> {
         })
         .collect();
     let least = slots.iter().filter_map(|s| s.free_bytes).fold(f64::INFINITY, f64::min);
-    Question {
+    StageProblem {
         sides,
         least_free: Some(if short { least * (0.4 + 0.6 * random.unit()) } else { least }),
         budget_ns: if random.below(2) == 0 { between(random, 0, 14) as f64 } else { f64::INFINITY },
@@ -70,16 +70,16 @@ struct Way {
     done: Vec<(u64, Vec<Variable>)>,
 }
 
-fn ways(question: &Question, variables: &mut ProblemVariables) -> Vec<Way> {
-    let room: u64 = question.slots.iter().map(|s| s.end_ns - s.start_ns).sum();
+fn ways(problem: &StageProblem, variables: &mut ProblemVariables) -> Vec<Way> {
+    let room: u64 = problem.slots.iter().map(|s| s.end_ns - s.start_ns).sum();
     let mut ways = Vec::new();
-    for (index, side) in question.sides.iter().enumerate() {
-        for hold in [Hold::Split, Hold::Whole] {
-            if hold == Hold::Split && !side.split {
+    for (index, side) in problem.sides.iter().enumerate() {
+        for residency in [Residency::Split, Residency::Whole] {
+            if residency == Residency::Split && !side.split {
                 continue;
             }
             let step = side.kernels.per_step();
-            let unit = if hold == Hold::Split { 1 } else { step };
+            let unit = if residency == Residency::Split { 1 } else { step };
             let times = (0..).map(|k| side.kernels.work_ns((k + 1) * unit) - side.kernels.work_ns(k * unit));
             let mut sum = 0;
             let times: Vec<u64> = times
@@ -89,9 +89,9 @@ fn ways(question: &Question, variables: &mut ProblemVariables) -> Vec<Way> {
                 })
                 .collect();
             let mut binary = || variables.add(variable().binary());
-            let of_slots = |binary: &mut dyn FnMut() -> Variable| question.slots.iter().map(|_| binary()).collect();
+            let of_slots = |binary: &mut dyn FnMut() -> Variable| problem.slots.iter().map(|_| binary()).collect();
             ways.push(Way {
-                resident: Resident { side: index, hold },
+                resident: Resident { side: index, residency },
                 chosen: binary(),
                 opened: of_slots(&mut binary),
                 done: times.into_iter().map(|ns| (ns, of_slots(&mut binary))).collect(),
@@ -101,10 +101,10 @@ fn ways(question: &Question, variables: &mut ProblemVariables) -> Vec<Way> {
     ways
 }
 
-fn optimum(question: &Question) -> f64 {
+fn optimum(problem: &StageProblem) -> f64 {
     variables! { vars: }
-    let ways = ways(question, &mut vars);
-    let sides = question.sides;
+    let ways = ways(problem, &mut vars);
+    let sides = problem.sides;
     let value = |way: &Way| sides[way.resident.side].value;
     let units = |way: &'_ Way| {
         way.done.iter().flat_map(|(ns, slots)| slots.iter().map(|&x| (*ns as f64, x))).collect::<Vec<_>>()
@@ -113,18 +113,18 @@ fn optimum(question: &Question) -> f64 {
         ways.iter().map(|way| units(way).into_iter().map(|(ns, x)| ns * value(way) * x).sum::<Expression>()).sum();
     let mut model = vars.maximise(objective.clone()).using(microlp);
     let held: Expression = ways.iter().map(|w| w.resident.held_bytes(sides) * w.chosen).sum();
-    model = model.with(constraint!(held.clone() <= question.least_free.unwrap()));
+    model = model.with(constraint!(held.clone() <= problem.least_free.unwrap()));
     for side in 0..sides.len() {
         let of_side: Expression =
             ways.iter().filter(|w| w.resident.side == side).map(|w| Expression::from(w.chosen)).sum();
         model = model.with(constraint!(of_side <= 1));
     }
     let cost: Expression =
-        ways.iter().map(|w| w.opened.iter().map(|&y| question.cost_ns(w.resident.side) * y).sum::<Expression>()).sum();
-    if question.budget_ns.is_finite() {
-        model = model.with(constraint!(cost <= question.budget_ns));
+        ways.iter().map(|w| w.opened.iter().map(|&y| problem.cost_ns(w.resident.side) * y).sum::<Expression>()).sum();
+    if problem.budget_ns.is_finite() {
+        model = model.with(constraint!(cost <= problem.budget_ns));
     }
-    for (i, slot) in question.slots.iter().enumerate() {
+    for (i, slot) in problem.slots.iter().enumerate() {
         let used: Expression = ways
             .iter()
             .map(|w| {
@@ -156,9 +156,10 @@ fn optimum(question: &Question) -> f64 {
 }
 
 /// What giving each bubble to the side worth most there would win, every side staying in memory: no looking ahead, one side a bubble.
-fn plain(question: &Question) -> f64 {
-    let everyone: Vec<Resident> = (0..question.sides.len()).map(|side| Resident { side, hold: Hold::Split }).collect();
-    let alone = Question { sides_per_bubble: 1, ..question.clone() };
+fn plain(problem: &StageProblem) -> f64 {
+    let everyone: Vec<Resident> =
+        (0..problem.sides.len()).map(|side| Resident { side, residency: Residency::Split }).collect();
+    let alone = StageProblem { sides_per_bubble: 1, ..problem.clone() };
     everyone
         .iter()
         .filter(|r| alone.sides[r.side].split && alone.least_free.is_none_or(|free| r.held_bytes(alone.sides) <= free))
@@ -168,12 +169,12 @@ fn plain(question: &Question) -> f64 {
 
 /// One case: what the planner, the exact solver and one side alone find.
 fn solve(case: usize, mut random: SplitMix) -> (f64, f64, f64) {
-    let sides: Vec<Side> = (0..between(&mut random, 1, 3)).map(|_| side(&mut random)).collect();
-    let question = question(&mut random, &sides);
-    let (found, best) = (planner::solve(&question).worth, optimum(&question));
-    assert!(found <= best + 1e-6 * best.max(1.0), "case {case}: {found} is more than the optimum {best}: {question:?}");
-    assert!(found >= LEAST * best - 1e-9, "case {case}: {found} of {best}: {question:?}");
-    (found, best, plain(&question))
+    let sides: Vec<CompleteSide> = (0..between(&mut random, 1, 3)).map(|_| side(&mut random)).collect();
+    let problem = problem(&mut random, &sides);
+    let (found, best) = (planner::solve(&problem).worth, optimum(&problem));
+    assert!(found <= best + 1e-6 * best.max(1.0), "case {case}: {found} is more than the optimum {best}: {problem:?}");
+    assert!(found >= LEAST * best - 1e-9, "case {case}: {found} of {best}: {problem:?}");
+    (found, best, plain(&problem))
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use bubblebench::records::flags;
 use bubblebench::records::machine::{Cpu, MachineRecord, RunInfo};
 use bubblebench::records::measurement::{Backend, Kind, Measurement};
-use bubblebench::records::store::{Journal, MEASUREMENTS, Run, RunRequest};
+use bubblebench::records::store::{Journal, JournalRun, MEASUREMENTS, RunRequest};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -54,14 +54,14 @@ fn half_a_line(folder: &Path) {
 #[test]
 fn a_killed_run_goes_on_and_loses_only_the_case_in_flight() {
     let folder = tempfile::tempdir().unwrap();
-    let mut run = Run::open(request(folder.path(), "run-1")).unwrap();
+    let mut run = JournalRun::open(request(folder.path(), "run-1")).unwrap();
     run.append(line("a", 1.0)).unwrap();
     run.append(line("b", 2.0)).unwrap();
     drop(run);
     half_a_line(folder.path());
     let torn = Journal::read(folder.path()).unwrap();
     assert!(torn.torn.unwrap().ends_with("measurements.jsonl:3"));
-    let mut run = Run::open(request(folder.path(), "run-2")).unwrap();
+    let mut run = JournalRun::open(request(folder.path(), "run-2")).unwrap();
     assert_eq!(run.id(), "run-1", "the unfinished run goes on under its own name");
     assert!(run.is_done("a") && run.is_done("b") && !run.is_done("tor"));
     run.append(line("c", 3.0)).unwrap();
@@ -78,13 +78,13 @@ fn a_case_that_ended_the_run_is_not_tried_again_and_one_that_was_skipped_is() {
     for selection in [None, Some("gpt-layer".to_string())] {
         let folder = tempfile::tempdir().unwrap();
         let ask = |run: &str| RunRequest { selection: selection.clone(), ..request(folder.path(), run) };
-        let mut run = Run::open(ask("run-1")).unwrap();
+        let mut run = JournalRun::open(ask("run-1")).unwrap();
         for (id, more) in [("fault", Some(flags::GPU_FAULT)), ("bug", Some(flags::BUG)), ("skipped", None)] {
             let flags = [flags::SKIPPED].into_iter().chain(more).map(String::from).collect();
             run.append(Measurement { median_ns: None, flags, ..line(id, 1.0) }).unwrap();
         }
         drop(run);
-        let run = Run::open(ask("run-2")).unwrap();
+        let run = JournalRun::open(ask("run-2")).unwrap();
         let done = ["fault", "bug", "skipped"].map(|id| run.is_done(id));
         assert_eq!(done, [true, true, false], "with selection {selection:?}");
     }
@@ -93,34 +93,34 @@ fn a_case_that_ended_the_run_is_not_tried_again_and_one_that_was_skipped_is() {
 #[test]
 fn a_finished_run_moves_aside_and_so_does_one_of_another_commit() {
     let folder = tempfile::tempdir().unwrap();
-    let mut run = Run::open(request(folder.path(), "run-1")).unwrap();
+    let mut run = JournalRun::open(request(folder.path(), "run-1")).unwrap();
     run.append(line("a", 1.0)).unwrap();
     run.finish("now".into()).unwrap();
-    let mut run = Run::open(request(folder.path(), "run-2")).unwrap();
+    let mut run = JournalRun::open(request(folder.path(), "run-2")).unwrap();
     assert!(!run.is_done("a"));
     run.append(line("a", 2.0)).unwrap();
     drop(run);
     assert_eq!(ids(&folder.path().join("runs/run-1")), ["a"]);
     let mut other = request(folder.path(), "run-3");
     other.machine.run.commit = Some("def".into());
-    assert!(!Run::open(other).unwrap().is_done("a"));
+    assert!(!JournalRun::open(other).unwrap().is_done("a"));
     assert_eq!(ids(&folder.path().join("runs/run-2")), ["a"]);
     let mut fresh = request(folder.path(), "run-4");
     fresh.machine.run.commit = Some("def".into());
     fresh.fresh = true;
-    drop(Run::open(fresh).unwrap());
+    drop(JournalRun::open(fresh).unwrap());
     assert!(folder.path().join("runs/run-3").is_dir());
 }
 
 #[test]
 fn a_selection_replaces_only_its_own_cases() {
     let folder = tempfile::tempdir().unwrap();
-    let mut run = Run::open(request(folder.path(), "run-1")).unwrap();
+    let mut run = JournalRun::open(request(folder.path(), "run-1")).unwrap();
     run.append(line("a", 1.0)).unwrap();
     run.append(line("b", 1.0)).unwrap();
     run.finish("now".into()).unwrap();
     let selection = RunRequest { selection: Some("gpt-layer b".into()), ..request(folder.path(), "run-2") };
-    let mut run = Run::open(selection).unwrap();
+    let mut run = JournalRun::open(selection).unwrap();
     assert!(!run.is_done("b"), "what was asked for is measured again");
     run.append(line("b", 9.0)).unwrap();
     run.finish("now".into()).unwrap();
@@ -130,32 +130,32 @@ fn a_selection_replaces_only_its_own_cases() {
     let text = fs::read_to_string(folder.path().join(MEASUREMENTS)).unwrap();
     assert_eq!(text.matches(r#""id":"b""#).count(), 1, "the old line of b is gone:\n{text}");
     // The whole run stays closed: the next one starts anew.
-    assert!(!Run::open(request(folder.path(), "run-3")).unwrap().is_done("a"));
+    assert!(!JournalRun::open(request(folder.path(), "run-3")).unwrap().is_done("a"));
 }
 
 #[test]
 fn another_machine_and_a_second_run_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let run = Run::open(request(folder.path(), "run-1")).unwrap();
-    let second = Run::open(request(folder.path(), "run-2")).unwrap_err().to_string();
+    let run = JournalRun::open(request(folder.path(), "run-1")).unwrap();
+    let second = JournalRun::open(request(folder.path(), "run-2")).unwrap_err().to_string();
     assert!(second.contains("another run is writing"), "{second}");
     drop(run);
     let mut other = request(folder.path(), "run-3");
     other.machine.cpu.model = "other".into();
-    let refused = Run::open(other).unwrap_err().to_string();
+    let refused = JournalRun::open(other).unwrap_err().to_string();
     assert!(refused.contains("two machines never share a folder"), "{refused}");
 }
 
 #[test]
 fn a_damaged_line_is_named_and_nothing_is_thrown_away() {
     let folder = tempfile::tempdir().unwrap();
-    let mut run = Run::open(request(folder.path(), "run-1")).unwrap();
+    let mut run = JournalRun::open(request(folder.path(), "run-1")).unwrap();
     run.append(line("a", 1.0)).unwrap();
     drop(run);
     let path = folder.path().join(MEASUREMENTS);
     let good = fs::read_to_string(&path).unwrap();
     fs::write(&path, format!("{good}{{\"broken\n{good}")).unwrap();
-    let error = Run::open(request(folder.path(), "run-2")).unwrap_err().to_string();
+    let error = JournalRun::open(request(folder.path(), "run-2")).unwrap_err().to_string();
     assert!(error.contains("measurements.jsonl:2") && error.contains("remove that line"), "{error}");
     assert!(fs::read_to_string(&path).unwrap().ends_with(&good), "the file is untouched");
     fs::write(&path, good.replace("measurement/1", "measurement/7")).unwrap();
@@ -168,18 +168,18 @@ fn leftovers_of_a_killed_run_are_swept() {
     let folder = tempfile::tempdir().unwrap();
     let leftover = folder.path().join(".tables.md.4000000000.tmp");
     fs::write(&leftover, "x").unwrap();
-    drop(Run::open(request(folder.path(), "run-1")).unwrap());
+    drop(JournalRun::open(request(folder.path(), "run-1")).unwrap());
     assert!(!leftover.exists());
 }
 
 #[test]
 fn measurements_without_their_machine_are_refused_not_erased() {
     let folder = tempfile::tempdir().unwrap();
-    let mut run = Run::open(request(folder.path(), "run-1")).unwrap();
+    let mut run = JournalRun::open(request(folder.path(), "run-1")).unwrap();
     run.append(line("a", 1.0)).unwrap();
     drop(run);
     fs::remove_file(folder.path().join("machine.json")).unwrap();
-    let error = Run::open(request(folder.path(), "run-2")).unwrap_err().to_string();
+    let error = JournalRun::open(request(folder.path(), "run-2")).unwrap_err().to_string();
     assert!(error.contains("machine.json"), "{error}");
     assert_eq!(ids(folder.path()), ["a"]);
 }
@@ -188,21 +188,21 @@ fn measurements_without_their_machine_are_refused_not_erased() {
 fn an_unfinished_selection_goes_on_and_one_of_another_preset_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let selection = |run: &str| RunRequest { selection: Some("gpt-layer".into()), ..request(folder.path(), run) };
-    let mut run = Run::open(selection("run-1")).unwrap();
+    let mut run = JournalRun::open(selection("run-1")).unwrap();
     run.append(line("a", 1.0)).unwrap();
     drop(run);
-    let run = Run::open(selection("run-2")).unwrap();
+    let run = JournalRun::open(selection("run-2")).unwrap();
     assert!(run.is_done("a"), "the same command goes on");
     run.finish("now".into()).unwrap();
-    assert!(!Run::open(selection("run-3")).unwrap().is_done("a"), "once closed, it measures again");
+    assert!(!JournalRun::open(selection("run-3")).unwrap().is_done("a"), "once closed, it measures again");
     let mut other = selection("run-4");
     other.machine.run.preset = "standard".into();
-    let error = Run::open(other).unwrap_err().to_string();
+    let error = JournalRun::open(other).unwrap_err().to_string();
     assert!(error.contains("--preset quick"), "{error}");
     assert_eq!(ids(folder.path()), ["a"]);
     // A selection by a later program replaces its cases and leaves the run where it is.
     let mut later = selection("run-5");
     later.machine.run.commit = Some("def".into());
-    drop(Run::open(later).unwrap());
+    drop(JournalRun::open(later).unwrap());
     assert_eq!(ids(folder.path()), ["a"]);
 }

@@ -14,7 +14,7 @@ mod traces {
 use bubblebench::Result;
 use bubblebench::records::BubblesRecord;
 use bubblebench::trace::profile::Options;
-use bubblebench::trace::run::{self, Run};
+use bubblebench::trace::run::{self, Analysis};
 use std::path::{Path, PathBuf};
 pub use traces::{planted, recording};
 
@@ -22,7 +22,7 @@ pub fn options() -> Options {
     Options { min_gap_ns: 10_000, ..Options::default() }
 }
 
-pub fn read(files: &[&PathBuf], options: &Options) -> Result<Run> {
+pub fn read(files: &[&PathBuf], options: &Options) -> Result<Analysis> {
     let paths: Vec<PathBuf> = files.iter().map(|f| (*f).clone()).collect();
     run::read(&paths, options)
 }

@@ -12,7 +12,7 @@ mod speed;
 mod throughput;
 
 use bubblebench::pipeline::activations::DEFAULT_WEIGHT_SHARE;
-use bubblebench::pipeline::{Name, Schedule, Spec, StageTimes, Timeline, Times, simulate};
+use bubblebench::pipeline::{Name, Schedule, ScheduleSpec, StageTimes, Timeline, Times, simulate};
 use bubblebench::{Error, Result};
 use serde_json::Value;
 
@@ -67,7 +67,7 @@ fn times(row: &Value) -> Times {
 fn timeline(name: Name, row: &Value) -> Result<Timeline> {
     let times = times(row);
     let chunks = row["interleave_chunks"].as_u64().unwrap_or(2) as usize;
-    let schedule = Schedule::build(&Spec {
+    let schedule = Schedule::build(&ScheduleSpec {
         name,
         stages: times.stage.len(),
         micro_batches: number(row, "m") as usize,

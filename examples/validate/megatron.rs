@@ -5,7 +5,7 @@
 use crate::{number, published, rows};
 use bubblebench::ops::DType;
 use bubblebench::pipeline::job::Job;
-use bubblebench::pipeline::{Schedule, Spec, costs, simulate};
+use bubblebench::pipeline::{Schedule, ScheduleSpec, costs, simulate};
 use bubblebench::records::CostModel;
 use bubblebench::report::Table;
 use bubblebench::{Error, Result, stats};
@@ -78,7 +78,7 @@ fn job(row: &Value) -> Result<Job> {
 
 fn predicted(job: &Job, model: &CostModel) -> Result<(f64, f64)> {
     let costs = costs::of_job(job, model, DType::Bf16)?;
-    let schedule = Schedule::build(&Spec {
+    let schedule = Schedule::build(&ScheduleSpec {
         name: job.parallel.schedule,
         stages: job.parallel.pipeline as usize,
         micro_batches: job.micro_batches() as usize,

@@ -1,7 +1,7 @@
 //! `bubblebench bubbles`: where the GPUs of a real run computed nothing, from its profiles.
 
 use crate::trace::profile::Options;
-use crate::trace::run::{self, Run};
+use crate::trace::run::{self, Analysis};
 use crate::{Error, Result, report, units};
 use std::io::Write;
 use std::path::PathBuf;
@@ -60,7 +60,7 @@ fn options(args: &BubblesArgs) -> Result<Options> {
 }
 
 /// Straight to stdout: a run may have a million bubbles.
-fn print_json(run: &Run) -> Result<()> {
+fn print_json(run: &Analysis) -> Result<()> {
     let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
     let written = serde_json::to_writer(&mut out, &run.record)
         .map_err(std::io::Error::from)

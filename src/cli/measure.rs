@@ -1,8 +1,8 @@
 //! `bubblebench measure`: the suite's cases with our own sampler, for compute nodes without cargo.
 
-use super::ranks::{self, Part};
+use super::ranks::{self, LauncherRole};
 use super::results;
-use super::session::{Plan, RunOptions};
+use super::session::{RunOptions, RunPlan};
 use crate::collectives::nccl;
 use crate::export::nccl_tests;
 use crate::records::store::{Journal, MACHINE};
@@ -18,7 +18,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum What {
+pub enum MeasureGroup {
     GptLayer,
     Collectives,
     Corun,
@@ -26,14 +26,14 @@ pub enum What {
     All,
 }
 
-impl What {
+impl MeasureGroup {
     fn groups(self) -> &'static [Group] {
         match self {
-            What::GptLayer => &[Group::GptLayer],
-            What::Collectives => &[Group::Collectives],
-            What::Corun => &[Group::Corun],
-            What::Fill => &[Group::Fill],
-            What::All => &Group::ALL,
+            MeasureGroup::GptLayer => &[Group::GptLayer],
+            MeasureGroup::Collectives => &[Group::Collectives],
+            MeasureGroup::Corun => &[Group::Corun],
+            MeasureGroup::Fill => &[Group::Fill],
+            MeasureGroup::All => &Group::ALL,
         }
     }
 }
@@ -56,7 +56,7 @@ pub enum Format {
 pub struct MeasureArgs {
     /// What to measure
     #[arg(value_enum, default_value = "all")]
-    what: What,
+    what: MeasureGroup,
     /// Only the cases with this text in their names
     filter: Option<String>,
     /// How the run is printed at its end
@@ -80,24 +80,24 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
     }
     let watch = ProcessWatch::start()?;
     let (options, groups, filter) = (&args.options, args.what.groups(), args.filter.as_deref());
-    let (crew, device) = match ranks::part(&options.ranks, &options.device, groups)? {
+    let (coordinator, device) = match ranks::part(&options.ranks, &options.device, groups)? {
         None => return args.measure(options.plan(groups, filter, Preset::Standard)?, &watch),
-        Some(Part::Followed) => return Ok(()),
-        Some(Part::Lead(crew, device)) => (crew, device),
+        Some(LauncherRole::Followed) => return Ok(()),
+        Some(LauncherRole::Lead(coordinator, device)) => (coordinator, device),
     };
-    let plan = options.plan_with(device, groups, filter, Preset::Standard, || Ok(Some(crew.clone())));
+    let plan = options.plan_with(device, groups, filter, Preset::Standard, || Ok(Some(coordinator.clone())));
     let outcome = plan.and_then(|plan| args.measure(plan, &watch));
     if let Err(error) = &outcome {
         // The others learn why from us, where they do not know it yet.
-        crew.lock().end(&error.to_string());
+        coordinator.lock().end(&error.to_string());
         ranks::last_resort(error);
     }
     outcome
 }
 
 impl MeasureArgs {
-    fn measure(&self, plan: Plan, watch: &ProcessWatch) -> Result<()> {
-        let crew = plan.crew();
+    fn measure(&self, plan: RunPlan, watch: &ProcessWatch) -> Result<()> {
+        let coordinator = plan.coordinator();
         let (mut recorder, cases) = plan.start()?;
         let bar = progress(cases.len() as u64);
         if recorder.run.resumed_cases() > 0 {
@@ -130,16 +130,18 @@ impl MeasureArgs {
             Format::NcclTests => self.in_nccl_tests_columns(&folder)?,
         })?;
         // Last of all: until then whatever happens to this rank is every rank's failure.
-        crew.map_or(Ok(()), |crew| crew.lock().finish())
+        coordinator.map_or(Ok(()), |coordinator| coordinator.lock().finish())
     }
 
     /// Said before anything is measured.
     fn refuse_format(&self) -> Result<()> {
         match (self.format, self.what) {
-            (Format::NcclTests, What::GptLayer | What::Corun | What::Fill) => Err(Error::input(
-                "--format nccl-tests prints collectives only",
-                "measure collectives (or all), or leave --format out",
-            )),
+            (Format::NcclTests, MeasureGroup::GptLayer | MeasureGroup::Corun | MeasureGroup::Fill) => {
+                Err(Error::input(
+                    "--format nccl-tests prints collectives only",
+                    "measure collectives (or all), or leave --format out",
+                ))
+            }
             _ => Ok(()),
         }
     }

@@ -3,8 +3,8 @@
 use super::print;
 use super::simulate::{json_line, terminal_width};
 use crate::export::perfetto::{self, Counter, SideSpan};
-use crate::fill::measured::{self, Iteration};
-use crate::fill::{self, plan::Plan};
+use crate::fill::measured::{self, IterationChoice};
+use crate::fill::{self, plan::FillPlan};
 use crate::pipeline::activations::Live;
 use crate::pipeline::job::Job;
 use crate::pipeline::memory::GIB;
@@ -30,7 +30,7 @@ pub struct PlanArgs {
     bubbles: Option<PathBuf>,
     /// Which iteration of the run: a number, or the one with the median idle time
     #[arg(long, value_name = "median|K", default_value = "median", requires = "bubbles")]
-    iteration: Iteration,
+    iteration: IterationChoice,
     /// Compare every way to divide the GPUs: pipeline × tensor × data × micro-batch
     #[arg(long, conflicts_with_all = ["bubbles", "trace", "html"])]
     sweep: bool,
@@ -82,7 +82,7 @@ fn measurements(job: &Job, cost_model: &Path) -> Result<Vec<Measurement>> {
     Ok(Journal::read(folder)?.measurements)
 }
 
-fn write_trace(path: &Path, plan: &Plan) -> Result<()> {
+fn write_trace(path: &Path, plan: &FillPlan) -> Result<()> {
     let share = plan.timeline.schedule.chunk_share();
     let live = |live: Live| live.micro_batches(share, plan.weight_share);
     let free = |stage: usize, at: Live| plan.memory.free_bytes(stage, live(at)).unwrap_or(0.0) / GIB;

@@ -2,16 +2,16 @@
 //! whose.
 
 use crate::collectives::nccl;
-use crate::collectives::ranks::{self, Crew, Launch, Terms, Transport};
+use crate::collectives::ranks::{self, Coordinator, GroupConfig, RankEnvironment, Transport};
 use crate::machine::{Device, DeviceChoice, gpus, leave};
-use crate::suite::collectives::SharedCrew;
+use crate::suite::collectives::SharedCoordinator;
 use crate::suite::groups::Group;
 use crate::suite::watch;
 use crate::{Error, Result};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What remains for an orderly end once a crew has failed.
+/// What remains for an orderly end once a group of ranks has failed.
 const LAST_RESORT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, clap::Args)]
@@ -25,16 +25,16 @@ pub struct RankOptions {
 }
 
 impl RankOptions {
-    fn terms(&self, transport: Arc<dyn Transport>) -> Result<Terms> {
+    fn config(&self, transport: Arc<dyn Transport>) -> Result<GroupConfig> {
         if self.deadline.is_zero() {
             return Err(Error::input("a deadline of 0 s is over before it begins", "give one, such as --deadline 30s"));
         }
-        Ok(Terms { transport, deadline: *self.deadline, interrupted: watch::interrupted, last_resort })
+        Ok(GroupConfig { transport, deadline: *self.deadline, interrupted: watch::interrupted, last_resort })
     }
 
     /// Everybody of this run in this process, where there are GPUs enough to speak of ranks. `asked` for nothing else than
     /// collectives, what is missing is an error; beside other cases it is a note.
-    pub fn threads(&self, device: Device, chosen: DeviceChoice, groups: &[Group]) -> Result<Option<SharedCrew>> {
+    pub fn threads(&self, device: Device, chosen: DeviceChoice, groups: &[Group]) -> Result<Option<SharedCoordinator>> {
         let Device::Cuda(ordinal) = device else {
             return self.host_alone();
         };
@@ -42,7 +42,7 @@ impl RankOptions {
             return Ok(None);
         }
         match self.crew_of_threads(ordinal, chosen) {
-            Ok(crew) => Ok(Some(SharedCrew::new(crew))),
+            Ok(coordinator) => Ok(Some(SharedCoordinator::new(coordinator))),
             Err(error @ (Error::Machine { .. } | Error::Gpu { .. })) if groups.len() > 1 && self.ranks.is_none() => {
                 eprintln!("note: collectives are left out: {error}");
                 Ok(None)
@@ -51,7 +51,7 @@ impl RankOptions {
         }
     }
 
-    fn host_alone(&self) -> Result<Option<SharedCrew>> {
+    fn host_alone(&self) -> Result<Option<SharedCoordinator>> {
         match self.ranks {
             None => Ok(None),
             Some(_) => Err(Error::input(
@@ -61,7 +61,7 @@ impl RankOptions {
         }
     }
 
-    fn crew_of_threads(&self, ordinal: u32, chosen: DeviceChoice) -> Result<Crew> {
+    fn crew_of_threads(&self, ordinal: u32, chosen: DeviceChoice) -> Result<Coordinator> {
         let own: Vec<u32> = match chosen {
             DeviceChoice::Cuda(Some(only)) => vec![only],
             // From the one that the rest is measured on.
@@ -78,22 +78,22 @@ impl RankOptions {
             ));
         }
         let devices: Vec<u32> = own.iter().copied().cycle().take(count).collect();
-        Crew::of_threads(&self.terms(nccl::transport()?)?, &devices)
+        Coordinator::of_threads(&self.config(nccl::transport()?)?, &devices)
     }
 }
 
 /// One of several processes that a launcher started.
-pub enum Part {
+pub enum LauncherRole {
     /// Rank 0 of them, with all others at hand.
-    Lead(SharedCrew, Device),
+    Lead(SharedCoordinator, Device),
     /// Any other: it has followed rank 0 to the end of the run.
     Followed,
 }
 
 /// What a launcher's process has to do; `None` where there is no launcher.
-pub fn part(options: &RankOptions, device: &str, groups: &[Group]) -> Result<Option<Part>> {
+pub fn part(options: &RankOptions, device: &str, groups: &[Group]) -> Result<Option<LauncherRole>> {
     let only_collectives = groups == [Group::Collectives];
-    let launch = match Launch::detect() {
+    let launch = match RankEnvironment::detect() {
         Ok(None) => return Ok(None),
         Ok(Some(launch)) => launch,
         // Whoever measures a layer need not care.
@@ -126,15 +126,15 @@ pub fn part(options: &RankOptions, device: &str, groups: &[Group]) -> Result<Opt
             "start it where there are GPUs, or measure the host by one process without the launcher",
         ));
     };
-    let terms = options.terms(nccl::transport()?)?;
+    let config = options.config(nccl::transport()?)?;
     if launch.rank > 0 {
-        return ranks::follow(&launch, &terms, ordinal).map(|()| Some(Part::Followed));
+        return ranks::follow(&launch, &config, ordinal).map(|()| Some(LauncherRole::Followed));
     }
-    let crew = ranks::lead(&launch, &terms, ordinal, &|text| eprintln!("note: {text}"))?;
-    Ok(Some(Part::Lead(SharedCrew::new(crew), device)))
+    let coordinator = ranks::lead(&launch, &config, ordinal, &|text| eprintln!("note: {text}"))?;
+    Ok(Some(LauncherRole::Lead(SharedCoordinator::new(coordinator), device)))
 }
 
-/// A crew has failed and the process is about to end; where it gets stuck on its way out, this ends it.
+/// a group of ranks has failed and the process is about to end; where it gets stuck on its way out, this ends it.
 pub(super) fn last_resort(error: &Error) {
     let (why, code) = (error.to_string(), i32::from(error.exit_code()));
     let body = move || {

@@ -8,8 +8,8 @@ use crate::machine::{self, Device, DeviceChoice};
 use crate::ops::cuda::Gpu;
 use crate::records::machine::{MachineRecord, RunInfo};
 use crate::records::measurement::Backend;
-use crate::records::store::{Run, RunRequest};
-use crate::suite::collectives::SharedCrew;
+use crate::records::store::{JournalRun, RunRequest};
+use crate::suite::collectives::SharedCoordinator;
 use crate::suite::groups::Group;
 use crate::suite::presets::Preset;
 use crate::suite::recorder::{self, Recorder};
@@ -49,33 +49,33 @@ pub struct RunOptions {
 }
 
 /// The validated form: everything is known, nothing is started.
-pub struct Plan {
+pub struct RunPlan {
     pub preset: Preset,
     pub device: Device,
     pub cases: Vec<Box<dyn Spec>>,
     request: RunRequest,
     context: Context,
     case_limit: Duration,
-    crew: Option<SharedCrew>,
+    coordinator: Option<SharedCoordinator>,
 }
 
 impl RunOptions {
     /// Of this process alone.
-    pub fn plan(&self, groups: &[Group], filter: Option<&str>, default: Preset) -> Result<Plan> {
+    pub fn plan(&self, groups: &[Group], filter: Option<&str>, default: Preset) -> Result<RunPlan> {
         let chosen = self.device.parse::<DeviceChoice>()?;
         let device = chosen.resolve()?;
         self.plan_with(device, groups, filter, default, || self.ranks.threads(device, chosen, groups))
     }
 
-    /// With the ranks that `crew` gives, once it is known that they may be used.
+    /// With the ranks that `coordinator` gives, once it is known that they may be used.
     pub fn plan_with(
         &self,
         device: Device,
         groups: &[Group],
         filter: Option<&str>,
         default: Preset,
-        crew: impl FnOnce() -> Result<Option<SharedCrew>>,
-    ) -> Result<Plan> {
+        coordinator: impl FnOnce() -> Result<Option<SharedCoordinator>>,
+    ) -> Result<RunPlan> {
         let preset = self.preset.as_deref().map_or(Ok(default), Preset::parse)?;
         let mut machine = machine::record(&device)?;
         if let Some(name) = &self.machine {
@@ -83,12 +83,12 @@ impl RunOptions {
         }
         machine.run = run_info(preset, device);
         let platform = self.platform(device, &machine)?;
-        let crew = crew()?;
+        let coordinator = coordinator()?;
         let choices = self.collectives.choices()?;
         if device == Device::Host {
             choices.refuse_on_host()?;
         }
-        let cases = recorder::select(groups, preset, platform, filter, crew.as_ref(), &choices)?;
+        let cases = recorder::select(groups, preset, platform, filter, coordinator.as_ref(), &choices)?;
         if cases.is_empty() {
             let names: Vec<&str> = groups.iter().map(|g| g.name()).collect();
             return Err(Error::machine(
@@ -108,7 +108,7 @@ impl RunOptions {
             },
         };
         let request = RunRequest { folder, machine, fresh: self.fresh, selection: selection(groups, filter) };
-        Ok(Plan { preset, device, cases, request, context, case_limit: *self.case_limit, crew })
+        Ok(RunPlan { preset, device, cases, request, context, case_limit: *self.case_limit, coordinator })
     }
 }
 
@@ -137,12 +137,12 @@ impl RunOptions {
     }
 }
 
-impl Plan {
+impl RunPlan {
     /// Opens (or goes on with) the run in its folder.
     pub fn start(self) -> Result<(Recorder, Vec<Box<dyn Spec>>)> {
         let device = self.request.machine.gpus.first().filter(|_| self.device.backend() == Backend::Cuda);
         let device = device.map_or_else(|| self.request.machine.cpu.model.clone(), |gpu| gpu.name.clone());
-        let run = Run::open(self.request)?;
+        let run = JournalRun::open(self.request)?;
         // Before the first case makes a context: whoever computes on the GPU by now is another process.
         let telemetry = Sampler::start(self.device);
         note_other_processes(self.device, telemetry.as_ref());
@@ -155,8 +155,8 @@ impl Plan {
     }
 
     /// The ranks of its collectives; they go home in good order when told to after the run.
-    pub fn crew(&self) -> Option<SharedCrew> {
-        self.crew.clone()
+    pub fn coordinator(&self) -> Option<SharedCoordinator> {
+        self.coordinator.clone()
     }
 
     pub fn context(&self) -> &Context {

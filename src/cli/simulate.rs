@@ -4,7 +4,7 @@ use super::print;
 use crate::export::perfetto::{self, Counter};
 use crate::pipeline::activations::DEFAULT_WEIGHT_SHARE;
 use crate::pipeline::record::TimelineRecord;
-use crate::pipeline::{Name, Schedule, Spec, StageTimes, Timeline, Times, simulate};
+use crate::pipeline::{Name, Schedule, ScheduleSpec, StageTimes, Timeline, Times, simulate};
 use crate::{Error, Result, report, units};
 use std::path::PathBuf;
 
@@ -86,7 +86,7 @@ fn timeline(args: &SimulateArgs) -> Result<Timeline> {
             ..Times::even(args.stages, even_times(args)?, send_recv_ns)
         },
     };
-    let schedule = Schedule::build(&Spec {
+    let schedule = Schedule::build(&ScheduleSpec {
         name,
         stages: args.stages,
         micro_batches: args.micro_batches,

@@ -10,7 +10,7 @@
 //! given at once), trials are made without and say so ([`Trial::unblocked`]).
 
 use super::Trial;
-use super::steady::{Reading, SteadyRule, WarmUp};
+use super::steady::{ClockReading, SteadyRule, WarmUp};
 use crate::machine::driver_error;
 use crate::ops::cuda::probe::{Moment, Probe, Stamp};
 use crate::ops::cuda::{Cuda, Gpu, Graph, Priority};
@@ -194,7 +194,7 @@ impl CudaClock {
             n = wanted.clamp(1, (4 * n).min(MOST_WARM_UP_RUNS));
             let spent_ns = start.elapsed().as_nanos() as u64;
             let mhz = trial.sm_clock_mhz.filter(|_| !trial.clock_unresolved);
-            readings.push(Reading { at_ns: spent_ns, mhz });
+            readings.push(ClockReading { at_ns: spent_ns, mhz });
             if let Some(end) = rule.decide(&readings, spent_ns) {
                 return Ok(end);
             }

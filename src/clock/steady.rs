@@ -3,7 +3,7 @@
 
 /// One reading of the SM clock, `at_ns` after the warm-up began.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Reading {
+pub struct ClockReading {
     pub at_ns: u64,
     /// `None` where the clock could not be told.
     pub mhz: Option<f64>,
@@ -36,14 +36,14 @@ impl SteadyRule {
     }
 
     /// `None`: go on. Readings are in order; `spent_ns` is the time since the first could be taken.
-    pub fn decide(&self, readings: &[Reading], spent_ns: u64) -> Option<WarmUp> {
+    pub fn decide(&self, readings: &[ClockReading], spent_ns: u64) -> Option<WarmUp> {
         if self.is_steady(readings, spent_ns) {
             return Some(WarmUp::Steady);
         }
         (spent_ns >= self.cap_ns).then_some(WarmUp::Capped)
     }
 
-    fn is_steady(&self, readings: &[Reading], spent_ns: u64) -> bool {
+    fn is_steady(&self, readings: &[ClockReading], spent_ns: u64) -> bool {
         let Some(begin) = spent_ns.checked_sub(self.window_ns) else { return false };
         let first = readings.partition_point(|reading| reading.at_ns < begin);
         let recent = &readings[first..];
@@ -62,8 +62,8 @@ mod tests {
 
     const RULE: SteadyRule = SteadyRule { window_ns: 100, least_readings: 3, spread: 0.01, cap_ns: 1000 };
 
-    fn readings(clocks: &[f64]) -> Vec<Reading> {
-        clocks.iter().enumerate().map(|(i, &mhz)| Reading { at_ns: 20 * i as u64, mhz: Some(mhz) }).collect()
+    fn readings(clocks: &[f64]) -> Vec<ClockReading> {
+        clocks.iter().enumerate().map(|(i, &mhz)| ClockReading { at_ns: 20 * i as u64, mhz: Some(mhz) }).collect()
     }
 
     #[test]
@@ -81,7 +81,7 @@ mod tests {
         let swinging: Vec<f64> = (0..60).map(|i| if i % 2 == 0 { 1500.0 } else { 1900.0 }).collect();
         assert_eq!(RULE.decide(&readings(&swinging[..40]), 800), None);
         assert_eq!(RULE.decide(&readings(&swinging), 1180), Some(WarmUp::Capped));
-        let blind: Vec<Reading> = (0..60).map(|i| Reading { at_ns: 20 * i, mhz: None }).collect();
+        let blind: Vec<ClockReading> = (0..60).map(|i| ClockReading { at_ns: 20 * i, mhz: None }).collect();
         assert_eq!(RULE.decide(&blind, 999), None);
         assert_eq!(RULE.decide(&blind, 1000), Some(WarmUp::Capped));
         assert_eq!(RULE.decide(&[], 5000), Some(WarmUp::Capped));
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_few_readings_are_not_enough() {
-        let sparse = [Reading { at_ns: 150, mhz: Some(1980.0) }, Reading { at_ns: 190, mhz: Some(1980.0) }];
+        let sparse = [ClockReading { at_ns: 150, mhz: Some(1980.0) }, ClockReading { at_ns: 190, mhz: Some(1980.0) }];
         assert_eq!(RULE.decide(&sparse, 200), None);
     }
 

@@ -6,7 +6,7 @@
 use super::operation::Definition;
 use super::threads::{Combine, Rank};
 use super::values::{self, Recipe};
-use super::{Exchange, Placement};
+use super::{Exchange, RankPlacement};
 use crate::Result;
 
 pub struct AllGather;
@@ -21,10 +21,14 @@ impl Definition for AllGather {
         super::operation::share_of_others(ranks)
     }
 
-    fn placement(&self, exchange: &Exchange, rank: usize) -> Placement {
+    fn placement(&self, exchange: &Exchange, rank: usize) -> RankPlacement {
         let (_, own) = super::part(exchange.elements, exchange.ranks, rank);
-        let apart = Placement::apart(own, exchange.elements);
-        if exchange.in_place { Placement { input: apart.output.part(exchange.ranks, rank), ..apart } } else { apart }
+        let apart = RankPlacement::apart(own, exchange.elements);
+        if exchange.in_place {
+            RankPlacement { input: apart.output.part(exchange.ranks, rank), ..apart }
+        } else {
+            apart
+        }
     }
 
     fn expect(&self, exchange: &Exchange, _rank: usize, first: usize, out: &mut [f32]) {
@@ -42,7 +46,7 @@ impl Definition for AllGather {
     }
 
     fn run(&self, exchange: &Exchange, rank: &mut Rank) -> Result<()> {
-        let Placement { input, output } = exchange.placement(rank.index());
+        let RankPlacement { input, output } = exchange.placement(rank.index());
         let (n, me) = (rank.ranks(), rank.index());
         for distance in 1..n {
             rank.send((me + distance) % n, input)?;

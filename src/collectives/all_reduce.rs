@@ -7,7 +7,7 @@
 use super::operation::Definition;
 use super::threads::{Combine, Rank};
 use super::values::{self, Recipe};
-use super::{Exchange, Placement, Span};
+use super::{BufferSpan, Exchange, RankPlacement};
 use crate::Result;
 
 pub struct AllReduce;
@@ -22,9 +22,9 @@ impl Definition for AllReduce {
         2.0 * super::operation::share_of_others(ranks)
     }
 
-    fn placement(&self, exchange: &Exchange, _rank: usize) -> Placement {
-        let apart = Placement::apart(exchange.elements, exchange.elements);
-        if exchange.in_place { Placement { input: apart.output, ..apart } } else { apart }
+    fn placement(&self, exchange: &Exchange, _rank: usize) -> RankPlacement {
+        let apart = RankPlacement::apart(exchange.elements, exchange.elements);
+        if exchange.in_place { RankPlacement { input: apart.output, ..apart } } else { apart }
     }
 
     fn expect(&self, exchange: &Exchange, _rank: usize, first: usize, out: &mut [f32]) {
@@ -36,7 +36,7 @@ impl Definition for AllReduce {
     }
 
     fn run(&self, exchange: &Exchange, rank: &mut Rank) -> Result<()> {
-        let Placement { input, output } = exchange.placement(rank.index());
+        let RankPlacement { input, output } = exchange.placement(rank.index());
         if rank.ranks() == 1 {
             return rank.copy(output, input);
         }
@@ -50,7 +50,7 @@ impl Definition for AllReduce {
 }
 
 /// Ends with part (rank + 1) of `output` finished; the other parts hold partial sums.
-fn reduce_scatter(rank: &mut Rank, input: Span, output: Span) -> Result<()> {
+fn reduce_scatter(rank: &mut Rank, input: BufferSpan, output: BufferSpan) -> Result<()> {
     let (n, me) = (rank.ranks(), rank.index());
     for step in 0..n - 1 {
         let (given, taken) = ((me + n - step) % n, (me + n - step - 1) % n);
@@ -61,7 +61,7 @@ fn reduce_scatter(rank: &mut Rank, input: Span, output: Span) -> Result<()> {
     Ok(())
 }
 
-fn all_gather(rank: &mut Rank, output: Span) -> Result<()> {
+fn all_gather(rank: &mut Rank, output: BufferSpan) -> Result<()> {
     let (n, me) = (rank.ranks(), rank.index());
     for step in 0..n - 1 {
         let (given, taken) = ((me + 1 + n - step) % n, (me + n - step) % n);

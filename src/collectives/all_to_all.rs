@@ -6,7 +6,7 @@
 use super::operation::Definition;
 use super::threads::{Combine, Rank};
 use super::values::{self, Recipe};
-use super::{Exchange, Placement};
+use super::{Exchange, RankPlacement};
 use crate::Result;
 
 pub struct AllToAll;
@@ -25,9 +25,9 @@ impl Definition for AllToAll {
         false
     }
 
-    fn placement(&self, exchange: &Exchange, rank: usize) -> Placement {
+    fn placement(&self, exchange: &Exchange, rank: usize) -> RankPlacement {
         let (_, own) = super::part(exchange.elements, exchange.ranks, rank);
-        Placement::apart(exchange.elements, own * exchange.ranks)
+        RankPlacement::apart(exchange.elements, own * exchange.ranks)
     }
 
     fn expect(&self, exchange: &Exchange, rank: usize, first: usize, out: &mut [f32]) {
@@ -46,7 +46,7 @@ impl Definition for AllToAll {
     }
 
     fn run(&self, exchange: &Exchange, rank: &mut Rank) -> Result<()> {
-        let Placement { input, output } = exchange.placement(rank.index());
+        let RankPlacement { input, output } = exchange.placement(rank.index());
         let (n, me) = (rank.ranks(), rank.index());
         for distance in 1..n {
             let to = (me + distance) % n;

@@ -5,7 +5,7 @@
 use super::operation::Definition;
 use super::threads::{Combine, Rank};
 use super::values::{self, Recipe};
-use super::{Buffer, Exchange, Placement, Span};
+use super::{BufferSpan, Exchange, RankBuffer, RankPlacement};
 use crate::Result;
 
 pub struct Broadcast;
@@ -20,11 +20,11 @@ impl Definition for Broadcast {
         1.0
     }
 
-    fn placement(&self, exchange: &Exchange, rank: usize) -> Placement {
-        let output = Span::new(Buffer::Receive, 0, exchange.elements);
-        let buffer = if exchange.in_place { Buffer::Receive } else { Buffer::Send };
+    fn placement(&self, exchange: &Exchange, rank: usize) -> RankPlacement {
+        let output = BufferSpan::new(RankBuffer::Receive, 0, exchange.elements);
+        let buffer = if exchange.in_place { RankBuffer::Receive } else { RankBuffer::Send };
         let given = if rank == exchange.root { exchange.elements } else { 0 };
-        Placement { input: Span::new(buffer, 0, given), output }
+        RankPlacement { input: BufferSpan::new(buffer, 0, given), output }
     }
 
     fn expect(&self, exchange: &Exchange, _rank: usize, first: usize, out: &mut [f32]) {
@@ -36,7 +36,7 @@ impl Definition for Broadcast {
     }
 
     fn run(&self, exchange: &Exchange, rank: &mut Rank) -> Result<()> {
-        let Placement { input, output } = exchange.placement(rank.index());
+        let RankPlacement { input, output } = exchange.placement(rank.index());
         let chunk = rank.tuning().chunk;
         let is_root = rank.index() == exchange.root;
         let is_last = rank.next() == exchange.root;

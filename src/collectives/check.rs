@@ -1,7 +1,7 @@
 //! Is the result right? Inputs are laid out, outputs poisoned, and every element is compared for equality.
 
 use super::threads::Rank;
-use super::{Buffer, Exchange, Span};
+use super::{BufferSpan, Exchange, RankBuffer};
 use crate::Result;
 
 /// Elements looked at a time: small enough for the stack and the first cache.
@@ -11,10 +11,10 @@ const BLOCK: usize = 1024;
 pub fn load(exchange: &Exchange, rank: &mut Rank) -> Result<()> {
     let me = rank.index();
     let placement = exchange.placement(me);
-    for buffer in [Buffer::Send, Buffer::Receive] {
+    for buffer in [RankBuffer::Send, RankBuffer::Receive] {
         let len = placement.needs(buffer);
         rank.reserve(buffer, len)?;
-        rank.view_mut(Span::new(buffer, 0, len))?.fill(f32::NAN);
+        rank.view_mut(BufferSpan::new(buffer, 0, len))?.fill(f32::NAN);
     }
     for piece in placement.input.chunks(BLOCK) {
         exchange.fill_input(me, piece.start - placement.input.start, rank.view_mut(piece)?);
@@ -33,9 +33,9 @@ pub fn count_wrong(exchange: &Exchange, rank: &Rank) -> u64 {
     output + compare(rank, placement.input, |first, out| exchange.fill_input(me, first, out))
 }
 
-fn compare(rank: &Rank, span: Span, fill: impl Fn(usize, &mut [f32])) -> u64 {
+fn compare(rank: &Rank, span: BufferSpan, fill: impl Fn(usize, &mut [f32])) -> u64 {
     let mut expected = [0.0f32; BLOCK];
-    let of_piece = |piece: Span| {
+    let of_piece = |piece: BufferSpan| {
         let expected = &mut expected[..piece.len];
         fill(piece.start - span.start, expected);
         wrong_elements(rank.view(piece), expected)

@@ -5,13 +5,13 @@
 //! need equal parts pick sizes that divide).
 
 use super::values::Recipe;
-use super::{Operation, values};
+use super::{CollectiveOperation, values};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// Which of a rank's buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Buffer {
+pub enum RankBuffer {
     Send,
     /// In place, the input lies here too.
     Receive,
@@ -21,25 +21,25 @@ pub enum Buffer {
 
 /// Elements `start .. start + len` of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Span {
-    pub buffer: Buffer,
+pub struct BufferSpan {
+    pub buffer: RankBuffer,
     pub start: usize,
     pub len: usize,
 }
 
-impl Span {
-    pub const fn new(buffer: Buffer, start: usize, len: usize) -> Self {
-        Span { buffer, start, len }
+impl BufferSpan {
+    pub const fn new(buffer: RankBuffer, start: usize, len: usize) -> Self {
+        BufferSpan { buffer, start, len }
     }
 
     /// `len` elements from the span's own element `start` on.
-    pub fn slice(self, start: usize, len: usize) -> Span {
+    pub fn slice(self, start: usize, len: usize) -> BufferSpan {
         assert!(start + len <= self.len, "elements {start}..{} of a span of {}", start + len, self.len);
-        Span { start: self.start + start, len, ..self }
+        BufferSpan { start: self.start + start, len, ..self }
     }
 
     /// The rank-th of `ranks` parts of this span.
-    pub fn part(self, ranks: usize, rank: usize) -> Span {
+    pub fn part(self, ranks: usize, rank: usize) -> BufferSpan {
         let (start, len) = part(self.len, ranks, rank);
         self.slice(start, len)
     }
@@ -48,12 +48,12 @@ impl Span {
         self.start + self.len
     }
 
-    pub fn overlaps(&self, other: &Span) -> bool {
+    pub fn overlaps(&self, other: &BufferSpan) -> bool {
         self.buffer == other.buffer && self.start < other.end() && other.start < self.end()
     }
 
     /// The span cut into pieces of at most `chunk` elements, in order.
-    pub fn chunks(self, chunk: usize) -> impl Iterator<Item = Span> {
+    pub fn chunks(self, chunk: usize) -> impl Iterator<Item = BufferSpan> {
         (0..self.len).step_by(chunk.max(1)).map(move |start| self.slice(start, chunk.max(1).min(self.len - start)))
     }
 }
@@ -67,27 +67,30 @@ pub const fn part(len: usize, parts: usize, index: usize) -> (usize, usize) {
 
 /// Where a rank's input and output lie. Empty where the rank gives or gets nothing (a reduce's output off the root).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Placement {
-    pub input: Span,
-    pub output: Span,
+pub struct RankPlacement {
+    pub input: BufferSpan,
+    pub output: BufferSpan,
 }
 
-impl Placement {
+impl RankPlacement {
     /// Input and output in buffers of their own.
     pub const fn apart(input_len: usize, output_len: usize) -> Self {
-        Placement { input: Span::new(Buffer::Send, 0, input_len), output: Span::new(Buffer::Receive, 0, output_len) }
+        RankPlacement {
+            input: BufferSpan::new(RankBuffer::Send, 0, input_len),
+            output: BufferSpan::new(RankBuffer::Receive, 0, output_len),
+        }
     }
 
     /// Elements a buffer must hold.
-    pub fn needs(&self, buffer: Buffer) -> usize {
-        [self.input, self.output].iter().filter(|s| s.buffer == buffer).map(Span::end).max().unwrap_or(0)
+    pub fn needs(&self, buffer: RankBuffer) -> usize {
+        [self.input, self.output].iter().filter(|s| s.buffer == buffer).map(BufferSpan::end).max().unwrap_or(0)
     }
 }
 
 /// One operation at one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exchange {
-    pub operation: Operation,
+    pub operation: CollectiveOperation,
     /// The whole buffer, as nccl-tests counts it: bytes / element size.
     pub elements: usize,
     pub ranks: usize,
@@ -102,7 +105,7 @@ pub struct Exchange {
 pub const EXACT: u32 = 256;
 
 impl Exchange {
-    pub const fn new(operation: Operation, elements: usize, ranks: usize) -> Self {
+    pub const fn new(operation: CollectiveOperation, elements: usize, ranks: usize) -> Self {
         Exchange { operation, elements, ranks, root: 0, in_place: false, exact: EXACT }
     }
 
@@ -138,7 +141,7 @@ impl Exchange {
         Ok(())
     }
 
-    pub fn placement(&self, rank: usize) -> Placement {
+    pub fn placement(&self, rank: usize) -> RankPlacement {
         self.operation.definition().placement(self, rank)
     }
 
@@ -174,21 +177,21 @@ mod tests {
 
     #[test]
     fn what_cannot_run_is_refused_in_one_line() {
-        let good = Exchange::new(Operation::AllReduce, 10, 4);
+        let good = Exchange::new(CollectiveOperation::AllReduce, 10, 4);
         assert!(good.validate().is_ok());
         assert!(good.root(4).validate().unwrap_err().to_string().contains("root 4 of 4 ranks"));
-        assert!(Exchange::new(Operation::AllReduce, 10, 0).validate().is_err());
-        let all_to_all = Exchange::new(Operation::AllToAll, 10, 4).in_place(true);
+        assert!(Exchange::new(CollectiveOperation::AllReduce, 10, 0).validate().is_err());
+        let all_to_all = Exchange::new(CollectiveOperation::AllToAll, 10, 4).in_place(true);
         assert!(all_to_all.validate().unwrap_err().to_string().contains("out of place"));
     }
 
     /// In place, the input lies inside the output or the output inside the input, and one buffer holds both.
     #[test]
     fn in_place_shares_the_memory() {
-        for operation in Operation::ALL.into_iter().filter(|o| o.definition().can_be_in_place()) {
+        for operation in CollectiveOperation::ALL.into_iter().filter(|o| o.definition().can_be_in_place()) {
             for rank in 0..3 {
                 let p = Exchange::new(operation, 100, 3).root(1).in_place(true).placement(rank);
-                assert_eq!(p.needs(Buffer::Send), 0, "{operation:?}");
+                assert_eq!(p.needs(RankBuffer::Send), 0, "{operation:?}");
                 let both = p.input.len > 0 && p.output.len > 0;
                 assert!(!both || p.input.overlaps(&p.output), "{operation:?} {p:?}");
             }

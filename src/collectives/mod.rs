@@ -1,7 +1,7 @@
 //! Collectives and send/recv: what each operation *is* (a file each, shared by every transport), and the transport that
 //! runs them between the threads of one process.
 //!
-//! An [`Exchange`] is one operation at one size: how many elements a rank gives and gets ([`Placement`]), the inputs and
+//! An [`Exchange`] is one operation at one size: how many elements a rank gives and gets ([`RankPlacement`]), the inputs and
 //! the exactly predictable results, the bus-bandwidth factor. [`threads`] runs it on the host; [`Session`] keeps the
 //! ranks of one case alive, checks an exchange and times it. The factors are derived in `docs/collectives.md`.
 
@@ -25,6 +25,6 @@ mod values;
 
 pub use check::{count_wrong, load, wrong_elements};
 pub use element::Element;
-pub use exchange::{Buffer, EXACT, Exchange, Placement, Span, part};
-pub use operation::{Definition, Operation, Pattern};
+pub use exchange::{BufferSpan, EXACT, Exchange, RankBuffer, RankPlacement, part};
+pub use operation::{CollectiveOperation, Definition, Pattern};
 pub use session::{Session, Timing};

@@ -1,7 +1,7 @@
 //! The list of operations, and what every one of them must say about itself.
 
 use super::threads::Rank;
-use super::{Exchange, Placement};
+use super::{Exchange, RankPlacement};
 use super::{all_gather, all_reduce, all_to_all, broadcast, pipeline, reduce, reduce_scatter, send_recv};
 use crate::Result;
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ impl Pattern {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Operation {
+pub enum CollectiveOperation {
     AllReduce,
     AllGather,
     ReduceScatter,
@@ -63,7 +63,7 @@ pub trait Definition: Sync {
     }
 
     /// Where `rank`'s input and output lie.
-    fn placement(&self, exchange: &Exchange, rank: usize) -> Placement;
+    fn placement(&self, exchange: &Exchange, rank: usize) -> RankPlacement;
 
     /// The right output of `rank`, from element `first` on.
     fn expect(&self, exchange: &Exchange, rank: usize, first: usize, out: &mut [f32]);
@@ -75,40 +75,40 @@ pub trait Definition: Sync {
     fn run(&self, exchange: &Exchange, rank: &mut Rank) -> Result<()>;
 }
 
-impl Operation {
-    pub const ALL: [Operation; 11] = [
-        Operation::AllReduce,
-        Operation::AllGather,
-        Operation::ReduceScatter,
-        Operation::Broadcast,
-        Operation::Reduce,
-        Operation::AllToAll,
-        Operation::SendRecv(Pattern::PingPong),
-        Operation::SendRecv(Pattern::OneWay),
-        Operation::SendRecv(Pattern::BothWays),
-        Operation::SendRecv(Pattern::Ring),
-        Operation::Pipeline,
+impl CollectiveOperation {
+    pub const ALL: [CollectiveOperation; 11] = [
+        CollectiveOperation::AllReduce,
+        CollectiveOperation::AllGather,
+        CollectiveOperation::ReduceScatter,
+        CollectiveOperation::Broadcast,
+        CollectiveOperation::Reduce,
+        CollectiveOperation::AllToAll,
+        CollectiveOperation::SendRecv(Pattern::PingPong),
+        CollectiveOperation::SendRecv(Pattern::OneWay),
+        CollectiveOperation::SendRecv(Pattern::BothWays),
+        CollectiveOperation::SendRecv(Pattern::Ring),
+        CollectiveOperation::Pipeline,
     ];
 
     pub const fn definition(self) -> &'static dyn Definition {
         match self {
-            Operation::AllReduce => &all_reduce::AllReduce,
-            Operation::AllGather => &all_gather::AllGather,
-            Operation::ReduceScatter => &reduce_scatter::ReduceScatter,
-            Operation::Broadcast => &broadcast::Broadcast,
-            Operation::Reduce => &reduce::Reduce,
-            Operation::AllToAll => &all_to_all::AllToAll,
-            Operation::SendRecv(Pattern::PingPong) => &send_recv::PING_PONG,
-            Operation::SendRecv(Pattern::OneWay) => &send_recv::ONE_WAY,
-            Operation::SendRecv(Pattern::BothWays) => &send_recv::BOTH_WAYS,
-            Operation::SendRecv(Pattern::Ring) => &send_recv::RING,
-            Operation::Pipeline => &pipeline::Pipeline,
+            CollectiveOperation::AllReduce => &all_reduce::AllReduce,
+            CollectiveOperation::AllGather => &all_gather::AllGather,
+            CollectiveOperation::ReduceScatter => &reduce_scatter::ReduceScatter,
+            CollectiveOperation::Broadcast => &broadcast::Broadcast,
+            CollectiveOperation::Reduce => &reduce::Reduce,
+            CollectiveOperation::AllToAll => &all_to_all::AllToAll,
+            CollectiveOperation::SendRecv(Pattern::PingPong) => &send_recv::PING_PONG,
+            CollectiveOperation::SendRecv(Pattern::OneWay) => &send_recv::ONE_WAY,
+            CollectiveOperation::SendRecv(Pattern::BothWays) => &send_recv::BOTH_WAYS,
+            CollectiveOperation::SendRecv(Pattern::Ring) => &send_recv::RING,
+            CollectiveOperation::Pipeline => &pipeline::Pipeline,
         }
     }
 
     pub const fn pattern(self) -> Option<Pattern> {
         match self {
-            Operation::SendRecv(pattern) => Some(pattern),
+            CollectiveOperation::SendRecv(pattern) => Some(pattern),
             _ => None,
         }
     }
@@ -121,17 +121,17 @@ impl Operation {
         }
     }
 
-    /// Its place in [`Operation::ALL`]; different operations get different inputs.
+    /// Its place in [`CollectiveOperation::ALL`]; different operations get different inputs.
     pub(super) const fn number(self) -> u32 {
         match self {
-            Operation::AllReduce => 0,
-            Operation::AllGather => 1,
-            Operation::ReduceScatter => 2,
-            Operation::Broadcast => 3,
-            Operation::Reduce => 4,
-            Operation::AllToAll => 5,
-            Operation::SendRecv(pattern) => 6 + pattern as u32,
-            Operation::Pipeline => 10,
+            CollectiveOperation::AllReduce => 0,
+            CollectiveOperation::AllGather => 1,
+            CollectiveOperation::ReduceScatter => 2,
+            CollectiveOperation::Broadcast => 3,
+            CollectiveOperation::Reduce => 4,
+            CollectiveOperation::AllToAll => 5,
+            CollectiveOperation::SendRecv(pattern) => 6 + pattern as u32,
+            CollectiveOperation::Pipeline => 10,
         }
     }
 }
@@ -149,7 +149,7 @@ mod tests {
     /// The table by names, which reads records, says what each operation derives for itself.
     #[test]
     fn the_table_of_bus_factors_agrees_with_every_derivation() {
-        for operation in Operation::ALL.map(Operation::definition) {
+        for operation in CollectiveOperation::ALL.map(CollectiveOperation::definition) {
             for ranks in 1..=64 {
                 let table = bus_factor(operation.name(), ranks);
                 assert_eq!(table, Some(operation.bus_factor(ranks)), "{} of {ranks} ranks", operation.name());
@@ -159,10 +159,10 @@ mod tests {
 
     #[test]
     fn numbers_and_paths_tell_operations_apart() {
-        for (index, operation) in Operation::ALL.into_iter().enumerate() {
+        for (index, operation) in CollectiveOperation::ALL.into_iter().enumerate() {
             assert_eq!(operation.number() as usize, index);
         }
-        assert_eq!(Operation::SendRecv(Pattern::PingPong).path(), "send_recv/ping_pong");
-        assert_eq!(Operation::AllReduce.path(), "all_reduce");
+        assert_eq!(CollectiveOperation::SendRecv(Pattern::PingPong).path(), "send_recv/ping_pong");
+        assert_eq!(CollectiveOperation::AllReduce.path(), "all_reduce");
     }
 }

@@ -8,33 +8,33 @@
 use super::operation::Definition;
 use super::threads::{Combine, Rank};
 use super::values::{self, Recipe};
-use super::{Exchange, Placement, Span};
+use super::{BufferSpan, Exchange, RankPlacement};
 use crate::Result;
 
 pub struct Pipeline;
 
 /// A message's other rank, and whether it is the first half of the buffer (activations) or the second (gradients).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Message {
+pub struct PeerMessage {
     pub peer: usize,
-    pub place: Span,
+    pub place: BufferSpan,
 }
 
 /// What `rank` sends: activations to the next, gradients to the one before.
-pub fn sends(exchange: &Exchange, rank: usize) -> Vec<Message> {
+pub fn sends(exchange: &Exchange, rank: usize) -> Vec<PeerMessage> {
     let next = (rank + 1 < exchange.ranks).then_some(rank + 1);
     in_order(exchange.placement(rank).input, exchange.elements, [next, rank.checked_sub(1)])
 }
 
 /// What `rank` receives: activations from the one before, gradients from the next.
-pub fn receives(exchange: &Exchange, rank: usize) -> Vec<Message> {
+pub fn receives(exchange: &Exchange, rank: usize) -> Vec<PeerMessage> {
     let next = (rank + 1 < exchange.ranks).then_some(rank + 1);
     in_order(exchange.placement(rank).output, exchange.elements, [rank.checked_sub(1), next])
 }
 
-fn in_order(buffer: Span, len: usize, peers: [Option<usize>; 2]) -> Vec<Message> {
+fn in_order(buffer: BufferSpan, len: usize, peers: [Option<usize>; 2]) -> Vec<PeerMessage> {
     let peers = peers.into_iter().flatten().enumerate();
-    peers.map(|(index, peer)| Message { peer, place: buffer.slice(index * len, len) }).collect()
+    peers.map(|(index, peer)| PeerMessage { peer, place: buffer.slice(index * len, len) }).collect()
 }
 
 /// Links that a rank has.
@@ -56,9 +56,9 @@ impl Definition for Pipeline {
         false
     }
 
-    fn placement(&self, exchange: &Exchange, rank: usize) -> Placement {
+    fn placement(&self, exchange: &Exchange, rank: usize) -> RankPlacement {
         let len = neighbours(exchange, rank) * exchange.elements;
-        Placement::apart(len, len)
+        RankPlacement::apart(len, len)
     }
 
     fn expect(&self, exchange: &Exchange, rank: usize, first: usize, out: &mut [f32]) {
@@ -91,26 +91,26 @@ impl Definition for Pipeline {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectives::{Buffer, Operation};
+    use crate::collectives::{CollectiveOperation, RankBuffer};
 
     #[test]
     fn a_stage_talks_to_its_neighbours_and_the_ends_to_one() {
-        let exchange = Exchange::new(Operation::Pipeline, 10, 3);
-        let places = |messages: Vec<Message>| -> Vec<(usize, usize)> {
+        let exchange = Exchange::new(CollectiveOperation::Pipeline, 10, 3);
+        let places = |messages: Vec<PeerMessage>| -> Vec<(usize, usize)> {
             messages.iter().map(|m| (m.peer, m.place.start)).collect()
         };
         assert_eq!(places(sends(&exchange, 0)), [(1, 0)]);
         assert_eq!(places(sends(&exchange, 1)), [(2, 0), (0, 10)]);
         assert_eq!(places(receives(&exchange, 1)), [(0, 0), (2, 10)]);
         assert_eq!(places(sends(&exchange, 2)), [(1, 0)]);
-        assert_eq!(exchange.placement(1).needs(Buffer::Receive), 20);
-        assert!(sends(&Exchange::new(Operation::Pipeline, 10, 1), 0).is_empty());
+        assert_eq!(exchange.placement(1).needs(RankBuffer::Receive), 20);
+        assert!(sends(&Exchange::new(CollectiveOperation::Pipeline, 10, 1), 0).is_empty());
     }
 
     /// Gradients come from the second half of a middle stage's input, from the only half of the last one's.
     #[test]
     fn what_is_expected_is_what_the_neighbour_sends() {
-        let exchange = Exchange::new(Operation::Pipeline, 4, 4);
+        let exchange = Exchange::new(CollectiveOperation::Pipeline, 4, 4);
         let (mut got, mut sent) = ([0.0f32; 8], [0.0f32; 8]);
         exchange.fill_expected(1, 0, &mut got);
         exchange.fill_input(0, 0, &mut sent[..4]);

@@ -6,7 +6,7 @@
 use super::operation::Definition;
 use super::threads::{Combine, Rank};
 use super::values::{self, Recipe};
-use super::{Buffer, Exchange, Placement, Span};
+use super::{BufferSpan, Exchange, RankBuffer, RankPlacement};
 use crate::Result;
 
 /// Partial sums in flight per rank: one being made, the others on their way.
@@ -24,11 +24,11 @@ impl Definition for Reduce {
         1.0
     }
 
-    fn placement(&self, exchange: &Exchange, rank: usize) -> Placement {
+    fn placement(&self, exchange: &Exchange, rank: usize) -> RankPlacement {
         let gets = if rank == exchange.root { exchange.elements } else { 0 };
-        let apart = Placement::apart(exchange.elements, gets);
-        let shared = Span::new(Buffer::Receive, 0, exchange.elements);
-        if exchange.in_place { Placement { input: shared, ..apart } } else { apart }
+        let apart = RankPlacement::apart(exchange.elements, gets);
+        let shared = BufferSpan::new(RankBuffer::Receive, 0, exchange.elements);
+        if exchange.in_place { RankPlacement { input: shared, ..apart } } else { apart }
     }
 
     fn expect(&self, exchange: &Exchange, _rank: usize, first: usize, out: &mut [f32]) {
@@ -40,16 +40,16 @@ impl Definition for Reduce {
     }
 
     fn run(&self, exchange: &Exchange, rank: &mut Rank) -> Result<()> {
-        let Placement { input, output } = exchange.placement(rank.index());
+        let RankPlacement { input, output } = exchange.placement(rank.index());
         if rank.ranks() == 1 {
             return rank.copy(output, input);
         }
         let chunk = rank.tuning().chunk;
         let is_root = rank.index() == exchange.root;
         let is_first = rank.previous() == exchange.root;
-        let scratch = Span::new(Buffer::Scratch, 0, SCRATCH_CHUNKS * chunk);
+        let scratch = BufferSpan::new(RankBuffer::Scratch, 0, SCRATCH_CHUNKS * chunk);
         if !is_root && !is_first {
-            rank.reserve(Buffer::Scratch, scratch.len)?;
+            rank.reserve(RankBuffer::Scratch, scratch.len)?;
         }
         for (number, piece) in input.chunks(chunk).enumerate() {
             if is_first {

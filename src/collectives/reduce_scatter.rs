@@ -6,7 +6,7 @@
 use super::operation::Definition;
 use super::threads::{Combine, Rank};
 use super::values::{self, Recipe};
-use super::{Exchange, Placement, Span};
+use super::{BufferSpan, Exchange, RankPlacement};
 use crate::Result;
 
 pub struct ReduceScatter;
@@ -21,13 +21,13 @@ impl Definition for ReduceScatter {
         super::operation::share_of_others(ranks)
     }
 
-    fn placement(&self, exchange: &Exchange, rank: usize) -> Placement {
+    fn placement(&self, exchange: &Exchange, rank: usize) -> RankPlacement {
         let (_, own) = super::part(exchange.elements, exchange.ranks, rank);
         if !exchange.in_place {
-            return Placement::apart(exchange.elements, own);
+            return RankPlacement::apart(exchange.elements, own);
         }
-        let input = Span::new(super::Buffer::Receive, 0, exchange.elements);
-        Placement { input, output: input.part(exchange.ranks, rank) }
+        let input = BufferSpan::new(super::RankBuffer::Receive, 0, exchange.elements);
+        RankPlacement { input, output: input.part(exchange.ranks, rank) }
     }
 
     fn expect(&self, exchange: &Exchange, rank: usize, first: usize, out: &mut [f32]) {
@@ -40,7 +40,7 @@ impl Definition for ReduceScatter {
     }
 
     fn run(&self, exchange: &Exchange, rank: &mut Rank) -> Result<()> {
-        let Placement { input, output } = exchange.placement(rank.index());
+        let RankPlacement { input, output } = exchange.placement(rank.index());
         let (n, me) = (rank.ranks(), rank.index());
         if n == 1 {
             return rank.copy(output, input);
@@ -64,7 +64,7 @@ impl Definition for ReduceScatter {
 }
 
 /// The `round`-th chunk of a span; empty behind its end.
-fn piece(span: Span, round: usize, chunk: usize) -> Span {
+fn piece(span: BufferSpan, round: usize, chunk: usize) -> BufferSpan {
     let start = (round * chunk).min(span.len);
     span.slice(start, chunk.min(span.len - start))
 }

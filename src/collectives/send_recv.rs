@@ -6,24 +6,24 @@
 use super::operation::{Definition, Pattern};
 use super::threads::{Combine, Rank};
 use super::values::{self, Recipe};
-use super::{Exchange, Placement};
+use super::{Exchange, RankPlacement};
 use crate::Result;
 
 pub struct SendRecv(Pattern);
 
 /// Whom a rank sends to and receives from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ends {
+pub struct Peers {
     pub to: Option<usize>,
     pub from: Option<usize>,
 }
 
 /// Both of `rank`, in an exchange whose operation is a pattern of send_recv.
-pub fn ends(exchange: &Exchange, rank: usize) -> Ends {
+pub fn ends(exchange: &Exchange, rank: usize) -> Peers {
     let pattern = exchange.operation.pattern().map(SendRecv);
     let of =
         |ask: fn(&SendRecv, usize, usize) -> Option<usize>| pattern.as_ref().and_then(|p| ask(p, exchange.ranks, rank));
-    Ends { to: of(SendRecv::receiver), from: of(SendRecv::sender) }
+    Peers { to: of(SendRecv::receiver), from: of(SendRecv::sender) }
 }
 
 pub const PING_PONG: SendRecv = SendRecv(Pattern::PingPong);
@@ -66,10 +66,10 @@ impl Definition for SendRecv {
         if self.0 == Pattern::PingPong { 2 } else { 1 }
     }
 
-    fn placement(&self, exchange: &Exchange, rank: usize) -> Placement {
+    fn placement(&self, exchange: &Exchange, rank: usize) -> RankPlacement {
         let gives = self.receiver(exchange.ranks, rank).map_or(0, |_| exchange.elements);
         let gets = self.sender(exchange.ranks, rank).map_or(0, |_| exchange.elements);
-        Placement::apart(gives, gets)
+        RankPlacement::apart(gives, gets)
     }
 
     fn expect(&self, exchange: &Exchange, rank: usize, first: usize, out: &mut [f32]) {
@@ -83,7 +83,7 @@ impl Definition for SendRecv {
     }
 
     fn run(&self, exchange: &Exchange, rank: &mut Rank) -> Result<()> {
-        let Placement { input, output } = exchange.placement(rank.index());
+        let RankPlacement { input, output } = exchange.placement(rank.index());
         let (n, me) = (rank.ranks(), rank.index());
         let (to, from) = (self.receiver(n, me), self.sender(n, me));
         // The odd rank of a ping-pong answers only once it has the ball.

@@ -5,7 +5,7 @@
 //! run one operation, and the slowest rank's end counts.
 
 use super::threads::{Combine, Rank, Tuning, World};
-use super::{Buffer, Exchange, Span, check};
+use super::{BufferSpan, Exchange, RankBuffer, check};
 use crate::Result;
 
 pub struct Session {
@@ -75,11 +75,11 @@ fn timed(exchange: &Exchange, rank: &mut Rank, operations: u64) -> Result<u64> {
 fn warm_up(rank: &mut Rank) -> Result<()> {
     let (n, me) = (rank.ranks(), rank.index());
     for len in [1, 2 * super::threads::EAGER_CAPACITY] {
-        rank.reserve(Buffer::Send, len)?;
-        rank.reserve(Buffer::Scratch, len)?;
+        rank.reserve(RankBuffer::Send, len)?;
+        rank.reserve(RankBuffer::Scratch, len)?;
         for distance in 1..n {
-            rank.send((me + distance) % n, Span::new(Buffer::Send, 0, len))?;
-            rank.receive((me + n - distance) % n, Span::new(Buffer::Scratch, 0, len), Combine::Replace)?;
+            rank.send((me + distance) % n, BufferSpan::new(RankBuffer::Send, 0, len))?;
+            rank.receive((me + n - distance) % n, BufferSpan::new(RankBuffer::Scratch, 0, len), Combine::Replace)?;
         }
         rank.settle()?;
     }

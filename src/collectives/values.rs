@@ -6,12 +6,12 @@
 //! could add up to more than the type holds; where even ones would be too many, a rank gives one at some places only,
 //! other places than its neighbours.
 
-use super::{Exchange, Operation};
+use super::{CollectiveOperation, Exchange};
 
 /// How one exchange's inputs are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recipe {
-    operation: Operation,
+    operation: CollectiveOperation,
     /// Values are a hash of the place, cut down with this.
     mask: u32,
     /// Of so many ranks one gives something at a place; the others give 0.
@@ -23,7 +23,7 @@ impl Recipe {
         let (operation, exact) = (exchange.operation, exchange.exact);
         let ranks = exchange.ranks as u32;
         let (mask, stride) = match operation {
-            Operation::AllReduce | Operation::ReduceScatter | Operation::Reduce => {
+            CollectiveOperation::AllReduce | CollectiveOperation::ReduceScatter | CollectiveOperation::Reduce => {
                 if 7 * ranks <= exact {
                     (7, 1)
                 } else if 3 * ranks <= exact {
@@ -52,7 +52,7 @@ fn mix(seed: u32, index: u32) -> u32 {
     x ^ (x >> 13)
 }
 
-fn seed(operation: Operation, rank: usize) -> u32 {
+fn seed(operation: CollectiveOperation, rank: usize) -> u32 {
     (rank as u32 + 1).wrapping_mul(0x85eb_ca6b) ^ (operation.number() + 1).wrapping_mul(0xc2b2_ae35)
 }
 
@@ -79,7 +79,7 @@ pub fn fill_sum(recipe: Recipe, ranks: usize, first: usize, out: &mut [f32]) {
 mod tests {
     use super::*;
 
-    fn recipe(operation: Operation) -> Recipe {
+    fn recipe(operation: CollectiveOperation) -> Recipe {
         Recipe::of(&Exchange::new(operation, 64, 4))
     }
 
@@ -91,11 +91,14 @@ mod tests {
             assert!(out.iter().all(|v| v.fract() == 0.0 && (0.0..=255.0).contains(v)));
             out
         };
-        let base = take(Operation::AllReduce, 0, 0);
+        let base = take(CollectiveOperation::AllReduce, 0, 0);
         assert!(base.iter().all(|v| *v <= 7.0));
-        assert_eq!(base[8..], take(Operation::AllReduce, 0, 8)[..56]);
-        for other in [take(Operation::AllReduce, 1, 0), take(Operation::AllReduce, 0, 1), take(Operation::Reduce, 0, 0)]
-        {
+        assert_eq!(base[8..], take(CollectiveOperation::AllReduce, 0, 8)[..56]);
+        for other in [
+            take(CollectiveOperation::AllReduce, 1, 0),
+            take(CollectiveOperation::AllReduce, 0, 1),
+            take(CollectiveOperation::Reduce, 0, 0),
+        ] {
             assert!(base.iter().zip(&other).filter(|(a, b)| a != b).count() > 40);
         }
     }
@@ -106,7 +109,7 @@ mod tests {
     fn sums_stay_exact_in_every_type() {
         for exact in [8, 16, 256, 2048] {
             for ranks in [1, 2, 3, 8, 16, 37, 300] {
-                let exchange = Exchange { exact, ..Exchange::new(Operation::AllReduce, 512, ranks) };
+                let exchange = Exchange { exact, ..Exchange::new(CollectiveOperation::AllReduce, 512, ranks) };
                 let (recipe, mut sum, mut own) = (Recipe::of(&exchange), [0.0; 512], [0.0; 512]);
                 fill_sum(recipe, ranks, 0, &mut sum);
                 assert!(sum.iter().all(|v| *v <= exact as f32), "{exact} {ranks}");
@@ -114,7 +117,7 @@ mod tests {
                     fill(recipe, rank, 0, &mut own);
                     assert!(own.iter().any(|v| *v > 0.0), "{exact} {ranks}: rank {rank} gives nothing");
                 }
-                let moved = Exchange { exact, ..Exchange::new(Operation::AllGather, 512, ranks) };
+                let moved = Exchange { exact, ..Exchange::new(CollectiveOperation::AllGather, 512, ranks) };
                 fill(Recipe::of(&moved), 0, 0, &mut own);
                 assert!(own.iter().all(|v| *v < exact as f32));
             }

@@ -1,7 +1,7 @@
 //! What is measured of a stage and a side before they are put together, and what follows from it: the prediction that the
 //! measurement is then held against. Plain arithmetic; [`super::replay`] measures the numbers.
 
-use super::stage::Step;
+use super::stage::StageStep;
 
 /// What was measured before the first iteration; all in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -25,7 +25,7 @@ pub struct Calibration {
 
 /// What calibration says about the iterations to come.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Prediction {
+pub struct FillForecast {
     pub main_slowdown: f64,
     pub bubble_used_percent: f64,
     pub stop_latency_ns: f64,
@@ -37,13 +37,13 @@ impl Calibration {
         bubble_ns - self.margin_ns > self.open_ns + self.longest_ns
     }
 
-    pub fn predict(&self, steps: &[Step]) -> Prediction {
+    pub fn predict(&self, steps: &[StageStep]) -> FillForecast {
         let (mut total, mut work, mut bubbles, mut opened) = (0.0, 0.0, 0.0, 0.0);
         for step in steps {
             total += match *step {
-                Step::Forward => self.forward_ns,
-                Step::Backward => self.backward_ns,
-                Step::Bubble(ns) => {
+                StageStep::Forward => self.forward_ns,
+                StageStep::Backward => self.backward_ns,
+                StageStep::Bubble(ns) => {
                     bubbles += ns;
                     if self.opens(ns) {
                         opened += 1.0;
@@ -53,7 +53,7 @@ impl Calibration {
                 }
             };
         }
-        Prediction {
+        FillForecast {
             main_slowdown: 1.0 + opened * self.after_ns.max(0.0) / total,
             bubble_used_percent: if bubbles > 0.0 { 100.0 * work / bubbles } else { 0.0 },
             stop_latency_ns: self.drain_ns,

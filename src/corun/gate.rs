@@ -25,7 +25,7 @@
 //! the side by itself once the expected close and a grace have passed. A main that has died leaves the gate closed for good.
 //! One side a gate: a stage with two small models makes two.
 
-use super::page::{Layout, Page, Place};
+use super::page::{Page, PageLayout, Place};
 use super::process::{Life, ProcessId};
 use super::time::{now_ns, sleep_until, wait_on, wake_all};
 use crate::{Error, Result};
@@ -113,7 +113,7 @@ impl MainEnd {
         self
     }
 
-    fn layout(&self) -> &Layout {
+    fn layout(&self) -> &PageLayout {
         self.page.layout()
     }
 
@@ -374,7 +374,7 @@ impl SideEnd {
     }
 
     /// An open gate lets the side on until expected close and grace have passed.
-    fn goes_on(&mut self, layout: &Layout, state: u64, now: u64) -> bool {
+    fn goes_on(&mut self, layout: &PageLayout, state: u64, now: u64) -> bool {
         if generation(state) != self.working_in {
             self.working_in = generation(state);
             let (close, grace) = (layout.main.expected_close.load(Relaxed), layout.main.grace.load(Relaxed));
@@ -393,7 +393,7 @@ impl SideEnd {
         now < self.expires
     }
 
-    fn main_is_gone(&self, layout: &Layout, now: u64) -> bool {
+    fn main_is_gone(&self, layout: &PageLayout, now: u64) -> bool {
         match self.main.life() {
             Life::Running => false,
             Life::Gone => true,

@@ -6,11 +6,11 @@
 
 use super::gate::{self, MainEnd, SideEnd};
 use super::gated::Gated;
-use super::pair::Beside;
-use super::pressure::{Pressure, PressureSpec};
+use super::pair::HostSide;
+use super::pressure::{HostPressure, PressureSpec};
 use super::profile::StepProfile;
 use super::time;
-use super::worker::{Slice, Turn, Worker};
+use super::worker::{SideWorker, Slice, Turn};
 use crate::models::{SideModel, SideSpec, side_model};
 use crate::ops::Ops;
 use crate::ops::host::{Host, HostConfig};
@@ -74,17 +74,17 @@ impl FromStr for Load {
 pub struct GatedModel {
     pub gate: MainEnd,
     pub profile: StepProfile,
-    pub worker: Worker,
+    pub worker: SideWorker,
 }
 
 impl GatedModel {
     /// Starts the thread, makes the model, warms it up and times its operations. The gate is open afterwards and the thread
-    /// stands until [`Worker::run`].
+    /// stands until [`SideWorker::run`].
     pub fn start(spec: SideSpec, host: HostConfig) -> Result<Self> {
         let (mut gate, side) = gate::pair()?;
         gate.open(ALWAYS);
         let (tell, told) = mpsc::channel();
-        let worker = Worker::start("side", move |turn| serve_model(spec, host, side, &tell, turn))?;
+        let worker = SideWorker::start("side", move |turn| serve_model(spec, host, side, &tell, turn))?;
         let profile = told.recv().map_err(|_| Error::machine("the side program ended early", "run the case alone"))?;
         Ok(GatedModel { gate, profile, worker })
     }
@@ -146,7 +146,7 @@ fn profile_of(ops: &mut Gated<Host>, model: &mut dyn SideModel<Gated<Host>>) -> 
 /// A load that runs beside a main, started and halted by [`super::pair`].
 pub enum Running {
     Model(GatedModel),
-    Pressure { worker: Worker, progress: Arc<AtomicU64> },
+    Pressure { worker: SideWorker, progress: Arc<AtomicU64> },
 }
 
 impl Running {
@@ -156,7 +156,7 @@ impl Running {
             Load::Nothing => Ok(None),
             Load::Model(spec) => GatedModel::start(spec, host).map(|model| Some(Running::Model(model))),
             Load::Pressure(spec) => {
-                let pressure = Pressure::new(spec, host.threads, last_level_cache_bytes)?;
+                let pressure = HostPressure::new(spec, host.threads, last_level_cache_bytes)?;
                 let progress = pressure.progress();
                 let body = move |turn: Turn| {
                     let pool = Host::new(host)?;
@@ -167,12 +167,12 @@ impl Running {
                         })
                     })
                 };
-                Ok(Some(Running::Pressure { worker: Worker::start("side", body)?, progress }))
+                Ok(Some(Running::Pressure { worker: SideWorker::start("side", body)?, progress }))
             }
         }
     }
 
-    fn worker(&mut self) -> &mut Worker {
+    fn worker(&mut self) -> &mut SideWorker {
         match self {
             Running::Model(model) => &mut model.worker,
             Running::Pressure { worker, .. } => worker,
@@ -180,7 +180,7 @@ impl Running {
     }
 }
 
-impl Beside for Running {
+impl HostSide for Running {
     fn run(&mut self) -> Result<()> {
         self.worker().run()
     }

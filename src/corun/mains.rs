@@ -1,7 +1,7 @@
 //! The main of a pair: a phase of the GPT layer, or a probe (a fixed piece of a pressure program) that says how hard a side
 //! presses on one resource.
 
-use super::pressure::{PIECES, Pressure, PressureSpec, Resource};
+use super::pressure::{HostPressure, PIECES, PressureSpec, Resource};
 use crate::Result;
 use crate::models::gpt::Layer;
 use crate::ops::Ops;
@@ -62,7 +62,7 @@ impl MainSpec {
 enum Work {
     Forward(Box<Layer<Host>>),
     Backward(Box<Layer<Host>>),
-    Probe(Pressure, usize),
+    Probe(HostPressure, usize),
 }
 
 impl Work {
@@ -98,7 +98,7 @@ impl Main {
                 Work::Backward(Box::new(layer))
             }
             MainSpec::Probe(resource) => {
-                let pressure = Pressure::new(PressureSpec::full(resource), threads, last_level_cache_bytes)?;
+                let pressure = HostPressure::new(PressureSpec::full(resource), threads, last_level_cache_bytes)?;
                 Work::Probe(pressure, probe_pieces(resource))
             }
         };

@@ -94,7 +94,7 @@ pub struct SideProcess {
 }
 
 #[repr(C)]
-pub struct Layout {
+pub struct PageLayout {
     pub header: Header,
     pub main: MainLine,
     pub wait: WaitLine,
@@ -102,7 +102,7 @@ pub struct Layout {
     pub side_process: SideProcess,
 }
 
-const _: () = assert!(size_of::<Layout>() <= PAGE_BYTES && std::mem::offset_of!(Layout, side) == 384);
+const _: () = assert!(size_of::<PageLayout>() <= PAGE_BYTES && std::mem::offset_of!(PageLayout, side) == 384);
 
 impl ProcessWords {
     pub fn load(&self) -> Place {
@@ -210,10 +210,10 @@ impl Page {
         Ok(page)
     }
 
-    pub fn layout(&self) -> &Layout {
-        // SAFETY: the mapping is PAGE_BYTES long, page-aligned, readable and writable, and outlives the borrow; `Layout` is all
+    pub fn layout(&self) -> &PageLayout {
+        // SAFETY: the mapping is PAGE_BYTES long, page-aligned, readable and writable, and outlives the borrow; `PageLayout` is all
         // atomics, for which every bit pattern is valid and concurrent access, by other processes too, is defined.
-        unsafe { &*self.map.as_ptr().cast::<Layout>() }
+        unsafe { &*self.map.as_ptr().cast::<PageLayout>() }
     }
 
     fn initialise(&self) {

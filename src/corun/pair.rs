@@ -19,23 +19,23 @@ pub const LEAST_OVERLAP_PERCENT: f64 = 95.0;
 /// A main and a side on one clock, which each of the three parts may start anew.
 pub trait Duo {
     /// The main runs untimed, then timed, and nothing runs beside it.
-    fn main_alone(&mut self) -> Result<Window>;
+    fn main_alone(&mut self) -> Result<ProgressWindow>;
     /// The side runs by itself for about that long.
-    fn side_alone(&mut self, ns: u64) -> Result<Window>;
+    fn side_alone(&mut self, ns: u64) -> Result<ProgressWindow>;
     /// The side starts, the main runs untimed and then timed, the side is halted: the main's window, with the side's
     /// progress in it, and the times at which the side was at work.
-    fn together(&mut self) -> Result<(Window, Vec<Slice>)>;
+    fn together(&mut self) -> Result<(ProgressWindow, Vec<Slice>)>;
 }
 
 /// A stretch of time, and the side's progress within it.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Window {
+pub struct ProgressWindow {
     pub start_ns: u64,
     pub end_ns: u64,
     pub progress: f64,
 }
 
-impl Window {
+impl ProgressWindow {
     pub fn ns(&self) -> f64 {
         self.end_ns.saturating_sub(self.start_ns) as f64
     }
@@ -88,7 +88,8 @@ enum Part {
 pub fn measure(duo: &mut dyn Duo, random: &mut SplitMix) -> Result<Pair> {
     let mut parts = [Part::MainAlone, Part::SideAlone, Part::Together];
     random.shuffle(&mut parts);
-    let (mut alone, mut side_alone, mut together) = (Window::default(), Window::default(), Window::default());
+    let (mut alone, mut side_alone, mut together) =
+        (ProgressWindow::default(), ProgressWindow::default(), ProgressWindow::default());
     let mut overlap = 0.0;
     for part in parts {
         match part {
@@ -115,7 +116,7 @@ pub fn measure(duo: &mut dyn Duo, random: &mut SplitMix) -> Result<Pair> {
 }
 
 /// What runs beside a main on the host.
-pub trait Beside {
+pub trait HostSide {
     /// Starts; returns once it runs.
     fn run(&mut self) -> Result<()>;
     /// Stops; its slices since `run`.
@@ -129,34 +130,34 @@ pub trait Beside {
 /// Both on the host's clock. `main` does one whole run of the main.
 pub struct OnHost<'a> {
     pub main: &'a mut dyn FnMut() -> Result<()>,
-    pub side: &'a mut dyn Beside,
+    pub side: &'a mut dyn HostSide,
 }
 
 impl OnHost<'_> {
-    fn timed(&mut self) -> Result<Window> {
+    fn timed(&mut self) -> Result<ProgressWindow> {
         (self.main)()?;
         let (start_ns, before) = (now_ns(), self.side.progress());
         (self.main)()?;
         let (end_ns, after) = (now_ns(), self.side.progress());
-        Ok(Window { start_ns, end_ns, progress: after - before })
+        Ok(ProgressWindow { start_ns, end_ns, progress: after - before })
     }
 }
 
 impl Duo for OnHost<'_> {
-    fn main_alone(&mut self) -> Result<Window> {
+    fn main_alone(&mut self) -> Result<ProgressWindow> {
         self.timed()
     }
 
-    fn side_alone(&mut self, ns: u64) -> Result<Window> {
+    fn side_alone(&mut self, ns: u64) -> Result<ProgressWindow> {
         self.side.run()?;
         let (start_ns, before) = (now_ns(), self.side.progress());
         self.side.linger(ns);
-        let window = Window { start_ns, end_ns: now_ns(), progress: self.side.progress() - before };
+        let window = ProgressWindow { start_ns, end_ns: now_ns(), progress: self.side.progress() - before };
         self.side.halt()?;
         Ok(window)
     }
 
-    fn together(&mut self) -> Result<(Window, Vec<Slice>)> {
+    fn together(&mut self) -> Result<(ProgressWindow, Vec<Slice>)> {
         self.side.run()?;
         let window = self.timed()?;
         Ok((window, self.side.halt()?))
@@ -168,7 +169,7 @@ impl Duo for OnHost<'_> {
 /// (two runs in a row would differ by less).
 pub struct Nobody;
 
-impl Beside for Nobody {
+impl HostSide for Nobody {
     fn run(&mut self) -> Result<()> {
         Ok(())
     }
@@ -234,7 +235,7 @@ mod tests {
         lazy: bool,
     }
 
-    impl Beside for Scripted<'_> {
+    impl HostSide for Scripted<'_> {
         fn run(&mut self) -> Result<()> {
             self.running.set(true);
             self.log.borrow_mut().push("run");

@@ -102,14 +102,14 @@ struct Lane {
 }
 
 /// A pressure program over the threads of a pool.
-pub struct Pressure {
+pub struct HostPressure {
     spec: PressureSpec,
     lanes: Vec<Mutex<Lane>>,
     /// FLOP or bytes done so far, for others to read while it runs.
     progress: Arc<AtomicU64>,
 }
 
-impl Pressure {
+impl HostPressure {
     /// For `threads` threads on a machine with this last-level cache.
     pub fn new(spec: PressureSpec, threads: usize, last_level_cache_bytes: u64) -> Result<Self> {
         let threads = threads.max(1);
@@ -123,7 +123,7 @@ impl Pressure {
             }
         };
         let lanes = (0..threads).map(|lane| new_lane(floats, lane)).collect::<Result<_>>()?;
-        Ok(Pressure { spec, lanes, progress: Arc::new(AtomicU64::new(0)) })
+        Ok(HostPressure { spec, lanes, progress: Arc::new(AtomicU64::new(0)) })
     }
 
     pub fn progress(&self) -> Arc<AtomicU64> {
@@ -306,7 +306,7 @@ mod tests {
         let cache = 1 << 20;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
         for resource in Resource::ALL {
-            let pressure = Pressure::new(PressureSpec::full(resource), 2, cache).unwrap();
+            let pressure = HostPressure::new(PressureSpec::full(resource), 2, cache).unwrap();
             pool.install(|| pressure.slice());
             let done = pressure.progress().load(Relaxed);
             let piece = match resource {

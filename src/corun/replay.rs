@@ -7,11 +7,11 @@
 //!
 //! Everything predicted comes from a [`Calibration`], made before the first iteration. `suite::fill` runs this.
 
-use super::calibration::{Calibration, Prediction};
+use super::calibration::{Calibration, FillForecast};
 use super::gate::{MainEnd, Stop};
 use super::load::GatedModel;
 use super::profile::StepProfile;
-use super::stage::{Stage, Step};
+use super::stage::{Stage, StageStep};
 use super::time::{fine_timers, now_ns, sleep_until, wait_until};
 use crate::Result;
 use crate::models::SideSpec;
@@ -87,7 +87,7 @@ pub struct Replay {
     layers: Layers,
     side: GatedModel,
     pub stage: Stage,
-    pub steps: Vec<Step>,
+    pub steps: Vec<StageStep>,
     pub calibration: Calibration,
 }
 
@@ -116,7 +116,7 @@ impl Replay {
         Ok(Replay { steps: stage.steps()?, host, layers, side, stage, calibration })
     }
 
-    pub fn predict(&self) -> Prediction {
+    pub fn predict(&self) -> FillForecast {
         self.calibration.predict(&self.steps)
     }
 
@@ -133,10 +133,10 @@ impl Replay {
             let start = now_ns();
             for step in steps.iter() {
                 match *step {
-                    Step::Forward => layers.forward(ops),
-                    Step::Backward => layers.backward(ops),
-                    Step::Bubble(ns) if filled => bubbles.filled(ns),
-                    Step::Bubble(ns) => bubbles.empty(ns),
+                    StageStep::Forward => layers.forward(ops),
+                    StageStep::Backward => layers.backward(ops),
+                    StageStep::Bubble(ns) if filled => bubbles.filled(ns),
+                    StageStep::Bubble(ns) => bubbles.empty(ns),
                 }
             }
             let ns = (now_ns() - start) as f64;
@@ -354,7 +354,7 @@ mod tests {
         let mut replay = Replay::new(spec, config.clone(), config).unwrap();
         // Long enough bubbles whatever this machine does meanwhile.
         replay.calibration.margin_ns = replay.calibration.margin_ns.min(1e6);
-        replay.steps = vec![Step::Forward, Step::Bubble(30e6), Step::Backward, Step::Bubble(1e3)];
+        replay.steps = vec![StageStep::Forward, StageStep::Bubble(30e6), StageStep::Backward, StageStep::Bubble(1e3)];
         let opened = u64::from(replay.calibration.opens(30e6));
         let empty = replay.iteration(false).unwrap();
         assert!(empty.ns > 30e6);

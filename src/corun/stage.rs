@@ -11,7 +11,7 @@ use crate::{Error, Result};
 
 /// What a stage does next.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Step {
+pub enum StageStep {
     Forward,
     /// Backward to inputs and to weights, as one.
     Backward,
@@ -56,21 +56,21 @@ impl Stage {
     }
 
     /// The whole iteration in order; bubbles of no length are left out.
-    pub fn steps(&self) -> Result<Vec<Step>> {
+    pub fn steps(&self) -> Result<Vec<StageStep>> {
         self.validate()?;
         let after = self.stages - 1 - self.stage;
-        let mut steps = vec![Step::Bubble(self.stage as f64 * self.forward_ns)];
-        steps.extend((0..=after).map(|_| Step::Forward));
-        steps.push(Step::Bubble(after as f64 * self.backward_ns));
+        let mut steps = vec![StageStep::Bubble(self.stage as f64 * self.forward_ns)];
+        steps.extend((0..=after).map(|_| StageStep::Forward));
+        steps.push(StageStep::Bubble(after as f64 * self.backward_ns));
         for _ in after + 1..self.micro_batches {
-            steps.extend([Step::Backward, Step::Forward]);
+            steps.extend([StageStep::Backward, StageStep::Forward]);
         }
-        steps.push(Step::Backward);
+        steps.push(StageStep::Backward);
         for _ in 0..after {
-            steps.extend([Step::Bubble(self.forward_ns), Step::Backward]);
+            steps.extend([StageStep::Bubble(self.forward_ns), StageStep::Backward]);
         }
-        steps.push(Step::Bubble(self.stage as f64 * self.backward_ns));
-        steps.retain(|s| !matches!(s, Step::Bubble(ns) if *ns <= 0.0));
+        steps.push(StageStep::Bubble(self.stage as f64 * self.backward_ns));
+        steps.retain(|s| !matches!(s, StageStep::Bubble(ns) if *ns <= 0.0));
         Ok(steps)
     }
 
@@ -92,7 +92,7 @@ mod tests {
 
     /// The pipeline enumerated: every stage runs its fixed 1F1B order, an operation starts when its stage is free and its input
     /// has come. Returns each stage's steps with the waits found.
-    fn enumerate(p: usize, m: usize, forward: f64, backward: f64) -> (Vec<Vec<Step>>, f64) {
+    fn enumerate(p: usize, m: usize, forward: f64, backward: f64) -> (Vec<Vec<StageStep>>, f64) {
         let orders: Vec<Vec<(bool, usize)>> = (0..p)
             .map(|i| {
                 let warm = (p - 1 - i).min(m);
@@ -122,8 +122,8 @@ mod tests {
                     continue;
                 }
                 let start = f64::max(free[i], input);
-                steps[i].push(Step::Bubble(start - free[i]));
-                steps[i].push(if is_forward { Step::Forward } else { Step::Backward });
+                steps[i].push(StageStep::Bubble(start - free[i]));
+                steps[i].push(if is_forward { StageStep::Forward } else { StageStep::Backward });
                 free[i] = start + if is_forward { forward } else { backward };
                 ends[i][usize::from(is_forward)][k] = free[i];
                 at[i] += 1;
@@ -131,8 +131,8 @@ mod tests {
         }
         let end = free.iter().copied().fold(0.0, f64::max);
         for i in 0..p {
-            steps[i].push(Step::Bubble(end - free[i]));
-            steps[i].retain(|s| !matches!(s, Step::Bubble(ns) if *ns <= 1e-6));
+            steps[i].push(StageStep::Bubble(end - free[i]));
+            steps[i].retain(|s| !matches!(s, StageStep::Bubble(ns) if *ns <= 1e-6));
         }
         (steps, end)
     }
@@ -157,11 +157,11 @@ mod tests {
                 assert_eq!(steps.len(), expected.len(), "p {p} m {m} stage {i}");
                 for (a, b) in steps.iter().zip(expected) {
                     match (a, b) {
-                        (Step::Bubble(a), Step::Bubble(b)) => assert!((a - b).abs() < 1e-6, "{a} {b}"),
+                        (StageStep::Bubble(a), StageStep::Bubble(b)) => assert!((a - b).abs() < 1e-6, "{a} {b}"),
                         _ => assert_eq!(a, b),
                     }
                 }
-                let waits: f64 = steps.iter().map(|s| if let Step::Bubble(ns) = s { *ns } else { 0.0 }).sum();
+                let waits: f64 = steps.iter().map(|s| if let StageStep::Bubble(ns) = s { *ns } else { 0.0 }).sum();
                 assert!((waits - stage.bubble_ns()).abs() < 1e-6);
                 assert!((end - stage.iteration_ns()).abs() < 1e-6);
             }
@@ -171,9 +171,9 @@ mod tests {
     #[test]
     fn the_last_stage_of_four_starts_late_and_never_waits_within() {
         let stage = Stage { stages: 4, micro_batches: 4, stage: 3, forward_ns: 1.0, backward_ns: 2.0 };
-        let mut expected = vec![Step::Bubble(3.0)];
-        (0..4).for_each(|_| expected.extend([Step::Forward, Step::Backward]));
-        expected.push(Step::Bubble(6.0));
+        let mut expected = vec![StageStep::Bubble(3.0)];
+        (0..4).for_each(|_| expected.extend([StageStep::Forward, StageStep::Backward]));
+        expected.push(StageStep::Bubble(6.0));
         assert_eq!(stage.steps().unwrap(), expected);
     }
 

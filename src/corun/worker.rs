@@ -138,12 +138,12 @@ impl Drop for SayOver {
 }
 
 /// The other program's handle; dropping it ends the thread, or leaves one that does not end in time.
-pub struct Worker {
+pub struct SideWorker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Worker {
+impl SideWorker {
     /// Starts the thread and waits until `body` serves its [`Turn`]. The body must end by calling [`Turn::serve`].
     pub fn start(name: &str, body: impl FnOnce(Turn) -> Result<()> + Send + 'static) -> Result<Self> {
         let shared = Arc::new(Shared::default());
@@ -157,7 +157,7 @@ impl Worker {
         let thread = std::thread::Builder::new().name(name.to_string()).spawn(run).map_err(|e| {
             Error::machine(format!("cannot start a thread: {e}"), "raise the limit of processes (ulimit -u)")
         })?;
-        let worker = Worker { shared, thread: Some(thread) };
+        let worker = SideWorker { shared, thread: Some(thread) };
         worker.shared.wait("get ready", |s| s.ready).map(drop)?;
         Ok(worker)
     }
@@ -184,7 +184,7 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
+impl Drop for SideWorker {
     fn drop(&mut self) {
         self.shared.change(|s| (s.quit, s.run) = (true, false));
         let Some(thread) = self.thread.take() else { return };
@@ -205,9 +205,9 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-    fn counting(count: &Arc<AtomicU64>) -> Worker {
+    fn counting(count: &Arc<AtomicU64>) -> SideWorker {
         let count = Arc::clone(count);
-        Worker::start("side", move |turn| {
+        SideWorker::start("side", move |turn| {
             turn.serve(|| {
                 count.fetch_add(1, SeqCst);
                 std::thread::sleep(Duration::from_micros(100));
@@ -242,7 +242,7 @@ mod tests {
     fn a_side_rests_once_a_turn_before_it_stands_still() {
         let log = Arc::new(Mutex::new(Vec::new()));
         let theirs = Arc::clone(&log);
-        let mut side = Worker::start("side", move |turn| {
+        let mut side = SideWorker::start("side", move |turn| {
             let note = |log: &mut Arc<Mutex<Vec<u8>>>, what| {
                 log.lock().unwrap().push(what);
                 Ok(())
@@ -257,7 +257,7 @@ mod tests {
             assert_eq!(log.last(), Some(&b'r'));
             assert_eq!(log.iter().filter(|&&what| what == b'r').count(), turn);
         }
-        let unrested = Worker::start("side", |turn| {
+        let unrested = SideWorker::start("side", |turn| {
             turn.serve_turns(&mut (), |()| Ok(()), |()| Err(Error::machine("the device failed", "replace it")))
         });
         let mut unrested = unrested.unwrap();
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn a_stuck_side_is_left_behind() {
         let (release, wait) = std::sync::mpsc::channel::<()>();
-        let mut side = Worker::start("side", move |turn| {
+        let mut side = SideWorker::start("side", move |turn| {
             turn.serve(|| {
                 let _ = wait.recv();
                 Ok(())
@@ -284,12 +284,12 @@ mod tests {
 
     #[test]
     fn errors_in_the_side_surface_and_never_hang() {
-        let failed = Worker::start("side", |_| Err(Error::input("no such model", "choose another")));
+        let failed = SideWorker::start("side", |_| Err(Error::input("no such model", "choose another")));
         assert!(failed.err().unwrap().to_string().contains("no such model"));
         let mut worker =
-            Worker::start("side", |turn| turn.serve(|| Err(Error::machine("no memory", "buy some")))).unwrap();
+            SideWorker::start("side", |turn| turn.serve(|| Err(Error::machine("no memory", "buy some")))).unwrap();
         assert!(worker.run().unwrap_err().to_string().contains("no memory"));
         assert!(worker.halt().unwrap_err().to_string().contains("ended by itself"));
-        assert!(Worker::start("side", |_| Ok(())).err().unwrap().to_string().contains("get ready"));
+        assert!(SideWorker::start("side", |_| Ok(())).err().unwrap().to_string().contains("get ready"));
     }
 }

@@ -3,10 +3,10 @@
 //! `pipelined` is the time of one operation in a back-to-back run (nccl-tests' way), `isolated` that of one operation
 //! synchronised on its own. The curve is [`super::piecewise`]'s.
 
-use super::heldout::{self, Outcome};
+use super::borrowed;
+use super::heldout::{self, HeldOutCase};
 use super::piecewise::{self, Point};
 use super::regress::Spread;
-use super::sisters;
 use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, AlgorithmFrom, CollectiveFit};
 use crate::records::flags::OVERSUBSCRIBED;
@@ -59,7 +59,7 @@ pub struct CollectiveFits {
 pub fn fit(records: &[&Measurement]) -> CollectiveFits {
     let mut found = CollectiveFits::default();
     let curves = curves(records);
-    let lenders = lenders(&curves);
+    let curves_to_borrow = curves_to_borrow(&curves);
     let mut judged: Vec<Judged> = Vec::new();
     for (key, curve) in curves {
         if curve.points.len() < 2 {
@@ -69,30 +69,30 @@ pub fn fit(records: &[&Measurement]) -> CollectiveFits {
             ));
             continue;
         }
-        let (points, sisters) = (points(&curve), sisters_of(&key, &lenders));
-        let sisters_know = held_out(&points, &sisters, Sisters::KeepTheSize);
-        let nobody_knows = held_out(&points, &sisters, Sisters::LoseItToo);
-        judged.push(Judged { key, curve, sisters_know, nobody_knows });
+        let (points, others) = (points(&curve), others_of(&key, &curves_to_borrow));
+        let others_know = held_out(&points, &others, Others::KeepTheSize);
+        let nobody_knows = held_out(&points, &others, Others::LoseItToo);
+        judged.push(Judged { key, curve, others_know, nobody_knows });
     }
     let trusted: Vec<&Judged> = judged.iter().filter(|j| !j.curve.oversubscribed).collect();
-    let pooled = |outcomes: fn(&Judged) -> &Vec<Outcome>| -> Vec<Outcome> {
+    let pooled = |outcomes: fn(&Judged) -> &Vec<HeldOutCase>| -> Vec<HeldOutCase> {
         trusted.iter().flat_map(|j| outcomes(j)).copied().collect()
     };
-    found.accuracy.extend(heldout::accuracy("collective", &pooled(|j| &j.sisters_know)));
+    found.accuracy.extend(heldout::accuracy("collective", &pooled(|j| &j.others_know)));
     found.accuracy.extend(heldout::accuracy(NEW_SIZE, &pooled(|j| &j.nobody_knows)));
-    let mut by_operation: BTreeMap<&str, Vec<Outcome>> = BTreeMap::new();
-    for Judged { key, sisters_know, .. } in &trusted {
+    let mut by_operation: BTreeMap<&str, Vec<HeldOutCase>> = BTreeMap::new();
+    for Judged { key, others_know, .. } in &trusted {
         let operation = key.operation.split('/').next().unwrap_or(&key.operation);
-        by_operation.entry(operation).or_default().extend(sisters_know);
+        by_operation.entry(operation).or_default().extend(others_know);
     }
     for (operation, outcomes) in by_operation {
         found.accuracy.extend(heldout::accuracy(&format!("collective/{operation}"), &outcomes));
     }
-    let mut everything: Vec<f64> = pooled(|j| &j.nobody_knows).iter().map(Outcome::residual).collect();
+    let mut everything: Vec<f64> = pooled(|j| &j.nobody_knows).iter().map(HeldOutCase::residual).collect();
     if everything.is_empty() {
-        everything = judged.iter().flat_map(|j| &j.nobody_knows).map(Outcome::residual).collect();
+        everything = judged.iter().flat_map(|j| &j.nobody_knows).map(HeldOutCase::residual).collect();
     }
-    found.fits = judged.into_iter().map(|j| written(j, &everything, &lenders)).collect();
+    found.fits = judged.into_iter().map(|j| written(j, &everything, &curves_to_borrow)).collect();
     found
 }
 
@@ -101,38 +101,38 @@ struct Judged {
     key: Key,
     curve: Curve,
     /// The other operations were measured at the held-out size.
-    sisters_know: Vec<Outcome>,
+    others_know: Vec<HeldOutCase>,
     /// No operation was: what a question about a size between those measured meets, so the intervals come from these.
-    nobody_knows: Vec<Outcome>,
+    nobody_knows: Vec<HeldOutCase>,
 }
 
 /// What a held-out size leaves the other operations between the same ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sisters {
+enum Others {
     KeepTheSize,
     LoseItToo,
 }
 
 /// All curves that may lend their bends, by key.
-type Lenders = BTreeMap<Key, Vec<Point>>;
+type Borrowable = BTreeMap<Key, Vec<Point>>;
 
-fn lenders(curves: &BTreeMap<Key, Curve>) -> Lenders {
+fn curves_to_borrow(curves: &BTreeMap<Key, Curve>) -> Borrowable {
     curves.iter().map(|(key, curve)| (key.clone(), points(curve))).collect()
 }
 
 /// The curves of other operations between the same ranks, timed the same way.
-fn sisters_of<'a>(key: &Key, lenders: &'a Lenders) -> Vec<&'a [Point]> {
+fn others_of<'a>(key: &Key, curves_to_borrow: &'a Borrowable) -> Vec<&'a [Point]> {
     let same = |k: &Key| {
         k.operation != key.operation
             && (k.ranks, k.nodes, &k.dtype, k.latency) == (key.ranks, key.nodes, &key.dtype, key.latency)
     };
-    lenders.iter().filter(|(k, _)| same(k)).map(|(_, points)| points.as_slice()).collect()
+    curves_to_borrow.iter().filter(|(k, _)| same(k)).map(|(_, points)| points.as_slice()).collect()
 }
 
-fn written(judged: Judged, everything: &[f64], lenders: &Lenders) -> CollectiveFit {
+fn written(judged: Judged, everything: &[f64], curves_to_borrow: &Borrowable) -> CollectiveFit {
     let Judged { key, curve, nobody_knows, .. } = judged;
-    let segments = piecewise::fit(&sisters::lend(&points(&curve), &sisters_of(&key, lenders)));
-    let own: Vec<f64> = nobody_knows.iter().map(Outcome::residual).collect();
+    let segments = piecewise::fit(&borrowed::add_borrowed_points(&points(&curve), &others_of(&key, curves_to_borrow)));
+    let own: Vec<f64> = nobody_knows.iter().map(HeldOutCase::residual).collect();
     // Two or three sizes held out say little about one curve: then all curves of the machine speak for it.
     let spread = Spread::of(if own.len() >= 4 { &own } else { everything });
     CollectiveFit {
@@ -197,7 +197,7 @@ fn algorithms(curve: &Curve) -> Vec<AlgorithmFrom> {
 }
 
 /// Every interior size predicted once from a curve without it; every fifth is left out in a round.
-fn held_out(points: &[Point], sisters: &[&[Point]], of_sisters: Sisters) -> Vec<Outcome> {
+fn held_out(points: &[Point], others: &[&[Point]], of_others: Others) -> Vec<HeldOutCase> {
     let interior = points.len().saturating_sub(2);
     let rounds = ROUNDS.min(interior);
     (0..rounds)
@@ -205,14 +205,14 @@ fn held_out(points: &[Point], sisters: &[&[Point]], of_sisters: Sisters) -> Vec<
             let held = |i: usize| (1..=interior).contains(&i) && (i - 1) % rounds == round;
             let kept: Vec<Point> = (0..points.len()).filter(|&i| !held(i)).map(|i| points[i]).collect();
             let out: BTreeSet<u64> = (0..points.len()).filter(|&i| held(i)).map(|i| points[i].bytes).collect();
-            let stays = |p: &Point| of_sisters == Sisters::KeepTheSize || !out.contains(&p.bytes);
-            let lending: Vec<Vec<Point>> =
-                sisters.iter().map(|sister| sister.iter().filter(|p| stays(p)).copied().collect()).collect();
-            let lending: Vec<&[Point]> = lending.iter().map(Vec::as_slice).collect();
-            let segments = piecewise::fit(&sisters::lend(&kept, &lending));
+            let stays = |p: &Point| of_others == Others::KeepTheSize || !out.contains(&p.bytes);
+            let lent: Vec<Vec<Point>> =
+                others.iter().map(|other| other.iter().filter(|p| stays(p)).copied().collect()).collect();
+            let lent: Vec<&[Point]> = lent.iter().map(Vec::as_slice).collect();
+            let segments = piecewise::fit(&borrowed::add_borrowed_points(&kept, &lent));
             (0..points.len())
                 .filter(|&i| held(i))
-                .filter_map(|i| Some(Outcome::new(piecewise::predict(&segments, points[i].bytes)?.0, points[i].ns)))
+                .filter_map(|i| Some(HeldOutCase::new(piecewise::predict(&segments, points[i].bytes)?.0, points[i].ns)))
                 .collect::<Vec<_>>()
         })
         .collect()

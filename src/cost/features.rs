@@ -82,7 +82,7 @@ impl Feature {
             })
     }
 
-    pub fn value(&self, work: &Work) -> f64 {
+    pub fn value(&self, work: &FeatureInput) -> f64 {
         let [m, n, k] = work.mnk;
         match self {
             Feature::One => 1.0,
@@ -110,7 +110,7 @@ impl Feature {
 
 /// What the features are computed from: one operation, or one phase of a layer.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Work {
+pub struct FeatureInput {
     pub flop: f64,
     pub bytes: f64,
     /// The product as m×k · k×n; 0 where it is none.
@@ -121,9 +121,10 @@ pub struct Work {
     pub phases_ns: f64,
 }
 
-impl Work {
-    pub fn of(operation: &Operation, dtype: DType) -> Work {
-        let mut work = Work { flop: operation.flop(), bytes: operation.bytes(dtype), ..Work::default() };
+impl FeatureInput {
+    pub fn of(operation: &Operation, dtype: DType) -> FeatureInput {
+        let mut work =
+            FeatureInput { flop: operation.flop(), bytes: operation.bytes(dtype), ..FeatureInput::default() };
         match operation {
             Operation::Linear { product, shape, epilogue } => {
                 let (rows, inputs, outputs) = (shape.rows as f64, shape.inputs as f64, shape.outputs as f64);
@@ -153,7 +154,7 @@ pub struct MeasuredOperation {
     pub name: String,
     pub dtype: DType,
     pub cold: bool,
-    pub work: Work,
+    pub work: FeatureInput,
     /// The operation and its sizes: what makes two records the same case.
     pub key: String,
     /// The sizes by name, for the ranges in `valid`.
@@ -177,7 +178,7 @@ impl MeasuredOperation {
     }
 }
 
-type Parsed = (Family, Work, Vec<(&'static str, f64)>);
+type Parsed = (Family, FeatureInput, Vec<(&'static str, f64)>);
 
 fn linear(record: &Measurement, dtype: DType) -> Option<Parsed> {
     let product = [Product::Forward, Product::ToInputs, Product::ToWeights]
@@ -192,7 +193,7 @@ fn linear(record: &Measurement, dtype: DType) -> Option<Parsed> {
         (true, Product::ToInputs) => Epilogue::GeluBackward,
         _ => Epilogue::None,
     };
-    let work = Work::of(&Operation::Linear { product, shape, epilogue }, dtype);
+    let work = FeatureInput::of(&Operation::Linear { product, shape, epilogue }, dtype);
     Some((Family::Gemm, work, vec![("rows", rows as f64), ("inputs", inputs as f64), ("outputs", outputs as f64)]))
 }
 
@@ -213,12 +214,12 @@ fn attention(record: &Measurement, name: &str, dtype: DType) -> Option<Parsed> {
     };
     let sizes = [("batch", batch), ("heads", heads), ("sequence", sequence), ("head_size", head_size)];
     let sizes = sizes.map(|(name, value)| (name, value as f64)).to_vec();
-    Some((Family::Attention, Work::of(&operation, dtype), sizes))
+    Some((Family::Attention, FeatureInput::of(&operation, dtype), sizes))
 }
 
 fn streaming(record: &Measurement) -> Option<Parsed> {
     let bytes = record.bytes.filter(|b| b.is_finite() && *b > 0.0)?;
-    let work = Work { flop: record.flop.unwrap_or(0.0), bytes, ..Work::default() };
+    let work = FeatureInput { flop: record.flop.unwrap_or(0.0), bytes, ..FeatureInput::default() };
     Some((Family::Streaming, work, vec![("bytes", bytes)]))
 }
 
@@ -249,13 +250,13 @@ mod tests {
 
     #[test]
     fn tiles_and_waves_round_up() {
-        let work = Work { mnk: [129.0, 128.0, 10.0], ..Work::default() };
+        let work = FeatureInput { mnk: [129.0, 128.0, 10.0], ..FeatureInput::default() };
         assert_eq!(Feature::PaddedFlop(128).value(&work), 2.0 * 256.0 * 128.0 * 10.0);
         // two tiles on one SM: two waves; on four SMs: one wave that costs four tiles
         assert_eq!(Feature::WaveFlop { tile: 128, sms: 1 }.value(&work), 2.0 * 2.0 * 128.0 * 128.0 * 10.0);
         assert_eq!(Feature::WaveFlop { tile: 128, sms: 4 }.value(&work), 2.0 * 4.0 * 128.0 * 128.0 * 10.0);
-        assert_eq!(Feature::BytesOver(100).value(&Work { bytes: 60.0, ..Work::default() }), 0.0);
-        assert_eq!(Feature::BytesOver(100).value(&Work { bytes: 160.0, ..Work::default() }), 60.0);
+        assert_eq!(Feature::BytesOver(100).value(&FeatureInput { bytes: 60.0, ..FeatureInput::default() }), 0.0);
+        assert_eq!(Feature::BytesOver(100).value(&FeatureInput { bytes: 160.0, ..FeatureInput::default() }), 60.0);
     }
 
     #[test]
@@ -270,7 +271,7 @@ mod tests {
             record.params.insert(name.into(), value.into());
         }
         let measured = MeasuredOperation::of(&record).unwrap();
-        assert_eq!(measured.work, Work::of(&operation, DType::F32));
+        assert_eq!(measured.work, FeatureInput::of(&operation, DType::F32));
         assert_eq!(measured.work.mnk, [64.0, 32.0, 128.0]);
         assert_eq!(measured.dtype, DType::F32);
         record.params.insert("rows".into(), 0.into());
@@ -280,6 +281,6 @@ mod tests {
     #[test]
     fn attention_pairs_are_the_lower_triangle() {
         let a = Attention { batch: 2, heads: 3, sequence: 4, head_size: 8 };
-        assert_eq!(Work::of(&Operation::AttentionForward(a), DType::F32).pairs, 6.0 * 10.0);
+        assert_eq!(FeatureInput::of(&Operation::AttentionForward(a), DType::F32).pairs, 6.0 * 10.0);
     }
 }

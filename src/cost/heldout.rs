@@ -38,14 +38,14 @@ fn hash(text: &str) -> u64 {
 
 /// A held-out case: what the model said, what was measured. Any unit, the same for both.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Outcome {
+pub struct HeldOutCase {
     pub predicted: f64,
     pub measured: f64,
 }
 
-impl Outcome {
+impl HeldOutCase {
     pub fn new(predicted: f64, measured: f64) -> Self {
-        Outcome { predicted, measured }
+        HeldOutCase { predicted, measured }
     }
 
     /// measured ÷ predicted − 1: how far the truth lay from what was said.
@@ -60,8 +60,8 @@ impl Outcome {
 }
 
 /// The entry of `accuracy`; none where nothing could be held out.
-pub fn accuracy(what: &str, outcomes: &[Outcome]) -> Option<Accuracy> {
-    let errors: Vec<f64> = outcomes.iter().map(Outcome::error).filter(|e| e.is_finite()).collect();
+pub fn accuracy(what: &str, outcomes: &[HeldOutCase]) -> Option<Accuracy> {
+    let errors: Vec<f64> = outcomes.iter().map(HeldOutCase::error).filter(|e| e.is_finite()).collect();
     let mean = crate::stats::mean(&errors)?;
     Some(Accuracy {
         what: what.to_string(),
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn errors_are_relative_to_what_was_measured() {
-        let a = accuracy("x", &[Outcome::new(110.0, 100.0), Outcome::new(70.0, 100.0)]).unwrap();
+        let a = accuracy("x", &[HeldOutCase::new(110.0, 100.0), HeldOutCase::new(70.0, 100.0)]).unwrap();
         assert_eq!(a.held_out, 2);
         assert!((a.mape_percent - 20.0).abs() < 1e-9 && (a.worst_percent - 30.0).abs() < 1e-9);
         assert_eq!(accuracy("x", &[]), None);

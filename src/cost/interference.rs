@@ -6,7 +6,7 @@
 //! (two threads on one core press on every resource at once: added up unweighted that would count several times). The
 //! idea of describing both sides by resource scores is Bubble-Up's (Mars et al., MICRO 2011).
 
-use super::heldout::{self, Outcome};
+use super::heldout::{self, HeldOutCase};
 use super::nnls;
 use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, CorunPair, Interference};
@@ -105,7 +105,7 @@ pub fn pressure_of(pressure: &Scores, side: &str, mode: &str, resource: &str) ->
 
 /// Fills in this mode's sensitivities, weighted by its measured pairs; the pairs predicted on the way while held out are
 /// returned. `None` where the mode has no main beside a pressure program.
-fn sensitivities(pairs: &[CorunPair], mode: &str, found: &mut Interference) -> Option<Vec<Outcome>> {
+fn sensitivities(pairs: &[CorunPair], mode: &str, found: &mut Interference) -> Option<Vec<HeldOutCase>> {
     let raw = raw_sensitivities(pairs, mode, &found.pressure);
     if raw.is_empty() {
         return None;
@@ -196,7 +196,7 @@ fn choose_among(cases: &[&PairCase], resources: usize) -> Vec<f64> {
     let mut best: Option<(Vec<usize>, f64)> = None;
     for set in term_sets(resources).into_iter().filter(|set| cases.len() > set.len()) {
         let outcomes = in_rounds(cases, |training| weigh(&set, training, resources));
-        let score = stats::mean(&outcomes.iter().map(Outcome::error).collect::<Vec<_>>()).unwrap_or(f64::INFINITY);
+        let score = stats::mean(&outcomes.iter().map(HeldOutCase::error).collect::<Vec<_>>()).unwrap_or(f64::INFINITY);
         if best.as_ref().is_none_or(|(_, least)| score < 0.97 * least) {
             best = Some((set, score));
         }
@@ -230,25 +230,25 @@ fn slowdown(weights: &[f64], case: &PairCase) -> f64 {
     1.0 + weights.iter().zip(&case.terms).map(|(w, t)| w * t).sum::<f64>()
 }
 
-fn in_rounds(cases: &[&PairCase], fit: impl Fn(&[&PairCase]) -> Vec<f64>) -> Vec<Outcome> {
+fn in_rounds(cases: &[&PairCase], fit: impl Fn(&[&PairCase]) -> Vec<f64>) -> Vec<HeldOutCase> {
     let mut outcomes = Vec::new();
     for held in heldout::rounds(cases.iter().map(|c| c.key.as_str())) {
         let (out, training): (Vec<&PairCase>, Vec<&PairCase>) = cases.iter().partition(|c| held.contains(&c.key));
         let weights = fit(&training);
-        outcomes.extend(out.iter().map(|c| Outcome::new(slowdown(&weights, c), c.slowdown)));
+        outcomes.extend(out.iter().map(|c| HeldOutCase::new(slowdown(&weights, c), c.slowdown)));
     }
     outcomes
 }
 
 /// Every pair predicted by weights it had no part in.
-fn held_out(cases: &[PairCase], resources: usize) -> Vec<Outcome> {
+fn held_out(cases: &[PairCase], resources: usize) -> Vec<HeldOutCase> {
     let all: Vec<&PairCase> = cases.iter().collect();
     match cases.len() >= 4 {
         true => in_rounds(&all, |training| choose_among(training, resources)),
         false => {
             // Unweighted, nothing of the pair itself is in its prediction.
             let weights = choose(&[], resources);
-            cases.iter().map(|c| Outcome::new(slowdown(&weights, c), c.slowdown)).collect()
+            cases.iter().map(|c| HeldOutCase::new(slowdown(&weights, c), c.slowdown)).collect()
         }
     }
 }

@@ -4,10 +4,10 @@
 //! between launches, data still in a cache, threads already awake — is in the coefficients. forward_backward is fitted
 //! on the sum of the three phases.
 
-use super::features::{Feature, Work};
-use super::heldout::{self, Outcome};
-use super::operations::{self, Hardware, OperationRow};
-use super::regress::{Candidates, Case, Linear, Spread};
+use super::features::{Feature, FeatureInput};
+use super::heldout::{self, HeldOutCase};
+use super::operations::{self, OperationRow, TileLimits};
+use super::regress::{Candidates, FitCase, LinearModel, Spread};
 use crate::Result;
 use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, Fit, LayerAnchor, OperationFits};
@@ -105,10 +105,10 @@ pub fn fit(
     operation_rows: &[OperationRow],
     fits: &OperationFits,
     primary: Option<DType>,
-    hardware: Hardware,
+    hardware: TileLimits,
 ) -> Result<LayerFits> {
     let mut found = LayerFits::default();
-    let mut outcomes: BTreeMap<&'static str, Vec<Outcome>> = BTreeMap::new();
+    let mut outcomes: BTreeMap<&'static str, Vec<HeldOutCase>> = BTreeMap::new();
     let slugs: Vec<String> = rows.iter().map(|r| r.shape.slug()).collect();
     let mut kept_operations = false;
     for held in heldout::rounds(slugs.iter().map(String::as_str)) {
@@ -130,10 +130,10 @@ pub fn fit(
         );
     }
     for (phase, (linear, cases)) in train(rows, fits)? {
-        let residuals: Vec<f64> = outcomes.get(phase).into_iter().flatten().map(Outcome::residual).collect();
+        let residuals: Vec<f64> = outcomes.get(phase).into_iter().flatten().map(HeldOutCase::residual).collect();
         found.additivity.insert(phase.into(), operations::record(&linear, Spread::of(&residuals), cases));
     }
-    let pooled: Vec<Outcome> = outcomes.values().flatten().copied().collect();
+    let pooled: Vec<HeldOutCase> = outcomes.values().flatten().copied().collect();
     found.accuracy.extend(heldout::accuracy("layer", &pooled));
     for phase in Phase::ALL {
         let of_phase = outcomes.get(phase.name()).map_or(&[][..], Vec::as_slice);
@@ -164,17 +164,17 @@ fn judge(
     out: &[LayerRow],
     models: &Models,
     fits: &OperationFits,
-    outcomes: &mut BTreeMap<&'static str, Vec<Outcome>>,
+    outcomes: &mut BTreeMap<&'static str, Vec<HeldOutCase>>,
 ) -> Result<()> {
     for row in out {
         if let Some(predicted) = predict(models, fits, &row.shape, row.phase)? {
-            outcomes.entry(row.phase.name()).or_default().push(Outcome::new(predicted, row.time.median));
+            outcomes.entry(row.phase.name()).or_default().push(HeldOutCase::new(predicted, row.time.median));
         }
     }
     Ok(())
 }
 
-type Models = BTreeMap<&'static str, (Linear<Feature>, usize)>;
+type Models = BTreeMap<&'static str, (LinearModel<Feature>, usize)>;
 
 /// One fit a phase; a phase with fewer than two shapes has none.
 fn train(rows: &[LayerRow], fits: &OperationFits) -> Result<Models> {
@@ -186,7 +186,7 @@ fn train(rows: &[LayerRow], fits: &OperationFits) -> Result<Models> {
             let known = work(fits, &row.shape, phase)?;
             complete &= known.is_some();
             let work = known.unwrap_or_else(|| plain_work(&row.shape, phase));
-            cases.push(Case { work, ns: row.time.median, key: row.shape.slug() });
+            cases.push(FitCase { work, ns: row.time.median, key: row.shape.slug() });
         }
         // Without single operations, or where they were measured badly, a layer's own FLOPs and bytes have to do.
         let own = [vec![Feature::Flop], vec![Feature::One, Feature::Flop], vec![Feature::Flop, Feature::Bytes]];
@@ -207,19 +207,19 @@ fn train(rows: &[LayerRow], fits: &OperationFits) -> Result<Models> {
 }
 
 /// forward_backward of the layers whose three phases were measured too.
-fn whole_cases(rows: &[LayerRow]) -> Vec<Case<Work>> {
+fn whole_cases(rows: &[LayerRow]) -> Vec<FitCase<FeatureInput>> {
     by_shape(rows)
         .into_iter()
         .filter_map(|(key, phases)| {
             let sum: Option<f64> = PARTS.iter().map(|p| phases.get(p.name()).map(|r| r.time.median)).sum();
             let ns = phases.get(Phase::ForwardBackward.name())?.time.median;
-            Some(Case { work: Work { phases_ns: sum?, ..Work::default() }, ns, key })
+            Some(FitCase { work: FeatureInput { phases_ns: sum?, ..FeatureInput::default() }, ns, key })
         })
         .collect()
 }
 
-fn insert(models: &mut Models, phase: Phase, sets: Vec<Vec<Feature>>, cases: &[Case<Work>]) {
-    let all: Vec<&Case<Work>> = cases.iter().collect();
+fn insert(models: &mut Models, phase: Phase, sets: Vec<Vec<Feature>>, cases: &[FitCase<FeatureInput>]) {
+    let all: Vec<&FitCase<FeatureInput>> = cases.iter().collect();
     let candidates = Candidates { sets, evaluate: Feature::value };
     if all.len() >= 2
         && let Some(fit) = candidates.fit(&all)
@@ -228,25 +228,26 @@ fn insert(models: &mut Models, phase: Phase, sets: Vec<Vec<Feature>>, cases: &[C
     }
 }
 
-fn plain_work(shape: &LayerShape, phase: Phase) -> Work {
+fn plain_work(shape: &LayerShape, phase: Phase) -> FeatureInput {
     let operations = shape.operations(phase);
-    Work {
+    FeatureInput {
         flop: operations.iter().map(|(_, o)| o.flop()).sum(),
         bytes: operations.iter().map(|(_, o)| o.bytes(shape.dtype)).sum(),
-        ..Work::default()
+        ..FeatureInput::default()
     }
 }
 
 /// A phase's features; `None` where an operation of it has no fit.
-pub fn work(fits: &OperationFits, shape: &LayerShape, phase: Phase) -> Result<Option<Work>> {
+pub fn work(fits: &OperationFits, shape: &LayerShape, phase: Phase) -> Result<Option<FeatureInput>> {
     let sum = operations::sum_ns(fits, &shape.operations(phase), shape.dtype)?;
-    Ok(sum.map(|operations_ns| Work { operations_ns, ..plain_work(shape, phase) }))
+    Ok(sum.map(|operations_ns| FeatureInput { operations_ns, ..plain_work(shape, phase) }))
 }
 
 fn predict(models: &Models, fits: &OperationFits, shape: &LayerShape, phase: Phase) -> Result<Option<f64>> {
     let Some((model, _)) = models.get(phase.name()) else { return Ok(None) };
-    let value =
-        |work: &Work| model.features.iter().zip(&model.coefficients).map(|(f, c)| c * f.value(work)).sum::<f64>();
+    let value = |work: &FeatureInput| {
+        model.features.iter().zip(&model.coefficients).map(|(f, c)| c * f.value(work)).sum::<f64>()
+    };
     if phase == Phase::ForwardBackward {
         let mut phases_ns = 0.0;
         for part in PARTS {
@@ -255,7 +256,7 @@ fn predict(models: &Models, fits: &OperationFits, shape: &LayerShape, phase: Pha
                 None => return Ok(None),
             }
         }
-        return Ok(Some(value(&Work { phases_ns, ..Work::default() })));
+        return Ok(Some(value(&FeatureInput { phases_ns, ..FeatureInput::default() })));
     }
     if !model.features.contains(&Feature::OperationsNs) {
         return Ok(Some(value(&plain_work(shape, phase))));
@@ -269,7 +270,7 @@ pub fn evaluate(fits: &OperationFits, shape: &LayerShape, phase: Phase, phases_n
     let needs_operations = fit.features.iter().any(|f| *f == Feature::OperationsNs.name());
     let work = match needs_operations {
         true => work(fits, shape, phase)?,
-        false => Some(Work { phases_ns, ..plain_work(shape, phase) }),
+        false => Some(FeatureInput { phases_ns, ..plain_work(shape, phase) }),
     };
     work.map(|work| operations::evaluate(fit, &work)).transpose()
 }

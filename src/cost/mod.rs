@@ -12,6 +12,7 @@
 //! | [`interference`], [`gate`] | what a small model costs the big one; what the gate costs |
 //! | [`valid`] | the range of every input measured |
 
+mod borrowed;
 pub mod collectives;
 pub mod features;
 pub mod gate;
@@ -24,7 +25,6 @@ pub mod piecewise;
 pub mod predict;
 pub mod ranks;
 pub mod regress;
-mod sisters;
 pub mod valid;
 
 use crate::records::cost_model::{
@@ -33,7 +33,7 @@ use crate::records::cost_model::{
 use crate::records::measurement::Kind;
 use crate::records::{MachineRecord, Measurement};
 use crate::{Error, Result};
-use operations::Hardware;
+use operations::TileLimits;
 use std::collections::BTreeMap;
 
 /// A model, and sentences on what was left out of it and why.
@@ -99,13 +99,13 @@ fn usable(measurements: &[Measurement]) -> Vec<&Measurement> {
     last.into_values().map(|index| &measurements[index]).filter(|m| finite(m)).collect()
 }
 
-fn hardware(machine: &MachineRecord) -> Hardware {
+fn hardware(machine: &MachineRecord) -> TileLimits {
     match machine.gpus.first() {
         // 0: an imported record that does not say.
         Some(gpu) => {
-            Hardware { sms: Some(gpu.sms).filter(|&n| n > 0), cache_bytes: Some(gpu.l2_bytes).filter(|&n| n > 0) }
+            TileLimits { sms: Some(gpu.sms).filter(|&n| n > 0), cache_bytes: Some(gpu.l2_bytes).filter(|&n| n > 0) }
         }
-        None => Hardware { sms: None, cache_bytes: machine.cpu.last_level_cache_bytes },
+        None => TileLimits { sms: None, cache_bytes: machine.cpu.last_level_cache_bytes },
     }
 }
 

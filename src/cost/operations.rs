@@ -3,9 +3,9 @@
 //! Every fit is t = Σ coefficient · feature ([`super::features`]), its features chosen by cross-validation among the
 //! candidates below.
 
-use super::features::{Feature, MeasuredOperation, Work};
-use super::heldout::{self, Outcome};
-use super::regress::{Candidates, Case, Linear, Spread};
+use super::features::{Feature, FeatureInput, MeasuredOperation};
+use super::heldout::{self, HeldOutCase};
+use super::regress::{Candidates, FitCase, LinearModel, Spread};
 use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, Fit, LaunchFit, OperationFits};
 use crate::records::measurement::Kind;
@@ -43,7 +43,7 @@ pub fn rows(records: &[&Measurement]) -> (Vec<OperationRow>, usize) {
 
 /// What the machine tells about its tiles and caches; narrows the candidates.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Hardware {
+pub struct TileLimits {
     pub sms: Option<u64>,
     pub cache_bytes: Option<u64>,
 }
@@ -57,7 +57,7 @@ pub fn primary_dtype(rows: &[OperationRow]) -> Option<DType> {
     counts.into_values().max_by_key(|(count, _)| *count).map(|(_, dtype)| dtype)
 }
 
-type Group<'a> = Vec<(&'a OperationRow, Case<Work>)>;
+type Group<'a> = Vec<(&'a OperationRow, FitCase<FeatureInput>)>;
 
 fn groups<'a>(rows: &[&'a OperationRow], primary: Option<DType>) -> BTreeMap<(&'static str, String), Group<'a>> {
     let mut groups: BTreeMap<(&'static str, String), Group<'a>> = BTreeMap::new();
@@ -65,7 +65,7 @@ fn groups<'a>(rows: &[&'a OperationRow], primary: Option<DType>) -> BTreeMap<(&'
         let o = &row.operation;
         let dtype = if Some(o.dtype) == primary { String::new() } else { format!("/{}", o.dtype.name()) };
         let cold = if o.cold { "/cold" } else { "" };
-        let case = Case { work: o.work.clone(), ns: row.ns, key: o.key.clone() };
+        let case = FitCase { work: o.work.clone(), ns: row.ns, key: o.key.clone() };
         let family = family_name(o.family);
         groups.entry((family, format!("{}{dtype}{cold}", o.name))).or_default().push((row, case.clone()));
         if o.family == Family::Streaming {
@@ -84,7 +84,7 @@ const fn family_name(family: Family) -> &'static str {
 }
 
 /// Products and attention need two cases for a fit; a streaming operation one: its bandwidth. `spreads`: also find the intervals (costs five more fits each).
-pub fn fit(rows: &[&OperationRow], primary: Option<DType>, hardware: Hardware, spreads: bool) -> OperationFits {
+pub fn fit(rows: &[&OperationRow], primary: Option<DType>, hardware: TileLimits, spreads: bool) -> OperationFits {
     let mut fits = OperationFits {
         gemm: BTreeMap::new(),
         attention: BTreeMap::new(),
@@ -92,14 +92,14 @@ pub fn fit(rows: &[&OperationRow], primary: Option<DType>, hardware: Hardware, s
         launch: LaunchFit { per_operation_ns: 0.0, additivity: BTreeMap::new() },
     };
     for ((family, name), group) in groups(rows, primary) {
-        let cases: Vec<&Case<Work>> = group.iter().map(|(_, case)| case).collect();
+        let cases: Vec<&FitCase<FeatureInput>> = group.iter().map(|(_, case)| case).collect();
         if distinct(&cases) < 2 && family != "streaming" {
             continue;
         }
         let candidates = candidates(family, &cases, hardware);
         let Some(linear) = candidates.fit(&cases) else { continue };
         let residuals: Vec<f64> = match spreads {
-            true => candidates.held_out(&cases).iter().map(Outcome::residual).collect(),
+            true => candidates.held_out(&cases).iter().map(HeldOutCase::residual).collect(),
             false => Vec::new(),
         };
         family_of(&mut fits, family).insert(name, record(&linear, Spread::of(&residuals), cases.len()));
@@ -109,10 +109,10 @@ pub fn fit(rows: &[&OperationRow], primary: Option<DType>, hardware: Hardware, s
 }
 
 /// Held-out errors of the three families.
-pub fn accuracies(rows: &[&OperationRow], primary: Option<DType>, hardware: Hardware) -> Vec<Accuracy> {
-    let mut outcomes: BTreeMap<&str, Vec<Outcome>> = BTreeMap::new();
+pub fn accuracies(rows: &[&OperationRow], primary: Option<DType>, hardware: TileLimits) -> Vec<Accuracy> {
+    let mut outcomes: BTreeMap<&str, Vec<HeldOutCase>> = BTreeMap::new();
     for ((family, name), group) in groups(rows, primary) {
-        let cases: Vec<&Case<Work>> = group.iter().map(|(_, case)| case).collect();
+        let cases: Vec<&FitCase<FeatureInput>> = group.iter().map(|(_, case)| case).collect();
         // The pooled fit only answers for names that have none of their own.
         if distinct(&cases) < 3 || name.starts_with(ANY_STREAMING) {
             continue;
@@ -125,7 +125,7 @@ pub fn accuracies(rows: &[&OperationRow], primary: Option<DType>, hardware: Hard
         .collect()
 }
 
-fn distinct(cases: &[&Case<Work>]) -> usize {
+fn distinct(cases: &[&FitCase<FeatureInput>]) -> usize {
     cases.iter().map(|c| c.key.as_str()).collect::<BTreeSet<_>>().len()
 }
 
@@ -138,7 +138,11 @@ fn family_of<'a>(fits: &'a mut OperationFits, family: &str) -> &'a mut BTreeMap<
 }
 
 /// The sets of features a family may need, simplest first.
-fn candidates(family: &str, cases: &[&Case<Work>], hardware: Hardware) -> Candidates<Feature, Work> {
+fn candidates(
+    family: &str,
+    cases: &[&FitCase<FeatureInput>],
+    hardware: TileLimits,
+) -> Candidates<Feature, FeatureInput> {
     use Feature::{Bytes, BytesOver, Flop, One, Pairs};
     let sets = match family {
         "gemm" => product_sets(cases, hardware),
@@ -158,7 +162,7 @@ fn candidates(family: &str, cases: &[&Case<Work>], hardware: Hardware) -> Candid
     Candidates { sets, evaluate: Feature::value }
 }
 
-fn product_sets(cases: &[&Case<Work>], hardware: Hardware) -> Vec<Vec<Feature>> {
+fn product_sets(cases: &[&FitCase<FeatureInput>], hardware: TileLimits) -> Vec<Vec<Feature>> {
     use Feature::{Bytes, Flop, GeluElements, LeftElements, One, OutputElements, PaddedFlop, RightElements, WaveFlop};
     let mut sets = vec![
         vec![Flop],
@@ -186,7 +190,7 @@ fn product_sets(cases: &[&Case<Work>], hardware: Hardware) -> Vec<Vec<Feature>> 
 }
 
 /// Where memory may begin to be slower: the cache where its size is known, and the powers of two between the sizes measured.
-fn knees(cases: &[&Case<Work>], hardware: Hardware) -> Vec<u64> {
+fn knees(cases: &[&FitCase<FeatureInput>], hardware: TileLimits) -> Vec<u64> {
     let mut bytes: Vec<f64> = cases.iter().map(|c| c.work.bytes).collect();
     bytes.sort_by(f64::total_cmp);
     bytes.dedup();
@@ -202,7 +206,7 @@ fn knees(cases: &[&Case<Work>], hardware: Hardware) -> Vec<u64> {
 }
 
 /// A fit as it is written down.
-pub fn record(linear: &Linear<Feature>, spread: Spread, cases: usize) -> Fit {
+pub fn record(linear: &LinearModel<Feature>, spread: Spread, cases: usize) -> Fit {
     Fit {
         features: linear.features.iter().map(Feature::name).collect(),
         coefficients_ns: linear.coefficients.clone(),
@@ -224,7 +228,7 @@ fn launch_ns(fits: &OperationFits) -> f64 {
 }
 
 /// Σ coefficient · feature.
-pub fn evaluate(fit: &Fit, work: &Work) -> Result<f64> {
+pub fn evaluate(fit: &Fit, work: &FeatureInput) -> Result<f64> {
     fit.features
         .iter()
         .zip(&fit.coefficients_ns)
@@ -255,7 +259,7 @@ pub fn sum_ns(fits: &OperationFits, operations: &[(&'static str, Operation)], dt
     let mut sum = 0.0;
     for (_, operation) in operations {
         match find(fits, operation, dtype) {
-            Some(fit) => sum += evaluate(fit, &Work::of(operation, dtype))?,
+            Some(fit) => sum += evaluate(fit, &FeatureInput::of(operation, dtype))?,
             None => return Ok(None),
         }
     }

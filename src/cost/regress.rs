@@ -5,14 +5,14 @@
 //! get Huber weights. Which features a machine's times need is decided by cross-validation on the training cases, never
 //! by how well the fit follows the cases it was made from.
 
-use super::heldout::{self, Outcome};
+use super::heldout::{self, HeldOutCase};
 use super::nnls;
 use crate::stats;
 use std::collections::BTreeSet;
 
 /// A case as a fit sees it: its features, its time, and the key under which it is held out.
 #[derive(Debug, Clone)]
-pub struct Case<W> {
+pub struct FitCase<W> {
     pub work: W,
     pub ns: f64,
     /// Cases with one key are held out together.
@@ -69,7 +69,7 @@ fn student(n: usize) -> f64 {
 
 /// A set of features and what each costs.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Linear<F> {
+pub struct LinearModel<F> {
     pub features: Vec<F>,
     pub coefficients: Vec<f64>,
 }
@@ -84,14 +84,14 @@ pub struct Candidates<F, W> {
 }
 
 impl<F: Clone, W> Candidates<F, W> {
-    pub fn predict(&self, fit: &Linear<F>, work: &W) -> f64 {
+    pub fn predict(&self, fit: &LinearModel<F>, work: &W) -> f64 {
         fit.features.iter().zip(&fit.coefficients).map(|(f, c)| c * (self.evaluate)(f, work)).sum()
     }
 
     /// The candidate with the smallest cross-validated error, fitted to all of `cases`. A larger set must be better by
     /// more than two standard errors of the difference, case by case, and by 3 %; and have two cases a coefficient.
     /// `None` without cases.
-    pub fn fit(&self, cases: &[&Case<W>]) -> Option<Linear<F>> {
+    pub fn fit(&self, cases: &[&FitCase<W>]) -> Option<LinearModel<F>> {
         let (first, rest) = self.sets.split_first()?;
         if cases.is_empty() {
             return None;
@@ -107,32 +107,36 @@ impl<F: Clone, W> Candidates<F, W> {
     }
 
     /// Each case predicted once by a fit (its features chosen anew) that had not seen it.
-    pub fn held_out(&self, cases: &[&Case<W>]) -> Vec<Outcome> {
+    pub fn held_out(&self, cases: &[&FitCase<W>]) -> Vec<HeldOutCase> {
         self.in_rounds(cases, |training| self.fit(training))
     }
 
     /// Held-out errors of one set, in an order that is the same for all sets.
-    fn errors(&self, set: &[F], cases: &[&Case<W>]) -> Vec<f64> {
+    fn errors(&self, set: &[F], cases: &[&FitCase<W>]) -> Vec<f64> {
         let outcomes = self.in_rounds(cases, |training| Some(self.fit_set(set, training)));
         // |ln| so that predicting half and predicting double count the same; capped so that one case cannot decide.
         outcomes.iter().map(|o| (o.predicted / o.measured).max(1e-9).ln().abs().min(1.0)).collect()
     }
 
-    fn in_rounds(&self, cases: &[&Case<W>], fit: impl Fn(&[&Case<W>]) -> Option<Linear<F>>) -> Vec<Outcome> {
+    fn in_rounds(
+        &self,
+        cases: &[&FitCase<W>],
+        fit: impl Fn(&[&FitCase<W>]) -> Option<LinearModel<F>>,
+    ) -> Vec<HeldOutCase> {
         let mut outcomes = Vec::new();
         for held in heldout::rounds(cases.iter().map(|c| c.key.as_str())) {
             let (out, training) = split(cases, &held);
             let Some(fitted) = fit(&training) else { continue };
-            outcomes.extend(out.iter().map(|c| Outcome::new(self.predict(&fitted, &c.work), c.ns)));
+            outcomes.extend(out.iter().map(|c| HeldOutCase::new(self.predict(&fitted, &c.work), c.ns)));
         }
         outcomes
     }
 
-    fn fit_set(&self, set: &[F], cases: &[&Case<W>]) -> Linear<F> {
+    fn fit_set(&self, set: &[F], cases: &[&FitCase<W>]) -> LinearModel<F> {
         let rows: Vec<Vec<f64>> =
             cases.iter().map(|c| set.iter().map(|f| (self.evaluate)(f, &c.work)).collect()).collect();
         let times: Vec<f64> = cases.iter().map(|c| c.ns).collect();
-        Linear { features: set.to_vec(), coefficients: relative(&rows, &times) }
+        LinearModel { features: set.to_vec(), coefficients: relative(&rows, &times) }
     }
 }
 
@@ -144,7 +148,7 @@ fn clearly_smaller(new: &[f64], old: &[f64]) -> bool {
     gain > (0.03 * before).max(0.001) && gain > 2.0 * (variance / gains.len() as f64).sqrt()
 }
 
-fn split<'a, W>(cases: &[&'a Case<W>], held: &BTreeSet<String>) -> (Vec<&'a Case<W>>, Vec<&'a Case<W>>) {
+fn split<'a, W>(cases: &[&'a FitCase<W>], held: &BTreeSet<String>) -> (Vec<&'a FitCase<W>>, Vec<&'a FitCase<W>>) {
     cases.iter().copied().partition(|c| held.contains(&c.key))
 }
 
@@ -188,11 +192,11 @@ mod tests {
         x.powi(*f)
     }
 
-    fn cases(n: usize, noise: f64, truth: impl Fn(f64) -> f64, random: &mut SplitMix) -> Vec<Case<f64>> {
+    fn cases(n: usize, noise: f64, truth: impl Fn(f64) -> f64, random: &mut SplitMix) -> Vec<FitCase<f64>> {
         (0..n)
             .map(|i| {
                 let x = 10f64.powf(4.0 * random.unit());
-                Case { work: x, ns: truth(x) * (1.0 + noise * normal(random)), key: format!("case-{i}") }
+                FitCase { work: x, ns: truth(x) * (1.0 + noise * normal(random)), key: format!("case-{i}") }
             })
             .collect()
     }
@@ -252,7 +256,7 @@ mod tests {
                 let data = cases(n, 0.05, |x| 500.0 + 3.0 * x, &mut random);
                 let all: Vec<_> = data.iter().collect();
                 let fit = candidates.fit(&all).unwrap();
-                let residuals: Vec<f64> = candidates.held_out(&all).iter().map(Outcome::residual).collect();
+                let residuals: Vec<f64> = candidates.held_out(&all).iter().map(HeldOutCase::residual).collect();
                 let spread = Spread::of(&residuals);
                 for fresh in cases(20, 0.05, |x| 500.0 + 3.0 * x, &mut random) {
                     let predicted = candidates.predict(&fit, &fresh.work);
@@ -270,7 +274,7 @@ mod tests {
     fn nothing_to_fit_is_no_fit() {
         let candidates: Candidates<i32, f64> = Candidates { sets: vec![vec![1]], evaluate: power };
         assert!(candidates.fit(&[]).is_none());
-        let one = Case { work: 2.0, ns: 10.0, key: "a".into() };
+        let one = FitCase { work: 2.0, ns: 10.0, key: "a".into() };
         assert!((candidates.fit(&[&one]).unwrap().coefficients[0] - 5.0).abs() < 1e-6);
         assert!(candidates.held_out(&[&one]).is_empty());
         assert_eq!(Spread::of(&[]), Spread::UNKNOWN);

@@ -128,12 +128,12 @@ fn micros(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::{Name, Schedule, Spec, StageTimes, Times, simulate};
+    use crate::pipeline::{Name, Schedule, ScheduleSpec, StageTimes, Times, simulate};
     use serde_json::Value;
 
     fn timeline() -> Timeline {
         let times = Times::even(3, StageTimes::new(1_500, 1_001, 700), 40);
-        let spec = Spec {
+        let spec = ScheduleSpec {
             name: Name::ZbH1,
             stages: 3,
             micro_batches: 4,

@@ -1,23 +1,28 @@
-//! The plan as `plan --json` prints it, put together from what was tried.
+//! The plan as `plan --json` prints it, put together from what was candidate.
 
-use super::attempt::{Ground, Tried};
-use super::pack::{Hold, Run};
+use super::attempt::{Candidate, PlanContext};
+use super::pack::{Residency, SideRun};
 use super::record::*;
 use super::stages::{Planned, StagePlan};
 use super::why;
 use crate::pipeline::{Bubble, Timeline, activations};
 
-pub(super) fn record(ground: &Ground, chosen: &Tried, others: &[Tried], mut notes: Vec<String>) -> PlanRecord {
-    let (job, timeline) = (ground.job, &chosen.timeline);
-    let alternatives: Vec<Alternative> = others.iter().map(|o| alternative(ground, timeline, o)).collect();
-    let side: Vec<PlanSide> = (0..ground.sides.len()).map(|s| side(ground, chosen, s)).collect();
+pub(super) fn record(
+    context: &PlanContext,
+    chosen: &Candidate,
+    others: &[Candidate],
+    mut notes: Vec<String>,
+) -> PlanRecord {
+    let (job, timeline) = (context.job, &chosen.timeline);
+    let alternatives: Vec<Alternative> = others.iter().map(|o| alternative(context, timeline, o)).collect();
+    let side: Vec<PlanSide> = (0..context.sides.len()).map(|s| side(context, chosen, s)).collect();
     let unused = side.iter().filter_map(|s| Some((s.name.as_str(), s.unused.as_ref()?)));
     notes.extend(unused.map(|(name, why)| format!("side {name} is put nowhere: {why}")));
     PlanRecord {
         schema: SCHEMA.into(),
         job: job.path.display().to_string(),
         model: job.model.name.clone(),
-        machine: ground.model.machine.name.clone(),
+        machine: context.model.machine.name.clone(),
         gpus: job.gpus(),
         schedule: timeline.schedule.name.text().into(),
         stages: job.parallel.pipeline,
@@ -25,45 +30,45 @@ pub(super) fn record(ground: &Ground, chosen: &Tried, others: &[Tried], mut note
         chunks: timeline.schedule.chunks as u64,
         iteration_ns: chosen.base.iteration_ns,
         pipeline_ns: chosen.base.pipeline_ns,
-        send_recv_ns: ground.costs.times.send_recv_ns,
-        data_parallel_ns: ground.costs.after(chosen.timeline.schedule.layout.placement).gradients_ns,
-        optimizer_ns: ground.costs.after(chosen.timeline.schedule.layout.placement).optimizer_ns,
+        send_recv_ns: context.costs.times.send_recv_ns,
+        data_parallel_ns: context.costs.after(chosen.timeline.schedule.layout.placement).gradients_ns,
+        optimizer_ns: context.costs.after(chosen.timeline.schedule.layout.placement).optimizer_ns,
         bubble_ratio: chosen.base.bubble_ratio,
-        weight_share: ground.weight_share,
-        memory_bytes: ground.memory.total_bytes.map(|b| b as u64),
-        stage: (0..chosen.stages.len()).map(|s| stage(ground, chosen, s)).collect(),
+        weight_share: context.weight_share,
+        memory_bytes: context.memory.total_bytes.map(|b| b as u64),
+        stage: (0..chosen.stages.len()).map(|s| stage(context, chosen, s)).collect(),
         side,
-        outcome: outcome(ground, chosen, &alternatives),
+        outcome: outcome(context, chosen, &alternatives),
         alternatives,
-        in_range: ground.costs.in_range,
+        in_range: context.costs.in_range,
         measured: None,
         notes,
     }
 }
 
 /// Compared with the simulated iteration of the job's own schedule, with equal figures for what follows the pipeline.
-fn alternative(ground: &Ground, own: &Timeline, tried: &Tried) -> Alternative {
-    let t = &tried.timeline;
-    let now = (own.iteration_ns + ground.after_pipeline_ns(&own.schedule)) as f64;
-    let gain = now / (tried.base.iteration_ns as f64).max(1.0);
-    let peak = |s| activations::peak(&t.schedule, s, ground.weight_share);
+fn alternative(context: &PlanContext, own: &Timeline, candidate: &Candidate) -> Alternative {
+    let t = &candidate.timeline;
+    let now = (own.iteration_ns + context.after_pipeline_ns(&own.schedule)) as f64;
+    let gain = now / (candidate.base.iteration_ns as f64).max(1.0);
+    let peak = |s| activations::peak(&t.schedule, s, context.weight_share);
     Alternative {
         schedule: t.schedule.name.text().into(),
         chunks: t.schedule.chunks as u64,
-        iteration_ns: tried.base.iteration_ns,
-        bubble_ratio: tried.base.bubble_ratio,
+        iteration_ns: candidate.base.iteration_ns,
+        bubble_ratio: candidate.base.bubble_ratio,
         gain,
-        gain_filled: gain * tried.gain,
+        gain_filled: gain * candidate.gain,
         peak_activations: (0..t.schedule.stages).map(peak).fold(0.0, f64::max),
-        fits_memory: ground.fits(tried),
+        fits_memory: context.fits(candidate),
     }
 }
 
-fn stage(ground: &Ground, chosen: &Tried, index: usize) -> PlanStage {
+fn stage(context: &PlanContext, chosen: &Candidate, index: usize) -> PlanStage {
     let (timeline, m, plan) = (&chosen.timeline, &chosen.memory.stage[index], &chosen.stages[index]);
     let times = timeline.stage_times(index);
-    let peak = activations::peak(&timeline.schedule, index, ground.weight_share);
-    let name = |side: usize| ground.sides[side].name.clone();
+    let peak = activations::peak(&timeline.schedule, index, context.weight_share);
+    let name = |side: usize| context.sides[side].name.clone();
     PlanStage {
         stage: index as u64,
         forward_ns: times.forward_ns,
@@ -80,7 +85,7 @@ fn stage(ground: &Ground, chosen: &Tried, index: usize) -> PlanStage {
         activation_bytes_per_micro_batch: m.activation_bytes,
         peak_activations: peak,
         peak_bytes: m.used_bytes(peak) as u64,
-        resident: plan.resident.iter().map(|r| resident(ground, r)).collect(),
+        resident: plan.resident.iter().map(|r| resident(context, r)).collect(),
         beside: plan
             .beside
             .iter()
@@ -92,22 +97,22 @@ fn stage(ground: &Ground, chosen: &Tried, index: usize) -> PlanStage {
                 cost_each_ns: b.cost_each_ns,
             })
             .collect(),
-        bubbles: plan.bubbles.iter().map(|b| bubble(ground, b)).collect(),
+        bubbles: plan.bubbles.iter().map(|b| bubble(context, b)).collect(),
     }
 }
 
-fn resident(ground: &Ground, resident: &super::pack::Resident) -> PlanResident {
+fn resident(context: &PlanContext, resident: &super::pack::Resident) -> PlanResident {
     PlanResident {
-        side: ground.sides[resident.side].name.clone(),
-        split: resident.hold == Hold::Split,
-        held_bytes: resident.held_bytes(&ground.sides) as u64,
+        side: context.sides[resident.side].name.clone(),
+        split: resident.residency == Residency::Split,
+        held_bytes: resident.held_bytes(&context.sides) as u64,
     }
 }
 
-fn bubble(ground: &Ground, planned: &Planned) -> PlanBubble {
+fn bubble(context: &PlanContext, planned: &Planned) -> PlanBubble {
     let Bubble { start_ns, end_ns, kind, .. } = planned.bubble;
-    let fill = |run: &Run| PlanFill {
-        side: ground.sides[run.side].name.clone(),
+    let fill = |run: &SideRun| PlanFill {
+        side: context.sides[run.side].name.clone(),
         start_ns: run.start_ns,
         end_ns: run.end_ns(),
         kernels: run.kernels,
@@ -123,15 +128,15 @@ fn bubble(ground: &Ground, planned: &Planned) -> PlanBubble {
     }
 }
 
-fn side(ground: &Ground, chosen: &Tried, index: usize) -> PlanSide {
-    let side = &ground.sides[index];
+fn side(context: &PlanContext, chosen: &Candidate, index: usize) -> PlanSide {
+    let side = &context.sides[index];
     let runs = || chosen.stages.iter().flat_map(|s| &s.bubbles).flat_map(|b| &b.runs).filter(|r| r.side == index);
     let beside: f64 = chosen.stages.iter().flat_map(|s| &s.beside).filter(|b| b.side == index).map(|b| b.work_ns).sum();
     let step_ns = side.kernels.step_ns() as f64;
     let work = runs().map(|r| r.work_ns as f64).sum::<f64>() + beside;
-    let steps = replicas(ground) * work / step_ns;
+    let steps = replicas(context) * work / step_ns;
     let iteration_s = chosen.base.iteration_ns as f64 * chosen.slowdown / 1e9;
-    let budget_ns = ground.job.limits.main_slowdown * chosen.base.iteration_ns as f64;
+    let budget_ns = context.job.limits.main_slowdown * chosen.base.iteration_ns as f64;
     PlanSide {
         name: side.name.clone(),
         source: side.origin.text().into(),
@@ -142,23 +147,23 @@ fn side(ground: &Ground, chosen: &Tried, index: usize) -> PlanSide {
         open_ns: side.margin.open_ns,
         restart_ns: side.margin.restart_ns,
         signal_ns: side.margin.signal_ns,
-        cost_ns: ground.close_ns + side.after_ns,
+        cost_ns: context.close_ns + side.after_ns,
         memory_bytes: side.memory_bytes as u64,
         resident_bytes: side.resident_bytes as u64,
         value: side.value,
         bubbles_used: runs().count() as u64,
         steps_per_iteration: steps,
         steps_per_s: if iteration_s > 0.0 { steps / iteration_s } else { 0.0 },
-        unused: (work == 0.0).then(|| why::nowhere(side, &chosen.stages, budget_ns, ground.close_ns)),
+        unused: (work == 0.0).then(|| why::nowhere(side, &chosen.stages, budget_ns, context.close_ns)),
     }
 }
 
 /// Pipelines side by side: tensor- and data-parallel ranks.
-fn replicas(ground: &Ground) -> f64 {
-    (ground.job.parallel.tensor * ground.job.parallel.data) as f64
+fn replicas(context: &PlanContext) -> f64 {
+    (context.job.parallel.tensor * context.job.parallel.data) as f64
 }
 
-fn outcome(ground: &Ground, chosen: &Tried, alternatives: &[Alternative]) -> Outcome {
+fn outcome(context: &PlanContext, chosen: &Candidate, alternatives: &[Alternative]) -> Outcome {
     let bubble: u64 = chosen.stages.iter().flat_map(|s| &s.bubbles).map(|b| b.bubble.length_ns()).sum();
     let filled: u64 = chosen.stages.iter().map(StagePlan::filled_ns).sum();
     let beside: f64 = chosen.stages.iter().map(StagePlan::beside_ns).sum();
@@ -167,8 +172,8 @@ fn outcome(ground: &Ground, chosen: &Tried, alternatives: &[Alternative]) -> Out
     let filled_best = fitting().max_by(|a, b| a.gain_filled.total_cmp(&b.gain_filled));
     let filled_best = filled_best.filter(|a| a.gain_filled > chosen.gain);
     let best_gain = best.map_or(1.0, |a| a.gain);
-    let gpu_s = |ns: f64| ground.job.gpus() as f64 * ns / 1e9;
-    let recovered_gpu_s = replicas(ground) * (filled as f64 + beside) / 1e9;
+    let gpu_s = |ns: f64| context.job.gpus() as f64 * ns / 1e9;
+    let recovered_gpu_s = replicas(context) * (filled as f64 + beside) / 1e9;
     let iteration = chosen.base.iteration_ns as f64;
     let lost_gpu_s = gpu_s(iteration * (chosen.slowdown - 1.0));
     let schedule_gpu_s = gpu_s(iteration * (1.0 - 1.0 / best_gain));

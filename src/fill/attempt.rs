@@ -1,28 +1,28 @@
-//! A job under one schedule, filled: what a plan chooses from. [`Ground`] is what every schedule of the job is tried with.
+//! A job under one schedule, filled: what a plan chooses from. [`PlanContext`] is what every schedule of the job is tried with.
 
-use super::side::{self, Side};
+use super::side::{self, CompleteSide};
 use super::stages::{Filling, StagePlan};
 use crate::cost::predict;
 use crate::pipeline::costs::{self, Costs};
 use crate::pipeline::job::Job;
 use crate::pipeline::memory::{self, Memory};
-use crate::pipeline::{Name, Schedule, Spec, Timeline, simulate};
+use crate::pipeline::{Name, Schedule, ScheduleSpec, Timeline, simulate};
 use crate::records::{CostModel, Measurement};
 use crate::{Error, Result};
 
 /// What every schedule of the job is tried with.
-pub(super) struct Ground<'a> {
+pub(super) struct PlanContext<'a> {
     pub job: &'a Job,
     pub model: &'a CostModel,
     pub costs: Costs,
     pub memory: Memory,
-    pub sides: Vec<Side>,
+    pub sides: Vec<CompleteSide>,
     pub weight_share: f64,
     pub close_ns: f64,
 }
 
 /// One schedule, filled.
-pub(super) struct Tried {
+pub(super) struct Candidate {
     pub timeline: Timeline,
     /// What a device holds follows from the schedule: a V has both ends on one, a two-way pipeline every layer twice.
     pub memory: Memory,
@@ -45,7 +45,7 @@ pub(super) struct Base {
 
 impl Base {
     /// Useful work over the main job's alone, and the filled iteration over the empty one.
-    pub fn gain(&self, stages: &[StagePlan], sides: &[Side], lost_ns: u64) -> (f64, f64) {
+    pub fn gain(&self, stages: &[StagePlan], sides: &[CompleteSide], lost_ns: u64) -> (f64, f64) {
         let main: f64 = self.busy_ns.iter().map(|&ns| ns as f64).sum();
         let side: f64 = stages.iter().map(|s| s.worth(sides)).sum();
         let slowdown = 1.0 + lost_ns as f64 / (self.iteration_ns as f64).max(1.0);
@@ -73,7 +73,7 @@ fn general_notes(job: &Job, model: &CostModel, memory: &Memory) -> Vec<String> {
     notes
 }
 
-impl<'a> Ground<'a> {
+impl<'a> PlanContext<'a> {
     /// Also returns what the reader should know so far.
     pub fn new(job: &'a Job, model: &'a CostModel, measurements: &[Measurement]) -> Result<(Self, Vec<String>)> {
         let dtype = job.model.dtype.unwrap_or_else(|| predict::usual_dtype(model));
@@ -83,11 +83,11 @@ impl<'a> Ground<'a> {
         let sides = side::of_job(job, model, measurements, &mut notes)?;
         notes.extend(general_notes(job, model, &memory));
         let close_ns = side::close_ns(model.gate.as_ref());
-        Ok((Ground { job, model, weight_share: job.weight_share(), costs, memory, sides, close_ns }, notes))
+        Ok((PlanContext { job, model, weight_share: job.weight_share(), costs, memory, sides, close_ns }, notes))
     }
 
     pub fn timeline(&self, name: Name, chunks: Option<usize>) -> Result<Timeline> {
-        let schedule = Schedule::build(&Spec {
+        let schedule = Schedule::build(&ScheduleSpec {
             name,
             stages: self.job.parallel.pipeline as usize,
             micro_batches: self.job.micro_batches() as usize,
@@ -112,7 +112,7 @@ impl<'a> Ground<'a> {
         }
     }
 
-    pub fn attempt(&self, name: Name, chunks: Option<usize>) -> Result<Tried> {
+    pub fn attempt(&self, name: Name, chunks: Option<usize>) -> Result<Candidate> {
         let timeline = self.timeline(name, chunks)?;
         let base = Base {
             iteration_ns: timeline.iteration_ns + self.after_pipeline_ns(&timeline.schedule),
@@ -123,7 +123,7 @@ impl<'a> Ground<'a> {
         let memory = self.memory_of(&timeline.schedule);
         let (stages, lost_ns) = self.filling().timeline(&timeline, self.weight_share, &memory, base.iteration_ns);
         let (gain, slowdown) = base.gain(&stages, &self.sides, lost_ns);
-        Ok(Tried { timeline, memory, base, stages, gain, slowdown })
+        Ok(Candidate { timeline, memory, base, stages, gain, slowdown })
     }
 
     /// Gradient all-reduce and optimizer step.
@@ -138,12 +138,12 @@ impl<'a> Ground<'a> {
     }
 
     /// Whether the job itself fits the memory on every stage; `None` where the memory is not known.
-    pub fn fits(&self, tried: &Tried) -> Option<bool> {
-        tried.memory.fits(&tried.timeline.schedule, self.weight_share)
+    pub fn fits(&self, candidate: &Candidate) -> Option<bool> {
+        candidate.memory.fits(&candidate.timeline.schedule, self.weight_share)
     }
 
     /// Other schedules a flag would have chosen, filled.
-    pub fn others(&self, own: &Schedule) -> Vec<Tried> {
+    pub fn others(&self, own: &Schedule) -> Vec<Candidate> {
         let layers = self.job.layers_per_stage() as usize;
         let interleaved =
             [2, 3, 4].into_iter().filter(|v| layers.is_multiple_of(*v)).map(|v| (Name::Interleaved, Some(v)));

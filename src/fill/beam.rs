@@ -6,7 +6,7 @@
 //! is left: going as far as possible in every bubble is then the optimum. Otherwise the beam keeps the best by worth
 //! less `price` times what the main job loses; the price is found by bisection when the budget binds.
 
-use super::pack::{Answer, Hold, Question, Resident, Run, Slot};
+use super::pack::{Residency, Resident, SideRun, Slot, StageProblem, StageSolution};
 
 /// States kept, and shorter first runs tried before a second side in the same bubble, at most.
 const WIDEST: usize = 96;
@@ -21,7 +21,7 @@ const PRICE_ROUNDS: usize = 20;
 /// What may be done in one slot.
 #[derive(Debug, Clone, Default)]
 struct Choice {
-    runs: Vec<Run>,
+    runs: Vec<SideRun>,
     cost_ns: f64,
     worth: f64,
 }
@@ -37,7 +37,7 @@ struct State {
 }
 
 struct Search<'a> {
-    question: &'a Question<'a>,
+    problem: &'a StageProblem<'a>,
     residents: &'a [Resident],
     held: Vec<f64>,
     /// Worth per nanosecond that the main job loses.
@@ -50,29 +50,29 @@ struct Search<'a> {
 }
 
 /// Fills every slot for one set of residents.
-pub fn assign(question: &Question, residents: &[Resident]) -> Answer {
+pub fn assign(problem: &StageProblem, residents: &[Resident]) -> StageSolution {
     if residents.is_empty() {
-        return Answer { runs: vec![Vec::new(); question.slots.len()], ..Answer::default() };
+        return StageSolution { runs: vec![Vec::new(); problem.slots.len()], ..StageSolution::default() };
     }
-    let free = Search::new(question, residents, 0.0, f64::INFINITY);
+    let free = Search::new(problem, residents, 0.0, f64::INFINITY);
     let unbound = free.go();
-    if unbound.lost_ns <= question.budget_ns {
+    if unbound.lost_ns <= problem.budget_ns {
         return unbound;
     }
-    let price = price(question, residents, &unbound);
-    let found = [0.0, price, 0.7 * price].map(|p| Search::new(question, residents, p, question.budget_ns).go());
+    let price = price(problem, residents, &unbound);
+    let found = [0.0, price, 0.7 * price].map(|p| Search::new(problem, residents, p, problem.budget_ns).go());
     found.into_iter().max_by(|a, b| a.worth.total_cmp(&b.worth)).unwrap_or_default()
 }
 
 /// The lowest price at which what is chosen freely stays within the budget.
-fn price(question: &Question, residents: &[Resident], unbound: &Answer) -> f64 {
-    let cheapest = residents.iter().map(|r| question.cost_ns(r.side)).fold(f64::INFINITY, f64::min);
+fn price(problem: &StageProblem, residents: &[Resident], unbound: &StageSolution) -> f64 {
+    let cheapest = residents.iter().map(|r| problem.cost_ns(r.side)).fold(f64::INFINITY, f64::min);
     let (mut low, mut high) = (0.0, unbound.worth / cheapest.max(1e-9));
     for _ in 0..PRICE_ROUNDS {
         let middle = 0.5 * (low + high);
-        let mut search = Search::new(question, residents, middle, f64::INFINITY);
+        let mut search = Search::new(problem, residents, middle, f64::INFINITY);
         search.width = search.width.min(4);
-        if search.go().lost_ns > question.budget_ns {
+        if search.go().lost_ns > problem.budget_ns {
             low = middle;
         } else {
             high = middle;
@@ -96,26 +96,26 @@ fn choices(many: usize, depth: usize, given_back: u64) -> usize {
 }
 
 impl<'a> Search<'a> {
-    fn new(question: &'a Question<'a>, residents: &'a [Resident], price: f64, budget_ns: f64) -> Self {
-        let held = residents.iter().map(|r| r.held_bytes(question.sides)).collect();
-        let (many, slots) = (residents.len(), question.slots.len().max(1));
+    fn new(problem: &'a StageProblem<'a>, residents: &'a [Resident], price: f64, budget_ns: f64) -> Self {
+        let held = residents.iter().map(|r| r.held_bytes(problem.sides)).collect();
+        let (many, slots) = (residents.len(), problem.slots.len().max(1));
         let effort = if slots <= SHORT { EFFORT } else { EFFORT_LONG };
         let width = |depth: usize, given_back: u64| effort / slots.saturating_mul(choices(many, depth, given_back));
-        let mut depth = question.sides_per_bubble.min(many).max(1);
+        let mut depth = problem.sides_per_bubble.min(many).max(1);
         let given_back = if width(depth, MOST_GIVEN_BACK) >= 8 { MOST_GIVEN_BACK } else { 0 };
         while depth > 1 && width(depth, given_back) == 0 {
             depth -= 1;
         }
         let width = width(depth, given_back).clamp(1, WIDEST);
-        Search { question, residents, held, price, budget_ns, width, given_back, depth }
+        Search { problem, residents, held, price, budget_ns, width, given_back, depth }
     }
 
-    fn go(&self) -> Answer {
-        let mut trail: Vec<(u32, Vec<Run>)> = Vec::new();
+    fn go(&self) -> StageSolution {
+        let mut trail: Vec<(u32, Vec<SideRun>)> = Vec::new();
         let start = State { position: vec![0; self.residents.len()], spent_ns: 0.0, worth: 0.0, last: u32::MAX };
         let mut states = vec![start];
         let mut choices = Vec::new();
-        for slot in &self.question.slots {
+        for slot in &self.problem.slots {
             let mut next: Vec<(State, usize, Choice)> = Vec::new();
             for (parent, state) in states.iter().enumerate() {
                 choices.clear();
@@ -131,7 +131,7 @@ impl<'a> Search<'a> {
             states = self.keep(next, &parents, &mut trail);
         }
         let best = states.into_iter().max_by(|a, b| self.score(a).total_cmp(&self.score(b)));
-        best.map(|state| self.answer(&state, &trail)).unwrap_or_default()
+        best.map(|state| self.solution(&state, &trail)).unwrap_or_default()
     }
 
     fn score(&self, state: &State) -> f64 {
@@ -162,17 +162,17 @@ impl<'a> Search<'a> {
         let at_ns = so_far
             .runs
             .last()
-            .map_or(slot.start_ns, |last| last.end_ns() + self.question.sides[last.side].margin.signal_ns);
+            .map_or(slot.start_ns, |last| last.end_ns() + self.problem.sides[last.side].margin.signal_ns);
         let all: f64 = self.held.iter().sum();
         for (index, &resident) in self.residents.iter().enumerate() {
             let used = so_far.runs.iter().any(|run| run.side == resident.side);
-            if used || !self.question.fits(slot, resident.side, all - self.held[index]) {
+            if used || !self.problem.fits(slot, resident.side, all - self.held[index]) {
                 continue;
             }
-            let Some(longest) = self.question.longest_run(slot, at_ns, resident, position[index]) else { continue };
-            let unit = match resident.hold {
-                Hold::Split => 1,
-                Hold::Whole => self.question.sides[resident.side].kernels.per_step(),
+            let Some(longest) = self.problem.longest_run(slot, at_ns, resident, position[index]) else { continue };
+            let unit = match resident.residency {
+                Residency::Split => 1,
+                Residency::Whole => self.problem.sides[resident.side].kernels.per_step(),
             };
             let more = so_far.runs.len() + 1 < self.depth;
             for less in 0..=if more { self.given_back } else { 0 } {
@@ -180,10 +180,10 @@ impl<'a> Search<'a> {
                 if kernels == 0 {
                     break;
                 }
-                let run = self.question.run(resident.side, longest.start_ns, position[index], kernels);
+                let run = self.problem.run(resident.side, longest.start_ns, position[index], kernels);
                 let mut choice = so_far.clone();
-                choice.cost_ns += self.question.cost_ns(run.side);
-                choice.worth += self.question.worth(&run);
+                choice.cost_ns += self.problem.cost_ns(run.side);
+                choice.worth += self.problem.worth(&run);
                 choice.runs.push(run);
                 if more {
                     self.extend(slot, position, &choice, out);
@@ -198,7 +198,7 @@ impl<'a> Search<'a> {
         &self,
         mut next: Vec<(State, usize, Choice)>,
         parents: &[State],
-        trail: &mut Vec<(u32, Vec<Run>)>,
+        trail: &mut Vec<(u32, Vec<SideRun>)>,
     ) -> Vec<State> {
         next.sort_by(|a, b| self.score(&b.0).total_cmp(&self.score(&a.0)));
         let mut kept: Vec<State> = Vec::with_capacity(self.width);
@@ -222,8 +222,8 @@ impl<'a> Search<'a> {
         cheaper && a.position.iter().zip(&b.position).all(|(x, y)| x >= y)
     }
 
-    fn answer(&self, state: &State, trail: &[(u32, Vec<Run>)]) -> Answer {
-        let mut runs: Vec<Vec<Run>> = Vec::with_capacity(self.question.slots.len());
+    fn solution(&self, state: &State, trail: &[(u32, Vec<SideRun>)]) -> StageSolution {
+        let mut runs: Vec<Vec<SideRun>> = Vec::with_capacity(self.problem.slots.len());
         let mut at = state.last;
         while let Some((before, chosen)) = trail.get(at as usize) {
             runs.push(chosen.clone());
@@ -232,6 +232,6 @@ impl<'a> Search<'a> {
         runs.reverse();
         let used = |r: &&Resident| runs.iter().flatten().any(|run| run.side == r.side);
         let resident = self.residents.iter().filter(used).copied().collect();
-        Answer { resident, lost_ns: state.spent_ns, worth: state.worth, runs }
+        StageSolution { resident, lost_ns: state.spent_ns, worth: state.worth, runs }
     }
 }

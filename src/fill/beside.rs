@@ -16,12 +16,12 @@ pub struct Together {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Beside {
+pub struct BesideCompute {
     pub forward: Together,
     pub backward: Together,
 }
 
-impl Beside {
+impl BesideCompute {
     /// `None` where the job does not ask for it, or the cost model cannot say; then a note says why.
     pub fn of(job: &Job, model: &CostModel, side: &job::Side, notes: &mut Vec<String>) -> Option<Self> {
         let sharing = job.limits.beside_compute.as_deref()?;
@@ -40,7 +40,7 @@ impl Beside {
             notes.push(format!("side {} is not put beside compute: {why}", side.name));
             None
         };
-        Some(Beside { forward: ask("forward")?, backward: ask("backward")? })
+        Some(BesideCompute { forward: ask("forward")?, backward: ask("backward")? })
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! The rules are those of [`crate::pipeline::simulate()`]; only the durations differ from operation to operation here.
 
-use crate::pipeline::{Operation, Timeline, Work};
+use crate::pipeline::{StageOperation, Timeline, Work};
 
 struct Run<'a> {
     timeline: &'a Timeline,
@@ -68,7 +68,7 @@ impl Run<'_> {
     }
 
     /// When an operation's input is there; `None` until then.
-    fn arrival(&self, stage: usize, operation: Operation) -> Option<u64> {
+    fn arrival(&self, stage: usize, operation: StageOperation) -> Option<u64> {
         let schedule = &self.timeline.schedule;
         let chunk = operation.chunk as usize;
         let (from, backward) = match operation.work {
@@ -81,7 +81,7 @@ impl Run<'_> {
         Some(ended + if other == stage { 0 } else { self.timeline.times.send_recv_ns })
     }
 
-    fn takes(&self, stage: usize, index: usize, operation: Operation) -> u64 {
+    fn takes(&self, stage: usize, index: usize, operation: StageOperation) -> u64 {
         self.timeline.duration_ns(stage, operation) + self.extra_ns.get(index).copied().unwrap_or(0)
     }
 
@@ -94,11 +94,12 @@ impl Run<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::{Name, Schedule, Spec, StageTimes, Times, simulate};
+    use crate::pipeline::{Name, Schedule, ScheduleSpec, StageTimes, Times, simulate};
 
     fn timeline(name: Name, p: usize, m: usize, times: &Times) -> Timeline {
         let chunks = (name == Name::Interleaved).then_some(2);
-        let spec = Spec { name, stages: p, micro_batches: m, chunks, memory_limit: None, weight_share: 0.4, times };
+        let spec =
+            ScheduleSpec { name, stages: p, micro_batches: m, chunks, memory_limit: None, weight_share: 0.4, times };
         simulate(Schedule::build(&spec).unwrap(), times.clone()).unwrap()
     }
 

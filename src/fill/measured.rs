@@ -5,8 +5,8 @@
 //! gives its kind and, from the job, the memory free in it. `dependency` and `tail` bubbles may be filled; `launch` bubbles would
 //! go if the host launched in time, and in `communication` bubbles a collective runs on the device: both are only counted.
 
-use super::attempt::{Base, Ground, Tried};
-use super::plan::{self, Plan};
+use super::attempt::{Base, Candidate, PlanContext};
+use super::plan::{self, FillPlan};
 use super::record::MeasuredFrom;
 use super::stages::{Planned, StagePlan};
 use crate::pipeline::activations::{self, Live};
@@ -21,20 +21,20 @@ use std::path::Path;
 
 /// Which iteration of the run is planned on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Iteration {
+pub enum IterationChoice {
     /// The one whose idle time is the median.
     Median,
     Number(u64),
 }
 
-impl std::str::FromStr for Iteration {
+impl std::str::FromStr for IterationChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "median" => Ok(Iteration::Median),
+            "median" => Ok(IterationChoice::Median),
             number => {
-                number.parse().map(Iteration::Number).map_err(|_| "give `median` or a number, like 3".to_string())
+                number.parse().map(IterationChoice::Number).map_err(|_| "give `median` or a number, like 3".to_string())
             }
         }
     }
@@ -61,8 +61,8 @@ pub fn plan(
     model: &CostModel,
     measurements: &[Measurement],
     file: &Path,
-    wanted: Iteration,
-) -> Result<Plan> {
+    wanted: IterationChoice,
+) -> Result<FillPlan> {
     let record = BubblesRecord::read(file)?;
     let stages = job.parallel.pipeline as usize;
     if record.devices.len() != stages {
@@ -71,14 +71,14 @@ pub fn plan(
             "give one device a stage, in pipeline order: `bubblebench bubbles RANK… --json` with one rank of each stage",
         ));
     }
-    let (ground, mut notes) = Ground::new(job, model, measurements)?;
-    let timeline = ground.timeline(job.parallel.schedule, job.parallel.chunks.map(|c| c as usize))?;
+    let (context, mut notes) = PlanContext::new(job, model, measurements)?;
+    let timeline = context.timeline(job.parallel.schedule, job.parallel.chunks.map(|c| c as usize))?;
     let (iteration, iterations) = choose(&record, file, wanted)?;
     let lanes = lanes(&record, iteration);
-    let chosen = fill(&ground, timeline, &lanes);
+    let chosen = fill(&context, timeline, &lanes);
     notes.extend(measured_notes(job));
     let from = from(&record, file, iteration, iterations, &lanes, &chosen.timeline);
-    let mut plan = plan::finish(&ground, chosen, notes);
+    let mut plan = plan::finish(&context, chosen, notes);
     plan.record.measured = Some(from);
     Ok(plan)
 }
@@ -99,13 +99,13 @@ fn measured_notes(job: &Job) -> Vec<String> {
 }
 
 /// The iteration's number, and how many there are.
-fn choose(record: &BubblesRecord, file: &Path, wanted: Iteration) -> Result<(u64, u64)> {
+fn choose(record: &BubblesRecord, file: &Path, wanted: IterationChoice) -> Result<(u64, u64)> {
     let mut idle: BTreeMap<u64, u64> = BTreeMap::new();
     for b in record.devices.iter().flat_map(|d| &d.bubbles) {
         *idle.entry(b.iteration).or_default() += b.length_ns();
     }
     let count = idle.len() as u64;
-    if let Iteration::Number(number) = wanted {
+    if let IterationChoice::Number(number) = wanted {
         return match idle.contains_key(&number) {
             true => Ok((number, count)),
             false => Err(Error::input(
@@ -170,7 +170,7 @@ fn lane(device: &DeviceBubbles, iteration: u64, start: Option<u64>) -> Lane<'_> 
     Lane { start_ns: start, offset_ns: 0, length_ns: end - start, bubbles }
 }
 
-fn fill(ground: &Ground, timeline: Timeline, lanes: &[Lane]) -> Tried {
+fn fill(context: &PlanContext, timeline: Timeline, lanes: &[Lane]) -> Candidate {
     let iteration_ns = lanes.iter().map(|l| l.length_ns).max().unwrap_or(0);
     let (all, idle) = lanes.iter().fold((0u64, 0u64), |(all, idle), l| (all + l.length_ns, idle + l.idle_ns()));
     let base = Base {
@@ -179,18 +179,18 @@ fn fill(ground: &Ground, timeline: Timeline, lanes: &[Lane]) -> Tried {
         busy_ns: lanes.iter().map(|l| l.length_ns - l.idle_ns()).collect(),
         bubble_ratio: if all > 0 { idle as f64 / all as f64 } else { 0.0 },
     };
-    let memory = ground.memory_of(&timeline.schedule);
+    let memory = context.memory_of(&timeline.schedule);
     let mut stages: Vec<StagePlan> =
-        lanes.iter().enumerate().map(|(stage, lane)| empty(ground, &memory, &timeline, stage, lane)).collect();
-    let filling = ground.filling();
+        lanes.iter().enumerate().map(|(stage, lane)| empty(context, &memory, &timeline, stage, lane)).collect();
+    let filling = context.filling();
     filling.fill(&mut stages, &[], filling.main_slowdown * iteration_ns as f64 / lanes.len().max(1) as f64);
     let lost_ns = stages.iter().map(|s| s.lost_ns).sum::<f64>().ceil() as u64;
-    let (gain, slowdown) = base.gain(&stages, &ground.sides, lost_ns);
-    Tried { timeline, memory, base, stages, gain, slowdown }
+    let (gain, slowdown) = base.gain(&stages, &context.sides, lost_ns);
+    Candidate { timeline, memory, base, stages, gain, slowdown }
 }
 
 /// The stage's measured bubbles, their memory from the schedule's position; nothing in them yet.
-fn empty(ground: &Ground, memory: &Memory, timeline: &Timeline, stage: usize, lane: &Lane) -> StagePlan {
+fn empty(context: &PlanContext, memory: &Memory, timeline: &Timeline, stage: usize, lane: &Lane) -> StagePlan {
     let positions = Positions::of(timeline, stage);
     let share = timeline.schedule.chunk_share();
     let busy = (lane.length_ns - lane.idle_ns()).max(1);
@@ -200,7 +200,7 @@ fn empty(ground: &Ground, memory: &Memory, timeline: &Timeline, stage: usize, la
         let done = (measured.start_ns - lane.start_ns).saturating_sub(idle) as f64 / busy as f64;
         idle += measured.length_ns();
         let (kind, live) = positions.at(done, measured);
-        let live_micro_batches = live.iter().map(|l| l.micro_batches(share, ground.weight_share)).fold(0.0, f64::max);
+        let live_micro_batches = live.iter().map(|l| l.micro_batches(share, context.weight_share)).fold(0.0, f64::max);
         bubbles.push(Planned {
             bubble: Bubble {
                 start_ns: measured.start_ns - lane.start_ns + lane.offset_ns,
@@ -215,7 +215,7 @@ fn empty(ground: &Ground, memory: &Memory, timeline: &Timeline, stage: usize, la
             fillable: matches!(measured.class, BubbleClass::Dependency | BubbleClass::Tail),
         });
     }
-    let peak = activations::peak(&timeline.schedule, stage, ground.weight_share);
+    let peak = activations::peak(&timeline.schedule, stage, context.weight_share);
     StagePlan {
         bubbles,
         least_free: memory.free_bytes(stage, peak),

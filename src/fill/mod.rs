@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! job.toml, cost model ─► side (kernels, memory, margins) ─┐
-//! pipeline: bubbles, free memory (or measured ones) ───────┴─► pack (a stage's question) ─► planner, beam (its answer)
+//! pipeline: bubbles, free memory (or measured ones) ───────┴─► pack (a stage's problem) ─► planner, beam (its answer)
 //!                                     plan: all stages, slowdown by delay, other schedules ─► record ◄─┘
 //! ```
 //!
@@ -26,4 +26,4 @@ pub mod stages;
 pub mod why;
 
 pub use plan::plan;
-pub use side::Side;
+pub use side::CompleteSide;

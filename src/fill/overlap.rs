@@ -4,8 +4,8 @@
 //! wins ρ·σ·d·v. What is left of a stage's budget goes to the pairs of side and phase with the most won per time lost.
 
 use super::beside::Together;
-use super::pack::{Answer, Question};
-use super::side::Side;
+use super::pack::{StageProblem, StageSolution};
+use super::side::CompleteSide;
 
 /// Operations of one kind on one stage beside which a side runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,13 +27,13 @@ pub struct Busy {
 }
 
 /// What the limit still allows once the bubbles are filled. A side must fit in memory at every moment, beside what the answer already holds.
-pub fn fill(question: &Question, answer: &Answer, busy: Busy) -> Vec<BesideRun> {
-    let mut left = question.budget_ns - answer.lost_ns;
+pub fn fill(problem: &StageProblem, answer: &StageSolution, busy: Busy) -> Vec<BesideRun> {
+    let mut left = problem.budget_ns - answer.lost_ns;
     let mut free = [busy.forward, busy.backward].map(|(count, _)| count);
     let mut runs = Vec::new();
-    for (side, backward, together) in offers(question, answer) {
+    for (side, backward, together) in offers(problem, answer) {
         let each = if backward { busy.backward.1 } else { busy.forward.1 };
-        let cost_each_ns = (together.slowdown - 1.0) * each + question.close_ns;
+        let cost_each_ns = (together.slowdown - 1.0) * each + problem.close_ns;
         let allowed = if cost_each_ns > 0.0 { (left / cost_each_ns).max(0.0) as u64 } else { u64::MAX };
         let operations = free[usize::from(backward)].min(allowed);
         // One side beside the main at a time: the first that is worth most keeps the rest of the stage out of it.
@@ -49,13 +49,13 @@ pub fn fill(question: &Question, answer: &Answer, busy: Busy) -> Vec<BesideRun> 
 }
 
 /// Sides and phases in the order of what they win for each nanosecond the main loses.
-fn offers(question: &Question, answer: &Answer) -> Vec<(usize, bool, Together)> {
-    let fits = |index: usize, side: &Side| {
+fn offers(problem: &StageProblem, answer: &StageSolution) -> Vec<(usize, bool, Together)> {
+    let fits = |index: usize, side: &CompleteSide| {
         let others = answer.resident.iter().filter(|r| r.side != index);
-        let held: f64 = others.map(|r| r.held_bytes(question.sides)).sum();
-        question.least_free.is_none_or(|free| side.memory_bytes + held <= free)
+        let held: f64 = others.map(|r| r.held_bytes(problem.sides)).sum();
+        problem.least_free.is_none_or(|free| side.memory_bytes + held <= free)
     };
-    let mut offers: Vec<(f64, usize, bool, Together)> = question
+    let mut offers: Vec<(f64, usize, bool, Together)> = problem
         .sides
         .iter()
         .enumerate()

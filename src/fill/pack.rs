@@ -1,11 +1,11 @@
-//! One stage's question and its answer: bubbles in order of time, side models with their kernels, the memory free in
+//! One stage's problem and its answer: bubbles in order of time, side models with their kernels, the memory free in
 //! each bubble, and what the main job may lose. [`super::planner`] answers it; no pipeline is known here.
 //!
 //! A side that is *resident* keeps its state in the stage's memory through the whole iteration. It is resident in one of two ways:
 //! `Split` holds all its memory all the time and may stop between any two kernels; `Whole` keeps only parameters and optimizer
 //! state between bubbles and therefore runs whole steps only (a step stopped half way holds its activations).
 
-use super::side::Side;
+use super::side::CompleteSide;
 
 /// A bubble as the planner sees it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,7 +18,7 @@ pub struct Slot {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Hold {
+pub enum Residency {
     Split,
     Whole,
 }
@@ -27,23 +27,23 @@ pub enum Hold {
 pub struct Resident {
     /// Index into the sides.
     pub side: usize,
-    pub hold: Hold,
+    pub residency: Residency,
 }
 
 impl Resident {
     /// What it keeps while the main job or another side runs.
-    pub fn held_bytes(&self, sides: &[Side]) -> f64 {
+    pub fn held_bytes(&self, sides: &[CompleteSide]) -> f64 {
         let side = &sides[self.side];
-        match self.hold {
-            Hold::Split => side.memory_bytes,
-            Hold::Whole => side.resident_bytes,
+        match self.residency {
+            Residency::Split => side.memory_bytes,
+            Residency::Whole => side.resident_bytes,
         }
     }
 }
 
 /// Side work in one bubble, without a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
+pub struct SideRun {
     /// Index into the sides.
     pub side: usize,
     /// When its first kernel begins.
@@ -53,7 +53,7 @@ pub struct Run {
     pub work_ns: u64,
 }
 
-impl Run {
+impl SideRun {
     pub const fn end_ns(&self) -> u64 {
         self.start_ns + self.work_ns
     }
@@ -61,8 +61,8 @@ impl Run {
 
 /// What one stage has to offer, and what it must respect.
 #[derive(Debug, Clone)]
-pub struct Question<'a> {
-    pub sides: &'a [Side],
+pub struct StageProblem<'a> {
+    pub sides: &'a [CompleteSide],
     pub slots: Vec<Slot>,
     /// Free where the main job holds most: what stays resident must fit here.
     pub least_free: Option<f64>,
@@ -76,9 +76,9 @@ pub struct Question<'a> {
 
 /// One stage, filled.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Answer {
+pub struct StageSolution {
     /// Runs of each slot, in order of time.
-    pub runs: Vec<Vec<Run>>,
+    pub runs: Vec<Vec<SideRun>>,
     /// Only those that run.
     pub resident: Vec<Resident>,
     /// What the main job loses.
@@ -87,7 +87,7 @@ pub struct Answer {
     pub worth: f64,
 }
 
-impl Question<'_> {
+impl StageProblem<'_> {
     /// What a run of this side costs the main job.
     pub fn cost_ns(&self, side: usize) -> f64 {
         self.close_ns + self.sides[side].after_ns
@@ -100,26 +100,26 @@ impl Question<'_> {
     }
 
     /// The most a resident can do within a slot from `at_ns` on, its margin taken off at both ends.
-    pub fn longest_run(&self, slot: &Slot, at_ns: u64, resident: Resident, position: u64) -> Option<Run> {
+    pub fn longest_run(&self, slot: &Slot, at_ns: u64, resident: Resident, position: u64) -> Option<SideRun> {
         let side = &self.sides[resident.side];
         let start_ns = at_ns.saturating_add(side.margin.before_ns());
         let close_ns = slot.end_ns.checked_sub(side.margin.signal_ns)?;
         let room = close_ns.checked_sub(start_ns)?;
-        let kernels = match resident.hold {
-            Hold::Split => side.kernels.that_fit(position, room),
-            Hold::Whole => room / side.kernels.step_ns() * side.kernels.per_step(),
+        let kernels = match resident.residency {
+            Residency::Split => side.kernels.that_fit(position, room),
+            Residency::Whole => room / side.kernels.step_ns() * side.kernels.per_step(),
         };
         (kernels > 0).then(|| self.run(resident.side, start_ns, position, kernels))
     }
 
     /// A run of so many kernels.
-    pub fn run(&self, side: usize, start_ns: u64, position: u64, kernels: u64) -> Run {
+    pub fn run(&self, side: usize, start_ns: u64, position: u64, kernels: u64) -> SideRun {
         let all = &self.sides[side].kernels;
-        Run { side, start_ns, kernels, work_ns: all.work_ns(position + kernels) - all.work_ns(position) }
+        SideRun { side, start_ns, kernels, work_ns: all.work_ns(position + kernels) - all.work_ns(position) }
     }
 
     /// A side's worth of so much work.
-    pub fn worth(&self, run: &Run) -> f64 {
+    pub fn worth(&self, run: &SideRun) -> f64 {
         run.work_ns as f64 * self.sides[run.side].value
     }
 }

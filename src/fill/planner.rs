@@ -6,71 +6,71 @@
 //! A test holds the result against the exact optimum (tests/planner_exact.rs); docs/planning.md has the equations.
 
 use super::beam;
-use super::pack::{Answer, Hold, Question, Resident};
+use super::pack::{Residency, Resident, StageProblem, StageSolution};
 
 /// Combinations tried, each over this many slots at most.
 const MOST_SETS: usize = 90;
 const SHORT: usize = 24;
 
 /// Fills the slots of one stage.
-pub fn solve(question: &Question) -> Answer {
-    let able = able(question);
-    let everything: Vec<Resident> = able.iter().filter(|r| can_split(question, r)).copied().collect();
+pub fn solve(problem: &StageProblem) -> StageSolution {
+    let able = able(problem);
+    let everything: Vec<Resident> = able.iter().filter(|r| can_split(problem, r)).copied().collect();
     let sides = able.iter().fold(Vec::new(), |mut sides: Vec<usize>, r| {
         if !sides.contains(&r.side) {
             sides.push(r.side);
         }
         sides
     });
-    if everything.len() == sides.len() && all_run(question, &everything) {
-        return beam::assign(question, &everything);
+    if everything.len() == sides.len() && all_run(problem, &everything) {
+        return beam::assign(problem, &everything);
     }
-    let sets = combinations(question, &able, &sides);
-    if question.slots.len() <= SHORT && sets.len() <= MOST_SETS {
-        let answers = sets.iter().map(|set| beam::assign(question, set));
-        return better(answers).unwrap_or_else(|| beam::assign(question, &[]));
+    let sets = combinations(problem, &able, &sides);
+    if problem.slots.len() <= SHORT && sets.len() <= MOST_SETS {
+        let answers = sets.iter().map(|set| beam::assign(problem, set));
+        return better(answers).unwrap_or_else(|| beam::assign(problem, &[]));
     }
-    one_by_one(question, &able)
+    one_by_one(problem, &able)
 }
 
 /// Residents that could do any work at all.
-fn able(question: &Question) -> Vec<Resident> {
-    (0..question.sides.len())
-        .filter(|&side| question.sides[side].value > 0.0)
-        .flat_map(|side| [Hold::Split, Hold::Whole].map(|hold| Resident { side, hold }))
-        .filter(|r| question.sides[r.side].split || r.hold == Hold::Whole)
-        .filter(|r| holds(question, &[*r]))
+fn able(problem: &StageProblem) -> Vec<Resident> {
+    (0..problem.sides.len())
+        .filter(|&side| problem.sides[side].value > 0.0)
+        .flat_map(|side| [Residency::Split, Residency::Whole].map(|residency| Resident { side, residency }))
+        .filter(|r| problem.sides[r.side].split || r.residency == Residency::Whole)
+        .filter(|r| holds(problem, &[*r]))
         .filter(|r| {
-            let possible = |slot| question.longest_run(slot, slot.start_ns, *r, 0).is_some();
-            question.slots.iter().any(|slot| question.fits(slot, r.side, 0.0) && possible(slot))
+            let possible = |slot| problem.longest_run(slot, slot.start_ns, *r, 0).is_some();
+            problem.slots.iter().any(|slot| problem.fits(slot, r.side, 0.0) && possible(slot))
         })
         .collect()
 }
 
-fn can_split(question: &Question, resident: &Resident) -> bool {
-    resident.hold == Hold::Split || !question.sides[resident.side].split
+fn can_split(problem: &StageProblem, resident: &Resident) -> bool {
+    resident.residency == Residency::Split || !problem.sides[resident.side].split
 }
 
 /// Whether a set's state fits beside the main job at its fullest.
-fn holds(question: &Question, set: &[Resident]) -> bool {
-    let held: f64 = set.iter().map(|r| r.held_bytes(question.sides)).sum();
-    question.least_free.is_none_or(|free| held <= free)
+fn holds(problem: &StageProblem, set: &[Resident]) -> bool {
+    let held: f64 = set.iter().map(|r| r.held_bytes(problem.sides)).sum();
+    problem.least_free.is_none_or(|free| held <= free)
 }
 
 /// Whether all of them could run at once at any moment: then none of them is ever in another's way.
-fn all_run(question: &Question, set: &[Resident]) -> bool {
-    let memory: f64 = set.iter().map(|r| question.sides[r.side].memory_bytes).sum();
-    question.least_free.is_none_or(|free| memory <= free)
+fn all_run(problem: &StageProblem, set: &[Resident]) -> bool {
+    let memory: f64 = set.iter().map(|r| problem.sides[r.side].memory_bytes).sum();
+    problem.least_free.is_none_or(|free| memory <= free)
 }
 
 /// Every set that fits, each side in it at most once.
-fn combinations(question: &Question, able: &[Resident], sides: &[usize]) -> Vec<Vec<Resident>> {
+fn combinations(problem: &StageProblem, able: &[Resident], sides: &[usize]) -> Vec<Vec<Resident>> {
     let mut sets: Vec<Vec<Resident>> = vec![Vec::new()];
     for &side in sides {
         let with: Vec<Vec<Resident>> = sets
             .iter()
             .flat_map(|set| able.iter().filter(|r| r.side == side).map(|&r| [set.as_slice(), &[r]].concat()))
-            .filter(|set| holds(question, set))
+            .filter(|set| holds(problem, set))
             .collect();
         sets.extend(with);
         if sets.len() > MOST_SETS {
@@ -80,26 +80,26 @@ fn combinations(question: &Question, able: &[Resident], sides: &[usize]) -> Vec<
     sets
 }
 
-fn better(answers: impl Iterator<Item = Answer>) -> Option<Answer> {
+fn better(answers: impl Iterator<Item = StageSolution>) -> Option<StageSolution> {
     answers.reduce(|best, other| if other.worth > best.worth { other } else { best })
 }
 
 /// Takes up sides in the order of what each is worth alone, as long as the stage gains by it: another resident takes room
 /// from those already there.
-fn one_by_one(question: &Question, able: &[Resident]) -> Answer {
-    let mut alone: Vec<(Resident, Answer)> = able.iter().map(|&r| (r, beam::assign(question, &[r]))).collect();
+fn one_by_one(problem: &StageProblem, able: &[Resident]) -> StageSolution {
+    let mut alone: Vec<(Resident, StageSolution)> = able.iter().map(|&r| (r, beam::assign(problem, &[r]))).collect();
     alone.sort_by(|a, b| b.1.worth.total_cmp(&a.1.worth));
-    let mut best = beam::assign(question, &[]);
+    let mut best = beam::assign(problem, &[]);
     let mut chosen: Vec<Resident> = Vec::new();
     for (resident, answer) in alone {
         if chosen.iter().any(|r| r.side == resident.side) {
             continue;
         }
         let set = [chosen.as_slice(), &[resident]].concat();
-        if !holds(question, &set) {
+        if !holds(problem, &set) {
             continue;
         }
-        let trial = if chosen.is_empty() { answer } else { beam::assign(question, &set) };
+        let trial = if chosen.is_empty() { answer } else { beam::assign(problem, &set) };
         if trial.worth > best.worth {
             (best, chosen) = (trial, set);
         }
@@ -110,13 +110,13 @@ fn one_by_one(question: &Question, able: &[Resident]) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::super::kernels::Kernels;
-    use super::super::pack::{Run, Slot};
-    use super::super::side::{Margin, Origin, Side};
+    use super::super::pack::{SideRun, Slot};
+    use super::super::side::{CompleteSide, KernelOrigin, Margin};
     use super::*;
     use proptest::prelude::*;
 
-    fn side(name: &str, kernels: &[u64], value: f64, memory: f64) -> Side {
-        Side {
+    fn side(name: &str, kernels: &[u64], value: f64, memory: f64) -> CompleteSide {
+        CompleteSide {
             name: name.into(),
             kernels: Kernels::new(kernels).unwrap(),
             memory_bytes: memory,
@@ -125,12 +125,12 @@ mod tests {
             margin: Margin { open_ns: 20, restart_ns: 10, signal_ns: 30 },
             after_ns: 0.0,
             split: true,
-            origin: Origin::Profile,
+            origin: KernelOrigin::Profile,
             beside: None,
         }
     }
 
-    fn question<'a>(sides: &'a [Side], lengths: &[u64], free: Option<f64>) -> Question<'a> {
+    fn problem<'a>(sides: &'a [CompleteSide], lengths: &[u64], free: Option<f64>) -> StageProblem<'a> {
         let mut at = 0;
         let slots = lengths
             .iter()
@@ -140,10 +140,10 @@ mod tests {
                 slot
             })
             .collect();
-        Question { sides, slots, least_free: free, budget_ns: f64::INFINITY, close_ns: 1.0, sides_per_bubble: 2 }
+        StageProblem { sides, slots, least_free: free, budget_ns: f64::INFINITY, close_ns: 1.0, sides_per_bubble: 2 }
     }
 
-    fn work(answer: &Answer) -> Vec<u64> {
+    fn work(answer: &StageSolution) -> Vec<u64> {
         answer.runs.iter().map(|runs| runs.iter().map(|r| r.work_ns).sum()).collect()
     }
 
@@ -151,10 +151,10 @@ mod tests {
     #[test]
     fn whole_kernels_run_up_to_the_margin_and_a_cut_step_goes_on() {
         let sides = [side("mlp", &[50, 100, 30], 1.0, 1.0)];
-        let answer = solve(&question(&sides, &[300, 200, 70], None));
+        let answer = solve(&problem(&sides, &[300, 200, 70], None));
         // 240: the step of 180 and 50 of the next; 140: 100 and 30; 10: the next kernel takes 50.
         assert_eq!(work(&answer), [230, 130, 0]);
-        assert_eq!(answer.runs[0], [Run { side: 0, start_ns: 30, kernels: 4, work_ns: 230 }]);
+        assert_eq!(answer.runs[0], [SideRun { side: 0, start_ns: 30, kernels: 4, work_ns: 230 }]);
         assert_eq!((answer.runs[1][0].start_ns, answer.lost_ns), (1330, 2.0));
     }
 
@@ -162,18 +162,18 @@ mod tests {
     fn a_step_that_cannot_be_cut_runs_whole_or_not_at_all() {
         let mut sides = [side("mlp", &[50, 100, 30], 1.0, 1.0)];
         sides[0].split = false;
-        assert_eq!(work(&solve(&question(&sides, &[300, 200, 70, 440], None))), [180, 0, 0, 360]);
+        assert_eq!(work(&solve(&problem(&sides, &[300, 200, 70, 440], None))), [180, 0, 0, 360]);
     }
 
     /// Split it would hold 100 at every moment, of which the fullest leaves 60: whole steps keep 50 and run where 100 are free.
     #[test]
     fn where_memory_is_short_between_bubbles_only_whole_steps_run() {
         let sides = [side("mlp", &[50, 50], 1.0, 100.0)];
-        let mut q = question(&sides, &[300, 300, 220], Some(100.0));
+        let mut q = problem(&sides, &[300, 300, 220], Some(100.0));
         q.least_free = Some(60.0);
         q.slots[1].free_bytes = Some(99.0);
         let answer = solve(&q);
-        assert_eq!((work(&answer), answer.resident[0].hold), (vec![200, 0, 100], Hold::Whole));
+        assert_eq!((work(&answer), answer.resident[0].residency), (vec![200, 0, 100], Residency::Whole));
         q.least_free = Some(49.0);
         assert_eq!(work(&solve(&q)), [0, 0, 0]);
         q.least_free = None;
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn a_second_side_takes_what_the_first_leaves() {
         let sides = [side("dear", &[120], 2.0, 1.0), side("short", &[40], 1.0, 1.0)];
-        let mut q = question(&sides, &[200, 290, 310], None);
+        let mut q = problem(&sides, &[200, 290, 310], None);
         let answer = solve(&q);
         assert_eq!(work(&answer), [120, 160, 240], "twice the dear one in the third");
         assert_eq!(answer.runs[1].len(), 2);
@@ -197,12 +197,12 @@ mod tests {
     #[test]
     fn the_slowdown_limit_keeps_the_best_bubbles() {
         let sides = [side("mlp", &[10], 1.0, 1.0)];
-        let mut q = question(&sides, &[100, 500, 200, 400, 150], None);
+        let mut q = problem(&sides, &[100, 500, 200, 400, 150], None);
         q.budget_ns = 2.5;
         let answer = solve(&q);
         assert_eq!(work(&answer), [0, 440, 0, 340, 0]);
         assert!(answer.lost_ns <= q.budget_ns);
-        let dear = [Side { after_ns: 3.0, ..sides[0].clone() }];
+        let dear = [CompleteSide { after_ns: 3.0, ..sides[0].clone() }];
         q.sides = &dear;
         assert_eq!(work(&solve(&q)), [0; 5], "one bubble costs 4, 2.5 are allowed");
     }
@@ -217,10 +217,10 @@ mod tests {
                 (proptest::collection::vec(1u64..300, 1..5), 0f64..3.0, 0f64..200.0, 0f64..9.0, any::<bool>()), 0..4),
             free in 0f64..400.0, less in 0.3f64..1.0, budget in 0f64..60.0, together in 1usize..4,
         ) {
-            let sides: Vec<Side> = made.iter().map(|(kernels, value, memory, after, split)| Side {
+            let sides: Vec<CompleteSide> = made.iter().map(|(kernels, value, memory, after, split)| CompleteSide {
                 after_ns: *after, split: *split, ..side("x", kernels, *value, *memory)
             }).collect();
-            let mut q = question(&sides, &lengths, Some(free));
+            let mut q = problem(&sides, &lengths, Some(free));
             (q.budget_ns, q.sides_per_bubble, q.least_free) = (budget, together, Some(free * less));
             let answer = solve(&q);
             prop_assert_eq!(answer.runs.len(), lengths.len());
@@ -241,7 +241,7 @@ mod tests {
                     let done = s.kernels.work_ns(position[run.side] + run.kernels) - s.kernels.work_ns(position[run.side]);
                     prop_assert_eq!(done, run.work_ns);
                     position[run.side] += run.kernels;
-                    if own.hold == Hold::Whole {
+                    if own.residency == Residency::Whole {
                         prop_assert_eq!(position[run.side] % s.kernels.per_step(), 0);
                     }
                     lost += q.cost_ns(run.side);

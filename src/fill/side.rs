@@ -1,7 +1,7 @@
 //! Side models as the planner sees them: a step as a sequence of kernels, the memory it takes, and what a bubble loses at
 //! its ends. Completed here from the job's own figures, from measurements, or by [`super::side_gpt`] from the cost model.
 
-use super::beside::Beside;
+use super::beside::BesideCompute;
 use super::kernels::Kernels;
 use super::side_gpt;
 use crate::cost::predict;
@@ -14,7 +14,7 @@ use crate::{Error, Result};
 
 /// A small model, its figures complete.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Side {
+pub struct CompleteSide {
     pub name: String,
     pub kernels: Kernels,
     /// While it runs, or is stopped within a step.
@@ -28,30 +28,30 @@ pub struct Side {
     pub after_ns: f64,
     /// Whether it may stop within a step.
     pub split: bool,
-    pub origin: Origin,
+    pub origin: KernelOrigin,
     /// Side by side with the main job's own work, where that is allowed and known.
-    pub beside: Option<Beside>,
+    pub beside: Option<BesideCompute>,
 }
 
 /// Where a side's kernels come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum KernelOrigin {
     /// The job's own figures.
     Profile,
     Measured,
-    /// The cost model; false where the question lies outside what was measured.
+    /// The cost model; false where the problem lies outside what was measured.
     Predicted {
         in_range: bool,
     },
 }
 
-impl Origin {
+impl KernelOrigin {
     pub const fn text(self) -> &'static str {
         match self {
-            Origin::Profile => "own profile",
-            Origin::Measured => "measured",
-            Origin::Predicted { in_range: true } => "cost model",
-            Origin::Predicted { in_range: false } => "cost model, extrapolated",
+            KernelOrigin::Profile => "own profile",
+            KernelOrigin::Measured => "measured",
+            KernelOrigin::Predicted { in_range: true } => "cost model",
+            KernelOrigin::Predicted { in_range: false } => "cost model, extrapolated",
         }
     }
 }
@@ -101,7 +101,7 @@ pub fn of_job(
     model: &CostModel,
     measurements: &[Measurement],
     notes: &mut Vec<String>,
-) -> Result<Vec<Side>> {
+) -> Result<Vec<CompleteSide>> {
     let completer = Completer { job, model, measurements };
     job.side.iter().map(|side| completer.complete(side, notes)).collect()
 }
@@ -113,24 +113,24 @@ struct Completer<'a> {
 }
 
 /// Kernels, memory while running, memory between steps.
-type Body = (Kernels, f64, f64, Origin);
+type Body = (Kernels, f64, f64, KernelOrigin);
 
 impl Completer<'_> {
-    fn complete(&self, side: &job::Side, notes: &mut Vec<String>) -> Result<Side> {
+    fn complete(&self, side: &job::Side, notes: &mut Vec<String>) -> Result<CompleteSide> {
         let (kernels, memory, resident, origin) = match side.gpt {
             Some(gpt) => self.predicted(side, gpt)?,
             None => self.given(side)?,
         };
         let memory_bytes = side.memory_gib.map_or(memory, |g| g * GIB);
         let resident_bytes = side.resident_gib.map_or(resident, |g| g * GIB).min(memory_bytes);
-        if let Origin::Predicted { in_range: false } = origin {
+        if let KernelOrigin::Predicted { in_range: false } = origin {
             notes.push(format!("side {}: its step lies outside what was measured and is extrapolated", side.name));
         }
-        Ok(Side {
+        Ok(CompleteSide {
             name: side.name.clone(),
             margin: self.margin(side, kernels.longest_ns()),
             after_ns: side.after_ns.or_else(|| self.measured_after(side)).unwrap_or(0.0),
-            beside: Beside::of(self.job, self.model, side, notes),
+            beside: BesideCompute::of(self.job, self.model, side, notes),
             value: side.value,
             split: side.split,
             kernels,
@@ -144,8 +144,8 @@ impl Completer<'_> {
     fn predicted(&self, side: &job::Side, gpt: job::SideGpt) -> Result<Body> {
         let dtype = self.job.model.dtype.unwrap_or_else(|| predict::usual_dtype(self.model));
         let step = side_gpt::step(gpt, self.model, dtype)?;
-        let origin = Origin::Predicted { in_range: step.in_range };
-        let kernels = self.own_kernels(side).map_or((step.kernels, origin), |own| (own, Origin::Profile));
+        let origin = KernelOrigin::Predicted { in_range: step.in_range };
+        let kernels = self.own_kernels(side).map_or((step.kernels, origin), |own| (own, KernelOrigin::Profile));
         Ok((kernels.0, step.memory_bytes, step.resident_bytes, kernels.1))
     }
 
@@ -164,13 +164,13 @@ impl Completer<'_> {
         let memory = measured.and_then(|m| m.param_u64("memory_bytes")).map(|b| b as f64);
         let memory = side.memory_gib.map(|g| g * GIB).or(memory).ok_or_else(|| self.lacking(side, "memory_gib"))?;
         if let Some(kernels) = self.own_kernels(side) {
-            return Ok((kernels, memory, memory, Origin::Profile));
+            return Ok((kernels, memory, memory, KernelOrigin::Profile));
         }
         let step = side.step_ns.or(measured.and_then(|m| m.median_ns)).ok_or_else(|| self.lacking(side, "step_ns"))?;
         // A measured drain holds the kernel in flight, so it is no shorter than the longest.
         let longest = side.kernel_ns.or_else(|| self.measured_longest(side)).or_else(|| self.drain(side));
         let longest = longest.ok_or_else(|| self.lacking(side, "kernel_ns"))?;
-        Ok((Kernels::of_longest(whole(step), whole(longest)), memory, memory, Origin::Measured))
+        Ok((Kernels::of_longest(whole(step), whole(longest)), memory, memory, KernelOrigin::Measured))
     }
 
     fn lacking(&self, side: &job::Side, key: &str) -> Error {

@@ -11,7 +11,7 @@ use crate::shape::operation::{Epilogue, Operation, Product};
 use crate::shape::{DType, LayerShape, Linear, Phase, Rows};
 use crate::{Error, Result};
 
-pub struct Step {
+pub struct GptStep {
     pub kernels: Kernels,
     /// Parameters, gradients, optimizer state and one batch's activations.
     pub memory_bytes: f64,
@@ -20,7 +20,7 @@ pub struct Step {
     pub in_range: bool,
 }
 
-pub fn step(gpt: SideGpt, prices: &dyn Prices, dtype: DType) -> Result<Step> {
+pub fn step(gpt: SideGpt, prices: &dyn Prices, dtype: DType) -> Result<GptStep> {
     let shape = LayerShape::new(gpt.hidden, gpt.heads, gpt.sequence, gpt.batch, dtype);
     let layer = prices.layer(shape)?;
     let mut list = List { prices, dtype, in_range: layer.in_range, times: Vec::new() };
@@ -48,7 +48,7 @@ pub fn step(gpt: SideGpt, prices: &dyn Prices, dtype: DType) -> Result<Step> {
     let resident_bytes = parameters as f64 * state;
     let logits = 4.0 * head.rows as f64 * head.outputs as f64;
     let activations = layer.activation_bytes as f64 * gpt.layers as f64 + logits;
-    Ok(Step { kernels, memory_bytes: resident_bytes + activations, resident_bytes, in_range: list.in_range })
+    Ok(GptStep { kernels, memory_bytes: resident_bytes + activations, resident_bytes, in_range: list.in_range })
 }
 
 /// Layers, and one matrix shared by embedding and head with the positions.
@@ -100,7 +100,7 @@ impl List<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::prices::{LayerPrice, Message, Price};
+    use crate::pipeline::prices::{LayerPrice, Price, PricedCollective};
 
     /// Every operation but the head's products costs 10; a layer's phases what they are told to.
     struct Made {
@@ -117,7 +117,7 @@ mod tests {
                 in_range: true,
             })
         }
-        fn collective(&self, _: Message) -> Option<Price> {
+        fn collective(&self, _: PricedCollective) -> Option<Price> {
             None
         }
         fn operation(&self, operation: &Operation, _: DType) -> Option<Price> {

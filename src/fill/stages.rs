@@ -2,9 +2,9 @@
 
 use super::delay;
 use super::overlap::{self, BesideRun, Busy};
-use super::pack::{Question, Resident, Run, Slot};
+use super::pack::{Resident, SideRun, Slot, StageProblem};
 use super::planner;
-use super::side::Side;
+use super::side::CompleteSide;
 use crate::pipeline::bubbles::{self, Bubble};
 use crate::pipeline::memory::Memory;
 use crate::pipeline::{Timeline, Work, activations};
@@ -20,7 +20,7 @@ pub struct Planned {
     pub live_micro_batches: f64,
     /// Beside everything the main job holds and the headroom; `None` where the memory is not known.
     pub free_bytes: Option<f64>,
-    pub runs: Vec<Run>,
+    pub runs: Vec<SideRun>,
     /// Of a measured bubble: what it waits for.
     pub class: Option<&'static str>,
     /// Whether side work may go in at all.
@@ -50,7 +50,7 @@ impl StagePlan {
     }
 
     /// All side work by its value.
-    pub fn worth(&self, sides: &[Side]) -> f64 {
+    pub fn worth(&self, sides: &[CompleteSide]) -> f64 {
         let runs = self.bubbles.iter().flat_map(|b| &b.runs).map(|r| r.work_ns as f64 * sides[r.side].value);
         runs.chain(self.beside.iter().map(|r| r.work_ns * sides[r.side].value)).sum()
     }
@@ -58,7 +58,7 @@ impl StagePlan {
 
 /// What the stages are filled with, and within which limits.
 pub struct Filling<'a> {
-    pub sides: &'a [Side],
+    pub sides: &'a [CompleteSide],
     /// Fraction of the iteration.
     pub main_slowdown: f64,
     pub close_ns: f64,
@@ -72,7 +72,7 @@ impl Filling<'_> {
             let slot =
                 |b: &Planned| Slot { start_ns: b.bubble.start_ns, end_ns: b.bubble.end_ns, free_bytes: b.free_bytes };
             let fillable = || stage.bubbles.iter().filter(|b| b.fillable);
-            let question = Question {
+            let problem = StageProblem {
                 sides: self.sides,
                 slots: fillable().map(slot).collect(),
                 least_free: stage.least_free,
@@ -80,8 +80,8 @@ impl Filling<'_> {
                 close_ns: self.close_ns,
                 sides_per_bubble: self.sides_per_bubble,
             };
-            let answer = planner::solve(&question);
-            stage.beside = busy.get(index).map_or_else(Vec::new, |&busy| overlap::fill(&question, &answer, busy));
+            let answer = planner::solve(&problem);
+            stage.beside = busy.get(index).map_or_else(Vec::new, |&busy| overlap::fill(&problem, &answer, busy));
             let lost_beside: f64 = stage.beside.iter().map(|b| b.operations as f64 * b.cost_each_ns).sum();
             (stage.lost_ns, stage.resident) = (answer.lost_ns + lost_beside, answer.resident);
             for (planned, runs) in stage.bubbles.iter_mut().filter(|b| b.fillable).zip(answer.runs) {
@@ -135,7 +135,7 @@ impl Filling<'_> {
         let mut tail = vec![0u64; stages.len()];
         for (index, stage) in stages.iter().enumerate() {
             let cost = |b: &Planned| -> u64 {
-                let each = |run: &Run| self.close_ns + self.sides[run.side].after_ns;
+                let each = |run: &SideRun| self.close_ns + self.sides[run.side].after_ns;
                 b.runs.iter().map(each).sum::<f64>().ceil() as u64
             };
             let mut bubbles = stage.bubbles.iter().peekable();
@@ -193,15 +193,15 @@ fn busy(timeline: &Timeline, stage: usize) -> Busy {
 
 #[cfg(test)]
 mod tests {
-    use super::super::beside::{Beside, Together};
+    use super::super::beside::{BesideCompute, Together};
     use super::super::kernels::Kernels;
-    use super::super::side::{Margin, Origin};
+    use super::super::side::{KernelOrigin, Margin};
     use super::*;
     use crate::pipeline::memory::StageMemory;
-    use crate::pipeline::{BubbleKind, Name, Schedule, Spec, StageTimes, Times, simulate};
+    use crate::pipeline::{BubbleKind, Name, Schedule, ScheduleSpec, StageTimes, Times, simulate};
 
-    fn side(memory: f64) -> Side {
-        Side {
+    fn side(memory: f64) -> CompleteSide {
+        CompleteSide {
             name: "mlp".into(),
             kernels: Kernels::of_longest(100, 10),
             memory_bytes: memory,
@@ -210,14 +210,14 @@ mod tests {
             margin: Margin { open_ns: 30, restart_ns: 30, signal_ns: 30 },
             after_ns: 0.0,
             split: true,
-            origin: Origin::Profile,
+            origin: KernelOrigin::Profile,
             beside: None,
         }
     }
 
     fn timeline(p: usize, m: usize) -> Timeline {
         let times = Times::even(p, StageTimes::new(300, 600, 0), 0);
-        let spec = Spec {
+        let spec = ScheduleSpec {
             name: Name::OneFOneB,
             stages: p,
             micro_batches: m,
@@ -240,7 +240,7 @@ mod tests {
         Memory { stage: vec![stage; p], total_bytes: Some(total), headroom_bytes: 20.0 }
     }
 
-    fn filled(sides: &[Side], total: f64, slowdown: f64, close_ns: f64) -> (Vec<StagePlan>, u64) {
+    fn filled(sides: &[CompleteSide], total: f64, slowdown: f64, close_ns: f64) -> (Vec<StagePlan>, u64) {
         let timeline = timeline(4, 8);
         let filling = Filling { sides, main_slowdown: slowdown, close_ns, sides_per_bubble: 2 };
         filling.timeline(&timeline, 0.4, &memory(4, total), timeline.iteration_ns)
@@ -282,7 +282,10 @@ mod tests {
     #[test]
     fn what_the_limit_leaves_goes_beside_compute() {
         let together = |slowdown| Together { slowdown, rate: 0.5 };
-        let sides = [Side { beside: Some(Beside { forward: together(1.1), backward: together(2.0) }), ..side(50.0) }];
+        let sides = [CompleteSide {
+            beside: Some(BesideCompute { forward: together(1.1), backward: together(2.0) }),
+            ..side(50.0)
+        }];
         let timeline = timeline(4, 8);
         let (stages, lost) = filled(&sides, 1e6, 0.05, 0.0);
         let forward = stages[3].beside[0];

@@ -1,12 +1,12 @@
 //! Why a side model was put nowhere: the first of its needs that no bubble meets.
 
-use super::side::Side;
+use super::side::CompleteSide;
 use super::stages::{Planned, StagePlan};
 use crate::pipeline::memory::GIB;
 use crate::units::format_ns;
 
 /// One clause, to stand behind "side x is put nowhere: ".
-pub fn nowhere(side: &Side, stages: &[StagePlan], budget_ns: f64, close_ns: f64) -> String {
+pub fn nowhere(side: &CompleteSide, stages: &[StagePlan], budget_ns: f64, close_ns: f64) -> String {
     let bubbles = || stages.iter().flat_map(|s| &s.bubbles).filter(|b| b.fillable);
     let most = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
     let least_free = most(&mut stages.iter().map(|s| s.least_free.unwrap_or(f64::INFINITY)));
@@ -58,7 +58,7 @@ pub fn nowhere(side: &Side, stages: &[StagePlan], budget_ns: f64, close_ns: f64)
 #[cfg(test)]
 mod tests {
     use super::super::kernels::Kernels;
-    use super::super::side::{Margin, Origin};
+    use super::super::side::{KernelOrigin, Margin};
     use super::*;
     use crate::pipeline::activations::Live;
     use crate::pipeline::{Bubble, BubbleKind};
@@ -81,7 +81,7 @@ mod tests {
             beside: Vec::new(),
             lost_ns: 0.0,
         };
-        let fine = Side {
+        let fine = CompleteSide {
             name: "x".into(),
             kernels: Kernels::of_longest(800, 100),
             memory_bytes: 0.9 * GIB,
@@ -90,24 +90,24 @@ mod tests {
             margin: Margin { open_ns: 50, restart_ns: 50, signal_ns: 50 },
             after_ns: 0.0,
             split: true,
-            origin: Origin::Profile,
+            origin: KernelOrigin::Profile,
             beside: None,
         };
-        let cases: [(Side, &str); 7] = [
+        let cases: [(CompleteSide, &str); 7] = [
             (fine.clone(), "another side is worth more"),
-            (Side { value: 0.0, ..fine.clone() }, "its value is 0"),
+            (CompleteSide { value: 0.0, ..fine.clone() }, "its value is 0"),
             (
-                Side { resident_bytes: 1.5 * GIB, memory_bytes: 1.5 * GIB, ..fine.clone() },
+                CompleteSide { resident_bytes: 1.5 * GIB, memory_bytes: 1.5 * GIB, ..fine.clone() },
                 "fit beside the main job on no stage",
             ),
-            (Side { memory_bytes: 3.0 * GIB, ..fine.clone() }, "no bubble has more than 2.00 GiB"),
-            (Side { kernels: Kernels::of_longest(2000, 900), ..fine.clone() }, "first kernel take 1.050 µs"),
+            (CompleteSide { memory_bytes: 3.0 * GIB, ..fine.clone() }, "no bubble has more than 2.00 GiB"),
+            (CompleteSide { kernels: Kernels::of_longest(2000, 900), ..fine.clone() }, "first kernel take 1.050 µs"),
             // Its memory may not stay, so a whole step is the unit.
             (
-                Side { memory_bytes: 1.5 * GIB, kernels: Kernels::of_longest(900, 10), ..fine.clone() },
+                CompleteSide { memory_bytes: 1.5 * GIB, kernels: Kernels::of_longest(900, 10), ..fine.clone() },
                 "first step take",
             ),
-            (Side { after_ns: 20.0, ..fine }, "the slowdown limit allows 10.00 ns"),
+            (CompleteSide { after_ns: 20.0, ..fine }, "the slowdown limit allows 10.00 ns"),
         ];
         for (side, expected) in cases {
             let why = nowhere(&side, std::slice::from_ref(&stage), 10.0, 1.0);

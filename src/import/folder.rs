@@ -5,7 +5,7 @@
 use super::{Imported, Origin, Source, machine_of};
 use crate::records::flags::IMPORTED;
 use crate::records::machine::{Gpu, MachineRecord, RunInfo};
-use crate::records::store::{Journal, MACHINE, MEASUREMENTS, Run, RunRequest};
+use crate::records::store::{Journal, JournalRun, MACHINE, MEASUREMENTS, RunRequest};
 use crate::records::{Measurement, files};
 use crate::{Error, Result};
 use std::collections::BTreeSet;
@@ -52,7 +52,7 @@ pub fn write(imported: Imported, source: Source, target: &Target, run: RunInfo) 
         files::write_json(&folder.join(MACHINE), &machine)?;
     }
     let selection = Some(format!("import {}", source.name()));
-    let mut run = Run::open(RunRequest { folder, machine, fresh: false, selection })?;
+    let mut run = JournalRun::open(RunRequest { folder, machine, fresh: false, selection })?;
     let cases = new.len();
     for mut record in new {
         record.at.clone_from(&now);

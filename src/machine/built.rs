@@ -24,7 +24,7 @@ pub struct KernelFacts {
 
 /// Something build.rs skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Missing {
+pub struct SkippedPart {
     pub what: &'static str,
     pub reason: &'static str,
     /// The command that installs it; the program must be built again after it.

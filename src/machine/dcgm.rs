@@ -7,7 +7,7 @@
 //! dcgm_structs.h of DCGM 3 and 4.
 
 use super::libraries;
-use super::nvml::gpm::Activity;
+use super::nvml::gpm::GpmActivity;
 use std::ffi::{CStr, c_char, c_int, c_longlong, c_uint, c_ushort};
 use std::path::Path;
 
@@ -185,7 +185,7 @@ impl Dcgm {
     }
 
     /// The engine's newest values: means over its own last 100 ms.
-    pub fn activity(&mut self) -> Option<Activity> {
+    pub fn activity(&mut self) -> Option<GpmActivity> {
         self.session.latest(self.gpu, &FIELDS, 0, &mut self.values[..])?;
         let value = |id| {
             let field = self.values.iter().find(|value| value.field == id && value.status == OK)?;
@@ -193,7 +193,7 @@ impl Dcgm {
             let ratio = unsafe { field.value.ratio };
             (ratio.is_finite() && ratio < BLANK).then(|| (100.0 * ratio).clamp(0.0, 100.0))
         };
-        Activity::from_values(FIELDS.map(value))
+        GpmActivity::from_values(FIELDS.map(value))
     }
 }
 

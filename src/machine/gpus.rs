@@ -143,7 +143,7 @@ pub fn driver_cuda_version() -> Option<String> {
 
 /// Which pairs of the first `count` GPUs reach each other's memory, how well the driver ranks the link (0 is best), and
 /// what it is, where NVML told: `links` are of the same pairs.
-fn topology(count: usize, links: &[nvml::Link]) -> Vec<String> {
+fn topology(count: usize, links: &[nvml::GpuLink]) -> Vec<String> {
     use sys::CUdevice_P2PAttribute_enum as P2p;
     let ask = |which, from: i32, to: i32| -> Option<i32> {
         let (from, to) = (result::device::get(from).ok()?, result::device::get(to).ok()?);
@@ -163,7 +163,7 @@ fn topology(count: usize, links: &[nvml::Link]) -> Vec<String> {
             (Some(_), _) => "no peer access".to_string(),
             (None, _) => "unknown".to_string(),
         };
-        let link = links.get::<usize>(number).map(nvml::Link::to_string).filter(|text| !text.is_empty());
+        let link = links.get::<usize>(number).map(nvml::GpuLink::to_string).filter(|text| !text.is_empty());
         let link = link.map(|text| format!(", {text}")).unwrap_or_default();
         format!("GPU {from} - GPU {to}: {reach}{link}")
     };

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// A library as it is asked for: its file names, newest first, and where it may lie beside the loader's path.
-pub(super) struct Wanted {
+pub(super) struct LibraryQuery {
     pub(super) name: &'static str,
     files: &'static [&'static str],
     /// A variable that names a folder with `lib` in it.
@@ -19,14 +19,14 @@ pub(super) struct Wanted {
     pub(super) version: fn(&libloading::Library) -> Option<String>,
 }
 
-pub(super) const CUBLASLT: Wanted = Wanted {
+pub(super) const CUBLASLT: LibraryQuery = LibraryQuery {
     name: "cublaslt",
     files: &["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"],
     home: "CUDA_HOME",
     packages: &["cu13/lib", "cublas/lib"],
     version: cublaslt_version,
 };
-pub(super) const NCCL: Wanted = Wanted {
+pub(super) const NCCL: LibraryQuery = LibraryQuery {
     name: "nccl",
     files: &["libnccl.so.2", "libnccl.so"],
     home: "NCCL_HOME",
@@ -34,9 +34,9 @@ pub(super) const NCCL: Wanted = Wanted {
     version: nccl_version,
 };
 /// Versions of these two are not the file's to tell without starting it, and NVML can hang: see `nvml::version`.
-pub(super) const NVML: Wanted =
-    Wanted { name: "nvml", files: &["libnvidia-ml.so.1"], home: "CUDA_HOME", packages: &[], version: |_| None };
-pub(super) const DCGM: Wanted = Wanted {
+pub(super) const NVML: LibraryQuery =
+    LibraryQuery { name: "nvml", files: &["libnvidia-ml.so.1"], home: "CUDA_HOME", packages: &[], version: |_| None };
+pub(super) const DCGM: LibraryQuery = LibraryQuery {
     name: "dcgm",
     files: &["libdcgm.so.4", "libdcgm.so.3"],
     home: "DCGM_HOME",
@@ -65,7 +65,7 @@ pub fn keep_cublaslt() -> Option<PathBuf> {
     KEPT.get_or_init(|| open(&CUBLASLT)).as_ref().map(|(_, path)| path.clone())
 }
 
-pub(super) fn open(wanted: &Wanted) -> Option<(libloading::Library, PathBuf)> {
+pub(super) fn open(wanted: &LibraryQuery) -> Option<(libloading::Library, PathBuf)> {
     // What was asked for by name comes before what the loader happens to know; a path given for this one run first.
     let path = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     let given: Vec<PathBuf> = std::env::split_paths(&path).filter(|folder| !folder.as_os_str().is_empty()).collect();
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_library_that_is_nowhere_is_not_found() {
-        let nowhere = Wanted { files: &["libno-such-library.so.7"], ..NCCL };
+        let nowhere = LibraryQuery { files: &["libno-such-library.so.7"], ..NCCL };
         assert!(open(&nowhere).is_none());
     }
 }

@@ -29,7 +29,7 @@ use std::ffi::OsString;
 
 /// What `machine.json` says of the machine, without the run.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Probe {
+pub struct MachineProbe {
     /// Lower-case slug: the results folder's name.
     pub name: String,
     pub cpu: Cpu,
@@ -45,7 +45,7 @@ pub struct Probe {
 }
 
 /// Looks the machine over. What cannot be read is left empty: a probe never fails, and gives NVML up where it hangs.
-pub fn probe(device: Device) -> Probe {
+pub fn probe(device: Device) -> MachineProbe {
     // A host run is told apart from a run on this machine's GPUs: another folder, and no GPU in its record, because what
     // is fitted from it is the processor.
     let (gpus, topology) = match device {
@@ -53,7 +53,7 @@ pub fn probe(device: Device) -> Probe {
         Device::Cuda(_) => gpus::with_state(gpus::list().unwrap_or_default()),
     };
     let cpu = cpu::probe();
-    Probe {
+    MachineProbe {
         name: machine_name(&cpu, &gpus),
         cpu,
         memory_bytes: system::memory_bytes(),
@@ -79,7 +79,7 @@ pub fn record(device: &Device) -> Result<MachineRecord> {
     Ok(probe(*device).into_record(run))
 }
 
-impl Probe {
+impl MachineProbe {
     pub fn into_record(self, run: RunInfo) -> MachineRecord {
         MachineRecord {
             schema: SCHEMA.to_string(),

@@ -11,7 +11,7 @@ use crate::ops::{Conv, GroupNorm, Linear, Ops, Pool, RowStats, Rows};
 const COLOURS: usize = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Config {
+pub struct ConvnetConfig {
     pub batch: usize,
     /// Height and width of the images, three colours each.
     pub side: usize,
@@ -23,7 +23,7 @@ pub struct Config {
     pub classes: usize,
 }
 
-impl Config {
+impl ConvnetConfig {
     const fn conv(&self, side: usize, channels: (usize, usize), kernel: usize, stride: usize) -> Conv {
         let (in_channels, out_channels) = channels;
         let padding = kernel / 2;
@@ -150,7 +150,7 @@ struct Residual<B> {
 }
 
 impl<B> Residual<B> {
-    fn new<O: Ops<Buffer = B>>(builder: &mut Builder<'_, O>, config: &Config, stage: usize) -> Result<Self> {
+    fn new<O: Ops<Buffer = B>>(builder: &mut Builder<'_, O>, config: &ConvnetConfig, stage: usize) -> Result<Self> {
         let (first, second, skip) = config.block(stage);
         let name = |part: &str| format!("block{stage}.{part}");
         let (inner, out, x) = (first.out_len(), second.out_len(), first.in_len());
@@ -215,7 +215,7 @@ impl<B> Residual<B> {
 }
 
 pub struct Convnet<B> {
-    config: Config,
+    config: ConvnetConfig,
     stem: ConvNorm<B>,
     stem_out: B,
     dstem: B,
@@ -231,7 +231,7 @@ pub struct Convnet<B> {
 }
 
 impl<B> Convnet<B> {
-    pub fn new<O: Ops<Buffer = B>>(builder: &mut Builder<'_, O>, config: Config) -> Result<Self> {
+    pub fn new<O: Ops<Buffer = B>>(builder: &mut Builder<'_, O>, config: ConvnetConfig) -> Result<Self> {
         let (stem, pool) = (config.stem(), config.pool());
         let shape = Labelled {
             rows: config.batch,

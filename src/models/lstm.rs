@@ -9,7 +9,7 @@ use crate::Result;
 use crate::ops::{ForwardEpilogue, InputEpilogue, Linear, LstmCell, Ops, Rows, WeightEpilogue};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Config {
+pub struct LstmConfig {
     pub batch: usize,
     pub steps: usize,
     pub inputs: usize,
@@ -17,7 +17,7 @@ pub struct Config {
     pub classes: usize,
 }
 
-impl Config {
+impl LstmConfig {
     const fn input_product(&self) -> Linear {
         Linear::new(self.batch, self.inputs, 4 * self.hidden)
     }
@@ -48,7 +48,7 @@ struct Step<B> {
 }
 
 pub struct Lstm<B> {
-    config: Config,
+    config: LstmConfig,
     /// Inputs to gates, with the gates' bias.
     input: Dense<B>,
     /// Last state to gates.
@@ -67,7 +67,7 @@ pub struct Lstm<B> {
 }
 
 impl<B> Lstm<B> {
-    pub fn new<O: Ops<Buffer = B>>(builder: &mut Builder<'_, O>, config: Config) -> Result<Self> {
+    pub fn new<O: Ops<Buffer = B>>(builder: &mut Builder<'_, O>, config: LstmConfig) -> Result<Self> {
         let units = config.batch * config.hidden;
         let shape = Labelled {
             rows: config.batch,

@@ -8,14 +8,14 @@ use crate::Result;
 use crate::ops::{Linear, Ops, Rows};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Config {
+pub struct MlpConfig {
     pub batch: usize,
     pub inputs: usize,
     pub hidden: usize,
     pub classes: usize,
 }
 
-impl Config {
+impl MlpConfig {
     const fn layers(&self) -> [Linear; 3] {
         [
             Linear::new(self.batch, self.inputs, self.hidden),
@@ -32,7 +32,7 @@ impl Config {
 }
 
 pub struct Mlp<B> {
-    config: Config,
+    config: MlpConfig,
     layers: [Dense<B>; 3],
     /// Before and after the GELU of the first two layers.
     pre: [B; 2],
@@ -45,7 +45,7 @@ pub struct Mlp<B> {
 }
 
 impl<B> Mlp<B> {
-    pub fn new<O: Ops<Buffer = B>>(builder: &mut Builder<'_, O>, config: Config) -> Result<Self> {
+    pub fn new<O: Ops<Buffer = B>>(builder: &mut Builder<'_, O>, config: MlpConfig) -> Result<Self> {
         let [first, second, third] = config.layers();
         let inner = config.batch * config.hidden;
         let shape =

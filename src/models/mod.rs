@@ -1,4 +1,4 @@
-//! Models: sentences in the vocabulary of [`crate::ops`], written once, generic over the device.
+//! Models: sequences of the operations of [`crate::ops`], written once, generic over the device.
 //!
 //! [`gpt`] is the big model's layer with its three phases, and the pieces that make whole models of it; [`side_model`]
 //! makes the small models that fill bubbles. [`single`] runs one operation by itself. `suite`, `corun` and `fill` run

@@ -181,21 +181,21 @@ pub fn step_flop(spec: SideSpec) -> f64 {
     }
 }
 
-const fn mlp_config(batch: usize) -> mlp::Config {
-    mlp::Config { batch, inputs: 512, hidden: 640, classes: 10 }
+const fn mlp_config(batch: usize) -> mlp::MlpConfig {
+    mlp::MlpConfig { batch, inputs: 512, hidden: 640, classes: 10 }
 }
 
-const fn convnet_config(batch: usize) -> convnet::Config {
-    convnet::Config { batch, side: 32, width: 16, stages: 3, groups: 4, classes: 10 }
+const fn convnet_config(batch: usize) -> convnet::ConvnetConfig {
+    convnet::ConvnetConfig { batch, side: 32, width: 16, stages: 3, groups: 4, classes: 10 }
 }
 
-const fn lstm_config(batch: usize) -> lstm::Config {
-    lstm::Config { batch, steps: 32, inputs: 64, hidden: 128, classes: 10 }
+const fn lstm_config(batch: usize) -> lstm::LstmConfig {
+    lstm::LstmConfig { batch, steps: 32, inputs: 64, hidden: 128, classes: 10 }
 }
 
-const fn gpt_config(batch: usize) -> network::Config {
+const fn gpt_config(batch: usize) -> network::GptConfig {
     let layer = LayerShape::new(128, 4, 64, batch as u64, DType::F32);
-    network::Config { layers: 2, vocabulary: 256, layer }
+    network::GptConfig { layers: 2, vocabulary: 256, layer }
 }
 
 #[cfg(test)]

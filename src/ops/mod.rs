@@ -2,7 +2,7 @@
 //!
 //! [`Ops`] is shaped for an asynchronous device: buffers are opaque, no operation returns data, nothing is allocated
 //! inside an operation (callers make workspaces first), and errors surface at [`Ops::synchronize`]. The host obeys it
-//! too. [`host`] runs on the CPU's cores in f32; [`mod@reference`] runs the same sentences in f64, slowly and plainly, and
+//! too. [`host`] runs on the CPU's cores in f32; [`mod@reference`] runs the same operations in f64, slowly and plainly, and
 //! is what everything else is checked against.
 //!
 //! Letters: `B` micro-batch, `S` sequence, `A` heads, `D` head size, `H` hidden, `T` tensor-parallel size, rows = B·S.

@@ -4,7 +4,7 @@
 //! 32 / (34 + 5·a·s/h) (Qi et al., arXiv 2401.10241, table 2, from Korthikanti et al., arXiv 2205.05198).
 //! A chunk counts its share of a stage; schedules with one backward operation release everything there.
 
-use super::schedule::{Operation, Schedule, Work};
+use super::schedule::{Schedule, StageOperation, Work};
 
 /// What to assume where the model is not known.
 pub const DEFAULT_WEIGHT_SHARE: f64 = 0.43;
@@ -25,7 +25,7 @@ pub struct Live {
 
 impl Live {
     /// After the operation has ended.
-    pub fn after(&mut self, operation: Operation) {
+    pub fn after(&mut self, operation: StageOperation) {
         match operation.work {
             Work::Forward => self.whole += 1,
             Work::BackwardInput => {

@@ -6,7 +6,7 @@
 use super::job::Job;
 use super::layout::{Layout, Placement};
 use super::memory;
-use super::prices::{LayerPrice, Message, Prices};
+use super::prices::{LayerPrice, PricedCollective, Prices};
 use super::times::{StageTimes, Times};
 use crate::Result;
 use crate::shape::operation::{Epilogue, Operation, Product};
@@ -181,7 +181,7 @@ impl Pricing<'_> {
             .iter()
             .map(|&operation| {
                 let bytes = self.rows_bytes();
-                self.collective(Message { operation, ranks: tensor, nodes, bytes })
+                self.collective(PricedCollective { operation, ranks: tensor, nodes, bytes })
             })
             .sum();
         let repeated = if self.shape.recompute == Recompute::Full { 2.0 } else { 1.0 };
@@ -200,7 +200,8 @@ impl Pricing<'_> {
         }
         let parts = if self.job.parallel.sequence_parallel { self.shape.tensor } else { 1 };
         let bytes = self.rows_bytes().div_ceil(parts);
-        self.collective(Message { operation: "send_recv", ranks: 2, nodes: self.nodes(), bytes }).round() as u64
+        self.collective(PricedCollective { operation: "send_recv", ranks: 2, nodes: self.nodes(), bytes }).round()
+            as u64
     }
 
     /// Gradients are reduced in 32 bits, as Megatron-LM does by default for 16-bit training. In a two-way pipeline every
@@ -213,7 +214,7 @@ impl Pricing<'_> {
         }
         let nodes = ranks.saturating_mul(self.shape.tensor).div_ceil(self.job.hardware.gpus_per_node).min(ranks);
         let bytes = parameters.saturating_mul(4);
-        self.collective(Message { operation: "all_reduce", ranks, nodes, bytes })
+        self.collective(PricedCollective { operation: "all_reduce", ranks, nodes, bytes })
     }
 
     /// Embedding and head are one matrix: where two devices hold it, its gradient is summed between them.
@@ -223,14 +224,14 @@ impl Pricing<'_> {
         }
         let columns = self.job.model.vocabulary.div_ceil(self.shape.tensor);
         let bytes = columns.saturating_mul(self.shape.hidden).saturating_mul(4);
-        self.collective(Message { operation: "all_reduce", ranks: 2, nodes: self.nodes(), bytes })
+        self.collective(PricedCollective { operation: "all_reduce", ranks: 2, nodes: self.nodes(), bytes })
     }
 
     /// The gradients' norm: one number over the ranks that share a model. Microseconds, so no price is no fault.
     fn norm(&self) -> f64 {
         let ranks = self.job.parallel.pipeline.saturating_mul(self.shape.tensor);
         let nodes = ranks.div_ceil(self.job.hardware.gpus_per_node);
-        let message = Message { operation: "all_reduce", ranks, nodes, bytes: 4 };
+        let message = PricedCollective { operation: "all_reduce", ranks, nodes, bytes: 4 };
         if ranks == 1 { 0.0 } else { self.prices.collective(message).map_or(0.0, |p| p.time_ns) }
     }
 
@@ -239,7 +240,7 @@ impl Pricing<'_> {
         if self.job.gpus() > self.job.hardware.gpus_per_node { 2 } else { 1 }
     }
 
-    fn collective(&mut self, message: Message) -> f64 {
+    fn collective(&mut self, message: PricedCollective) -> f64 {
         let what = format!(
             "{} of {} between {} ranks on {} node{}",
             message.operation,
@@ -282,7 +283,7 @@ mod tests {
                 in_range: true,
             })
         }
-        fn collective(&self, message: Message) -> Option<Price> {
+        fn collective(&self, message: PricedCollective) -> Option<Price> {
             (message.operation != "reduce_scatter")
                 .then_some(Price { time_ns: message.bytes as f64 / 1000.0, in_range: message.nodes == 1 })
         }

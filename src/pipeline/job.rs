@@ -5,7 +5,7 @@ use super::layout::{Layout, Placement};
 use super::presets;
 use super::schedule::Name;
 use super::schedules::numbers::{self, Number};
-use super::toml_section::{Section, Source};
+use super::toml_section::{Section, TomlSource};
 use crate::shape::{DType, LayerShape, Recompute};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
@@ -120,7 +120,7 @@ impl Job {
 
     /// `path` is for answers and for what the job names relative to itself.
     pub fn parse(path: &Path, text: &str) -> Result<Job> {
-        let source = Source { path, text };
+        let source = TomlSource { path, text };
         let mut file = File::split(source)?;
         let model = read_model(&mut file)?;
         let parallel = read_parallel(&mut file)?;
@@ -233,7 +233,7 @@ struct File<'a> {
     hardware: Option<Section<'a>>,
     limits: Option<Section<'a>>,
     side: Vec<Section<'a>>,
-    source: Source<'a>,
+    source: TomlSource<'a>,
 }
 
 const SECTIONS: [&str; 5] = ["model", "parallel", "hardware", "side", "limits"];
@@ -282,7 +282,7 @@ fn keys(section: &str) -> &'static [&'static str] {
 }
 
 impl<'a> File<'a> {
-    fn split(source: Source<'a>) -> Result<Self> {
+    fn split(source: TomlSource<'a>) -> Result<Self> {
         let mut file = File { model: None, parallel: None, hardware: None, limits: None, side: Vec::new(), source };
         for (key, value) in source.parse()? {
             let at = key.span().start;
@@ -405,7 +405,7 @@ fn read_hardware(file: &mut File, path: &Path) -> Result<Hardware> {
     Ok(hardware)
 }
 
-fn read_side(s: Section, source: Source) -> Result<Side> {
+fn read_side(s: Section, source: TomlSource) -> Result<Side> {
     let model = s.string("model", "a small model's name in quotes, like \"convnet\"")?;
     let batch = s.count("batch", 1 << 20)?;
     let name = s.string("name", "a name in quotes")?;

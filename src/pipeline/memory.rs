@@ -230,7 +230,7 @@ mod tests {
         );
         let job = Job::parse(Path::new("job.toml"), &text).unwrap();
         let times = crate::pipeline::Times::even(4, crate::pipeline::StageTimes::new(10, 10, 10), 0);
-        let schedule = Schedule::build(&crate::pipeline::Spec {
+        let schedule = Schedule::build(&crate::pipeline::ScheduleSpec {
             name: job.parallel.schedule,
             stages: 4,
             micro_batches: 16,

@@ -26,6 +26,6 @@ pub mod toml_section;
 
 pub use bubbles::{Bubble, BubbleKind};
 pub use layout::{Layout, Placement};
-pub use schedule::{Name, Operation, Schedule, Spec, Work};
+pub use schedule::{Name, Schedule, ScheduleSpec, StageOperation, Work};
 pub use simulate::{Timeline, simulate};
 pub use times::{StageTimes, Times};

@@ -9,7 +9,7 @@ use super::nearest;
 use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Preset {
+pub struct ModelPreset {
     pub name: &'static str,
     pub layers: u64,
     pub hidden: u64,
@@ -18,11 +18,11 @@ pub struct Preset {
     pub vocabulary: u64,
 }
 
-const fn gpt(name: &'static str, layers: u64, hidden: u64, heads: u64, sequence: u64) -> Preset {
-    Preset { name, layers, hidden, heads, sequence, vocabulary: 51_200 }
+const fn gpt(name: &'static str, layers: u64, hidden: u64, heads: u64, sequence: u64) -> ModelPreset {
+    ModelPreset { name, layers, hidden, heads, sequence, vocabulary: 51_200 }
 }
 
-pub const ALL: [Preset; 21] = [
+pub const ALL: [ModelPreset; 21] = [
     gpt("gpt-125m", 12, 768, 12, 2048),
     gpt("gpt-350m", 24, 1024, 16, 2048),
     gpt("gpt-760m", 24, 1536, 16, 2048),
@@ -46,7 +46,7 @@ pub const ALL: [Preset; 21] = [
     gpt("gpt-1t", 128, 25_600, 160, 2048),
 ];
 
-pub fn find(name: &str) -> Result<Preset> {
+pub fn find(name: &str) -> Result<ModelPreset> {
     ALL.into_iter().find(|p| p.name == name).ok_or_else(|| {
         Error::input(format!("`{name}` is not a preset"), nearest::cure(name, ALL.iter().map(|p| p.name)))
     })

@@ -25,7 +25,7 @@ pub struct Price {
 
 /// A collective as the cost model knows it; bytes as nccl-tests counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Message {
+pub struct PricedCollective {
     pub operation: &'static str,
     pub ranks: u64,
     pub nodes: u64,
@@ -35,7 +35,7 @@ pub struct Message {
 pub trait Prices {
     fn layer(&self, shape: LayerShape) -> Result<LayerPrice>;
     /// `None` where the model holds nothing to go by.
-    fn collective(&self, message: Message) -> Option<Price>;
+    fn collective(&self, message: PricedCollective) -> Option<Price>;
     /// A single operation; `None` likewise.
     fn operation(&self, operation: &Operation, dtype: DType) -> Option<Price>;
 }
@@ -52,8 +52,8 @@ impl Prices for CostModel {
         })
     }
 
-    fn collective(&self, message: Message) -> Option<Price> {
-        let Message { operation, ranks, nodes, bytes } = message;
+    fn collective(&self, message: PricedCollective) -> Option<Price> {
+        let PricedCollective { operation, ranks, nodes, bytes } = message;
         let query = CollectiveQuery { operation: operation.into(), ranks, nodes, bytes, isolated: false, dtype: None };
         predict::collective(self, &query).ok().map(Price::from)
     }

@@ -1,6 +1,6 @@
 //! What a schedule is: for every stage a fixed list of operations. What waits for what follows from the [`Layout`]: a
 //! micro-batch runs through a chain of cells forwards and comes back through it backwards. Nothing here knows times: the
-//! searched schedules get them through [`Spec`].
+//! searched schedules get them through [`ScheduleSpec`].
 
 use super::layout::{Layout, Placement};
 use super::nearest;
@@ -22,7 +22,7 @@ pub enum Work {
 
 /// One entry of a stage's list: eight bytes, because there may be tens of millions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Operation {
+pub struct StageOperation {
     pub micro_batch: u32,
     pub chunk: u16,
     pub work: Work,
@@ -34,13 +34,13 @@ pub struct Operation {
 /// Kinds of duration an operation can have: one for each kind of work, and two more for the halves of a pair.
 pub const DURATIONS: usize = 6;
 
-impl Operation {
+impl StageOperation {
     pub const fn new(work: Work, micro_batch: usize, chunk: usize) -> Self {
-        Operation { micro_batch: micro_batch as u32, chunk: chunk as u16, work, paired: false }
+        StageOperation { micro_batch: micro_batch as u32, chunk: chunk as u16, work, paired: false }
     }
 
     pub(super) const fn in_pair(self) -> Self {
-        Operation { paired: true, ..self }
+        StageOperation { paired: true, ..self }
     }
 
     /// Index among a cell's [`DURATIONS`].
@@ -140,7 +140,7 @@ impl Name {
 
 /// What to build a schedule for.
 #[derive(Debug, Clone)]
-pub struct Spec<'a> {
+pub struct ScheduleSpec<'a> {
     pub name: Name,
     pub stages: usize,
     pub micro_batches: usize,
@@ -154,7 +154,7 @@ pub struct Spec<'a> {
     pub times: &'a Times,
 }
 
-impl Spec<'_> {
+impl ScheduleSpec<'_> {
     /// What the stages hold when each is divided into so many chunks.
     pub const fn layout(&self, chunks: usize) -> Layout {
         Layout { placement: self.name.placement(), stages: self.stages, chunks }
@@ -172,14 +172,18 @@ pub struct Schedule {
     pub micro_batches: usize,
     pub chunks: usize,
     pub layout: Layout,
-    operations: Vec<Operation>,
+    operations: Vec<StageOperation>,
     /// Where each stage's list begins in `operations`; one more entry than stages.
     offsets: Vec<usize>,
 }
 
 impl Schedule {
     /// Lays the stages' lists end to end.
-    pub(super) fn from_lists(spec: &Spec, chunks: usize, list: impl Fn(usize, &mut Vec<Operation>)) -> Self {
+    pub(super) fn from_lists(
+        spec: &ScheduleSpec,
+        chunks: usize,
+        list: impl Fn(usize, &mut Vec<StageOperation>),
+    ) -> Self {
         let per_cell = if spec.name.fused_backward() { 2 } else { 3 };
         let mut operations = Vec::with_capacity(spec.stages * spec.micro_batches * chunks * per_cell);
         let mut offsets = Vec::with_capacity(spec.stages + 1);
@@ -199,7 +203,7 @@ impl Schedule {
         }
     }
 
-    pub fn operations(&self) -> &[Operation] {
+    pub fn operations(&self) -> &[StageOperation] {
         &self.operations
     }
 
@@ -208,7 +212,7 @@ impl Schedule {
         self.offsets[stage]..self.offsets[stage + 1]
     }
 
-    pub fn list(&self, stage: usize) -> &[Operation] {
+    pub fn list(&self, stage: usize) -> &[StageOperation] {
         &self.operations[self.range(stage)]
     }
 
@@ -230,7 +234,7 @@ impl Schedule {
         self.layout.previous(stage, chunk)
     }
 
-    /// Durations in each cell, indexed by [`Self::cell`] then by [`Operation::duration`]. A pair's time is divided
+    /// Durations in each cell, indexed by [`Self::cell`] then by [`StageOperation::duration`]. A pair's time is divided
     /// between its halves as their work is.
     pub fn durations(&self, times: &Times) -> Vec<[u64; DURATIONS]> {
         let layout = self.layout;

@@ -2,7 +2,7 @@
 //! input from another stage has ended and arrived. Event driven: a stage runs until it must wait, and is taken up
 //! again by the operation it waits for; time and memory are linear in the operations.
 
-use super::schedule::{DURATIONS, Operation, Schedule, Work};
+use super::schedule::{DURATIONS, Schedule, StageOperation, Work};
 use super::times::{StageTimes, Times};
 use crate::{Error, Result};
 
@@ -16,7 +16,7 @@ pub struct Timeline {
     pub times: Times,
     /// Start of each operation, in the order of [`Schedule::operations`].
     pub start_ns: Vec<u64>,
-    /// Duration by cell and [`Operation::duration`].
+    /// Duration by cell and [`StageOperation::duration`].
     pub durations: Vec<[u64; DURATIONS]>,
     pub iteration_ns: u64,
 }
@@ -83,7 +83,7 @@ impl<'a> Run<'a> {
     }
 
     /// When the operation's input is there: at once if it needs none; `Err` with the slot it waits for.
-    fn arrival(&self, cell: usize, operation: Operation) -> std::result::Result<u64, usize> {
+    fn arrival(&self, cell: usize, operation: StageOperation) -> std::result::Result<u64, usize> {
         let Some(way) = way(operation.work) else { return Ok(0) };
         let links = &self.links[cell];
         // The chain's last cell turns round: its own forward stands before the backward in the same list.
@@ -150,7 +150,7 @@ impl<'a> Run<'a> {
     }
 
     /// Notes the end of an operation and wakes the stage that waits for exactly this one.
-    fn publish(&mut self, cell: usize, operation: Operation, end: u64, ready: &mut Vec<u32>) {
+    fn publish(&mut self, cell: usize, operation: StageOperation, end: u64, ready: &mut Vec<u32>) {
         let Some(way) = way(operation.work) else { return };
         let links = &self.links[cell];
         let slot = links.output[way] + operation.micro_batch as usize;
@@ -195,7 +195,7 @@ fn links(schedule: &Schedule, send_recv_ns: u64) -> Vec<Links> {
 }
 
 impl Timeline {
-    pub fn duration_ns(&self, stage: usize, operation: Operation) -> u64 {
+    pub fn duration_ns(&self, stage: usize, operation: StageOperation) -> u64 {
         self.durations[self.schedule.cell(stage, operation.chunk as usize)][operation.duration()]
     }
 
@@ -209,7 +209,7 @@ impl Timeline {
     }
 
     /// A stage's operations with their start and end.
-    pub fn operations(&self, stage: usize) -> impl Iterator<Item = (Operation, u64, u64)> + '_ {
+    pub fn operations(&self, stage: usize) -> impl Iterator<Item = (StageOperation, u64, u64)> + '_ {
         let range = self.schedule.range(stage);
         self.schedule
             .list(stage)

@@ -5,7 +5,7 @@ use super::costs;
 use super::job::Job;
 use super::memory;
 use super::prices::Prices;
-use super::schedule::{Schedule, Spec};
+use super::schedule::{Schedule, ScheduleSpec};
 use super::simulate::simulate;
 use crate::shape::DType;
 use crate::{Error, Result};
@@ -151,7 +151,7 @@ fn row(job: &Job, division: &Job, prices: &dyn Prices, dtype: DType, machine_byt
     let costs = costs::of_job(division, prices, dtype)?;
     let p = &division.parallel;
     let share = division.weight_share();
-    let schedule = Schedule::build(&Spec {
+    let schedule = Schedule::build(&ScheduleSpec {
         name: p.schedule,
         stages: p.pipeline as usize,
         micro_batches: division.micro_batches() as usize,
@@ -203,7 +203,7 @@ fn notes(rows: &[SweepRow], failures: Vec<Error>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::prices::{LayerPrice, Message, Price};
+    use crate::pipeline::prices::{LayerPrice, Price, PricedCollective};
     use crate::shape::LayerShape;
     use std::path::Path;
 
@@ -217,7 +217,7 @@ mod tests {
             let (backward_input_ns, backward_weight_ns) = (ns, ns);
             Ok(LayerPrice { forward_ns: ns, backward_input_ns, backward_weight_ns, activation_bytes, in_range: true })
         }
-        fn collective(&self, message: Message) -> Option<Price> {
+        fn collective(&self, message: PricedCollective) -> Option<Price> {
             Some(Price { time_ns: message.bytes as f64 / 1e4, in_range: message.nodes == 1 })
         }
         fn operation(&self, _: &crate::shape::operation::Operation, _: DType) -> Option<Price> {
@@ -260,7 +260,7 @@ mod tests {
         let own = swept(parallel).rows.into_iter().find(|r| r.own).unwrap();
         let (job, dtype) = (job(parallel), DType::Bf16);
         let costs = costs::of_job(&job, &Made, dtype).unwrap();
-        let spec = Spec {
+        let spec = ScheduleSpec {
             name: job.parallel.schedule,
             stages: 2,
             micro_batches: 12,

@@ -10,12 +10,12 @@ use toml::de::{DeTable, DeValue};
 
 /// The file an answer points into.
 #[derive(Debug, Clone, Copy)]
-pub struct Source<'a> {
+pub struct TomlSource<'a> {
     pub path: &'a Path,
     pub text: &'a str,
 }
 
-impl<'a> Source<'a> {
+impl<'a> TomlSource<'a> {
     pub fn parse(&self) -> Result<DeTable<'a>> {
         DeTable::parse(self.text).map(Spanned::into_inner).map_err(|e| {
             let at = e.span().map_or(0, |s| s.start);
@@ -31,7 +31,7 @@ impl<'a> Source<'a> {
 
 /// One `[name]` of the file, all of whose keys are known.
 pub struct Section<'a> {
-    source: Source<'a>,
+    source: TomlSource<'a>,
     pub name: &'static str,
     /// Where the section begins in the text.
     pub at: usize,
@@ -41,7 +41,7 @@ pub struct Section<'a> {
 impl<'a> Section<'a> {
     /// Refuses keys that are not among `known`.
     pub fn new(
-        source: Source<'a>,
+        source: TomlSource<'a>,
         name: &'static str,
         at: usize,
         entries: DeTable<'a>,

@@ -108,7 +108,7 @@ pub struct RunRequest {
 
 /// A run that is being written. Holds the folder's lock until dropped.
 #[derive(Debug)]
-pub struct Run {
+pub struct JournalRun {
     folder: PathBuf,
     file: File,
     length: u64,
@@ -123,8 +123,8 @@ pub struct Run {
     _lock: File,
 }
 
-impl Run {
-    pub fn open(request: RunRequest) -> Result<Run> {
+impl JournalRun {
+    pub fn open(request: RunRequest) -> Result<JournalRun> {
         let folder = request.folder.clone();
         fs::create_dir_all(&folder).map_err(|source| Error::io("create", &folder, source))?;
         let lock = lock(&folder)?;
@@ -147,7 +147,7 @@ impl Run {
         };
         files::write_json(&folder.join(MACHINE), &machine)?;
         let file = open_journal(&folder, keep)?;
-        Ok(Run {
+        Ok(JournalRun {
             folder,
             file,
             length: keep,

@@ -4,12 +4,12 @@ use super::Table;
 use crate::pipeline::BubbleKind;
 use crate::records::bubbles::{BubbleClass, DeviceBubbles, MeasuredBubble};
 use crate::trace::positions::{self, Evidence, Positions};
-use crate::trace::run::{Beside, Run};
+use crate::trace::run::{Analysis, DeviceExtras};
 use crate::units::format_ns;
 use std::fmt::Write;
 
 /// Headline, picture and tables. `min_gap_ns` is what was asked for.
-pub fn render(run: &Run, min_gap_ns: u64, width: usize) -> String {
+pub fn render(run: &Analysis, min_gap_ns: u64, width: usize) -> String {
     let devices = &run.record.devices;
     let (window, absent) = devices.iter().fold((0, 0), |(w, a), d| (w + d.window_ns, a + d.absent_ns));
     let mut text = format!(
@@ -22,10 +22,10 @@ pub fn render(run: &Run, min_gap_ns: u64, width: usize) -> String {
         100.0 * absent as f64 / (window as f64).max(1.0)
     );
     text += &picture(run, width);
-    let windows: Vec<&[(u64, u64, u64)]> = run.beside.iter().map(|b| b.iterations.as_slice()).collect();
+    let windows: Vec<&[(u64, u64, u64)]> = run.extras.iter().map(|b| b.iterations.as_slice()).collect();
     let positions = positions::of_record(&run.record, &windows);
     for table in [
-        by_device(devices, &run.beside, min_gap_ns),
+        by_device(devices, &run.extras, min_gap_ns),
         by_class(devices),
         by_position(devices, &positions),
         histogram(devices),
@@ -38,14 +38,14 @@ pub fn render(run: &Run, min_gap_ns: u64, width: usize) -> String {
 }
 
 /// One line a device, of the iteration in the middle: compute, and every listed bubble by its class.
-fn picture(run: &Run, width: usize) -> String {
-    let Some(first) = run.beside.first().filter(|b| !b.iterations.is_empty()) else { return String::new() };
+fn picture(run: &Analysis, width: usize) -> String {
+    let Some(first) = run.extras.first().filter(|b| !b.iterations.is_empty()) else { return String::new() };
     let number = first.iterations[first.iterations.len() / 2].0;
     let rows: Vec<(&DeviceBubbles, (u64, u64))> = run
         .record
         .devices
         .iter()
-        .zip(&run.beside)
+        .zip(&run.extras)
         .filter_map(|(d, b)| b.iterations.iter().find(|i| i.0 == number).map(|i| (d, (i.1, i.2))))
         .collect();
     let begin = rows.iter().map(|r| r.1.0).min().unwrap_or(0);
@@ -97,7 +97,7 @@ fn line(device: &DeviceBubbles, number: u64, window: (u64, u64), from: u64, span
         .collect()
 }
 
-fn by_device(devices: &[DeviceBubbles], beside: &[Beside], min_gap_ns: u64) -> Table {
+fn by_device(devices: &[DeviceBubbles], beside: &[DeviceExtras], min_gap_ns: u64) -> Table {
     let note = format!(
         "Means of one iteration. Communication and copies may run beside compute; listed are bubbles of at least {}.",
         format_ns(min_gap_ns as f64)

@@ -1,7 +1,7 @@
 //! What every stage does over an iteration, as spans to draw: the job's own work, side work, and nothing. The
 //! terminal's timeline and the page's picture are both drawn from these.
 
-use crate::fill::plan::Plan;
+use crate::fill::plan::FillPlan;
 use crate::fill::record::PlanStage;
 use crate::pipeline::{Timeline, Work};
 
@@ -19,7 +19,7 @@ pub enum Part {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Span {
+pub struct LaneSpan {
     pub start_ns: u64,
     pub end_ns: u64,
     pub part: Part,
@@ -30,7 +30,7 @@ pub struct Span {
 /// One lane a stage, each in order of time.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Lanes {
-    pub stages: Vec<Vec<Span>>,
+    pub stages: Vec<Vec<LaneSpan>>,
     pub end_ns: u64,
 }
 
@@ -42,7 +42,7 @@ impl Lanes {
     }
 
     /// The plan's own timeline, or what was measured, with the side work in it.
-    pub fn of_plan(plan: &Plan) -> Self {
+    pub fn of_plan(plan: &FillPlan) -> Self {
         let mut lanes = match plan.record.measured {
             None => Lanes::of_timeline(&plan.timeline),
             Some(_) => Lanes::of_bubbles(&plan.record.stage),
@@ -51,7 +51,7 @@ impl Lanes {
             for fill in stage.bubbles.iter().flat_map(|b| &b.fills) {
                 let index = plan.record.side.iter().position(|s| s.name == fill.side).unwrap_or(0);
                 let part = Part::Side(index);
-                lane.push(Span { start_ns: fill.start_ns, end_ns: fill.end_ns, part, micro_batch: None });
+                lane.push(LaneSpan { start_ns: fill.start_ns, end_ns: fill.end_ns, part, micro_batch: None });
             }
             lane.sort_by_key(|span| (span.start_ns, span.end_ns));
         }
@@ -69,11 +69,11 @@ impl Lanes {
             let begin = first.min(last.saturating_sub(whole));
             let (mut at, mut lane) = (begin, Vec::new());
             for b in &stage.bubbles {
-                lane.push(Span { start_ns: at, end_ns: b.start_ns, part: Part::Compute, micro_batch: None });
+                lane.push(LaneSpan { start_ns: at, end_ns: b.start_ns, part: Part::Compute, micro_batch: None });
                 at = b.end_ns;
             }
             let end = at.max(begin + whole);
-            lane.push(Span { start_ns: at, end_ns: end, part: Part::Compute, micro_batch: None });
+            lane.push(LaneSpan { start_ns: at, end_ns: end, part: Part::Compute, micro_batch: None });
             lane.retain(|span| span.end_ns > span.start_ns);
             lanes.stages.push(lane);
             lanes.end_ns = lanes.end_ns.max(end);
@@ -110,10 +110,10 @@ fn most(parts: &[(Part, f64)], width: f64) -> Option<Part> {
     best.filter(|(_, ns)| *ns > 0.0 && *ns >= idle).map(|(part, _)| *part)
 }
 
-fn own_work(timeline: &Timeline, stage: usize) -> Vec<Span> {
+fn own_work(timeline: &Timeline, stage: usize) -> Vec<LaneSpan> {
     timeline
         .operations(stage)
-        .map(|(operation, start_ns, end_ns)| Span {
+        .map(|(operation, start_ns, end_ns)| LaneSpan {
             start_ns,
             end_ns,
             part: match operation.work {

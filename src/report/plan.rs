@@ -3,7 +3,7 @@
 use super::Table;
 use super::lanes::Lanes;
 use super::timeline::{draw, letter};
-use crate::fill::plan::Plan;
+use crate::fill::plan::FillPlan;
 use crate::fill::record::{PlanBubble, PlanRecord, PlanStage};
 use crate::pipeline::memory::GIB;
 use crate::report::lanes::Part;
@@ -13,7 +13,7 @@ use std::fmt::Write;
 /// Stages shown of a longer pipeline; all of them are in the JSON.
 const SHOWN: usize = 16;
 
-pub fn render(plan: &Plan, width: usize) -> String {
+pub fn render(plan: &FillPlan, width: usize) -> String {
     let record = &plan.record;
     let shown = shown(record.stage.len());
     let mut text = headline(record);

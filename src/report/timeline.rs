@@ -100,12 +100,12 @@ fn time(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::{Name, Schedule, Spec, StageTimes, Times, simulate};
+    use crate::pipeline::{Name, Schedule, ScheduleSpec, StageTimes, Times, simulate};
 
     #[test]
     fn the_picture_shows_every_stage_where_it_is() {
         let times = Times::even(2, StageTimes::new(10, 5, 5), 0);
-        let spec = Spec {
+        let spec = ScheduleSpec {
             name: Name::Gpipe,
             stages: 2,
             micro_batches: 2,

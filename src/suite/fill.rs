@@ -7,7 +7,7 @@
 use super::case::{Case, CaseInfo, Context, Detail, FillSample, RawSample, Sampling, Spec};
 use super::{Platform, Preset};
 use crate::Result;
-use crate::corun::calibration::Prediction;
+use crate::corun::calibration::FillForecast;
 use crate::corun::fill_gate::{CLOSINGS, GateProbe, Timed};
 use crate::corun::replay::{Account, Replay, ReplaySpec};
 use crate::corun::sharing::Sharing;
@@ -155,7 +155,7 @@ struct StageCase {
     spec: ReplaySpec,
     info: CaseInfo,
     hosts: Option<(HostConfig, HostConfig)>,
-    ready: Option<(Replay, Prediction)>,
+    ready: Option<(Replay, FillForecast)>,
     random: SplitMix,
 }
 

@@ -1,6 +1,6 @@
 //! The groups of cases and their lists for each preset. The lists are fixed; a case keeps its name for ever.
 
-use super::collectives::{Choices, SharedCrew};
+use super::collectives::{Choices, SharedCoordinator};
 use super::presets::Preset;
 use super::{Platform, Spec, collectives, corun, fill, gpt_layer};
 use crate::records::measurement::Kind;
@@ -41,12 +41,12 @@ impl Group {
         self,
         preset: Preset,
         platform: Platform,
-        crew: Option<&SharedCrew>,
+        coordinator: Option<&SharedCoordinator>,
         choices: &Choices,
     ) -> Vec<Box<dyn Spec>> {
         match self {
             Group::GptLayer => gpt_layer::cases(preset, platform),
-            Group::Collectives => collectives::cases(preset, platform, crew, choices),
+            Group::Collectives => collectives::cases(preset, platform, coordinator, choices),
             Group::Corun => corun::cases(preset, platform),
             Group::Fill => fill::cases(preset, platform),
         }

@@ -6,18 +6,18 @@
 
 use super::Platform;
 use super::case::{Case, CaseInfo, Context, RawSample, Spec};
-use super::collectives::{Choices, SharedCrew};
+use super::collectives::{Choices, SharedCoordinator};
 use super::groups::{self, Group};
 use super::presets::Preset;
 use super::sampler::{self, Watch};
-use super::stop_rule::{Stop, StopRule};
-use super::summary::{self, Outcome};
+use super::stop_rule::{StopReason, StopRule};
+use super::summary::{self, CaseOutcome};
 use super::watchdog::{self, Stuck, Watchdog};
 use crate::machine::telemetry::Sampler;
 use crate::records::Measurement;
 use crate::records::flags::{BUG, GPU_FAULT, SOFTWARE};
 use crate::records::measurement::{Backend, Verified};
-use crate::records::store::Run;
+use crate::records::store::JournalRun;
 use crate::{Error, Result};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -28,11 +28,11 @@ pub fn select(
     preset: Preset,
     platform: Platform,
     filter: Option<&str>,
-    crew: Option<&SharedCrew>,
+    coordinator: Option<&SharedCoordinator>,
     choices: &Choices,
 ) -> Result<Vec<Box<dyn Spec>>> {
     let all: Vec<Box<dyn Spec>> =
-        groups.iter().flat_map(|group| group.cases(preset, platform, crew, choices)).collect();
+        groups.iter().flat_map(|group| group.cases(preset, platform, coordinator, choices)).collect();
     let Some(filter) = filter else { return Ok(all) };
     let chosen: Vec<Box<dyn Spec>> = all.into_iter().filter(|spec| spec.id().contains(filter)).collect();
     if chosen.is_empty() {
@@ -50,14 +50,14 @@ pub fn now() -> String {
 }
 
 /// A case that is built and checked, ready to be timed.
-pub struct Prepared {
+pub struct PreparedCase {
     pub case: Box<dyn Case>,
     verified: Option<Verified>,
     /// When that was, on the sensors' clock.
     ready_ns: u64,
 }
 
-impl Prepared {
+impl PreparedCase {
     /// Its result was wrong: it must not be timed.
     pub fn is_wrong(&self) -> bool {
         self.verified.as_ref().is_some_and(|v| v.wrong > 0)
@@ -65,7 +65,7 @@ impl Prepared {
 }
 
 pub struct Recorder {
-    pub run: Run,
+    pub run: JournalRun,
     pub context: Context,
     pub rule: StopRule,
     device: String,
@@ -76,7 +76,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    pub fn new(run: Run, context: Context, device: String) -> Self {
+    pub fn new(run: JournalRun, context: Context, device: String) -> Self {
         Recorder {
             run,
             rule: context.preset.stop_rule(),
@@ -101,7 +101,7 @@ impl Recorder {
     }
 
     /// Builds and checks a case. `Err` in the outer result ends the run; a case this machine cannot run is the inner one.
-    pub fn prepare(&mut self, spec: &dyn Spec) -> Result<Result<Prepared, Measurement>> {
+    pub fn prepare(&mut self, spec: &dyn Spec) -> Result<Result<PreparedCase, Measurement>> {
         let id = spec.id();
         if let Some(stuck) = self.stuck.take_if(|stuck| stuck.case == id) {
             return self.was_stuck(&unbuilt(spec, self.context.platform), &stuck).map(Err);
@@ -116,14 +116,14 @@ impl Recorder {
         match case.prepare() {
             Ok(verified) => {
                 let ready_ns = self.telemetry.as_ref().map_or(0, Sampler::now_ns);
-                Ok(Ok(Prepared { case, verified, ready_ns }))
+                Ok(Ok(PreparedCase { case, verified, ready_ns }))
             }
             Err(error) => self.skip(case.info(), error).map(Err),
         }
     }
 
     /// Times a prepared case with our own sampler and writes its line.
-    pub fn measure(&mut self, mut prepared: Prepared, watch: &dyn Watch) -> Result<Measurement> {
+    pub fn measure(&mut self, mut prepared: PreparedCase, watch: &dyn Watch) -> Result<Measurement> {
         if prepared.is_wrong() {
             return self.record(prepared, Vec::new(), None);
         }
@@ -135,13 +135,18 @@ impl Recorder {
     }
 
     /// Writes the line of a case that was timed (by whichever driver).
-    pub fn record(&mut self, prepared: Prepared, samples: Vec<RawSample>, stop: Option<Stop>) -> Result<Measurement> {
-        let Prepared { case, verified, ready_ns } = prepared;
+    pub fn record(
+        &mut self,
+        prepared: PreparedCase,
+        samples: Vec<RawSample>,
+        stop: Option<StopReason>,
+    ) -> Result<Measurement> {
+        let PreparedCase { case, verified, ready_ns } = prepared;
         let on_gpu = self.telemetry.as_ref().filter(|_| case.info().backend == Backend::Cuda);
         let telemetry = on_gpu.and_then(|sampler| sampler.since(ready_ns));
         let fill = case.outcome(&samples);
         let (discarded, device, at) = (case.discarded(), self.device.clone(), now());
-        let outcome = Outcome { samples, verified, stop, discarded, fill, telemetry, device, at };
+        let outcome = CaseOutcome { samples, verified, stop, discarded, fill, telemetry, device, at };
         let record = self.flagged(summary::summarise(case.info(), outcome));
         self.append(record)
     }

@@ -2,8 +2,8 @@
 //! warms up until the times are steady, then samples until the rule stops.
 
 use super::case::{Case, RawSample};
-use super::stop_rule::{Stop, StopRule};
-use super::throttle::{self, Clock};
+use super::stop_rule::{StopReason, StopRule};
+use super::throttle::{self, SampleClock};
 use crate::{Error, Result};
 
 /// Time since some fixed moment, and whether somebody asked to stop.
@@ -30,7 +30,7 @@ pub fn batch_size(case: &mut dyn Case, batch_ns: f64) -> Result<u64> {
 }
 
 /// Samples a prepared case until the rule stops.
-pub fn measure(case: &mut dyn Case, rule: &StopRule, watch: &dyn Watch) -> Result<(Vec<RawSample>, Stop)> {
+pub fn measure(case: &mut dyn Case, rule: &StopRule, watch: &dyn Watch) -> Result<(Vec<RawSample>, StopReason)> {
     let sampling = case.sampling();
     let rule = StopRule { min_samples: rule.min_samples.max(sampling.min_samples), ..*rule };
     let start = watch.elapsed_ns();
@@ -47,15 +47,15 @@ pub fn measure(case: &mut dyn Case, rule: &StopRule, watch: &dyn Watch) -> Resul
         samples.extend(taken);
         // Every trial thrown away (throttled, no overlap): the case ends without a number rather than never.
         if empty >= 20 {
-            return Ok((samples, Stop::Capped));
+            return Ok((samples, StopReason::Capped));
         }
         let times = standing_times(&samples);
         // A GPU that stays throttled gives samples that all go: it ends as well, and the record says so.
         if times.len() < samples.len() && spent() >= rule.cap_ns.saturating_mul(PATIENCE) {
-            return Ok((samples, Stop::Capped));
+            return Ok((samples, StopReason::Capped));
         }
         match rule.decide(&times, spent()) {
-            Some(Stop::Capped) if times.len() < sampling.least_samples => {}
+            Some(StopReason::Capped) if times.len() < sampling.least_samples => {}
             Some(stop) => return Ok((samples, stop)),
             None => {}
         }
@@ -73,7 +73,7 @@ fn warm_up(case: &mut dyn Case, n: u64, allowance_ns: u64, spent: &dyn Fn() -> u
     let begin = spent();
     let mut last = Vec::new();
     while spent() - begin < allowance_ns {
-        last.extend(case.sample(n)?.iter().map(|sample| (sample.per_operation_ns(), Clock::of(sample))));
+        last.extend(case.sample(n)?.iter().map(|sample| (sample.per_operation_ns(), SampleClock::of(sample))));
         if let [.., (a, at_a), (b, at_b), (c, at_c)] = last[..] {
             let (low, high) = (a.min(b).min(c), a.max(b).max(c));
             if high <= 1.05 * low && throttle::settled(&[at_a, at_b, at_c]) {
@@ -161,7 +161,7 @@ mod tests {
     fn short_operations_are_batched_and_the_warm_up_is_not_measured() {
         let (mut case, clock) = scripted(100.0, 6, 200_000.0);
         let (samples, stop) = measure(&mut case, &RULE, &ScriptedWatch(clock, false)).unwrap();
-        assert_eq!(stop, Stop::Steady);
+        assert_eq!(stop, StopReason::Steady);
         assert!(samples.iter().all(|s| s.iterations >= 1000 && s.per_operation_ns() == 100.0), "{samples:?}");
     }
 
@@ -169,11 +169,11 @@ mod tests {
     fn a_slow_case_is_capped_but_has_a_number() {
         let (mut case, clock) = scripted(0.7e9, 0, 200_000.0);
         let (samples, stop) = measure(&mut case, &RULE, &ScriptedWatch(clock, false)).unwrap();
-        assert_eq!((stop, samples.len()), (Stop::Capped, 3));
+        assert_eq!((stop, samples.len()), (StopReason::Capped, 3));
         let (mut case, clock) = scripted(0.7e9, 0, 200_000.0);
         case.least = 7;
         let (samples, stop) = measure(&mut case, &RULE, &ScriptedWatch(clock, false)).unwrap();
-        assert_eq!((stop, samples.len()), (Stop::Capped, 7), "a case may need more");
+        assert_eq!((stop, samples.len()), (StopReason::Capped, 7), "a case may need more");
     }
 
     #[test]
@@ -187,11 +187,11 @@ mod tests {
         let (mut case, clock) = scripted(100.0, 0, 200_000.0);
         case.throttled_but = 4;
         let (samples, stop) = measure(&mut case, &RULE, &ScriptedWatch(clock, false)).unwrap();
-        assert_eq!((stop, samples.iter().filter(|s| !s.throttled).count()), (Stop::Steady, 8));
+        assert_eq!((stop, samples.iter().filter(|s| !s.throttled).count()), (StopReason::Steady, 8));
         let (mut case, clock) = scripted(1e6, 0, 200_000.0);
         case.throttled_but = u64::MAX;
         let (samples, stop) = measure(&mut case, &RULE, &ScriptedWatch(clock, false)).unwrap();
-        assert!(stop == Stop::Capped && samples.iter().all(|s| s.throttled));
+        assert!(stop == StopReason::Capped && samples.iter().all(|s| s.throttled));
     }
 
     #[test]

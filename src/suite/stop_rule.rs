@@ -13,7 +13,7 @@ pub struct StopRule {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+pub enum StopReason {
     /// The interval is as narrow as asked.
     Steady,
     /// The most samples allowed were taken.
@@ -24,19 +24,19 @@ pub enum Stop {
 
 impl StopRule {
     /// `None`: take another. `times_ns` are the per-operation times so far, `spent_ns` all time since the case began.
-    pub fn decide(&self, times_ns: &[f64], spent_ns: u64) -> Option<Stop> {
+    pub fn decide(&self, times_ns: &[f64], spent_ns: u64) -> Option<StopReason> {
         let count = times_ns.len();
         if count >= self.max_samples {
-            return Some(Stop::Enough);
+            return Some(StopReason::Enough);
         }
         // Past the cap three samples must do; without any the case would have no number at all.
         if spent_ns >= self.cap_ns && count >= self.min_samples.min(3) {
-            return Some(Stop::Capped);
+            return Some(StopReason::Capped);
         }
         // The bootstrap is not free: look at every fourth sample.
         if count >= self.min_samples && count.is_multiple_of(4) {
             let (middle, low, high) = stats::median_interval(times_ns)?;
-            return (high - low <= self.relative_width * middle).then_some(Stop::Steady);
+            return (high - low <= self.relative_width * middle).then_some(StopReason::Steady);
         }
         None
     }
@@ -51,11 +51,11 @@ mod tests {
     #[test]
     fn the_rule_stops_when_steady_when_full_and_when_time_is_up() {
         assert_eq!(RULE.decide(&[100.0; 4], 0), None, "too few samples");
-        assert_eq!(RULE.decide(&[100.0; 8], 0), Some(Stop::Steady));
+        assert_eq!(RULE.decide(&[100.0; 8], 0), Some(StopReason::Steady));
         let wild: Vec<f64> = (0..12).map(|i| if i % 2 == 0 { 50.0 } else { 150.0 }).collect();
         assert_eq!(RULE.decide(&wild, 0), None);
-        assert_eq!(RULE.decide(&wild, RULE.cap_ns), Some(Stop::Capped));
+        assert_eq!(RULE.decide(&wild, RULE.cap_ns), Some(StopReason::Capped));
         assert_eq!(RULE.decide(&[100.0, 150.0], RULE.cap_ns), None, "three samples at the least");
-        assert_eq!(RULE.decide(&vec![1.0; 100], 0), Some(Stop::Enough));
+        assert_eq!(RULE.decide(&vec![1.0; 100], 0), Some(StopReason::Enough));
     }
 }

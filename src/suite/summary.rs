@@ -1,7 +1,7 @@
 //! From raw samples to one record: throttled samples set aside, medians with intervals, flags. Pure.
 
 use super::case::{CaseInfo, Detail, FillSample, RawSample};
-use super::stop_rule::Stop;
+use super::stop_rule::StopReason;
 use super::throttle::{self, Verdict};
 use crate::machine::nvml::reasons;
 use crate::records::measurement::{FillOutcome, Interval, Kind, Verified};
@@ -17,10 +17,10 @@ const NOISY: f64 = 0.02;
 
 /// What a case's measuring gave.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct CaseOutcome {
     pub samples: Vec<RawSample>,
     pub verified: Option<Verified>,
-    pub stop: Option<Stop>,
+    pub stop: Option<StopReason>,
     /// Trials the case itself threw away (no overlap, say).
     pub discarded: u64,
     /// What was expected of a filled stage before it ran.
@@ -31,7 +31,7 @@ pub struct Outcome {
     pub at: String,
 }
 
-pub fn summarise(info: &CaseInfo, outcome: Outcome) -> Measurement {
+pub fn summarise(info: &CaseInfo, outcome: CaseOutcome) -> Measurement {
     let mut record = Measurement::blank(&info.id, info.kind, info.backend);
     record.params.clone_from(&info.params);
     record.device = outcome.device;
@@ -61,7 +61,7 @@ pub fn summarise(info: &CaseInfo, outcome: Outcome) -> Measurement {
     times(&mut record, &samples);
     details(&mut record, &samples);
     sensors(&mut record, outcome.telemetry);
-    if outcome.stop == Some(Stop::Capped) {
+    if outcome.stop == Some(StopReason::Capped) {
         record.flags.push(flags::CAPPED.into());
     }
     record
@@ -200,7 +200,7 @@ fn fill(record: &mut Measurement, samples: &[RawSample]) {
 
 /// A case that could not run: its line says why, the rest goes on.
 pub fn skipped(info: &CaseInfo, reason: &str, device: String, at: String) -> Measurement {
-    let mut record = summarise(info, Outcome { device, at, ..Outcome::default() });
+    let mut record = summarise(info, CaseOutcome { device, at, ..CaseOutcome::default() });
     record.flags = vec![flags::SKIPPED.into()];
     record.params.insert("reason".into(), reason.into());
     debug_assert!(record.kind != Kind::End);
@@ -216,8 +216,8 @@ mod tests {
         RawSample { sm_clock_mhz: clock, detail, ..RawSample::new(ns, 2) }
     }
 
-    fn outcome(samples: Vec<RawSample>) -> Outcome {
-        Outcome { samples, ..Outcome::default() }
+    fn outcome(samples: Vec<RawSample>) -> CaseOutcome {
+        CaseOutcome { samples, ..CaseOutcome::default() }
     }
 
     #[test]
@@ -257,7 +257,7 @@ mod tests {
     fn a_wrong_result_reports_no_time() {
         let info = CaseInfo::new("x", Kind::Operation, Backend::Host);
         let verified = Some(Verified { against: "f64".into(), max_error: f64::NAN, wrong: 3 });
-        let record = summarise(&info, Outcome { verified, ..outcome(vec![RawSample::new(5.0, 1)]) });
+        let record = summarise(&info, CaseOutcome { verified, ..outcome(vec![RawSample::new(5.0, 1)]) });
         assert_eq!((record.median_ns, record.flags), (None, vec!["wrong".to_string()]));
         assert_eq!(record.verified.unwrap().max_error, f64::MAX);
     }
@@ -274,7 +274,7 @@ mod tests {
         };
         let told = |clock| {
             let samples = vec![sampled(200.0, clock, Detail::None); 9];
-            summarise(&info, Outcome { telemetry: Some(telemetry.clone()), ..outcome(samples) })
+            summarise(&info, CaseOutcome { telemetry: Some(telemetry.clone()), ..outcome(samples) })
         };
         let record = told(None);
         assert_eq!((record.sm_clock_mhz, record.power_w), (Some(1900.0), Some(640.0)));

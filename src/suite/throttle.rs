@@ -14,7 +14,7 @@ const SETTLED_SHARE: f64 = 0.98;
 
 /// What is known of the clock during one sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Clock {
+pub enum SampleClock {
     /// The host reads none.
     None,
     /// Read, but not to 1 %.
@@ -22,17 +22,17 @@ pub enum Clock {
     Mhz(f64),
 }
 
-impl Clock {
+impl SampleClock {
     pub fn of(sample: &RawSample) -> Self {
         match sample.sm_clock_mhz {
-            Some(mhz) if !sample.clock_unresolved && mhz.is_finite() && mhz > 0.0 => Clock::Mhz(mhz),
-            None if !sample.clock_unresolved => Clock::None,
-            _ => Clock::Unresolved,
+            Some(mhz) if !sample.clock_unresolved && mhz.is_finite() && mhz > 0.0 => SampleClock::Mhz(mhz),
+            None if !sample.clock_unresolved => SampleClock::None,
+            _ => SampleClock::Unresolved,
         }
     }
 
     fn mhz(self) -> Option<f64> {
-        if let Clock::Mhz(mhz) = self { Some(mhz) } else { None }
+        if let SampleClock::Mhz(mhz) = self { Some(mhz) } else { None }
     }
 }
 
@@ -52,13 +52,13 @@ impl Verdict {
 
 /// Which samples of a case stand.
 pub fn judge_samples(samples: &[RawSample]) -> Verdict {
-    judge(&samples.iter().map(|s| (Clock::of(s), s.throttled)).collect::<Vec<_>>())
+    judge(&samples.iter().map(|s| (SampleClock::of(s), s.throttled)).collect::<Vec<_>>())
 }
 
 /// Which samples stand. `samples`: the clock of each, and whether the device called it throttled.
-pub fn judge(samples: &[(Clock, bool)]) -> Verdict {
+pub fn judge(samples: &[(SampleClock, bool)]) -> Verdict {
     let clocks: Vec<f64> = samples.iter().filter_map(|(clock, _)| clock.mhz()).collect();
-    let blind = samples.iter().filter(|(clock, _)| *clock == Clock::Unresolved).count();
+    let blind = samples.iter().filter(|(clock, _)| *clock == SampleClock::Unresolved).count();
     // A stamp that found no multiprocessor now and then is one sample's matter; a coarse timer is the whole case's.
     let unresolved = blind > 0 && blind >= clocks.len();
     let limit = if unresolved { 0.0 } else { stats::median(&clocks).unwrap_or(0.0) * THROTTLE_SHARE };
@@ -67,7 +67,7 @@ pub fn judge(samples: &[(Clock, bool)]) -> Verdict {
 }
 
 /// The last clocks of a warm-up are one clock, as far as they are known.
-pub fn settled(last: &[Clock]) -> bool {
+pub fn settled(last: &[SampleClock]) -> bool {
     let clocks = last.iter().filter_map(|clock| clock.mhz());
     let (low, high) = clocks.fold((f64::MAX, 0.0), |(low, high), mhz| (mhz.min(low), mhz.max(high)));
     low >= SETTLED_SHARE * high
@@ -78,8 +78,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn resolved(clocks: &[f64]) -> Vec<(Clock, bool)> {
-        clocks.iter().map(|&mhz| (Clock::Mhz(mhz), false)).collect()
+    fn resolved(clocks: &[f64]) -> Vec<(SampleClock, bool)> {
+        clocks.iter().map(|&mhz| (SampleClock::Mhz(mhz), false)).collect()
     }
 
     #[test]
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_host_without_clocks_loses_nothing_and_is_not_unresolved() {
-        let verdict = judge(&[(Clock::None, false); 5]);
+        let verdict = judge(&[(SampleClock::None, false); 5]);
         assert_eq!((verdict.thrown_away(), verdict.unresolved), (0, false));
         assert_eq!(judge(&[]), Verdict { keep: vec![], unresolved: false });
     }
@@ -99,40 +99,47 @@ mod tests {
     #[test]
     fn a_coarse_timer_discards_nothing() {
         let mut samples = resolved(&[1980.0, 300.0]);
-        samples.extend([(Clock::Unresolved, false); 2]);
+        samples.extend([(SampleClock::Unresolved, false); 2]);
         assert_eq!(judge(&samples), Verdict { keep: vec![true; 4], unresolved: true });
     }
 
     #[test]
     fn one_missed_stamp_does_not_blind_the_case() {
         let mut samples = resolved(&[1980.0, 1980.0, 1980.0, 900.0]);
-        samples.push((Clock::Unresolved, false));
+        samples.push((SampleClock::Unresolved, false));
         assert_eq!(judge(&samples).keep, [true, true, true, false, true]);
     }
 
     #[test]
     fn samples_are_read_as_they_are() {
         let sample = RawSample::new(1.0, 1);
-        assert_eq!(Clock::of(&sample), Clock::None);
-        assert_eq!(Clock::of(&RawSample { sm_clock_mhz: Some(1980.0), ..sample.clone() }), Clock::Mhz(1980.0));
+        assert_eq!(SampleClock::of(&sample), SampleClock::None);
+        assert_eq!(
+            SampleClock::of(&RawSample { sm_clock_mhz: Some(1980.0), ..sample.clone() }),
+            SampleClock::Mhz(1980.0)
+        );
         for mhz in [None, Some(1980.0), Some(f64::NAN)] {
             let unsure = RawSample { sm_clock_mhz: mhz, clock_unresolved: true, ..sample.clone() };
-            assert_eq!(Clock::of(&unsure), Clock::Unresolved);
+            assert_eq!(SampleClock::of(&unsure), SampleClock::Unresolved);
         }
-        assert_eq!(Clock::of(&RawSample { sm_clock_mhz: Some(f64::NAN), ..sample }), Clock::Unresolved);
+        assert_eq!(SampleClock::of(&RawSample { sm_clock_mhz: Some(f64::NAN), ..sample }), SampleClock::Unresolved);
     }
 
     #[test]
     fn a_warm_up_settles_on_one_clock() {
-        assert!(settled(&[Clock::Mhz(1980.0), Clock::Mhz(1960.0)]) && settled(&[]) && settled(&[Clock::Unresolved]));
-        assert!(!settled(&[Clock::Mhz(1980.0), Clock::Mhz(1900.0)]));
+        assert!(
+            settled(&[SampleClock::Mhz(1980.0), SampleClock::Mhz(1960.0)])
+                && settled(&[])
+                && settled(&[SampleClock::Unresolved])
+        );
+        assert!(!settled(&[SampleClock::Mhz(1980.0), SampleClock::Mhz(1900.0)]));
     }
 
-    fn any_clock() -> impl Strategy<Value = Clock> {
+    fn any_clock() -> impl Strategy<Value = SampleClock> {
         prop_oneof![
-            1 => Just(Clock::None),
-            2 => Just(Clock::Unresolved),
-            6 => (200.0..2500.0f64).prop_map(Clock::Mhz),
+            1 => Just(SampleClock::None),
+            2 => Just(SampleClock::Unresolved),
+            6 => (200.0..2500.0f64).prop_map(SampleClock::Mhz),
         ]
     }
 

@@ -7,10 +7,10 @@ use crate::records::bubbles::KernelName;
 use std::collections::HashMap;
 
 /// What one profile brings.
-pub struct Clock<'a> {
+pub struct ProfileClock<'a> {
     pub epoch_ns: Option<u64>,
     /// Names and ends of collectives in order, on the profile's own clock.
-    pub meetings: &'a [(KernelName, u64)],
+    pub collective_ends: &'a [(KernelName, u64)],
 }
 
 /// How the clocks were brought together.
@@ -28,7 +28,7 @@ const TOGETHER_NS: i64 = 200_000;
 /// Fewer common collectives than this prove nothing.
 const FEWEST: usize = 3;
 
-pub fn align(clocks: &[Clock]) -> Alignment {
+pub fn align(clocks: &[ProfileClock]) -> Alignment {
     // Times since 1970 leave room in an i64; without a wall clock the profiles' own times are all there is.
     let known = clocks.iter().all(|c| c.epoch_ns.is_some());
     let wall: Vec<i64> = clocks.iter().map(|c| if known { c.epoch_ns.unwrap_or(0) as i64 } else { 0 }).collect();
@@ -36,7 +36,9 @@ pub fn align(clocks: &[Clock]) -> Alignment {
     let (mut corrected, mut largest) = (0, 0i64);
     for index in 1..clocks.len() {
         let offset = wall[index].saturating_sub(wall[0]);
-        let Some(correction) = correction(clocks[0].meetings, clocks[index].meetings, offset) else { continue };
+        let Some(correction) = correction(clocks[0].collective_ends, clocks[index].collective_ends, offset) else {
+            continue;
+        };
         shifts[index] = shifts[index].saturating_sub(correction);
         corrected += 1;
         if correction.abs() > largest.abs() {
@@ -70,9 +72,9 @@ fn correction(first: &[(KernelName, u64)], other: &[(KernelName, u64)], offset: 
     best.map(|(middle, spread)| if middle.saturating_abs() <= spread { 0 } else { middle })
 }
 
-fn by_name(meetings: &[(KernelName, u64)]) -> HashMap<&str, Vec<u64>> {
+fn by_name(collective_ends: &[(KernelName, u64)]) -> HashMap<&str, Vec<u64>> {
     let mut all: HashMap<&str, Vec<u64>> = HashMap::new();
-    for (name, end) in meetings {
+    for (name, end) in collective_ends {
         all.entry(name.as_str()).or_default().push(*end);
     }
     all
@@ -88,7 +90,7 @@ mod tests {
     use super::*;
     use crate::stats::SplitMix;
 
-    fn meetings(ends: &[u64]) -> Vec<(KernelName, u64)> {
+    fn collective_ends(ends: &[u64]) -> Vec<(KernelName, u64)> {
         ends.iter().map(|e| ("ncclDevKernel_AllReduce".into(), *e)).collect()
     }
 
@@ -100,11 +102,11 @@ mod tests {
         let other: Vec<u64> =
             first.iter().map(|e| e + 2_000_000_000 - 2_000_000_000 + 5_000_000 + random.next_u64() % 4000).collect();
         let other: Vec<u64> = other.iter().map(|e| e - 500_000_000).collect();
-        let (a, b) = (meetings(&first), meetings(&other));
+        let (a, b) = (collective_ends(&first), collective_ends(&other));
         let epoch = 1_760_000_000_000_000_000;
         let clocks = [
-            Clock { epoch_ns: Some(epoch), meetings: &a },
-            Clock { epoch_ns: Some(epoch + 500_000_000), meetings: &b },
+            ProfileClock { epoch_ns: Some(epoch), collective_ends: &a },
+            ProfileClock { epoch_ns: Some(epoch + 500_000_000), collective_ends: &b },
         ];
         let alignment = align(&clocks);
         assert_eq!((alignment.shift_ns[0], alignment.corrected), (0, 1));
@@ -113,12 +115,18 @@ mod tests {
 
     #[test]
     fn without_common_collectives_the_wall_clocks_stand() {
-        let (a, b) = (meetings(&[10, 20, 30, 40]), meetings(&[5_000_000, 90_000_000, 91_000_000, 200_000_000]));
+        let (a, b) =
+            (collective_ends(&[10, 20, 30, 40]), collective_ends(&[5_000_000, 90_000_000, 91_000_000, 200_000_000]));
         let epoch = 1_760_000_000_000_000_000;
-        let clocks =
-            [Clock { epoch_ns: Some(epoch + 70), meetings: &a }, Clock { epoch_ns: Some(epoch), meetings: &b }];
+        let clocks = [
+            ProfileClock { epoch_ns: Some(epoch + 70), collective_ends: &a },
+            ProfileClock { epoch_ns: Some(epoch), collective_ends: &b },
+        ];
         assert_eq!(align(&clocks), Alignment { shift_ns: vec![70, 0], corrected: 0, largest_correction_ns: 0 });
-        let clocks = [Clock { epoch_ns: None, meetings: &[] }, Clock { epoch_ns: Some(epoch), meetings: &[] }];
+        let clocks = [
+            ProfileClock { epoch_ns: None, collective_ends: &[] },
+            ProfileClock { epoch_ns: Some(epoch), collective_ends: &[] },
+        ];
         assert_eq!(align(&clocks).shift_ns, [0, 0]);
     }
 }

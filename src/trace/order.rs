@@ -4,7 +4,7 @@
 //! that; [`External`] takes any order: it sorts runs in memory, keeps those that do not fit in a temporary file that has
 //! no name, and merges them.
 
-use super::span::{Activity, Key, Span};
+use super::span::{Activity, Span, SpanKey};
 use crate::{Error, Result};
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -12,20 +12,20 @@ use std::rc::Rc;
 
 /// Where spans come from, one by one.
 pub trait Spans {
-    fn next(&mut self) -> Result<Option<Span>, Stop>;
+    fn next(&mut self) -> Result<Option<Span>, SpanStop>;
 }
 
 /// Why spans stopped coming.
 #[derive(Debug)]
-pub enum Stop {
+pub enum SpanStop {
     /// One came too late for a [`Nearly`]: begin again with [`External`].
     Late,
     Error(Error),
 }
 
-impl From<Error> for Stop {
+impl From<Error> for SpanStop {
     fn from(error: Error) -> Self {
-        Stop::Error(error)
+        SpanStop::Error(error)
     }
 }
 
@@ -39,7 +39,7 @@ pub struct Nearly<S> {
     /// Spans of the buffer that nothing to come can precede.
     ready: usize,
     /// The last of those that were.
-    given: Key,
+    given: SpanKey,
     done: bool,
 }
 
@@ -48,12 +48,12 @@ impl<S: Spans> Nearly<S> {
         Nearly { source, buffer: Vec::new(), at: 0, ready: 0, given: (0, Activity::Compute, 0), done: false }
     }
 
-    fn refill(&mut self) -> Result<(), Stop> {
+    fn refill(&mut self) -> Result<(), SpanStop> {
         self.buffer.drain(..self.at);
         self.at = 0;
         while !self.done && self.buffer.len() < WINDOW {
             match self.source.next()? {
-                Some(span) if span.key() < self.given => return Err(Stop::Late),
+                Some(span) if span.key() < self.given => return Err(SpanStop::Late),
                 Some(span) => self.buffer.push(span),
                 None => self.done = true,
             }
@@ -70,7 +70,7 @@ impl<S: Spans> Nearly<S> {
 }
 
 impl<S: Spans> Spans for Nearly<S> {
-    fn next(&mut self) -> Result<Option<Span>, Stop> {
+    fn next(&mut self) -> Result<Option<Span>, SpanStop> {
         if self.at == self.ready {
             if self.done && self.at == self.buffer.len() {
                 return Ok(None);
@@ -261,7 +261,7 @@ impl Sorted<'_> {
 }
 
 impl Spans for Sorted<'_> {
-    fn next(&mut self) -> Result<Option<Span>, Stop> {
+    fn next(&mut self) -> Result<Option<Span>, SpanStop> {
         let spilled = self.heap.peek().map(|h| h.0.span.key());
         match (self.memory.split_first(), spilled) {
             (Some((first, rest)), key) if key.is_none_or(|key| first.key() < key) => {
@@ -287,7 +287,7 @@ pub struct Merged<'a> {
 }
 
 impl<'a> Merged<'a> {
-    pub fn new(sources: Vec<Box<dyn Spans + 'a>>) -> Result<Self, Stop> {
+    pub fn new(sources: Vec<Box<dyn Spans + 'a>>) -> Result<Self, SpanStop> {
         let mut merged = Merged { sources, heads: Vec::new() };
         for source in &mut merged.sources {
             merged.heads.push(source.next()?);
@@ -297,7 +297,7 @@ impl<'a> Merged<'a> {
 }
 
 impl Spans for Merged<'_> {
-    fn next(&mut self) -> Result<Option<Span>, Stop> {
+    fn next(&mut self) -> Result<Option<Span>, SpanStop> {
         let first = (0..self.heads.len()).filter_map(|i| self.heads[i].map(|span| (span.key(), i))).min();
         let Some((_, index)) = first else { return Ok(None) };
         let next = self.sources[index].next()?;
@@ -341,7 +341,7 @@ mod tests {
     struct List(std::vec::IntoIter<Span>);
 
     impl Spans for List {
-        fn next(&mut self) -> Result<Option<Span>, Stop> {
+        fn next(&mut self) -> Result<Option<Span>, SpanStop> {
             Ok(self.0.next())
         }
     }
@@ -352,7 +352,7 @@ mod tests {
         Span { start_ns, end_ns, launch: random.next_u64(), name: random.below(9) as u32, device: 3, activity }
     }
 
-    fn all(spans: &mut impl Spans) -> Result<Vec<Span>, Stop> {
+    fn all(spans: &mut impl Spans) -> Result<Vec<Span>, SpanStop> {
         let mut list = Vec::new();
         while let Some(span) = spans.next()? {
             list.push(span);
@@ -368,7 +368,7 @@ mod tests {
         wanted.sort_by_key(Span::key);
         assert_eq!(all(&mut Nearly::new(List(spans.clone().into_iter()))).unwrap(), wanted);
         spans[99_000].start_ns = 0;
-        assert!(matches!(all(&mut Nearly::new(List(spans.into_iter()))), Err(Stop::Late)));
+        assert!(matches!(all(&mut Nearly::new(List(spans.into_iter()))), Err(SpanStop::Late)));
         assert!(all(&mut Nearly::new(List(Vec::new().into_iter()))).unwrap().is_empty());
     }
 

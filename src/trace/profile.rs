@@ -2,9 +2,9 @@
 
 use super::kineto::Kineto;
 use super::nsys::Nsys;
-use super::scan::{DeviceScan, Gap, Launch, Meeting, Totals};
-use super::source::{self, Catalogue, Found, Source};
-use super::wanted;
+use super::pending;
+use super::scan::{CollectiveEnd, DeviceScan, Gap, LaunchTiming, Totals};
+use super::source::{self, Catalogue, Found, ProfileSource};
 use super::windows::Window;
 use crate::records::bubbles::{BubbleClass, KernelName, MeasuredBubble};
 use crate::{Error, Result};
@@ -31,7 +31,7 @@ pub struct DeviceProfile {
     pub windows: Vec<(u64, Window, Totals)>,
     pub bubbles: Vec<MeasuredBubble>,
     /// Ends of collectives, for the alignment.
-    pub meetings: Vec<(KernelName, u64)>,
+    pub collective_ends: Vec<(KernelName, u64)>,
 }
 
 #[derive(Debug)]
@@ -94,7 +94,7 @@ fn kind(path: &Path, head: &[u8]) -> Result<Kind> {
     }
 }
 
-fn digest(source: &mut dyn Source, place: &str, options: &Options) -> Result<Profile> {
+fn digest(source: &mut dyn ProfileSource, place: &str, options: &Options) -> Result<Profile> {
     let (mut scans, found) = source::scan(source, options.min_gap_ns)?;
     let catalogue = source.take_catalogue();
     if scans.is_empty() {
@@ -113,7 +113,7 @@ fn digest(source: &mut dyn Source, place: &str, options: &Options) -> Result<Pro
         scan.gaps.retain(|g| chosen(u64::from(g.window)));
     }
     let asked = scans.iter().flat_map(|s| &s.gaps).any(Gap::asks);
-    if asked && !wanted::resolve(&mut scans, |wanted| source.launches(wanted))? {
+    if asked && !pending::resolve(&mut scans, |pending| source.launches(pending))? {
         notes.push("it holds no launches: what was launched late cannot be told from what waited".into());
     }
     let mut devices: Vec<DeviceProfile> = scans.into_iter().map(|scan| device(scan, &catalogue, &chosen)).collect();
@@ -156,7 +156,7 @@ fn device(scan: DeviceScan, catalogue: &Catalogue, chosen: &dyn Fn(u64) -> bool)
         number: scan.number,
         bubbles: bubbles.collect(),
         windows: numbered.filter(|w| chosen(w.0)).collect(),
-        meetings: scan.meetings.iter().map(|m: &Meeting| (name(m.name), m.end_ns)).collect(),
+        collective_ends: scan.collective_ends.iter().map(|m: &CollectiveEnd| (name(m.name), m.end_ns)).collect(),
     }
 }
 
@@ -167,7 +167,7 @@ fn class(gap: &Gap) -> BubbleClass {
         BubbleClass::Communication
     } else if gap.next.is_none() {
         BubbleClass::Tail
-    } else if gap.launched == Launch::Late {
+    } else if gap.launched == LaunchTiming::Late {
         BubbleClass::Launch
     } else {
         BubbleClass::Dependency

@@ -1,6 +1,6 @@
 //! A run: one profile, or one a rank, as the record of its devices' bubbles.
 
-use super::align::{Alignment, Clock, align};
+use super::align::{Alignment, ProfileClock, align};
 use super::profile::{self, DeviceProfile, Options, Profile};
 use super::source::Found;
 use crate::records::bubbles::{BubblesRecord, DeviceBubbles, SCHEMA};
@@ -9,23 +9,23 @@ use std::path::PathBuf;
 
 /// The record, and what a person wants to know beside it.
 #[derive(Debug)]
-pub struct Run {
+pub struct Analysis {
     pub record: BubblesRecord,
     /// One a device, in the record's order.
-    pub beside: Vec<Beside>,
+    pub extras: Vec<DeviceExtras>,
     pub notes: Vec<String>,
 }
 
 /// Of one device.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Beside {
+pub struct DeviceExtras {
     /// Where copies and fills ran.
     pub copy_ns: u64,
     /// Start and end of every iteration listed, with its number, on the common clock.
     pub iterations: Vec<(u64, u64, u64)>,
 }
 
-pub fn read(paths: &[PathBuf], options: &Options) -> Result<Run> {
+pub fn read(paths: &[PathBuf], options: &Options) -> Result<Analysis> {
     let mut files: Vec<(String, Profile)> = Vec::new();
     for path in paths {
         files.push((path.display().to_string(), profile::read(path, options)?));
@@ -34,7 +34,7 @@ pub fn read(paths: &[PathBuf], options: &Options) -> Result<Run> {
 }
 
 /// Files come in the order given, or in that of their ranks if all say theirs.
-pub fn assemble(mut files: Vec<(String, Profile)>) -> Result<Run> {
+pub fn assemble(mut files: Vec<(String, Profile)>) -> Result<Analysis> {
     let mut ranks: Vec<u64> = files.iter().filter_map(|f| f.1.rank).collect();
     ranks.sort_unstable();
     ranks.dedup();
@@ -45,11 +45,11 @@ pub fn assemble(mut files: Vec<(String, Profile)>) -> Result<Run> {
     let notes = notes(&files, &alignment);
     let source: Vec<&str> = files.iter().map(|f| f.0.as_str()).collect();
     let mut record = BubblesRecord { schema: SCHEMA.into(), source: source.join(", "), devices: Vec::new() };
-    let (several, mut beside) = (files.len() > 1, Vec::new());
+    let (several, mut extras) = (files.len() > 1, Vec::new());
     for ((place, profile), shift) in files.into_iter().zip(alignment.shift_ns) {
         for mut device in profile.devices {
             shift_device(&mut device, shift).ok_or_else(|| beyond(&place))?;
-            beside.push(Beside {
+            extras.push(DeviceExtras {
                 copy_ns: device.windows.iter().map(|w| w.2.copy_ns).sum(),
                 iterations: device.windows.iter().map(|w| (w.0, w.1.start_ns, w.1.end_ns)).collect(),
             });
@@ -57,7 +57,7 @@ pub fn assemble(mut files: Vec<(String, Profile)>) -> Result<Run> {
             record.devices.push(totals(device, number));
         }
     }
-    Ok(Run { record, beside, notes })
+    Ok(Analysis { record, extras, notes })
 }
 
 fn beyond(place: &str) -> Error {
@@ -68,11 +68,11 @@ fn beyond(place: &str) -> Error {
 }
 
 fn alignment(files: &[(String, Profile)]) -> Alignment {
-    let clocks: Vec<Clock> = files
+    let clocks: Vec<ProfileClock> = files
         .iter()
-        .map(|(_, profile)| Clock {
+        .map(|(_, profile)| ProfileClock {
             epoch_ns: profile.epoch_ns,
-            meetings: profile.devices.first().map_or(&[], |d| d.meetings.as_slice()),
+            collective_ends: profile.devices.first().map_or(&[], |d| d.collective_ends.as_slice()),
         })
         .collect();
     align(&clocks)

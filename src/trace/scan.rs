@@ -66,12 +66,12 @@ pub struct Gap {
     pub launch: u64,
     pub send_recv: bool,
     pub collective: bool,
-    pub launched: Launch,
+    pub launched: LaunchTiming,
 }
 
 /// When the kernel that ended a gap was launched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Launch {
+pub enum LaunchTiming {
     Unknown,
     /// Before the gap began.
     InTime,
@@ -100,13 +100,13 @@ pub struct Mark {
 
 /// What ranks may have in common: when a collective ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Meeting {
+pub struct CollectiveEnd {
     pub name: NameId,
     pub end_ns: u64,
 }
 
 /// Collectives kept for the alignment of ranks.
-const MOST_MEETINGS: usize = 1 << 16;
+const MOST_COLLECTIVE_ENDS: usize = 1 << 16;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Cut {
@@ -152,7 +152,7 @@ pub struct DeviceScan {
     pub windows: Vec<(Window, Totals)>,
     pub gaps: Vec<Gap>,
     pub marks: Vec<Mark>,
-    pub meetings: Vec<Meeting>,
+    pub collective_ends: Vec<CollectiveEnd>,
 }
 
 impl DeviceScan {
@@ -188,8 +188,8 @@ impl DeviceScan {
             Activity::Collective => {
                 self.communication.add(start, end);
                 self.collective_end = self.collective_end.max(end);
-                if self.meetings.len() < MOST_MEETINGS {
-                    self.meetings.push(Meeting { name: span.name, end_ns: end });
+                if self.collective_ends.len() < MOST_COLLECTIVE_ENDS {
+                    self.collective_ends.push(CollectiveEnd { name: span.name, end_ns: end });
                 }
             }
         }
@@ -234,7 +234,7 @@ impl DeviceScan {
             // Whatever began before `end` has been seen.
             send_recv: self.send_recv_end > start,
             collective: self.collective_end > start,
-            launched: Launch::Unknown,
+            launched: LaunchTiming::Unknown,
         });
     }
 

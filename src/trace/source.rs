@@ -1,28 +1,28 @@
 //! What both readers offer, and what they share: devices, names with their activities, notes for the user.
 
 use super::classify;
-use super::order::Stop;
+use super::order::SpanStop;
+use super::pending::PendingLaunches;
 use super::scan::DeviceScan;
 use super::span::{Activity, NameId, Names, Span};
-use super::wanted::Wanted;
-use super::windows::{self, Launched, Range, Window};
+use super::windows::{self, IterationRange, Launched, Window};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 
 /// A profile that can be asked, in this order: ranges, then spans, then the launches of some of them.
-pub trait Source {
+pub trait ProfileSource {
     /// Ranges that may be iterations.
-    fn ranges(&mut self) -> Result<Vec<Range>>;
+    fn ranges(&mut self) -> Result<Vec<IterationRange>>;
 
     /// The first kernel that a process launched at or after each of these times, where that can be told: when it was
     /// launched and when it runs.
     fn launches_after(&mut self, process: u64, times: &[u64]) -> Result<Vec<Option<Launched>>>;
 
-    /// Every span in the order of starts. `any_order` after [`Stop::Late`]: slower, and never late.
-    fn spans(&mut self, any_order: bool, take: &mut dyn FnMut(&Span, &Catalogue)) -> Result<(), Stop>;
+    /// Every span in the order of starts. `any_order` after [`SpanStop::Late`]: slower, and never late.
+    fn spans(&mut self, any_order: bool, take: &mut dyn FnMut(&Span, &Catalogue)) -> Result<(), SpanStop>;
 
     /// Tells every gap that waits for it when its next kernel was launched. False if the profile holds no launches.
-    fn launches(&mut self, wanted: &mut Wanted) -> Result<bool>;
+    fn launches(&mut self, pending: &mut PendingLaunches) -> Result<bool>;
 
     /// Names and devices, once the spans have been read.
     fn take_catalogue(&mut self) -> Catalogue;
@@ -116,7 +116,7 @@ pub enum Found {
 }
 
 /// Passes over the spans and cuts them into iterations. Devices come in the order of their numbers.
-pub fn scan(source: &mut dyn Source, min_gap_ns: u64) -> Result<(Vec<DeviceScan>, Found)> {
+pub fn scan(source: &mut dyn ProfileSource, min_gap_ns: u64) -> Result<(Vec<DeviceScan>, Found)> {
     let windows = range_windows(source)?;
     let mut scans = pass(source, &windows, min_gap_ns)?;
     let mut found = Found::Ranges;
@@ -131,7 +131,7 @@ pub fn scan(source: &mut dyn Source, min_gap_ns: u64) -> Result<(Vec<DeviceScan>
 }
 
 /// The iterations of every process that wrote ranges.
-fn range_windows(source: &mut dyn Source) -> Result<BTreeMap<u64, Vec<Window>>> {
+fn range_windows(source: &mut dyn ProfileSource) -> Result<BTreeMap<u64, Vec<Window>>> {
     let ranges = source.ranges()?;
     let mut processes: Vec<u64> = ranges.iter().map(|r| r.process).collect();
     processes.sort_unstable();
@@ -149,7 +149,11 @@ fn range_windows(source: &mut dyn Source) -> Result<BTreeMap<u64, Vec<Window>>> 
     Ok(all)
 }
 
-fn pass(source: &mut dyn Source, windows: &BTreeMap<u64, Vec<Window>>, min_gap_ns: u64) -> Result<Vec<DeviceScan>> {
+fn pass(
+    source: &mut dyn ProfileSource,
+    windows: &BTreeMap<u64, Vec<Window>>,
+    min_gap_ns: u64,
+) -> Result<Vec<DeviceScan>> {
     // Ranges of the only process that wrote any stand for the others too: a launcher may write them for its workers.
     let windows_of = |processes: &[u64]| match windows.len() {
         1 => windows.values().next(),
@@ -178,8 +182,8 @@ fn pass(source: &mut dyn Source, windows: &BTreeMap<u64, Vec<Window>>, min_gap_n
                 scans.iter_mut().for_each(DeviceScan::finish);
                 return Ok(scans);
             }
-            Err(Stop::Late) => any_order = true,
-            Err(Stop::Error(error)) => return Err(error),
+            Err(SpanStop::Late) => any_order = true,
+            Err(SpanStop::Error(error)) => return Err(error),
         }
     }
     Err(Error::bug("the profile's events cannot be put in order"))

@@ -25,7 +25,7 @@ impl Activity {
 /// Index into [`Names`].
 pub type NameId = u32;
 
-pub type Key = (u64, Activity, u64);
+pub type SpanKey = (u64, Activity, u64);
 
 /// Kept in 40 bytes: sorting and spilling move millions of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Span {
 
 impl Span {
     /// Spans are sorted by this; the launch makes the order of those that start together the same in every format.
-    pub const fn key(&self) -> Key {
+    pub const fn key(&self) -> SpanKey {
         (self.start_ns, self.activity, self.launch)
     }
 }

@@ -26,7 +26,7 @@ impl Window {
 
 /// A range that may be an iteration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Range {
+pub struct IterationRange {
     pub start_ns: u64,
     pub end_ns: u64,
     /// The process that wrote it.
@@ -75,7 +75,7 @@ fn rank(base: &str) -> Option<usize> {
 }
 
 /// The iterations of one process; none if no kind of range stands for them.
-pub fn choose(ranges: &[Range], process: u64) -> Vec<Window> {
+pub fn choose(ranges: &[IterationRange], process: u64) -> Vec<Window> {
     let mut bases: Vec<&str> = ranges.iter().filter(|r| r.process == process).map(|r| r.base.as_str()).collect();
     bases.sort_unstable();
     bases.dedup();
@@ -83,7 +83,7 @@ pub fn choose(ranges: &[Range], process: u64) -> Vec<Window> {
     bases.into_iter().map(|b| of_base(ranges, process, b)).find(|w| !w.is_empty()).unwrap_or_default()
 }
 
-fn of_base(ranges: &[Range], process: u64, base: &str) -> Vec<Window> {
+fn of_base(ranges: &[IterationRange], process: u64, base: &str) -> Vec<Window> {
     let mut windows: Vec<Window> = ranges
         .iter()
         .filter(|r| r.process == process && r.base == base && r.end_ns > r.start_ns)
@@ -139,8 +139,8 @@ pub fn follow_device(windows: &[Window], first: &[Option<Launched>]) -> Vec<Wind
 mod tests {
     use super::*;
 
-    fn range(name: &str, start_ns: u64, end_ns: u64) -> Range {
-        Range { start_ns, end_ns, process: 1, base: base(name).unwrap() }
+    fn range(name: &str, start_ns: u64, end_ns: u64) -> IterationRange {
+        IterationRange { start_ns, end_ns, process: 1, base: base(name).unwrap() }
     }
 
     fn window(start_ns: u64, end_ns: u64) -> Window {
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn ranges_that_stand_alone_are_parts_of_iterations() {
-        let of = |name: &str| -> Vec<Range> { (0..4).map(|i| range(name, 100 * i, 100 * i + 20)).collect() };
+        let of = |name: &str| -> Vec<IterationRange> { (0..4).map(|i| range(name, 100 * i, 100 * i + 20)).collect() };
         assert!(choose(&of("training_step"), 1).is_empty());
         assert!(choose(&of("DeepSpeedEngine.step")[..2], 1).is_empty());
         assert_eq!(choose(&of("ProfilerStep#1"), 1).len(), 4);

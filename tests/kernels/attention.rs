@@ -3,7 +3,7 @@
 use crate::harness::{Twin, assert_close};
 use crate::orders::{self, Fill, Launch, Operand};
 use crate::{DTYPES, shapes_per_dtype};
-use bubblebench::ops::cuda::attention::{HEAD_SIZES, Plan, backward_plans, forward_plan, scratch_lens};
+use bubblebench::ops::cuda::attention::{AttentionPlan, HEAD_SIZES, backward_plans, forward_plan, scratch_lens};
 use bubblebench::ops::reference::Reference;
 use bubblebench::ops::{Attention, DType, Ops};
 use bubblebench::stats::SplitMix;
@@ -157,7 +157,7 @@ pub fn wide(buffer: &Buffer<u16>, dtype: DType) -> Vec<f64> {
     buffer.as_slice().iter().map(value).collect()
 }
 
-fn run(plan: &Plan, limit: u32, arguments: &[Arg]) {
+fn run(plan: &AttentionPlan, limit: u32, arguments: &[Arg]) {
     let config = Config { shared_limit_bytes: limit, ..Config::new(plan.geometry.grid, plan.geometry.block) };
     let config = config.shared(plan.geometry.shared_bytes).order(Order::Shuffled(5));
     // SAFETY: the buffers below have the lengths of the kernels' contract.
@@ -242,7 +242,7 @@ fn check_orders(shape: Attention, limit: u32) {
     ];
     let [heads, sequence, head] = [shape.heads, shape.sequence, shape.head_size].map(|n| Operand::Int(n as i32));
     let scale = Operand::Real(shape.scale() as f32);
-    let launch = |plan: Plan, tensors: &[usize], rest: &[Operand]| Launch {
+    let launch = |plan: AttentionPlan, tensors: &[usize], rest: &[Operand]| Launch {
         kernel: plan.kernel,
         geometry: plan.geometry,
         operands: tensors.iter().map(|&i| Operand::Tensor(i)).chain(rest.iter().copied()).collect(),

@@ -3,7 +3,7 @@
 use crate::harness::Twin;
 use crate::orders::{self, Fill, Launch, Operand};
 use crate::{DTYPES, shapes_per_dtype};
-use bubblebench::ops::cuda::conv::{ToWeights, forward_geometry, kernel, numbers, to_inputs_geometry};
+use bubblebench::ops::cuda::conv::{ConvToWeights, forward_geometry, kernel, numbers, to_inputs_geometry};
 use bubblebench::ops::{Conv, DType, Ops};
 use bubblebench::stats::SplitMix;
 
@@ -90,7 +90,7 @@ fn convolution_does_not_depend_on_the_order_of_threads() {
     let dtype = DType::Bf16;
     for _ in 0..8 {
         let s = shape(&mut random);
-        let weights = ToWeights::new(s, dtype, 4);
+        let weights = ConvToWeights::new(s, dtype, 4);
         let fills = [
             Fill::Random(s.in_len()),
             Fill::Random(s.weight_len()),

@@ -2,7 +2,7 @@
 
 use crate::layernorm::{Case, Outputs};
 use bubblebench::ops::cuda::Geometry;
-use bubblebench::ops::cuda::layernorm::{ToWeights, forward_geometry, kernel, to_inputs_geometry};
+use bubblebench::ops::cuda::layernorm::{LayerNormToWeights, forward_geometry, kernel, to_inputs_geometry};
 use bubblebench::ops::{DType, LAYERNORM_EPSILON};
 use half::{bf16, f16};
 use softgpu::{Arg, Buffer, Config, Element, Order};
@@ -91,7 +91,7 @@ fn run_as<T: Real>(case: &Case, order: Order, shift: usize) -> Outputs {
     let arguments = [dx.arg(), dy.arg(), x.arg(), gamma.arg(), mean.arg(), rstd.arg(), skip, rows, cols];
     launch("to_inputs", case, to_inputs_geometry(shape, dtype), order, &arguments);
 
-    let plan = ToWeights::new(shape, dtype, SMS);
+    let plan = LayerNormToWeights::new(shape, dtype, SMS);
     let mut partial = Buffer::<f32>::poisoned(plan.partial_len(shape));
     let arguments = [partial.arg(), dy.arg(), x.arg(), mean.arg(), rstd.arg(), rows, cols];
     launch("to_weights_partial", case, plan.partial, order, &arguments);

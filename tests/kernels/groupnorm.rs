@@ -3,7 +3,7 @@
 use crate::harness::{Both, Twin};
 use crate::orders::{self, Fill, Launch, Operand};
 use crate::{DTYPES, shapes_per_dtype};
-use bubblebench::ops::cuda::groupnorm::{Plan, ToWeights, kernel};
+use bubblebench::ops::cuda::groupnorm::{GroupNormPlan, GroupNormToWeights, kernel};
 use bubblebench::ops::cuda::layernorm;
 use bubblebench::ops::{DType, GroupNorm, Ops, RowStats};
 use bubblebench::stats::SplitMix;
@@ -113,7 +113,7 @@ fn groupnorm_does_not_depend_on_the_order_of_threads() {
     for _ in 0..10 {
         let s = shape(&mut random);
         let dtype = DType::Bf16;
-        let weights = ToWeights::new(s, dtype, SMS);
+        let weights = GroupNormToWeights::new(s, dtype, SMS);
         let fills = [
             Fill::Random(s.len()),
             Fill::Random(s.channels),
@@ -126,14 +126,14 @@ fn groupnorm_does_not_depend_on_the_order_of_threads() {
             Fill::PoisonWide(weights.partial_len(s)),
         ];
         let sizes = [s.positions, s.channels, s.groups].map(|v| Operand::Int(v as i32));
-        let view = |plan: &Plan| [Operand::Int(plan.together as i32), Operand::Int(plan.vector as i32)];
+        let view = |plan: &GroupNormPlan| [Operand::Int(plan.together as i32), Operand::Int(plan.vector as i32)];
         let tensors = |indices: &[usize]| indices.iter().map(|&i| Operand::Tensor(i)).collect::<Vec<_>>();
         let launch = |kernel: String, geometry, operands: &[&[Operand]]| Launch {
             kernel,
             geometry,
             operands: operands.concat(),
         };
-        let (forward, inputs) = (Plan::forward(s, dtype, SMS), Plan::to_inputs(s, dtype, SMS));
+        let (forward, inputs) = (GroupNormPlan::forward(s, dtype, SMS), GroupNormPlan::to_inputs(s, dtype, SMS));
         let all = [&tensors(&[3, 4, 5, 0, 1, 2])[..], &sizes, &view(&forward), &[Operand::Real(1e-5)]];
         let forward = launch(kernel("forward", dtype), forward.geometry, &all);
         let all = [&tensors(&[7, 6, 0, 1, 4, 5])[..], &sizes, &view(&inputs)];

@@ -87,8 +87,8 @@ pub struct Twin {
 
 /// A tensor on both.
 pub struct Both {
-    pub cuda: cuda::Buffer,
-    pub reference: reference::Buffer,
+    pub cuda: cuda::CudaBuffer,
+    pub reference: reference::ReferenceBuffer,
 }
 
 #[allow(dead_code)]

@@ -128,14 +128,14 @@ impl Case {
             _ => 1e-5,
         };
         // The sum of one column's terms may cancel; the terms are what is rounded, so they are the scale.
-        let terms = (self.shape.rows as f64).sqrt();
+        let config = (self.shape.rows as f64).sqrt();
         for (name, got, want, bound, least) in [
             ("y", &result.y, &reference.y, bound, 0.0),
             ("mean", &result.mean, &reference.mean, 1e-5, 1.0),
             ("rstd", &result.rstd, &reference.rstd, 1e-5, 0.0),
             ("dx", &result.dx, &reference.dx, bound, 0.0),
-            ("dgamma", &result.dgamma, &reference.dgamma, bound, 1e-3 * terms),
-            ("dbeta", &result.dbeta, &reference.dbeta, bound, 1e-3 * terms),
+            ("dgamma", &result.dgamma, &reference.dgamma, bound, 1e-3 * config),
+            ("dbeta", &result.dbeta, &reference.dbeta, bound, 1e-3 * config),
         ] {
             let (error, scale) = distance(got, want);
             let ok = error <= bound * scale.max(least);

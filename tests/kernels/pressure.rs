@@ -3,7 +3,7 @@
 
 use crate::harness;
 use bubblebench::ops::cuda::pressure::{MOST_TENSOR_ROUNDS, TILE_BYTES};
-use bubblebench::ops::cuda::{Pressure, PressureKernel, PressureResource};
+use bubblebench::ops::cuda::{CudaPressure, PressureKernel, PressureResource};
 use bubblebench::ops::{DType, Ops};
 use bubblebench::stats::SplitMix;
 use softgpu::{Arg, Buffer, Config, Order, launch};
@@ -238,7 +238,7 @@ fn pressure_runs_on_the_device_and_stops() {
     for resource in PressureResource::ALL {
         let spec =
             PressureKernel { blocks: 2, ..PressureKernel::full(resource, facts.sms, facts.l2_bytes.min(1 << 20)) };
-        let mut pressure = Pressure::new(&gpu, spec).unwrap();
+        let mut pressure = CudaPressure::new(&gpu, spec).unwrap();
         let control = pressure.control();
         assert_eq!(control.progress(), 0);
         pressure.launch(&mut ops, 2).unwrap();

@@ -1,8 +1,8 @@
 //! What goes wrong: each ends with an error within the deadline, and says what it was.
 
 use super::harness::{bubblebench, text};
-use super::rig::{crew, crew_on, even, task};
-use bubblebench::collectives::{Element, Operation};
+use super::rig::{coordinator, coordinator_on, even, task};
+use bubblebench::collectives::{CollectiveOperation, Element};
 use std::time::{Duration, Instant};
 
 const SHORT: Duration = Duration::from_secs(2);
@@ -12,15 +12,16 @@ const MIDDLE: Duration = Duration::from_secs(5);
 const LONG: Duration = Duration::from_secs(60);
 
 fn small() -> bubblebench::collectives::ranks::Task {
-    task(even(Operation::AllReduce, 1000, 3), Element::F32)
+    task(even(CollectiveOperation::AllReduce, 1000, 3), Element::F32)
 }
 
 /// The error of a case that cannot end well, and that it came in time.
 fn error(deadline: Duration) -> String {
     let begun = Instant::now();
-    let mut crew = crew(3, deadline);
-    let error = crew.prepare(&small()).map(|_| ()).and_then(|()| crew.time(200, 3).map(|_| ())).unwrap_err();
-    drop(crew);
+    let mut coordinator = coordinator(3, deadline);
+    let error =
+        coordinator.prepare(&small()).map(|_| ()).and_then(|()| coordinator.time(200, 3).map(|_| ())).unwrap_err();
+    drop(coordinator);
     assert!(begun.elapsed() < deadline + Duration::from_secs(5), "{:?}", begun.elapsed());
     error.to_string()
 }
@@ -46,8 +47,9 @@ alone!(a_wrong_id_is_refused, [("SOFTGPU_DEVICES", "3"), ("SOFTGPU_NCCL", "wrong
 });
 
 alone!(two_ranks_on_one_gpu_are_refused_unless_asked_for, [("SOFTGPU_DEVICES", "1")], {
-    let mut crew = crew_on(&[0, 0], LONG).unwrap();
-    let text = crew.prepare(&task(even(Operation::AllReduce, 10, 2), Element::F32)).unwrap_err().to_string();
+    let mut coordinator = coordinator_on(&[0, 0], LONG).unwrap();
+    let text =
+        coordinator.prepare(&task(even(CollectiveOperation::AllReduce, 10, 2), Element::F32)).unwrap_err().to_string();
     assert!(text.contains("NCCL_MULTI_RANK_GPU_ENABLE=1"), "{text}");
 });
 
@@ -55,16 +57,17 @@ alone!(
     ranks_may_share_a_gpu_where_that_is_asked_for,
     [("SOFTGPU_DEVICES", "1"), ("NCCL_MULTI_RANK_GPU_ENABLE", "1")],
     {
-        let mut crew = crew_on(&[0, 0, 0, 0], LONG).unwrap();
-        assert_eq!(crew.ranks_per_gpu(4), 4);
-        let task = task(even(Operation::AllToAll, 4000, 4), Element::Bf16);
-        assert_eq!(crew.prepare(&task).unwrap().wrong, 0);
+        let mut coordinator = coordinator_on(&[0, 0, 0, 0], LONG).unwrap();
+        assert_eq!(coordinator.ranks_per_gpu(4), 4);
+        let task = task(even(CollectiveOperation::AllToAll, 4000, 4), Element::Bf16);
+        assert_eq!(coordinator.prepare(&task).unwrap().wrong, 0);
     }
 );
 
 alone!(an_older_nccl_shares_no_gpu, [("SOFTGPU_NCCL", "version:22902"), ("NCCL_MULTI_RANK_GPU_ENABLE", "1")], {
-    let mut crew = crew_on(&[0, 0], LONG).unwrap();
-    let text = crew.prepare(&task(even(Operation::AllReduce, 10, 2), Element::F32)).unwrap_err().to_string();
+    let mut coordinator = coordinator_on(&[0, 0], LONG).unwrap();
+    let text =
+        coordinator.prepare(&task(even(CollectiveOperation::AllReduce, 10, 2), Element::F32)).unwrap_err().to_string();
     assert!(text.contains("NCCL 2.29.2") && text.contains("use NCCL 2.30"), "{text}");
 });
 
@@ -75,16 +78,19 @@ alone!(an_nccl_that_is_too_old_is_refused, [("SOFTGPU_NCCL", "version:21700")], 
 
 // FP8 is added up on GPUs from compute capability 9.0 on.
 alone!(fp8_sums_are_refused_on_older_gpus, [("SOFTGPU_DEVICES", "2"), ("SOFTGPU_ARCH", "80")], {
-    let mut crew = crew(2, LONG);
-    let text = crew.prepare(&task(even(Operation::AllReduce, 10, 2), Element::F8E4m3)).unwrap_err().to_string();
+    let mut coordinator = coordinator(2, LONG);
+    let text = coordinator
+        .prepare(&task(even(CollectiveOperation::AllReduce, 10, 2), Element::F8E4m3))
+        .unwrap_err()
+        .to_string();
     assert!(text.contains("invalid argument"), "{text}");
 });
 
-// What NCCL cannot cut into equal parts is refused before anything runs, and the crew goes on.
+// What NCCL cannot cut into equal parts is refused before anything runs, and the coordinator goes on.
 alone!(unequal_parts_are_refused, [("SOFTGPU_DEVICES", "3")], {
-    let mut crew = crew(3, LONG);
-    let uneven = task(bubblebench::collectives::Exchange::new(Operation::AllGather, 100, 3), Element::F32);
-    let text = crew.prepare(&uneven).unwrap_err().to_string();
+    let mut coordinator = coordinator(3, LONG);
+    let uneven = task(bubblebench::collectives::Exchange::new(CollectiveOperation::AllGather, 100, 3), Element::F32);
+    let text = coordinator.prepare(&uneven).unwrap_err().to_string();
     assert!(text.contains("equal parts"), "{text}");
 });
 

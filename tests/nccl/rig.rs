@@ -1,17 +1,17 @@
-//! A crew of threads, one a virtual GPU, and tasks for it.
+//! a group of ranks of threads, one a virtual GPU, and tasks for it.
 
 use bubblebench::collectives::nccl;
-use bubblebench::collectives::ranks::{Crew, Task, Terms};
-use bubblebench::collectives::{Element, Exchange, Operation};
+use bubblebench::collectives::ranks::{Coordinator, GroupConfig, Task};
+use bubblebench::collectives::{CollectiveOperation, Element, Exchange};
 use std::time::Duration;
 
-pub fn crew(ranks: u32, deadline: Duration) -> Crew {
-    crew_on(&(0..ranks).collect::<Vec<_>>(), deadline).unwrap()
+pub fn coordinator(ranks: u32, deadline: Duration) -> Coordinator {
+    coordinator_on(&(0..ranks).collect::<Vec<_>>(), deadline).unwrap()
 }
 
-pub fn crew_on(devices: &[u32], deadline: Duration) -> bubblebench::Result<Crew> {
-    let terms = Terms { transport: nccl::transport()?, deadline, interrupted: || false, last_resort: |_| {} };
-    Crew::of_threads(&terms, devices)
+pub fn coordinator_on(devices: &[u32], deadline: Duration) -> bubblebench::Result<Coordinator> {
+    let config = GroupConfig { transport: nccl::transport()?, deadline, interrupted: || false, last_resort: |_| {} };
+    Coordinator::of_threads(&config, devices)
 }
 
 pub fn task(exchange: Exchange, dtype: Element) -> Task {
@@ -19,8 +19,11 @@ pub fn task(exchange: Exchange, dtype: Element) -> Task {
 }
 
 /// NCCL takes equal parts: so many elements, or a few less.
-pub fn even(operation: Operation, elements: usize, ranks: usize) -> Exchange {
-    let parts = matches!(operation, Operation::AllGather | Operation::ReduceScatter | Operation::AllToAll);
+pub fn even(operation: CollectiveOperation, elements: usize, ranks: usize) -> Exchange {
+    let parts = matches!(
+        operation,
+        CollectiveOperation::AllGather | CollectiveOperation::ReduceScatter | CollectiveOperation::AllToAll
+    );
     let elements = if parts { (elements / ranks).max(1) * ranks } else { elements };
     Exchange::new(operation, elements, ranks)
 }

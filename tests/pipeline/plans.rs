@@ -6,7 +6,7 @@ use bubblebench::pipeline::job::Job;
 use bubblebench::records::CostModel;
 use std::path::Path;
 
-fn plan(schedule: &str) -> fill::plan::Plan {
+fn plan(schedule: &str) -> fill::plan::FillPlan {
     let text = include_str!("../../results/published/a100-80gb/cost_model.json");
     let model: CostModel = serde_json::from_str(text).unwrap();
     let job = format!(
@@ -18,7 +18,7 @@ fn plan(schedule: &str) -> fill::plan::Plan {
 /// Embedding and head stand where the schedule begins and ends the model, and the same work is done under each.
 #[test]
 fn every_schedule_is_planned_with_its_ends_in_place() {
-    let work = |plan: &fill::plan::Plan| plan.record.stage.iter().map(|s| s.busy_ns).sum::<u64>();
+    let work = |plan: &fill::plan::FillPlan| plan.record.stage.iter().map(|s| s.busy_ns).sum::<u64>();
     let plain = plan("1f1b");
     for name in Name::ALL {
         let plan = plan(name.text());
@@ -32,7 +32,7 @@ fn every_schedule_is_planned_with_its_ends_in_place() {
         assert!(expected.contains(&heaviest), "{}: {busy:?}", name.text());
         // Rounding to the nanosecond in each chunk.
         assert!(work(&plan).abs_diff(work(&plain)) < 1000, "{}", name.text());
-        let parameters = |plan: &fill::plan::Plan| plan.record.stage[1].weights_bytes;
+        let parameters = |plan: &fill::plan::FillPlan| plan.record.stage[1].weights_bytes;
         assert_eq!(parameters(&plan), copies * parameters(&plain), "{}", name.text());
         assert!(plan.record.stage.iter().all(|s| s.busy_ns + s.bubble_ns == plan.record.pipeline_ns));
     }

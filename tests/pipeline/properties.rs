@@ -2,7 +2,7 @@
 
 use crate::{run, spec};
 use bubblebench::pipeline::activations::{self, DEFAULT_WEIGHT_SHARE};
-use bubblebench::pipeline::{BubbleKind, Name, Schedule, Spec, StageTimes, Timeline, Times, Work, bubbles};
+use bubblebench::pipeline::{BubbleKind, Name, Schedule, ScheduleSpec, StageTimes, Timeline, Times, Work, bubbles};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
@@ -200,7 +200,7 @@ fn zero_and_extreme_times_do_not_break() {
 #[test]
 fn numbers_that_no_schedule_has_are_answered_with_a_sentence() {
     let times = Times::even(4, StageTimes::new(1, 1, 1), 0);
-    let refuse = |change: &dyn Fn(&mut Spec)| {
+    let refuse = |change: &dyn Fn(&mut ScheduleSpec)| {
         let mut spec = spec(Name::OneFOneB, 4, 8, None, &times);
         change(&mut spec);
         Schedule::build(&spec).unwrap_err().to_string()

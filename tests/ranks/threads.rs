@@ -1,9 +1,9 @@
-//! The same crew with a thread a rank, and the cases that it measures.
+//! The same coordinator with a thread a rank, and the cases that it measures.
 
 use crate::transport::Files;
-use bubblebench::collectives::ranks::{Crew, Task, Terms};
-use bubblebench::collectives::{Element, Exchange, Operation};
-use bubblebench::suite::collectives::SharedCrew;
+use bubblebench::collectives::ranks::{Coordinator, GroupConfig, Task};
+use bubblebench::collectives::{CollectiveOperation, Element, Exchange};
+use bubblebench::suite::collectives::SharedCoordinator;
 use bubblebench::suite::{Context, Detail, Platform, Preset};
 use bubblebench::{Error, Result};
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use std::sync::atomic::AtomicU8;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-fn crew(devices: &[u32], fault: &str, deadline: Duration) -> (TempDir, Crew) {
+fn coordinator(devices: &[u32], fault: &str, deadline: Duration) -> (TempDir, Coordinator) {
     let folder = tempfile::tempdir().unwrap();
     let (path, fault) = (folder.path().to_path_buf(), fault.to_string());
     let transport = Arc::new(Files { folder: path, fault, meetings: AtomicU8::new(0) });
-    let terms = Terms { transport, deadline, interrupted: || false, last_resort: |_| {} };
-    (folder, Crew::of_threads(&terms, devices).unwrap())
+    let config = GroupConfig { transport, deadline, interrupted: || false, last_resort: |_| {} };
+    (folder, Coordinator::of_threads(&config, devices).unwrap())
 }
 
 fn task(ranks: usize) -> Task {
-    let exchange = Exchange::new(Operation::AllReduce, 1 << 20, ranks).in_place(true);
+    let exchange = Exchange::new(CollectiveOperation::AllReduce, 1 << 20, ranks).in_place(true);
     Task { exchange, dtype: Element::Bf16, graph: true, registered: false, max_ctas: Some(4) }
 }
 
@@ -28,20 +28,20 @@ const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn fewer_ranks_than_there_are_may_measure_and_more_may_follow() {
-    let (_folder, mut crew) = crew(&[0, 1, 2], "", LONG);
+    let (_folder, mut coordinator) = coordinator(&[0, 1, 2], "", LONG);
     for ranks in [2, 3, 1] {
-        assert_eq!(crew.prepare(&task(ranks)).unwrap().wrong, 0);
-        assert_eq!(crew.time(10, 0).unwrap().by_rank.len(), ranks);
+        assert_eq!(coordinator.prepare(&task(ranks)).unwrap().wrong, 0);
+        assert_eq!(coordinator.time(10, 0).unwrap().by_rank.len(), ranks);
     }
-    let error = crew.prepare(&task(4)).unwrap_err().to_string();
+    let error = coordinator.prepare(&task(4)).unwrap_err().to_string();
     assert!(error.contains("a case of 4 ranks, and there are 3"), "{error}");
-    crew.finish().unwrap();
-    assert!(crew.time(1, 0).unwrap_err().to_string().contains("have parted"));
+    coordinator.finish().unwrap();
+    assert!(coordinator.time(1, 0).unwrap_err().to_string().contains("have parted"));
 }
 
 fn measured(devices: &[u32]) -> Result<bubblebench::suite::CaseInfo> {
-    let (_folder, crew) = crew(devices, "", LONG);
-    let shared = SharedCrew::new(crew);
+    let (_folder, coordinator) = coordinator(devices, "", LONG);
+    let shared = SharedCoordinator::new(coordinator);
     let specs = shared.cases(vec![task(devices.len())]);
     let context =
         Context { preset: Preset::Quick, platform: Platform::Gpu(0), cores: 2, last_level_cache_bytes: 1 << 20 };
@@ -75,38 +75,38 @@ fn ranks_on_one_gpu_are_flagged() {
     assert_eq!(info.flags, ["shared-gpu"]);
 }
 
-/// As where a native call never returns: the thread stays, the crew does not wait for it.
+/// As where a native call never returns: the thread stays, the coordinator does not wait for it.
 #[test]
 fn a_thread_that_hangs_is_named_and_not_waited_for() {
-    let (_folder, mut crew) = crew(&[0, 1], "hang:1:3", Duration::from_secs(1));
-    crew.prepare(&task(2)).unwrap();
+    let (_folder, mut coordinator) = coordinator(&[0, 1], "hang:1:3", Duration::from_secs(1));
+    coordinator.prepare(&task(2)).unwrap();
     let begun = Instant::now();
-    let error = crew.time(1, 1).unwrap_err();
+    let error = coordinator.time(1, 1).unwrap_err();
     assert!(
         matches!(&error, Error::Gpu { what, .. } if what.contains("rank 1 (") && what.contains("did not answer")),
         "{error}"
     );
-    assert!(crew.prepare(&task(2)).unwrap_err().to_string().contains("have parted"));
-    drop(crew);
+    assert!(coordinator.prepare(&task(2)).unwrap_err().to_string().contains("have parted"));
+    drop(coordinator);
     assert!(begun.elapsed() < Duration::from_secs(30));
 }
 
 /// Everybody answers, nobody can do it: the case is skipped, and the next one runs in a communicator of its own.
 #[test]
 fn what_one_rank_of_one_cannot_do_ends_nothing_but_the_case() {
-    let (_folder, mut crew) = crew(&[0], "fail:0:3", LONG);
-    assert_eq!(crew.prepare(&task(1)).unwrap().wrong, 0);
-    let error = crew.time(1, 1).unwrap_err();
+    let (_folder, mut coordinator) = coordinator(&[0], "fail:0:3", LONG);
+    assert_eq!(coordinator.prepare(&task(1)).unwrap().wrong, 0);
+    let error = coordinator.time(1, 1).unwrap_err();
     assert!(matches!(&error, Error::Machine { what, .. } if what.contains("out of memory")), "{error}");
-    assert!(crew.time(1, 1).unwrap_err().to_string().contains("unprepared"));
-    assert_eq!(crew.prepare(&task(1)).unwrap().wrong, 0);
+    assert!(coordinator.time(1, 1).unwrap_err().to_string().contains("unprepared"));
+    assert_eq!(coordinator.prepare(&task(1)).unwrap().wrong, 0);
 }
 
 /// Where nobody can join, no case can run.
 #[test]
 fn ranks_that_cannot_join_end_the_run() {
-    let (_folder, mut crew) = crew(&[0], "fail:0:1", LONG);
-    let error = crew.prepare(&task(1)).unwrap_err();
+    let (_folder, mut coordinator) = coordinator(&[0], "fail:0:1", LONG);
+    let error = coordinator.prepare(&task(1)).unwrap_err();
     assert!(matches!(&error, Error::Rank { what, .. } if what.contains("out of memory")), "{error}");
-    assert!(crew.prepare(&task(1)).unwrap_err().to_string().contains("have parted"));
+    assert!(coordinator.prepare(&task(1)).unwrap_err().to_string().contains("have parted"));
 }

@@ -3,9 +3,9 @@
 
 use crate::party::{CASES, DEADLINE_MS, FAULT, FOLDER};
 use bubblebench::collectives::ranks::{
-    self, Abort, Launch, MeetingId, RankTiming, Seat, Task, Terms, Transport, Worker,
+    self, Abort, GroupConfig, MeetingId, RankConfig, RankEnvironment, RankTiming, Task, Transport, Worker,
 };
-use bubblebench::collectives::{Element, Exchange, Operation};
+use bubblebench::collectives::{CollectiveOperation, Element, Exchange};
 use bubblebench::suite::watch::{self, ProcessWatch};
 use bubblebench::{Error, Result};
 use std::fs;
@@ -27,7 +27,7 @@ struct FileWorker {
     folder: PathBuf,
     fault: String,
     meeting: u8,
-    seat: Seat,
+    config: RankConfig,
     abort: Abort,
     steps: u64,
 }
@@ -45,10 +45,10 @@ impl Transport for Files {
         Ok([self.meetings.fetch_add(1, Ordering::Relaxed); 128])
     }
 
-    fn join(&self, seat: &Seat, id: &MeetingId, abort: &Abort) -> Result<Box<dyn Worker>> {
-        let (folder, fault, seat, abort) = (self.folder.clone(), self.fault.clone(), seat.clone(), abort.clone());
+    fn join(&self, config: &RankConfig, id: &MeetingId, abort: &Abort) -> Result<Box<dyn Worker>> {
+        let (folder, fault, config, abort) = (self.folder.clone(), self.fault.clone(), config.clone(), abort.clone());
         assert_eq!(id, &[id[0]; 128]);
-        let mut worker = FileWorker { folder, fault, meeting: id[0], seat, abort, steps: 0 };
+        let mut worker = FileWorker { folder, fault, meeting: id[0], config, abort, steps: 0 };
         worker.meet()?;
         Ok(Box::new(worker))
     }
@@ -60,9 +60,9 @@ impl FileWorker {
         self.steps += 1;
         self.misbehave()?;
         let place = |rank: usize| self.folder.join(format!("step-{}-{}-{rank}", self.meeting, self.steps));
-        fs::write(place(self.seat.rank), "").unwrap();
-        let end = Instant::now() + self.seat.deadline;
-        while !(0..self.seat.ranks).all(|rank| place(rank).exists()) {
+        fs::write(place(self.config.rank), "").unwrap();
+        let end = Instant::now() + self.config.deadline;
+        while !(0..self.config.ranks).all(|rank| place(rank).exists()) {
             if self.abort.requested() {
                 return Err(Error::machine("aborted", "see why"));
             }
@@ -78,7 +78,7 @@ impl FileWorker {
         let mut parts = self.fault.split(':');
         let kind = parts.next().unwrap_or_default();
         let mine: Vec<u64> = parts.map(|part| part.parse().unwrap()).collect();
-        if mine != [self.seat.rank as u64, self.steps] {
+        if mine != [self.config.rank as u64, self.steps] {
             return Ok(());
         }
         match kind {
@@ -101,7 +101,7 @@ impl Worker for FileWorker {
         for _ in 0..=isolated {
             self.meet()?;
         }
-        let ns = (1.0 + self.seat.rank as f64) * pipelined as f64;
+        let ns = (1.0 + self.config.rank as f64) * pipelined as f64;
         Ok(RankTiming { pipelined_ns: ns, isolated_ns: vec![2.0 * ns; isolated as usize] })
     }
 
@@ -126,7 +126,7 @@ fn rank() -> Result<()> {
     let _watch = ProcessWatch::start()?;
     let number = |name: &str| std::env::var(name).unwrap().parse::<u64>().unwrap();
     let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
-    let terms = Terms {
+    let config = GroupConfig {
         transport: Arc::new(Files {
             folder: folder.clone(),
             fault: std::env::var(FAULT).unwrap_or_default(),
@@ -136,19 +136,19 @@ fn rank() -> Result<()> {
         interrupted: watch::interrupted,
         last_resort: |_| {},
     };
-    let launch = Launch::detect()?.expect("a launcher's variables");
+    let launch = RankEnvironment::detect()?.expect("a launcher's variables");
     if launch.rank > 0 {
-        return ranks::follow(&launch, &terms, launch.local_rank as u32);
+        return ranks::follow(&launch, &config, launch.local_rank as u32);
     }
-    let mut crew = ranks::lead(&launch, &terms, 0, &|text| eprintln!("note: {text}"))?;
+    let mut coordinator = ranks::lead(&launch, &config, 0, &|text| eprintln!("note: {text}"))?;
     for case in 0..number(CASES) {
-        let exchange = Exchange::new(Operation::AllReduce, 1024 + case as usize, launch.ranks);
+        let exchange = Exchange::new(CollectiveOperation::AllReduce, 1024 + case as usize, launch.ranks);
         let task = Task { exchange, dtype: Element::Bf16, graph: false, registered: false, max_ctas: None };
-        assert_eq!(crew.prepare(&task)?.wrong, 0);
-        let timing = crew.time(10, 2)?;
+        assert_eq!(coordinator.prepare(&task)?.wrong, 0);
+        let timing = coordinator.time(10, 2)?;
         assert_eq!((timing.pipelined_ns, timing.isolated_ns.len()), (10.0 * launch.ranks as f64, 2));
         assert_eq!(timing.by_rank.len(), launch.ranks);
         fs::write(folder.join("cases"), (case + 1).to_string()).unwrap();
     }
-    crew.finish()
+    coordinator.finish()
 }

@@ -72,7 +72,7 @@ fn copies_are_no_compute_and_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     for file in [run.nsys(folder.path(), "a.sqlite"), run.kineto(folder.path(), "a.json")] {
         let run = read(&[&file], &options()).unwrap();
-        assert_eq!(run.beside[0].copy_ns, 80_000);
+        assert_eq!(run.extras[0].copy_ns, 80_000);
         assert_eq!(run.record.devices[0].absent_ns, 300_000);
     }
 }

@@ -6,7 +6,7 @@ use bubblebench::records::BubblesRecord;
 use bubblebench::records::bubbles::BubbleClass;
 use bubblebench::stats::SplitMix;
 use bubblebench::trace::profile::Options;
-use bubblebench::trace::run::Run;
+use bubblebench::trace::run::Analysis;
 
 /// A stage of 1F1B, `iterations` times: 3 forwards, a wait, 5 × (backward, forward), 3 × (wait, backward); every pass is
 /// the same kernels. Between iterations `pause` passes, with an optimizer's kernels in it if asked for.
@@ -50,7 +50,7 @@ fn stage(iterations: u64, pause: u64, optimizer: bool) -> (Recording, Vec<u64>) 
     (run, starts)
 }
 
-fn both(run: &Recording) -> Run {
+fn both(run: &Recording) -> Analysis {
     let folder = tempfile::tempdir().unwrap();
     let nsys = read(&[&run.nsys(folder.path(), "a.sqlite")], &options()).unwrap();
     let json = read(&[&run.kineto(folder.path(), "a.json")], &options()).unwrap();
@@ -58,8 +58,8 @@ fn both(run: &Recording) -> Run {
     nsys
 }
 
-fn starts(run: &Run) -> Vec<u64> {
-    run.beside[0].iterations.iter().map(|i| i.1).collect()
+fn starts(run: &Analysis) -> Vec<u64> {
+    run.extras[0].iterations.iter().map(|i| i.1).collect()
 }
 
 #[test]
@@ -230,10 +230,10 @@ fn a_device_takes_the_iterations_of_the_process_that_wrote_some() {
     run.kernels[stranger].pid = PID + 9;
     let folder = tempfile::tempdir().unwrap();
     let read = read(&[&run.nsys(folder.path(), "a.sqlite")], &options()).unwrap();
-    for beside in &read.beside {
+    for beside in &read.extras {
         assert_eq!(beside.iterations.iter().map(|i| i.1).collect::<Vec<_>>(), [10_000_000, 20_000_000, 30_000_000]);
     }
-    assert_eq!(read.beside.len(), 2);
+    assert_eq!(read.extras.len(), 2);
 }
 
 #[test]

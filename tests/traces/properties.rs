@@ -42,7 +42,7 @@ proptest! {
             (Ok(a), Ok(b)) => (a, b),
             (a, b) => {
                 // Only communication, or nothing within the ranges: refused in the same words.
-                let words = |r: bubblebench::Result<bubblebench::trace::run::Run>| {
+                let words = |r: bubblebench::Result<bubblebench::trace::run::Analysis>| {
                     r.unwrap_err().to_string().split_once(' ').unwrap().1.to_string()
                 };
                 prop_assert_eq!(words(a), words(b));
@@ -50,7 +50,7 @@ proptest! {
             }
         };
         prop_assert_eq!(&nsys.record.devices, &json.record.devices);
-        for (device, beside) in nsys.record.devices.iter().zip(&nsys.beside) {
+        for (device, beside) in nsys.record.devices.iter().zip(&nsys.extras) {
             prop_assert_eq!(device.compute_ns + device.absent_ns, device.window_ns);
             prop_assert!(device.communication_ns <= device.window_ns, "{:?}", device);
             prop_assert!(beside.copy_ns <= device.window_ns);

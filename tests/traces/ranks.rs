@@ -26,7 +26,7 @@ fn rank(number: u64, later: u64, clock: i64, random: &mut SplitMix) -> Recording
 }
 
 fn starts_of_iteration(files: &[&PathBuf]) -> Vec<u64> {
-    read(files, &options()).unwrap().beside.iter().map(|b| b.iterations[3].1).collect()
+    read(files, &options()).unwrap().extras.iter().map(|b| b.iterations[3].1).collect()
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! shares the [`Abort`] can end both from another thread, even while this one is stuck inside a call.
 
 use super::{Nccl, UniqueId, sys};
-use crate::collectives::ranks::worker::{Abort, Seat};
+use crate::collectives::ranks::worker::{Abort, RankConfig};
 use crate::{Error, Result};
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr::null_mut;
@@ -96,9 +96,9 @@ impl Handle {
 
 /// Every handle of one rank: an abort ends them all.
 #[derive(Clone, Default)]
-struct Family(Arc<Mutex<Vec<Weak<Handle>>>>);
+struct CommHandles(Arc<Mutex<Vec<Weak<Handle>>>>);
 
-impl Family {
+impl CommHandles {
     fn members(&self) -> MutexGuard<'_, Vec<Weak<Handle>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -119,7 +119,7 @@ impl Family {
 pub struct Communicator {
     nccl: Arc<Nccl>,
     handle: Arc<Handle>,
-    family: Family,
+    handles: CommHandles,
     rank: usize,
     ranks: usize,
     deadline: Duration,
@@ -130,23 +130,23 @@ pub struct Communicator {
 
 impl Communicator {
     /// Joins the others of this id on the current context's GPU; returns when all are there.
-    pub fn join(nccl: &Arc<Nccl>, id: UniqueId, seat: &Seat, abort: &Abort) -> Result<Self> {
+    pub fn join(nccl: &Arc<Nccl>, id: UniqueId, rank_config: &RankConfig, abort: &Abort) -> Result<Self> {
         let function = nccl.function("ncclCommInitRankConfig", |api| &api.ncclCommInitRankConfig)?;
-        let (rank, ranks) = (int(seat.rank)?, int(seat.ranks)?);
+        let (rank, ranks) = (int(rank_config.rank)?, int(rank_config.ranks)?);
         let id = sys::ncclUniqueId { internal: id.0.map(|byte| c_char::from_ne_bytes([byte])) };
-        let family = Family::default();
+        let handles = CommHandles::default();
         let communicator = Communicator {
             nccl: Arc::clone(nccl),
-            handle: family.place(),
-            family: family.clone(),
-            rank: seat.rank,
-            ranks: seat.ranks,
-            deadline: seat.deadline,
-            most_ctas: most_ctas(seat.ranks_per_gpu),
+            handle: handles.place(),
+            handles: handles.clone(),
+            rank: rank_config.rank,
+            ranks: rank_config.ranks,
+            deadline: rank_config.deadline,
+            most_ctas: most_ctas(rank_config.ranks_per_gpu),
             abort: abort.clone(),
         };
         let ender = Arc::clone(nccl);
-        abort.on_request(move || family.abort(&ender));
+        abort.on_request(move || handles.abort(&ender));
         let mut config = Config::new(false, None, communicator.most_ctas);
         let place = communicator.handle.pointer.as_ptr();
         // SAFETY: the config outlives the call and has the layout it claims; the place outlives the communicator (see
@@ -164,8 +164,8 @@ impl Communicator {
         let key = int(self.rank)?;
         let child = Communicator {
             nccl: Arc::clone(&self.nccl),
-            handle: self.family.place(),
-            family: self.family.clone(),
+            handle: self.handles.place(),
+            handles: self.handles.clone(),
             rank: self.rank,
             ranks: self.ranks,
             deadline: self.deadline,

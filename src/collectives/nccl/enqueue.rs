@@ -5,7 +5,9 @@
 
 use super::communicator::Communicator;
 use super::sys::{self, ncclComm_t, ncclDataType_t, ncclResult_t};
-use crate::collectives::{Buffer, Element, Exchange, Operation, Pattern, Span, pipeline, send_recv};
+use crate::collectives::{
+    BufferSpan, CollectiveOperation, Element, Exchange, Pattern, RankBuffer, pipeline, send_recv,
+};
 use crate::{Error, Result};
 use std::ffi::{c_int, c_void};
 
@@ -18,8 +20,8 @@ pub struct Places {
 }
 
 impl Places {
-    pub fn address(&self, span: Span) -> u64 {
-        let base = if span.buffer == Buffer::Send { self.send } else { self.receive };
+    pub fn address(&self, span: BufferSpan) -> u64 {
+        let base = if span.buffer == RankBuffer::Send { self.send } else { self.receive };
         base + (span.start * self.element.bytes()) as u64
     }
 }
@@ -49,7 +51,10 @@ const SUM: sys::ncclRedOp_t = sys::ncclRedOp_t(0);
 /// NCCL counts equal parts: what ranks do not divide is refused before anything runs.
 pub fn validate(exchange: &Exchange) -> Result<()> {
     exchange.validate()?;
-    let parts = matches!(exchange.operation, Operation::AllGather | Operation::ReduceScatter | Operation::AllToAll);
+    let parts = matches!(
+        exchange.operation,
+        CollectiveOperation::AllGather | CollectiveOperation::ReduceScatter | CollectiveOperation::AllToAll
+    );
     if parts && !exchange.elements.is_multiple_of(exchange.ranks) {
         let name = exchange.operation.definition().name();
         return Err(Error::input(
@@ -73,19 +78,19 @@ impl Enqueue<'_> {
     pub fn run(&self) -> Result<()> {
         let rank = self.communicator.rank();
         match self.exchange.operation {
-            Operation::SendRecv(Pattern::PingPong) => self.ping_pong(rank),
-            Operation::SendRecv(_) => {
+            CollectiveOperation::SendRecv(Pattern::PingPong) => self.ping_pong(rank),
+            CollectiveOperation::SendRecv(_) => {
                 let (ends, place) = (send_recv::ends(self.exchange, rank), self.exchange.placement(rank));
                 let sends = ends.to.map(|peer| (peer, place.input));
                 let receives = ends.from.map(|peer| (peer, place.output));
                 self.messages(sends.into_iter(), receives.into_iter())
             }
-            Operation::Pipeline => {
-                let of = |messages: Vec<pipeline::Message>| messages.into_iter().map(|m| (m.peer, m.place));
+            CollectiveOperation::Pipeline => {
+                let of = |messages: Vec<pipeline::PeerMessage>| messages.into_iter().map(|m| (m.peer, m.place));
                 let (sends, receives) = (pipeline::sends(self.exchange, rank), pipeline::receives(self.exchange, rank));
                 self.messages(of(sends), of(receives))
             }
-            Operation::AllToAll => self.all_to_all(rank),
+            CollectiveOperation::AllToAll => self.all_to_all(rank),
             _ => self.collective(rank),
         }
     }
@@ -106,8 +111,8 @@ impl Enqueue<'_> {
     /// Grouped, so that none waits for another.
     fn messages(
         &self,
-        sends: impl Iterator<Item = (usize, Span)>,
-        receives: impl Iterator<Item = (usize, Span)>,
+        sends: impl Iterator<Item = (usize, BufferSpan)>,
+        receives: impl Iterator<Item = (usize, BufferSpan)>,
     ) -> Result<()> {
         let nccl = self.communicator.nccl();
         let send = nccl.function("ncclSend", |api| &api.ncclSend)?;
@@ -158,7 +163,7 @@ impl Enqueue<'_> {
         let place = self.exchange.placement(rank);
         let (nccl, ranks) = (self.communicator.nccl(), self.exchange.ranks);
         let Ok(native) = nccl.newer::<AllToAll>("ncclAlltoAll") else {
-            let part = |span: Span| (0..ranks).map(move |peer| (peer, span.part(ranks, peer)));
+            let part = |span: BufferSpan| (0..ranks).map(move |peer| (peer, span.part(ranks, peer)));
             return self.messages(part(place.input), part(place.output));
         };
         let (from, to) =
@@ -178,37 +183,37 @@ impl Enqueue<'_> {
         let nccl = self.communicator.nccl();
         let (part, name) = (elements / ranks, operation.definition().name());
         let status = match operation {
-            Operation::AllReduce => {
+            CollectiveOperation::AllReduce => {
                 let call = nccl.function("ncclAllReduce", |api| &api.ncclAllReduce)?;
                 // SAFETY: input and output are this rank's, hold what the operation reads and writes (`placement`), and are
                 // alive until the stream is waited for.
                 self.communicator.call(|comm| unsafe { call(input, output, elements, dtype, SUM, comm, stream) })
             }
-            Operation::AllGather => {
+            CollectiveOperation::AllGather => {
                 let call = nccl.function("ncclAllGather", |api| &api.ncclAllGather)?;
                 // SAFETY: input and output are this rank's, hold what the operation reads and writes (`placement`), and are
                 // alive until the stream is waited for.
                 self.communicator.call(|comm| unsafe { call(input, output, part, dtype, comm, stream) })
             }
-            Operation::ReduceScatter => {
+            CollectiveOperation::ReduceScatter => {
                 let call = nccl.function("ncclReduceScatter", |api| &api.ncclReduceScatter)?;
                 // SAFETY: input and output are this rank's, hold what the operation reads and writes (`placement`), and are
                 // alive until the stream is waited for.
                 self.communicator.call(|comm| unsafe { call(input, output, part, dtype, SUM, comm, stream) })
             }
-            Operation::Broadcast => {
+            CollectiveOperation::Broadcast => {
                 let call = nccl.function("ncclBroadcast", |api| &api.ncclBroadcast)?;
                 // SAFETY: input and output are this rank's, hold what the operation reads and writes (`placement`), and are
                 // alive until the stream is waited for.
                 self.communicator.call(|comm| unsafe { call(input, output, elements, dtype, root, comm, stream) })
             }
-            Operation::Reduce => {
+            CollectiveOperation::Reduce => {
                 let call = nccl.function("ncclReduce", |api| &api.ncclReduce)?;
                 // SAFETY: input and output are this rank's, hold what the operation reads and writes (`placement`), and are
                 // alive until the stream is waited for.
                 self.communicator.call(|comm| unsafe { call(input, output, elements, dtype, SUM, root, comm, stream) })
             }
-            Operation::AllToAll | Operation::SendRecv(_) | Operation::Pipeline => {
+            CollectiveOperation::AllToAll | CollectiveOperation::SendRecv(_) | CollectiveOperation::Pipeline => {
                 return Err(Error::input(format!("{name} as one collective"), "it is made of messages"));
             }
         }?;

@@ -90,7 +90,7 @@ impl RankGpu {
         copied.and_then(|()| self.stream.synchronize()).map_err(failed)
     }
 
-    pub fn fill(&self, block: &Block, byte: u8) -> Result<()> {
+    pub fn fill(&self, block: &DeviceAllocation, byte: u8) -> Result<()> {
         self.bind()?;
         // SAFETY: the allocation is that long and belongs to this GPU.
         let set = unsafe { result::memset_d8_async(block.pointer, byte, block.bytes, self.stream.cu_stream()) };
@@ -103,7 +103,7 @@ fn failed(error: DriverError) -> Error {
 }
 
 /// Device memory, the driver's or NCCL's own.
-pub struct Block {
+pub struct DeviceAllocation {
     pointer: u64,
     bytes: usize,
     context: Arc<CudaContext>,
@@ -111,14 +111,14 @@ pub struct Block {
     nccl: Option<Arc<Nccl>>,
 }
 
-impl Block {
+impl DeviceAllocation {
     /// At least one byte, and a multiple of 256.
     pub fn new(gpu: &RankGpu, bytes: usize) -> Result<Self> {
         let bytes = rounded(bytes);
         gpu.bind()?;
         // SAFETY: the context is current; what is allocated belongs to this value alone.
         let pointer = unsafe { result::malloc_sync(bytes) }.map_err(|e| no_room(bytes, e))?;
-        Ok(Block { pointer, bytes, context: Arc::clone(&gpu.context), nccl: None })
+        Ok(DeviceAllocation { pointer, bytes, context: Arc::clone(&gpu.context), nccl: None })
     }
 
     /// Memory that NCCL hands out for registered buffers (2.19).
@@ -130,7 +130,12 @@ impl Block {
         let mut pointer = null_mut();
         // SAFETY: the signature is nccl.h's; one pointer is written.
         nccl.check(&format!("ncclMemAlloc of {bytes} bytes"), unsafe { allocate(&mut pointer, bytes) })?;
-        Ok(Block { pointer: pointer as u64, bytes, context: Arc::clone(&gpu.context), nccl: Some(Arc::clone(nccl)) })
+        Ok(DeviceAllocation {
+            pointer: pointer as u64,
+            bytes,
+            context: Arc::clone(&gpu.context),
+            nccl: Some(Arc::clone(nccl)),
+        })
     }
 
     pub fn pointer(&self) -> u64 {
@@ -142,7 +147,7 @@ impl Block {
     }
 }
 
-impl Drop for Block {
+impl Drop for DeviceAllocation {
     fn drop(&mut self) {
         if self.context.bind_to_thread().is_err() {
             return;

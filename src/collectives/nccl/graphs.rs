@@ -7,7 +7,7 @@ use cudarc::driver::{CudaStream, DriverError, result, sys};
 use std::sync::Arc;
 
 /// Recorded operations; the buffers they were recorded with outlive it (the worker drops it first).
-pub struct Graph {
+pub struct NcclGraph {
     executable: sys::CUgraphExec,
     recorded: sys::CUgraph,
     stream: Arc<CudaStream>,
@@ -18,7 +18,7 @@ fn failed(error: DriverError) -> Error {
     driver_error("cannot capture operations as a CUDA graph", error)
 }
 
-impl Graph {
+impl NcclGraph {
     /// Records what `body` puts on the rank's stream; nothing runs. It must have run once before.
     pub fn capture(gpu: &RankGpu, operations: u64, body: impl FnOnce() -> Result<()>) -> Result<Self> {
         gpu.bind()?;
@@ -32,7 +32,7 @@ impl Graph {
         outcome?;
         let recorded = recorded.map_err(failed)?;
         let mut graph =
-            Graph { executable: std::ptr::null_mut(), recorded, stream: Arc::clone(&gpu.stream), operations };
+            NcclGraph { executable: std::ptr::null_mut(), recorded, stream: Arc::clone(&gpu.stream), operations };
         // SAFETY: just captured; no special flags.
         graph.executable =
             unsafe { result::graph::instantiate(recorded, sys::CUgraphInstantiate_flags(0)) }.map_err(failed)?;
@@ -46,7 +46,7 @@ impl Graph {
     }
 }
 
-impl Drop for Graph {
+impl Drop for NcclGraph {
     fn drop(&mut self) {
         if self.stream.context().bind_to_thread().is_err() {
             return;

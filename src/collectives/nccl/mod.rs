@@ -5,14 +5,14 @@
 //! * `enqueue`: an [`Exchange`](super::Exchange) as NCCL's calls, on GPU buffers;
 //! * `gpu`, `values`: the rank's stream and memory; inputs written there and results compared, every element;
 //! * `beside`: an all-reduce as the side of a pair, for `corun`;
-//! * `worker`: one rank's side of a case ([`super::ranks::worker::Worker`]); `transport`: how the crew comes to it;
+//! * `worker`: one rank's side of a case ([`super::ranks::worker::Worker`]); `transport`: how the coordinator comes to it;
 //! * `tuning`: which algorithm, protocol and channels NCCL chose, where its log tells.
 //!
 //! A program built without `nccl.h` or libclang has no bindings, and [`Nccl::load`] says so with the cure; everything
 //! else is the same. It needs none of our kernels.
 
 #[cfg(bubblebench_nccl)]
-mod beside;
+mod background;
 #[cfg(bubblebench_nccl)]
 mod communicator;
 #[cfg(bubblebench_nccl)]
@@ -51,7 +51,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UniqueId(pub [u8; 128]);
 
-/// NCCL as the crew's way of moving data; without bindings or library an error says what is missing.
+/// NCCL as the coordinator's way of moving data; without bindings or library an error says what is missing.
 pub fn transport() -> Result<Arc<dyn Transport>> {
     #[cfg(bubblebench_nccl)]
     return Ok(Arc::new(transport::NcclTransport::load()?));
@@ -78,8 +78,9 @@ pub type PutNext = Box<dyn FnMut(CUstream) -> Result<()>>;
 pub fn all_reduce_beside(devices: &[u32], bytes: u64, ctas: Option<u32>, deadline: Duration) -> Result<PutNext> {
     #[cfg(bubblebench_nccl)]
     {
-        let mut company = beside::Company::gather(devices, beside::Beside { bytes, ctas, deadline })?;
-        Ok(Box::new(move |stream| company.put(stream)))
+        let mut background =
+            background::BackgroundAllReduce::gather(devices, background::BackgroundSpec { bytes, ctas, deadline })?;
+        Ok(Box::new(move |stream| background.put(stream)))
     }
     #[cfg(not(bubblebench_nccl))]
     {

@@ -1,8 +1,8 @@
-//! NCCL as the crew sees it.
+//! NCCL as the coordinator sees it.
 
 use super::worker::NcclWorker;
 use super::{Nccl, UniqueId};
-use crate::collectives::ranks::worker::{Abort, MeetingId, Seat, Transport, Worker};
+use crate::collectives::ranks::worker::{Abort, MeetingId, RankConfig, Transport, Worker};
 use crate::machine::gpus;
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -21,14 +21,14 @@ const SHARES_GPUS: i32 = 23000;
 const ALLOWS: &str = "NCCL_MULTI_RANK_GPU_ENABLE";
 
 impl NcclTransport {
-    fn may_share(&self, seat: &Seat) -> Result<()> {
-        if seat.ranks_per_gpu <= 1 {
+    fn may_share(&self, config: &RankConfig) -> Result<()> {
+        if config.ranks_per_gpu <= 1 {
             return Ok(());
         }
         let allowed = std::env::var(ALLOWS).is_ok_and(|value| value.trim() == "1");
         if self.0.code() < SHARES_GPUS || !allowed {
             return Err(Error::machine(
-                format!("{} ranks on one GPU with NCCL {}", seat.ranks_per_gpu, self.0.version()?),
+                format!("{} ranks on one GPU with NCCL {}", config.ranks_per_gpu, self.0.version()?),
                 format!("use NCCL 2.30 or later and set {ALLOWS}=1, or give each rank a GPU of its own"),
             ));
         }
@@ -54,8 +54,8 @@ impl Transport for NcclTransport {
         self.0.unique_id().map(|id| id.0)
     }
 
-    fn join(&self, seat: &Seat, id: &MeetingId, abort: &Abort) -> Result<Box<dyn Worker>> {
-        self.may_share(seat)?;
-        Ok(Box::new(NcclWorker::join(&self.0, seat, UniqueId(*id), abort)?))
+    fn join(&self, config: &RankConfig, id: &MeetingId, abort: &Abort) -> Result<Box<dyn Worker>> {
+        self.may_share(config)?;
+        Ok(Box::new(NcclWorker::join(&self.0, config, UniqueId(*id), abort)?))
     }
 }

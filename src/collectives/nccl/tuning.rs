@@ -5,7 +5,7 @@
 //! Two forms are known: `AllReduce: 8192 Bytes -> Algo RING proto LL channel{Lo..Hi}={0..3}` (2.27 and later), and
 //! `AllReduce: 8192 Bytes -> Algo 1 proto 0 time 12.3` before.
 
-use crate::collectives::{Element, Exchange, Operation};
+use crate::collectives::{CollectiveOperation, Element, Exchange};
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 use std::cell::Cell;
@@ -100,20 +100,22 @@ pub fn heard(exchange: &Exchange, element: Element) -> Choice {
 /// NCCL logs the count of its call, which for these two is one rank's part.
 fn logged_elements(exchange: &Exchange) -> usize {
     match exchange.operation {
-        Operation::AllGather | Operation::ReduceScatter => exchange.elements / exchange.ranks.max(1),
+        CollectiveOperation::AllGather | CollectiveOperation::ReduceScatter => {
+            exchange.elements / exchange.ranks.max(1)
+        }
         _ => exchange.elements,
     }
 }
 
 /// As NCCL's log names it.
-const fn function(operation: Operation) -> Option<&'static str> {
+const fn function(operation: CollectiveOperation) -> Option<&'static str> {
     match operation {
-        Operation::AllReduce => Some("AllReduce"),
-        Operation::AllGather => Some("AllGather"),
-        Operation::ReduceScatter => Some("ReduceScatter"),
-        Operation::Broadcast => Some("Broadcast"),
-        Operation::Reduce => Some("Reduce"),
-        Operation::AllToAll | Operation::SendRecv(_) | Operation::Pipeline => None,
+        CollectiveOperation::AllReduce => Some("AllReduce"),
+        CollectiveOperation::AllGather => Some("AllGather"),
+        CollectiveOperation::ReduceScatter => Some("ReduceScatter"),
+        CollectiveOperation::Broadcast => Some("Broadcast"),
+        CollectiveOperation::Reduce => Some("Reduce"),
+        CollectiveOperation::AllToAll | CollectiveOperation::SendRecv(_) | CollectiveOperation::Pipeline => None,
     }
 }
 
@@ -164,8 +166,8 @@ mod tests {
     #[test]
     fn the_log_counts_one_ranks_part_of_what_is_gathered_or_scattered() {
         let elements = |operation| logged_elements(&Exchange::new(operation, 64, 4));
-        assert_eq!((elements(Operation::AllGather), elements(Operation::ReduceScatter)), (16, 16));
-        assert_eq!((elements(Operation::AllReduce), elements(Operation::Broadcast)), (64, 64));
+        assert_eq!((elements(CollectiveOperation::AllGather), elements(CollectiveOperation::ReduceScatter)), (16, 16));
+        assert_eq!((elements(CollectiveOperation::AllReduce), elements(CollectiveOperation::Broadcast)), (64, 64));
     }
 
     #[test]

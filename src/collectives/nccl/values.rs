@@ -4,9 +4,9 @@
 //! take longer than that.
 
 use super::enqueue::Places;
-use super::gpu::{Block, RankGpu};
+use super::gpu::{DeviceAllocation, RankGpu};
 use crate::Result;
-use crate::collectives::{Exchange, Span};
+use crate::collectives::{BufferSpan, Exchange};
 use rayon::prelude::*;
 
 /// Elements copied at a time, and computed at a time by one core.
@@ -14,7 +14,13 @@ const PIECE: usize = 1 << 20;
 const BLOCK: usize = 1 << 12;
 
 /// Poisons both buffers (all ones: NaN in every type) and writes the rank's input.
-pub fn load(gpu: &RankGpu, exchange: &Exchange, rank: usize, places: Places, blocks: [&Block; 2]) -> Result<()> {
+pub fn load(
+    gpu: &RankGpu,
+    exchange: &Exchange,
+    rank: usize,
+    places: Places,
+    blocks: [&DeviceAllocation; 2],
+) -> Result<()> {
     for block in blocks {
         gpu.fill(block, 0xff)?;
     }
@@ -38,7 +44,7 @@ pub fn count_wrong(gpu: &RankGpu, exchange: &Exchange, rank: usize, places: Plac
     Ok(output + compare(gpu, places, place.input, |first, out| exchange.fill_input(rank, first, out))?)
 }
 
-fn compare(gpu: &RankGpu, places: Places, span: Span, fill: impl Fn(usize, &mut [f32]) + Sync) -> Result<u64> {
+fn compare(gpu: &RankGpu, places: Places, span: BufferSpan, fill: impl Fn(usize, &mut [f32]) + Sync) -> Result<u64> {
     let size = places.element.bytes();
     let mut wrong = 0;
     for piece in span.chunks(PIECE) {

@@ -6,12 +6,12 @@
 use super::Nccl;
 use super::communicator::Communicator;
 use super::enqueue::{self, Enqueue, Places};
-use super::gpu::{Block, RankGpu};
-use super::graphs::Graph;
+use super::gpu::{DeviceAllocation, RankGpu};
+use super::graphs::NcclGraph;
 use super::tuning::{self, Choice};
 use super::{sys, values};
-use crate::collectives::ranks::worker::{Abort, RankTiming, Seat, Task, Worker};
-use crate::collectives::{Buffer, Element, Exchange, Operation};
+use crate::collectives::ranks::worker::{Abort, RankConfig, RankTiming, Task, Worker};
+use crate::collectives::{CollectiveOperation, Element, Exchange, RankBuffer};
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -29,8 +29,8 @@ pub struct NcclWorker {
     case: Option<Prepared>,
     /// To be freed when no rank is at work: a free waits for the whole GPU, and so for ranks that share it, which may be
     /// waiting for this one.
-    spare: Vec<Block>,
-    meeting: Block,
+    spare: Vec<DeviceAllocation>,
+    meeting: DeviceAllocation,
     capped: HashMap<u32, Communicator>,
     communicator: Communicator,
     /// Where the ranks met; the others are its children.
@@ -41,10 +41,10 @@ pub struct NcclWorker {
 
 /// A case's buffers, filled.
 struct Prepared {
-    graphs: Vec<Graph>,
+    graphs: Vec<NcclGraph>,
     _registrations: Vec<Registration>,
-    send: Block,
-    receive: Block,
+    send: DeviceAllocation,
+    receive: DeviceAllocation,
     task: Task,
     choice: Choice,
 }
@@ -56,12 +56,12 @@ impl Prepared {
 }
 
 impl NcclWorker {
-    pub fn join(nccl: &Arc<Nccl>, seat: &Seat, id: super::UniqueId, abort: &Abort) -> Result<Self> {
-        let gpu = RankGpu::open(seat.device)?;
+    pub fn join(nccl: &Arc<Nccl>, config: &RankConfig, id: super::UniqueId, abort: &Abort) -> Result<Self> {
+        let gpu = RankGpu::open(config.device)?;
         gpu.bind()?;
-        let parent = Communicator::join(nccl, id, seat, abort)?;
+        let parent = Communicator::join(nccl, id, config, abort)?;
         let communicator = parent.working(None)?;
-        let meeting = Block::new(&gpu, 4)?;
+        let meeting = DeviceAllocation::new(&gpu, 4)?;
         gpu.fill(&meeting, 0)?;
         let mut worker = NcclWorker {
             case: None,
@@ -79,13 +79,13 @@ impl NcclWorker {
 
     /// Every pair of ranks exchanges messages, and all add up once, before anything is timed: connections are made then.
     /// What it used goes later.
-    fn warm_up(&self, communicator: &Communicator) -> Result<Vec<Block>> {
+    fn warm_up(&self, communicator: &Communicator) -> Result<Vec<DeviceAllocation>> {
         let ranks = communicator.ranks();
         let bytes = Element::F32.bytes() * ranks * WARM_UP_ELEMENTS[1];
-        let blocks = vec![Block::new(&self.gpu, bytes)?, Block::new(&self.gpu, bytes)?];
+        let blocks = vec![DeviceAllocation::new(&self.gpu, bytes)?, DeviceAllocation::new(&self.gpu, bytes)?];
         let places = Places { send: blocks[0].pointer(), receive: blocks[1].pointer(), element: Element::F32 };
         for elements in WARM_UP_ELEMENTS {
-            let exchange = Exchange::new(Operation::AllToAll, elements * ranks, ranks);
+            let exchange = Exchange::new(CollectiveOperation::AllToAll, elements * ranks, ranks);
             Enqueue { communicator, stream: self.stream(), places, exchange: &exchange }.run()?;
             self.meet(communicator)?;
             self.gpu.drain(communicator, "the first messages between the ranks")?;
@@ -100,7 +100,7 @@ impl NcclWorker {
     /// Puts a meeting of all ranks on the stream.
     fn meet(&self, communicator: &Communicator) -> Result<()> {
         let (place, ranks) = (self.meeting.pointer(), communicator.ranks());
-        let exchange = Exchange::new(Operation::AllReduce, 1, ranks).in_place(true);
+        let exchange = Exchange::new(CollectiveOperation::AllReduce, 1, ranks).in_place(true);
         let places = Places { send: place, receive: place, element: Element::F32 };
         Enqueue { communicator, stream: self.stream(), places, exchange: &exchange }.run()
     }
@@ -130,9 +130,13 @@ impl NcclWorker {
         let place = task.exchange.placement(self.communicator.rank());
         let block = |buffer| {
             let bytes = place.needs(buffer) * task.dtype.bytes();
-            if task.registered { Block::of_nccl(&self.gpu, &self.nccl, bytes) } else { Block::new(&self.gpu, bytes) }
+            if task.registered {
+                DeviceAllocation::of_nccl(&self.gpu, &self.nccl, bytes)
+            } else {
+                DeviceAllocation::new(&self.gpu, bytes)
+            }
         };
-        let (send, receive) = (block(Buffer::Send)?, block(Buffer::Receive)?);
+        let (send, receive) = (block(RankBuffer::Send)?, block(RankBuffer::Receive)?);
         let mut registrations = Vec::new();
         if task.registered {
             for block in [&send, &receive] {
@@ -168,7 +172,7 @@ impl NcclWorker {
                 continue;
             }
             let record = || (0..count).try_for_each(|_| self.enqueue(case));
-            let graph = Graph::capture(&self.gpu, count, record)?;
+            let graph = NcclGraph::capture(&self.gpu, count, record)?;
             // The first launch of a graph does what later ones need not.
             graph.launch()?;
             self.gpu.drain(self.communicator(&case.task), "the first launch of a graph")?;
@@ -258,7 +262,7 @@ struct Registration {
 unsafe impl Send for Registration {}
 
 impl Registration {
-    fn new(communicator: &Communicator, block: &Block) -> Result<Self> {
+    fn new(communicator: &Communicator, block: &DeviceAllocation) -> Result<Self> {
         type Register =
             unsafe extern "C" fn(sys::ncclComm_t, *mut c_void, usize, *mut *mut c_void) -> sys::ncclResult_t;
         let nccl = communicator.nccl();

@@ -1,13 +1,13 @@
 //! How two processes find out that they belong together, before either does anything for the other.
 //!
 //! Rank 0 sends a number it has just made up. The other answers with who it is and a proof over that number, its own
-//! number and every word of the answer. Rank 0 accepts with a proof over both numbers, or refuses with a sentence. Neither
+//! number and every word of the reply. Rank 0 accepts with a proof over both numbers, or refuses with a sentence. Neither
 //! proof can be made without the token or used again, and the token itself is never sent.
 
-use super::orders::to_hex;
+use super::message::{self, MOST_OF_A_STRANGER};
+use super::protocol::to_hex;
+use super::rank_info::RankInfo;
 use super::token::{self, Token};
-use super::who::Who;
-use super::wire::{self, MOST_OF_A_STRANGER};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
@@ -18,7 +18,7 @@ const LEADER: &str = "bubblebench rank 0";
 /// What has to be the same on both sides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Party {
-    /// Version and commit of the program: orders are understood by the same one only.
+    /// Version and commit of the program: commands are understood by the same one only.
     pub program: String,
     pub ranks: usize,
     pub job: Option<String>,
@@ -47,7 +47,7 @@ struct Hello {
 #[derive(Debug, Serialize, Deserialize)]
 struct Body {
     nonce: String,
-    who: Who,
+    who: RankInfo,
     party: Party,
 }
 
@@ -60,7 +60,7 @@ enum Verdict {
 /// A newcomer that has proved that it knows the token.
 #[derive(Debug)]
 pub struct Newcomer {
-    pub who: Who,
+    pub who: RankInfo,
     pub party: Party,
     accepted: String,
 }
@@ -90,8 +90,8 @@ impl From<io::Error> for Failure {
 /// Rank 0's part, up to where it must look whether it wants the newcomer.
 pub fn examine(stream: &mut (impl Read + Write), token: &Token) -> Result<Newcomer, Failure> {
     let ours = made_up()?;
-    wire::send(stream, &Challenge { bubblebench: 1, nonce: ours.clone() })?;
-    let hello: Hello = wire::receive(stream, MOST_OF_A_STRANGER)?;
+    message::send(stream, &Challenge { bubblebench: 1, nonce: ours.clone() })?;
+    let hello: Hello = message::receive(stream, MOST_OF_A_STRANGER)?;
     if !token.proves(&hello.proof, MEMBER, &[&ours, &hello.body]) {
         refuse(stream, "it does not know the token", true);
         return Err(Failure::Token);
@@ -109,23 +109,28 @@ pub fn examine(stream: &mut (impl Read + Write), token: &Token) -> Result<Newcom
 }
 
 pub fn accept(stream: &mut impl Write, newcomer: &Newcomer) -> io::Result<()> {
-    wire::send(stream, &Verdict::Accepted { proof: newcomer.accepted.clone() })
+    message::send(stream, &Verdict::Accepted { proof: newcomer.accepted.clone() })
 }
 
 /// Best effort: whoever is refused may be gone already.
 pub fn refuse(stream: &mut impl Write, why: &str, token: bool) {
-    let _ = wire::send(stream, &Verdict::Refused { why: why.into(), token });
+    let _ = message::send(stream, &Verdict::Refused { why: why.into(), token });
 }
 
 /// Any other rank's part.
-pub fn introduce(stream: &mut (impl Read + Write), token: &Token, who: &Who, party: &Party) -> Result<(), Failure> {
-    let challenge: Challenge = wire::receive(stream, MOST_OF_A_STRANGER)?;
+pub fn introduce(
+    stream: &mut (impl Read + Write),
+    token: &Token,
+    who: &RankInfo,
+    party: &Party,
+) -> Result<(), Failure> {
+    let challenge: Challenge = message::receive(stream, MOST_OF_A_STRANGER)?;
     let ours = made_up()?;
     let body = Body { nonce: ours.clone(), who: who.clone(), party: party.clone() };
     let body = serde_json::to_string(&body).map_err(|e| Failure::Broken(e.to_string()))?;
     let proof = token.proof(MEMBER, &[&challenge.nonce, &body]);
-    wire::send(stream, &Hello { body, proof })?;
-    match wire::receive(stream, MOST_OF_A_STRANGER)? {
+    message::send(stream, &Hello { body, proof })?;
+    match message::receive(stream, MOST_OF_A_STRANGER)? {
         Verdict::Accepted { proof } if token.proves(&proof, LEADER, &[&ours, &challenge.nonce]) => Ok(()),
         Verdict::Accepted { .. } => Err(Failure::Broken("whoever answers does not know the token".into())),
         Verdict::Refused { token: true, .. } => Err(Failure::Token),
@@ -143,8 +148,8 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::thread;
 
-    fn who() -> Who {
-        Who { rank: 3, host: "node7".into(), pid: 42, device: 3, gpu: "GPU-1".into() }
+    fn who() -> RankInfo {
+        RankInfo { rank: 3, host: "node7".into(), pid: 42, device: 3, gpu: "GPU-1".into() }
     }
 
     fn meet(theirs: &str) -> (Result<Newcomer, Failure>, Result<(), Failure>) {
@@ -179,11 +184,11 @@ mod tests {
         let (mut leader, mut member) = UnixStream::pair().unwrap();
         let token = Token::new("secret").unwrap();
         let other = thread::spawn(move || introduce(&mut member, &token, &who(), &Party::new(8, None)));
-        wire::send(&mut leader, &Challenge { bubblebench: 1, nonce: "00".into() }).unwrap();
-        let hello: Hello = wire::receive(&mut leader, MOST_OF_A_STRANGER).unwrap();
+        message::send(&mut leader, &Challenge { bubblebench: 1, nonce: "00".into() }).unwrap();
+        let hello: Hello = message::receive(&mut leader, MOST_OF_A_STRANGER).unwrap();
         assert!(!hello.body.contains("secret") && !hello.proof.contains("secret"), "the token crosses the wire");
         // The best it can do is to send the member's own proof back.
-        wire::send(&mut leader, &Verdict::Accepted { proof: hello.proof }).unwrap();
+        message::send(&mut leader, &Verdict::Accepted { proof: hello.proof }).unwrap();
         assert!(matches!(other.join().unwrap(), Err(Failure::Broken(why)) if why.contains("token")));
     }
 

@@ -1,9 +1,9 @@
-//! A connection between two ranks that have met: letters out, letters in, and the certainty that the other is still there.
+//! A connection between two ranks that have met: messages out, messages in, and the certainty that the other is still there.
 //!
 //! Both sides send a beat a few times within the deadline. A connection that closes is noticed at once, one that falls
 //! silent (a stopped process, a host without power) after the deadline. Either is reported once.
 
-use super::wire::{self, Letter};
+use super::message::{self, Message};
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +17,7 @@ const STACK_BYTES: usize = 256 << 10;
 /// What a link tells its owner.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Heard {
-    Letter(Letter),
+    Message(Message),
     Lost(String),
 }
 
@@ -26,7 +26,7 @@ struct Shared {
     /// Letters are written one after another.
     writing: Mutex<()>,
     begun: Instant,
-    /// Of the last letter, since `begun`.
+    /// Of the last message, since `begun`.
     heard_ms: AtomicU64,
     closed: AtomicBool,
 }
@@ -58,8 +58,8 @@ impl Link {
         Ok(Link(shared))
     }
 
-    pub fn send(&self, letter: &Letter) -> io::Result<()> {
-        self.0.send(letter)
+    pub fn send(&self, message: &Message) -> io::Result<()> {
+        self.0.send(message)
     }
 
     /// Since the other side was last heard.
@@ -84,9 +84,9 @@ fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
 }
 
 impl Shared {
-    fn send(&self, letter: &Letter) -> io::Result<()> {
+    fn send(&self, message: &Message) -> io::Result<()> {
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        wire::send(&mut &self.socket, letter)
+        message::send(&mut &self.socket, message)
     }
 
     fn silence(&self) -> Duration {
@@ -106,11 +106,11 @@ impl Shared {
 
     fn listen(&self, reader: &mut TcpStream, report: &impl Fn(Heard)) {
         loop {
-            match wire::receive::<Letter>(reader, wire::MOST) {
-                Ok(letter) => {
+            match message::receive::<Message>(reader, message::MOST) {
+                Ok(message) => {
                     self.heard_ms.store(self.begun.elapsed().as_millis() as u64, Ordering::Relaxed);
-                    if letter != Letter::Beat {
-                        report(Heard::Letter(letter));
+                    if message != Message::Beat {
+                        report(Heard::Message(message));
                     }
                 }
                 Err(error) => {
@@ -131,7 +131,7 @@ impl Shared {
     fn beat(&self, deadline: Duration, report: &impl Fn(Heard)) {
         while !self.closed.load(Ordering::Acquire) {
             // What cannot be sent shows as a closed connection or as silence.
-            let _ = self.send(&Letter::Beat);
+            let _ = self.send(&Message::Beat);
             if self.silence() >= deadline {
                 if self.close() {
                     report(Heard::Lost(format!(
@@ -172,11 +172,11 @@ mod tests {
         let ((a, _), (_b, heard)) = (link(a, 400), link(b, 400));
         std::thread::sleep(Duration::from_millis(600));
         for number in 0..3 {
-            a.send(&Letter::End { why: number.to_string() }).unwrap();
+            a.send(&Message::End { why: number.to_string() }).unwrap();
         }
         for number in 0..3 {
-            let letter = Letter::End { why: number.to_string() };
-            assert_eq!(heard.recv_timeout(LONG).unwrap(), Heard::Letter(letter));
+            let message = Message::End { why: number.to_string() };
+            assert_eq!(heard.recv_timeout(LONG).unwrap(), Heard::Message(message));
         }
     }
 

@@ -1,16 +1,16 @@
 //! Every rank but rank 0: it finds rank 0, does what it is told, and goes when it is told, when rank 0 is gone, or when
 //! somebody stops it — never later.
 
-use super::crew::Terms;
+use super::coordinator::GroupConfig;
+use super::environment::RankEnvironment;
 use super::handshake::{self, Failure, Party};
-use super::launch::Launch;
 use super::link::{Heard, Link};
-use super::orders::{Answer, Order};
-use super::post::{Post, Posting};
+use super::message::Message;
+use super::protocol::{Command, Reply};
+use super::rank_info::{self, RankInfo};
+use super::rank_thread::{RankThread, RankThreadConfig};
 use super::rendezvous::token_missing;
 use super::token::{self, Token, TokenFile};
-use super::who::{self, Who};
-use super::wire::Letter;
 use crate::{Error, Result};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
@@ -23,49 +23,53 @@ const RETRY: Duration = Duration::from_millis(100);
 const ATTEMPT: Duration = Duration::from_secs(2);
 /// How long the worker's thread may take to end.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between two orders rank 0 writes a line and thinks; a rank 0 that beats but gives no order for this long is stuck.
+/// Between two commands rank 0 writes a line and thinks; a rank 0 that beats but gives no command for this long is stuck.
 const IDLE: Duration = Duration::from_secs(600);
 
 enum Note {
     Heard(Heard),
-    Done(u64, Answer),
+    Done(u64, Reply),
 }
 
 /// Follows rank 0 to the end of the run.
-pub fn follow(launch: &Launch, terms: &Terms, device: u32) -> Result<()> {
-    let me = who::this_process(launch.rank, device, terms.transport.as_ref())?;
-    let stream = reach(launch, terms, &me)?;
+pub fn follow(environment: &RankEnvironment, config: &GroupConfig, device: u32) -> Result<()> {
+    let me = rank_info::this_process(environment.rank, device, config.transport.as_ref())?;
+    let stream = reach(environment, config, &me)?;
     let (tell, notes) = channel();
     let heard = tell.clone();
     // After the end nobody listens any more.
-    let link = Link::start(stream, terms.deadline, move |what| drop(heard.send(Note::Heard(what))))
+    let link = Link::start(stream, config.deadline, move |what| drop(heard.send(Note::Heard(what))))
         .map_err(|e| Error::rank(format!("rank {}: no connection to rank 0: {e}", me.rank), "start all ranks again"))?;
-    let post = open(terms, &me, tell)?;
+    let thread = open(config, &me, tell)?;
     let mut member = Member {
         link,
         me,
-        leader: format!("rank 0 ({}:{})", launch.address, launch.port),
-        interrupted: terms.interrupted,
+        leader: format!("rank 0 ({}:{})", environment.address, environment.port),
+        interrupted: config.interrupted,
         doing: None,
     };
-    let outcome = member.serve(&post, &notes);
+    let outcome = member.serve(&thread, &notes);
     if let Err(error) = &outcome {
-        (terms.last_resort)(error);
-        post.abort();
+        (config.last_resort)(error);
+        thread.abort();
     }
-    post.close(PATIENCE);
+    thread.close(PATIENCE);
     outcome
 }
 
-fn open(terms: &Terms, me: &Who, tell: Sender<Note>) -> Result<Post> {
-    let posting =
-        Posting { transport: Arc::clone(&terms.transport), rank: me.rank, device: me.device, deadline: terms.deadline };
-    Post::open(posting, move |number, answer| drop(tell.send(Note::Done(number, answer))))
+fn open(config: &GroupConfig, me: &RankInfo, tell: Sender<Note>) -> Result<RankThread> {
+    let config = RankThreadConfig {
+        transport: Arc::clone(&config.transport),
+        rank: me.rank,
+        device: me.device,
+        deadline: config.deadline,
+    };
+    RankThread::open(config, move |number, reply| drop(tell.send(Note::Done(number, reply))))
 }
 
 struct Member {
     link: Link,
-    me: Who,
+    me: RankInfo,
     leader: String,
     interrupted: fn() -> bool,
     /// What it was last told to do, while it does it.
@@ -73,47 +77,49 @@ struct Member {
 }
 
 impl Member {
-    fn serve(&mut self, post: &Post, notes: &Receiver<Note>) -> Result<()> {
+    fn serve(&mut self, thread: &RankThread, notes: &Receiver<Note>) -> Result<()> {
         let mut finishing = None;
         let mut quiet = Instant::now();
         loop {
             if (self.interrupted)() {
                 // Rank 0 may be gone as well.
-                let _ = self.link.send(&Letter::Leaving { why: "it was interrupted (Ctrl-C or SIGTERM)".into() });
+                let _ = self.link.send(&Message::Leaving { why: "it was interrupted (Ctrl-C or SIGTERM)".into() });
                 return Err(Error::Interrupted);
             }
             match notes.recv_timeout(TICK) {
-                Ok(Note::Heard(Heard::Letter(Letter::Order { number, order }))) => {
+                Ok(Note::Heard(Heard::Message(Message::Command { number, command }))) => {
                     quiet = Instant::now();
-                    if order == Order::Finish {
+                    if command == Command::Finish {
                         finishing = Some(number);
                     }
-                    self.doing = Some(order.to_string());
-                    if !post.order(number, order) {
+                    self.doing = Some(command.to_string());
+                    if !thread.command(number, command) {
                         return Err(self.error("its own thread has ended"));
                     }
                 }
-                Ok(Note::Done(number, answer)) => {
+                Ok(Note::Done(number, reply)) => {
                     quiet = Instant::now();
                     self.doing = None;
                     // A connection that broke is reported by the link.
-                    let _ = self.link.send(&Letter::Answer { number, answer });
+                    let _ = self.link.send(&Message::Reply { number, reply });
                     if finishing == Some(number) {
                         return Ok(());
                     }
                 }
-                Ok(Note::Heard(Heard::Letter(Letter::End { why }))) => {
+                Ok(Note::Heard(Heard::Message(Message::End { why }))) => {
                     let (what, cure) = why.rsplit_once("; ").unwrap_or((&why, "start all ranks again"));
                     return Err(Error::rank(format!("{}: ended by rank 0: {what}", self.me), cure));
                 }
                 Ok(Note::Heard(Heard::Lost(why))) => {
                     return Err(self.error(&format!("{} is lost: {why}", self.leader)));
                 }
-                Ok(Note::Heard(Heard::Letter(other))) => {
+                Ok(Note::Heard(Heard::Message(other))) => {
                     return Err(self.error(&format!("rank 0 sent {other:?}, which it should not")));
                 }
                 Err(RecvTimeoutError::Timeout) if quiet.elapsed() > IDLE => {
-                    return Err(self.error(&format!("rank 0 is there but has given no order for {} s", IDLE.as_secs())));
+                    return Err(
+                        self.error(&format!("rank 0 is there but has given no command for {} s", IDLE.as_secs()))
+                    );
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(self.error("its own threads have ended")),
@@ -122,7 +128,7 @@ impl Member {
     }
 
     fn error(&self, why: &str) -> Error {
-        let doing = self.doing.as_deref().unwrap_or("waiting for the next order");
+        let doing = self.doing.as_deref().unwrap_or("waiting for the next command");
         Error::rank(
             format!("{}, {doing}: {why}", self.me),
             "what was measured is kept on rank 0; start all ranks again to go on",
@@ -131,42 +137,44 @@ impl Member {
 }
 
 /// A connection to rank 0 that knows the token, or why there is none within the deadline.
-fn reach(launch: &Launch, terms: &Terms, me: &Who) -> Result<TcpStream> {
+fn reach(environment: &RankEnvironment, config: &GroupConfig, me: &RankInfo) -> Result<TcpStream> {
     let given = std::env::var(token::VARIABLE).ok().filter(|text| !text.is_empty()).map(Token::new).transpose()?;
-    if given.is_none() && !launch.one_host {
+    if given.is_none() && !environment.one_host {
         return Err(token_missing());
     }
-    let file = TokenFile::of_port(launch.port);
-    let party = Party::new(launch.ranks, launch.job.clone());
-    let until = Instant::now() + terms.deadline;
+    let file = TokenFile::of_port(environment.port);
+    let party = Party::new(environment.ranks, environment.job.clone());
+    let until = Instant::now() + config.deadline;
     loop {
         let why = match given.clone().map_or_else(|| file.read(), |token| Ok(Some(token)))? {
             None => "rank 0 has not made a token yet".to_string(),
-            Some(token) => match attempt(launch, &token, me, &party, until.saturating_duration_since(Instant::now())) {
-                Ok(stream) => return Ok(stream),
-                Err(Failure::Refused(why)) => return Err(refused(me, launch, &why)),
-                // A file may still hold the token of the run before.
-                Err(Failure::Token) if given.is_none() => "the token in this host's file is not rank 0's".into(),
-                Err(Failure::Token) => {
-                    return Err(refused(
-                        me,
-                        launch,
-                        "the token is not rank 0's: give every rank the same BUBBLEBENCH_TOKEN",
-                    ));
+            Some(token) => {
+                match attempt(environment, &token, me, &party, until.saturating_duration_since(Instant::now())) {
+                    Ok(stream) => return Ok(stream),
+                    Err(Failure::Refused(why)) => return Err(refused(me, environment, &why)),
+                    // A file may still hold the token of the run before.
+                    Err(Failure::Token) if given.is_none() => "the token in this host's file is not rank 0's".into(),
+                    Err(Failure::Token) => {
+                        return Err(refused(
+                            me,
+                            environment,
+                            "the token is not rank 0's: give every rank the same BUBBLEBENCH_TOKEN",
+                        ));
+                    }
+                    Err(Failure::Broken(why)) => why,
                 }
-                Err(Failure::Broken(why)) => why,
-            },
+            }
         };
-        if (terms.interrupted)() {
+        if (config.interrupted)() {
             return Err(Error::Interrupted);
         }
         if Instant::now() >= until {
             return Err(Error::rank(
                 format!(
                     "{me} could not join rank 0 at {}:{} within {:.0} s: {why}",
-                    launch.address,
-                    launch.port,
-                    terms.deadline.as_secs_f64()
+                    environment.address,
+                    environment.port,
+                    config.deadline.as_secs_f64()
                 ),
                 "see that rank 0 runs, and that MASTER_ADDR and MASTER_PORT lead to it from this host; --deadline waits longer",
             ));
@@ -175,14 +183,20 @@ fn reach(launch: &Launch, terms: &Terms, me: &Who) -> Result<TcpStream> {
     }
 }
 
-fn refused(me: &Who, launch: &Launch, why: &str) -> Error {
-    let at = format!("{}:{}", launch.address, launch.port);
+fn refused(me: &RankInfo, environment: &RankEnvironment, why: &str) -> Error {
+    let at = format!("{}:{}", environment.address, environment.port);
     Error::rank(format!("{me} was turned away by rank 0 at {at}: {why}"), "correct that and start all ranks again")
 }
 
-fn attempt(launch: &Launch, token: &Token, me: &Who, party: &Party, left: Duration) -> Result<TcpStream, Failure> {
-    let host = launch.address.trim_matches(['[', ']']);
-    let addresses = addresses(host, launch.port, left)?;
+fn attempt(
+    environment: &RankEnvironment,
+    token: &Token,
+    me: &RankInfo,
+    party: &Party,
+    left: Duration,
+) -> Result<TcpStream, Failure> {
+    let host = environment.address.trim_matches(['[', ']']);
+    let addresses = addresses(host, environment.port, left)?;
     let mut failure = Failure::Broken(format!("the name {host} has no address"));
     for address in addresses {
         let stream = TcpStream::connect_timeout(&address, ATTEMPT);

@@ -2,14 +2,14 @@
 //! away and the wait goes on; one of our own that cannot be (a second rank 3, another number of ranks, another version of
 //! the program) ends the meeting for everybody, because it could not come to a good end.
 
-use super::crew::{Crew, Event, Note, Terms};
+use super::coordinator::{Coordinator, GroupConfig, Note, RankEvent};
+use super::environment::RankEnvironment;
+use super::failure;
 use super::handshake::{self, Failure, Newcomer, Party};
-use super::launch::Launch;
 use super::link::{Heard, Link};
+use super::message::Message;
+use super::rank_info::{self, RankInfo};
 use super::token::{self, Token, TokenFile};
-use super::verdict;
-use super::who::{self, Who};
-use super::wire::Letter;
 use crate::{Error, Result};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -28,16 +28,21 @@ const MOST_CONVERSATIONS: usize = 128;
 
 type Conversation = (SocketAddr, Result<(Newcomer, TcpStream), Failure>);
 
-/// Rank 0 meets the others; the crew is complete when this returns.
-pub fn lead(launch: &Launch, terms: &Terms, device: u32, notes: &dyn Fn(String)) -> Result<Crew> {
-    let me = who::this_process(0, device, terms.transport.as_ref())?;
+/// Rank 0 meets the others; the group is complete when this returns.
+pub fn lead(
+    environment: &RankEnvironment,
+    config: &GroupConfig,
+    device: u32,
+    notes: &dyn Fn(String),
+) -> Result<Coordinator> {
+    let me = rank_info::this_process(0, device, config.transport.as_ref())?;
     let given = std::env::var(token::VARIABLE).ok().filter(|text| !text.is_empty()).map(Token::new).transpose()?;
-    let private = launch.one_host && given.is_none();
-    if given.is_none() && !launch.one_host {
+    let private = environment.one_host && given.is_none();
+    if given.is_none() && !environment.one_host {
         return Err(token_missing());
     }
-    let listener = listen(launch, private, terms.deadline)?;
-    let file = private.then(|| TokenFile::of_port(launch.port));
+    let listener = listen(environment, private, config.deadline)?;
+    let file = private.then(|| TokenFile::of_port(environment.port));
     let token = match given {
         Some(token) => token,
         None => Token::random()?,
@@ -48,10 +53,10 @@ pub fn lead(launch: &Launch, terms: &Terms, device: u32, notes: &dyn Fn(String))
     }
     let (tell, inbox) = channel();
     let mut meeting = Meeting {
-        launch,
-        terms,
-        party: Party::new(launch.ranks, launch.job.clone()),
-        seats: (0..launch.ranks).map(|_| None).collect(),
+        environment,
+        config,
+        party: Party::new(environment.ranks, environment.job.clone()),
+        admitted: (0..environment.ranks).map(|_| None).collect(),
         tell,
         inbox,
         strangers: 0,
@@ -65,8 +70,8 @@ pub fn lead(launch: &Launch, terms: &Terms, device: u32, notes: &dyn Fn(String))
         meeting.dissolve(&error.to_string());
         return Err(error);
     }
-    let Meeting { seats, tell, inbox, .. } = meeting;
-    Crew::of_processes(terms, me, seats.into_iter().flatten().collect(), (tell, inbox))
+    let Meeting { admitted, tell, inbox, .. } = meeting;
+    Coordinator::of_processes(config, me, admitted.into_iter().flatten().collect(), (tell, inbox))
 }
 
 pub fn token_missing() -> Error {
@@ -78,12 +83,12 @@ pub fn token_missing() -> Error {
 
 /// Only this host can reach a meeting place whose token is in a file of this host. Otherwise it is open on every
 /// interface: MASTER_ADDR may be the name of a service before it.
-fn listen(launch: &Launch, private: bool, deadline: Duration) -> Result<TcpListener> {
-    let port = launch.port;
+fn listen(environment: &RankEnvironment, private: bool, deadline: Duration) -> Result<TcpListener> {
+    let port = environment.port;
     let any = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))];
-    let own: Vec<SocketAddr> = match launch.address.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
+    let own: Vec<SocketAddr> = match environment.address.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
         Ok(ip) if private && ip.is_loopback() => vec![(ip, port).into()],
-        _ if private && launch.address == "localhost" => vec![(Ipv4Addr::LOCALHOST, port).into()],
+        _ if private && environment.address == "localhost" => vec![(Ipv4Addr::LOCALHOST, port).into()],
         _ => any.to_vec(),
     };
     let until = Instant::now() + PORT_PATIENCE.min(deadline);
@@ -109,11 +114,11 @@ fn listen(launch: &Launch, private: bool, deadline: Duration) -> Result<TcpListe
 }
 
 struct Meeting<'a> {
-    launch: &'a Launch,
-    terms: &'a Terms,
+    environment: &'a RankEnvironment,
+    config: &'a GroupConfig,
     party: Party,
     /// By rank; 0 stays empty.
-    seats: Vec<Option<(Who, Link)>>,
+    admitted: Vec<Option<(RankInfo, Link)>>,
     tell: Sender<Note>,
     inbox: Receiver<Note>,
     strangers: usize,
@@ -125,11 +130,11 @@ impl Meeting<'_> {
         let io =
             |e: io::Error| Error::machine(format!("rank 0 cannot wait for the others: {e}"), "try another MASTER_PORT");
         listener.set_nonblocking(true).map_err(io)?;
-        let until = Instant::now() + self.terms.deadline;
+        let until = Instant::now() + self.config.deadline;
         let (done, conversations) = channel::<Conversation>();
         let mut talking = 0;
         while self.missing().next().is_some() {
-            if (self.terms.interrupted)() {
+            if (self.config.interrupted)() {
                 return Err(Error::Interrupted);
             }
             if Instant::now() >= until {
@@ -144,14 +149,14 @@ impl Meeting<'_> {
             while let Ok((from, outcome)) = conversations.try_recv() {
                 talking -= 1;
                 match outcome {
-                    Ok((newcomer, stream)) => self.seat(newcomer, stream)?,
+                    Ok((newcomer, stream)) => self.admit(newcomer, stream)?,
                     Err(failure) => self.turn_away(from, failure),
                 }
             }
-            if let Ok((rank, Event::Lost(why) | Event::Leaving(why))) = self.inbox.try_recv()
-                && let Some((who, _)) = &self.seats[rank]
+            if let Ok((rank, RankEvent::Lost(why) | RankEvent::Leaving(why))) = self.inbox.try_recv()
+                && let Some((who, _)) = &self.admitted[rank]
             {
-                return Err(verdict::lost(who, "waiting for the other ranks", &why));
+                return Err(failure::lost(who, "waiting for the other ranks", &why));
             }
             std::thread::sleep(LOOK);
         }
@@ -159,11 +164,11 @@ impl Meeting<'_> {
     }
 
     fn missing(&self) -> impl Iterator<Item = usize> {
-        self.seats.iter().enumerate().skip(1).filter(|(_, seat)| seat.is_none()).map(|(rank, _)| rank)
+        self.admitted.iter().enumerate().skip(1).filter(|(_, member)| member.is_none()).map(|(rank, _)| rank)
     }
 
-    /// A newcomer gets its seat, or the meeting is over.
-    fn seat(&mut self, newcomer: Newcomer, mut stream: TcpStream) -> Result<()> {
+    /// A newcomer is admitted, or the meeting is over.
+    fn admit(&mut self, newcomer: Newcomer, mut stream: TcpStream) -> Result<()> {
         let who = newcomer.who.clone();
         if newcomer.party.job != self.party.job {
             handshake::refuse(&mut stream, "it belongs to another job than rank 0", false);
@@ -174,11 +179,11 @@ impl Meeting<'_> {
             handshake::refuse(&mut stream, &why, false);
             return Err(Error::rank(why, "start every rank once, with the same program and the same number of ranks"));
         }
-        let io = |e: io::Error| verdict::lost(&who, "joining", &e.to_string());
+        let io = |e: io::Error| failure::lost(&who, "joining", &e.to_string());
         handshake::accept(&mut stream, &newcomer).map_err(io)?;
         let (rank, tell) = (who.rank, self.tell.clone());
         let report = move |heard| drop(tell.send((rank, event(heard))));
-        self.seats[rank] = Some((who.clone(), Link::start(stream, self.terms.deadline, report).map_err(io)?));
+        self.admitted[rank] = Some((who.clone(), Link::start(stream, self.config.deadline, report).map_err(io)?));
         Ok(())
     }
 
@@ -193,7 +198,7 @@ impl Meeting<'_> {
                 party.ranks, self.party.ranks
             ));
         }
-        match self.seats.get(who.rank) {
+        match self.admitted.get(who.rank) {
             Some(None) if who.rank > 0 => None,
             Some(Some((first, _))) => Some(format!("{who} and {first} both call themselves rank {}", who.rank)),
             _ => Some(format!("{who} calls itself rank {} and cannot be", who.rank)),
@@ -217,12 +222,12 @@ impl Meeting<'_> {
             0 => String::new(),
             count => format!(" ({count} callers were turned away)"),
         };
-        let Launch { address, port, ranks, .. } = self.launch;
+        let RankEnvironment { address, port, ranks, .. } = self.environment;
         Error::rank(
             format!(
                 "{} of {ranks} did not come to {address}:{port} within {:.0} s{strangers}",
-                who::list(&missing),
-                self.terms.deadline.as_secs_f64()
+                rank_info::list(&missing),
+                self.config.deadline.as_secs_f64()
             ),
             "see those ranks' own messages; --deadline waits longer",
         )
@@ -230,9 +235,9 @@ impl Meeting<'_> {
 
     /// Whoever has come is told why nothing comes of it.
     fn dissolve(&self, why: &str) {
-        for (_, link) in self.seats.iter().flatten() {
+        for (_, link) in self.admitted.iter().flatten() {
             // One that cannot be told finds its connection closed.
-            let _ = link.send(&Letter::End { why: why.into() });
+            let _ = link.send(&Message::End { why: why.into() });
         }
     }
 }
@@ -251,11 +256,11 @@ fn talk(mut stream: TcpStream, from: SocketAddr, token: Token, done: Sender<Conv
     Ok(())
 }
 
-fn event(heard: Heard) -> Event {
+fn event(heard: Heard) -> RankEvent {
     match heard {
-        Heard::Letter(Letter::Answer { number, answer }) => Event::Answer(number, answer),
-        Heard::Letter(Letter::Leaving { why }) => Event::Leaving(why),
-        Heard::Letter(other) => Event::Lost(format!("it sent {other:?}, which no rank should")),
-        Heard::Lost(why) => Event::Lost(why),
+        Heard::Message(Message::Reply { number, reply }) => RankEvent::Reply(number, reply),
+        Heard::Message(Message::Leaving { why }) => RankEvent::Leaving(why),
+        Heard::Message(other) => RankEvent::Lost(format!("it sent {other:?}, which no rank should")),
+        Heard::Lost(why) => RankEvent::Lost(why),
     }
 }

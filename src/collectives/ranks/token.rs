@@ -4,7 +4,7 @@
 //! Ranks on several hosts are given the same `BUBBLEBENCH_TOKEN`. Where all are on one host and none is set, rank 0 makes
 //! one, prints it, and leaves it in a file that only its own user can read.
 
-use super::orders::to_hex;
+use super::protocol::to_hex;
 use crate::{Error, Result};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -50,7 +50,7 @@ impl Token {
 
     /// Compares in a time that tells nothing.
     pub fn proves(&self, proof: &str, purpose: &str, parts: &[&str]) -> bool {
-        let Some(proof) = super::orders::from_hex::<32>(proof) else { return false };
+        let Some(proof) = super::protocol::from_hex::<32>(proof) else { return false };
         self.mac(purpose, parts).verify_slice(&proof).is_ok()
     }
 

@@ -1,5 +1,5 @@
-//! What the crew needs of a transport: a [`Worker`] is one rank's side of the cases, on its own device. NCCL is one; the
-//! crew drives it from a thread of this process or from a process of its own, and knows nothing of how data moves.
+//! What the group needs of a transport: a [`Worker`] is one rank's side of the cases, on its own device. NCCL is one; the
+//! coordinator drives it from a thread of this process or from a process of its own, and knows nothing of how data moves.
 
 use crate::Result;
 use crate::collectives::{Element, Exchange};
@@ -69,7 +69,7 @@ pub trait Worker {
 
 /// Where a rank sits, once everybody has met.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Seat {
+pub struct RankConfig {
     pub rank: usize,
     pub ranks: usize,
     /// Its CUDA device, as this process counts them.
@@ -94,8 +94,8 @@ pub trait Transport: Send + Sync {
     fn meeting_id(&self) -> Result<MeetingId>;
 
     /// Joins the others, on the thread where the worker will live. Collective: returns when all have joined, and with an
-    /// error when that takes longer than the seat's deadline or `abort` is asked for.
-    fn join(&self, seat: &Seat, id: &MeetingId, abort: &Abort) -> Result<Box<dyn Worker>>;
+    /// error when that takes longer than the configuration's deadline or `abort` is asked for.
+    fn join(&self, rank_config: &RankConfig, id: &MeetingId, abort: &Abort) -> Result<Box<dyn Worker>>;
 }
 
 type Last = Box<dyn FnOnce() + Send>;

@@ -8,7 +8,7 @@
 //! long as the world ([`super::wait::Shared::keep`]), also when ranks stop half way.
 
 use super::wait::Shared;
-use crate::collectives::{Buffer, Span};
+use crate::collectives::{BufferSpan, RankBuffer};
 use crate::{Error, Result};
 use std::cell::UnsafeCell;
 use std::ops::Deref;
@@ -57,7 +57,7 @@ impl Region {
         Arc::new(Region(Box::default()))
     }
 
-    fn at(&self, span: Span) -> *mut f32 {
+    fn at(&self, span: BufferSpan) -> *mut f32 {
         let cells = &self.0[span.start..span.end()];
         UnsafeCell::raw_get(cells.as_ptr())
     }
@@ -105,14 +105,14 @@ impl Edge {
 pub enum Combine {
     Replace,
     /// The sum of this span (which may be the destination itself) and the message.
-    Add(Span),
+    Add(BufferSpan),
 }
 
 /// A span the receiver may be reading.
 struct Lent {
     to: usize,
     message: usize,
-    span: Span,
+    span: BufferSpan,
 }
 
 /// A rank's memory and its ends of the edges. Not shared: each rank's thread has its own.
@@ -132,12 +132,12 @@ impl Ports {
         Ports { shared, me, regions, sent: vec![0; ranks], received: vec![0; ranks], lent: Vec::new() }
     }
 
-    fn region(&self, buffer: Buffer) -> &Region {
+    fn region(&self, buffer: RankBuffer) -> &Region {
         &self.regions[buffer as usize]
     }
 
     /// Makes sure that the buffer has `len` elements; a buffer that grows loses its contents.
-    pub fn reserve(&mut self, buffer: Buffer, len: usize) -> Result<()> {
+    pub fn reserve(&mut self, buffer: RankBuffer, len: usize) -> Result<()> {
         if self.region(buffer).0.len() < len {
             let region = Arc::new(Region::new(len)?);
             self.shared.keep(&region);
@@ -146,19 +146,19 @@ impl Ports {
         Ok(())
     }
 
-    pub fn view(&self, span: Span) -> &[f32] {
+    pub fn view(&self, span: BufferSpan) -> &[f32] {
         // SAFETY: in bounds (`at` checks); this rank writes only through `&mut self`, others never write.
         unsafe { std::slice::from_raw_parts(self.region(span.buffer).at(span), span.len) }
     }
 
     /// The span, to be written: waits until no one reads any of it.
-    pub fn view_mut(&mut self, span: Span) -> Result<&mut [f32]> {
+    pub fn view_mut(&mut self, span: BufferSpan) -> Result<&mut [f32]> {
         self.reclaim(span)?;
         // SAFETY: in bounds; `&mut self` excludes this rank's other references, `reclaim` the receivers' ones.
         Ok(unsafe { std::slice::from_raw_parts_mut(self.region(span.buffer).at(span), span.len) })
     }
 
-    pub fn copy(&mut self, to: Span, from: Span) -> Result<()> {
+    pub fn copy(&mut self, to: BufferSpan, from: BufferSpan) -> Result<()> {
         if to == from || to.len == 0 {
             return Ok(());
         }
@@ -171,7 +171,7 @@ impl Ports {
         Ok(())
     }
 
-    pub fn send(&mut self, to: usize, span: Span) -> Result<()> {
+    pub fn send(&mut self, to: usize, span: BufferSpan) -> Result<()> {
         if span.len == 0 {
             return Ok(());
         }
@@ -199,7 +199,7 @@ impl Ports {
         Ok(())
     }
 
-    pub fn receive(&mut self, from: usize, into: Span, combine: Combine) -> Result<()> {
+    pub fn receive(&mut self, from: usize, into: BufferSpan, combine: Combine) -> Result<()> {
         if into.len == 0 {
             return Ok(());
         }
@@ -224,7 +224,7 @@ impl Ports {
     }
 
     /// Call only after `reclaim(into)`.
-    fn combine(&mut self, incoming: &[f32], into: Span, combine: Combine) {
+    fn combine(&mut self, incoming: &[f32], into: BufferSpan, combine: Combine) {
         // SAFETY: in bounds; `&mut self` and the `reclaim` before make it exclusive. Addends are either the very same
         // span, and then read through this reference, or disjoint from it (asserted).
         let out = unsafe { std::slice::from_raw_parts_mut(self.region(into.buffer).at(into), into.len) };
@@ -240,7 +240,7 @@ impl Ports {
     }
 
     /// Waits until no receiver reads any of `span`, which is about to be written.
-    fn reclaim(&mut self, span: Span) -> Result<()> {
+    fn reclaim(&mut self, span: BufferSpan) -> Result<()> {
         if self.lent.is_empty() {
             return Ok(());
         }

@@ -3,7 +3,7 @@
 use super::memory::Ports;
 use super::wait::{Shared, Tuning};
 use crate::Result;
-use crate::collectives::{Buffer, Span};
+use crate::collectives::{BufferSpan, RankBuffer};
 use std::sync::Arc;
 
 pub use super::memory::Combine;
@@ -41,31 +41,31 @@ impl Rank {
 
     /// Makes sure that a buffer has `len` elements, its pages touched. A buffer that grows loses its contents (they
     /// become NaN). Never inside a timed operation: the first, untimed one grows what is needed.
-    pub fn reserve(&mut self, buffer: Buffer, len: usize) -> Result<()> {
+    pub fn reserve(&mut self, buffer: RankBuffer, len: usize) -> Result<()> {
         self.ports.reserve(buffer, len)
     }
 
-    pub fn view(&self, span: Span) -> &[f32] {
+    pub fn view(&self, span: BufferSpan) -> &[f32] {
         self.ports.view(span)
     }
 
     /// The span, to be written; waits until nobody reads what was sent from it.
-    pub fn view_mut(&mut self, span: Span) -> Result<&mut [f32]> {
+    pub fn view_mut(&mut self, span: BufferSpan) -> Result<&mut [f32]> {
         self.ports.view_mut(span)
     }
 
     /// Within this rank's own memory; nothing if both are the same.
-    pub fn copy(&mut self, to: Span, from: Span) -> Result<()> {
+    pub fn copy(&mut self, to: BufferSpan, from: BufferSpan) -> Result<()> {
         self.ports.copy(to, from)
     }
 
     /// Shows a span to another rank and goes on; nothing if it is empty. Waits only while the edge is full.
-    pub fn send(&mut self, to: usize, span: Span) -> Result<()> {
+    pub fn send(&mut self, to: usize, span: BufferSpan) -> Result<()> {
         self.ports.send(to, span)
     }
 
     /// Takes the next message of another rank, which must be as long as `into`; nothing if that is empty.
-    pub fn receive(&mut self, from: usize, into: Span, combine: Combine) -> Result<()> {
+    pub fn receive(&mut self, from: usize, into: BufferSpan, combine: Combine) -> Result<()> {
         self.ports.receive(from, into, combine)
     }
 

@@ -1,7 +1,7 @@
 //! The transport's promises, one by one; whole operations are tested in `tests/collectives.rs`.
 
 use super::{Combine, EAGER_CAPACITY, Tuning, World};
-use crate::collectives::{Buffer, Span};
+use crate::collectives::{BufferSpan, RankBuffer};
 use std::time::Duration;
 
 fn world(ranks: usize) -> World {
@@ -9,15 +9,15 @@ fn world(ranks: usize) -> World {
 }
 
 const LARGE: usize = 4 * EAGER_CAPACITY;
-const SEND: Span = Span::new(Buffer::Send, 0, LARGE);
-const RECEIVE: Span = Span::new(Buffer::Receive, 0, LARGE);
+const SEND: BufferSpan = BufferSpan::new(RankBuffer::Send, 0, LARGE);
+const RECEIVE: BufferSpan = BufferSpan::new(RankBuffer::Receive, 0, LARGE);
 
 /// The owner may not write what another rank has still to read, whatever its code does.
 #[test]
 fn writing_what_is_lent_waits_for_the_reader() {
     let seen = world(2).run(|rank| {
-        rank.reserve(Buffer::Send, LARGE)?;
-        rank.reserve(Buffer::Receive, LARGE)?;
+        rank.reserve(RankBuffer::Send, LARGE)?;
+        rank.reserve(RankBuffer::Receive, LARGE)?;
         if rank.index() == 0 {
             rank.view_mut(SEND)?.fill(1.0);
             rank.send(1, SEND)?;
@@ -38,11 +38,11 @@ fn writing_beside_what_is_lent_does_not_wait() {
     let mut world = World::new(2, tuning).unwrap();
     world
         .run(|rank| {
-            rank.reserve(Buffer::Send, 2 * LARGE)?;
-            rank.reserve(Buffer::Receive, LARGE)?;
+            rank.reserve(RankBuffer::Send, 2 * LARGE)?;
+            rank.reserve(RankBuffer::Receive, LARGE)?;
             if rank.index() == 0 {
                 rank.send(1, SEND)?;
-                rank.view_mut(Span::new(Buffer::Send, LARGE, LARGE))?.fill(2.0);
+                rank.view_mut(BufferSpan::new(RankBuffer::Send, LARGE, LARGE))?.fill(2.0);
             }
             rank.meet()?;
             if rank.index() == 1 { rank.receive(0, RECEIVE, Combine::Replace) } else { rank.settle() }
@@ -54,16 +54,16 @@ fn writing_beside_what_is_lent_does_not_wait() {
 #[test]
 fn small_messages_are_the_edges_own() {
     let got = world(2).run(|rank| {
-        rank.reserve(Buffer::Send, 2)?;
-        rank.reserve(Buffer::Receive, 2)?;
+        rank.reserve(RankBuffer::Send, 2)?;
+        rank.reserve(RankBuffer::Receive, 2)?;
         let mut got = Vec::new();
         for number in 0..100 {
             if rank.index() == 0 {
-                rank.view_mut(Span::new(Buffer::Send, 0, 2))?.copy_from_slice(&[number as f32, -1.0]);
-                rank.send(1, Span::new(Buffer::Send, 0, 2))?;
+                rank.view_mut(BufferSpan::new(RankBuffer::Send, 0, 2))?.copy_from_slice(&[number as f32, -1.0]);
+                rank.send(1, BufferSpan::new(RankBuffer::Send, 0, 2))?;
             } else {
-                rank.receive(0, Span::new(Buffer::Receive, 0, 2), Combine::Replace)?;
-                got.push(rank.view(Span::new(Buffer::Receive, 0, 1))[0]);
+                rank.receive(0, BufferSpan::new(RankBuffer::Receive, 0, 2), Combine::Replace)?;
+                got.push(rank.view(BufferSpan::new(RankBuffer::Receive, 0, 1))[0]);
             }
         }
         Ok(got)
@@ -74,8 +74,8 @@ fn small_messages_are_the_edges_own() {
 #[test]
 fn sums_are_made_in_place_and_from_elsewhere() {
     let got = world(2).run(|rank| {
-        rank.reserve(Buffer::Send, LARGE)?;
-        rank.reserve(Buffer::Receive, LARGE)?;
+        rank.reserve(RankBuffer::Send, LARGE)?;
+        rank.reserve(RankBuffer::Receive, LARGE)?;
         let me = rank.index() as f32;
         rank.view_mut(SEND)?.fill(1.0 + me);
         rank.view_mut(RECEIVE)?.fill(10.0);

@@ -8,7 +8,7 @@ use super::events::{self, EventClock};
 use super::side::{SideStream, SideTurn};
 use crate::Result;
 use crate::clock::Trial;
-use crate::corun::pair::{Duo, Window};
+use crate::corun::pair::{Duo, ProgressWindow};
 use crate::corun::time::{now_ns, sleep_until};
 use crate::corun::worker::Slice;
 use crate::ops::cuda::Cuda;
@@ -68,33 +68,33 @@ impl OnGpu<'_> {
         Ok(self.clock.main.warm_behind(self.ops, 1, 1, self.pass)?.ns)
     }
 
-    fn timed(&mut self) -> Result<(Window, Trial)> {
+    fn timed(&mut self) -> Result<(ProgressWindow, Trial)> {
         let trial = self.clock.main.warm_behind(self.ops, self.passes, self.passes, self.pass)?;
         Ok((self.clock.main_window()?, trial))
     }
 }
 
 impl Duo for OnGpu<'_> {
-    fn main_alone(&mut self) -> Result<Window> {
+    fn main_alone(&mut self) -> Result<ProgressWindow> {
         self.clock.restart(self.ops)?;
         let (window, trial) = self.timed()?;
         self.seen.alone = trial;
         Ok(window)
     }
 
-    fn side_alone(&mut self, ns: u64) -> Result<Window> {
+    fn side_alone(&mut self, ns: u64) -> Result<ProgressWindow> {
         self.clock.restart(self.ops)?;
         let Some(side) = &mut self.side else {
             sleep_until(now_ns() + ns);
-            return Ok(Window::default());
+            return Ok(ProgressWindow::default());
         };
         side.run()?;
         sleep_until(now_ns() + ns);
         let window = events::alone(&side.halt(self.clock)?.slices);
-        Ok(Window { progress: side.facts.units * window.progress, ..window })
+        Ok(ProgressWindow { progress: side.facts.units * window.progress, ..window })
     }
 
-    fn together(&mut self) -> Result<(Window, Vec<Slice>)> {
+    fn together(&mut self) -> Result<(ProgressWindow, Vec<Slice>)> {
         self.clock.restart(self.ops)?;
         if let Some(side) = &mut self.side {
             side.run()?;

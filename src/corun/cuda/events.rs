@@ -5,7 +5,7 @@
 
 use crate::Result;
 use crate::clock::cuda::CudaClock;
-use crate::corun::pair::Window;
+use crate::corun::pair::ProgressWindow;
 use crate::corun::worker::Slice;
 use crate::machine::driver_error;
 use crate::ops::cuda::{Cuda, Gpu};
@@ -13,7 +13,7 @@ use cudarc::driver::{CudaEvent, DriverError};
 use std::sync::Arc;
 
 /// The events around one step.
-pub(super) struct Step {
+pub(super) struct TimedStep {
     pub begin: CudaEvent,
     pub end: CudaEvent,
     /// Put on a stream on which nothing was left.
@@ -51,13 +51,13 @@ impl EventClock {
     }
 
     /// Where the main's last trial lies.
-    pub(super) fn main_window(&self) -> Result<Window> {
+    pub(super) fn main_window(&self) -> Result<ProgressWindow> {
         let (begin, end) = self.main.events();
-        Ok(Window { start_ns: self.at_ns(begin)?, end_ns: self.at_ns(end)?, progress: 0.0 })
+        Ok(ProgressWindow { start_ns: self.at_ns(begin)?, end_ns: self.at_ns(end)?, progress: 0.0 })
     }
 
-    pub(super) fn slices(&self, steps: &[Step]) -> Result<Vec<Slice>> {
-        let moment = |step: &Step| {
+    pub(super) fn slices(&self, steps: &[TimedStep]) -> Result<Vec<Slice>> {
+        let moment = |step: &TimedStep| {
             let begin_ns = if step.dry { Some(self.at_ns(&step.begin)?) } else { None };
             Ok((begin_ns, self.at_ns(&step.end)?))
         };
@@ -92,13 +92,13 @@ pub fn steps_within(start_ns: u64, end_ns: u64, slices: &[Slice]) -> f64 {
 }
 
 /// A side that ran by itself: from the end of its first step, which began on an empty stream, to that of its last.
-pub fn alone(slices: &[Slice]) -> Window {
+pub fn alone(slices: &[Slice]) -> ProgressWindow {
     match slices {
-        [] => Window::default(),
-        [only] => Window { start_ns: only.start_ns, end_ns: only.end_ns, progress: 1.0 },
+        [] => ProgressWindow::default(),
+        [only] => ProgressWindow { start_ns: only.start_ns, end_ns: only.end_ns, progress: 1.0 },
         [first, rest @ ..] => {
             let end_ns = rest.last().map_or(first.end_ns, |last| last.end_ns);
-            Window { start_ns: first.end_ns, end_ns, progress: rest.len() as f64 }
+            ProgressWindow { start_ns: first.end_ns, end_ns, progress: rest.len() as f64 }
         }
     }
 }

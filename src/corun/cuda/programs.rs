@@ -7,7 +7,7 @@ use crate::collectives::nccl;
 use crate::corun::load::Load;
 use crate::corun::mains::MainSpec;
 use crate::models::{SideSpec, side_model};
-use crate::ops::cuda::{Cuda, Pressure, PressureKernel, PressureResource};
+use crate::ops::cuda::{Cuda, CudaPressure, PressureKernel, PressureResource};
 use crate::ops::work::{Epilogue, Operation, Product};
 use crate::ops::{Linear, Ops};
 use crate::shape::LayerShape;
@@ -173,13 +173,13 @@ impl fmt::Display for StreamSide {
 }
 
 /// A pressure kernel on all of the GPU.
-pub fn pressure(ops: &Cuda, resource: PressureResource) -> Result<Pressure> {
+pub fn pressure(ops: &Cuda, resource: PressureResource) -> Result<CudaPressure> {
     let facts = ops.facts();
-    Pressure::new(ops.gpu(), PressureKernel::full(resource, facts.sms, facts.l2_bytes))
+    CudaPressure::new(ops.gpu(), PressureKernel::full(resource, facts.sms, facts.l2_bytes))
 }
 
 /// Puts one pass of a probe on the stream.
-pub fn probe(pressure: &mut Pressure, ops: &mut Cuda) -> Result<()> {
+pub fn probe(pressure: &mut CudaPressure, ops: &mut Cuda) -> Result<()> {
     pressure.launch(ops, PROBE_SLICES)
 }
 

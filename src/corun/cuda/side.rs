@@ -4,9 +4,9 @@
 //! enough that the side stands still soon after it is halted. Each step lies between two events.
 //! A step is a closure, so that a model, a pressure kernel or a test's work run alike.
 
-use super::events::{self, EventClock, Step};
+use super::events::{self, EventClock, TimedStep};
 use super::streams;
-use crate::corun::worker::{Slice, Turn, Worker};
+use crate::corun::worker::{SideWorker, Slice, Turn};
 use crate::machine::driver_error;
 use crate::ops::cuda::{Cuda, Gpu, Priority};
 use crate::ops::{DType, Ops};
@@ -36,9 +36,9 @@ pub struct SideProgram {
 #[derive(Default)]
 struct Log {
     /// Of the last turn, done.
-    done: Vec<Step>,
+    done: Vec<TimedStep>,
     /// To be recorded again.
-    spare: Vec<Step>,
+    spare: Vec<TimedStep>,
 }
 
 type Shared = Arc<Mutex<Log>>;
@@ -67,7 +67,7 @@ pub struct SideTurn {
 /// A side, started and halted from outside.
 pub struct SideStream {
     pub facts: SideFacts,
-    worker: Worker,
+    worker: SideWorker,
     log: Shared,
 }
 
@@ -90,7 +90,7 @@ impl SideStream {
             }
             turn.serve_turns(&mut runner, Runner::step, Runner::rest)
         };
-        let worker = Worker::start("side", body)?;
+        let worker = SideWorker::start("side", body)?;
         let facts = told.recv().map_err(|_| Error::machine("the side program ended early", "run the case alone"))?;
         Ok(SideStream { facts, worker, log })
     }
@@ -117,20 +117,20 @@ struct Runner {
     ops: Cuda,
     program: SideProgram,
     /// Steps of this turn, done or on the stream.
-    queued: Vec<Step>,
+    queued: Vec<TimedStep>,
     log: Shared,
 }
 
 impl Runner {
-    fn events(&self) -> Result<Step> {
+    fn events(&self) -> Result<TimedStep> {
         if let Some(spare) = lock(&self.log).spare.pop() {
             return Ok(spare);
         }
         let gpu = self.ops.gpu();
-        Ok(Step { begin: gpu.timed_event()?, end: gpu.timed_event()?, dry: true })
+        Ok(TimedStep { begin: gpu.timed_event()?, end: gpu.timed_event()?, dry: true })
     }
 
-    fn put(&mut self) -> Result<Step> {
+    fn put(&mut self) -> Result<TimedStep> {
         let mut step = self.events()?;
         events::record(&step.begin, &self.ops)?;
         (self.program.step)(&mut self.ops)?;

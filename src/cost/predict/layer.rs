@@ -2,7 +2,7 @@
 //! anchor by FLOPs, which is always out of range.
 
 use super::{Prediction, SCHEMA};
-use crate::cost::features::Work;
+use crate::cost::features::FeatureInput;
 use crate::cost::valid::{self, Outside};
 use crate::cost::{layers, operations};
 use crate::records::CostModel;
@@ -124,7 +124,7 @@ fn summed(model: &CostModel, shape: &LayerShape, phase: Phase, outside: Outside)
     let mut parts = Vec::new();
     for (_, op) in shape.operations(phase) {
         let Some(fit) = operations::find(&model.operations, &op, shape.dtype) else { return Ok(None) };
-        let ns = operations::evaluate(fit, &Work::of(&op, shape.dtype))?;
+        let ns = operations::evaluate(fit, &FeatureInput::of(&op, shape.dtype))?;
         parts.push(Prediction::with_spread(ns, fit.relative_low, fit.relative_high, outside));
     }
     Ok(Some(Prediction::sum(&parts)))
@@ -161,7 +161,7 @@ fn scaled(model: &CostModel, shape: &LayerShape, outside: Outside) -> Result<Vec
 pub fn operation(model: &CostModel, operation: &Operation, dtype: DType) -> Result<Option<Prediction>> {
     refuse_dtype(model, dtype)?;
     let Some(fit) = operations::find(&model.operations, operation, dtype) else { return Ok(None) };
-    let ns = operations::evaluate(fit, &Work::of(operation, dtype))?;
+    let ns = operations::evaluate(fit, &FeatureInput::of(operation, dtype))?;
     let outside = Outside::of(&model.valid, &sizes(operation, dtype));
     Ok(Some(Prediction::with_spread(ns, fit.relative_low, fit.relative_high, outside)))
 }

@@ -3,11 +3,11 @@
 //! It holds the whole environment of the process: of that, only `NCCL_*` and `CUDA_*` leave this file. One device is
 //! listed for each process, so the ranks are processes × threads × GPUs a thread.
 
-use super::{Device, Figures, Row, Section, text, version};
+use super::{Figures, ListedDevice, ProgramRun, Row, text, version};
 use crate::{Error, Result, import};
 use serde_json::Value;
 
-pub(super) fn sections(text: &str, place: &str) -> Result<Vec<Section>> {
+pub(super) fn sections(text: &str, place: &str) -> Result<Vec<ProgramRun>> {
     let value = import::json(text, place, "nccl-tests")?;
     if value.get("benchmarks").is_some() {
         return Err(Error::input(format!("{place} is nvbench's output"), "give --from nvbench"));
@@ -23,7 +23,7 @@ pub(super) fn sections(text: &str, place: &str) -> Result<Vec<Section>> {
         |name: &str| matches!(config.get(name), Some(Value::Bool(true))) || text_of(config, name) == Some("true");
     let arguments = value.get("args").and_then(Value::as_array).into_iter().flatten();
     let environment = value.get("env").and_then(Value::as_array).into_iter().flatten();
-    let mut section = Section {
+    let mut section = ProgramRun {
         program: arguments.filter_map(Value::as_str).find_map(text::program_in),
         threads: number("nthreads").unwrap_or(1),
         gpus_per_thread: number("ngpus").unwrap_or(1),
@@ -39,9 +39,9 @@ pub(super) fn sections(text: &str, place: &str) -> Result<Vec<Section>> {
         // The first version spells the bandwidth after it in another way.
         closed: value.get("out_of_bounds").is_some(),
         place: place.to_string(),
-        ..Section::default()
+        ..ProgramRun::default()
     };
-    let listed: Vec<Device> =
+    let listed: Vec<ListedDevice> =
         config.get("devices").and_then(Value::as_array).into_iter().flatten().filter_map(device).collect();
     section.devices = every_rank(&listed, section.threads * section.gpus_per_thread);
     for (index, result) in results.iter().enumerate() {
@@ -56,8 +56,8 @@ fn text_of<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
     value.get(name).and_then(Value::as_str).map(str::trim)
 }
 
-fn device(value: &Value) -> Option<Device> {
-    Some(Device {
+fn device(value: &Value) -> Option<ListedDevice> {
+    Some(ListedDevice {
         rank: value.get("rank")?.as_u64()?,
         group: value.get("group").and_then(Value::as_u64).unwrap_or(0),
         host: text_of(value, "hostname")?.to_string(),
@@ -67,12 +67,12 @@ fn device(value: &Value) -> Option<Device> {
 }
 
 /// Each process lists its first rank only; the others are on the devices that follow.
-fn every_rank(listed: &[Device], of_a_process: u64) -> Vec<Device> {
+fn every_rank(listed: &[ListedDevice], of_a_process: u64) -> Vec<ListedDevice> {
     // More ranks than any machine has: a damaged file must not fill the memory.
     let ranks = of_a_process.clamp(1, 1 << 12);
-    let follow = |first: &Device| {
+    let follow = |first: &ListedDevice| {
         let first = first.clone();
-        (0..ranks).map(move |i| Device {
+        (0..ranks).map(move |i| ListedDevice {
             rank: first.rank.saturating_add(i),
             device: first.device.saturating_add(i),
             ..first.clone()

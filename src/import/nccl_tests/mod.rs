@@ -1,4 +1,4 @@
-//! nccl-tests' output. Both forms become `Section`s, one for each program that ran; `records` makes lines of them.
+//! nccl-tests' output. Both forms become `ProgramRun`s, one for each program that ran; `records` makes lines of them.
 //!
 //! The formats are those of nccl-tests 2.0 to 2.20 (and of rccl-tests, which prints the same): see `text` and `json`.
 
@@ -12,10 +12,10 @@ use crate::Result;
 
 /// One program's run: who took part, how, and its rows.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Section {
+pub(crate) struct ProgramRun {
     /// `all_reduce_perf`; old versions do not print it.
     pub program: Option<String>,
-    pub devices: Vec<Device>,
+    pub devices: Vec<ListedDevice>,
     pub threads: u64,
     pub gpus_per_thread: u64,
     pub iterations: Option<u64>,
@@ -45,7 +45,7 @@ pub(crate) struct Section {
 
 /// A rank's line of "Using devices".
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Device {
+pub(crate) struct ListedDevice {
     pub rank: u64,
     pub group: u64,
     pub host: String,

@@ -5,7 +5,7 @@
 //! file) are the samples of one line.
 
 use super::names::{OPERATIONS, TYPES};
-use super::{Device, Figures, Row, Section, text};
+use super::{Figures, ListedDevice, ProgramRun, Row, text};
 use crate::import::{self, Imported, Origin};
 use crate::records::Measurement;
 use crate::records::flags::{IMPORTED, WRONG};
@@ -18,12 +18,12 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn imported(
-    sections: Vec<Section>,
+    sections: Vec<ProgramRun>,
     place: &str,
     operation: Option<&str>,
     mut notes: Vec<String>,
 ) -> Result<Imported> {
-    let sections: Vec<Section> = sections.into_iter().filter(|s| !s.rows.is_empty()).collect();
+    let sections: Vec<ProgramRun> = sections.into_iter().filter(|s| !s.rows.is_empty()).collect();
     let Some(first) = sections.first() else {
         return Err(Error::input(
             format!("{place} holds no row of nccl-tests' results"),
@@ -69,7 +69,7 @@ struct Participants {
     nodes: u64,
 }
 
-fn participants(section: &Section) -> Result<Participants> {
+fn participants(section: &ProgramRun) -> Result<Participants> {
     if let Some(rank) = text::repeated_rank(section) {
         return Err(Error::input(
             format!("{} lists rank {rank} more than once: its processes did not know of each other", section.place),
@@ -77,7 +77,7 @@ fn participants(section: &Section) -> Result<Participants> {
         ));
     }
     let group = section.devices.iter().map(|d| d.group).min().unwrap_or(0);
-    let members: Vec<&Device> = section.devices.iter().filter(|d| d.group == group).collect();
+    let members: Vec<&ListedDevice> = section.devices.iter().filter(|d| d.group == group).collect();
     let hosts: BTreeSet<&str> = members.iter().map(|d| d.host.as_str()).collect();
     match members.len() as u64 {
         0 => Err(Error::input(
@@ -88,7 +88,7 @@ fn participants(section: &Section) -> Result<Participants> {
     }
 }
 
-fn operation_of(section: &Section, given: Option<&str>, ranks: u64) -> Result<(&'static str, Option<&'static str>)> {
+fn operation_of(section: &ProgramRun, given: Option<&str>, ranks: u64) -> Result<(&'static str, Option<&'static str>)> {
     let known = |name: &str| {
         let found = OPERATIONS.iter().find(|(program, operation, _)| *program == name || *operation == name);
         found.map(|(_, operation, pattern)| (*operation, *pattern))
@@ -110,7 +110,7 @@ fn operation_of(section: &Section, given: Option<&str>, ranks: u64) -> Result<(&
 }
 
 /// Only an all-reduce of three or more ranks has busbw ÷ algbw = 2(n−1)/n.
-fn all_reduce_by_its_bandwidths(section: &Section, ranks: u64) -> Option<(&'static str, Option<&'static str>)> {
+fn all_reduce_by_its_bandwidths(section: &ProgramRun, ranks: u64) -> Option<(&'static str, Option<&'static str>)> {
     let row = section.rows.last()?;
     let figures = row.out_of_place.or(row.in_place)?;
     let expected = 2.0 * (ranks as f64 - 1.0) / ranks as f64;
@@ -118,7 +118,7 @@ fn all_reduce_by_its_bandwidths(section: &Section, ranks: u64) -> Option<(&'stat
     fits.then_some(("all_reduce", None))
 }
 
-fn refuse_unusable(section: &Section) -> Result<()> {
+fn refuse_unusable(section: &ProgramRun) -> Result<()> {
     let place = &section.place;
     if section.cpu_time {
         return Err(Error::input(
@@ -145,8 +145,8 @@ fn refuse_unusable(section: &Section) -> Result<()> {
     Ok(())
 }
 
-fn origin(first: &Section, sections: &[Section]) -> Result<Origin> {
-    let devices: Vec<&Device> = sections.iter().flat_map(|s| &s.devices).collect();
+fn origin(first: &ProgramRun, sections: &[ProgramRun]) -> Result<Origin> {
+    let devices: Vec<&ListedDevice> = sections.iter().flat_map(|s| &s.devices).collect();
     let names: BTreeSet<&str> = devices.iter().map(|d| d.name.as_str()).collect();
     if names.len() > 1 {
         let names: Vec<&str> = names.into_iter().collect();
@@ -164,7 +164,7 @@ fn origin(first: &Section, sections: &[Section]) -> Result<Origin> {
     let indices = hosts.into_values().max_by_key(BTreeSet::len).unwrap_or_default();
     let host = first.backend.as_deref() == Some(Backend::Host.name());
     let gpu = |index| Gpu { index, name: name.clone().unwrap_or_else(|| "unknown GPU".into()), ..Gpu::default() };
-    let one = |f: fn(&Section) -> Option<&String>| sections.iter().find_map(f).cloned();
+    let one = |f: fn(&ProgramRun) -> Option<&String>| sections.iter().find_map(f).cloned();
     let versions = [("nccl", one(|s| s.nccl.as_ref())), ("nccl_tests", one(|s| s.nccl_tests.as_ref()))];
     Ok(Origin {
         gpus: if host { Vec::new() } else { indices.into_iter().map(gpu).collect() },
@@ -185,7 +185,7 @@ struct Lines {
 }
 
 impl Lines {
-    fn add(&mut self, section: &Section, row: &Row, operation: (&str, Option<&str>), who: Participants) {
+    fn add(&mut self, section: &ProgramRun, row: &Row, operation: (&str, Option<&str>), who: Participants) {
         if row.bytes == 0 {
             self.empty += 1;
             return;
@@ -243,7 +243,7 @@ const FACTOR: &str = "busbw_factor";
 
 /// Everything of a line but its times.
 fn blank(
-    section: &Section,
+    section: &ProgramRun,
     row: &Row,
     operation: (&str, Option<&str>),
     who: Participants,

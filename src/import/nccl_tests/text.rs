@@ -6,11 +6,11 @@
 //! launcher labelled the lines (`0: `, `[1,0]<stdout>:`, a Kubernetes timestamp), or what NCCL's own log wrote between.
 
 use super::names::OPERATIONS;
-use super::{Device, Figures, Row, Section, version};
+use super::{Figures, ListedDevice, ProgramRun, Row, version};
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 
-pub(super) fn sections(text: &str, place: &str, notes: &mut Vec<String>) -> Result<Vec<Section>> {
+pub(super) fn sections(text: &str, place: &str, notes: &mut Vec<String>) -> Result<Vec<ProgramRun>> {
     let mut reader = Reader { place, ..Reader::default() };
     let lines: Vec<&str> = text.lines().map(unlabelled).collect();
     let last = lines.iter().rposition(|line| !line.trim().is_empty()).unwrap_or(0);
@@ -47,8 +47,8 @@ impl Columns {
 #[derive(Default)]
 struct Reader<'a> {
     place: &'a str,
-    sections: Vec<Section>,
-    current: Section,
+    sections: Vec<ProgramRun>,
+    current: ProgramRun,
     columns: Option<Columns>,
     /// The line above the header names the in-place half first (other tools that print this table do).
     in_place_first: bool,
@@ -210,7 +210,7 @@ pub(super) fn program_in(text: &str) -> Option<String> {
 }
 
 /// `Rank  0 Group  0 Pid   4242 on   node01 device  0 [0000:00:00] NVIDIA H200`; older versions have no group.
-fn device(body: &str) -> Option<Device> {
+fn device(body: &str) -> Option<ListedDevice> {
     let (before, rest) = body.split_once(" on ")?;
     let number = |name: &str| {
         let mut words = before.split_whitespace();
@@ -219,7 +219,7 @@ fn device(body: &str) -> Option<Device> {
     };
     let (host, rest) = rest.trim_start().split_once(char::is_whitespace)?;
     let (device, name) = rest.trim_start().strip_prefix("device")?.split_once('[')?;
-    Some(Device {
+    Some(ListedDevice {
         rank: number("Rank")?,
         group: number("Group").unwrap_or(0),
         host: host.to_string(),
@@ -291,7 +291,7 @@ fn row(words: &[&str], columns: &Columns, place: String) -> Result<Row> {
 }
 
 /// Ranks that are named twice: several processes printed at once, each of them alone.
-pub(super) fn repeated_rank(section: &Section) -> Option<u64> {
+pub(super) fn repeated_rank(section: &ProgramRun) -> Option<u64> {
     let mut seen = BTreeSet::new();
     section.devices.iter().find(|d| !seen.insert((d.group, d.rank))).map(|d| d.rank)
 }

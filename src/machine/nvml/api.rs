@@ -24,7 +24,7 @@ pub const P2P_OK: c_uint = 0;
 /// `nvmlProcessInfo_v2_t`, which the functions of version 2 and 3 fill.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-pub struct Process {
+pub struct ProcessInfo {
     pub pid: c_uint,
     pub used_bytes: c_ulonglong,
     pub gpu_instance: c_uint,
@@ -131,7 +131,7 @@ api! {
     link_remote: GetBy<Pci> = "nvmlDeviceGetNvLinkRemotePciInfo_v2";
     ancestor: unsafe extern "C" fn(Handle, Handle, *mut c_uint) -> Code = "nvmlDeviceGetTopologyCommonAncestor";
     p2p: unsafe extern "C" fn(Handle, Handle, c_uint, *mut c_uint) -> Code = "nvmlDeviceGetP2PStatus";
-    processes: List<Process> = "nvmlDeviceGetComputeRunningProcesses_v3" | "nvmlDeviceGetComputeRunningProcesses_v2";
+    processes: List<ProcessInfo> = "nvmlDeviceGetComputeRunningProcesses_v3" | "nvmlDeviceGetComputeRunningProcesses_v2";
     processes_v1: List<ProcessV1> = "nvmlDeviceGetComputeRunningProcesses";
     gpm_support: Get<GpmSupport> = "nvmlGpmQueryDeviceSupport";
     gpm_alloc: unsafe extern "C" fn(*mut *mut c_void) -> Code = "nvmlGpmSampleAlloc";
@@ -147,10 +147,10 @@ mod tests {
     /// What a C compiler makes of nvml.h on a 64-bit machine.
     #[test]
     fn layouts_are_nvmls() {
-        assert_eq!((size_of::<Process>(), size_of::<ProcessV1>(), size_of::<Pci>()), (24, 16, 68));
+        assert_eq!((size_of::<ProcessInfo>(), size_of::<ProcessV1>(), size_of::<Pci>()), (24, 16, 68));
         assert_eq!((size_of::<GpmMetric>(), std::mem::offset_of!(GpmRequest, metrics)), (40, 24));
         assert_eq!(std::mem::offset_of!(GpmMetric, value), 8);
         assert_eq!(std::mem::offset_of!(Pci, bus_id), 36);
-        assert_eq!(std::mem::offset_of!(Process, gpu_instance), 16);
+        assert_eq!(std::mem::offset_of!(ProcessInfo, gpu_instance), 16);
     }
 }

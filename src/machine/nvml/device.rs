@@ -41,19 +41,19 @@ pub struct GpuState {
 
 /// A handle, and the library it is of.
 #[derive(Clone, Copy)]
-pub struct Device {
+pub struct NvmlDevice {
     pub(super) nvml: &'static Nvml,
     pub(super) handle: Handle,
 }
 
 // SAFETY: NVML is safe to call from any thread, and a handle is a name, not memory of ours.
-unsafe impl Send for Device {}
+unsafe impl Send for NvmlDevice {}
 // SAFETY: as above.
-unsafe impl Sync for Device {}
+unsafe impl Sync for NvmlDevice {}
 
-impl Device {
+impl NvmlDevice {
     pub(super) fn new(nvml: &'static Nvml, handle: Handle) -> Self {
-        Device { nvml, handle }
+        NvmlDevice { nvml, handle }
     }
 
     /// What a function writes over `value`, where it is exported and succeeds.

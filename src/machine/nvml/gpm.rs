@@ -2,12 +2,12 @@
 //! container, under MIG or without the right it can be refused although the GPU has it: only a sample tells.
 
 use super::api::{GPM_METRICS, GpmMetric, GpmRequest, GpmSupport, SUCCESS};
-use super::device::Device;
+use super::device::NvmlDevice;
 use std::ffi::c_void;
 
 /// Shares of the time between two samples, in percent.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Activity {
+pub struct GpmActivity {
     /// SMs that had a warp resident.
     pub sm_active: Option<f64>,
     /// Warps resident, of those that fit.
@@ -18,11 +18,11 @@ pub struct Activity {
     pub dram_active: Option<f64>,
 }
 
-impl Activity {
-    pub fn from_values(values: [Option<f64>; 4]) -> Option<Activity> {
+impl GpmActivity {
+    pub fn from_values(values: [Option<f64>; 4]) -> Option<GpmActivity> {
         let [sm_active, sm_occupancy, tensor_active, dram_active] = values;
         let any = values.iter().any(Option::is_some);
-        any.then_some(Activity { sm_active, sm_occupancy, tensor_active, dram_active })
+        any.then_some(GpmActivity { sm_active, sm_occupancy, tensor_active, dram_active })
     }
 }
 
@@ -32,7 +32,7 @@ const VERSION: u32 = 1;
 
 /// Two samples that take turns; used by one thread.
 pub struct Gpm {
-    device: Device,
+    device: NvmlDevice,
     samples: [*mut c_void; 2],
     /// The older of the two, once both are taken.
     taken: usize,
@@ -41,7 +41,7 @@ pub struct Gpm {
 
 impl Gpm {
     /// Takes the first sample; the reason where that is not possible.
-    pub fn open(device: Device) -> Result<Gpm, &'static str> {
+    pub fn open(device: NvmlDevice) -> Result<Gpm, &'static str> {
         let api = &device.nvml.api;
         let support = device.ask(api.gpm_support, GpmSupport { version: VERSION, is_supported: 0 });
         let Some(support) = support else { return Err("the driver has no GPM") };
@@ -80,7 +80,7 @@ impl Gpm {
     }
 
     /// What happened since the last call (or since `open`).
-    pub fn activity(&mut self) -> Option<Activity> {
+    pub fn activity(&mut self) -> Option<GpmActivity> {
         let newer = 1 - self.taken;
         self.sample(newer)?;
         let older = std::mem::replace(&mut self.taken, newer);
@@ -94,7 +94,7 @@ impl Gpm {
             let metric = &self.request.metrics[i];
             (metric.code == SUCCESS && metric.value.is_finite()).then(|| metric.value.clamp(0.0, 100.0))
         };
-        if code == SUCCESS { Activity::from_values(std::array::from_fn(value)) } else { None }
+        if code == SUCCESS { GpmActivity::from_values(std::array::from_fn(value)) } else { None }
     }
 }
 

@@ -1,7 +1,7 @@
 //! How two GPUs are connected: NVLinks, and how far apart on PCIe. Asked when a run starts, never while it measures.
 
 use super::api::{self, INVALID_ARGUMENT, Pci, SUCCESS};
-use super::device::Device;
+use super::device::NvmlDevice;
 use super::text_of;
 use std::fmt;
 
@@ -10,7 +10,7 @@ const MOST_LINKS: u32 = 36;
 
 /// The way between two GPUs. All `None`: NVML does not say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Link {
+pub struct GpuLink {
     /// NVLinks between them; 0: none.
     pub nvlinks: Option<u64>,
     /// Through NVSwitches: all links of a GPU lead to every other.
@@ -19,7 +19,7 @@ pub struct Link {
     pub pcie: Option<&'static str>,
 }
 
-impl fmt::Display for Link {
+impl fmt::Display for GpuLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let switched = if self.switched { " through a switch" } else { "" };
         let nvlinks = self.nvlinks.map(|count| match count {
@@ -31,7 +31,7 @@ impl fmt::Display for Link {
     }
 }
 
-impl Device {
+impl NvmlDevice {
     /// NVLinks that are up; `None` where no link answers.
     pub(super) fn active_links(&self) -> Option<u64> {
         let up: Vec<bool> = (0..MOST_LINKS).map_while(|link| self.link(link)).flatten().collect();
@@ -49,12 +49,12 @@ impl Device {
         }
     }
 
-    pub(super) fn link_to(&self, other: &Device) -> Link {
+    pub(super) fn link_to(&self, other: &NvmlDevice) -> GpuLink {
         let (nvlinks, switched) = self.nvlinks_to(other);
-        Link { nvlinks, switched, pcie: self.common_ancestor(other) }
+        GpuLink { nvlinks, switched, pcie: self.common_ancestor(other) }
     }
 
-    fn nvlinks_to(&self, other: &Device) -> (Option<u64>, bool) {
+    fn nvlinks_to(&self, other: &NvmlDevice) -> (Option<u64>, bool) {
         let address = other.bus_id();
         let remote = |link: &u32| address.is_some() && self.remote_bus_id(*link) == address;
         let up = (0..MOST_LINKS).filter(|&link| self.link(link) == Some(Some(true)));
@@ -69,14 +69,14 @@ impl Device {
         }
     }
 
-    fn nvlink_peers(&self, other: &Device) -> Option<bool> {
+    fn nvlink_peers(&self, other: &NvmlDevice) -> Option<bool> {
         let mut status = 0;
         // SAFETY: both handles are NVML's; writes one enumeration.
         let code = unsafe { self.nvml.api.p2p?(self.handle, other.handle, api::P2P_NVLINK, &mut status) };
         (code == SUCCESS).then_some(status == api::P2P_OK)
     }
 
-    fn common_ancestor(&self, other: &Device) -> Option<&'static str> {
+    fn common_ancestor(&self, other: &NvmlDevice) -> Option<&'static str> {
         let mut level = 0;
         // SAFETY: both handles are NVML's; writes one enumeration.
         let code = unsafe { self.nvml.api.ancestor?(self.handle, other.handle, &mut level) };
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn links_read_as_people_write_them() {
-        let link = |nvlinks, switched, pcie| Link { nvlinks, switched, pcie }.to_string();
+        let link = |nvlinks, switched, pcie| GpuLink { nvlinks, switched, pcie }.to_string();
         assert_eq!(link(Some(18), true, Some("NODE")), "NVLink x18 through a switch, PCIe NODE");
         assert_eq!(link(Some(4), false, None), "NVLink x4");
         assert_eq!(link(Some(0), false, Some("SYS")), "no NVLink, PCIe SYS");

@@ -14,8 +14,8 @@ mod links;
 mod processes;
 pub mod reasons;
 
-pub use device::{Device, GpuState};
-pub use links::Link;
+pub use device::{GpuState, NvmlDevice};
+pub use links::GpuLink;
 pub use processes::{Process, others};
 
 use super::libraries;
@@ -87,21 +87,21 @@ impl Nvml {
 
     /// The GPU with this UUID (`GPU-…`, as `machine::gpus` writes it). The driver gives a MIG instance a UUID of its own:
     /// the answer is then the GPU that holds it, because the sensors are the GPU's.
-    pub fn device(&'static self, uuid: &str) -> Option<Device> {
+    pub fn device(&'static self, uuid: &str) -> Option<NvmlDevice> {
         if let Some(device) = self.handle(uuid) {
             return Some(device);
         }
         let instance = self.handle(&uuid.replacen("GPU-", "MIG-", 1))?;
         let parent = instance.ask(self.api.mig_parent, std::ptr::null_mut())?;
-        (!parent.is_null()).then(|| Device::new(self, parent))
+        (!parent.is_null()).then(|| NvmlDevice::new(self, parent))
     }
 
-    fn handle(&'static self, uuid: &str) -> Option<Device> {
+    fn handle(&'static self, uuid: &str) -> Option<NvmlDevice> {
         let text = CString::new(uuid).ok()?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: a NUL-terminated string and room for one handle.
         let code = unsafe { self.api.by_uuid?(text.as_ptr(), &mut handle) };
-        (code == SUCCESS && !handle.is_null()).then(|| Device::new(self, handle))
+        (code == SUCCESS && !handle.is_null()).then(|| NvmlDevice::new(self, handle))
     }
 }
 
@@ -111,7 +111,7 @@ pub struct Examined {
     /// In the order asked for; `None` where NVML does not know the GPU.
     pub gpus: Vec<Option<GpuState>>,
     /// Every pair (i < j) of them, in order.
-    pub links: Vec<Link>,
+    pub links: Vec<GpuLink>,
     /// All GPUs of the machine.
     pub count: Option<u32>,
 }
@@ -130,14 +130,14 @@ pub fn version() -> Result<(PathBuf, Option<String>), String> {
 
 impl Nvml {
     pub fn examine(&'static self, uuids: &[Option<String>]) -> Examined {
-        let devices: Vec<Option<Device>> = uuids.iter().map(|uuid| self.device(uuid.as_deref()?)).collect();
+        let devices: Vec<Option<NvmlDevice>> = uuids.iter().map(|uuid| self.device(uuid.as_deref()?)).collect();
         let pair = |i: usize, j: usize| match (&devices[i], &devices[j]) {
             (Some(a), Some(b)) => a.link_to(b),
-            _ => Link::default(),
+            _ => GpuLink::default(),
         };
         let count = devices.len();
         Examined {
-            gpus: devices.iter().map(|device| device.as_ref().map(Device::state)).collect(),
+            gpus: devices.iter().map(|device| device.as_ref().map(NvmlDevice::state)).collect(),
             links: (0..count).flat_map(|i| (i + 1..count).map(move |j| (i, j))).map(|(i, j)| pair(i, j)).collect(),
             count: self.count(),
         }

@@ -1,7 +1,7 @@
 //! Who else computes on a GPU. Another process takes SMs, bandwidth and power: what was measured beside it is flagged.
 
 use super::api::{self, Code, INSUFFICIENT_SIZE, List, SUCCESS};
-use super::device::Device;
+use super::device::NvmlDevice;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::fs;
@@ -13,7 +13,7 @@ pub struct Process {
     pub used_memory_bytes: Option<u64>,
 }
 
-impl Device {
+impl NvmlDevice {
     /// Every process with a compute context on it, this one included.
     pub fn processes(&self) -> Option<Vec<Process>> {
         let api = &self.nvml.api;

@@ -9,7 +9,7 @@ mod sensors;
 mod summary;
 
 pub use sensors::{GpuSensors, Sensors};
-pub use summary::{Reading, summarise};
+pub use summary::{SensorReading, summarise};
 
 use super::nvml::{self, Nvml};
 use super::{Device, gpus, threads};
@@ -42,7 +42,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    readings: VecDeque<Reading>,
+    readings: VecDeque<SensorReading>,
     life: Life,
     stop: bool,
     /// A reading is wanted now.
@@ -100,7 +100,8 @@ impl Sampler {
         if state.readings.is_empty() {
             return None;
         }
-        let within: Vec<&Reading> = state.readings.iter().filter(|r| (from_ns..=to_ns).contains(&r.at_ns)).collect();
+        let within: Vec<&SensorReading> =
+            state.readings.iter().filter(|r| (from_ns..=to_ns).contains(&r.at_ns)).collect();
         let earlier = state.readings.iter().rev().find(|r| r.at_ns < from_ns);
         Some(summarise(earlier, &within))
     }
@@ -122,7 +123,7 @@ impl Sampler {
     }
 
     /// The first reading, waited for so long at most: before anything is measured.
-    pub fn first(&self, limit: Duration) -> Option<Reading> {
+    pub fn first(&self, limit: Duration) -> Option<SensorReading> {
         let waiting = |state: &State| state.readings.is_empty() && state.life != Life::Over;
         self.shared.wait(self.shared.lock(), limit, waiting).readings.front().cloned()
     }
@@ -177,7 +178,7 @@ impl Shared {
     }
 
     /// Stores a reading and sleeps until the next is due, or wanted; false: the sampler is dropped.
-    fn keep(&self, reading: Reading, due: Instant) -> bool {
+    fn keep(&self, reading: SensorReading, due: Instant) -> bool {
         let mut state = self.lock();
         if state.readings.len() == KEPT {
             state.readings.pop_front();

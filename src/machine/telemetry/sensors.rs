@@ -1,13 +1,13 @@
 //! What a reading is made of: NVML's queries of one GPU, and GPM's or DCGM's activity.
 
-use super::summary::Reading;
+use super::summary::SensorReading;
 use crate::machine::dcgm::Dcgm;
-use crate::machine::nvml::{Device, Nvml, gpm::Activity, gpm::Gpm, others};
+use crate::machine::nvml::{Nvml, NvmlDevice, gpm::Gpm, gpm::GpmActivity, others};
 
 /// Something that can be read ten times a second. Used by one thread, which may hang inside it.
 pub trait Sensors {
     /// `thorough`: also what changes slowly and costs more to ask. Times are the sampler's to fill in.
-    fn read(&mut self, thorough: bool) -> Reading;
+    fn read(&mut self, thorough: bool) -> SensorReading;
 }
 
 /// Where activity comes from: GPM where the GPU has it, else DCGM where it is installed.
@@ -19,12 +19,12 @@ enum Counters {
 
 /// The sensors of one GPU.
 pub struct GpuSensors {
-    device: Device,
+    device: NvmlDevice,
     counters: Counters,
     /// Pids that computed on the GPU before this process did.
     before: Vec<u32>,
     /// What was asked last of what is not asked every time.
-    slow: Reading,
+    slow: SensorReading,
 }
 
 impl GpuSensors {
@@ -36,10 +36,10 @@ impl GpuSensors {
             Err(_) => Dcgm::open(uuid).map_or(Counters::None, Counters::Dcgm),
         };
         let before = device.processes().unwrap_or_default().iter().map(|process| process.pid).collect();
-        Some(GpuSensors { device, counters, before, slow: Reading::default() })
+        Some(GpuSensors { device, counters, before, slow: SensorReading::default() })
     }
 
-    fn activity(&mut self) -> (Option<Activity>, Option<&'static str>) {
+    fn activity(&mut self) -> (Option<GpmActivity>, Option<&'static str>) {
         match &mut self.counters {
             Counters::Gpm(gpm) => (gpm.activity(), Some("gpm")),
             Counters::Dcgm(dcgm) => (dcgm.activity(), Some("dcgm")),
@@ -47,27 +47,27 @@ impl GpuSensors {
         }
     }
 
-    fn read_slow(&self) -> Reading {
+    fn read_slow(&self) -> SensorReading {
         let (ecc_corrected, ecc_uncorrected) = self.device.ecc_errors();
         let listed = self.device.processes();
         let pids = listed.map(|all| others(&all, &self.before).iter().map(|process| process.pid).collect());
-        Reading {
+        SensorReading {
             memory_clock_mhz: self.device.memory_clock_mhz(),
             ecc_corrected,
             ecc_uncorrected,
             other_processes: pids,
-            ..Reading::default()
+            ..SensorReading::default()
         }
     }
 }
 
 impl Sensors for GpuSensors {
-    fn read(&mut self, thorough: bool) -> Reading {
+    fn read(&mut self, thorough: bool) -> SensorReading {
         if thorough {
             self.slow = self.read_slow();
         }
         let (activity, activity_source) = self.activity();
-        Reading {
+        SensorReading {
             sm_clock_mhz: self.device.sm_clock_mhz(),
             power_w: self.device.power_w(),
             temperature_c: self.device.temperature_c(),

@@ -1,6 +1,6 @@
 //! From readings to what stands beside a case. Pure.
 
-use crate::machine::nvml::{gpm::Activity, reasons};
+use crate::machine::nvml::{gpm::GpmActivity, reasons};
 use crate::records::telemetry::Telemetry;
 use crate::stats;
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ const ENERGY_SPAN_NS: u64 = 500_000_000;
 
 /// One look at the sensors.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Reading {
+pub struct SensorReading {
     /// Since the sampler began, when the look was over.
     pub at_ns: u64,
     pub took_ns: u64,
@@ -25,19 +25,20 @@ pub struct Reading {
     pub ecc_uncorrected: Option<u64>,
     /// Pids.
     pub other_processes: Option<Vec<u32>>,
-    pub activity: Option<Activity>,
+    pub activity: Option<GpmActivity>,
     /// `gpm` or `dcgm`
     pub activity_source: Option<&'static str>,
 }
 
 /// `earlier` is the newest reading before the window: counters start from it.
-pub fn summarise(earlier: Option<&Reading>, window: &[&Reading]) -> Telemetry {
-    let values = |of: &dyn Fn(&Reading) -> Option<f64>| -> Vec<f64> { window.iter().filter_map(|r| of(r)).collect() };
-    let whole = |of: fn(&Reading) -> Option<u64>| values(&|r| of(r).map(|value| value as f64));
-    let activity = |of: fn(&Activity) -> Option<f64>| stats::mean(&values(&|r| of(r.activity.as_ref()?)));
+pub fn summarise(earlier: Option<&SensorReading>, window: &[&SensorReading]) -> Telemetry {
+    let values =
+        |of: &dyn Fn(&SensorReading) -> Option<f64>| -> Vec<f64> { window.iter().filter_map(|r| of(r)).collect() };
+    let whole = |of: fn(&SensorReading) -> Option<u64>| values(&|r| of(r).map(|value| value as f64));
+    let activity = |of: fn(&GpmActivity) -> Option<f64>| stats::mean(&values(&|r| of(r.activity.as_ref()?)));
     let clocks = whole(|r| r.sm_clock_mhz);
     let power = values(&|r| r.power_w);
-    let seen = |of: fn(&Reading) -> Option<u64>| growth(earlier, window, of);
+    let seen = |of: fn(&SensorReading) -> Option<u64>| growth(earlier, window, of);
     Telemetry {
         readings: window.len() as u64,
         reading_ns: stats::median(&values(&|r| Some(r.took_ns as f64))),
@@ -60,7 +61,7 @@ pub fn summarise(earlier: Option<&Reading>, window: &[&Reading]) -> Telemetry {
     }
 }
 
-fn power_from_energy(window: &[&Reading]) -> Option<f64> {
+fn power_from_energy(window: &[&SensorReading]) -> Option<f64> {
     let mut counted = window.iter().filter_map(|r| Some((r.at_ns, r.energy_mj?)));
     let (from_ns, from_mj) = counted.next()?;
     let (to_ns, to_mj) = counted.next_back()?;
@@ -70,19 +71,23 @@ fn power_from_energy(window: &[&Reading]) -> Option<f64> {
 }
 
 /// How much a counter grew; one that fell was reset, and what it counts since is new.
-fn growth(earlier: Option<&Reading>, window: &[&Reading], of: fn(&Reading) -> Option<u64>) -> Option<u64> {
+fn growth(
+    earlier: Option<&SensorReading>,
+    window: &[&SensorReading],
+    of: fn(&SensorReading) -> Option<u64>,
+) -> Option<u64> {
     let mut values = earlier.into_iter().chain(window.iter().copied()).filter_map(of);
     let first = values.next()?;
     let last = values.next_back().unwrap_or(first);
     Some(last.checked_sub(first).unwrap_or(last))
 }
 
-fn all_reasons(window: &[&Reading]) -> Option<Vec<String>> {
+fn all_reasons(window: &[&SensorReading]) -> Option<Vec<String>> {
     let bits: Vec<u64> = window.iter().filter_map(|r| r.clock_event_reasons).collect();
     (!bits.is_empty()).then(|| reasons::names(bits.iter().fold(0, |all, bits| all | bits)))
 }
 
-fn all_others(window: &[&Reading]) -> Option<Vec<u32>> {
+fn all_others(window: &[&SensorReading]) -> Option<Vec<u32>> {
     let lists: Vec<&Vec<u32>> = window.iter().filter_map(|r| r.other_processes.as_ref()).collect();
     let all: BTreeSet<u32> = lists.iter().flat_map(|list| list.iter().copied()).collect();
     (!lists.is_empty()).then(|| all.into_iter().collect())
@@ -92,14 +97,14 @@ fn all_others(window: &[&Reading]) -> Option<Vec<u32>> {
 mod tests {
     use super::*;
 
-    fn reading(at_ms: u64, clock: u64, energy_mj: u64) -> Reading {
-        Reading {
+    fn reading(at_ms: u64, clock: u64, energy_mj: u64) -> SensorReading {
+        SensorReading {
             at_ns: at_ms * 1_000_000,
             took_ns: 1000,
             sm_clock_mhz: Some(clock),
             power_w: Some(100.0),
             energy_mj: Some(energy_mj),
-            ..Reading::default()
+            ..SensorReading::default()
         }
     }
 
@@ -123,14 +128,14 @@ mod tests {
     #[test]
     fn nothing_read_is_null_everywhere() {
         assert_eq!(summarise(None, &[]), Telemetry::default());
-        let silent = Reading::default();
+        let silent = SensorReading::default();
         let told = summarise(None, &[&silent]);
         assert_eq!(told, Telemetry { readings: 1, reading_ns: Some(0.0), ..Telemetry::default() });
     }
 
     #[test]
     fn counters_count_from_before_the_window() {
-        let errors = |n| Reading { ecc_corrected: Some(n), ..Reading::default() };
+        let errors = |n| SensorReading { ecc_corrected: Some(n), ..SensorReading::default() };
         let (before, after) = (errors(3), errors(5));
         assert_eq!(summarise(Some(&before), &[&after]).ecc_corrected, Some(2));
         assert_eq!(summarise(None, &[&after]).ecc_corrected, Some(0));
@@ -139,10 +144,10 @@ mod tests {
 
     #[test]
     fn every_reason_and_every_process_seen_is_told_once() {
-        let at = |bits, pids: &[u32]| Reading {
+        let at = |bits, pids: &[u32]| SensorReading {
             clock_event_reasons: Some(bits),
             other_processes: Some(pids.to_vec()),
-            ..Reading::default()
+            ..SensorReading::default()
         };
         let told = summarise(None, &[&at(4, &[7]), &at(0x40, &[7, 3]), &at(0, &[])]);
         assert_eq!(told.clock_event_reasons.unwrap(), ["sw-power-cap", "hw-thermal-slowdown"]);
@@ -152,12 +157,12 @@ mod tests {
 
     #[test]
     fn activity_is_the_mean_of_what_was_read() {
-        let busy = |percent| Reading {
-            activity: Activity::from_values([Some(percent), None, Some(10.0), None]),
+        let busy = |percent| SensorReading {
+            activity: GpmActivity::from_values([Some(percent), None, Some(10.0), None]),
             activity_source: Some("gpm"),
-            ..Reading::default()
+            ..SensorReading::default()
         };
-        let told = summarise(None, &[&busy(80.0), &Reading::default(), &busy(90.0)]);
+        let told = summarise(None, &[&busy(80.0), &SensorReading::default(), &busy(90.0)]);
         assert_eq!((told.sm_active_percent, told.sm_occupancy_percent), (Some(85.0), None));
         assert_eq!(told.activity_source.as_deref(), Some("gpm"));
     }

@@ -7,9 +7,13 @@ use std::sync::mpsc;
 struct Counting(u64);
 
 impl Sensors for Counting {
-    fn read(&mut self, thorough: bool) -> Reading {
+    fn read(&mut self, thorough: bool) -> SensorReading {
         self.0 += 1;
-        Reading { sm_clock_mhz: Some(self.0), memory_clock_mhz: thorough.then_some(1), ..Reading::default() }
+        SensorReading {
+            sm_clock_mhz: Some(self.0),
+            memory_clock_mhz: thorough.then_some(1),
+            ..SensorReading::default()
+        }
     }
 }
 
@@ -17,12 +21,12 @@ impl Sensors for Counting {
 struct Hanging(u64, mpsc::Receiver<()>);
 
 impl Sensors for Hanging {
-    fn read(&mut self, _thorough: bool) -> Reading {
+    fn read(&mut self, _thorough: bool) -> SensorReading {
         self.0 += 1;
         if self.0 > 1 {
             let _ = self.1.recv();
         }
-        Reading { sm_clock_mhz: Some(1980), ..Reading::default() }
+        SensorReading { sm_clock_mhz: Some(1980), ..SensorReading::default() }
     }
 }
 
@@ -75,8 +79,8 @@ fn without_sensors_there_is_no_telemetry() {
 fn the_thread_ends_with_the_sampler() {
     struct Ends(mpsc::Sender<()>);
     impl Sensors for Ends {
-        fn read(&mut self, _thorough: bool) -> Reading {
-            Reading::default()
+        fn read(&mut self, _thorough: bool) -> SensorReading {
+            SensorReading::default()
         }
     }
     impl Drop for Ends {

@@ -8,18 +8,18 @@ use crate::models::pieces::{Norm, Parameter};
 use crate::ops::{self, ForwardEpilogue, InputEpilogue, Linear, Ops, Rows, WeightEpilogue};
 
 /// `out[r] = table[token[r]] + positions[r mod S]`.
-pub struct Embedding<B> {
+pub struct EmbeddingLayer<B> {
     shape: ops::Embedding,
     table: Parameter<B>,
     positions: Parameter<B>,
     output: B,
 }
 
-impl<B> Embedding<B> {
+impl<B> EmbeddingLayer<B> {
     pub fn new<O: Ops<Buffer = B>>(builder: &mut Builder<'_, O>, shape: ops::Embedding) -> Result<Self> {
         let table = builder.parameter("embedding.table", shape.vocabulary * shape.hidden, 0.0, 1.0)?;
         let positions = builder.parameter("embedding.positions", shape.sequence * shape.hidden, 0.0, 0.1)?;
-        Ok(Embedding { shape, table, positions, output: builder.floats(shape.rows * shape.hidden)? })
+        Ok(EmbeddingLayer { shape, table, positions, output: builder.floats(shape.rows * shape.hidden)? })
     }
 
     pub fn forward<O: Ops<Buffer = B>>(&mut self, ops: &mut O, tokens: &B) {

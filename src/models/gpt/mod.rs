@@ -10,7 +10,7 @@ pub mod network;
 mod tests;
 
 pub use block::Block;
-pub use ends::{Embedding, Head};
+pub use ends::{EmbeddingLayer, Head};
 
 use super::builder::Builder;
 use super::pieces::Parameter;

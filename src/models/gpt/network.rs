@@ -1,6 +1,6 @@
 //! The small `gpt`: embedding, a few layers, head, AdamW. Learns which token follows which.
 
-use super::{Block, Embedding, Head};
+use super::{Block, EmbeddingLayer, Head};
 use crate::Result;
 use crate::models::builder::Builder;
 use crate::models::data::{self, Batch};
@@ -11,14 +11,14 @@ use crate::shape::{LayerShape, Phase};
 
 /// Sizes of a small GPT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Config {
+pub struct GptConfig {
     pub layers: usize,
     pub vocabulary: usize,
     /// Every layer's shape; micro-batch and sequence are the model's.
     pub layer: LayerShape,
 }
 
-impl Config {
+impl GptConfig {
     /// FLOPs of one forward and backward pass; of the ends only the head's products count.
     pub fn flop(&self) -> f64 {
         let head = 2.0 * (self.layer.rows() * self.layer.hidden) as f64 * self.vocabulary as f64;
@@ -27,22 +27,22 @@ impl Config {
 }
 
 pub struct Gpt<B> {
-    config: Config,
-    embedding: Embedding<B>,
+    config: GptConfig,
+    embedding: EmbeddingLayer<B>,
     blocks: Vec<Block<B>>,
     head: Head<B>,
     batches: Vec<Batch<B>>,
 }
 
 impl<B> Gpt<B> {
-    pub fn new<O: Ops<Buffer = B>>(builder: &mut Builder<'_, O>, config: Config) -> Result<Self> {
+    pub fn new<O: Ops<Buffer = B>>(builder: &mut Builder<'_, O>, config: GptConfig) -> Result<Self> {
         config.layer.validate()?;
         let (rows, hidden) = (config.layer.rows() as usize, config.layer.hidden as usize);
         let (sequence, vocabulary) = (config.layer.sequence as usize, config.vocabulary);
         let shape = ops::Embedding { rows, sequence, vocabulary, hidden };
         Ok(Gpt {
             config,
-            embedding: Embedding::new(builder, shape)?,
+            embedding: EmbeddingLayer::new(builder, shape)?,
             blocks: (0..config.layers)
                 .map(|i| Block::new(builder, &format!("layer{i}."), config.layer))
                 .collect::<Result<_>>()?,
@@ -53,7 +53,7 @@ impl<B> Gpt<B> {
 }
 
 /// What block `i` reads: the output of the block before it, or of the embedding.
-fn input<'a, B>(embedding: &'a Embedding<B>, before: &'a [Block<B>]) -> &'a B {
+fn input<'a, B>(embedding: &'a EmbeddingLayer<B>, before: &'a [Block<B>]) -> &'a B {
     before.last().map_or(embedding.output(), Block::output)
 }
 

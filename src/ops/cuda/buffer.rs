@@ -1,18 +1,18 @@
 //! Device memory of one element type, and how host numbers become its bytes and come back.
 
-use super::memory::Memory;
+use super::memory::CudaMemory;
 use crate::ops::DType;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 /// `len` elements of `dtype` in device memory.
-pub struct Buffer {
-    pub(super) memory: Memory,
+pub struct CudaBuffer {
+    pub(super) memory: CudaMemory,
     pub(super) len: usize,
     pub(super) dtype: DType,
 }
 
-impl Buffer {
+impl CudaBuffer {
     pub fn len(&self) -> usize {
         self.len
     }

@@ -2,7 +2,7 @@
 //! `cuda/conv.cu`; they address the unfolded input where it lies, so the workspace of the vocabulary stays unused.
 
 use super::launch::{Arg, check, int};
-use super::{Buffer, Cuda, Geometry};
+use super::{Cuda, CudaBuffer, Geometry};
 use crate::ops::{Conv, DType};
 use crate::{Error, Result};
 
@@ -38,7 +38,7 @@ fn positions(shape: Conv) -> usize {
 
 /// The two launches to weights: partial sums over spans of positions, and the sum of those.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ToWeights {
+pub struct ConvToWeights {
     pub partial: Geometry,
     pub reduce: Geometry,
     pub splits: usize,
@@ -46,7 +46,7 @@ pub struct ToWeights {
     pub steps: usize,
 }
 
-impl ToWeights {
+impl ConvToWeights {
     /// About two blocks an SM, each with enough steps to be worth its start and its partial sums.
     pub fn new(shape: Conv, dtype: DType, sms: u32) -> Self {
         let depth = 4 * (16 / dtype.bytes());
@@ -56,7 +56,7 @@ impl ToWeights {
         let steps = all.div_ceil(wanted.min(MOST_BLOCKS)).max(LEAST_STEPS);
         let splits = all.div_ceil(steps);
         let partial = tiles(shape.patch(), shape.out_channels, splits);
-        ToWeights { partial, reduce: Geometry::flat(shape.weight_len(), 256), splits, steps }
+        ConvToWeights { partial, reduce: Geometry::flat(shape.weight_len(), 256), splits, steps }
     }
 
     /// Elements (fp32) of the partial sums.
@@ -107,7 +107,7 @@ fn validate(shape: Conv) -> Result<()> {
 }
 
 /// Checks the shape and the three tensors of any of the products; false where there is nothing to compute.
-fn admit(shape: Conv, x: &Buffer, w: &Buffer, y: &Buffer, dtype: DType) -> Result<bool> {
+fn admit(shape: Conv, x: &CudaBuffer, w: &CudaBuffer, y: &CudaBuffer, dtype: DType) -> Result<bool> {
     validate(shape)?;
     check("conv", "x", x, shape.in_len(), dtype)?;
     check("conv", "w", w, shape.weight_len(), dtype)?;
@@ -124,10 +124,10 @@ impl Cuda {
     pub(super) fn try_conv_forward(
         &mut self,
         shape: Conv,
-        y: &mut Buffer,
-        x: &Buffer,
-        w: &Buffer,
-        _workspace: &mut Buffer,
+        y: &mut CudaBuffer,
+        x: &CudaBuffer,
+        w: &CudaBuffer,
+        _workspace: &mut CudaBuffer,
     ) -> Result<()> {
         let dtype = self.data_type();
         if !admit(shape, x, w, y, dtype)? {
@@ -140,10 +140,10 @@ impl Cuda {
     pub(super) fn try_conv_to_inputs(
         &mut self,
         shape: Conv,
-        dx: &mut Buffer,
-        dy: &Buffer,
-        w: &Buffer,
-        _workspace: &mut Buffer,
+        dx: &mut CudaBuffer,
+        dy: &CudaBuffer,
+        w: &CudaBuffer,
+        _workspace: &mut CudaBuffer,
     ) -> Result<()> {
         let dtype = self.data_type();
         if !admit(shape, dx, w, dy, dtype)? {
@@ -157,16 +157,16 @@ impl Cuda {
     pub(super) fn try_conv_to_weights(
         &mut self,
         shape: Conv,
-        dw: &mut Buffer,
-        dy: &Buffer,
-        x: &Buffer,
-        _workspace: &mut Buffer,
+        dw: &mut CudaBuffer,
+        dy: &CudaBuffer,
+        x: &CudaBuffer,
+        _workspace: &mut CudaBuffer,
     ) -> Result<()> {
         let dtype = self.data_type();
         if !admit(shape, x, dw, dy, dtype)? {
             return Ok(());
         }
-        let plan = ToWeights::new(shape, dtype, self.facts().sms);
+        let plan = ConvToWeights::new(shape, dtype, self.facts().sms);
         let partial = Arg::Pointer(self.scratch(plan.partial_len(shape) * size_of::<f32>())?);
         let mut arguments = arguments([partial, dy.arg(), x.arg()], shape);
         arguments.push(Arg::I32(int("conv steps", plan.steps)?));
@@ -199,7 +199,7 @@ mod tests {
             assert!(forward.grid[0] as usize * TILE >= positions(shape));
             for dtype in [DType::Bf16, DType::F32] {
                 let (sms, depth) = (1 + random.below(200), if dtype == DType::F32 { 16 } else { 32 });
-                let plan = ToWeights::new(shape, dtype, sms as u32);
+                let plan = ConvToWeights::new(shape, dtype, sms as u32);
                 // Every position is in exactly one split, no split is empty, and scratch memory stays small.
                 let all = positions(shape).div_ceil(depth);
                 assert!(plan.splits * plan.steps >= all && (plan.splits - 1) * plan.steps < all, "{shape:?} {plan:?}");

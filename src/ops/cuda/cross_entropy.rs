@@ -2,7 +2,7 @@
 //! and its contract are in `cuda/cross_entropy.cu`.
 
 use super::launch::{Arg, check, int};
-use super::{Buffer, Cuda, Geometry};
+use super::{Cuda, CudaBuffer, Geometry};
 use crate::Result;
 use crate::ops::{DType, Rows};
 
@@ -23,13 +23,13 @@ const STATIC_BYTES: usize = 512;
 
 /// A launch, and how many vectors a thread parks in shared memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Launch {
+pub struct CrossEntropyLaunch {
     pub geometry: Geometry,
     pub parked: u32,
 }
 
 /// For a GPU whose blocks may have `shared_bytes` of shared memory.
-pub fn plan(shape: Rows, dtype: DType, shared_bytes: u32) -> Launch {
+pub fn plan(shape: Rows, dtype: DType, shared_bytes: u32) -> CrossEntropyLaunch {
     let vectors = (shape.cols * dtype.bytes()).div_ceil(VECTOR_BYTES);
     let shared = (shared_bytes as usize).saturating_sub(STATIC_BYTES);
     // Two blocks share what one may have and the system's share of a second.
@@ -48,16 +48,16 @@ pub fn plan(shape: Rows, dtype: DType, shared_bytes: u32) -> Launch {
     let grid = u32::try_from(shape.rows.div_ceil(rows_per_block)).unwrap_or(u32::MAX);
     let geometry = Geometry::new([grid, 1, 1], [threads as u32, rows_per_block as u32, 1]);
     let parked_bytes = threads * rows_per_block * parked * VECTOR_BYTES;
-    Launch { geometry: geometry.shared(parked_bytes as u32), parked: parked as u32 }
+    CrossEntropyLaunch { geometry: geometry.shared(parked_bytes as u32), parked: parked as u32 }
 }
 
 impl Cuda {
     pub(super) fn try_cross_entropy(
         &mut self,
         shape: Rows,
-        losses: &mut Buffer,
-        logits: &mut Buffer,
-        targets: &Buffer,
+        losses: &mut CudaBuffer,
+        logits: &mut CudaBuffer,
+        targets: &CudaBuffer,
     ) -> Result<()> {
         let dtype = self.data_type();
         let name = "cross_entropy";
@@ -92,7 +92,7 @@ mod tests {
             let widest = [300, 20_000, 400_000][random.below(3)];
             let shape = Rows { rows: 1 + random.below(100_000), cols: 1 + random.below(widest) };
             for (dtype, shared) in [(DType::Bf16, 0), (DType::F16, 1), (DType::F32, 2)] {
-                let Launch { geometry, parked } = plan(shape, dtype, SHARED_BYTES[shared]);
+                let CrossEntropyLaunch { geometry, parked } = plan(shape, dtype, SHARED_BYTES[shared]);
                 let [x, y, _] = geometry.block;
                 assert!(x % 32 == 0 && x * y <= 1024 && (y == 1 || x == 32), "{shape:?}");
                 assert!(geometry.grid[0] as usize * y as usize >= shape.rows);
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn usual_vocabularies_are_read_once() {
         for cols in [32_000, 50_257, 50_304, 64_000, 100_352, 128_256, 131_072] {
-            let Launch { geometry, parked } = plan(Rows { rows: 8192, cols }, DType::Bf16, 227 << 10);
+            let CrossEntropyLaunch { geometry, parked } = plan(Rows { rows: 8192, cols }, DType::Bf16, 227 << 10);
             let threads = geometry.block[0] as usize;
             assert!(threads * (IN_REGISTERS + parked as usize) * 8 >= cols, "{cols}");
             assert_eq!(threads == THREADS_OF_TWO, cols <= 64_000);

@@ -74,7 +74,7 @@ pub(super) struct Operands {
 
 /// One way to compute a product.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Algorithm {
+pub(super) struct MatmulAlgorithm {
     raw: sys::cublasLtMatmulAlgo_t,
     pub id: i32,
     pub tile: i32,
@@ -85,14 +85,14 @@ pub(super) struct Algorithm {
 }
 
 /// The library's handle, for the device whose context was current when it was made; safe from any thread.
-pub(super) struct Library(sys::cublasLtHandle_t);
+pub(super) struct CublasLt(sys::cublasLtHandle_t);
 
 // SAFETY: cuBLASLt's calls are thread-safe for one handle (its manual); the handle is immutable.
-unsafe impl Send for Library {}
+unsafe impl Send for CublasLt {}
 // SAFETY: as above.
-unsafe impl Sync for Library {}
+unsafe impl Sync for CublasLt {}
 
-impl Library {
+impl CublasLt {
     /// Finds the library wherever it lies; the context must be current.
     pub fn open() -> Result<Self> {
         // SAFETY: opens and closes the library, nothing else. Kept before that, it is found by its name.
@@ -103,11 +103,16 @@ impl Library {
                 "pip install nvidia-cublas==13.0.2.14",
             ));
         }
-        result::create_handle().map(Library).map_err(|e| failed("cuBLASLt does not start", e))
+        result::create_handle().map(CublasLt).map_err(|e| failed("cuBLASLt does not start", e))
     }
 
     /// Algorithms for the product on these operands, the library's own favourite first; none where it has no such form.
-    pub fn algorithms(&self, matmul: &Matmul, operands: &Operands, workspace_bytes: usize) -> Result<Vec<Algorithm>> {
+    pub fn algorithms(
+        &self,
+        matmul: &Matmul,
+        operands: &Operands,
+        workspace_bytes: usize,
+    ) -> Result<Vec<MatmulAlgorithm>> {
         let preference = Preference::new(matmul.description.alignment, workspace_bytes)?;
         let desc = matmul.prepared(operands)?;
         // SAFETY: an all-zero result is a valid one of plain numbers (status 0 is success).
@@ -139,7 +144,7 @@ impl Library {
         let usable = |r: &&sys::cublasLtMatmulHeuristicResult_t| {
             r.state == Status::CUBLAS_STATUS_SUCCESS && r.workspaceSize <= workspace_bytes
         };
-        Ok(found.filter(usable).map(Algorithm::new).collect())
+        Ok(found.filter(usable).map(MatmulAlgorithm::new).collect())
     }
 
     /// Puts the product on a stream.
@@ -150,7 +155,7 @@ impl Library {
     pub unsafe fn run(
         &self,
         matmul: &Matmul,
-        algorithm: &Algorithm,
+        algorithm: &MatmulAlgorithm,
         operands: &Operands,
         workspace: (u64, usize),
         stream: *mut c_void,
@@ -184,14 +189,14 @@ impl Library {
     }
 }
 
-impl Drop for Library {
+impl Drop for CublasLt {
     fn drop(&mut self) {
         // SAFETY: made by `open`, destroyed once; whoever used it held a reference.
         let _ = unsafe { result::destroy_handle(self.0) };
     }
 }
 
-impl Algorithm {
+impl MatmulAlgorithm {
     fn new(found: &sys::cublasLtMatmulHeuristicResult_t) -> Self {
         let ask = |what: Config| {
             let mut value = 0i32;
@@ -207,7 +212,7 @@ impl Algorithm {
             };
             if status == Status::CUBLAS_STATUS_SUCCESS { value } else { -1 }
         };
-        Algorithm {
+        MatmulAlgorithm {
             raw: found.algo,
             id: ask(Config::CUBLASLT_ALGO_CONFIG_ID),
             tile: ask(Config::CUBLASLT_ALGO_CONFIG_TILE_ID),

@@ -1,7 +1,7 @@
 //! One stream on a GPU: buffers, copies, and the errors kept until somebody waits.
 
-use super::buffer::{Buffer, from_bytes, to_bytes};
-use super::memory::Memory;
+use super::buffer::{CudaBuffer, from_bytes, to_bytes};
+use super::memory::CudaMemory;
 use super::product::StreamState;
 use super::{Gpu, GpuFacts};
 use crate::machine::driver_error;
@@ -24,7 +24,7 @@ pub struct Cuda {
     pub(super) gpu: Arc<Gpu>,
     pub(super) stream: Arc<CudaStream>,
     /// A captured graph keeps the memory it was recorded with.
-    pub(super) scratch: Option<Arc<Memory>>,
+    pub(super) scratch: Option<Arc<CudaMemory>>,
     pub(super) products: StreamState,
     /// A graph is being captured: nothing may be allocated or waited for.
     pub(super) capturing: bool,
@@ -95,7 +95,7 @@ impl Cuda {
     }
 
     /// A buffer of `len` elements, all ones (NaN for floats).
-    pub(super) fn allocate(&mut self, len: usize, dtype: DType) -> Result<Buffer> {
+    pub(super) fn allocate(&mut self, len: usize, dtype: DType) -> Result<CudaBuffer> {
         let bytes = len.checked_mul(dtype.bytes()).ok_or_else(|| {
             Error::input(
                 format!("a buffer of {len} {} is larger than any memory", dtype.name()),
@@ -103,17 +103,17 @@ impl Cuda {
             )
         })?;
         self.require_free("a buffer cannot be allocated")?;
-        let memory = Memory::new(&self.gpu, bytes)?;
+        let memory = CudaMemory::new(&self.gpu, bytes)?;
         self.fill(&memory, 0xff).map_err(|e| driver_error("cannot fill a buffer", e))?;
-        Ok(Buffer { memory, len, dtype })
+        Ok(CudaBuffer { memory, len, dtype })
     }
 
-    fn fill(&self, memory: &Memory, byte: u8) -> std::result::Result<(), DriverError> {
+    fn fill(&self, memory: &CudaMemory, byte: u8) -> std::result::Result<(), DriverError> {
         // SAFETY: the allocation is that long; the stream belongs to its context.
         unsafe { result::memset_d8_async(memory.pointer(), byte, memory.bytes().max(1), self.stream.cu_stream()) }
     }
 
-    pub(super) fn write_floats(&mut self, dst: &mut Buffer, values: &[f64]) -> Result<()> {
+    pub(super) fn write_floats(&mut self, dst: &mut CudaBuffer, values: &[f64]) -> Result<()> {
         let bytes = to_bytes(values, dst.dtype).filter(|_| values.len() == dst.len).ok_or_else(|| {
             let (given, held, dtype) = (values.len(), dst.len, dst.dtype.name());
             Error::input(format!("{given} numbers for a buffer of {held} {dtype}"), "give as many, of a float type")
@@ -121,7 +121,7 @@ impl Cuda {
         self.copy_in(dst, &bytes)
     }
 
-    pub(super) fn write_identifiers(&mut self, dst: &mut Buffer, ids: &[u32]) -> Result<()> {
+    pub(super) fn write_identifiers(&mut self, dst: &mut CudaBuffer, ids: &[u32]) -> Result<()> {
         if dst.dtype != DType::U32 || ids.len() != dst.len {
             let (held, dtype) = (dst.len, dst.dtype.name());
             return Err(Error::input(
@@ -133,7 +133,7 @@ impl Cuda {
         self.copy_in(dst, &bytes)
     }
 
-    fn copy_in(&mut self, dst: &mut Buffer, bytes: &[u8]) -> Result<()> {
+    fn copy_in(&mut self, dst: &mut CudaBuffer, bytes: &[u8]) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
@@ -145,7 +145,7 @@ impl Cuda {
         copied.and_then(|()| self.stream.synchronize()).map_err(|e| driver_error("cannot copy to the GPU", e))
     }
 
-    pub(super) fn copy_out(&mut self, src: &Buffer) -> Result<Vec<f64>> {
+    pub(super) fn copy_out(&mut self, src: &CudaBuffer) -> Result<Vec<f64>> {
         self.wait()?;
         let mut bytes = vec![0u8; src.len * src.dtype.bytes()];
         if !bytes.is_empty() {
@@ -168,7 +168,7 @@ impl Cuda {
         }
     }
 
-    pub(super) fn clear(&mut self, dst: &mut Buffer) -> Result<()> {
+    pub(super) fn clear(&mut self, dst: &mut CudaBuffer) -> Result<()> {
         self.count_launch()?;
         self.bind()?;
         self.fill(&dst.memory, 0).map_err(|e| driver_error("cannot clear a buffer", e))

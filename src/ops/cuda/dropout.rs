@@ -2,7 +2,7 @@
 //! [`crate::ops::Ops`]. The kernel and its contract are in `cuda/dropout.cu`.
 
 use super::launch::{Arg, check};
-use super::{Buffer, Cuda, Geometry};
+use super::{Cuda, CudaBuffer, Geometry};
 use crate::ops::DType;
 use crate::{Error, Result};
 
@@ -48,13 +48,13 @@ pub fn geometry(len: usize, dtype: DType) -> Geometry {
 
 impl Cuda {
     /// y = x / (1 − probability) where kept, else 0.
-    pub fn dropout_forward(&mut self, len: usize, y: &mut Buffer, x: &Buffer, dropout: Dropout) {
+    pub fn dropout_forward(&mut self, len: usize, y: &mut CudaBuffer, x: &CudaBuffer, dropout: Dropout) {
         let outcome = self.try_dropout("dropout_forward", len, ("y", y), ("x", x), dropout);
         self.keep(outcome);
     }
 
     /// dx = dy / (1 − probability) where the forward pass of the same `dropout` kept the element, else 0.
-    pub fn dropout_backward(&mut self, len: usize, dx: &mut Buffer, dy: &Buffer, dropout: Dropout) {
+    pub fn dropout_backward(&mut self, len: usize, dx: &mut CudaBuffer, dy: &CudaBuffer, dropout: Dropout) {
         let outcome = self.try_dropout("dropout_backward", len, ("dx", dx), ("dy", dy), dropout);
         self.keep(outcome);
     }
@@ -63,8 +63,8 @@ impl Cuda {
         &mut self,
         operation: &str,
         len: usize,
-        (to_name, to): (&str, &mut Buffer),
-        (from_name, from): (&str, &Buffer),
+        (to_name, to): (&str, &mut CudaBuffer),
+        (from_name, from): (&str, &CudaBuffer),
         dropout: Dropout,
     ) -> Result<()> {
         let dtype = self.data_type();

@@ -2,7 +2,7 @@
 //! `cuda/gelu.cu`, `cuda/relu.cu` and `cuda/residual.cu`, what they share in `cuda/elementwise.cuh`.
 
 use super::launch::{Arg, check};
-use super::{Buffer, Cuda, Geometry};
+use super::{Cuda, CudaBuffer, Geometry};
 use crate::Result;
 use crate::ops::DType;
 
@@ -18,23 +18,41 @@ pub fn geometry(len: usize, inputs: usize, dtype: DType) -> Geometry {
 }
 
 impl Cuda {
-    pub(super) fn try_gelu_forward(&mut self, len: usize, y: &mut Buffer, x: &Buffer) -> Result<()> {
+    pub(super) fn try_gelu_forward(&mut self, len: usize, y: &mut CudaBuffer, x: &CudaBuffer) -> Result<()> {
         self.map("gelu_forward", len, ("y", y), &[("x", x)])
     }
 
-    pub(super) fn try_gelu_backward(&mut self, len: usize, dx: &mut Buffer, dy: &Buffer, x: &Buffer) -> Result<()> {
+    pub(super) fn try_gelu_backward(
+        &mut self,
+        len: usize,
+        dx: &mut CudaBuffer,
+        dy: &CudaBuffer,
+        x: &CudaBuffer,
+    ) -> Result<()> {
         self.map("gelu_backward", len, ("dx", dx), &[("dy", dy), ("x", x)])
     }
 
-    pub(super) fn try_residual(&mut self, len: usize, out: &mut Buffer, a: &Buffer, b: &Buffer) -> Result<()> {
+    pub(super) fn try_residual(
+        &mut self,
+        len: usize,
+        out: &mut CudaBuffer,
+        a: &CudaBuffer,
+        b: &CudaBuffer,
+    ) -> Result<()> {
         self.map("residual", len, ("out", out), &[("a", a), ("b", b)])
     }
 
-    pub(super) fn try_relu_forward(&mut self, len: usize, y: &mut Buffer, x: &Buffer) -> Result<()> {
+    pub(super) fn try_relu_forward(&mut self, len: usize, y: &mut CudaBuffer, x: &CudaBuffer) -> Result<()> {
         self.map("relu_forward", len, ("y", y), &[("x", x)])
     }
 
-    pub(super) fn try_relu_backward(&mut self, len: usize, dx: &mut Buffer, dy: &Buffer, y: &Buffer) -> Result<()> {
+    pub(super) fn try_relu_backward(
+        &mut self,
+        len: usize,
+        dx: &mut CudaBuffer,
+        dy: &CudaBuffer,
+        y: &CudaBuffer,
+    ) -> Result<()> {
         self.map("relu_backward", len, ("dx", dx), &[("dy", dy), ("y", y)])
     }
 
@@ -43,8 +61,8 @@ impl Cuda {
         &mut self,
         operation: &str,
         len: usize,
-        (name, out): (&str, &mut Buffer),
-        inputs: &[(&str, &Buffer)],
+        (name, out): (&str, &mut CudaBuffer),
+        inputs: &[(&str, &CudaBuffer)],
     ) -> Result<()> {
         let dtype = self.data_type();
         check(operation, name, out, len, dtype)?;

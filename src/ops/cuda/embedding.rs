@@ -2,7 +2,7 @@
 //! and their contract are in `cuda/embedding.cu`.
 
 use super::launch::{Arg, check, int};
-use super::{Buffer, Cuda, Geometry};
+use super::{Cuda, CudaBuffer, Geometry};
 use crate::machine::driver_error;
 use crate::ops::{DType, Embedding};
 use crate::{Error, Result};
@@ -94,10 +94,10 @@ impl Cuda {
     pub(super) fn try_embedding_forward(
         &mut self,
         shape: Embedding,
-        out: &mut Buffer,
-        tokens: &Buffer,
-        table: &Buffer,
-        positions: &Buffer,
+        out: &mut CudaBuffer,
+        tokens: &CudaBuffer,
+        table: &CudaBuffer,
+        positions: &CudaBuffer,
     ) -> Result<()> {
         let (dtype, name) = (self.data_type(), "embedding_forward");
         check(name, "out", out, shape.rows * shape.hidden, dtype)?;
@@ -118,10 +118,10 @@ impl Cuda {
     pub(super) fn try_embedding_to_weights(
         &mut self,
         shape: Embedding,
-        dtable: &mut Buffer,
-        dpositions: &mut Buffer,
-        dout: &Buffer,
-        tokens: &Buffer,
+        dtable: &mut CudaBuffer,
+        dpositions: &mut CudaBuffer,
+        dout: &CudaBuffer,
+        tokens: &CudaBuffer,
     ) -> Result<()> {
         let (dtype, name) = (self.data_type(), "embedding_to_weights");
         check(name, "dtable", dtable, shape.vocabulary * shape.hidden, dtype)?;
@@ -143,9 +143,9 @@ impl Cuda {
         &mut self,
         shape: Embedding,
         sizes: &Sizes,
-        dtable: &mut Buffer,
-        dout: &Buffer,
-        tokens: &Buffer,
+        dtable: &mut CudaBuffer,
+        dout: &CudaBuffer,
+        tokens: &CudaBuffer,
     ) -> Result<()> {
         let dtype = self.data_type();
         let lists = Lists::new(shape);

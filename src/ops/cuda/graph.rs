@@ -3,7 +3,7 @@
 //! [`Cuda::capture`] records, [`Graph::launch`] replays; a record that was timed so says `launch: graph`. Work must have
 //! run once before: plans, scratch memory and kernels that are loaded on first use cannot be made while recording.
 
-use super::memory::Memory;
+use super::memory::CudaMemory;
 use super::{Cuda, Gpu};
 use crate::machine::driver_error;
 use crate::{Error, Result};
@@ -16,7 +16,7 @@ pub struct Graph {
     executable: sys::CUgraphExec,
     recorded: Recorded,
     stream: Arc<CudaStream>,
-    _scratch: Option<Arc<Memory>>,
+    _scratch: Option<Arc<CudaMemory>>,
     gpu: Arc<Gpu>,
 }
 

@@ -3,7 +3,7 @@
 
 use super::columns::Columns;
 use super::launch::{Arg, check, int};
-use super::{Buffer, Cuda, Geometry, layernorm};
+use super::{Cuda, CudaBuffer, Geometry, layernorm};
 use crate::ops::{DType, GROUPNORM_EPSILON, GroupNorm, RowStats};
 use crate::{Error, Result};
 
@@ -19,7 +19,7 @@ const MOST_BLOCKS: usize = 65_535;
 
 /// How a block sees its groups, and the launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
+pub struct GroupNormPlan {
     /// Elements of one access.
     pub vector: usize,
     /// Neighbouring groups of a block.
@@ -27,14 +27,14 @@ pub struct Plan {
     pub geometry: Geometry,
 }
 
-impl Plan {
+impl GroupNormPlan {
     pub fn forward(shape: GroupNorm, dtype: DType, sms: u32) -> Self {
-        Plan::new(shape, dtype, sms, 1024)
+        GroupNormPlan::new(shape, dtype, sms, 1024)
     }
 
     /// Two tensors are kept in registers, so fewer than half the threads.
     pub fn to_inputs(shape: GroupNorm, dtype: DType, sms: u32) -> Self {
-        Plan::new(shape, dtype, sms, 384)
+        GroupNormPlan::new(shape, dtype, sms, 384)
     }
 
     fn new(shape: GroupNorm, dtype: DType, sms: u32, most: usize) -> Self {
@@ -45,7 +45,7 @@ impl Plan {
         let vectors = shape.positions * together * (group / vector);
         let threads = vectors.div_ceil(HELD).next_multiple_of(WARP).min(most);
         let blocks = shape.batch * (shape.groups / together);
-        Plan { vector, together, geometry: Geometry::new([blocks as u32, 1, 1], [threads as u32, 1, 1]) }
+        GroupNormPlan { vector, together, geometry: Geometry::new([blocks as u32, 1, 1], [threads as u32, 1, 1]) }
     }
 }
 
@@ -65,13 +65,13 @@ fn together(shape: GroupNorm, vectors: usize, bytes: usize, sms: usize) -> usize
 
 /// The two launches to weights, and the number of partial sums a channel has between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ToWeights {
+pub struct GroupNormToWeights {
     pub partial: Geometry,
     pub reduce: Geometry,
     pub chunks: usize,
 }
 
-impl ToWeights {
+impl GroupNormToWeights {
     /// About four blocks an SM: over images first, whose statistics a block then reads once, over positions next.
     pub fn new(shape: GroupNorm, dtype: DType, sms: u32) -> Self {
         let columns = Columns::new(shape.channels, shape.positions, dtype);
@@ -81,7 +81,7 @@ impl ToWeights {
         let spans = (wanted / images).clamp(1, most);
         let grid = [columns.tiles as u32, images as u32, spans as u32];
         let reduce = Geometry::new([shape.channels.div_ceil(WARP) as u32, 1, 1], [WARP as u32, 8, 1]);
-        ToWeights { partial: Geometry::new(grid, columns.block()), reduce, chunks: images * spans }
+        GroupNormToWeights { partial: Geometry::new(grid, columns.block()), reduce, chunks: images * spans }
     }
 
     /// Elements (fp32) of the partial sums.
@@ -111,17 +111,17 @@ fn dimensions(shape: GroupNorm) -> Result<[Arg; 3]> {
     Ok([small(positions)?, small(channels)?, small(groups)?])
 }
 
-fn expect(name: &str, buffer: &Buffer, len: usize, dtype: DType) -> Result<()> {
+fn expect(name: &str, buffer: &CudaBuffer, len: usize, dtype: DType) -> Result<()> {
     check("groupnorm", name, buffer, len, dtype)
 }
 
-fn expect_stats(stats: &RowStats<'_, Buffer>, shape: GroupNorm) -> Result<()> {
+fn expect_stats(stats: &RowStats<'_, CudaBuffer>, shape: GroupNorm) -> Result<()> {
     expect("mean", stats.mean, shape.stats_len(), DType::F32)?;
     expect("rstd", stats.rstd, shape.stats_len(), DType::F32)
 }
 
 /// The arguments that say how the block sees its groups.
-const fn view(plan: &Plan) -> [Arg; 2] {
+const fn view(plan: &GroupNormPlan) -> [Arg; 2] {
     [Arg::I32(plan.together as i32), Arg::I32(plan.vector as i32)]
 }
 
@@ -130,12 +130,12 @@ impl Cuda {
     pub(super) fn try_groupnorm_forward(
         &mut self,
         shape: GroupNorm,
-        y: &mut Buffer,
-        mean: &mut Buffer,
-        rstd: &mut Buffer,
-        x: &Buffer,
-        gamma: &Buffer,
-        beta: &Buffer,
+        y: &mut CudaBuffer,
+        mean: &mut CudaBuffer,
+        rstd: &mut CudaBuffer,
+        x: &CudaBuffer,
+        gamma: &CudaBuffer,
+        beta: &CudaBuffer,
     ) -> Result<()> {
         let dtype = self.data_type();
         let sizes = dimensions(shape)?;
@@ -149,7 +149,7 @@ impl Cuda {
         if shape.is_empty() {
             return Ok(());
         }
-        let plan = Plan::forward(shape, dtype, self.facts().sms);
+        let plan = GroupNormPlan::forward(shape, dtype, self.facts().sms);
         let written = [y.arg_mut(), mean.arg_mut(), rstd.arg_mut()];
         let read = [x.arg(), gamma.arg(), beta.arg()];
         let epsilon = [Arg::F32(GROUPNORM_EPSILON as f32)];
@@ -161,11 +161,11 @@ impl Cuda {
     pub(super) fn try_groupnorm_to_inputs(
         &mut self,
         shape: GroupNorm,
-        dx: &mut Buffer,
-        dy: &Buffer,
-        x: &Buffer,
-        gamma: &Buffer,
-        stats: RowStats<'_, Buffer>,
+        dx: &mut CudaBuffer,
+        dy: &CudaBuffer,
+        x: &CudaBuffer,
+        gamma: &CudaBuffer,
+        stats: RowStats<'_, CudaBuffer>,
     ) -> Result<()> {
         let dtype = self.data_type();
         let sizes = dimensions(shape)?;
@@ -177,7 +177,7 @@ impl Cuda {
         if shape.is_empty() {
             return Ok(());
         }
-        let plan = Plan::to_inputs(shape, dtype, self.facts().sms);
+        let plan = GroupNormPlan::to_inputs(shape, dtype, self.facts().sms);
         let operands = [dx.arg_mut(), dy.arg(), x.arg(), gamma.arg(), stats.mean.arg(), stats.rstd.arg()];
         let mut arguments = [&operands[..], &sizes[..], &view(&plan)[..]].concat();
         self.launch(&kernel("to_inputs", dtype), plan.geometry, &mut arguments)
@@ -187,11 +187,11 @@ impl Cuda {
     pub(super) fn try_groupnorm_to_weights(
         &mut self,
         shape: GroupNorm,
-        dgamma: &mut Buffer,
-        dbeta: &mut Buffer,
-        dy: &Buffer,
-        x: &Buffer,
-        stats: RowStats<'_, Buffer>,
+        dgamma: &mut CudaBuffer,
+        dbeta: &mut CudaBuffer,
+        dy: &CudaBuffer,
+        x: &CudaBuffer,
+        stats: RowStats<'_, CudaBuffer>,
     ) -> Result<()> {
         let dtype = self.data_type();
         let sizes = dimensions(shape)?;
@@ -205,7 +205,7 @@ impl Cuda {
         if shape.is_empty() {
             return Ok(());
         }
-        let plan = ToWeights::new(shape, dtype, self.facts().sms);
+        let plan = GroupNormToWeights::new(shape, dtype, self.facts().sms);
         let partial = Arg::Pointer(self.scratch(plan.partial_len(shape) * size_of::<f32>())?);
         let batch = [Arg::I32(int("groupnorm batch", shape.batch)?)];
         let operands = [partial, dy.arg(), x.arg(), stats.mean.arg(), stats.rstd.arg()];
@@ -231,16 +231,17 @@ mod tests {
             let shape = GroupNorm { batch, positions, channels: groups * group, groups };
             for dtype in [DType::Bf16, DType::F16, DType::F32] {
                 let sms = 1 + random.below(200) as u32;
-                for (plan, most) in
-                    [(Plan::forward(shape, dtype, sms), 1024), (Plan::to_inputs(shape, dtype, sms), 384)]
-                {
+                for (plan, most) in [
+                    (GroupNormPlan::forward(shape, dtype, sms), 1024),
+                    (GroupNormPlan::to_inputs(shape, dtype, sms), 384),
+                ] {
                     let threads = plan.geometry.block[0] as usize;
                     assert!(threads.is_multiple_of(32) && threads <= most, "{shape:?} {plan:?}");
                     assert!(group.is_multiple_of(plan.vector) && groups.is_multiple_of(plan.together));
                     let vectors = plan.together * group / plan.vector;
                     assert!(plan.together == 1 || (vectors.is_power_of_two() && vectors <= 32), "{shape:?} {plan:?}");
                 }
-                let plan = ToWeights::new(shape, dtype, sms);
+                let plan = GroupNormToWeights::new(shape, dtype, sms);
                 let [_, images, spans] = plan.partial.grid;
                 assert!(images >= 1 && spans >= 1 && images <= 65_535 && spans <= 65_535);
                 assert!(plan.chunks <= 4 * sms as usize, "{shape:?} {plan:?}");
@@ -252,8 +253,8 @@ mod tests {
     #[test]
     fn narrow_groups_are_put_together_on_a_full_gpu() {
         let shape = GroupNorm { batch: 16, positions: 256, channels: 16, groups: 4 };
-        assert_eq!(Plan::forward(shape, DType::Bf16, 132).together, 1);
-        assert_eq!(Plan::forward(GroupNorm { batch: 512, ..shape }, DType::Bf16, 132).together, 4);
+        assert_eq!(GroupNormPlan::forward(shape, DType::Bf16, 132).together, 1);
+        assert_eq!(GroupNormPlan::forward(GroupNorm { batch: 512, ..shape }, DType::Bf16, 132).together, 4);
     }
 
     #[test]

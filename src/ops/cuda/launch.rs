@@ -1,7 +1,7 @@
 //! Launching a kernel: its blocks and threads, its arguments, its shared memory; and the scratch memory kernels share.
 
-use super::memory::Memory;
-use super::{Buffer, Cuda};
+use super::memory::CudaMemory;
+use super::{Cuda, CudaBuffer};
 use crate::machine::driver_error;
 use crate::ops::DType;
 use crate::{Error, Result};
@@ -57,7 +57,7 @@ impl Arg {
     }
 }
 
-impl Buffer {
+impl CudaBuffer {
     /// Read by the kernel.
     pub(super) fn arg(&self) -> Arg {
         Arg::Pointer(self.memory.pointer())
@@ -101,7 +101,7 @@ impl Cuda {
             // What runs still uses the old one; it is freed only when that is done.
             self.stream.synchronize().map_err(|e| driver_error("the GPU failed", e))?;
             self.scratch = None;
-            self.scratch = Some(Arc::new(Memory::new(&self.gpu, bytes)?));
+            self.scratch = Some(Arc::new(CudaMemory::new(&self.gpu, bytes)?));
         }
         Ok(self.scratch.as_ref().map_or(0, |scratch| scratch.pointer()))
     }
@@ -114,7 +114,7 @@ pub(super) fn int(what: &str, value: usize) -> Result<i32> {
 }
 
 /// A buffer too short or of another type would be read beyond its end: refused before the launch.
-pub(super) fn check(operation: &str, name: &str, buffer: &Buffer, len: usize, dtype: DType) -> Result<()> {
+pub(super) fn check(operation: &str, name: &str, buffer: &CudaBuffer, len: usize, dtype: DType) -> Result<()> {
     if buffer.len() < len || buffer.dtype() != dtype {
         return Err(Error::input(
             format!("{operation}: {name} holds {} {}", buffer.len(), buffer.dtype().name()),

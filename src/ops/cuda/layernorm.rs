@@ -2,7 +2,7 @@
 //! are in `cuda/layernorm.cu`. The geometry is plain arithmetic, shared with the tests that run the kernels on the CPU.
 
 use super::launch::{Arg, check, int};
-use super::{Buffer, Cuda, Geometry};
+use super::{Cuda, CudaBuffer, Geometry};
 use crate::ops::{DType, LAYERNORM_EPSILON, RowStats, Rows};
 use crate::{Error, Result};
 
@@ -38,20 +38,20 @@ fn row_geometry(shape: Rows, dtype: DType, most: usize) -> Geometry {
 
 /// The two launches to weights, and the number of partial sums a column has between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ToWeights {
+pub struct LayerNormToWeights {
     pub partial: Geometry,
     pub reduce: Geometry,
     pub chunks: u32,
 }
 
-impl ToWeights {
+impl LayerNormToWeights {
     /// About four blocks an SM, each with enough rows to be worth its start.
     pub fn new(shape: Rows, dtype: DType, sms: u32) -> Self {
         let tile = WARP * 16 / dtype.bytes();
         let tiles = shape.cols.div_ceil(tile).max(1);
         let chunks = (4 * sms as usize / tiles).clamp(1, shape.rows.div_ceil(4 * STRIPS).max(1)) as u32;
         let block = [WARP as u32, STRIPS as u32, 1];
-        ToWeights {
+        LayerNormToWeights {
             partial: Geometry::new([tiles as u32, chunks, 1], block),
             reduce: Geometry::new([shape.cols.div_ceil(WARP) as u32, 1, 1], block),
             chunks,
@@ -80,11 +80,11 @@ pub(super) fn dimensions(shape: Rows) -> Result<(i32, i32)> {
     Ok((int("layernorm rows", shape.rows)?, int("layernorm columns", shape.cols)?))
 }
 
-fn expect(name: &str, buffer: &Buffer, len: usize, dtype: DType) -> Result<()> {
+fn expect(name: &str, buffer: &CudaBuffer, len: usize, dtype: DType) -> Result<()> {
     check("layernorm", name, buffer, len, dtype)
 }
 
-fn expect_stats(stats: &RowStats<'_, Buffer>, shape: Rows) -> Result<()> {
+fn expect_stats(stats: &RowStats<'_, CudaBuffer>, shape: Rows) -> Result<()> {
     expect("mean", stats.mean, shape.rows, DType::F32)?;
     expect("rstd", stats.rstd, shape.rows, DType::F32)
 }
@@ -94,12 +94,12 @@ impl Cuda {
     pub(super) fn try_layernorm_forward(
         &mut self,
         shape: Rows,
-        y: &mut Buffer,
-        mean: &mut Buffer,
-        rstd: &mut Buffer,
-        x: &Buffer,
-        gamma: &Buffer,
-        beta: &Buffer,
+        y: &mut CudaBuffer,
+        mean: &mut CudaBuffer,
+        rstd: &mut CudaBuffer,
+        x: &CudaBuffer,
+        gamma: &CudaBuffer,
+        beta: &CudaBuffer,
     ) -> Result<()> {
         let dtype = self.data_type();
         let (rows, cols) = dimensions(shape)?;
@@ -124,12 +124,12 @@ impl Cuda {
     pub(super) fn try_layernorm_to_inputs(
         &mut self,
         shape: Rows,
-        dx: &mut Buffer,
-        dy: &Buffer,
-        x: &Buffer,
-        gamma: &Buffer,
-        stats: RowStats<'_, Buffer>,
-        residual: Option<&Buffer>,
+        dx: &mut CudaBuffer,
+        dy: &CudaBuffer,
+        x: &CudaBuffer,
+        gamma: &CudaBuffer,
+        stats: RowStats<'_, CudaBuffer>,
+        residual: Option<&CudaBuffer>,
     ) -> Result<()> {
         let dtype = self.data_type();
         let (rows, cols) = dimensions(shape)?;
@@ -142,7 +142,7 @@ impl Cuda {
         if shape.is_empty() {
             return Ok(());
         }
-        let skip = residual.map_or(Arg::NULL, Buffer::arg);
+        let skip = residual.map_or(Arg::NULL, CudaBuffer::arg);
         let operands = [dx.arg_mut(), dy.arg(), x.arg(), gamma.arg(), stats.mean.arg(), stats.rstd.arg(), skip];
         let mut arguments = [&operands[..], &[Arg::I32(rows), Arg::I32(cols)]].concat();
         self.launch(&kernel("to_inputs", dtype), to_inputs_geometry(shape, dtype), &mut arguments)
@@ -152,11 +152,11 @@ impl Cuda {
     pub(super) fn try_layernorm_to_weights(
         &mut self,
         shape: Rows,
-        dgamma: &mut Buffer,
-        dbeta: &mut Buffer,
-        dy: &Buffer,
-        x: &Buffer,
-        stats: RowStats<'_, Buffer>,
+        dgamma: &mut CudaBuffer,
+        dbeta: &mut CudaBuffer,
+        dy: &CudaBuffer,
+        x: &CudaBuffer,
+        stats: RowStats<'_, CudaBuffer>,
     ) -> Result<()> {
         let dtype = self.data_type();
         let (rows, cols) = dimensions(shape)?;
@@ -168,7 +168,7 @@ impl Cuda {
         if shape.is_empty() {
             return Ok(());
         }
-        let plan = ToWeights::new(shape, dtype, self.facts().sms);
+        let plan = LayerNormToWeights::new(shape, dtype, self.facts().sms);
         let partial = Arg::Pointer(self.scratch(plan.partial_len(shape) * size_of::<f32>())?);
         let operands = [partial, dy.arg(), x.arg(), stats.mean.arg(), stats.rstd.arg()];
         let mut arguments = [&operands[..], &[Arg::I32(rows), Arg::I32(cols)]].concat();
@@ -198,7 +198,7 @@ mod tests {
                     assert!(geometry.grid[0] as usize * y as usize >= shape.rows);
                 }
                 let sms = 1 + random.below(200) as u32;
-                let plan = ToWeights::new(shape, dtype, sms);
+                let plan = LayerNormToWeights::new(shape, dtype, sms);
                 // Scratch memory stays small beside any tensor it serves.
                 assert!(plan.partial_len(shape) <= 2 * (4 * sms as usize * 256 + MOST_COLS), "{shape:?} {sms}");
                 assert!(plan.chunks >= 1 && plan.partial.grid[1] == plan.chunks && plan.chunks <= 65535);

@@ -1,7 +1,7 @@
 //! The LSTM cell on the GPU: shapes, geometry and the launches. The kernels are in `cuda/lstm.cu`.
 
 use super::launch::{Arg, check, int};
-use super::{Buffer, Cuda, Geometry};
+use super::{Cuda, CudaBuffer, Geometry};
 use crate::Result;
 use crate::ops::{DType, LstmCell};
 
@@ -35,10 +35,10 @@ impl Cuda {
     pub(super) fn try_lstm_cell_forward(
         &mut self,
         shape: LstmCell,
-        h: &mut Buffer,
-        c: &mut Buffer,
-        gates: &mut Buffer,
-        c_prev: &Buffer,
+        h: &mut CudaBuffer,
+        c: &mut CudaBuffer,
+        gates: &mut CudaBuffer,
+        c_prev: &CudaBuffer,
     ) -> Result<()> {
         let (dtype, units) = (self.data_type(), shape.rows * shape.hidden);
         for (name, buffer, len) in
@@ -58,12 +58,12 @@ impl Cuda {
     pub(super) fn try_lstm_cell_backward(
         &mut self,
         shape: LstmCell,
-        dgates: &mut Buffer,
-        dc: &mut Buffer,
-        dh: &Buffer,
-        gates: &Buffer,
-        c: &Buffer,
-        c_prev: &Buffer,
+        dgates: &mut CudaBuffer,
+        dc: &mut CudaBuffer,
+        dh: &CudaBuffer,
+        gates: &CudaBuffer,
+        c: &CudaBuffer,
+        c_prev: &CudaBuffer,
     ) -> Result<()> {
         let (dtype, units) = (self.data_type(), shape.rows * shape.hidden);
         for (name, buffer) in [("dgates", &*dgates), ("gates", gates)] {

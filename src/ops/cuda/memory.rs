@@ -7,13 +7,13 @@ use cudarc::driver::{result, sys};
 use std::sync::Arc;
 
 /// An allocation of its own, at least one byte long.
-pub struct Memory {
+pub struct CudaMemory {
     pointer: sys::CUdeviceptr,
     bytes: usize,
     gpu: Arc<Gpu>,
 }
 
-impl Memory {
+impl CudaMemory {
     pub fn new(gpu: &Arc<Gpu>, bytes: usize) -> Result<Self> {
         let refused = |e: cudarc::driver::DriverError| match e.0 {
             sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
@@ -30,7 +30,7 @@ impl Memory {
         // An allocation of nothing is an error to the driver.
         // SAFETY: the context is current; what is allocated belongs to this value alone.
         let pointer = unsafe { result::malloc_sync(bytes.max(1)) }.map_err(refused)?;
-        Ok(Memory { pointer, bytes, gpu: Arc::clone(gpu) })
+        Ok(CudaMemory { pointer, bytes, gpu: Arc::clone(gpu) })
     }
 
     pub fn pointer(&self) -> u64 {
@@ -42,7 +42,7 @@ impl Memory {
     }
 }
 
-impl Drop for Memory {
+impl Drop for CudaMemory {
     fn drop(&mut self) {
         if self.gpu.context().bind_to_thread().is_ok() {
             // SAFETY: allocated by `new`, freed once; the driver waits for work that still uses it.

@@ -2,7 +2,7 @@
 //! `cuda/optimizer.cuh`.
 
 use super::launch::{Arg, check};
-use super::{Buffer, Cuda, Geometry};
+use super::{Cuda, CudaBuffer, Geometry};
 use crate::Result;
 use crate::ops::{AdamW, DType, Sgd};
 
@@ -38,11 +38,11 @@ impl Cuda {
     pub(super) fn try_adamw(
         &mut self,
         len: usize,
-        param: &mut Buffer,
-        master: Option<&mut Buffer>,
-        grad: &Buffer,
-        m: &mut Buffer,
-        v: &mut Buffer,
+        param: &mut CudaBuffer,
+        master: Option<&mut CudaBuffer>,
+        grad: &CudaBuffer,
+        m: &mut CudaBuffer,
+        v: &mut CudaBuffer,
         config: AdamW,
     ) -> Result<()> {
         let dtype = self.data_type();
@@ -55,7 +55,7 @@ impl Cuda {
         if len == 0 {
             return Ok(());
         }
-        let master = master.map_or(Arg::NULL, Buffer::arg_mut);
+        let master = master.map_or(Arg::NULL, CudaBuffer::arg_mut);
         let pointers = [param.arg_mut(), master, grad.arg(), m.arg_mut(), v.arg_mut(), Arg::U64(len as u64)];
         let mut arguments = [&pointers[..], &adamw_numbers(config).map(Arg::F32)].concat();
         self.launch(&format!("adamw_{}", dtype.name()), geometry(len), &mut arguments)
@@ -64,9 +64,9 @@ impl Cuda {
     pub(super) fn try_sgd(
         &mut self,
         len: usize,
-        param: &mut Buffer,
-        grad: &Buffer,
-        velocity: &mut Buffer,
+        param: &mut CudaBuffer,
+        grad: &CudaBuffer,
+        velocity: &mut CudaBuffer,
         config: Sgd,
     ) -> Result<()> {
         let dtype = self.data_type();

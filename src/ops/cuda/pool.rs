@@ -2,7 +2,7 @@
 
 use super::columns::Columns;
 use super::launch::{Arg, check, int};
-use super::{Buffer, Cuda, Geometry};
+use super::{Cuda, CudaBuffer, Geometry};
 use crate::Result;
 use crate::ops::{DType, Pool};
 
@@ -29,7 +29,7 @@ pub fn kernel(operation: &str, dtype: DType) -> String {
 }
 
 /// Positions and channels as the kernels take them; `None` where there is nothing to do.
-fn dimensions(shape: Pool, wide: &Buffer, narrow: &Buffer, dtype: DType) -> Result<Option<[Arg; 2]>> {
+fn dimensions(shape: Pool, wide: &CudaBuffer, narrow: &CudaBuffer, dtype: DType) -> Result<Option<[Arg; 2]>> {
     let Pool { batch, positions, channels } = shape;
     check("average_pool", "x", wide, batch * positions * channels, dtype)?;
     check("average_pool", "y", narrow, batch * channels, dtype)?;
@@ -40,7 +40,7 @@ fn dimensions(shape: Pool, wide: &Buffer, narrow: &Buffer, dtype: DType) -> Resu
 
 impl Cuda {
     /// y = mean of x over positions.
-    pub(super) fn try_average_pool_forward(&mut self, shape: Pool, y: &mut Buffer, x: &Buffer) -> Result<()> {
+    pub(super) fn try_average_pool_forward(&mut self, shape: Pool, y: &mut CudaBuffer, x: &CudaBuffer) -> Result<()> {
         let dtype = self.data_type();
         let Some([positions, channels]) = dimensions(shape, x, y, dtype)? else { return Ok(()) };
         let mut arguments = [y.arg_mut(), x.arg(), positions, channels];
@@ -48,7 +48,12 @@ impl Cuda {
     }
 
     /// dx = dy / positions at every position.
-    pub(super) fn try_average_pool_backward(&mut self, shape: Pool, dx: &mut Buffer, dy: &Buffer) -> Result<()> {
+    pub(super) fn try_average_pool_backward(
+        &mut self,
+        shape: Pool,
+        dx: &mut CudaBuffer,
+        dy: &CudaBuffer,
+    ) -> Result<()> {
         let dtype = self.data_type();
         let Some([positions, channels]) = dimensions(shape, dx, dy, dtype)? else { return Ok(()) };
         let mut arguments = [dx.arg_mut(), dy.arg(), positions, channels];

@@ -1,11 +1,11 @@
 //! Kernels that load exactly one resource of the GPU (`cuda/pressure.cu`), with a dial of space (blocks, one an SM) and one
 //! of time (the share of it at work). Names are those of the host's own pressure (`corun::pressure`) where both have one.
 //!
-//! [`PressureKernel`] says which and how hard, [`Pressure`] is that with its memory on one GPU.
+//! [`PressureKernel`] says which and how hard, [`CudaPressure`] is that with its memory on one GPU.
 
 use super::launch::{Arg, int};
 use super::mapped::Mapped;
-use super::memory::Memory;
+use super::memory::CudaMemory;
 use super::{Cuda, Geometry, Gpu};
 use crate::machine::driver_error;
 use crate::{Error, Result};
@@ -163,16 +163,16 @@ impl PressureKernel {
 }
 
 /// Pressure ready to be launched, any number of times.
-pub struct Pressure {
+pub struct CudaPressure {
     spec: PressureKernel,
     rounds: u32,
-    data: Option<Memory>,
-    sink: Memory,
+    data: Option<CudaMemory>,
+    sink: CudaMemory,
     /// The stop word, then the slices done by each block.
     page: Arc<Mapped>,
 }
 
-/// Stops a [`Pressure`] and reads its progress from another thread, while it runs.
+/// Stops a [`CudaPressure`] and reads its progress from another thread, while it runs.
 #[derive(Clone)]
 pub struct PressureControl {
     page: Arc<Mapped>,
@@ -180,18 +180,18 @@ pub struct PressureControl {
     units_per_slice: u64,
 }
 
-impl Pressure {
+impl CudaPressure {
     pub fn new(gpu: &Arc<Gpu>, spec: PressureKernel) -> Result<Self> {
         spec.check()?;
         let rounds = spec.resource.rounds();
         let rounds = if gpu.facts().software { (rounds / SOFTWARE_SHARE).max(1) } else { rounds };
         let page = Arc::new(Mapped::new(gpu, 1 + spec.blocks as usize)?);
-        let sink = Memory::new(gpu, 4 * (spec.blocks * spec.resource.threads()) as usize)?;
+        let sink = CudaMemory::new(gpu, 4 * (spec.blocks * spec.resource.threads()) as usize)?;
         let data = match spec.resource.walks_through_memory() {
             true => Some(random_memory(gpu, spec.tiles() * TILE_BYTES)?),
             false => None,
         };
-        Ok(Pressure { spec, rounds, data, sink, page })
+        Ok(CudaPressure { spec, rounds, data, sink, page })
     }
 
     pub fn spec(&self) -> &PressureKernel {
@@ -205,7 +205,7 @@ impl Pressure {
 
     /// Bytes held on the GPU.
     pub fn memory_bytes(&self) -> u64 {
-        (self.sink.bytes() + self.data.as_ref().map_or(0, Memory::bytes)) as u64
+        (self.sink.bytes() + self.data.as_ref().map_or(0, CudaMemory::bytes)) as u64
     }
 
     /// Puts `slices` slices (about 50 µs each at full duty) on the stream; they end early once [`PressureControl::stop`] is
@@ -245,10 +245,10 @@ impl PressureControl {
 }
 
 /// Bits at random; the same every time.
-fn random_memory(gpu: &Arc<Gpu>, bytes: u64) -> Result<Memory> {
+fn random_memory(gpu: &Arc<Gpu>, bytes: u64) -> Result<CudaMemory> {
     let wrap = |e| driver_error("cannot fill the memory a pressure kernel walks through", e);
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    let memory = Memory::new(gpu, bytes)?;
+    let memory = CudaMemory::new(gpu, bytes)?;
     let mut random = crate::stats::SplitMix(0x9e55);
     let pattern: Vec<u8> = (0..(1 << 20) / 8).flat_map(|_| random.next_u64().to_ne_bytes()).collect();
     for at in (0..bytes).step_by(pattern.len()) {

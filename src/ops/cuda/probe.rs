@@ -4,7 +4,7 @@
 
 use super::launch::Arg;
 use super::mapped::Mapped;
-use super::memory::Memory;
+use super::memory::CudaMemory;
 use super::{Cuda, Geometry, Gpu};
 use crate::machine::driver_error;
 use crate::{Error, Result};
@@ -48,9 +48,9 @@ pub(crate) enum Moment {
 
 pub(crate) struct Probe {
     page: Option<Arc<Mapped>>,
-    flushed: Memory,
+    flushed: CudaMemory,
     /// Two stamps, two claims, ticks.
-    stamps: Memory,
+    stamps: CudaMemory,
     /// Of the trial that runs, of the last one between trials.
     ticket: u32,
     sms: u32,
@@ -71,8 +71,8 @@ impl Drop for Hold {
 impl Probe {
     pub fn new(gpu: &Arc<Gpu>) -> Result<Self> {
         let facts = gpu.facts();
-        let flushed = Memory::new(gpu, flush_bytes(facts.l2_bytes))?;
-        let stamps = Memory::new(gpu, TICKS_AT as usize + 8 * TICKS.max(facts.sms as usize))?;
+        let flushed = CudaMemory::new(gpu, flush_bytes(facts.l2_bytes))?;
+        let stamps = CudaMemory::new(gpu, TICKS_AT as usize + 8 * TICKS.max(facts.sms as usize))?;
         // Without a page to share there is no blocker; everything else works.
         let page = Mapped::new(gpu, 2).ok().map(Arc::new);
         Ok(Probe { page, flushed, stamps, ticket: 0, sms: facts.sms })

@@ -4,7 +4,7 @@
 
 use super::launch::{Arg, check};
 use super::layernorm::{dimensions, to_inputs_geometry};
-use super::{Buffer, Cuda, Geometry};
+use super::{Cuda, CudaBuffer, Geometry};
 use crate::Result;
 use crate::ops::{DType, LAYERNORM_EPSILON, Rows};
 
@@ -15,10 +15,10 @@ pub fn geometry(shape: Rows, dtype: DType) -> Geometry {
 
 /// What the kernel writes.
 pub struct ResidualLayernorm<'a> {
-    pub sum: &'a mut Buffer,
-    pub y: &'a mut Buffer,
-    pub mean: &'a mut Buffer,
-    pub rstd: &'a mut Buffer,
+    pub sum: &'a mut CudaBuffer,
+    pub y: &'a mut CudaBuffer,
+    pub mean: &'a mut CudaBuffer,
+    pub rstd: &'a mut CudaBuffer,
 }
 
 impl Cuda {
@@ -27,9 +27,9 @@ impl Cuda {
         &mut self,
         shape: Rows,
         out: ResidualLayernorm<'_>,
-        [a, b]: [&Buffer; 2],
-        gamma: &Buffer,
-        beta: &Buffer,
+        [a, b]: [&CudaBuffer; 2],
+        gamma: &CudaBuffer,
+        beta: &CudaBuffer,
     ) {
         let outcome = self.try_residual_layernorm(shape, out, [a, b], gamma, beta);
         self.keep(outcome);
@@ -39,9 +39,9 @@ impl Cuda {
         &mut self,
         shape: Rows,
         out: ResidualLayernorm<'_>,
-        [a, b]: [&Buffer; 2],
-        gamma: &Buffer,
-        beta: &Buffer,
+        [a, b]: [&CudaBuffer; 2],
+        gamma: &CudaBuffer,
+        beta: &CudaBuffer,
     ) -> Result<()> {
         let (dtype, operation) = (self.data_type(), "residual_layernorm");
         let (rows, cols) = dimensions(shape)?;

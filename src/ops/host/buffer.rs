@@ -9,7 +9,7 @@ const PADDING: usize = ALIGNMENT / size_of::<f32>();
 
 /// Memory of the host device; opaque to models.
 #[derive(Debug)]
-pub struct Buffer(Store);
+pub struct HostBuffer(Store);
 
 #[derive(Debug)]
 enum Store {
@@ -19,11 +19,11 @@ enum Store {
 
 /// Why a buffer does not fit the operation; [`super::Host`] adds the operation's name.
 #[derive(Debug)]
-pub struct Misfit(pub String);
+pub struct BufferMisfit(pub String);
 
-pub type Fit<T = ()> = Result<T, Misfit>;
+pub type FitResult<T = ()> = Result<T, BufferMisfit>;
 
-impl Buffer {
+impl HostBuffer {
     /// `len` elements of f32, poisoned with NaN, or of u32, poisoned with `u32::MAX` (no vocabulary has it).
     pub(super) fn poisoned(len: usize, dtype: DType) -> Result<Self> {
         match dtype {
@@ -31,12 +31,12 @@ impl Buffer {
                 let mut padded = reserve(len.saturating_add(PADDING))?;
                 padded.resize(len + PADDING, f32::NAN);
                 let start = padded.as_ptr().align_offset(ALIGNMENT).min(PADDING);
-                Ok(Buffer(Store::Floats { padded, start, len }))
+                Ok(HostBuffer(Store::Floats { padded, start, len }))
             }
             DType::U32 => {
                 let mut ids = reserve(len)?;
                 ids.resize(len, u32::MAX);
-                Ok(Buffer(Store::Ids(ids)))
+                Ok(HostBuffer(Store::Ids(ids)))
             }
             other => Err(Error::input(
                 format!("the host computes in f32 and has no {} buffers", other.name()),
@@ -57,39 +57,39 @@ impl Buffer {
     }
 
     /// The first `len` floats; `role` is the buffer's name in the operation.
-    pub(super) fn floats(&self, role: &str, len: usize) -> Fit<&[f32]> {
+    pub(super) fn floats(&self, role: &str, len: usize) -> FitResult<&[f32]> {
         self.fits(role, len)?;
         match &self.0 {
             Store::Floats { padded, start, .. } => Ok(&padded[*start..*start + len]),
-            Store::Ids(_) => Err(Misfit(format!("`{role}` holds identifiers, not floats"))),
+            Store::Ids(_) => Err(BufferMisfit(format!("`{role}` holds identifiers, not floats"))),
         }
     }
 
-    pub(super) fn floats_mut(&mut self, role: &str, len: usize) -> Fit<&mut [f32]> {
+    pub(super) fn floats_mut(&mut self, role: &str, len: usize) -> FitResult<&mut [f32]> {
         self.fits(role, len)?;
         match &mut self.0 {
             Store::Floats { padded, start, .. } => Ok(&mut padded[*start..*start + len]),
-            Store::Ids(_) => Err(Misfit(format!("`{role}` holds identifiers, not floats"))),
+            Store::Ids(_) => Err(BufferMisfit(format!("`{role}` holds identifiers, not floats"))),
         }
     }
 
     /// The first `len` identifiers, each below `bound`.
-    pub(super) fn ids(&self, role: &str, len: usize, bound: usize) -> Fit<&[u32]> {
+    pub(super) fn ids(&self, role: &str, len: usize, bound: usize) -> FitResult<&[u32]> {
         self.fits(role, len)?;
         let Store::Ids(ids) = &self.0 else {
-            return Err(Misfit(format!("`{role}` holds floats, not identifiers")));
+            return Err(BufferMisfit(format!("`{role}` holds floats, not identifiers")));
         };
         let ids = &ids[..len];
         match ids.iter().position(|&id| id as usize >= bound) {
-            Some(at) => Err(Misfit(format!("`{role}[{at}]` is {}, outside the vocabulary of {bound}", ids[at]))),
+            Some(at) => Err(BufferMisfit(format!("`{role}[{at}]` is {}, outside the vocabulary of {bound}", ids[at]))),
             None => Ok(ids),
         }
     }
 
-    pub(super) fn ids_mut(&mut self) -> Fit<&mut [u32]> {
+    pub(super) fn ids_mut(&mut self) -> FitResult<&mut [u32]> {
         match &mut self.0 {
             Store::Ids(ids) => Ok(ids),
-            Store::Floats { .. } => Err(Misfit("the buffer holds floats, not identifiers".into())),
+            Store::Floats { .. } => Err(BufferMisfit("the buffer holds floats, not identifiers".into())),
         }
     }
 
@@ -102,11 +102,11 @@ impl Buffer {
     }
 
     /// Larger buffers are welcome (a workspace shared by several shapes), smaller ones are not.
-    fn fits(&self, role: &str, len: usize) -> Fit {
+    fn fits(&self, role: &str, len: usize) -> FitResult {
         if self.len() >= len {
             return Ok(());
         }
-        Err(Misfit(format!("`{role}` has {} elements, the shape needs {len}", self.len())))
+        Err(BufferMisfit(format!("`{role}` has {} elements, the shape needs {len}", self.len())))
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn floats_are_aligned_and_poisoned() {
         for len in [0, 1, 15, 16, 17, 1000] {
-            let buffer = Buffer::poisoned(len, DType::F32).unwrap();
+            let buffer = HostBuffer::poisoned(len, DType::F32).unwrap();
             let floats = buffer.floats("x", len).unwrap();
             assert_eq!(floats.as_ptr() as usize % ALIGNMENT, 0);
             assert!(floats.len() == len && floats.iter().all(|v| v.is_nan()));
@@ -137,8 +137,8 @@ mod tests {
 
     #[test]
     fn wrong_lengths_types_and_identifiers_are_named() {
-        let floats = Buffer::poisoned(8, DType::F32).unwrap();
-        let mut ids = Buffer::poisoned(2, DType::U32).unwrap();
+        let floats = HostBuffer::poisoned(8, DType::F32).unwrap();
+        let mut ids = HostBuffer::poisoned(2, DType::U32).unwrap();
         assert!(floats.floats("gamma", 9).unwrap_err().0.contains("`gamma` has 8 elements, the shape needs 9"));
         assert!(floats.ids("tokens", 2, 5).is_err() && ids.floats("x", 1).is_err());
         assert!(ids.ids("tokens", 2, 5).unwrap_err().0.contains("outside the vocabulary of 5"), "poisoned");
@@ -146,8 +146,10 @@ mod tests {
         assert_eq!(ids.ids("tokens", 2, 5).unwrap(), [4, 0]);
         assert_eq!(ids.to_f64(), [4.0, 0.0]);
         for dtype in [DType::Bf16, DType::F16, DType::F64] {
-            assert!(Buffer::poisoned(1, dtype).is_err());
+            assert!(HostBuffer::poisoned(1, dtype).is_err());
         }
-        assert!(Buffer::poisoned(usize::MAX, DType::F32).is_err() && Buffer::poisoned(1 << 60, DType::U32).is_err());
+        assert!(
+            HostBuffer::poisoned(usize::MAX, DType::F32).is_err() && HostBuffer::poisoned(1 << 60, DType::U32).is_err()
+        );
     }
 }

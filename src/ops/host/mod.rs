@@ -15,6 +15,7 @@ mod conv;
 mod cross_entropy;
 mod embedding;
 mod groupnorm;
+mod impl_ops;
 mod layernorm;
 mod lstm;
 mod optimizer;
@@ -24,10 +25,9 @@ mod simd;
 mod team;
 #[cfg(test)]
 mod testing;
-mod vocabulary;
 
-pub use buffer::Buffer;
-use buffer::Fit;
+use buffer::FitResult;
+pub use buffer::HostBuffer;
 use team::Team;
 
 use crate::machine::threads;
@@ -115,7 +115,7 @@ impl Host {
     }
 
     /// Runs one operation in the pool; what does not fit is kept for the next synchronisation, the first one wins.
-    fn step(&mut self, operation: &str, kernel: impl FnOnce(Team) -> Fit + Send) {
+    fn step(&mut self, operation: &str, kernel: impl FnOnce(Team) -> FitResult + Send) {
         let team = self.team;
         if let Err(misfit) = self.workers.install(|| kernel(team)) {
             self.failure.get_or_insert_with(|| {

@@ -15,31 +15,31 @@ use transformer::{NormBackward, NormForward};
 
 /// Floats in f64 whatever type was asked for, or token identifiers.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Buffer {
+pub enum ReferenceBuffer {
     Floats(Vec<f64>),
     Ids(Vec<u32>),
 }
 
-impl Buffer {
+impl ReferenceBuffer {
     /// The floats; nothing of identifiers, so that a mix-up shows as a wrong length.
     fn f(&self) -> &[f64] {
         match self {
-            Buffer::Floats(values) => values,
-            Buffer::Ids(_) => &[],
+            ReferenceBuffer::Floats(values) => values,
+            ReferenceBuffer::Ids(_) => &[],
         }
     }
 
     fn f_mut(&mut self) -> &mut [f64] {
         match self {
-            Buffer::Floats(values) => values,
-            Buffer::Ids(_) => &mut [],
+            ReferenceBuffer::Floats(values) => values,
+            ReferenceBuffer::Ids(_) => &mut [],
         }
     }
 
     fn ids(&self) -> &[u32] {
         match self {
-            Buffer::Ids(ids) => ids,
-            Buffer::Floats(_) => &[],
+            ReferenceBuffer::Ids(ids) => ids,
+            ReferenceBuffer::Floats(_) => &[],
         }
     }
 }
@@ -69,7 +69,7 @@ impl Reference {
     }
 
     /// Whether every identifier lies below `bound`.
-    fn known(&mut self, operation: &str, ids: &Buffer, bound: usize) -> bool {
+    fn known(&mut self, operation: &str, ids: &ReferenceBuffer, bound: usize) -> bool {
         let wrong = ids.ids().iter().find(|&&id| id as usize >= bound);
         if let Some(id) = wrong
             && self.error.is_none()
@@ -90,20 +90,20 @@ fn linear_lengths(shape: Linear) -> [usize; 3] {
 
 #[allow(clippy::too_many_arguments)]
 impl Ops for Reference {
-    type Buffer = Buffer;
+    type Buffer = ReferenceBuffer;
 
     fn dtype(&self) -> DType {
         DType::F64
     }
 
-    fn alloc(&mut self, len: usize, dtype: DType) -> Result<Buffer> {
+    fn alloc(&mut self, len: usize, dtype: DType) -> Result<ReferenceBuffer> {
         Ok(match dtype {
-            DType::U32 => Buffer::Ids(vec![u32::MAX; len]),
-            _ => Buffer::Floats(vec![f64::NAN; len]),
+            DType::U32 => ReferenceBuffer::Ids(vec![u32::MAX; len]),
+            _ => ReferenceBuffer::Floats(vec![f64::NAN; len]),
         })
     }
 
-    fn write(&mut self, dst: &mut Buffer, values: &[f64]) -> Result<()> {
+    fn write(&mut self, dst: &mut ReferenceBuffer, values: &[f64]) -> Result<()> {
         if dst.f().len() != values.len() {
             let what = format!("write: {} values for a buffer of {} floats", values.len(), dst.f().len());
             return Err(Error::input(what, "give as many values as the buffer holds"));
@@ -112,9 +112,9 @@ impl Ops for Reference {
         Ok(())
     }
 
-    fn write_ids(&mut self, dst: &mut Buffer, ids: &[u32]) -> Result<()> {
+    fn write_ids(&mut self, dst: &mut ReferenceBuffer, ids: &[u32]) -> Result<()> {
         match dst {
-            Buffer::Ids(own) if own.len() == ids.len() => {
+            ReferenceBuffer::Ids(own) if own.len() == ids.len() => {
                 own.copy_from_slice(ids);
                 Ok(())
             }
@@ -125,11 +125,11 @@ impl Ops for Reference {
         }
     }
 
-    fn read(&mut self, src: &Buffer) -> Result<Vec<f64>> {
+    fn read(&mut self, src: &ReferenceBuffer) -> Result<Vec<f64>> {
         self.synchronize()?;
         Ok(match src {
-            Buffer::Floats(values) => values.clone(),
-            Buffer::Ids(ids) => ids.iter().map(|&id| f64::from(id)).collect(),
+            ReferenceBuffer::Floats(values) => values.clone(),
+            ReferenceBuffer::Ids(ids) => ids.iter().map(|&id| f64::from(id)).collect(),
         })
     }
 
@@ -137,20 +137,20 @@ impl Ops for Reference {
         self.error.take().map_or(Ok(()), Err)
     }
 
-    fn zero(&mut self, dst: &mut Buffer) {
+    fn zero(&mut self, dst: &mut ReferenceBuffer) {
         match dst {
-            Buffer::Floats(values) => values.fill(0.0),
-            Buffer::Ids(ids) => ids.fill(0),
+            ReferenceBuffer::Floats(values) => values.fill(0.0),
+            ReferenceBuffer::Ids(ids) => ids.fill(0),
         }
     }
 
     fn linear_forward(
         &mut self,
         shape: Linear,
-        y: &mut Buffer,
-        x: &Buffer,
-        w: &Buffer,
-        epilogue: ForwardEpilogue<'_, Buffer>,
+        y: &mut ReferenceBuffer,
+        x: &ReferenceBuffer,
+        w: &ReferenceBuffer,
+        epilogue: ForwardEpilogue<'_, ReferenceBuffer>,
     ) {
         let [lx, lw, ly] = linear_lengths(shape);
         let bias_len = match &epilogue {
@@ -183,10 +183,10 @@ impl Ops for Reference {
     fn linear_to_inputs(
         &mut self,
         shape: Linear,
-        dx: &mut Buffer,
-        dy: &Buffer,
-        w: &Buffer,
-        epilogue: InputEpilogue<'_, Buffer>,
+        dx: &mut ReferenceBuffer,
+        dy: &ReferenceBuffer,
+        w: &ReferenceBuffer,
+        epilogue: InputEpilogue<'_, ReferenceBuffer>,
     ) {
         let [lx, lw, ly] = linear_lengths(shape);
         let pre_len = if let InputEpilogue::Gelu { pre } = &epilogue { pre.f().len() } else { lx };
@@ -204,10 +204,10 @@ impl Ops for Reference {
     fn linear_to_weights(
         &mut self,
         shape: Linear,
-        dw: &mut Buffer,
-        dy: &Buffer,
-        x: &Buffer,
-        epilogue: WeightEpilogue<'_, Buffer>,
+        dw: &mut ReferenceBuffer,
+        dy: &ReferenceBuffer,
+        x: &ReferenceBuffer,
+        epilogue: WeightEpilogue<'_, ReferenceBuffer>,
     ) {
         let [lx, lw, ly] = linear_lengths(shape);
         let bias_len = if let WeightEpilogue::Bias { dbias } = &epilogue { dbias.f().len() } else { shape.outputs };
@@ -229,12 +229,12 @@ impl Ops for Reference {
     fn layernorm_forward(
         &mut self,
         shape: Rows,
-        y: &mut Buffer,
-        mean: &mut Buffer,
-        rstd: &mut Buffer,
-        x: &Buffer,
-        gamma: &Buffer,
-        beta: &Buffer,
+        y: &mut ReferenceBuffer,
+        mean: &mut ReferenceBuffer,
+        rstd: &mut ReferenceBuffer,
+        x: &ReferenceBuffer,
+        gamma: &ReferenceBuffer,
+        beta: &ReferenceBuffer,
     ) {
         let lengths = [
             ("y", y.f().len(), shape.len()),
@@ -254,12 +254,12 @@ impl Ops for Reference {
     fn layernorm_to_inputs(
         &mut self,
         shape: Rows,
-        dx: &mut Buffer,
-        dy: &Buffer,
-        x: &Buffer,
-        gamma: &Buffer,
-        stats: RowStats<'_, Buffer>,
-        residual: Option<&Buffer>,
+        dx: &mut ReferenceBuffer,
+        dy: &ReferenceBuffer,
+        x: &ReferenceBuffer,
+        gamma: &ReferenceBuffer,
+        stats: RowStats<'_, ReferenceBuffer>,
+        residual: Option<&ReferenceBuffer>,
     ) {
         let lengths = [
             ("dx", dx.f().len(), shape.len()),
@@ -272,18 +272,18 @@ impl Ops for Reference {
         ];
         if self.fits("layernorm_to_inputs", &lengths) {
             let tensors = backward_tensors(dy, x, stats);
-            transformer::layernorm_to_inputs(shape, dx.f_mut(), tensors, gamma.f(), residual.map(Buffer::f));
+            transformer::layernorm_to_inputs(shape, dx.f_mut(), tensors, gamma.f(), residual.map(ReferenceBuffer::f));
         }
     }
 
     fn layernorm_to_weights(
         &mut self,
         shape: Rows,
-        dgamma: &mut Buffer,
-        dbeta: &mut Buffer,
-        dy: &Buffer,
-        x: &Buffer,
-        stats: RowStats<'_, Buffer>,
+        dgamma: &mut ReferenceBuffer,
+        dbeta: &mut ReferenceBuffer,
+        dy: &ReferenceBuffer,
+        x: &ReferenceBuffer,
+        stats: RowStats<'_, ReferenceBuffer>,
     ) {
         let lengths = [
             ("dgamma", dgamma.f().len(), shape.cols),
@@ -299,7 +299,13 @@ impl Ops for Reference {
         }
     }
 
-    fn attention_forward(&mut self, shape: Attention, out: &mut Buffer, lse: &mut Buffer, qkv: &Buffer) {
+    fn attention_forward(
+        &mut self,
+        shape: Attention,
+        out: &mut ReferenceBuffer,
+        lse: &mut ReferenceBuffer,
+        qkv: &ReferenceBuffer,
+    ) {
         let width = shape.rows() * shape.width();
         let lengths =
             [("out", out.f().len(), width), ("lse", lse.f().len(), shape.lse_len()), ("qkv", qkv.f().len(), 3 * width)];
@@ -311,12 +317,12 @@ impl Ops for Reference {
     fn attention_backward(
         &mut self,
         shape: Attention,
-        dqkv: &mut Buffer,
-        dout: &Buffer,
-        qkv: &Buffer,
-        out: &Buffer,
-        lse: &Buffer,
-        workspace: &mut Buffer,
+        dqkv: &mut ReferenceBuffer,
+        dout: &ReferenceBuffer,
+        qkv: &ReferenceBuffer,
+        out: &ReferenceBuffer,
+        lse: &ReferenceBuffer,
+        workspace: &mut ReferenceBuffer,
     ) {
         let width = shape.rows() * shape.width();
         let lengths = [
@@ -333,13 +339,13 @@ impl Ops for Reference {
         }
     }
 
-    fn gelu_forward(&mut self, len: usize, y: &mut Buffer, x: &Buffer) {
+    fn gelu_forward(&mut self, len: usize, y: &mut ReferenceBuffer, x: &ReferenceBuffer) {
         if self.fits("gelu_forward", &[("y", y.f().len(), len), ("x", x.f().len(), len)]) {
             transformer::map(y.f_mut(), x.f(), gelu);
         }
     }
 
-    fn gelu_backward(&mut self, len: usize, dx: &mut Buffer, dy: &Buffer, x: &Buffer) {
+    fn gelu_backward(&mut self, len: usize, dx: &mut ReferenceBuffer, dy: &ReferenceBuffer, x: &ReferenceBuffer) {
         let lengths = [("dx", dx.f().len(), len), ("dy", dy.f().len(), len), ("x", x.f().len(), len)];
         if self.fits("gelu_backward", &lengths) {
             dx.f_mut().copy_from_slice(dy.f());
@@ -347,7 +353,7 @@ impl Ops for Reference {
         }
     }
 
-    fn residual(&mut self, len: usize, out: &mut Buffer, a: &Buffer, b: &Buffer) {
+    fn residual(&mut self, len: usize, out: &mut ReferenceBuffer, a: &ReferenceBuffer, b: &ReferenceBuffer) {
         let lengths = [("out", out.f().len(), len), ("a", a.f().len(), len), ("b", b.f().len(), len)];
         if self.fits("residual", &lengths) {
             out.f_mut().iter_mut().zip(a.f().iter().zip(b.f())).for_each(|(out, (a, b))| *out = a + b);
@@ -357,10 +363,10 @@ impl Ops for Reference {
     fn embedding_forward(
         &mut self,
         shape: Embedding,
-        out: &mut Buffer,
-        tokens: &Buffer,
-        table: &Buffer,
-        positions: &Buffer,
+        out: &mut ReferenceBuffer,
+        tokens: &ReferenceBuffer,
+        table: &ReferenceBuffer,
+        positions: &ReferenceBuffer,
     ) {
         let lengths = [
             ("out", out.f().len(), shape.rows * shape.hidden),
@@ -377,10 +383,10 @@ impl Ops for Reference {
     fn embedding_to_weights(
         &mut self,
         shape: Embedding,
-        dtable: &mut Buffer,
-        dpositions: &mut Buffer,
-        dout: &Buffer,
-        tokens: &Buffer,
+        dtable: &mut ReferenceBuffer,
+        dpositions: &mut ReferenceBuffer,
+        dout: &ReferenceBuffer,
+        tokens: &ReferenceBuffer,
     ) {
         let lengths = [
             ("dtable", dtable.f().len(), shape.vocabulary * shape.hidden),
@@ -394,7 +400,13 @@ impl Ops for Reference {
         }
     }
 
-    fn cross_entropy(&mut self, shape: Rows, losses: &mut Buffer, logits: &mut Buffer, targets: &Buffer) {
+    fn cross_entropy(
+        &mut self,
+        shape: Rows,
+        losses: &mut ReferenceBuffer,
+        logits: &mut ReferenceBuffer,
+        targets: &ReferenceBuffer,
+    ) {
         let lengths = [
             ("losses", losses.f().len(), shape.rows),
             ("logits", logits.f().len(), shape.len()),
@@ -408,11 +420,11 @@ impl Ops for Reference {
     fn adamw(
         &mut self,
         len: usize,
-        param: &mut Buffer,
-        master: Option<&mut Buffer>,
-        grad: &Buffer,
-        m: &mut Buffer,
-        v: &mut Buffer,
+        param: &mut ReferenceBuffer,
+        master: Option<&mut ReferenceBuffer>,
+        grad: &ReferenceBuffer,
+        m: &mut ReferenceBuffer,
+        v: &mut ReferenceBuffer,
         config: AdamW,
     ) {
         let lengths = [
@@ -427,19 +439,40 @@ impl Ops for Reference {
         }
     }
 
-    fn conv_forward(&mut self, shape: Conv, y: &mut Buffer, x: &Buffer, w: &Buffer, workspace: &mut Buffer) {
+    fn conv_forward(
+        &mut self,
+        shape: Conv,
+        y: &mut ReferenceBuffer,
+        x: &ReferenceBuffer,
+        w: &ReferenceBuffer,
+        workspace: &mut ReferenceBuffer,
+    ) {
         if self.fits("conv_forward", &conv_lengths(shape, x, w, y, workspace)) {
             small::conv_forward(shape, y.f_mut(), x.f(), w.f());
         }
     }
 
-    fn conv_to_inputs(&mut self, shape: Conv, dx: &mut Buffer, dy: &Buffer, w: &Buffer, workspace: &mut Buffer) {
+    fn conv_to_inputs(
+        &mut self,
+        shape: Conv,
+        dx: &mut ReferenceBuffer,
+        dy: &ReferenceBuffer,
+        w: &ReferenceBuffer,
+        workspace: &mut ReferenceBuffer,
+    ) {
         if self.fits("conv_to_inputs", &conv_lengths(shape, dx, w, dy, workspace)) {
             small::conv_to_inputs(shape, dx.f_mut(), dy.f(), w.f());
         }
     }
 
-    fn conv_to_weights(&mut self, shape: Conv, dw: &mut Buffer, dy: &Buffer, x: &Buffer, workspace: &mut Buffer) {
+    fn conv_to_weights(
+        &mut self,
+        shape: Conv,
+        dw: &mut ReferenceBuffer,
+        dy: &ReferenceBuffer,
+        x: &ReferenceBuffer,
+        workspace: &mut ReferenceBuffer,
+    ) {
         if self.fits("conv_to_weights", &conv_lengths(shape, x, dw, dy, workspace)) {
             small::conv_to_weights(shape, dw.f_mut(), dy.f(), x.f());
         }
@@ -448,12 +481,12 @@ impl Ops for Reference {
     fn groupnorm_forward(
         &mut self,
         shape: GroupNorm,
-        y: &mut Buffer,
-        mean: &mut Buffer,
-        rstd: &mut Buffer,
-        x: &Buffer,
-        gamma: &Buffer,
-        beta: &Buffer,
+        y: &mut ReferenceBuffer,
+        mean: &mut ReferenceBuffer,
+        rstd: &mut ReferenceBuffer,
+        x: &ReferenceBuffer,
+        gamma: &ReferenceBuffer,
+        beta: &ReferenceBuffer,
     ) {
         let lengths = [
             ("y", y.f().len(), shape.len()),
@@ -473,11 +506,11 @@ impl Ops for Reference {
     fn groupnorm_to_inputs(
         &mut self,
         shape: GroupNorm,
-        dx: &mut Buffer,
-        dy: &Buffer,
-        x: &Buffer,
-        gamma: &Buffer,
-        stats: RowStats<'_, Buffer>,
+        dx: &mut ReferenceBuffer,
+        dy: &ReferenceBuffer,
+        x: &ReferenceBuffer,
+        gamma: &ReferenceBuffer,
+        stats: RowStats<'_, ReferenceBuffer>,
     ) {
         let lengths = [
             ("dx", dx.f().len(), shape.len()),
@@ -495,11 +528,11 @@ impl Ops for Reference {
     fn groupnorm_to_weights(
         &mut self,
         shape: GroupNorm,
-        dgamma: &mut Buffer,
-        dbeta: &mut Buffer,
-        dy: &Buffer,
-        x: &Buffer,
-        stats: RowStats<'_, Buffer>,
+        dgamma: &mut ReferenceBuffer,
+        dbeta: &mut ReferenceBuffer,
+        dy: &ReferenceBuffer,
+        x: &ReferenceBuffer,
+        stats: RowStats<'_, ReferenceBuffer>,
     ) {
         let lengths = [
             ("dgamma", dgamma.f().len(), shape.channels),
@@ -514,14 +547,14 @@ impl Ops for Reference {
         }
     }
 
-    fn relu_forward(&mut self, len: usize, y: &mut Buffer, x: &Buffer) {
+    fn relu_forward(&mut self, len: usize, y: &mut ReferenceBuffer, x: &ReferenceBuffer) {
         if self.fits("relu_forward", &[("y", y.f().len(), len), ("x", x.f().len(), len)]) {
             // Written so that NaN stays NaN.
             transformer::map(y.f_mut(), x.f(), |x| if x < 0.0 { 0.0 } else { x });
         }
     }
 
-    fn relu_backward(&mut self, len: usize, dx: &mut Buffer, dy: &Buffer, y: &Buffer) {
+    fn relu_backward(&mut self, len: usize, dx: &mut ReferenceBuffer, dy: &ReferenceBuffer, y: &ReferenceBuffer) {
         let lengths = [("dx", dx.f().len(), len), ("dy", dy.f().len(), len), ("y", y.f().len(), len)];
         if self.fits("relu_backward", &lengths) {
             let read = dy.f().iter().zip(y.f());
@@ -529,13 +562,13 @@ impl Ops for Reference {
         }
     }
 
-    fn average_pool_forward(&mut self, shape: Pool, y: &mut Buffer, x: &Buffer) {
+    fn average_pool_forward(&mut self, shape: Pool, y: &mut ReferenceBuffer, x: &ReferenceBuffer) {
         if self.fits("average_pool_forward", &pool_lengths(shape, x, y)) {
             small::average_pool_forward(shape, y.f_mut(), x.f());
         }
     }
 
-    fn average_pool_backward(&mut self, shape: Pool, dx: &mut Buffer, dy: &Buffer) {
+    fn average_pool_backward(&mut self, shape: Pool, dx: &mut ReferenceBuffer, dy: &ReferenceBuffer) {
         if self.fits("average_pool_backward", &pool_lengths(shape, dx, dy)) {
             small::average_pool_backward(shape, dx.f_mut(), dy.f());
         }
@@ -544,10 +577,10 @@ impl Ops for Reference {
     fn lstm_cell_forward(
         &mut self,
         shape: LstmCell,
-        h: &mut Buffer,
-        c: &mut Buffer,
-        gates: &mut Buffer,
-        c_prev: &Buffer,
+        h: &mut ReferenceBuffer,
+        c: &mut ReferenceBuffer,
+        gates: &mut ReferenceBuffer,
+        c_prev: &ReferenceBuffer,
     ) {
         let units = shape.rows * shape.hidden;
         let lengths = [
@@ -564,12 +597,12 @@ impl Ops for Reference {
     fn lstm_cell_backward(
         &mut self,
         shape: LstmCell,
-        dgates: &mut Buffer,
-        dc: &mut Buffer,
-        dh: &Buffer,
-        gates: &Buffer,
-        c: &Buffer,
-        c_prev: &Buffer,
+        dgates: &mut ReferenceBuffer,
+        dc: &mut ReferenceBuffer,
+        dh: &ReferenceBuffer,
+        gates: &ReferenceBuffer,
+        c: &ReferenceBuffer,
+        c_prev: &ReferenceBuffer,
     ) {
         let units = shape.rows * shape.hidden;
         let lengths = [
@@ -586,7 +619,14 @@ impl Ops for Reference {
         }
     }
 
-    fn sgd(&mut self, len: usize, param: &mut Buffer, grad: &Buffer, velocity: &mut Buffer, config: Sgd) {
+    fn sgd(
+        &mut self,
+        len: usize,
+        param: &mut ReferenceBuffer,
+        grad: &ReferenceBuffer,
+        velocity: &mut ReferenceBuffer,
+        config: Sgd,
+    ) {
         let lengths =
             [("param", param.f().len(), len), ("grad", grad.f().len(), len), ("velocity", velocity.f().len(), len)];
         if self.fits("sgd", &lengths) {
@@ -595,16 +635,20 @@ impl Ops for Reference {
     }
 }
 
-fn backward_tensors<'a>(dy: &'a Buffer, x: &'a Buffer, stats: RowStats<'a, Buffer>) -> NormBackward<'a> {
+fn backward_tensors<'a>(
+    dy: &'a ReferenceBuffer,
+    x: &'a ReferenceBuffer,
+    stats: RowStats<'a, ReferenceBuffer>,
+) -> NormBackward<'a> {
     NormBackward { dy: dy.f(), x: x.f(), mean: stats.mean.f(), rstd: stats.rstd.f() }
 }
 
 fn conv_lengths(
     shape: Conv,
-    x: &Buffer,
-    w: &Buffer,
-    y: &Buffer,
-    workspace: &Buffer,
+    x: &ReferenceBuffer,
+    w: &ReferenceBuffer,
+    y: &ReferenceBuffer,
+    workspace: &ReferenceBuffer,
 ) -> [(&'static str, usize, usize); 4] {
     [
         ("x", x.f().len(), shape.in_len()),
@@ -614,7 +658,7 @@ fn conv_lengths(
     ]
 }
 
-fn pool_lengths(shape: Pool, x: &Buffer, y: &Buffer) -> [(&'static str, usize, usize); 2] {
+fn pool_lengths(shape: Pool, x: &ReferenceBuffer, y: &ReferenceBuffer) -> [(&'static str, usize, usize); 2] {
     let pooled = shape.batch * shape.channels;
     [("x", x.f().len(), pooled * shape.positions), ("y", y.f().len(), pooled)]
 }

@@ -7,7 +7,7 @@ use gemm::Parallelism;
 
 /// Where a matrix lies within a slice.
 #[derive(Debug, Clone, Copy)]
-pub struct Layout {
+pub struct MatrixLayout {
     pub offset: usize,
     pub rows: usize,
     pub cols: usize,
@@ -15,19 +15,25 @@ pub struct Layout {
     pub col_stride: usize,
 }
 
-impl Layout {
+impl MatrixLayout {
     /// A whole row-major matrix.
     pub const fn row_major(rows: usize, cols: usize) -> Self {
-        Layout { offset: 0, rows, cols, row_stride: cols, col_stride: 1 }
+        MatrixLayout { offset: 0, rows, cols, row_stride: cols, col_stride: 1 }
     }
 
     /// `cols` columns out of rows that are `row_stride` wide, from `offset` on.
     pub const fn columns(offset: usize, rows: usize, cols: usize, row_stride: usize) -> Self {
-        Layout { offset, rows, cols, row_stride, col_stride: 1 }
+        MatrixLayout { offset, rows, cols, row_stride, col_stride: 1 }
     }
 
     pub const fn transposed(self) -> Self {
-        Layout { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+        MatrixLayout {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
     }
 
     fn lies_within(&self, len: usize) -> bool {
@@ -38,7 +44,12 @@ impl Layout {
 }
 
 /// dst (=|+=) a·b
-pub fn multiply(dst: (&mut [f64], Layout), accumulate: bool, a: (&[f64], Layout), b: (&[f64], Layout)) {
+pub fn multiply(
+    dst: (&mut [f64], MatrixLayout),
+    accumulate: bool,
+    a: (&[f64], MatrixLayout),
+    b: (&[f64], MatrixLayout),
+) {
     let ((dst, d), (a, la), (b, lb)) = (dst, a, b);
     assert_eq!((d.rows, d.cols, la.cols), (la.rows, lb.cols, lb.rows), "the shapes of a product disagree");
     assert!(d.lies_within(dst.len()) && la.lies_within(a.len()) && lb.lies_within(b.len()), "a view leaves its slice");
@@ -89,9 +100,9 @@ mod tests {
             let before: Vec<f64> = (0..m * n).map(|_| random.symmetric()).collect();
             for accumulate in [false, true] {
                 let mut dst = if accumulate { before.clone() } else { vec![f64::NAN; m * n] };
-                let la = Layout::columns(offset, m, k, k + pad);
-                let lb = Layout::row_major(n, k).transposed();
-                multiply((&mut dst, Layout::row_major(m, n)), accumulate, (&a, la), (&b, lb));
+                let la = MatrixLayout::columns(offset, m, k, k + pad);
+                let lb = MatrixLayout::row_major(n, k).transposed();
+                multiply((&mut dst, MatrixLayout::row_major(m, n)), accumulate, (&a, la), (&b, lb));
                 for i in 0..m {
                     for j in 0..n {
                         let sum: f64 = (0..k).map(|l| a[offset + i * (k + pad) + l] * b[j * k + l]).sum();

@@ -5,27 +5,34 @@ use super::*;
 use crate::stats::SplitMix;
 
 /// A function of several tensors to one number: what finite differences need.
-type Scalar<'a> = dyn FnMut(&mut Reference, &[Buffer]) -> f64 + 'a;
+type Scalar<'a> = dyn FnMut(&mut Reference, &[ReferenceBuffer]) -> f64 + 'a;
 
-fn random(random: &mut SplitMix, len: usize) -> Buffer {
-    Buffer::Floats((0..len).map(|_| random.symmetric()).collect())
+fn random(random: &mut SplitMix, len: usize) -> ReferenceBuffer {
+    ReferenceBuffer::Floats((0..len).map(|_| random.symmetric()).collect())
 }
 
-fn poison(len: usize) -> Buffer {
-    Buffer::Floats(vec![f64::NAN; len])
+fn poison(len: usize) -> ReferenceBuffer {
+    ReferenceBuffer::Floats(vec![f64::NAN; len])
 }
 
-fn zeros(len: usize) -> Buffer {
-    Buffer::Floats(vec![0.0; len])
+fn zeros(len: usize) -> ReferenceBuffer {
+    ReferenceBuffer::Floats(vec![0.0; len])
 }
 
-fn dot(a: &Buffer, b: &Buffer) -> f64 {
+fn dot(a: &ReferenceBuffer, b: &ReferenceBuffer) -> f64 {
     assert_eq!(a.f().len(), b.f().len());
     a.f().iter().zip(b.f()).map(|(a, b)| a * b).sum()
 }
 
 /// `gradient` must be the derivative of `f` by tensor `which` of `tensors`, at up to 12 sampled elements.
-fn check(what: &str, f: &mut Scalar<'_>, tensors: &[Buffer], which: usize, gradient: &Buffer, random: &mut SplitMix) {
+fn check(
+    what: &str,
+    f: &mut Scalar<'_>,
+    tensors: &[ReferenceBuffer],
+    which: usize,
+    gradient: &ReferenceBuffer,
+    random: &mut SplitMix,
+) {
     let mut ops = Reference::new();
     let largest = gradient.f().iter().fold(1e-3f64, |most, g| most.max(g.abs()));
     let len = tensors[which].f().len();
@@ -52,7 +59,7 @@ fn linear_layers_and_their_epilogues() {
         let (lx, lw, ly) = (shape.rows * shape.inputs, shape.outputs * shape.inputs, shape.rows * shape.outputs);
         let tensors = [random(&mut r, lx), random(&mut r, lw), random(&mut r, shape.outputs)];
         let dy = random(&mut r, ly);
-        let mut f = |ops: &mut Reference, t: &[Buffer]| {
+        let mut f = |ops: &mut Reference, t: &[ReferenceBuffer]| {
             let (mut y, mut pre) = (poison(ly), poison(ly));
             let epilogue = ForwardEpilogue::BiasGelu { bias: &t[2], pre: &mut pre };
             ops.linear_forward(shape, &mut y, &t[0], &t[1], epilogue);
@@ -102,7 +109,7 @@ fn layer_normalisation() {
         let tensors = [random(&mut r, shape.len()), random(&mut r, shape.cols), random(&mut r, shape.cols)];
         let dy = random(&mut r, shape.len());
         let (mut y, mut mean, mut rstd) = (poison(shape.len()), poison(shape.rows), poison(shape.rows));
-        let mut f = |ops: &mut Reference, t: &[Buffer]| {
+        let mut f = |ops: &mut Reference, t: &[ReferenceBuffer]| {
             let (mut y, mut mean, mut rstd) = (poison(shape.len()), poison(shape.rows), poison(shape.rows));
             ops.layernorm_forward(shape, &mut y, &mut mean, &mut rstd, &t[0], &t[1], &t[2]);
             dot(&y, &dy)
@@ -135,7 +142,7 @@ fn causal_attention() {
         };
         let width = shape.rows() * shape.width();
         let (tensors, dout) = ([random(&mut r, 3 * width)], random(&mut r, width));
-        let mut f = |ops: &mut Reference, t: &[Buffer]| {
+        let mut f = |ops: &mut Reference, t: &[ReferenceBuffer]| {
             let (mut out, mut lse) = (poison(width), poison(shape.lse_len()));
             ops.attention_forward(shape, &mut out, &mut lse, &t[0]);
             dot(&out, &dout)
@@ -185,11 +192,11 @@ fn gelu_known_points() {
 fn embedding_and_cross_entropy() {
     let mut r = SplitMix(106);
     let shape = Embedding { rows: 6, sequence: 3, vocabulary: 5, hidden: 4 };
-    let tokens = Buffer::Ids((0..6).map(|_| r.below(5) as u32).collect());
-    let targets = Buffer::Ids((0..6).map(|_| r.below(4) as u32).collect());
+    let tokens = ReferenceBuffer::Ids((0..6).map(|_| r.below(5) as u32).collect());
+    let targets = ReferenceBuffer::Ids((0..6).map(|_| r.below(4) as u32).collect());
     let logits = Rows { rows: 6, cols: 4 };
     let tensors = [random(&mut r, 20), random(&mut r, 12)];
-    let mut f = |ops: &mut Reference, t: &[Buffer]| {
+    let mut f = |ops: &mut Reference, t: &[ReferenceBuffer]| {
         let (mut out, mut losses) = (poison(24), poison(6));
         ops.embedding_forward(shape, &mut out, &tokens, &t[0], &t[1]);
         ops.cross_entropy(logits, &mut losses, &mut out, &targets);
@@ -203,7 +210,7 @@ fn embedding_and_cross_entropy() {
     check("table", &mut f, &tensors, 0, &dtable, &mut r);
     check("positions", &mut f, &tensors, 1, &dpositions, &mut r);
     let mut uniform = (poison(1), zeros(8));
-    ops.cross_entropy(Rows { rows: 1, cols: 8 }, &mut uniform.0, &mut uniform.1, &Buffer::Ids(vec![3]));
+    ops.cross_entropy(Rows { rows: 1, cols: 8 }, &mut uniform.0, &mut uniform.1, &ReferenceBuffer::Ids(vec![3]));
     assert!((uniform.0.f()[0] - 8f64.ln()).abs() < 1e-12, "equal logits cost the logarithm of their number");
 }
 
@@ -224,7 +231,7 @@ fn convolution() {
         };
         let tensors = [random(&mut r, shape.in_len()), random(&mut r, shape.weight_len())];
         let (dy, mut workspace) = (random(&mut r, shape.out_len()), poison(shape.workspace_len()));
-        let mut f = |ops: &mut Reference, t: &[Buffer]| {
+        let mut f = |ops: &mut Reference, t: &[ReferenceBuffer]| {
             let (mut y, mut workspace) = (poison(shape.out_len()), poison(shape.workspace_len()));
             ops.conv_forward(shape, &mut y, &t[0], &t[1], &mut workspace);
             dot(&y, &dy)
@@ -243,7 +250,7 @@ fn convolution() {
 fn convolution_known_answer() {
     let shape =
         Conv { batch: 1, height: 3, width: 4, in_channels: 1, out_channels: 1, kernel: 3, stride: 1, padding: 1 };
-    let (x, w) = (Buffer::Floats(vec![1.0; 12]), Buffer::Floats(vec![1.0; 9]));
+    let (x, w) = (ReferenceBuffer::Floats(vec![1.0; 12]), ReferenceBuffer::Floats(vec![1.0; 9]));
     let (mut y, mut workspace) = (poison(12), poison(shape.workspace_len()));
     Reference::new().conv_forward(shape, &mut y, &x, &w, &mut workspace);
     assert_eq!(y.f(), [4.0, 6.0, 6.0, 4.0, 6.0, 9.0, 9.0, 6.0, 4.0, 6.0, 6.0, 4.0]);
@@ -260,7 +267,7 @@ fn group_normalisation_and_pooling() {
         let pooled = shape.batch * shape.channels;
         let tensors = [random(&mut r, shape.len()), random(&mut r, shape.channels), random(&mut r, shape.channels)];
         let dpooled = random(&mut r, pooled);
-        let mut f = |ops: &mut Reference, t: &[Buffer]| {
+        let mut f = |ops: &mut Reference, t: &[ReferenceBuffer]| {
             let (mut y, mut mean, mut rstd) =
                 (poison(shape.len()), poison(shape.stats_len()), poison(shape.stats_len()));
             let mut out = poison(pooled);
@@ -274,7 +281,7 @@ fn group_normalisation_and_pooling() {
         let [x, gamma, beta] = &tensors;
         ops.groupnorm_forward(shape, &mut y, &mut mean, &mut rstd, x, gamma, beta);
         ops.average_pool_forward(pool, &mut out, &y);
-        let dout = Buffer::Floats(out.f().iter().zip(dpooled.f()).map(|(o, d)| 2.0 * d * o).collect());
+        let dout = ReferenceBuffer::Floats(out.f().iter().zip(dpooled.f()).map(|(o, d)| 2.0 * d * o).collect());
         ops.average_pool_backward(pool, &mut dy, &dout);
         let stats = || RowStats { mean: &mean, rstd: &rstd };
         let (mut dx, mut dgamma, mut dbeta) = (poison(shape.len()), zeros(shape.channels), zeros(shape.channels));
@@ -294,7 +301,7 @@ fn lstm_cell() {
         let units = shape.rows * shape.hidden;
         let tensors = [random(&mut r, 4 * units), random(&mut r, units)];
         let (dh, dc_next) = (random(&mut r, units), random(&mut r, units));
-        let mut f = |ops: &mut Reference, t: &[Buffer]| {
+        let mut f = |ops: &mut Reference, t: &[ReferenceBuffer]| {
             let (mut h, mut c, mut gates) = (poison(units), poison(units), t[0].clone());
             ops.lstm_cell_forward(shape, &mut h, &mut c, &mut gates, &t[1]);
             dot(&h, &dh) + dot(&c, &dc_next)
@@ -312,9 +319,9 @@ fn lstm_cell() {
 fn relu_keeps_nan_and_passes_gradients_where_positive() {
     let mut ops = Reference::new();
     let (mut y, mut dx) = (poison(3), poison(3));
-    ops.relu_forward(3, &mut y, &Buffer::Floats(vec![-1.0, 2.0, f64::NAN]));
+    ops.relu_forward(3, &mut y, &ReferenceBuffer::Floats(vec![-1.0, 2.0, f64::NAN]));
     assert!(y.f()[0] == 0.0 && y.f()[1] == 2.0 && y.f()[2].is_nan());
-    let (dy, y) = (Buffer::Floats(vec![5.0, 6.0, 7.0]), Buffer::Floats(vec![0.0, 2.0, 0.5]));
+    let (dy, y) = (ReferenceBuffer::Floats(vec![5.0, 6.0, 7.0]), ReferenceBuffer::Floats(vec![0.0, 2.0, 0.5]));
     ops.relu_backward(3, &mut dx, &dy, &y);
     assert_eq!(dx.f(), [0.0, 6.0, 7.0]);
 }
@@ -324,13 +331,13 @@ fn relu_keeps_nan_and_passes_gradients_where_positive() {
 fn optimizers_known_first_steps() {
     let mut ops = Reference::new();
     let config = AdamW { learning_rate: 0.1, epsilon: 0.0, weight_decay: 0.5, ..AdamW::default() };
-    let (mut p, g) = (Buffer::Floats(vec![1.0, -2.0]), Buffer::Floats(vec![0.3, -7.0]));
+    let (mut p, g) = (ReferenceBuffer::Floats(vec![1.0, -2.0]), ReferenceBuffer::Floats(vec![0.3, -7.0]));
     let (mut m, mut v) = (zeros(2), zeros(2));
     ops.adamw(2, &mut p, None, &g, &mut m, &mut v, config);
     let want = [1.0 - 0.1 - 0.1 * 0.5, -2.0 + 0.1 + 0.1 * 0.5 * 2.0];
     p.f().iter().zip(want).for_each(|(p, want)| assert!((p - want).abs() < 1e-12, "{p} {want}"));
-    let (mut p, mut velocity) = (Buffer::Floats(vec![1.0]), zeros(1));
-    let (g, config) = (Buffer::Floats(vec![2.0]), Sgd { learning_rate: 0.1, momentum: 0.5 });
+    let (mut p, mut velocity) = (ReferenceBuffer::Floats(vec![1.0]), zeros(1));
+    let (g, config) = (ReferenceBuffer::Floats(vec![2.0]), Sgd { learning_rate: 0.1, momentum: 0.5 });
     ops.sgd(1, &mut p, &g, &mut velocity, config);
     ops.sgd(1, &mut p, &g, &mut velocity, config);
     assert!((p.f()[0] - (1.0 - 0.2 - 0.3)).abs() < 1e-12);
@@ -346,7 +353,7 @@ fn wrong_lengths_surface_once_at_synchronize() {
     assert!(error.contains("residual: buffer out holds 3 elements where 4 are needed"), "{error}");
     assert!(ops.synchronize().is_ok());
     let shape = Embedding { rows: 1, sequence: 1, vocabulary: 2, hidden: 1 };
-    ops.embedding_forward(shape, &mut poison(1), &Buffer::Ids(vec![2]), &zeros(2), &zeros(1));
+    ops.embedding_forward(shape, &mut poison(1), &ReferenceBuffer::Ids(vec![2]), &zeros(2), &zeros(1));
     assert!(ops.synchronize().unwrap_err().to_string().contains("identifier 2 is outside"));
     assert!(ops.write(&mut out, &[1.0]).is_err() && ops.write_ids(&mut out, &[1]).is_err());
 }

@@ -2,7 +2,7 @@
 //!
 //! [`super::Reference`] has checked every length; letters as in [`crate::ops`].
 
-use super::product::{Layout, multiply};
+use super::product::{MatrixLayout, multiply};
 use crate::ops::{AdamW, Attention, Embedding, LAYERNORM_EPSILON, Linear, Rows};
 use rayon::prelude::*;
 
@@ -27,20 +27,30 @@ pub struct NormBackward<'a> {
 
 pub fn linear_forward(shape: Linear, y: &mut [f64], x: &[f64], w: &[f64]) {
     let Linear { rows, inputs, outputs, accumulate } = shape;
-    let wt = Layout::row_major(outputs, inputs).transposed();
-    multiply((y, Layout::row_major(rows, outputs)), accumulate, (x, Layout::row_major(rows, inputs)), (w, wt));
+    let wt = MatrixLayout::row_major(outputs, inputs).transposed();
+    multiply(
+        (y, MatrixLayout::row_major(rows, outputs)),
+        accumulate,
+        (x, MatrixLayout::row_major(rows, inputs)),
+        (w, wt),
+    );
 }
 
 pub fn linear_to_inputs(shape: Linear, dx: &mut [f64], dy: &[f64], w: &[f64]) {
     let Linear { rows, inputs, outputs, accumulate } = shape;
-    let (ldy, lw) = (Layout::row_major(rows, outputs), Layout::row_major(outputs, inputs));
-    multiply((dx, Layout::row_major(rows, inputs)), accumulate, (dy, ldy), (w, lw));
+    let (ldy, lw) = (MatrixLayout::row_major(rows, outputs), MatrixLayout::row_major(outputs, inputs));
+    multiply((dx, MatrixLayout::row_major(rows, inputs)), accumulate, (dy, ldy), (w, lw));
 }
 
 pub fn linear_to_weights(shape: Linear, dw: &mut [f64], dy: &[f64], x: &[f64]) {
     let Linear { rows, inputs, outputs, accumulate } = shape;
-    let dyt = Layout::row_major(rows, outputs).transposed();
-    multiply((dw, Layout::row_major(outputs, inputs)), accumulate, (dy, dyt), (x, Layout::row_major(rows, inputs)));
+    let dyt = MatrixLayout::row_major(rows, outputs).transposed();
+    multiply(
+        (dw, MatrixLayout::row_major(outputs, inputs)),
+        accumulate,
+        (dy, dyt),
+        (x, MatrixLayout::row_major(rows, inputs)),
+    );
 }
 
 pub fn add_bias(y: &mut [f64], bias: &[f64]) {
@@ -100,13 +110,18 @@ pub fn layernorm_to_weights(shape: Rows, dgamma: &mut [f64], dbeta: &mut [f64], 
 }
 
 /// Where one head's queries, keys or values (`part` 0, 1, 2) lie in the packed rows.
-fn head_of_qkv(a: &Attention, part: usize, batch: usize, head: usize) -> Layout {
+fn head_of_qkv(a: &Attention, part: usize, batch: usize, head: usize) -> MatrixLayout {
     let width = 3 * a.width();
-    Layout::columns(batch * a.sequence * width + part * a.width() + head * a.head_size, a.sequence, a.head_size, width)
+    MatrixLayout::columns(
+        batch * a.sequence * width + part * a.width() + head * a.head_size,
+        a.sequence,
+        a.head_size,
+        width,
+    )
 }
 
-fn head_of_output(a: &Attention, batch: usize, head: usize) -> Layout {
-    Layout::columns(batch * a.sequence * a.width() + head * a.head_size, a.sequence, a.head_size, a.width())
+fn head_of_output(a: &Attention, batch: usize, head: usize) -> MatrixLayout {
+    MatrixLayout::columns(batch * a.sequence * a.width() + head * a.head_size, a.sequence, a.head_size, a.width())
 }
 
 fn each_head(a: &Attention, mut f: impl FnMut(usize, usize)) {
@@ -117,7 +132,7 @@ fn each_head(a: &Attention, mut f: impl FnMut(usize, usize)) {
 fn scores(a: &Attention, qkv: &[f64], batch: usize, head: usize) -> Vec<f64> {
     let (q, k) = (head_of_qkv(a, 0, batch, head), head_of_qkv(a, 1, batch, head));
     let mut scores = vec![0.0; a.sequence * a.sequence];
-    multiply((&mut scores, Layout::row_major(a.sequence, a.sequence)), false, (qkv, q), (qkv, k.transposed()));
+    multiply((&mut scores, MatrixLayout::row_major(a.sequence, a.sequence)), false, (qkv, q), (qkv, k.transposed()));
     scores.iter_mut().for_each(|s| *s *= a.scale());
     scores
 }
@@ -136,7 +151,7 @@ pub fn attention_forward(a: &Attention, out: &mut [f64], lse: &mut [f64], qkv: &
             row[i + 1..].fill(0.0);
         }
         let v = head_of_qkv(a, 2, batch, head);
-        multiply((out, head_of_output(a, batch, head)), false, (&p, Layout::row_major(s, s)), (qkv, v));
+        multiply((out, head_of_output(a, batch, head)), false, (&p, MatrixLayout::row_major(s, s)), (qkv, v));
     });
 }
 
@@ -151,7 +166,7 @@ pub struct AttentionBackward<'a> {
 /// With P = exp(scores − lse), δ = rowsum(dO·O) and dS = P·(dO·Vᵀ − δ): dV = Pᵀ·dO, dQ = scale·dS·K, dK = scale·dSᵀ·Q.
 pub fn attention_backward(a: &Attention, dqkv: &mut [f64], t: AttentionBackward<'_>, delta: &mut [f64]) {
     let s = a.sequence;
-    let square = Layout::row_major(s, s);
+    let square = MatrixLayout::row_major(s, s);
     each_head(a, |batch, head| {
         let (o, per_head) = (head_of_output(a, batch, head), (batch * a.heads + head) * s);
         let part = |part| head_of_qkv(a, part, batch, head);

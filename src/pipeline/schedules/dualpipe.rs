@@ -6,9 +6,9 @@
 //! device 0. Both orders are the same but for their numbers: seen from the device, direction 0 is the one whose
 //! micro-batches reach it first.
 
-use crate::pipeline::schedule::{Operation, Schedule, Spec, Work};
+use crate::pipeline::schedule::{Schedule, ScheduleSpec, StageOperation, Work};
 
-pub fn two_way(spec: &Spec) -> Schedule {
+pub fn two_way(spec: &ScheduleSpec) -> Schedule {
     let (p, m) = (spec.stages, spec.micro_batches);
     Schedule::from_lists(spec, 2, |device, list| {
         let near = device.min(p - 1 - device);
@@ -18,7 +18,7 @@ pub fn two_way(spec: &Spec) -> Schedule {
     })
 }
 
-pub fn vee(spec: &Spec) -> Schedule {
+pub fn vee(spec: &ScheduleSpec) -> Schedule {
     let (p, m) = (spec.stages, spec.micro_batches);
     Schedule::from_lists(spec, 2, |device, list| {
         Order { devices: p, device, passes: m }.write(0, 0, list);
@@ -34,7 +34,7 @@ struct Order {
 
 /// What is written, and how far each direction is.
 struct Writer<'a> {
-    list: &'a mut Vec<Operation>,
+    list: &'a mut Vec<StageOperation>,
     /// The chunk that direction 0 means.
     first_chunk: usize,
     /// Micro-batches of chunk 1 are counted from here.
@@ -42,11 +42,11 @@ struct Writer<'a> {
     forwards: [usize; 2],
     backwards: [usize; 2],
     /// Passes whose B has run and whose W waits.
-    pending: std::collections::VecDeque<Operation>,
+    pending: std::collections::VecDeque<StageOperation>,
 }
 
 impl Order {
-    fn write(&self, first_chunk: usize, second_half: usize, list: &mut Vec<Operation>) {
+    fn write(&self, first_chunk: usize, second_half: usize, list: &mut Vec<StageOperation>) {
         let (ahead, behind) = (self.devices - 1 - self.device, self.device + 1);
         let mut w = Writer {
             list,
@@ -99,17 +99,17 @@ impl Order {
 }
 
 impl Writer<'_> {
-    fn operation(&self, work: Work, direction: usize, pass: usize) -> Operation {
+    fn operation(&self, work: Work, direction: usize, pass: usize) -> StageOperation {
         let chunk = direction ^ self.first_chunk;
-        Operation::new(work, pass + if chunk == 1 { self.second_half } else { 0 }, chunk)
+        StageOperation::new(work, pass + if chunk == 1 { self.second_half } else { 0 }, chunk)
     }
 
-    fn next_forward(&mut self, direction: usize) -> Operation {
+    fn next_forward(&mut self, direction: usize) -> StageOperation {
         self.forwards[direction] += 1;
         self.operation(Work::Forward, direction, self.forwards[direction] - 1)
     }
 
-    fn next_backward(&mut self, work: Work, direction: usize) -> Operation {
+    fn next_backward(&mut self, work: Work, direction: usize) -> StageOperation {
         self.backwards[direction] += 1;
         self.operation(work, direction, self.backwards[direction] - 1)
     }
@@ -125,7 +125,7 @@ impl Writer<'_> {
         let backward = self.next_backward(work, direction);
         self.list.push(backward);
         if split {
-            self.pending.push_back(Operation { work: Work::BackwardWeight, ..backward });
+            self.pending.push_back(StageOperation { work: Work::BackwardWeight, ..backward });
         }
     }
 

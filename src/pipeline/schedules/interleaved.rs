@@ -2,9 +2,9 @@
 //! v times faster; micro-batches go through in groups of p.
 
 use super::numbers;
-use crate::pipeline::schedule::{Operation, Schedule, Spec, Work};
+use crate::pipeline::schedule::{Schedule, ScheduleSpec, StageOperation, Work};
 
-pub fn build(spec: &Spec) -> Schedule {
+pub fn build(spec: &ScheduleSpec) -> Schedule {
     let (p, m, v) = (spec.stages, spec.micro_batches, numbers::chunks(spec.name, spec.chunks));
     let group = p * v;
     // The k-th chunk pass of a stage: micro-batch, and chunk counted from the end the pass begins at.
@@ -13,7 +13,7 @@ pub fn build(spec: &Spec) -> Schedule {
         let passes = m * v;
         let forward = |k: usize| {
             let (micro_batch, chunk) = pass(k);
-            Operation::new(Work::Forward, micro_batch, chunk)
+            StageOperation::new(Work::Forward, micro_batch, chunk)
         };
         let warmup = (2 * (p - 1 - stage) + (v - 1) * p).min(passes);
         list.extend((0..warmup).map(forward));
@@ -22,7 +22,7 @@ pub fn build(spec: &Spec) -> Schedule {
                 list.push(forward(warmup + k));
             }
             let (micro_batch, from_end) = pass(k);
-            list.push(Operation::new(Work::Backward, micro_batch, v - 1 - from_end));
+            list.push(StageOperation::new(Work::Backward, micro_batch, v - 1 - from_end));
         }
     })
 }

@@ -13,18 +13,18 @@ mod zb_search;
 mod zb_v;
 
 use super::activations;
-use super::schedule::{MAX_OPERATIONS, Name, Schedule, Spec};
+use super::schedule::{MAX_OPERATIONS, Name, Schedule, ScheduleSpec};
 use crate::{Error, Result};
 
 impl Schedule {
     /// Builds the schedule after checking that it exists for these numbers.
-    pub fn build(spec: &Spec) -> Result<Self> {
+    pub fn build(spec: &ScheduleSpec) -> Result<Self> {
         check_sizes(spec)?;
         build(spec)
     }
 }
 
-fn build(spec: &Spec) -> Result<Schedule> {
+fn build(spec: &ScheduleSpec) -> Result<Schedule> {
     numbers::check(spec.name, spec.stages, spec.micro_batches, spec.chunks)?;
     let schedule = match spec.name {
         Name::Gpipe => gpipe::build(spec),
@@ -45,7 +45,7 @@ fn build(spec: &Spec) -> Result<Schedule> {
     Ok(schedule)
 }
 
-fn check_sizes(spec: &Spec) -> Result<()> {
+fn check_sizes(spec: &ScheduleSpec) -> Result<()> {
     for (what, value) in [("stages", spec.stages), ("micro-batches", spec.micro_batches)] {
         if value == 0 {
             return Err(Error::input(format!("{what} is 0"), format!("give 1 or more {what}")));
@@ -80,7 +80,7 @@ fn check_sizes(spec: &Spec) -> Result<()> {
 }
 
 /// A fixed list cannot give way to a limit: it can only say that it does not fit.
-fn check_memory(schedule: &Schedule, spec: &Spec) -> Result<()> {
+fn check_memory(schedule: &Schedule, spec: &ScheduleSpec) -> Result<()> {
     let Some(limit) = spec.memory_limit else { return Ok(()) };
     for stage in 0..schedule.stages {
         let peak = activations::peak(schedule, stage, spec.weight_share);

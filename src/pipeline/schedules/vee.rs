@@ -7,7 +7,7 @@
 //! over. A pass's life is a sixth of its slots in micro-batches, so the pace decides the memory. Of the blocks that hold
 //! least, the one that is quickest with the given times is taken.
 
-use crate::pipeline::schedule::{Operation, Schedule, Spec, Work};
+use crate::pipeline::schedule::{Schedule, ScheduleSpec, StageOperation, Work};
 use crate::pipeline::simulate;
 use crate::{Error, Result};
 
@@ -27,10 +27,10 @@ struct Block {
 /// Blocks that are tried on the given times, of those that hold least.
 const TRIED: usize = 48;
 
-pub fn build(spec: &Spec, pace: usize) -> Result<Schedule> {
+pub fn build(spec: &ScheduleSpec, pace: usize) -> Result<Schedule> {
     let blocks = shortest(spec.stages, pace);
     // The pattern repeats: a few rounds show which block suits the times.
-    let few = Spec { micro_batches: spec.micro_batches.min(3 * spec.stages + 6), ..spec.clone() };
+    let few = ScheduleSpec { micro_batches: spec.micro_batches.min(3 * spec.stages + 6), ..spec.clone() };
     let span = |block: &Block| {
         simulate(lists(&few, block), spec.times.clone()).map_or(u64::MAX, |timeline| timeline.iteration_ns)
     };
@@ -44,12 +44,12 @@ pub fn build(spec: &Spec, pace: usize) -> Result<Schedule> {
 }
 
 /// The block once a period, for every micro-batch.
-fn lists(spec: &Spec, block: &Block) -> Schedule {
+fn lists(spec: &ScheduleSpec, block: &Block) -> Schedule {
     let m = spec.micro_batches;
     Schedule::from_lists(spec, 2, |stage, list| {
-        let mut slots: Vec<(usize, Operation)> = Vec::with_capacity(6 * m);
+        let mut slots: Vec<(usize, StageOperation)> = Vec::with_capacity(6 * m);
         for (slot, work, chunk) in block.passes(stage) {
-            slots.extend((0..m).map(|k| (slot + k * PERIOD, Operation::new(work, k, chunk))));
+            slots.extend((0..m).map(|k| (slot + k * PERIOD, StageOperation::new(work, k, chunk))));
         }
         slots.sort_unstable_by_key(|(slot, _)| *slot);
         list.extend(slots.into_iter().map(|(_, operation)| operation));

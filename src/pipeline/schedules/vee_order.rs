@@ -1,8 +1,8 @@
 //! An order for two chunks a stage in V shape (F0 down, F1 up, B1 down, B0 up), and W put into what waits remain.
 //!
-//! Used by [`super::zb_v`], which searches over [`Block`]s.
+//! Used by [`super::zb_v`], which searches over [`PassPattern`]s.
 
-use crate::pipeline::schedule::{Operation, Spec, Work};
+use crate::pipeline::schedule::{ScheduleSpec, StageOperation, Work};
 use std::collections::VecDeque;
 
 /// Lanes of a stage: F0, F1, B1, B0.
@@ -12,7 +12,7 @@ const NEVER: u64 = u64::MAX;
 /// Where each pass of the first micro-batch would stand, in periods of a stage's two chunks' F+B+W; the passes of the
 /// others follow a period apart. Only the order that results is used.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Block {
+pub struct PassPattern {
     /// From stage to stage, by lane.
     pub pace: [f64; LANES],
     /// At the three turns: F0→F1, F1→B1, B1→B0.
@@ -25,7 +25,7 @@ pub struct Block {
     pub patience: Vec<f64>,
 }
 
-impl Block {
+impl PassPattern {
     /// The lanes of every stage merged by position.
     fn lanes(&self, stages: usize, micro_batches: usize, stage: usize, order: &mut Vec<(u8, u32)>) {
         let (far, d, m) = ((stages - 1) as f64, stage as f64, micro_batches);
@@ -54,7 +54,7 @@ impl Block {
 
 /// Runs candidates; keeps its memory between them.
 pub struct Filler<'a> {
-    spec: &'a Spec<'a>,
+    spec: &'a ScheduleSpec<'a>,
     /// How many of them; a search looks at fewer than the schedule has.
     micro_batches: usize,
     /// The most a stage may hold, in chunk passes.
@@ -69,12 +69,12 @@ pub struct Filler<'a> {
 struct Stage {
     order: Vec<(u8, u32)>,
     position: usize,
-    list: Vec<Operation>,
+    list: Vec<StageOperation>,
     arrival: [Vec<u64>; LANES],
     /// Stands still until this pass arrives.
     waits_for: Option<(u8, u32)>,
     /// B that have run and whose W have not.
-    pending: VecDeque<Operation>,
+    pending: VecDeque<StageOperation>,
     whole: usize,
     begun: bool,
     idle: u64,
@@ -85,7 +85,7 @@ struct Stage {
 }
 
 impl<'a> Filler<'a> {
-    pub fn new(spec: &'a Spec<'a>, micro_batches: usize, limit: f64) -> Self {
+    pub fn new(spec: &'a ScheduleSpec<'a>, micro_batches: usize, limit: f64) -> Self {
         let layout = spec.layout(2);
         let stage = (0..spec.stages)
             .map(|stage| {
@@ -106,7 +106,7 @@ impl<'a> Filler<'a> {
 
     /// How long the stages wait between their first and their last operation: the longest, and all together. `None` if the
     /// order cannot run within the limit, or if a stage waits longer than `most`.
-    pub fn run(&mut self, block: &Block, most: u64) -> Option<(u64, u64)> {
+    pub fn run(&mut self, block: &PassPattern, most: u64) -> Option<(u64, u64)> {
         self.most_idle = most;
         self.reset(block);
         while let Some(at) = self.ready.pop() {
@@ -121,11 +121,11 @@ impl<'a> Filler<'a> {
     }
 
     /// The list of a stage as the last run left it.
-    pub fn list(&self, stage: usize) -> &[Operation] {
+    pub fn list(&self, stage: usize) -> &[StageOperation] {
         &self.stage[stage].list
     }
 
-    fn reset(&mut self, block: &Block) {
+    fn reset(&mut self, block: &PassPattern) {
         self.ready.clear();
         for (index, stage) in self.stage.iter_mut().enumerate() {
             block.lanes(self.spec.stages, self.micro_batches, index, &mut stage.order);
@@ -212,11 +212,11 @@ impl Stage {
         self.position += 1;
         if lane < 2 {
             self.whole += 1;
-            self.list.push(Operation::new(Work::Forward, k as usize, chunk));
+            self.list.push(StageOperation::new(Work::Forward, k as usize, chunk));
         } else {
             self.whole -= 1;
-            self.list.push(Operation::new(Work::BackwardInput, k as usize, chunk));
-            self.pending.push_back(Operation::new(Work::BackwardWeight, k as usize, chunk));
+            self.list.push(StageOperation::new(Work::BackwardInput, k as usize, chunk));
+            self.pending.push_back(StageOperation::new(Work::BackwardWeight, k as usize, chunk));
         }
         self.free
     }

@@ -9,7 +9,7 @@
 use super::zb_h;
 use crate::Result;
 use crate::pipeline::activations;
-use crate::pipeline::schedule::{Operation, Schedule, Spec, Work};
+use crate::pipeline::schedule::{Schedule, ScheduleSpec, StageOperation, Work};
 use crate::pipeline::simulate;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -30,7 +30,7 @@ struct Policy {
 }
 
 /// `multiple` is 1 for ZB-1p and 2 for ZB-2p.
-pub fn build(spec: &Spec, multiple: usize) -> Result<Schedule> {
+pub fn build(spec: &ScheduleSpec, multiple: usize) -> Result<Schedule> {
     let limit = spec.memory_limit.unwrap_or((multiple * spec.stages) as f64);
     let mut best: Option<(u64, Schedule)> = None;
     let mut consider = |schedule: Schedule| -> Result<()> {
@@ -79,11 +79,11 @@ fn policies() -> Vec<Policy> {
 
 /// One run of list scheduling.
 struct Greedy<'a> {
-    spec: &'a Spec<'a>,
+    spec: &'a ScheduleSpec<'a>,
     limit: f64,
     policy: Policy,
     stage: Vec<Stage>,
-    lists: Vec<Vec<Operation>>,
+    lists: Vec<Vec<StageOperation>>,
     events: BinaryHeap<Reverse<(u64, usize)>>,
 }
 
@@ -100,7 +100,7 @@ struct Stage {
 const NEVER: u64 = u64::MAX;
 
 impl<'a> Greedy<'a> {
-    fn new(spec: &'a Spec<'a>, limit: f64, policy: Policy) -> Self {
+    fn new(spec: &'a ScheduleSpec<'a>, limit: f64, policy: Policy) -> Self {
         let (p, m) = (spec.stages, spec.micro_batches);
         let layout = spec.layout(1);
         let times: Vec<_> = (0..p).map(|i| layout.cell_times(spec.times, i, 0)).collect();
@@ -127,7 +127,7 @@ impl<'a> Greedy<'a> {
         Greedy { spec, limit, policy, stage, lists: vec![Vec::with_capacity(3 * m); p], events }
     }
 
-    fn run(mut self) -> Option<Vec<Vec<Operation>>> {
+    fn run(mut self) -> Option<Vec<Vec<StageOperation>>> {
         while let Some(Reverse((now, at))) = self.events.pop() {
             if self.stage[at].free <= now {
                 self.decide(at, now);
@@ -174,7 +174,7 @@ impl<'a> Greedy<'a> {
         s.next[kind] += 1;
         s.free = now + s.duration[kind];
         let free = s.free;
-        self.lists[at].push(Operation::new(work, micro_batch, 0));
+        self.lists[at].push(StageOperation::new(work, micro_batch, 0));
         self.events.push(Reverse((free, at)));
         let arrives = free + self.spec.times.send_recv_ns;
         match work {

@@ -5,8 +5,8 @@
 //! searched for on the simulated span: the best of many random blocks, improved by random steps. Seeded, so the same
 //! question has the same answer.
 
-use super::vee_order::{Block, Filler};
-use crate::pipeline::schedule::{Schedule, Spec};
+use super::vee_order::{Filler, PassPattern};
+use crate::pipeline::schedule::{Schedule, ScheduleSpec};
 use crate::stats::SplitMix;
 use crate::{Error, Result};
 
@@ -22,7 +22,7 @@ const SEED: u64 = 0x2b_5eed;
 type Score = (u64, u64);
 const NONE: Score = (u64::MAX, u64::MAX);
 
-pub fn build(spec: &Spec) -> Result<Schedule> {
+pub fn build(spec: &ScheduleSpec) -> Result<Schedule> {
     let limit = spec.memory_limit.unwrap_or(spec.stages as f64);
     let mut filler = Filler::new(spec, spec.micro_batches, limit);
     let found = search(spec, limit).filter(|block| filler.run(block, u64::MAX).is_some());
@@ -36,16 +36,16 @@ pub fn build(spec: &Spec) -> Result<Schedule> {
 }
 
 /// The best block of all.
-fn search(spec: &Spec, limit: f64) -> Option<Block> {
+fn search(spec: &ScheduleSpec, limit: f64) -> Option<PassPattern> {
     let mut search = Search::new(spec, limit);
     let budget = BUDGET * spec.stages.clamp(16, 32) / 16;
     let runs = (budget / (6 * spec.stages * search.few.micro_batches())).clamp(24, 10_000);
     // Runs of all micro-batches, where they are many: as much again as the others at most.
     let full = budget / (6 * spec.stages * spec.micro_batches);
     let mut random = SplitMix(SEED);
-    let mut starts = vec![search.found(Block::one_at_a_time(spec.stages))];
+    let mut starts = vec![search.found(PassPattern::one_at_a_time(spec.stages))];
     for _ in 0..(runs / 10).min(full / 2).max(KEPT) {
-        starts.push(search.found(Block::random(spec.stages, limit, &mut random)));
+        starts.push(search.found(PassPattern::random(spec.stages, limit, &mut random)));
     }
     starts.sort_by_key(|found| found.all);
     starts.truncate(KEPT);
@@ -71,7 +71,7 @@ fn few(stages: usize) -> usize {
 struct Found {
     few: Score,
     all: Score,
-    block: Block,
+    block: PassPattern,
 }
 
 struct Search<'a> {
@@ -81,12 +81,12 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(spec: &'a Spec<'a>, limit: f64) -> Self {
+    fn new(spec: &'a ScheduleSpec<'a>, limit: f64) -> Self {
         let (few, all) = (few(spec.stages), spec.micro_batches);
         Search { few: Filler::new(spec, few.min(all), limit), all: (few < all).then(|| Filler::new(spec, all, limit)) }
     }
 
-    fn found(&mut self, block: Block) -> Found {
+    fn found(&mut self, block: PassPattern) -> Found {
         let few = self.few.run(&block, u64::MAX).unwrap_or(NONE);
         let all = self.all.as_mut().map_or(Some(few), |f| f.run(&block, u64::MAX)).unwrap_or(NONE);
         Found { few, all, block }
@@ -123,18 +123,18 @@ impl<'a> Search<'a> {
     }
 }
 
-impl Block {
+impl PassPattern {
     /// Fits any memory: a micro-batch begins when the one before it is through.
     fn one_at_a_time(stages: usize) -> Self {
         // Down and back, twice, is less than half a period however long the pipeline.
         let pace = (0.1 / stages as f64).min(1e-3);
-        Block { pace: [pace; 4], turn: [1e-3; 3], early: 0.0, early_fall: 0.0, patience: vec![0.5; stages] }
+        PassPattern { pace: [pace; 4], turn: [1e-3; 3], early: 0.0, early_fall: 0.0, patience: vec![0.5; stages] }
     }
 
     /// Paces near half a period fill the memory of p micro-batches.
     fn random(stages: usize, limit: f64, random: &mut SplitMix) -> Self {
         let pace = (0.40 + 0.1 * random.unit()) * (limit / stages as f64).clamp(0.05, 1.0);
-        Block {
+        PassPattern {
             pace: std::array::from_fn(|_| pace * (1.0 + 0.03 * random.symmetric())),
             turn: std::array::from_fn(|_| 0.2 + 0.5 * random.unit()),
             early: random.unit() * stages as f64,

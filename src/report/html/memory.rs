@@ -2,7 +2,7 @@
 //! go, side models, and what is left.
 
 use super::svg::{Svg, short, ticks, time_unit};
-use crate::fill::plan::Plan;
+use crate::fill::plan::FillPlan;
 use crate::fill::record::PlanStage;
 use crate::pipeline::activations::Live;
 use crate::pipeline::memory::GIB;
@@ -17,7 +17,7 @@ const PLOT: f64 = 112.0;
 const POINTS: usize = 240;
 
 /// `None` where neither the job nor the cost model says how much memory a GPU has, or where no timeline was simulated for the bubbles.
-pub fn svg(plan: &Plan, shown: &[usize]) -> Option<String> {
+pub fn svg(plan: &FillPlan, shown: &[usize]) -> Option<String> {
     let total = plan.memory.total_bytes?;
     if plan.record.measured.is_some() {
         return None;
@@ -45,7 +45,7 @@ pub fn svg(plan: &Plan, shown: &[usize]) -> Option<String> {
 }
 
 struct Plot<'a> {
-    plan: &'a Plan,
+    plan: &'a FillPlan,
     stage: usize,
     total: f64,
     left: f64,

@@ -2,7 +2,7 @@
 
 use super::page::{self, escape, figure, section};
 use super::{bars, memory, timeline};
-use crate::fill::plan::Plan;
+use crate::fill::plan::FillPlan;
 use crate::fill::record::PlanRecord;
 use crate::report::plan::{alternatives, bubbles, gpu_seconds, shown, sides};
 use crate::units::format_ns;
@@ -11,7 +11,7 @@ use std::fmt::Write;
 /// Memory pictures are larger than lanes: so many of them.
 const MEMORY_STAGES: usize = 8;
 
-pub fn html(plan: &Plan, source: Option<&str>) -> String {
+pub fn html(plan: &FillPlan, source: Option<&str>) -> String {
     let r = &plan.record;
     let stages = shown(r.stage.len());
     let mut body = head(r);
@@ -155,7 +155,7 @@ fn schedules_lead(r: &PlanRecord) -> String {
     format!("{first}{second}{}.", gpu_seconds(r))
 }
 
-fn memory_section(plan: &Plan, stages: &[usize]) -> String {
+fn memory_section(plan: &FillPlan, stages: &[usize]) -> String {
     let few: Vec<usize> = match stages.len() {
         n if n <= MEMORY_STAGES => stages.to_vec(),
         n => (0..MEMORY_STAGES).map(|k| stages[k * (n - 1) / (MEMORY_STAGES - 1)]).collect(),

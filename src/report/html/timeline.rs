@@ -1,9 +1,9 @@
 //! The picture of an iteration: a lane a stage, the job's own work, bubbles, and the side work in them.
 
 use super::svg::{Svg, short, ticks, time_unit};
-use crate::fill::plan::Plan;
+use crate::fill::plan::FillPlan;
 use crate::fill::record::{PlanBubble, PlanRecord};
-use crate::report::lanes::{Lanes, Part, Span};
+use crate::report::lanes::{LaneSpan, Lanes, Part};
 use crate::report::plan::{gib, is_fused};
 use crate::units::format_ns;
 
@@ -14,7 +14,7 @@ const RIGHT: f64 = 10.0;
 const MOST_SPANS: usize = 9_000;
 const COLUMNS: usize = 700;
 
-pub fn svg(plan: &Plan, shown: &[usize]) -> String {
+pub fn svg(plan: &FillPlan, shown: &[usize]) -> String {
     let lanes = Lanes::of_plan(plan);
     let (height, gap) = if shown.len() > 10 { (20.0, 5.0) } else { (30.0, 7.0) };
     let bottom = shown.len() as f64 * (height + gap);
@@ -49,7 +49,7 @@ pub fn time_axis(svg: &mut Svg, end_ns: f64, scale: f64, left: f64, bottom: f64)
     }
 }
 
-pub fn legend(plan: &Plan) -> Vec<(&'static str, String)> {
+pub fn legend(plan: &FillPlan) -> Vec<(&'static str, String)> {
     let r = &plan.record;
     let mut keys = match (&r.measured, is_fused(&r.schedule)) {
         (Some(_), _) => vec![("c", "compute (measured)".to_string())],
@@ -101,7 +101,7 @@ impl Lane<'_> {
         LEFT + ns as f64 * self.scale
     }
 
-    fn fine(&self, svg: &mut Svg, spans: &[Span]) {
+    fn fine(&self, svg: &mut Svg, spans: &[LaneSpan]) {
         for bubble in &self.plan.stage[self.stage].bubbles {
             self.bubble(svg, bubble);
         }
@@ -134,7 +134,7 @@ impl Lane<'_> {
         svg.told(if shut { "shut" } else { "idle" }, [self.x(b.start_ns), self.y, width, self.height], &what);
     }
 
-    fn told(&self, span: &Span) -> String {
+    fn told(&self, span: &LaneSpan) -> String {
         let length = format_ns((span.end_ns - span.start_ns) as f64);
         match (span.part, span.micro_batch) {
             (Part::Side(index), _) => {

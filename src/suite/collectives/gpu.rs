@@ -3,7 +3,7 @@
 
 use super::PING_PONG;
 use crate::collectives::ranks::Task;
-use crate::collectives::{Element, Exchange, Operation};
+use crate::collectives::{CollectiveOperation, Element, Exchange};
 use crate::suite::{Platform, Preset};
 
 const KIB: u64 = 1 << 10;
@@ -31,8 +31,10 @@ pub fn tasks(preset: Preset, platform: Platform, ranks: usize, memory_bytes: Opt
 pub fn sized(task: &Task, bytes: u64) -> Option<Task> {
     let ranks = task.exchange.ranks;
     let whole = usize::try_from(bytes).ok()? / task.dtype.bytes();
-    let parts =
-        matches!(task.exchange.operation, Operation::AllGather | Operation::ReduceScatter | Operation::AllToAll);
+    let parts = matches!(
+        task.exchange.operation,
+        CollectiveOperation::AllGather | CollectiveOperation::ReduceScatter | CollectiveOperation::AllToAll
+    );
     let elements = if parts { whole / ranks * ranks } else { whole };
     let exchange = Exchange { elements, ..task.exchange };
     (elements > 0 && exchange.validate().is_ok()).then(|| Task { exchange, ..task.clone() })
@@ -45,7 +47,7 @@ struct List {
 }
 
 impl List {
-    fn task(&self, operation: Operation, dtype: Element) -> Task {
+    fn task(&self, operation: CollectiveOperation, dtype: Element) -> Task {
         let exchange = Exchange::new(operation, 0, self.ranks);
         Task { exchange, dtype, graph: false, registered: false, max_ctas: None }
     }
@@ -53,18 +55,18 @@ impl List {
     /// Its sizes, as far as send and receive buffer fit beside each other.
     fn sweep(&self, task: &Task, sizes: &[u64]) -> Vec<Task> {
         let buffers = if task.exchange.in_place { 1.0 } else { 2.0 };
-        let messages = if task.exchange.operation == Operation::Pipeline { 2.0 } else { 1.0 };
+        let messages = if task.exchange.operation == CollectiveOperation::Pipeline { 2.0 } else { 1.0 };
         let fits = |bytes: &&u64| buffers * messages * **bytes as f64 <= self.room;
         sizes.iter().filter(fits).filter_map(|bytes| sized(task, *bytes)).collect()
     }
 
-    fn bf16(&self, operation: Operation, sizes: &[u64]) -> Vec<Task> {
+    fn bf16(&self, operation: CollectiveOperation, sizes: &[u64]) -> Vec<Task> {
         self.sweep(&self.task(operation, Element::Bf16), sizes)
     }
 
     /// The all-reduce in every way there is beside the plain one in bf16 between all.
     fn variants(&self, sizes: &[u64], fewer: &[u64]) -> Vec<Task> {
-        let plain = self.task(Operation::AllReduce, Element::Bf16);
+        let plain = self.task(CollectiveOperation::AllReduce, Element::Bf16);
         let in_place = Task { exchange: plain.exchange.in_place(true), ..plain.clone() };
         let mut ways = vec![
             in_place,
@@ -79,7 +81,9 @@ impl List {
         let below = std::iter::successors(Some(2usize), |n| Some(2 * n)).take_while(|n| *n < self.ranks);
         for ranks in below {
             let few = List { ranks, ..*self };
-            for operation in [Operation::AllReduce, Operation::AllGather, Operation::ReduceScatter] {
+            for operation in
+                [CollectiveOperation::AllReduce, CollectiveOperation::AllGather, CollectiveOperation::ReduceScatter]
+            {
                 tasks.extend(few.bf16(operation, fewer));
             }
         }
@@ -88,8 +92,8 @@ impl List {
 
     fn quick(&self) -> Vec<Task> {
         let mut tasks = Vec::new();
-        for operation in Operation::ALL {
-            let main = operation == Operation::AllReduce || operation == PING_PONG;
+        for operation in CollectiveOperation::ALL {
+            let main = operation == CollectiveOperation::AllReduce || operation == PING_PONG;
             let few = [MIB, 64 * MIB];
             tasks.extend(if main { self.bf16(operation, &steps(8, 256 * MIB, 8)) } else { self.bf16(operation, &few) });
         }
@@ -98,15 +102,17 @@ impl List {
 
     fn standard(&self) -> Vec<Task> {
         let sizes = steps(8, 2 * GIB, 4);
-        let mut tasks: Vec<Task> = Operation::ALL.iter().flat_map(|operation| self.bf16(*operation, &sizes)).collect();
+        let mut tasks: Vec<Task> =
+            CollectiveOperation::ALL.iter().flat_map(|operation| self.bf16(*operation, &sizes)).collect();
         tasks.extend(self.variants(&[8, 2 * MIB, 128 * MIB], &[8, 128 * KIB, 2 * MIB, 128 * MIB]));
         tasks
     }
 
     fn full(&self) -> Vec<Task> {
         let sizes = steps(8, 4 * GIB, 2);
-        let mut tasks: Vec<Task> = Operation::ALL.iter().flat_map(|operation| self.bf16(*operation, &sizes)).collect();
-        let in_place = Operation::ALL.iter().filter(|operation| operation.definition().can_be_in_place());
+        let mut tasks: Vec<Task> =
+            CollectiveOperation::ALL.iter().flat_map(|operation| self.bf16(*operation, &sizes)).collect();
+        let in_place = CollectiveOperation::ALL.iter().filter(|operation| operation.definition().can_be_in_place());
         for operation in in_place {
             let plain = self.task(*operation, Element::Bf16);
             tasks.extend(self.sweep(&Task { exchange: plain.exchange.in_place(true), ..plain }, &sizes));
@@ -119,7 +125,8 @@ impl List {
 
     /// Small, because its times mean nothing, and sizes enough for a curve.
     fn software(&self, sizes: &[u64]) -> Vec<Task> {
-        let mut tasks: Vec<Task> = Operation::ALL.iter().flat_map(|operation| self.bf16(*operation, sizes)).collect();
+        let mut tasks: Vec<Task> =
+            CollectiveOperation::ALL.iter().flat_map(|operation| self.bf16(*operation, sizes)).collect();
         tasks.extend(self.variants(&[4 * KIB], &[64]));
         tasks
     }
@@ -149,7 +156,7 @@ mod tests {
         assert!(quick.len() <= 40 && standard.len() <= 220, "{} {}", quick.len(), standard.len());
         for tasks in [&quick, &standard, &full] {
             assert_eq!(kinds(tasks).len(), tasks.len());
-            for operation in Operation::ALL {
+            for operation in CollectiveOperation::ALL {
                 assert!(tasks.iter().any(|task| task.exchange.operation == operation), "{operation:?}");
             }
         }
@@ -167,7 +174,7 @@ mod tests {
     #[test]
     fn ranks_share_what_is_cut_into_parts() {
         let six = tasks(Preset::Standard, Platform::Gpu(0), 6, None);
-        let parts = six.iter().filter(|task| task.exchange.operation == Operation::AllGather);
+        let parts = six.iter().filter(|task| task.exchange.operation == CollectiveOperation::AllGather);
         assert!(parts.clone().count() > 5);
         assert!(parts.into_iter().all(|task| task.exchange.elements % task.exchange.ranks == 0));
         assert!(six.iter().any(|task| task.exchange.ranks == 4) && six.iter().all(|task| task.exchange.ranks != 3));
@@ -177,7 +184,7 @@ mod tests {
     fn the_software_devices_list_is_short_and_holds_curves() {
         let quick = tasks(Preset::Quick, Platform::Software(0), 4, None);
         assert!(quick.len() <= 110, "{}", quick.len());
-        for operation in Operation::ALL {
+        for operation in CollectiveOperation::ALL {
             assert!(quick.iter().filter(|task| task.exchange.operation == operation).count() >= 3, "{operation:?}");
         }
     }

@@ -1,10 +1,10 @@
-//! A case that all ranks run together: its name, its record, and how one sample is taken by the crew.
+//! A case that all ranks run together: its name, its record, and how one sample is taken by the coordinator.
 //!
 //! Beside the time of the slowest rank the record keeps every rank's own median, so that a slow GPU or link shows.
 
 use super::super::case::Sampling;
 use super::super::{Case, CaseInfo, Context, Detail, RawSample, Spec};
-use crate::collectives::ranks::{Crew, CrewTiming, Task};
+use crate::collectives::ranks::{Coordinator, GroupTiming, Task};
 use crate::records::flags::SHARED_GPU;
 use crate::records::measurement::{Backend, Kind, Launch, Verified};
 use crate::units::format_bytes;
@@ -19,38 +19,38 @@ const ISOLATED: u64 = 15;
 /// Telling all ranks and starting together costs as much as a short batch: these are long beside it.
 const SAMPLING: Sampling = Sampling { batch_ns: 2e6, min_samples: 20, least_samples: 5 };
 
-/// The one crew that a run's cases share.
+/// The one coordinator that a run's cases share.
 #[derive(Clone)]
-pub struct SharedCrew(Arc<Mutex<Crew>>);
+pub struct SharedCoordinator(Arc<Mutex<Coordinator>>);
 
-impl SharedCrew {
-    pub fn new(crew: Crew) -> Self {
-        SharedCrew(Arc::new(Mutex::new(crew)))
+impl SharedCoordinator {
+    pub fn new(coordinator: Coordinator) -> Self {
+        SharedCoordinator(Arc::new(Mutex::new(coordinator)))
     }
 
-    pub fn lock(&self) -> MutexGuard<'_, Crew> {
+    pub fn lock(&self) -> MutexGuard<'_, Coordinator> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The cases of these tasks, in their order.
     pub fn cases(&self, tasks: Vec<Task>) -> Vec<Box<dyn Spec>> {
-        let spec = |task| Box::new(RankedSpec { task, crew: self.clone() }) as Box<dyn Spec>;
+        let spec = |task| Box::new(RankedSpec { task, coordinator: self.clone() }) as Box<dyn Spec>;
         tasks.into_iter().map(spec).collect()
     }
 }
 
 struct RankedSpec {
     task: Task,
-    crew: SharedCrew,
+    coordinator: SharedCoordinator,
 }
 
 impl Spec for RankedSpec {
     /// `nccl/all_reduce/r8/bf16/64MiB`; between hosts `…/r16/n2/…`; what was asked for beyond that follows the size.
     fn id(&self) -> String {
-        let crew = self.crew.lock();
+        let coordinator = self.coordinator.lock();
         let Task { exchange, dtype, graph, registered, max_ctas } = &self.task;
-        let nodes = Some(crew.nodes(exchange.ranks)).filter(|nodes| *nodes > 1);
-        let mut id = format!("{}/{}/r{}", crew.transport(), exchange.operation.path(), exchange.ranks);
+        let nodes = Some(coordinator.nodes(exchange.ranks)).filter(|nodes| *nodes > 1);
+        let mut id = format!("{}/{}/r{}", coordinator.transport(), exchange.operation.path(), exchange.ranks);
         id.extend(nodes.map(|nodes| format!("/n{nodes}")));
         id.push_str(&format!("/{}/{}", dtype.name(), format_bytes(self.task.bytes())));
         for (asked, name) in [(exchange.in_place, "/in_place"), (*graph, "/graph"), (*registered, "/registered")] {
@@ -63,15 +63,15 @@ impl Spec for RankedSpec {
     fn build(&self, _context: &Context) -> Result<Box<dyn Case>> {
         self.task.exchange.validate()?;
         let info = self.info();
-        let (task, crew) = (self.task.clone(), self.crew.clone());
-        Ok(Box::new(RankedCase { task, crew, info, times: Vec::new(), isolated_ns: None }))
+        let (task, coordinator) = (self.task.clone(), self.coordinator.clone());
+        Ok(Box::new(RankedCase { task, coordinator, info, times: Vec::new(), isolated_ns: None }))
     }
 }
 
 impl RankedSpec {
     fn info(&self) -> CaseInfo {
         let id = self.id();
-        let crew = self.crew.lock();
+        let coordinator = self.coordinator.lock();
         let exchange = &self.task.exchange;
         let definition = exchange.operation.definition();
         let mut info = CaseInfo::new(id, Kind::Collective, Backend::Cuda).param("operation", definition.name());
@@ -80,16 +80,16 @@ impl RankedSpec {
         }
         info = info
             .param("ranks", exchange.ranks as u64)
-            .param("nodes", crew.nodes(exchange.ranks) as u64)
+            .param("nodes", coordinator.nodes(exchange.ranks) as u64)
             .param("dtype", self.task.dtype.name())
             .param("bytes", self.task.bytes())
             .param("in_place", exchange.in_place)
             .param("registered", self.task.registered)
             .param("max_ctas", self.task.max_ctas)
-            .param("transport", crew.transport());
+            .param("transport", coordinator.transport());
         info.launch = Some(if self.task.graph { Launch::Graph } else { Launch::Stream });
         info.bytes = Some(self.task.bytes() as f64);
-        let sharing = crew.ranks_per_gpu(exchange.ranks);
+        let sharing = coordinator.ranks_per_gpu(exchange.ranks);
         if sharing > 1 {
             info = info.param("ranks_per_gpu", sharing as u64);
             info.flags.push(SHARED_GPU.into());
@@ -100,7 +100,7 @@ impl RankedSpec {
 
 struct RankedCase {
     task: Task,
-    crew: SharedCrew,
+    coordinator: SharedCoordinator,
     info: CaseInfo,
     /// Each rank's pipelined nanoseconds per operation, a list a rank.
     times: Vec<Vec<f64>>,
@@ -118,7 +118,7 @@ impl Case for RankedCase {
     }
 
     fn prepare(&mut self) -> Result<Option<Verified>> {
-        let prepared = self.crew.lock().prepare(&self.task)?;
+        let prepared = self.coordinator.lock().prepare(&self.task)?;
         self.info.params.extend(prepared.facts);
         let against = "exactly predictable integers, every element on every rank";
         Ok(Some(Verified { against: against.into(), max_error: 0.0, wrong: prepared.wrong }))
@@ -127,9 +127,9 @@ impl Case for RankedCase {
     fn sample(&mut self, n: u64) -> Result<Vec<RawSample>> {
         let n = n.max(1);
         let timing = {
-            let mut crew = self.crew.lock();
-            let isolated = isolated(n, crew.deadline(), self.isolated_ns);
-            crew.time(n, isolated)?
+            let mut coordinator = self.coordinator.lock();
+            let isolated = isolated(n, coordinator.deadline(), self.isolated_ns);
+            coordinator.time(n, isolated)?
         };
         if !(timing.pipelined_ns.is_finite() && timing.pipelined_ns > 0.0) {
             let what = format!("{} took {} ns by the ranks' clocks", self.info.id, timing.pipelined_ns);
@@ -144,7 +144,7 @@ impl Case for RankedCase {
 
 impl RankedCase {
     /// How the ranks stand to each other by now: `rank_median_ns`, `slowest_rank`, `rank_spread_percent`.
-    fn keep(&mut self, timing: &CrewTiming, n: u64) {
+    fn keep(&mut self, timing: &GroupTiming, n: u64) {
         self.times.resize(timing.by_rank.len(), Vec::new());
         for (times, rank) in self.times.iter_mut().zip(&timing.by_rank) {
             times.push(rank.pipelined_ns / n as f64);

@@ -1,7 +1,7 @@
 //! A GPU's pairs: the layer's forward, and its backward where there is time, beside the small models, beside pressure on one
 //! resource, and beside nothing; and a probe of each resource beside the small models.
 
-use super::streams::Row;
+use super::streams::StreamPair;
 use crate::corun::cuda::{StreamMain, StreamSide, Streams};
 use crate::models::{SideKind, SideSpec};
 use crate::ops::DType;
@@ -30,33 +30,33 @@ fn models(specs: impl Iterator<Item = SideSpec>) -> Vec<StreamSide> {
 }
 
 /// Each side in both ways of sharing: what is compared with each other is measured close together.
-fn both(main: StreamMain, sides: &[StreamSide]) -> Vec<Row> {
-    sides.iter().flat_map(|&side| Streams::ALL.map(|streams| Row { streams, main, side })).collect()
+fn both(main: StreamMain, sides: &[StreamSide]) -> Vec<StreamPair> {
+    sides.iter().flat_map(|&side| Streams::ALL.map(|streams| StreamPair { streams, main, side })).collect()
 }
 
 /// The main beside nothing and beside the three models.
-fn beside(main: StreamMain) -> Vec<Row> {
+fn beside(main: StreamMain) -> Vec<StreamPair> {
     both(main, &[vec![StreamSide::Nothing], models(least())].concat())
 }
 
 /// The main's sensitivity to each resource.
-fn pressed(main: StreamMain) -> Vec<Row> {
+fn pressed(main: StreamMain) -> Vec<StreamPair> {
     both(main, &PressureResource::ALL.map(StreamSide::Pressure))
 }
 
 /// The sides' pressure on each resource, and that of the resource's own program, which sets the scale. What a side asks of
 /// a resource hardly depends on the priorities.
-fn probes(sides: &[StreamSide]) -> Vec<Row> {
+fn probes(sides: &[StreamSide]) -> Vec<StreamPair> {
     let of = |resource| {
         let main = StreamMain::Probe(resource);
         let scale = std::iter::once(StreamSide::Pressure(resource));
-        let row = move |side| Row { streams: Streams::Plain, main, side };
+        let row = move |side| StreamPair { streams: Streams::Plain, main, side };
         sides.iter().copied().chain(scale).map(row).collect::<Vec<_>>()
     };
     PressureResource::ALL.into_iter().flat_map(of).collect()
 }
 
-pub fn rows(preset: Preset) -> Vec<Row> {
+pub fn rows(preset: Preset) -> Vec<StreamPair> {
     let quick = beside(StreamMain::Forward(USUAL));
     if preset == Preset::Quick {
         return quick;

@@ -1,7 +1,7 @@
 //! A product beside an all-reduce, by the multiprocessors that the all-reduce takes: the term that data-parallel and pipeline
 //! plans need. Only where there are GPUs to add up with.
 
-use super::streams::Row;
+use super::streams::StreamPair;
 use crate::corun::cuda::{AllReduceSide, StreamMain, StreamSide, Streams};
 use crate::ops::Linear;
 use crate::suite::Preset;
@@ -12,18 +12,18 @@ const MIB: u64 = 1 << 20;
 const LARGE: Linear = Linear::new(8192, 8192, 8192);
 const ONE_WAVE: Linear = Linear::new(2048, 4096, 2048);
 
-fn row(product: Linear, side: StreamSide) -> Row {
-    Row { streams: Streams::Plain, main: StreamMain::Product(product), side }
+fn row(product: Linear, side: StreamSide) -> StreamPair {
+    StreamPair { streams: Streams::Plain, main: StreamMain::Product(product), side }
 }
 
 /// The product beside nothing, then beside the all-reduce in the given numbers of thread blocks, and in NCCL's own.
-fn sweep(product: Linear, ranks: u32, bytes: u64, ctas: &[u32]) -> Vec<Row> {
+fn sweep(product: Linear, ranks: u32, bytes: u64, ctas: &[u32]) -> Vec<StreamPair> {
     let beside = |ctas| row(product, StreamSide::AllReduce(AllReduceSide { ranks, bytes, ctas }));
     let caps = ctas.iter().map(|ctas| Some(*ctas)).chain([None]);
     std::iter::once(row(product, StreamSide::Nothing)).chain(caps.map(beside)).collect()
 }
 
-pub fn rows(preset: Preset, gpus: u32) -> Vec<Row> {
+pub fn rows(preset: Preset, gpus: u32) -> Vec<StreamPair> {
     if gpus < 2 {
         return Vec::new();
     }
@@ -40,7 +40,7 @@ pub fn rows(preset: Preset, gpus: u32) -> Vec<Row> {
 }
 
 /// At sizes that the CPU computes in moments.
-pub fn software(gpus: u32) -> Vec<Row> {
+pub fn software(gpus: u32) -> Vec<StreamPair> {
     if gpus < 2 { Vec::new() } else { sweep(Linear::new(64, 64, 64), gpus, MIB / 16, &[2]) }
 }
 

@@ -1,6 +1,6 @@
 //! The software device's pairs: the code of a GPU's, at sizes that fibers compute in seconds.
 
-use super::streams::Row;
+use super::streams::StreamPair;
 use crate::corun::cuda::{StreamMain, StreamSide, Streams};
 use crate::models::{SideKind, SideSpec};
 use crate::ops::DType;
@@ -10,9 +10,9 @@ use crate::suite::Preset;
 
 const LAYER: LayerShape = LayerShape::new(128, 2, 48, 1, DType::Bf16);
 
-pub fn rows(preset: Preset) -> Vec<Row> {
+pub fn rows(preset: Preset) -> Vec<StreamPair> {
     let model = |kind, batch| StreamSide::Model(SideSpec { kind, batch });
-    let forward = |streams, side| Row { streams, main: StreamMain::Forward(LAYER), side };
+    let forward = |streams, side| StreamPair { streams, main: StreamMain::Forward(LAYER), side };
     let mlp = model(SideKind::Mlp, 2);
     let quick = vec![
         forward(Streams::Priority, StreamSide::Nothing),
@@ -26,10 +26,10 @@ pub fn rows(preset: Preset) -> Vec<Row> {
     let more = [
         forward(Streams::Priority, model(SideKind::Convnet, 1)),
         forward(Streams::Plain, model(SideKind::Gpt, 1)),
-        Row { streams: Streams::Plain, main: StreamMain::Backward(LAYER), side: mlp },
+        StreamPair { streams: Streams::Plain, main: StreamMain::Backward(LAYER), side: mlp },
         forward(Streams::Plain, StreamSide::Pressure(PressureResource::Fma)),
-        Row { streams: Streams::Plain, main: StreamMain::Probe(PressureResource::Fma), side: mlp },
-        Row {
+        StreamPair { streams: Streams::Plain, main: StreamMain::Probe(PressureResource::Fma), side: mlp },
+        StreamPair {
             streams: Streams::Plain,
             main: StreamMain::Probe(PressureResource::Fma),
             side: StreamSide::Pressure(PressureResource::Fma),

@@ -15,7 +15,7 @@ use crate::machine::gpus;
 use crate::models::gpt::Layer;
 use crate::models::single::Single;
 use crate::ops::DType;
-use crate::ops::cuda::{Cuda, Gpu, Pressure};
+use crate::ops::cuda::{Cuda, CudaPressure, Gpu};
 use crate::records::flags::{LAUNCH_BOUND, ONE_CONNECTION};
 use crate::records::measurement::{Backend, Kind, Verified};
 use crate::shape::LayerShape;
@@ -35,20 +35,20 @@ const LEAST_SOFTWARE_PAIRS: usize = 2;
 
 /// One row: who beside whom, and how their streams share the GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Row {
+pub struct StreamPair {
     pub streams: Streams,
     pub main: StreamMain,
     pub side: StreamSide,
 }
 
-impl Row {
+impl StreamPair {
     fn id(&self) -> String {
         format!("corun/{}/{}+{}", self.streams.name(), self.main.name(), self.side)
     }
 }
 
 /// The rows as cases that share one GPU and one layer.
-pub fn specs(rows: Vec<Row>) -> Vec<Box<dyn Spec>> {
+pub fn specs(rows: Vec<StreamPair>) -> Vec<Box<dyn Spec>> {
     let shared = Shared::default();
     rows.into_iter().map(|row| Box::new(StreamSpec { row, shared: shared.clone() }) as Box<dyn Spec>).collect()
 }
@@ -90,7 +90,7 @@ impl Bench {
 }
 
 struct StreamSpec {
-    row: Row,
+    row: StreamPair,
     shared: Shared,
 }
 
@@ -100,7 +100,7 @@ impl Spec for StreamSpec {
     }
 
     fn build(&self, context: &Context) -> Result<Box<dyn Case>> {
-        let Row { streams, main, side } = self.row;
+        let StreamPair { streams, main, side } = self.row;
         main.shape().map_or(Ok(()), LayerShape::validate)?;
         let mut info = CaseInfo::new(self.id(), Kind::Corun, Backend::Cuda)
             .param("side", side.to_string())
@@ -139,7 +139,7 @@ fn unprepared() -> Error {
 }
 
 struct StreamCase {
-    row: Row,
+    row: StreamPair,
     shared: Shared,
     platform: Platform,
     info: CaseInfo,
@@ -151,7 +151,7 @@ struct StreamCase {
 struct Ready {
     ops: Cuda,
     /// The main, where it is none that the cases share.
-    probe: Option<Pressure>,
+    probe: Option<CudaPressure>,
     product: Option<Single<Cuda>>,
     side: Option<SideStream>,
     clock: EventClock,
@@ -216,7 +216,7 @@ impl StreamCase {
     }
 
     fn make(&mut self, bench: &mut Bench) -> Result<Ready> {
-        let Row { streams, main, side } = self.row;
+        let StreamPair { streams, main, side } = self.row;
         let gpu = bench.gpu(self.platform.ordinal())?;
         let dtype = main.shape().map_or(DType::Bf16, |shape| shape.dtype);
         let mut ops = Cuda::on(&gpu, dtype, streams.main())?;

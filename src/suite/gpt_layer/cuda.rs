@@ -1,6 +1,6 @@
 //! A GPU as these cases use it: one stream, timed by events between two clock stamps.
 
-use super::rig::{How, Rig, Work};
+use super::bench::{Bench, LaunchMode, TimedWork};
 use crate::clock::cuda::CudaClock;
 use crate::ops::cuda::{Cuda, Gpu, Graph, Priority};
 use crate::ops::work::Operation;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 /// Type of the big model's data and of the small models' on a GPU.
 const DATA: DType = DType::Bf16;
 
-pub struct CudaRig {
+pub struct CudaBench {
     // Fields go in this order: a graph before its stream.
     graph: Option<Graph>,
     clock: CudaClock,
@@ -21,7 +21,7 @@ pub struct CudaRig {
     platform: Platform,
 }
 
-impl Rig for CudaRig {
+impl Bench for CudaBench {
     type Ops = Cuda;
     const BACKEND: Backend = Backend::Cuda;
     const ROTATES: bool = false;
@@ -29,7 +29,7 @@ impl Rig for CudaRig {
     fn open(context: &Context) -> Result<Self> {
         let gpu = Gpu::open(context.platform.ordinal())?;
         let ops = Cuda::on(&gpu, DATA, Priority::Plain)?;
-        Ok(CudaRig { graph: None, clock: CudaClock::new(&gpu)?, ops, platform: context.platform })
+        Ok(CudaBench { graph: None, clock: CudaClock::new(&gpu)?, ops, platform: context.platform })
     }
 
     fn serves(&self, context: &Context) -> bool {
@@ -42,7 +42,7 @@ impl Rig for CudaRig {
         work(&mut self.ops)
     }
 
-    fn settle(&mut self, how: How, work: Work<'_, Cuda>) -> Result<()> {
+    fn settle(&mut self, how: LaunchMode, work: TimedWork<'_, Cuda>) -> Result<()> {
         self.graph = None;
         let mut run = |ops: &mut Cuda| {
             work(ops);
@@ -69,8 +69,8 @@ impl Rig for CudaRig {
         }
     }
 
-    fn time(&mut self, how: How, n: u64, work: Work<'_, Cuda>) -> Result<Vec<RawSample>> {
-        let CudaRig { graph, clock, ops, .. } = self;
+    fn time(&mut self, how: LaunchMode, n: u64, work: TimedWork<'_, Cuda>) -> Result<Vec<RawSample>> {
+        let CudaBench { graph, clock, ops, .. } = self;
         let mut run = |ops: &mut Cuda| match (how.launch, &*graph) {
             (Launch::Graph, Some(graph)) => graph.launch(ops),
             (Launch::Graph, None) => {

@@ -1,24 +1,24 @@
 //! A phase of a whole layer as a case.
 
+use super::bench::{Bench, LaunchMode, sampling};
 use super::params::layer_params;
-use super::rig::{How, Rig, sampling};
-use super::workshop::Shared;
+use super::shared_bench::SharedBench;
 use crate::Result;
 use crate::records::measurement::{Kind, Verified};
 use crate::shape::{LayerShape, Phase};
 use crate::suite::case::Sampling;
 use crate::suite::{Case, CaseInfo, RawSample};
 
-pub struct LayerCase<R: Rig> {
+pub struct LayerCase<R: Bench> {
     info: CaseInfo,
-    shared: Shared<R>,
+    shared: SharedBench<R>,
     shape: LayerShape,
     phase: Phase,
-    how: How,
+    how: LaunchMode,
 }
 
-impl<R: Rig> LayerCase<R> {
-    pub fn new(id: String, shared: Shared<R>, shape: LayerShape, phase: Phase, how: How) -> Result<Self> {
+impl<R: Bench> LayerCase<R> {
+    pub fn new(id: String, shared: SharedBench<R>, shape: LayerShape, phase: Phase, how: LaunchMode) -> Result<Self> {
         shape.validate()?;
         let mut info = CaseInfo::new(id, Kind::Layer, R::BACKEND);
         info.params = layer_params(&shape, phase);
@@ -30,7 +30,7 @@ impl<R: Rig> LayerCase<R> {
     }
 }
 
-impl<R: Rig> Case for LayerCase<R> {
+impl<R: Bench> Case for LayerCase<R> {
     fn info(&self) -> &CaseInfo {
         &self.info
     }
@@ -40,19 +40,19 @@ impl<R: Rig> Case for LayerCase<R> {
     }
 
     fn prepare(&mut self) -> Result<Option<Verified>> {
-        let mut workshop = self.shared.lock();
-        let verified = workshop.verify(self.shape)?;
+        let mut state = self.shared.lock();
+        let verified = state.verify(self.shape)?;
         // Every phase has run once when the layer was made: what the timed one reads is there.
-        let (rig, layer) = workshop.layer(self.shape)?;
+        let (bench, layer) = state.layer(self.shape)?;
         let phase = self.phase;
-        rig.settle(self.how, &mut |ops| layer.run(ops, phase))?;
+        bench.settle(self.how, &mut |ops| layer.run(ops, phase))?;
         Ok(Some(verified))
     }
 
     fn sample(&mut self, n: u64) -> Result<Vec<RawSample>> {
-        let mut workshop = self.shared.lock();
-        let (rig, layer) = workshop.layer(self.shape)?;
+        let mut state = self.shared.lock();
+        let (bench, layer) = state.layer(self.shape)?;
         let phase = self.phase;
-        rig.time(self.how, n, &mut |ops| layer.run(ops, phase))
+        bench.time(self.how, n, &mut |ops| layer.run(ops, phase))
     }
 }

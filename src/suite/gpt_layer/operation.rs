@@ -1,11 +1,11 @@
 //! One operation as a case: warm on one set of buffers, or cold: on a device that can be made cold itself on the same
 //! buffers, elsewhere on as many as overflow the caches.
 
+use super::bench::{Bench, LaunchMode, sampling};
 use super::check::Comparison;
 use super::params::operation_params;
-use super::rig::{How, Rig, sampling};
+use super::shared_bench::{SEED, SharedBench};
 use super::spot;
-use super::workshop::{SEED, Shared};
 use crate::Result;
 use crate::models::single::Single;
 use crate::ops::reference::Reference;
@@ -31,24 +31,24 @@ fn copies(operation: &Operation, dtype: DType, last_level_cache_bytes: u64) -> u
 
 /// Which operation, on data of which type, in which state of the cache.
 #[derive(Debug, Clone, Copy)]
-pub struct What {
+pub struct OperationSpec {
     pub operation: Operation,
     pub dtype: DType,
-    pub how: How,
+    pub how: LaunchMode,
 }
 
-pub struct OperationCase<R: Rig> {
+pub struct OperationCase<R: Bench> {
     info: CaseInfo,
-    shared: Shared<R>,
-    what: What,
+    shared: SharedBench<R>,
+    what: OperationSpec,
     copies: usize,
     singles: Vec<Single<R::Ops>>,
     next: usize,
 }
 
-impl<R: Rig> OperationCase<R> {
-    pub fn new(id: String, shared: Shared<R>, what: What, last_level_cache_bytes: u64) -> Self {
-        let What { operation, dtype, how } = what;
+impl<R: Bench> OperationCase<R> {
+    pub fn new(id: String, shared: SharedBench<R>, what: OperationSpec, last_level_cache_bytes: u64) -> Self {
+        let OperationSpec { operation, dtype, how } = what;
         let rotates = R::ROTATES && how.cache == Cache::Cold;
         let copies = if rotates { copies(&operation, dtype, last_level_cache_bytes) } else { 1 };
         let mut info = CaseInfo::new(id, Kind::Operation, R::BACKEND);
@@ -67,7 +67,7 @@ impl<R: Rig> OperationCase<R> {
     }
 }
 
-impl<R: Rig> Case for OperationCase<R> {
+impl<R: Bench> Case for OperationCase<R> {
     fn info(&self) -> &CaseInfo {
         &self.info
     }
@@ -77,11 +77,11 @@ impl<R: Rig> Case for OperationCase<R> {
     }
 
     fn prepare(&mut self) -> Result<Option<Verified>> {
-        let mut workshop = self.shared.lock();
-        workshop.forget_layer();
-        let (What { operation, dtype, how }, copies) = (self.what, self.copies);
-        let rig = workshop.rig()?;
-        let (singles, verified) = rig.within(|ops| -> Result<_> {
+        let mut state = self.shared.lock();
+        state.forget_layer();
+        let (OperationSpec { operation, dtype, how }, copies) = (self.what, self.copies);
+        let bench = state.bench()?;
+        let (singles, verified) = bench.within(|ops| -> Result<_> {
             let verified = verify(ops, operation, dtype)?;
             let mut singles = Vec::with_capacity(copies);
             for copy in 0..copies as u64 {
@@ -96,17 +96,17 @@ impl<R: Rig> Case for OperationCase<R> {
         })?;
         self.singles = singles;
         let first = &mut self.singles[0];
-        rig.settle(how, &mut |ops| first.run(ops))?;
-        if let Some(choice) = rig.choice(&operation) {
+        bench.settle(how, &mut |ops| first.run(ops))?;
+        if let Some(choice) = bench.choice(&operation) {
             self.info.params.insert("choice".into(), choice);
         }
         Ok(Some(verified))
     }
 
     fn sample(&mut self, n: u64) -> Result<Vec<RawSample>> {
-        let mut workshop = self.shared.lock();
+        let mut state = self.shared.lock();
         let (singles, next) = (&mut self.singles, &mut self.next);
-        workshop.rig()?.time(self.what.how, n, &mut |ops| {
+        state.bench()?.time(self.what.how, n, &mut |ops| {
             singles[*next].run(ops);
             *next = (*next + 1) % singles.len();
         })

@@ -1,8 +1,8 @@
 //! A small model's whole training step as a case.
 
+use super::bench::{Bench, LaunchMode, sampling};
 use super::check::Comparison;
-use super::rig::{How, Rig, sampling};
-use super::workshop::Shared;
+use super::shared_bench::SharedBench;
 use crate::models::{SideModel, SideSpec, side, side_model};
 use crate::ops::reference::Reference;
 use crate::ops::{DType, Ops};
@@ -14,16 +14,16 @@ use crate::{Error, Result};
 /// Steps whose losses are compared: the second one sees the first one's update.
 const CHECKED_STEPS: usize = 2;
 
-pub struct SideCase<R: Rig> {
+pub struct SideCase<R: Bench> {
     info: CaseInfo,
-    shared: Shared<R>,
+    shared: SharedBench<R>,
     spec: SideSpec,
-    how: How,
+    how: LaunchMode,
     model: Option<Box<dyn SideModel<R::Ops> + Send>>,
 }
 
-impl<R: Rig> SideCase<R> {
-    pub fn new(id: String, shared: Shared<R>, spec: SideSpec, dtype: DType, how: How) -> Self {
+impl<R: Bench> SideCase<R> {
+    pub fn new(id: String, shared: SharedBench<R>, spec: SideSpec, dtype: DType, how: LaunchMode) -> Self {
         let mut info = CaseInfo::new(id, Kind::Layer, R::BACKEND)
             .param("side", spec.to_string())
             .param("model", spec.kind.name())
@@ -36,7 +36,7 @@ impl<R: Rig> SideCase<R> {
     }
 }
 
-impl<R: Rig> Case for SideCase<R> {
+impl<R: Bench> Case for SideCase<R> {
     fn info(&self) -> &CaseInfo {
         &self.info
     }
@@ -46,10 +46,10 @@ impl<R: Rig> Case for SideCase<R> {
     }
 
     fn prepare(&mut self) -> Result<Option<Verified>> {
-        let mut workshop = self.shared.lock();
-        workshop.forget_layer();
+        let mut state = self.shared.lock();
+        state.forget_layer();
         let spec = self.spec;
-        let (model, verified) = workshop.rig()?.within(|ops| -> Result<_> {
+        let (model, verified) = state.bench()?.within(|ops| -> Result<_> {
             let dtype = ops.dtype();
             let mut model = side_model(ops, spec)?;
             let losses = losses(ops, model.as_mut())?;
@@ -62,14 +62,14 @@ impl<R: Rig> Case for SideCase<R> {
         })?;
         self.info.params.insert("memory_bytes".into(), model.memory_bytes().into());
         let model = self.model.insert(model);
-        workshop.rig()?.settle(self.how, &mut |ops| model.step(ops))?;
+        state.bench()?.settle(self.how, &mut |ops| model.step(ops))?;
         Ok(Some(verified))
     }
 
     fn sample(&mut self, n: u64) -> Result<Vec<RawSample>> {
         let unprepared = || Error::machine("a small model is sampled before it is made", "prepare the case first");
         let model = self.model.as_mut().ok_or_else(unprepared)?;
-        self.shared.lock().rig()?.time(self.how, n, &mut |ops| model.step(ops))
+        self.shared.lock().bench()?.time(self.how, n, &mut |ops| model.step(ops))
     }
 }
 

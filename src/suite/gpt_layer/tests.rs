@@ -7,7 +7,7 @@ use crate::ops::work::Family;
 use crate::shape::Recompute;
 use std::collections::BTreeSet;
 
-fn plans(preset: Preset) -> Vec<Plan> {
+fn plans(preset: Preset) -> Vec<CaseSpec> {
     let mut seen = HashSet::new();
     lists::host::plans(preset).into_iter().filter(|plan| seen.insert(plan.id())).collect()
 }
@@ -21,7 +21,7 @@ fn presets_keep_to_their_number_of_cases() {
     assert!(cases(Preset::Full, Platform::Host).len() > 200);
 }
 
-const PLATFORMS: [fn(Preset) -> Vec<Plan>; 3] = [lists::host::plans, lists::gpu::plans, lists::software::plans];
+const PLATFORMS: [fn(Preset) -> Vec<CaseSpec>; 3] = [lists::host::plans, lists::gpu::plans, lists::software::plans];
 
 /// A name means one thing: the same operation on the same data, launched in the same way.
 #[test]
@@ -29,7 +29,7 @@ fn a_name_stands_for_one_case_and_every_shape_is_valid() {
     for plans in PLATFORMS {
         let mut named = std::collections::HashMap::new();
         for plan in [Preset::Quick, Preset::Standard, Preset::Full].into_iter().flat_map(plans) {
-            if let Plan::Layer(shape, ..) = &plan {
+            if let CaseSpec::Layer(shape, ..) = &plan {
                 shape.validate().unwrap();
             }
             let same = named.entry(plan.id()).or_insert_with(|| plan.clone());
@@ -41,7 +41,7 @@ fn a_name_stands_for_one_case_and_every_shape_is_valid() {
 #[test]
 fn larger_presets_hold_the_smaller_ones() {
     for plans in PLATFORMS {
-        let ids = |preset| plans(preset).iter().map(Plan::id).collect::<BTreeSet<_>>();
+        let ids = |preset| plans(preset).iter().map(CaseSpec::id).collect::<BTreeSet<_>>();
         let (quick, standard, full) = (ids(Preset::Quick), ids(Preset::Standard), ids(Preset::Full));
         assert_eq!(quick.difference(&standard).next(), None);
         assert_eq!(standard.difference(&full).next(), None);
@@ -63,7 +63,7 @@ fn the_lists_of_gpus_keep_to_their_number_of_cases() {
 fn standard_holds_enough_to_fit() {
     let plans = plans(Preset::Standard);
     let shapes: HashSet<_> =
-        plans.iter().filter_map(|p| if let Plan::Layer(shape, ..) = p { Some(shape) } else { None }).collect();
+        plans.iter().filter_map(|p| if let CaseSpec::Layer(shape, ..) = p { Some(shape) } else { None }).collect();
     assert!(shapes.len() >= 8 && shapes.iter().any(|s| s.tensor == 2));
     for recompute in [Recompute::Selective, Recompute::Full] {
         assert!(shapes.iter().any(|s| s.recompute == recompute));
@@ -72,7 +72,7 @@ fn standard_holds_enough_to_fit() {
         let distinct: HashSet<_> = plans
             .iter()
             .filter_map(|p| match p {
-                Plan::Operation { operation, .. } if operation.family() == Family::Gemm => Some(operation),
+                CaseSpec::Operation { operation, .. } if operation.family() == Family::Gemm => Some(operation),
                 _ => None,
             })
             .filter(|o| o.name() == product)
@@ -87,9 +87,9 @@ fn standard_holds_enough_to_fit() {
     }
 }
 
-fn operation_name(plan: &Plan) -> Option<&'static str> {
+fn operation_name(plan: &CaseSpec) -> Option<&'static str> {
     match plan {
-        Plan::Operation { operation, .. } => Some(operation.name()),
+        CaseSpec::Operation { operation, .. } => Some(operation.name()),
         _ => None,
     }
 }
@@ -118,15 +118,15 @@ fn cases_prepare_verify_and_sample() {
     let context =
         Context { preset: Preset::Quick, platform: Platform::Host, cores: 2, last_level_cache_bytes: 1 << 16 };
     let (shape, shared) =
-        (f32_layer(32, 4, 9, 2).tensor(2).recompute(Recompute::Selective), Shared::<rig::HostRig>::default());
-    let mut list: Vec<Plan> = Phase::ALL.map(|phase| Plan::Layer(shape, phase, CALL)).to_vec();
+        (f32_layer(32, 4, 9, 2).tensor(2).recompute(Recompute::Selective), SharedBench::<bench::HostBench>::default());
+    let mut list: Vec<CaseSpec> = Phase::ALL.map(|phase| CaseSpec::Layer(shape, phase, CALL)).to_vec();
     let names = ["ln1", "qkv", "attention", "projection", "residual1", "fc1", "fc2"];
     list.extend(operations_of(shape, &names, CALL));
     list.extend(operations_of(shape, &["ln1", "residual1"], COLD));
     list.extend(loose(shape, ENDS, CALL));
-    list.extend(SideSpec::usual().map(|spec| Plan::Side(SideSpec { batch: 2, ..spec }, DType::F32, CALL)));
+    list.extend(SideSpec::usual().map(|spec| CaseSpec::Side(SideSpec { batch: 2, ..spec }, DType::F32, CALL)));
     for plan in list {
-        let spec = PlanSpec { plan, shared: shared.clone() };
+        let spec = ListedCase { plan, shared: shared.clone() };
         let mut case = spec.build(&context).unwrap();
         let verified = case.prepare().unwrap().unwrap();
         assert_eq!(verified.wrong, 0, "{}: {verified:?}", spec.id());

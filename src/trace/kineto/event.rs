@@ -1,12 +1,12 @@
 //! One trace event: what it is, and the few of its fields that matter.
 
-use super::json::{Fault, Json};
+use super::json::{Json, JsonFault};
 use super::{LONGEST_NAME, micros};
 use crate::{Error, Result};
 use std::io::Read;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Kind {
+pub enum EventKind {
     #[default]
     Other,
     Kernel,
@@ -28,7 +28,7 @@ enum Digits {
 /// Read again and again into the same memory.
 #[derive(Debug, Default)]
 pub struct Event {
-    pub kind: Kind,
+    pub kind: EventKind,
     complete: bool,
     pub name: Vec<u8>,
     pub device: Option<u64>,
@@ -46,7 +46,7 @@ pub struct Event {
 
 impl Event {
     /// Reads the object that comes next.
-    pub fn read<R: Read>(&mut self, json: &mut Json<R>) -> Result<(), Fault> {
+    pub fn read<R: Read>(&mut self, json: &mut Json<R>) -> Result<(), JsonFault> {
         self.clear();
         json.expect(b'{', "an event is no object")?;
         let mut first = true;
@@ -55,13 +55,13 @@ impl Event {
             if !self.field(json, &key)? {
                 // Nothing else in it can matter.
                 json.skip_object_rest()?;
-                self.kind = Kind::Other;
+                self.kind = EventKind::Other;
                 break;
             }
         }
         self.key = key;
         if !self.complete {
-            self.kind = Kind::Other;
+            self.kind = EventKind::Other;
         }
         self.device = self.device.or(self.process);
         self.stream = self.stream.or(self.thread);
@@ -69,7 +69,7 @@ impl Event {
     }
 
     fn clear(&mut self) {
-        self.kind = Kind::Other;
+        self.kind = EventKind::Other;
         self.complete = false;
         self.name.clear();
         self.collective.clear();
@@ -79,7 +79,7 @@ impl Event {
     }
 
     /// False where the event is of no interest.
-    fn field<R: Read>(&mut self, json: &mut Json<R>, key: &[u8]) -> Result<bool, Fault> {
+    fn field<R: Read>(&mut self, json: &mut Json<R>, key: &[u8]) -> Result<bool, JsonFault> {
         match key {
             b"ph" => {
                 json.start_of_string(&mut self.text, 4)?;
@@ -89,7 +89,7 @@ impl Event {
             b"cat" => {
                 json.start_of_string(&mut self.text, 64)?;
                 self.kind = kind(&self.text);
-                return Ok(self.kind != Kind::Other);
+                return Ok(self.kind != EventKind::Other);
             }
             b"name" if json.must()? == b'"' => json.string(&mut self.name, LONGEST_NAME)?,
             b"ts" => self.start_ns = self.time(json)?,
@@ -102,7 +102,7 @@ impl Event {
         Ok(true)
     }
 
-    fn arguments<R: Read>(&mut self, json: &mut Json<R>) -> Result<(), Fault> {
+    fn arguments<R: Read>(&mut self, json: &mut Json<R>) -> Result<(), JsonFault> {
         json.expect(b'{', "`args` is no object")?;
         let (mut first, mut key) = (true, Vec::new());
         while json.key(&mut first, &mut key)? {
@@ -118,7 +118,7 @@ impl Event {
     }
 
     /// The digits of a number, which some writers put into quotes; the value is skipped if it is neither.
-    fn digits<R: Read>(&mut self, json: &mut Json<R>) -> Result<Digits, Fault> {
+    fn digits<R: Read>(&mut self, json: &mut Json<R>) -> Result<Digits, JsonFault> {
         if json.must()? == b'"' {
             json.start_of_string(&mut self.text, 64)?;
             return Ok(Digits::Quoted);
@@ -130,7 +130,7 @@ impl Event {
         Ok(Digits::Missing)
     }
 
-    fn time<R: Read>(&mut self, json: &mut Json<R>) -> Result<Option<i64>, Fault> {
+    fn time<R: Read>(&mut self, json: &mut Json<R>) -> Result<Option<i64>, JsonFault> {
         let at = json.offset();
         let digits = self.digits(json)?;
         if digits == Digits::Missing {
@@ -139,12 +139,12 @@ impl Event {
         match micros::to_ns(&self.text) {
             Some(ns) => Ok(Some(ns)),
             None if digits == Digits::Quoted => Ok(None),
-            None => Err(Fault::Wrong { at, what: "a time is no number" }),
+            None => Err(JsonFault::Wrong { at, what: "a time is no number" }),
         }
     }
 
     /// A number without sign or point; anything else is as good as none.
-    fn whole<R: Read>(&mut self, json: &mut Json<R>) -> Result<Option<u64>, Fault> {
+    fn whole<R: Read>(&mut self, json: &mut Json<R>) -> Result<Option<u64>, JsonFault> {
         if self.digits(json)? == Digits::Missing {
             return Ok(None);
         }
@@ -176,19 +176,19 @@ impl Event {
 }
 
 /// Names of categories over the years: `kernel`, `Kernel`; `gpu_memcpy`, `Memcpy`; `cuda_runtime`, `Runtime`; ….
-fn kind(category: &[u8]) -> Kind {
+fn kind(category: &[u8]) -> EventKind {
     let is = |names: &[&str]| names.iter().any(|n| category.eq_ignore_ascii_case(n.as_bytes()));
     if is(&["kernel", "concurrent_kernel"]) {
-        Kind::Kernel
+        EventKind::Kernel
     } else if is(&["gpu_memcpy", "gpu_memset", "memcpy", "memset"]) {
-        Kind::Copy
+        EventKind::Copy
     } else if is(&["cuda_runtime", "cuda_driver", "runtime", "driver", "hip_runtime"]) {
-        Kind::Launch
+        EventKind::Launch
     } else if is(&["user_annotation"]) {
-        Kind::HostRange
+        EventKind::HostRange
     } else if is(&["gpu_user_annotation"]) {
-        Kind::DeviceRange
+        EventKind::DeviceRange
     } else {
-        Kind::Other
+        EventKind::Other
     }
 }

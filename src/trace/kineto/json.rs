@@ -8,14 +8,14 @@ use std::io::Read;
 
 /// What is wrong, and where: bytes from the start of the (unpacked) text.
 #[derive(Debug)]
-pub enum Fault {
+pub enum JsonFault {
     Read(std::io::Error),
     Cut { at: u64 },
     Wrong { at: u64, what: &'static str },
     Long { at: u64, most: usize },
 }
 
-type Result<T> = std::result::Result<T, Fault>;
+type Result<T> = std::result::Result<T, JsonFault>;
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 18;
@@ -41,7 +41,7 @@ impl<R: Read> Json<R> {
     }
 
     pub fn wrong<T>(&self, what: &'static str) -> Result<T> {
-        Err(Fault::Wrong { at: self.offset(), what })
+        Err(JsonFault::Wrong { at: self.offset(), what })
     }
 
     /// The bytes not yet used; none at the end of the text only.
@@ -52,7 +52,7 @@ impl<R: Read> Json<R> {
             self.filled = loop {
                 match self.source.read(&mut self.buffer) {
                     Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                    other => break other.map_err(Fault::Read)?,
+                    other => break other.map_err(JsonFault::Read)?,
                 }
             };
         }
@@ -66,7 +66,7 @@ impl<R: Read> Json<R> {
                 self.at += 1;
                 Ok(byte)
             }
-            None => Err(Fault::Cut { at }),
+            None => Err(JsonFault::Cut { at }),
         }
     }
 
@@ -83,7 +83,7 @@ impl<R: Read> Json<R> {
     /// As [`Json::peek`], where something must come.
     pub fn must(&mut self) -> Result<u8> {
         let at = self.offset();
-        self.peek()?.ok_or(Fault::Cut { at })
+        self.peek()?.ok_or(JsonFault::Cut { at })
     }
 
     /// Uses the next byte if it is this one.
@@ -125,7 +125,7 @@ impl<R: Read> Json<R> {
     /// A whole string; one longer than `most` bytes is refused.
     pub fn string(&mut self, text: &mut Vec<u8>, most: usize) -> Result<()> {
         let at = self.offset();
-        if self.read_string(text, most)? { Ok(()) } else { Err(Fault::Long { at, most }) }
+        if self.read_string(text, most)? { Ok(()) } else { Err(JsonFault::Long { at, most }) }
     }
 
     /// The first bytes of a string; the rest is skipped.
@@ -144,7 +144,7 @@ impl<R: Read> Json<R> {
             let start = self.offset();
             let rest = self.rest()?;
             if rest.is_empty() {
-                return Err(Fault::Cut { at: start });
+                return Err(JsonFault::Cut { at: start });
             }
             let plain = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
             let room = most - text.len();
@@ -177,7 +177,7 @@ impl<R: Read> Json<R> {
             let start = self.offset();
             let rest = self.rest()?;
             if rest.is_empty() {
-                return Err(Fault::Cut { at: start });
+                return Err(JsonFault::Cut { at: start });
             }
             let plain = memchr2(b'"', b'\\', rest);
             let stop = plain.map(|p| rest[p]);
@@ -311,7 +311,7 @@ impl<R: Read> Json<R> {
             let start = self.offset();
             let rest = self.rest()?;
             if rest.is_empty() {
-                return Err(Fault::Cut { at: start });
+                return Err(JsonFault::Cut { at: start });
             }
             let Some(stop) = memchr3(b'"', b'{', b'}', rest) else {
                 self.at += rest.len();
@@ -375,7 +375,7 @@ mod tests {
     fn a_long_string_is_refused_or_cut_and_the_reader_goes_on_behind_it() {
         let text = format!("\"{}\\\"end\" 7", "x".repeat(100_000));
         let mut into = Vec::new();
-        assert!(matches!(Json::new(text.as_bytes()).string(&mut into, 50_000), Err(Fault::Long { at: 0, .. })));
+        assert!(matches!(Json::new(text.as_bytes()).string(&mut into, 50_000), Err(JsonFault::Long { at: 0, .. })));
         for most in [0, 1, 10, 99_999, 100_000, 100_001, 100_002] {
             let mut json = Json::new(text.as_bytes());
             json.start_of_string(&mut into, most).unwrap();
@@ -415,10 +415,10 @@ mod tests {
     #[test]
     fn what_ends_too_early_or_nests_too_deep_is_said() {
         for text in ["{\"a\":[1,2", "\"abc", "\"ab\\", "[", "tru", "{\"a\"", ""] {
-            assert!(matches!(Json::new(text.as_bytes()).skip(), Err(Fault::Cut { .. })), "{text}");
+            assert!(matches!(Json::new(text.as_bytes()).skip(), Err(JsonFault::Cut { .. })), "{text}");
         }
         let deep = "[".repeat(100_000);
-        assert!(matches!(Json::new(deep.as_bytes()).skip(), Err(Fault::Wrong { .. })));
-        assert!(matches!(Json::new("nul!".as_bytes()).skip(), Err(Fault::Wrong { .. })));
+        assert!(matches!(Json::new(deep.as_bytes()).skip(), Err(JsonFault::Wrong { .. })));
+        assert!(matches!(Json::new("nul!".as_bytes()).skip(), Err(JsonFault::Wrong { .. })));
     }
 }

@@ -7,13 +7,13 @@ mod event;
 pub mod json;
 pub mod micros;
 
-use self::event::{Event, Kind};
-use self::json::{Fault, Json};
-use super::order::{External, Spans, Stop};
-use super::source::{Catalogue, Source};
+use self::event::{Event, EventKind};
+use self::json::{Json, JsonFault};
+use super::order::{External, SpanStop, Spans};
+use super::pending::PendingLaunches;
+use super::source::{Catalogue, ProfileSource};
 use super::span::{Activity, Span};
-use super::wanted::Wanted;
-use super::windows::{self, Launched, Range};
+use super::windows::{self, IterationRange, Launched};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::fs::File;
@@ -30,9 +30,9 @@ pub struct Kineto {
     catalogue: Catalogue,
     spans: External,
     launches: Launches,
-    ranges: Vec<Range>,
+    ranges: Vec<IterationRange>,
     /// Ranges as PyTorch projects them onto the device; used where the host's are not recorded.
-    device_ranges: Vec<Range>,
+    device_ranges: Vec<IterationRange>,
     compute_streams: Option<Vec<u64>>,
     epoch_ns: Option<u64>,
     rank: Option<u64>,
@@ -103,7 +103,7 @@ impl Kineto {
         }
     }
 
-    fn distributed<R: Read>(&mut self, json: &mut Json<R>) -> Result<(), Fault> {
+    fn distributed<R: Read>(&mut self, json: &mut Json<R>) -> Result<(), JsonFault> {
         json.expect(b'{', "`distributedInfo` is no object")?;
         let (mut first, mut key, mut number) = (true, Vec::new(), Vec::new());
         while json.key(&mut first, &mut key)? {
@@ -141,9 +141,9 @@ impl Kineto {
 
     fn event(&mut self, event: &Event, at: u64) -> Result<()> {
         match event.kind {
-            Kind::Other => Ok(()),
-            Kind::Kernel | Kind::Copy => self.span(event, at),
-            Kind::Launch => match (event.correlation, event.start()) {
+            EventKind::Other => Ok(()),
+            EventKind::Kernel | EventKind::Copy => self.span(event, at),
+            EventKind::Launch => match (event.correlation, event.start()) {
                 (Some(correlation), Some(start)) => {
                     let named = |part: &[u8]| event.name.windows(part.len()).any(|w| w.eq_ignore_ascii_case(part));
                     // cudaLaunchHostFunc runs nothing on the device.
@@ -152,7 +152,7 @@ impl Kineto {
                 }
                 _ => Ok(()),
             },
-            Kind::HostRange | Kind::DeviceRange => self.range(event, at),
+            EventKind::HostRange | EventKind::DeviceRange => self.range(event, at),
         }
     }
 
@@ -165,9 +165,9 @@ impl Kineto {
         };
         let (name, activity) =
             self.catalogue.kernel(&name, collective.as_deref()).ok_or_else(|| many("kernel names"))?;
-        self.catalogue.has_kernels |= event.kind == Kind::Kernel;
+        self.catalogue.has_kernels |= event.kind == EventKind::Kernel;
         let activity = match activity {
-            _ if event.kind == Kind::Copy => Activity::Copy,
+            _ if event.kind == EventKind::Copy => Activity::Copy,
             Activity::Compute if !self.on_compute_stream(event.stream) => Activity::Ignored,
             told => told,
         };
@@ -185,15 +185,15 @@ impl Kineto {
         // Only a range that may cut is worth refusing the trace for its times.
         let Some(base) = windows::base(&name) else { return Ok(()) };
         let Some((start_ns, end_ns)) = event.interval(at, &self.place)? else { return Ok(()) };
-        let list = if event.kind == Kind::HostRange { &mut self.ranges } else { &mut self.device_ranges };
+        let list = if event.kind == EventKind::HostRange { &mut self.ranges } else { &mut self.device_ranges };
         if list.len() < MOST_RANGES {
-            list.push(Range { start_ns, end_ns, process: 0, base });
+            list.push(IterationRange { start_ns, end_ns, process: 0, base });
         }
         Ok(())
     }
 }
 
-impl Source for Kineto {
+impl ProfileSource for Kineto {
     fn take_catalogue(&mut self) -> Catalogue {
         std::mem::take(&mut self.catalogue)
     }
@@ -202,7 +202,7 @@ impl Source for Kineto {
         Vec::new()
     }
 
-    fn ranges(&mut self) -> Result<Vec<Range>> {
+    fn ranges(&mut self) -> Result<Vec<IterationRange>> {
         let host = std::mem::take(&mut self.ranges);
         let device = std::mem::take(&mut self.device_ranges);
         Ok(if host.is_empty() { device } else { host })
@@ -230,7 +230,7 @@ impl Source for Kineto {
         Ok(first.into_iter().map(|f| f.and_then(launched)).collect())
     }
 
-    fn spans(&mut self, _: bool, take: &mut dyn FnMut(&Span, &Catalogue)) -> Result<(), Stop> {
+    fn spans(&mut self, _: bool, take: &mut dyn FnMut(&Span, &Catalogue)) -> Result<(), SpanStop> {
         let mut sorted = self.spans.sorted()?;
         while let Some(span) = sorted.next()? {
             take(&span, &self.catalogue);
@@ -238,10 +238,10 @@ impl Source for Kineto {
         Ok(())
     }
 
-    fn launches(&mut self, wanted: &mut Wanted) -> Result<bool> {
+    fn launches(&mut self, pending: &mut PendingLaunches) -> Result<bool> {
         self.launches.each(|correlation, start, _| {
-            if wanted.may_ask(correlation) {
-                wanted.note(correlation, start);
+            if pending.may_ask(correlation) {
+                pending.note(correlation, start);
             }
         })?;
         Ok(!self.launches.is_empty())
@@ -317,12 +317,12 @@ fn failed(source: std::io::Error) -> Error {
 
 /// What ends the reading of a document.
 enum Failure {
-    Fault(Fault),
+    Fault(JsonFault),
     Error(Error),
 }
 
-impl From<Fault> for Failure {
-    fn from(fault: Fault) -> Self {
+impl From<JsonFault> for Failure {
+    fn from(fault: JsonFault) -> Self {
         Failure::Fault(fault)
     }
 }
@@ -333,19 +333,19 @@ impl From<Error> for Failure {
     }
 }
 
-fn explain(fault: Fault, place: &str) -> Error {
+fn explain(fault: JsonFault, place: &str) -> Error {
     let again = "record the trace again, and let the program end before copying it";
     match fault {
-        Fault::Cut { at } => Error::input(format!("{place} is cut off after {at} bytes of JSON"), again),
-        Fault::Wrong { at, what } => Error::input(
+        JsonFault::Cut { at } => Error::input(format!("{place} is cut off after {at} bytes of JSON"), again),
+        JsonFault::Wrong { at, what } => Error::input(
             format!("{place} is not a Kineto or Chrome trace: byte {at}: {what}"),
             "give a .json or .json.gz trace, or an nsys .sqlite export",
         ),
-        Fault::Long { at, most } => Error::input(
+        JsonFault::Long { at, most } => Error::input(
             format!("{place} holds a name of over {most} bytes at byte {at}"),
             "record it without that annotation",
         ),
-        Fault::Read(e) => {
+        JsonFault::Read(e) => {
             use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
             match e.kind() {
                 UnexpectedEof => Error::input(format!("{place} is cut off within its gzip data"), again),

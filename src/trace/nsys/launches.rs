@@ -4,7 +4,7 @@
 //! order: a search by halves finds a row in a few reads. A row counts only if process and correlation id are those
 //! asked for, so a table in another order costs time (one pass over it) and nothing else.
 
-use super::super::wanted::Wanted;
+use super::super::pending::PendingLaunches;
 use super::super::windows::Launched;
 use super::{Nsys, launch_key, process, tables, whole};
 use rusqlite::{Connection, Statement};
@@ -23,19 +23,19 @@ const SAMPLES: i64 = 256;
 const FAR: usize = 20_000;
 
 /// Tells the gaps when their kernels were launched; false if the export has no calls at all.
-pub fn of(nsys: &Nsys, wanted: &mut Wanted) -> rusqlite::Result<bool> {
+pub fn of(nsys: &Nsys, pending: &mut PendingLaunches) -> rusqlite::Result<bool> {
     if !nsys.tables.columns(tables::CALLS, &["start", "correlationId", "globalTid"]) {
         return Ok(false);
     }
     let mut calls = Ordered::new(&nsys.connection, tables::CALLS, "globalTid", "correlationId")?;
     // A search costs about as much as passing over 250 rows.
     let few = (calls.rows() / 250).max(0) as usize;
-    if wanted.unknown().take(few).count() < few {
-        let keys: Vec<u64> = wanted.unknown().collect();
+    if pending.unknown().take(few).count() < few {
+        let keys: Vec<u64> = pending.unknown().collect();
         let mut found = true;
         for key in keys {
             match calls.find(key)? {
-                Some(start) => wanted.note(key, start),
+                Some(start) => pending.note(key, start),
                 None => found = false,
             }
             if !found {
@@ -50,9 +50,9 @@ pub fn of(nsys: &Nsys, wanted: &mut Wanted) -> rusqlite::Result<bool> {
     let mut statement = nsys.connection.prepare(&sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let Some(correlation) = whole(row, 2)?.filter(|c| wanted.may_ask(*c)) else { continue };
+        let Some(correlation) = whole(row, 2)?.filter(|c| pending.may_ask(*c)) else { continue };
         let Some(start) = whole(row, 0)? else { continue };
-        wanted.note(launch_key(process(whole(row, 1)?.unwrap_or(0)), correlation), start);
+        pending.note(launch_key(process(whole(row, 1)?.unwrap_or(0)), correlation), start);
     }
     Ok(true)
 }

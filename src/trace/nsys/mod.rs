@@ -7,13 +7,13 @@ mod launches;
 mod rows;
 mod tables;
 
-use self::rows::Rows;
+use self::rows::TableRows;
 use self::tables::Tables;
-use super::order::{External, Merged, Nearly, Spans, Stop};
-use super::source::{Catalogue, Source};
+use super::order::{External, Merged, Nearly, SpanStop, Spans};
+use super::pending::PendingLaunches;
+use super::source::{Catalogue, ProfileSource};
 use super::span::{Activity, Span};
-use super::wanted::Wanted;
-use super::windows::{self, Launched, Range};
+use super::windows::{self, IterationRange, Launched};
 use crate::{Error, Result};
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
@@ -91,7 +91,7 @@ impl Nsys {
         }
     }
 
-    fn read_ranges(&self) -> rusqlite::Result<Vec<Range>> {
+    fn read_ranges(&self) -> rusqlite::Result<Vec<IterationRange>> {
         let Some(sql) = self.tables.ranges_sql() else { return Ok(Vec::new()) };
         let mut statement = self.connection.prepare(&sql)?;
         let mut rows = statement.query([])?;
@@ -100,15 +100,15 @@ impl Nsys {
             let (Some(start_ns), Some(end_ns)) = (whole(row, 0)?, whole(row, 1)?) else { continue };
             let text = row.get_ref(3)?.as_str_or_null().ok().flatten().unwrap_or("");
             if let Some(base) = windows::base(text) {
-                ranges.push(Range { start_ns, end_ns, process: process(whole(row, 2)?.unwrap_or(0)), base });
+                ranges.push(IterationRange { start_ns, end_ns, process: process(whole(row, 2)?.unwrap_or(0)), base });
             }
         }
         Ok(ranges)
     }
 
     /// The tables of spans, each in order on its own, and then together.
-    fn merged(&self, any_order: bool, take: &mut dyn FnMut(&Span, &Catalogue)) -> Result<(), Stop> {
-        let fail = |e: rusqlite::Error| Stop::Error(explain(&e, &self.place));
+    fn merged(&self, any_order: bool, take: &mut dyn FnMut(&Span, &Catalogue)) -> Result<(), SpanStop> {
+        let fail = |e: rusqlite::Error| SpanStop::Error(explain(&e, &self.place));
         let mut statements = Vec::new();
         for table in self.tables.spans() {
             let statement = self.connection.prepare(&self.tables.spans_sql(table)).map_err(fail)?;
@@ -117,7 +117,7 @@ impl Nsys {
         let mut sorters: Vec<External> = Vec::new();
         let mut sources: Vec<Box<dyn Spans + '_>> = Vec::new();
         for (table, statement) in &mut statements {
-            let mut rows = Rows::new(self, table, statement.query([]).map_err(fail)?).map_err(fail)?;
+            let mut rows = TableRows::new(self, table, statement.query([]).map_err(fail)?).map_err(fail)?;
             if any_order {
                 let mut sorter = External::default();
                 while let Some(span) = rows.next()? {
@@ -143,7 +143,7 @@ impl Nsys {
     }
 }
 
-impl Source for Nsys {
+impl ProfileSource for Nsys {
     fn take_catalogue(&mut self) -> Catalogue {
         self.catalogue.take()
     }
@@ -161,7 +161,7 @@ impl Source for Nsys {
         notes
     }
 
-    fn ranges(&mut self) -> Result<Vec<Range>> {
+    fn ranges(&mut self) -> Result<Vec<IterationRange>> {
         self.read_ranges().map_err(|e| explain(&e, &self.place))
     }
 
@@ -169,13 +169,13 @@ impl Source for Nsys {
         launches::first_after(self, process, times).map_err(|e| explain(&e, &self.place))
     }
 
-    fn spans(&mut self, any_order: bool, take: &mut dyn FnMut(&Span, &Catalogue)) -> Result<(), Stop> {
+    fn spans(&mut self, any_order: bool, take: &mut dyn FnMut(&Span, &Catalogue)) -> Result<(), SpanStop> {
         self.timeless.set(0);
         self.merged(any_order, take)
     }
 
-    fn launches(&mut self, wanted: &mut Wanted) -> Result<bool> {
-        launches::of(self, wanted).map_err(|e| explain(&e, &self.place))
+    fn launches(&mut self, pending: &mut PendingLaunches) -> Result<bool> {
+        launches::of(self, pending).map_err(|e| explain(&e, &self.place))
     }
 
     fn epoch_ns(&self) -> Option<u64> {

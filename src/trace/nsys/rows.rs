@@ -1,13 +1,13 @@
 //! Rows of one table as spans.
 
-use super::super::order::{Spans, Stop};
+use super::super::order::{SpanStop, Spans};
 use super::super::span::{Activity, NameId, Span};
 use super::{Nsys, explain, launch_key, process, tables};
 use crate::Error;
 use rusqlite::Statement;
 use std::collections::HashMap;
 
-pub struct Rows<'a> {
+pub struct TableRows<'a> {
     nsys: &'a Nsys,
     table: &'static str,
     rows: rusqlite::Rows<'a>,
@@ -21,15 +21,15 @@ pub struct Rows<'a> {
 
 const DENSE: usize = 1 << 20;
 
-impl<'a> Rows<'a> {
+impl<'a> TableRows<'a> {
     pub fn new(nsys: &'a Nsys, table: &'static str, rows: rusqlite::Rows<'a>) -> rusqlite::Result<Self> {
         let sql = format!("SELECT value FROM {} WHERE id = ?1", tables::STRINGS);
         let strings = if table == tables::KERNELS { Some(nsys.connection.prepare(&sql)?) } else { None };
         let activity = Activity::of_table(table);
-        Ok(Rows { nsys, table, rows, strings, activity, known: Vec::new(), others: HashMap::new(), row: 0 })
+        Ok(TableRows { nsys, table, rows, strings, activity, known: Vec::new(), others: HashMap::new(), row: 0 })
     }
 
-    fn name(&mut self, id: i64) -> Result<(NameId, Activity), Stop> {
+    fn name(&mut self, id: i64) -> Result<(NameId, Activity), SpanStop> {
         let dense = usize::try_from(id).ok().filter(|id| *id < DENSE);
         let found = match dense {
             Some(index) => self.known.get(index).copied().flatten(),
@@ -38,7 +38,7 @@ impl<'a> Rows<'a> {
         if let Some(found) = found {
             return Ok(found);
         }
-        let text = self.text(id).map_err(|e| Stop::Error(explain(&e, &self.nsys.place)))?;
+        let text = self.text(id).map_err(|e| SpanStop::Error(explain(&e, &self.nsys.place)))?;
         let mut catalogue = self.nsys.catalogue.borrow_mut();
         catalogue.has_kernels |= matches!(self.table, tables::KERNELS | tables::GRAPHS);
         let Some((name, by_name)) = catalogue.kernel(&text, None) else {
@@ -82,10 +82,10 @@ impl<'a> Rows<'a> {
     }
 }
 
-impl Spans for Rows<'_> {
-    fn next(&mut self) -> Result<Option<Span>, Stop> {
+impl Spans for TableRows<'_> {
+    fn next(&mut self) -> Result<Option<Span>, SpanStop> {
         loop {
-            let fail = |e: rusqlite::Error| Stop::Error(explain(&e, &self.nsys.place));
+            let fail = |e: rusqlite::Error| SpanStop::Error(explain(&e, &self.nsys.place));
             let Some(row) = self.rows.next().map_err(fail)? else { return Ok(None) };
             self.row += 1;
             let mut values = [None; 7];

@@ -6,10 +6,10 @@ mod sharding;
 
 use super::*;
 use crate::ops::DType;
-use crate::ops::reference::{Buffer, Reference};
+use crate::ops::reference::{Reference, ReferenceBuffer};
 use crate::shape::Recompute;
 use crate::stats::SplitMix;
-use recorder::Recorder;
+use recorder::OperationLog;
 
 const MODES: [Recompute; 3] = [Recompute::None, Recompute::Selective, Recompute::Full];
 
@@ -19,10 +19,10 @@ fn random_shape(random: &mut SplitMix, tensor: u64) -> LayerShape {
     LayerShape::new(hidden, heads, 1 + random.below(6) as u64, 1 + random.below(3) as u64, DType::F32).tensor(tensor)
 }
 
-fn floats(buffer: &Buffer) -> &[f64] {
+fn floats(buffer: &ReferenceBuffer) -> &[f64] {
     match buffer {
-        Buffer::Floats(values) => values,
-        Buffer::Ids(_) => panic!("floats expected"),
+        ReferenceBuffer::Floats(values) => values,
+        ReferenceBuffer::Ids(_) => panic!("floats expected"),
     }
 }
 
@@ -41,7 +41,7 @@ fn a_phase_runs_the_operations_its_shape_lists() {
     for recompute in MODES {
         for tensor in [1, 2, 4] {
             let shape = random_shape(&mut random, tensor).recompute(recompute);
-            let mut ops = Recorder::new();
+            let mut ops = OperationLog::new();
             let mut layer = Layer::new(&mut ops, shape, 1).unwrap();
             assert!(ops.take().is_empty(), "making a layer runs nothing");
             for phase in [Phase::Forward, Phase::BackwardInput, Phase::BackwardWeight, Phase::ForwardBackward] {
@@ -79,14 +79,14 @@ fn recomputing_needs_only_what_it_says_it_keeps() {
     }
 }
 
-fn poison(buffer: &mut Buffer) {
-    if let Buffer::Floats(values) = buffer {
+fn poison(buffer: &mut ReferenceBuffer) {
+    if let ReferenceBuffer::Floats(values) = buffer {
         values.fill(f64::NAN);
     }
 }
 
 /// Output, dx and gradients after one pass, with `forget` between forward and backward.
-fn run(shape: LayerShape, forget: impl Fn(&mut Block<Buffer>)) -> Vec<(String, Buffer)> {
+fn run(shape: LayerShape, forget: impl Fn(&mut Block<ReferenceBuffer>)) -> Vec<(String, ReferenceBuffer)> {
     let mut ops = Reference::new();
     let mut layer = Layer::new(&mut ops, shape, 5).unwrap();
     layer.forward(&mut ops);

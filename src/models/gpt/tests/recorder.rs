@@ -1,18 +1,18 @@
 //! A device that writes down which operations it is asked for and has the f64 device do them.
 
 use crate::Result;
-use crate::ops::reference::{Buffer, Reference};
+use crate::ops::reference::{Reference, ReferenceBuffer};
 use crate::ops::work::{Epilogue, Operation, Product};
 use crate::ops::*;
 
-pub struct Recorder {
+pub struct OperationLog {
     inner: Reference,
     log: Vec<Operation>,
 }
 
-impl Recorder {
+impl OperationLog {
     pub fn new() -> Self {
-        Recorder { inner: Reference::new(), log: Vec::new() }
+        OperationLog { inner: Reference::new(), log: Vec::new() }
     }
 
     /// What was asked for since the last call.
@@ -31,38 +31,38 @@ macro_rules! not_in_a_layer {
 }
 
 #[allow(clippy::too_many_arguments)]
-impl Ops for Recorder {
-    type Buffer = Buffer;
+impl Ops for OperationLog {
+    type Buffer = ReferenceBuffer;
 
     fn dtype(&self) -> DType {
         self.inner.dtype()
     }
-    fn alloc(&mut self, len: usize, dtype: DType) -> Result<Buffer> {
+    fn alloc(&mut self, len: usize, dtype: DType) -> Result<ReferenceBuffer> {
         self.inner.alloc(len, dtype)
     }
-    fn write(&mut self, dst: &mut Buffer, values: &[f64]) -> Result<()> {
+    fn write(&mut self, dst: &mut ReferenceBuffer, values: &[f64]) -> Result<()> {
         self.inner.write(dst, values)
     }
-    fn write_ids(&mut self, dst: &mut Buffer, ids: &[u32]) -> Result<()> {
+    fn write_ids(&mut self, dst: &mut ReferenceBuffer, ids: &[u32]) -> Result<()> {
         self.inner.write_ids(dst, ids)
     }
-    fn read(&mut self, src: &Buffer) -> Result<Vec<f64>> {
+    fn read(&mut self, src: &ReferenceBuffer) -> Result<Vec<f64>> {
         self.inner.read(src)
     }
     fn synchronize(&mut self) -> Result<()> {
         self.inner.synchronize()
     }
-    fn zero(&mut self, dst: &mut Buffer) {
+    fn zero(&mut self, dst: &mut ReferenceBuffer) {
         self.inner.zero(dst);
     }
 
     fn linear_forward(
         &mut self,
         shape: Linear,
-        y: &mut Buffer,
-        x: &Buffer,
-        w: &Buffer,
-        epilogue: ForwardEpilogue<'_, Buffer>,
+        y: &mut ReferenceBuffer,
+        x: &ReferenceBuffer,
+        w: &ReferenceBuffer,
+        epilogue: ForwardEpilogue<'_, ReferenceBuffer>,
     ) {
         let kind = match &epilogue {
             ForwardEpilogue::None => Epilogue::None,
@@ -76,10 +76,10 @@ impl Ops for Recorder {
     fn linear_to_inputs(
         &mut self,
         shape: Linear,
-        dx: &mut Buffer,
-        dy: &Buffer,
-        w: &Buffer,
-        epilogue: InputEpilogue<'_, Buffer>,
+        dx: &mut ReferenceBuffer,
+        dy: &ReferenceBuffer,
+        w: &ReferenceBuffer,
+        epilogue: InputEpilogue<'_, ReferenceBuffer>,
     ) {
         let kind = match &epilogue {
             InputEpilogue::None => Epilogue::None,
@@ -92,10 +92,10 @@ impl Ops for Recorder {
     fn linear_to_weights(
         &mut self,
         shape: Linear,
-        dw: &mut Buffer,
-        dy: &Buffer,
-        x: &Buffer,
-        epilogue: WeightEpilogue<'_, Buffer>,
+        dw: &mut ReferenceBuffer,
+        dy: &ReferenceBuffer,
+        x: &ReferenceBuffer,
+        epilogue: WeightEpilogue<'_, ReferenceBuffer>,
     ) {
         let kind = match &epilogue {
             WeightEpilogue::None => Epilogue::None,
@@ -108,12 +108,12 @@ impl Ops for Recorder {
     fn layernorm_forward(
         &mut self,
         shape: Rows,
-        y: &mut Buffer,
-        mean: &mut Buffer,
-        rstd: &mut Buffer,
-        x: &Buffer,
-        gamma: &Buffer,
-        beta: &Buffer,
+        y: &mut ReferenceBuffer,
+        mean: &mut ReferenceBuffer,
+        rstd: &mut ReferenceBuffer,
+        x: &ReferenceBuffer,
+        gamma: &ReferenceBuffer,
+        beta: &ReferenceBuffer,
     ) {
         self.log.push(Operation::LayernormForward(shape));
         self.inner.layernorm_forward(shape, y, mean, rstd, x, gamma, beta);
@@ -122,12 +122,12 @@ impl Ops for Recorder {
     fn layernorm_to_inputs(
         &mut self,
         shape: Rows,
-        dx: &mut Buffer,
-        dy: &Buffer,
-        x: &Buffer,
-        gamma: &Buffer,
-        stats: RowStats<'_, Buffer>,
-        residual: Option<&Buffer>,
+        dx: &mut ReferenceBuffer,
+        dy: &ReferenceBuffer,
+        x: &ReferenceBuffer,
+        gamma: &ReferenceBuffer,
+        stats: RowStats<'_, ReferenceBuffer>,
+        residual: Option<&ReferenceBuffer>,
     ) {
         assert!(residual.is_some(), "within a layer the skip path joins here");
         self.log.push(Operation::LayernormToInputs(shape));
@@ -137,17 +137,23 @@ impl Ops for Recorder {
     fn layernorm_to_weights(
         &mut self,
         shape: Rows,
-        dgamma: &mut Buffer,
-        dbeta: &mut Buffer,
-        dy: &Buffer,
-        x: &Buffer,
-        stats: RowStats<'_, Buffer>,
+        dgamma: &mut ReferenceBuffer,
+        dbeta: &mut ReferenceBuffer,
+        dy: &ReferenceBuffer,
+        x: &ReferenceBuffer,
+        stats: RowStats<'_, ReferenceBuffer>,
     ) {
         self.log.push(Operation::LayernormToWeights(shape));
         self.inner.layernorm_to_weights(shape, dgamma, dbeta, dy, x, stats);
     }
 
-    fn attention_forward(&mut self, shape: Attention, out: &mut Buffer, lse: &mut Buffer, qkv: &Buffer) {
+    fn attention_forward(
+        &mut self,
+        shape: Attention,
+        out: &mut ReferenceBuffer,
+        lse: &mut ReferenceBuffer,
+        qkv: &ReferenceBuffer,
+    ) {
         self.log.push(Operation::AttentionForward(shape));
         self.inner.attention_forward(shape, out, lse, qkv);
     }
@@ -155,41 +161,41 @@ impl Ops for Recorder {
     fn attention_backward(
         &mut self,
         shape: Attention,
-        dqkv: &mut Buffer,
-        dout: &Buffer,
-        qkv: &Buffer,
-        out: &Buffer,
-        lse: &Buffer,
-        workspace: &mut Buffer,
+        dqkv: &mut ReferenceBuffer,
+        dout: &ReferenceBuffer,
+        qkv: &ReferenceBuffer,
+        out: &ReferenceBuffer,
+        lse: &ReferenceBuffer,
+        workspace: &mut ReferenceBuffer,
     ) {
         self.log.push(Operation::AttentionBackward(shape));
         self.inner.attention_backward(shape, dqkv, dout, qkv, out, lse, workspace);
     }
 
-    fn residual(&mut self, len: usize, out: &mut Buffer, a: &Buffer, b: &Buffer) {
+    fn residual(&mut self, len: usize, out: &mut ReferenceBuffer, a: &ReferenceBuffer, b: &ReferenceBuffer) {
         self.log.push(Operation::Residual { len });
         self.inner.residual(len, out, a, b);
     }
 
     not_in_a_layer! {
-        gelu_forward(usize; &mut Buffer, &Buffer);
-        gelu_backward(usize; &mut Buffer, &Buffer, &Buffer);
-        embedding_forward(Embedding; &mut Buffer, &Buffer, &Buffer, &Buffer);
-        embedding_to_weights(Embedding; &mut Buffer, &mut Buffer, &Buffer, &Buffer);
-        cross_entropy(Rows; &mut Buffer, &mut Buffer, &Buffer);
-        adamw(usize; &mut Buffer, Option<&mut Buffer>, &Buffer, &mut Buffer, &mut Buffer, AdamW);
-        conv_forward(Conv; &mut Buffer, &Buffer, &Buffer, &mut Buffer);
-        conv_to_inputs(Conv; &mut Buffer, &Buffer, &Buffer, &mut Buffer);
-        conv_to_weights(Conv; &mut Buffer, &Buffer, &Buffer, &mut Buffer);
-        groupnorm_forward(GroupNorm; &mut Buffer, &mut Buffer, &mut Buffer, &Buffer, &Buffer, &Buffer);
-        groupnorm_to_inputs(GroupNorm; &mut Buffer, &Buffer, &Buffer, &Buffer, RowStats<'_, Buffer>);
-        groupnorm_to_weights(GroupNorm; &mut Buffer, &mut Buffer, &Buffer, &Buffer, RowStats<'_, Buffer>);
-        relu_forward(usize; &mut Buffer, &Buffer);
-        relu_backward(usize; &mut Buffer, &Buffer, &Buffer);
-        average_pool_forward(Pool; &mut Buffer, &Buffer);
-        average_pool_backward(Pool; &mut Buffer, &Buffer);
-        lstm_cell_forward(LstmCell; &mut Buffer, &mut Buffer, &mut Buffer, &Buffer);
-        lstm_cell_backward(LstmCell; &mut Buffer, &mut Buffer, &Buffer, &Buffer, &Buffer, &Buffer);
-        sgd(usize; &mut Buffer, &Buffer, &mut Buffer, Sgd);
+        gelu_forward(usize; &mut ReferenceBuffer, &ReferenceBuffer);
+        gelu_backward(usize; &mut ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer);
+        embedding_forward(Embedding; &mut ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer);
+        embedding_to_weights(Embedding; &mut ReferenceBuffer, &mut ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer);
+        cross_entropy(Rows; &mut ReferenceBuffer, &mut ReferenceBuffer, &ReferenceBuffer);
+        adamw(usize; &mut ReferenceBuffer, Option<&mut ReferenceBuffer>, &ReferenceBuffer, &mut ReferenceBuffer, &mut ReferenceBuffer, AdamW);
+        conv_forward(Conv; &mut ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer, &mut ReferenceBuffer);
+        conv_to_inputs(Conv; &mut ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer, &mut ReferenceBuffer);
+        conv_to_weights(Conv; &mut ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer, &mut ReferenceBuffer);
+        groupnorm_forward(GroupNorm; &mut ReferenceBuffer, &mut ReferenceBuffer, &mut ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer);
+        groupnorm_to_inputs(GroupNorm; &mut ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer, RowStats<'_, ReferenceBuffer>);
+        groupnorm_to_weights(GroupNorm; &mut ReferenceBuffer, &mut ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer, RowStats<'_, ReferenceBuffer>);
+        relu_forward(usize; &mut ReferenceBuffer, &ReferenceBuffer);
+        relu_backward(usize; &mut ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer);
+        average_pool_forward(Pool; &mut ReferenceBuffer, &ReferenceBuffer);
+        average_pool_backward(Pool; &mut ReferenceBuffer, &ReferenceBuffer);
+        lstm_cell_forward(LstmCell; &mut ReferenceBuffer, &mut ReferenceBuffer, &mut ReferenceBuffer, &ReferenceBuffer);
+        lstm_cell_backward(LstmCell; &mut ReferenceBuffer, &mut ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer);
+        sgd(usize; &mut ReferenceBuffer, &ReferenceBuffer, &mut ReferenceBuffer, Sgd);
     }
 }

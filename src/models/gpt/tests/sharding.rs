@@ -65,7 +65,7 @@ impl Group {
     }
 
     /// Every rank's tensor becomes the sum over ranks; `bias` was added by each but counts once.
-    fn all_reduce(&mut self, bias: Option<&str>, tensor: impl Fn(&mut Block<Buffer>) -> &mut Buffer) {
+    fn all_reduce(&mut self, bias: Option<&str>, tensor: impl Fn(&mut Block<ReferenceBuffer>) -> &mut ReferenceBuffer) {
         let mut sum = vec![0.0; floats(tensor(&mut self.ranks[0].block)).len()];
         for rank in &mut self.ranks {
             sum.iter_mut().zip(floats(tensor(&mut rank.block))).for_each(|(s, v)| *s += v);

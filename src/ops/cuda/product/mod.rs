@@ -1,14 +1,14 @@
 //! Matrix products through cuBLASLt: the three of a linear layer, with what their epilogues add.
 //!
-//! The row-major sentence becomes a column-major product (`sentence`), on its first run a plan is made for its shape
+//! The row-major call becomes a column-major product (`call`), on its first run a plan is made for its shape
 //! and types (`plan`): the library's algorithms, and forms that differ in what the library does itself and what kernels
 //! of `cuda/bias.cu` do (`epilogue`), are timed on the operands (`timing`), and the fastest is kept for every stream on
 //! the GPU. `docs/products.md` tells it in full.
 
+mod call;
 mod epilogue;
 mod perform;
 mod plan;
-mod sentence;
 mod timing;
 
 pub use epilogue::{ColumnSums, flat_geometry, rows_geometry};
@@ -16,70 +16,70 @@ pub(super) use perform::StreamState;
 pub(super) use plan::Products;
 pub use plan::{Candidate, Form, Fusion, ProductPlan};
 
-use super::{Buffer, Cuda};
+use super::{Cuda, CudaBuffer};
 use crate::Result;
 use crate::ops::work::{Epilogue, Product};
 use crate::ops::{ForwardEpilogue, InputEpilogue, Linear, WeightEpilogue};
-use sentence::Sentence;
+use call::ProductCall;
 
 impl Cuda {
     pub(super) fn try_linear_forward(
         &mut self,
         shape: Linear,
-        y: &mut Buffer,
-        x: &Buffer,
-        w: &Buffer,
-        epilogue: ForwardEpilogue<'_, Buffer>,
+        y: &mut CudaBuffer,
+        x: &CudaBuffer,
+        w: &CudaBuffer,
+        epilogue: ForwardEpilogue<'_, CudaBuffer>,
     ) -> Result<()> {
         let dtype = self.data_type();
-        let sentence = match epilogue {
-            ForwardEpilogue::None => Sentence::new(Product::Forward, shape, Epilogue::None, dtype, y, [w, x])?,
+        let call = match epilogue {
+            ForwardEpilogue::None => ProductCall::new(Product::Forward, shape, Epilogue::None, dtype, y, [w, x])?,
             ForwardEpilogue::Bias(bias) => {
-                Sentence::new(Product::Forward, shape, Epilogue::Bias, dtype, y, [w, x])?.with_bias(bias)?
+                ProductCall::new(Product::Forward, shape, Epilogue::Bias, dtype, y, [w, x])?.with_bias(bias)?
             }
             ForwardEpilogue::BiasGelu { bias, pre } => {
-                let plain = Sentence::new(Product::Forward, shape, Epilogue::BiasGelu, dtype, y, [w, x])?;
+                let plain = ProductCall::new(Product::Forward, shape, Epilogue::BiasGelu, dtype, y, [w, x])?;
                 plain.with_bias(bias)?.with_pre(pre)?
             }
         };
-        self.product(&sentence)
+        self.product(&call)
     }
 
     pub(super) fn try_linear_to_inputs(
         &mut self,
         shape: Linear,
-        dx: &mut Buffer,
-        dy: &Buffer,
-        w: &Buffer,
-        epilogue: InputEpilogue<'_, Buffer>,
+        dx: &mut CudaBuffer,
+        dy: &CudaBuffer,
+        w: &CudaBuffer,
+        epilogue: InputEpilogue<'_, CudaBuffer>,
     ) -> Result<()> {
         let dtype = self.data_type();
-        let sentence = match epilogue {
-            InputEpilogue::None => Sentence::new(Product::ToInputs, shape, Epilogue::None, dtype, dx, [w, dy])?,
+        let call = match epilogue {
+            InputEpilogue::None => ProductCall::new(Product::ToInputs, shape, Epilogue::None, dtype, dx, [w, dy])?,
             InputEpilogue::Gelu { pre } => {
-                Sentence::new(Product::ToInputs, shape, Epilogue::GeluBackward, dtype, dx, [w, dy])?.with_pre(pre)?
+                ProductCall::new(Product::ToInputs, shape, Epilogue::GeluBackward, dtype, dx, [w, dy])?.with_pre(pre)?
             }
         };
-        self.product(&sentence)
+        self.product(&call)
     }
 
     pub(super) fn try_linear_to_weights(
         &mut self,
         shape: Linear,
-        dw: &mut Buffer,
-        dy: &Buffer,
-        x: &Buffer,
-        epilogue: WeightEpilogue<'_, Buffer>,
+        dw: &mut CudaBuffer,
+        dy: &CudaBuffer,
+        x: &CudaBuffer,
+        epilogue: WeightEpilogue<'_, CudaBuffer>,
     ) -> Result<()> {
         let dtype = self.data_type();
-        let sentence = match epilogue {
-            WeightEpilogue::None => Sentence::new(Product::ToWeights, shape, Epilogue::None, dtype, dw, [x, dy])?,
+        let call = match epilogue {
+            WeightEpilogue::None => ProductCall::new(Product::ToWeights, shape, Epilogue::None, dtype, dw, [x, dy])?,
             WeightEpilogue::Bias { dbias } => {
-                let plain = Sentence::new(Product::ToWeights, shape, Epilogue::BiasGradient, dtype, dw, [x, dy])?;
+                let plain = ProductCall::new(Product::ToWeights, shape, Epilogue::BiasGradient, dtype, dw, [x, dy])?;
                 plain.with_gradient(dbias)?
             }
         };
-        self.product(&sentence)
+        self.product(&call)
     }
 
     /// Which form this stream takes where more than one exists: the fastest, unless a test or a comparison asks otherwise.

@@ -1,13 +1,13 @@
 //! Running a product by its plan, and making the plan on its first run.
 
-use super::plan::{Candidate, Form, Fusion, Plan, Ready, forms};
-use super::sentence::Sentence;
+use super::call::ProductCall;
+use super::plan::{Candidate, Form, Fusion, PlannedProduct, Ready, forms};
 use super::timing::Stopwatch;
 use crate::machine::driver_error;
 use crate::ops::DType;
 use crate::ops::cuda::Cuda;
-use crate::ops::cuda::cublaslt::{Algorithm, Fused, Library, Matmul, Operands};
-use crate::ops::cuda::memory::Memory;
+use crate::ops::cuda::cublaslt::{CublasLt, Fused, Matmul, MatmulAlgorithm, Operands};
+use crate::ops::cuda::memory::CudaMemory;
 use crate::ops::work::Epilogue;
 use crate::{Error, Result};
 use cudarc::driver::result;
@@ -20,7 +20,7 @@ const BUDGET: Duration = Duration::from_millis(50);
 /// What a stream has of its own for products: cuBLASLt's workspace, and which forms it takes.
 #[derive(Default)]
 pub struct StreamState {
-    workspace: Option<Memory>,
+    workspace: Option<CudaMemory>,
     pub fusion: Fusion,
 }
 
@@ -30,31 +30,31 @@ const fn workspace_bytes(capability: u32) -> usize {
 }
 
 impl Cuda {
-    pub(super) fn product(&mut self, sentence: &Sentence) -> Result<()> {
-        if sentence.out_len() == 0 {
+    pub(super) fn product(&mut self, call: &ProductCall) -> Result<()> {
+        if call.out_len() == 0 {
             return Ok(());
         }
         self.bind()?;
         let library = self.gpu.products.library()?;
-        let plan = match self.gpu.products.plan(&sentence.key) {
+        let plan = match self.gpu.products.plan(&call.key) {
             Some(plan) => plan,
-            None => self.plan(&library, sentence)?,
+            None => self.plan(&library, call)?,
         };
         let ready = plan.choose(self.products.fusion);
-        self.perform(&library, sentence, ready.candidate.form, &ready.matmul, &ready.algorithm)
+        self.perform(&library, call, ready.candidate.form, &ready.matmul, &ready.algorithm)
     }
 
-    /// The whole sentence in one of its forms.
+    /// The whole call in one of its forms.
     fn perform(
         &mut self,
-        library: &Library,
-        sentence: &Sentence,
+        library: &CublasLt,
+        call: &ProductCall,
         form: Form,
         matmul: &Matmul,
-        algorithm: &Algorithm,
+        algorithm: &MatmulAlgorithm,
     ) -> Result<()> {
-        let Sentence { key, out, b, bias, pre, .. } = *sentence;
-        let (dtype, len, plain) = (key.dtype, sentence.out_len(), sentence.operands());
+        let ProductCall { key, out, b, bias, pre, .. } = *call;
+        let (dtype, len, plain) = (key.dtype, call.out_len(), call.operands());
         let [rows, outputs] = [key.shape.rows, key.shape.outputs];
         let multiply = |cuda: &mut Cuda, operands| cuda.multiply(library, matmul, algorithm, &operands);
         // What the product adds to: the bias in every row, plus the result so far.
@@ -94,9 +94,9 @@ impl Cuda {
 
     fn multiply(
         &mut self,
-        library: &Library,
+        library: &CublasLt,
         matmul: &Matmul,
-        algorithm: &Algorithm,
+        algorithm: &MatmulAlgorithm,
         operands: &Operands,
     ) -> Result<()> {
         let workspace = self.workspace()?;
@@ -105,7 +105,7 @@ impl Cuda {
             // The parts are added by a kernel of their own.
             self.count_launch()?;
         }
-        // SAFETY: the sentence's buffers were checked and are borrowed by the caller; the workspace is this stream's own.
+        // SAFETY: the call's buffers were checked and are borrowed by the caller; the workspace is this stream's own.
         unsafe { library.run(matmul, algorithm, operands, workspace, self.stream.cu_stream().cast()) }
     }
 
@@ -115,17 +115,17 @@ impl Cuda {
             return Ok((memory.pointer(), memory.bytes()));
         }
         self.require_free("a product's first run, which chooses its algorithm, cannot be made")?;
-        let memory = Memory::new(&self.gpu, workspace_bytes(self.facts().capability))?;
+        let memory = CudaMemory::new(&self.gpu, workspace_bytes(self.facts().capability))?;
         let workspace = (memory.pointer(), memory.bytes());
         self.products.workspace = Some(memory);
         Ok(workspace)
     }
 
     /// Times every form's algorithms on the operands and keeps the fastest of each.
-    fn plan(&mut self, library: &Library, sentence: &Sentence) -> Result<Arc<Plan>> {
+    fn plan(&mut self, library: &CublasLt, call: &ProductCall) -> Result<Arc<PlannedProduct>> {
         self.require_free("a product's first run, which chooses its algorithm, cannot be made")?;
-        let trial = Trial::new(self, sentence);
-        let forms = forms(&sentence.key);
+        let trial = Trial::new(self, call);
+        let forms = forms(&call.key);
         let (mut ready, mut refusal) = (Vec::new(), None);
         for (form, fused) in forms {
             let budget = BUDGET / forms.len() as u32;
@@ -136,28 +136,28 @@ impl Cuda {
         }
         // The trials' memory is freed below: nothing may still use it.
         self.stream.synchronize().map_err(|e| driver_error("a product failed", e))?;
-        match Plan::new(ready) {
-            Some(plan) => Ok(self.gpu.products.keep(sentence.key, plan)),
-            None => Err(refusal.unwrap_or_else(|| no_algorithm(sentence))),
+        match PlannedProduct::new(ready) {
+            Some(plan) => Ok(self.gpu.products.keep(call.key, plan)),
+            None => Err(refusal.unwrap_or_else(|| no_algorithm(call))),
         }
     }
 
     /// The fastest algorithm of one form, `None` where cuBLASLt has none.
     fn form(
         &mut self,
-        library: &Library,
+        library: &CublasLt,
         trial: &Trial,
         form: Form,
         fused: Fused,
         budget: Duration,
     ) -> Result<Option<Ready>> {
-        let sentence = &trial.sentence;
-        let matmul = Matmul::new(sentence.key.description(fused))?;
+        let call = &trial.call;
+        let matmul = Matmul::new(call.key.description(fused))?;
         let workspace_bytes = self.workspace()?.1;
-        let algorithms = library.algorithms(&matmul, &sentence.operands(), workspace_bytes)?;
+        let algorithms = library.algorithms(&matmul, &call.operands(), workspace_bytes)?;
         let Some(&favourite) = algorithms.first() else { return Ok(None) };
         let (best, timed) = match trial.safe {
-            true => self.fastest(library, sentence, form, &matmul, &algorithms, budget)?,
+            true => self.fastest(library, call, form, &matmul, &algorithms, budget)?,
             false => (None, 0),
         };
         let algorithm = best.map_or(favourite, |(_, algorithm)| algorithm);
@@ -168,20 +168,20 @@ impl Cuda {
     /// The fastest algorithm with its time, and how many were timed: one at least, as many as the budget allows.
     fn fastest(
         &mut self,
-        library: &Library,
-        sentence: &Sentence,
+        library: &CublasLt,
+        call: &ProductCall,
         form: Form,
         matmul: &Matmul,
-        algorithms: &[Algorithm],
+        algorithms: &[MatmulAlgorithm],
         budget: Duration,
-    ) -> Result<(Option<(f64, Algorithm)>, usize)> {
-        let (mut best, mut timed, mut refusal) = (None::<(f64, Algorithm)>, 0, None);
+    ) -> Result<(Option<(f64, MatmulAlgorithm)>, usize)> {
+        let (mut best, mut timed, mut refusal) = (None::<(f64, MatmulAlgorithm)>, 0, None);
         let mut watch = Stopwatch::new(self, budget)?;
         for algorithm in algorithms {
             if best.is_some() && watch.out_of_time() {
                 break;
             }
-            let run = |cuda: &mut Cuda| cuda.perform(library, sentence, form, matmul, algorithm);
+            let run = |cuda: &mut Cuda| cuda.perform(library, call, form, matmul, algorithm);
             match watch.time(self, best.map(|(ns, _)| ns), run) {
                 Ok(ns) => {
                     timed += 1;
@@ -200,28 +200,28 @@ impl Cuda {
     }
 }
 
-/// The sentence as it may be run again and again: what accumulates goes to memory that is thrown away.
+/// The call as it may be run again and again: what accumulates goes to memory that is thrown away.
 struct Trial {
-    sentence: Sentence,
+    call: ProductCall,
     /// False where there was no memory for that: then nothing may be timed.
     safe: bool,
-    _out: Option<Memory>,
-    _gradient: Option<Memory>,
+    _out: Option<CudaMemory>,
+    _gradient: Option<CudaMemory>,
 }
 
 impl Trial {
-    fn new(cuda: &mut Cuda, sentence: &Sentence) -> Self {
-        let (key, mut trial) = (sentence.key, *sentence);
-        let spare = |wanted: bool, len: usize, dtype: DType| -> Option<Option<Memory>> {
+    fn new(cuda: &mut Cuda, call: &ProductCall) -> Self {
+        let (key, mut trial) = (call.key, *call);
+        let spare = |wanted: bool, len: usize, dtype: DType| -> Option<Option<CudaMemory>> {
             if !wanted {
                 return Some(None);
             }
-            let memory = Memory::new(&cuda.gpu, len * dtype.bytes()).ok()?;
+            let memory = CudaMemory::new(&cuda.gpu, len * dtype.bytes()).ok()?;
             // SAFETY: the allocation is that long; the stream belongs to its context.
             unsafe { result::memset_d8_async(memory.pointer(), 0, memory.bytes(), cuda.stream.cu_stream()) }.ok()?;
             Some(Some(memory))
         };
-        let out = spare(key.shape.accumulate, sentence.out_len(), key.output);
+        let out = spare(key.shape.accumulate, call.out_len(), key.output);
         let gradient =
             spare(key.epilogue == Epilogue::BiasGradient, key.shape.outputs, key.gradient.unwrap_or(key.dtype));
         let safe = out.is_some() && gradient.is_some();
@@ -232,17 +232,17 @@ impl Trial {
         if let Some(memory) = &gradient {
             trial.bias = memory.pointer();
         }
-        Trial { sentence: trial, safe, _out: out, _gradient: gradient }
+        Trial { call: trial, safe, _out: out, _gradient: gradient }
     }
 }
 
-fn candidate(form: Form, algorithm: &Algorithm, offered: usize, timed: usize, time_ns: Option<f64>) -> Candidate {
-    let Algorithm { id, tile, stages, split_k, waves, workspace_bytes, .. } = *algorithm;
+fn candidate(form: Form, algorithm: &MatmulAlgorithm, offered: usize, timed: usize, time_ns: Option<f64>) -> Candidate {
+    let MatmulAlgorithm { id, tile, stages, split_k, waves, workspace_bytes, .. } = *algorithm;
     Candidate { form, algorithm: id, tile, stages, split_k, waves, workspace_bytes, offered, timed, time_ns }
 }
 
-fn no_algorithm(sentence: &Sentence) -> Error {
-    let key = &sentence.key;
+fn no_algorithm(call: &ProductCall) -> Error {
+    let key = &call.key;
     Error::machine(
         format!(
             "cuBLASLt has no algorithm for {} of {:?} in {} with a result in {}",

@@ -1,8 +1,8 @@
 //! Plans: for a product's shape and types, the algorithm and the form that were fastest when it first ran.
 
-use super::sentence::Key;
+use super::call::ProductKey;
 use crate::Result;
-use crate::ops::cuda::cublaslt::{Algorithm, Fused, Library, Matmul};
+use crate::ops::cuda::cublaslt::{CublasLt, Fused, Matmul, MatmulAlgorithm};
 use crate::ops::work::{Epilogue, Product};
 use crate::ops::{DType, Linear};
 use std::collections::HashMap;
@@ -67,22 +67,22 @@ pub struct ProductPlan {
 /// A form that runs: the described product and its algorithm.
 pub struct Ready {
     pub matmul: Matmul,
-    pub algorithm: Algorithm,
+    pub algorithm: MatmulAlgorithm,
     pub candidate: Candidate,
 }
 
-pub struct Plan {
+pub struct PlannedProduct {
     /// The most fused first; never empty.
     forms: Vec<Ready>,
     fastest: usize,
 }
 
-impl Plan {
+impl PlannedProduct {
     /// Where nothing was timed, the most fused form: the library's authors know why they wrote it. `None` of no forms.
     pub fn new(forms: Vec<Ready>) -> Option<Self> {
         let timed = forms.iter().enumerate().filter_map(|(i, form)| Some((i, form.candidate.time_ns?)));
         let fastest = timed.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(i, _)| i);
-        (!forms.is_empty()).then_some(Plan { forms, fastest })
+        (!forms.is_empty()).then_some(PlannedProduct { forms, fastest })
     }
 
     pub fn choose(&self, fusion: Fusion) -> &Ready {
@@ -93,15 +93,15 @@ impl Plan {
         }
     }
 
-    fn report(&self, key: &Key) -> ProductPlan {
-        let Key { product, shape, epilogue, dtype, output, .. } = *key;
+    fn report(&self, key: &ProductKey) -> ProductPlan {
+        let ProductKey { product, shape, epilogue, dtype, output, .. } = *key;
         let candidates: Vec<Candidate> = self.forms.iter().map(|form| form.candidate.clone()).collect();
         ProductPlan { product, shape, epilogue, dtype, output, form: candidates[self.fastest].form, candidates }
     }
 }
 
 /// The forms a product may take, the most fused first, and what cuBLASLt does in each.
-pub fn forms(key: &Key) -> &'static [(Form, Fused)] {
+pub fn forms(key: &ProductKey) -> &'static [(Form, Fused)] {
     match key.epilogue {
         Epilogue::None => &[(Form::Fused, Fused::None)],
         Epilogue::Bias => &[(Form::Fused, Fused::Bias), (Form::Separate, Fused::None)],
@@ -120,26 +120,26 @@ pub fn forms(key: &Key) -> &'static [(Form, Fused)] {
 /// What all streams of a GPU share: the library's handle and the plans.
 #[derive(Default)]
 pub struct Products {
-    library: Mutex<Option<Arc<Library>>>,
-    plans: Mutex<HashMap<Key, Arc<Plan>>>,
+    library: Mutex<Option<Arc<CublasLt>>>,
+    plans: Mutex<HashMap<ProductKey, Arc<PlannedProduct>>>,
 }
 
 impl Products {
     /// The GPU's context must be current.
-    pub fn library(&self) -> Result<Arc<Library>> {
+    pub fn library(&self) -> Result<Arc<CublasLt>> {
         let mut library = self.library.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(library) = &*library {
             return Ok(Arc::clone(library));
         }
-        Ok(Arc::clone(library.insert(Arc::new(Library::open()?))))
+        Ok(Arc::clone(library.insert(Arc::new(CublasLt::open()?))))
     }
 
-    pub fn plan(&self, key: &Key) -> Option<Arc<Plan>> {
+    pub fn plan(&self, key: &ProductKey) -> Option<Arc<PlannedProduct>> {
         self.plans.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
     /// The plan that is kept: the first, where two streams made one at the same time.
-    pub fn keep(&self, key: Key, plan: Plan) -> Arc<Plan> {
+    pub fn keep(&self, key: ProductKey, plan: PlannedProduct) -> Arc<PlannedProduct> {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(plans.entry(key).or_insert_with(|| Arc::new(plan)))
     }

@@ -1,14 +1,14 @@
 //! A GPU's cases, bf16. The standard preset holds the shapes that people publish for other implementations (the layer
 //! at seven sizes, attention at 16,384 tokens a call, streaming kernels at 8,192 rows), so that every row has its peer.
 
-use super::{COLD, Ends, GRAPH, PRODUCTS, STREAM, STREAMING, loose, loose_named, operations_of, phases, sides};
+use super::{COLD, EndSizes, GRAPH, PRODUCTS, STREAM, STREAMING, loose, loose_named, operations_of, phases, sides};
 use crate::models::SideSpec;
 use crate::ops::DType;
 use crate::shape::{LayerShape, Phase, Recompute};
 use crate::suite::Preset;
-use crate::suite::gpt_layer::Plan;
+use crate::suite::gpt_layer::CaseSpec;
 
-const ENDS: Ends = Ends { vocabulary: 51_200, most_updated: 1 << 27 };
+const ENDS: EndSizes = EndSizes { vocabulary: 51_200, most_updated: 1 << 27 };
 
 const fn bf16(hidden: u64, heads: u64, sequence: u64, micro_batch: u64) -> LayerShape {
     LayerShape::new(hidden, heads, sequence, micro_batch, DType::Bf16)
@@ -46,7 +46,7 @@ const MORE: [LayerShape; 10] = [
 ];
 
 /// 16,384 tokens a call at hidden 2048: (heads, sequence).
-fn attention(heads: u64, sequences: &[u64]) -> Vec<Plan> {
+fn attention(heads: u64, sequences: &[u64]) -> Vec<CaseSpec> {
     let of = |&sequence: &u64| {
         let shape = bf16(2048, heads, sequence, (16_384 / sequence).max(1));
         operations_of(shape, &["attention"], STREAM)
@@ -57,7 +57,7 @@ fn attention(heads: u64, sequences: &[u64]) -> Vec<Plan> {
 /// 8,192 rows of each width, and its heads.
 const WIDTHS: [(u64, u64); 3] = [(4096, 32), (1024, 16), (12288, 96)];
 
-fn streaming((width, heads): (u64, u64)) -> Vec<Plan> {
+fn streaming((width, heads): (u64, u64)) -> Vec<CaseSpec> {
     let shape = bf16(width, heads, 2048, 4);
     // Its inner width is the width asked for.
     let inner = bf16(width / 4, width / 256, 2048, 4);
@@ -68,13 +68,13 @@ fn streaming((width, heads): (u64, u64)) -> Vec<Plan> {
 }
 
 /// Cross-entropy over 8,192 × 51,200 logits, the embedding, and an update of 2²⁷ parameters.
-fn ends() -> Vec<Plan> {
+fn ends() -> Vec<CaseSpec> {
     let (head, big) = (bf16(1024, 16, 2048, 4), bf16(4096, 32, 2048, 4));
     let of = |shape, name| loose_named(shape, ENDS, STREAM, name);
     [of(head, "cross_entropy"), of(head, "embedding"), of(big, "adamw")].concat()
 }
 
-pub fn plans(preset: Preset) -> Vec<Plan> {
+pub fn plans(preset: Preset) -> Vec<CaseSpec> {
     match preset {
         Preset::Quick => quick(),
         Preset::Standard => standard(),
@@ -82,8 +82,8 @@ pub fn plans(preset: Preset) -> Vec<Plan> {
     }
 }
 
-fn quick() -> Vec<Plan> {
-    let whole = |shape| Plan::Layer(shape, Phase::ForwardBackward, GRAPH);
+fn quick() -> Vec<CaseSpec> {
+    let whole = |shape| CaseSpec::Layer(shape, Phase::ForwardBackward, GRAPH);
     [
         phases(LAYERS[0], STREAM),
         vec![whole(LAYERS[0])],
@@ -98,9 +98,9 @@ fn quick() -> Vec<Plan> {
     .concat()
 }
 
-fn standard() -> Vec<Plan> {
+fn standard() -> Vec<CaseSpec> {
     let whole = |shape: &LayerShape| {
-        let of = |how| [Phase::Forward, Phase::ForwardBackward].map(|phase| Plan::Layer(*shape, phase, how));
+        let of = |how| [Phase::Forward, Phase::ForwardBackward].map(|phase| CaseSpec::Layer(*shape, phase, how));
         [phases(*shape, STREAM), of(GRAPH).to_vec(), of(COLD).to_vec()].concat()
     };
     let products = [0, 1, 2, 4].map(|i| operations_of(LAYERS[i], &PRODUCTS, STREAM)).concat();
@@ -117,7 +117,7 @@ fn standard() -> Vec<Plan> {
     .concat()
 }
 
-fn full() -> Vec<Plan> {
+fn full() -> Vec<CaseSpec> {
     let every = || LAYERS.iter().chain(&VARIANTS).chain(&MORE);
     let operations = every().flat_map(|shape| {
         let of = |how| [operations_of(*shape, &STREAMING, how), loose(*shape, ENDS, how)].concat();

@@ -1,16 +1,16 @@
 //! The CPU's cases.
 
-use super::{CALL, Ends, PRODUCTS, STREAMING, loose, operations_of, phases, sides};
+use super::{CALL, EndSizes, PRODUCTS, STREAMING, loose, operations_of, phases, sides};
 use crate::models::SideSpec;
 use crate::ops::DType;
 use crate::records::measurement::{Cache, Launch};
 use crate::shape::{LayerShape, Phase, Recompute};
 use crate::suite::Preset;
-use crate::suite::gpt_layer::Plan;
-use crate::suite::gpt_layer::rig::How;
+use crate::suite::gpt_layer::CaseSpec;
+use crate::suite::gpt_layer::bench::LaunchMode;
 
-pub(in super::super) const COLD: How = How { cache: Cache::Cold, launch: Launch::Call };
-pub(in super::super) const ENDS: Ends = Ends { vocabulary: 4096, most_updated: 1 << 24 };
+pub(in super::super) const COLD: LaunchMode = LaunchMode { cache: Cache::Cold, launch: Launch::Call };
+pub(in super::super) const ENDS: EndSizes = EndSizes { vocabulary: 4096, most_updated: 1 << 24 };
 
 pub(in super::super) const fn f32_layer(hidden: u64, heads: u64, sequence: u64, micro_batch: u64) -> LayerShape {
     LayerShape::new(hidden, heads, sequence, micro_batch, DType::F32)
@@ -52,15 +52,15 @@ const FULL: [LayerShape; 14] = [
     f32_layer(2048, 16, 256, 1),
 ];
 
-pub fn plans(preset: Preset) -> Vec<Plan> {
+pub fn plans(preset: Preset) -> Vec<CaseSpec> {
     [layers(preset), operations(preset), small_models(preset)].concat()
 }
 
-fn layers(preset: Preset) -> Vec<Plan> {
+fn layers(preset: Preset) -> Vec<CaseSpec> {
     let all = |shape: &LayerShape| phases(*shape, CALL);
     match preset {
         Preset::Quick => {
-            let whole = QUICK_WHOLE_PASS.map(|i| Plan::Layer(STANDARD[i], Phase::ForwardBackward, CALL));
+            let whole = QUICK_WHOLE_PASS.map(|i| CaseSpec::Layer(STANDARD[i], Phase::ForwardBackward, CALL));
             QUICK.iter().flat_map(|&i| all(&STANDARD[i])).chain(whole).collect()
         }
         Preset::Standard => STANDARD.iter().flat_map(all).collect(),
@@ -68,7 +68,7 @@ fn layers(preset: Preset) -> Vec<Plan> {
     }
 }
 
-fn operations(preset: Preset) -> Vec<Plan> {
+fn operations(preset: Preset) -> Vec<CaseSpec> {
     match preset {
         Preset::Quick => [
             operations_of(STANDARD[2], &["fc1"], CALL),
@@ -104,7 +104,7 @@ fn operations(preset: Preset) -> Vec<Plan> {
     }
 }
 
-fn small_models(preset: Preset) -> Vec<Plan> {
+fn small_models(preset: Preset) -> Vec<CaseSpec> {
     let usual = SideSpec::usual();
     let doubled = usual.map(|s| SideSpec { batch: 2 * s.batch, ..s });
     match preset {

@@ -1,13 +1,13 @@
 //! The software device's cases: every kernel a GPU's list runs, at sizes that fibers compute in seconds.
 
-use super::{COLD, Ends, GRAPH, PRODUCTS, STREAM, STREAMING, loose, operations_of, phases, sides};
+use super::{COLD, EndSizes, GRAPH, PRODUCTS, STREAM, STREAMING, loose, operations_of, phases, sides};
 use crate::models::{SideKind, SideSpec};
 use crate::ops::DType;
 use crate::shape::{LayerShape, Phase, Recompute};
 use crate::suite::Preset;
-use crate::suite::gpt_layer::Plan;
+use crate::suite::gpt_layer::CaseSpec;
 
-const ENDS: Ends = Ends { vocabulary: 1000, most_updated: 1 << 14 };
+const ENDS: EndSizes = EndSizes { vocabulary: 1000, most_updated: 1 << 14 };
 
 const fn bf16(hidden: u64, heads: u64, sequence: u64, micro_batch: u64) -> LayerShape {
     LayerShape::new(hidden, heads, sequence, micro_batch, DType::Bf16)
@@ -22,11 +22,14 @@ const VARIANTS: [LayerShape; 4] = [
     bf16(128, 2, 48, 1).recompute(Recompute::Selective),
 ];
 
-pub fn plans(preset: Preset) -> Vec<Plan> {
+pub fn plans(preset: Preset) -> Vec<CaseSpec> {
     let small = LAYERS[0];
     let quick = [
         LAYERS.iter().flat_map(|shape| phases(*shape, STREAM)).collect(),
-        vec![Plan::Layer(small, Phase::ForwardBackward, GRAPH), Plan::Layer(small, Phase::ForwardBackward, COLD)],
+        vec![
+            CaseSpec::Layer(small, Phase::ForwardBackward, GRAPH),
+            CaseSpec::Layer(small, Phase::ForwardBackward, COLD),
+        ],
         operations_of(small, &PRODUCTS, STREAM),
         operations_of(small, &["attention"], STREAM),
         operations_of(small, &STREAMING, STREAM),

@@ -8,7 +8,7 @@
 //! | to inputs | dX = dY·W | W·dY (NN) | inputs × rows, outputs |
 //! | to weights | dW = dYᵀ·X | X·dYᵀ (NT) | inputs × outputs, rows |
 
-use crate::ops::cuda::Buffer;
+use crate::ops::cuda::CudaBuffer;
 use crate::ops::cuda::cublaslt::{Description, Fused, Operands};
 use crate::ops::cuda::launch::{check, int};
 use crate::ops::work::{Epilogue, Product};
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 
 /// What a plan depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key {
+pub struct ProductKey {
     pub product: Product,
     pub shape: Linear,
     pub epilogue: Epilogue,
@@ -31,8 +31,8 @@ pub struct Key {
 
 /// A product on checked buffers. The addresses live as long as the call that borrowed the buffers.
 #[derive(Debug, Clone, Copy)]
-pub struct Sentence {
-    pub key: Key,
+pub struct ProductCall {
+    pub key: ProductKey,
     pub a: u64,
     pub b: u64,
     pub out: u64,
@@ -60,15 +60,15 @@ const fn name(product: Product) -> &'static str {
     }
 }
 
-impl Sentence {
+impl ProductCall {
     /// `operands` are A and B.
     pub fn new(
         product: Product,
         shape: Linear,
         epilogue: Epilogue,
         dtype: DType,
-        out: &mut Buffer,
-        operands: [&Buffer; 2],
+        out: &mut CudaBuffer,
+        operands: [&CudaBuffer; 2],
     ) -> Result<Self> {
         let [m, n, k] = dimensions(product, shape);
         for (what, value) in [("rows", shape.rows), ("inputs", shape.inputs), ("outputs", shape.outputs)] {
@@ -91,26 +91,26 @@ impl Sentence {
         let [a, b] = operands.map(|buffer| buffer.memory.pointer());
         let out = out.memory.pointer();
         let alignment = [a, b, out].map(alignment);
-        let key = Key { product, shape, epilogue, dtype, output, gradient: None, alignment };
-        Ok(Sentence { key, a, b, out, bias: 0, pre: 0 })
+        let key = ProductKey { product, shape, epilogue, dtype, output, gradient: None, alignment };
+        Ok(ProductCall { key, a, b, out, bias: 0, pre: 0 })
     }
 
-    pub fn with_bias(self, bias: &Buffer) -> Result<Self> {
+    pub fn with_bias(self, bias: &CudaBuffer) -> Result<Self> {
         check(name(self.key.product), "bias", bias, self.key.shape.outputs, self.key.dtype)?;
-        Ok(Sentence { bias: bias.memory.pointer(), ..self })
+        Ok(ProductCall { bias: bias.memory.pointer(), ..self })
     }
 
     /// The gradient is of the data's type or fp32.
-    pub fn with_gradient(mut self, dbias: &mut Buffer) -> Result<Self> {
+    pub fn with_gradient(mut self, dbias: &mut CudaBuffer) -> Result<Self> {
         let dtype = if dbias.dtype() == DType::F32 { DType::F32 } else { self.key.dtype };
         check(name(self.key.product), "dbias", dbias, self.key.shape.outputs, dtype)?;
         self.key.gradient = Some(dtype);
-        Ok(Sentence { bias: dbias.memory.pointer(), ..self })
+        Ok(ProductCall { bias: dbias.memory.pointer(), ..self })
     }
 
-    pub fn with_pre(self, pre: &Buffer) -> Result<Self> {
+    pub fn with_pre(self, pre: &CudaBuffer) -> Result<Self> {
         check(name(self.key.product), "pre", pre, self.out_len(), self.key.dtype)?;
-        Ok(Sentence { pre: pre.memory.pointer(), ..self })
+        Ok(ProductCall { pre: pre.memory.pointer(), ..self })
     }
 
     pub const fn out_len(&self) -> usize {
@@ -124,12 +124,12 @@ impl Sentence {
 
     /// The product alone, into its output.
     pub const fn operands(&self) -> Operands {
-        let Sentence { a, b, out, bias, pre, .. } = *self;
+        let ProductCall { a, b, out, bias, pre, .. } = *self;
         Operands { a, b, c: out, d: out, bias, aux: pre, beta: self.beta() }
     }
 }
 
-impl Key {
+impl ProductKey {
     pub fn description(&self, fused: Fused) -> Description {
         let [m, n, k] = dimensions(self.product, self.shape);
         let [a, b, out] = self.alignment;

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 const DEFAULT_PORT: u16 = 29500;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Launch {
+pub struct RankEnvironment {
     pub rank: usize,
     pub ranks: usize,
     /// Among the ranks of its host.
@@ -71,13 +71,13 @@ const SLURM: Dialect = Dialect {
 
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-impl Launch {
+impl RankEnvironment {
     /// `None` where no launcher started this process, or it started only this one.
-    pub fn detect() -> Result<Option<Launch>> {
+    pub fn detect() -> Result<Option<RankEnvironment>> {
         Self::from(&|name| std::env::var(name).ok())
     }
 
-    fn from(env: Env) -> Result<Option<Launch>> {
+    fn from(env: Env) -> Result<Option<RankEnvironment>> {
         let set = |name: &str| env(name).filter(|value| !value.trim().is_empty());
         // The batch script of a Slurm job is told of its tasks, and is none of them.
         let batch = set("ENVIRONMENT").as_deref() == Some("BATCH") && set("SLURM_STEP_ID").is_none();
@@ -90,9 +90,9 @@ impl Launch {
             if dialect.rank == HYDRA.rank && step && set(HYDRA.local_rank).is_none() {
                 continue;
             }
-            if let Some(launch) = dialect.read(&set)? {
-                contradiction(&launch, dialect, &set)?;
-                return Ok(Some(launch).filter(|launch| launch.ranks > 1));
+            if let Some(environment) = dialect.read(&set)? {
+                contradiction(&environment, dialect, &set)?;
+                return Ok(Some(environment).filter(|environment| environment.ranks > 1));
             }
         }
         Ok(None)
@@ -100,7 +100,7 @@ impl Launch {
 }
 
 impl Dialect {
-    fn read(&self, set: Env) -> Result<Option<Launch>> {
+    fn read(&self, set: Env) -> Result<Option<RankEnvironment>> {
         let ranks_name = if self.rank == SLURM.rank && set("SLURM_STEP_NUM_TASKS").is_some() {
             "SLURM_STEP_NUM_TASKS"
         } else {
@@ -135,7 +135,7 @@ impl Dialect {
         let one_host = here == Some(ranks);
         let (address, port) = self.meeting_place(set, rank, one_host, here)?;
         let job: Vec<String> = self.job.iter().filter_map(|name| set(name)).collect();
-        Ok(Some(Launch {
+        Ok(Some(RankEnvironment {
             rank,
             ranks,
             local_rank,
@@ -196,12 +196,12 @@ impl Dialect {
 }
 
 /// Two launchers that speak of equally many ranks must mean the same one.
-fn contradiction(launch: &Launch, spoken: &Dialect, set: Env) -> Result<()> {
+fn contradiction(environment: &RankEnvironment, spoken: &Dialect, set: Env) -> Result<()> {
     for other in [&TORCHRUN, &OPEN_MPI, &HYDRA].iter().filter(|other| other.rank != spoken.rank) {
         let (Some(rank), Some(ranks)) = (number(set, other.rank)?, number(set, other.ranks)?) else { continue };
-        if ranks == launch.ranks && rank != launch.rank {
+        if ranks == environment.ranks && rank != environment.rank {
             return Err(Error::input(
-                format!("{}={} and {}={rank} contradict each other", spoken.rank, launch.rank, other.rank),
+                format!("{}={} and {}={rank} contradict each other", spoken.rank, environment.rank, other.rank),
                 format!("unset the one that is left over from another launcher, {} or {}", spoken.rank, other.rank),
             ));
         }
@@ -229,13 +229,13 @@ mod tests {
     use super::*;
     use std::collections::HashMap;
 
-    fn launch(text: &str) -> Result<Option<Launch>> {
+    fn environment(text: &str) -> Result<Option<RankEnvironment>> {
         let pairs: HashMap<&str, &str> = text.split_whitespace().filter_map(|pair| pair.split_once('=')).collect();
-        Launch::from(&|name| pairs.get(name).map(|value| value.to_string()))
+        RankEnvironment::from(&|name| pairs.get(name).map(|value| value.to_string()))
     }
 
     fn is(text: &str, rank: usize, ranks: usize, local: usize, place: &str, one_host: bool) {
-        let got = launch(text).unwrap().unwrap();
+        let got = environment(text).unwrap().unwrap();
         let at = format!("{}:{}", got.address, got.port);
         assert_eq!(
             (got.rank, got.ranks, got.local_rank, at.as_str(), got.one_host),
@@ -245,7 +245,7 @@ mod tests {
     }
 
     fn refused(text: &str, named: &[&str]) {
-        let error = launch(text).unwrap_err().to_string();
+        let error = environment(text).unwrap_err().to_string();
         assert!(named.iter().all(|name| error.contains(name)) && !error.contains('\n'), "{text}: {error}");
     }
 
@@ -290,7 +290,7 @@ mod tests {
             "login:1234",
             false,
         );
-        assert_eq!(launch(&format!("{job} SLURM_NODELIST=a,b")).unwrap().unwrap().job.as_deref(), Some("77.0"));
+        assert_eq!(environment(&format!("{job} SLURM_NODELIST=a,b")).unwrap().unwrap().job.as_deref(), Some("77.0"));
         is(
             "SLURM_PROCID=1 SLURM_NTASKS=2 SLURM_LOCALID=1 SLURM_NNODES=1 SLURM_JOB_NODELIST=a",
             1,
@@ -313,10 +313,10 @@ mod tests {
         is(&format!("{job} {pmi}"), 5, 8, 1, "gpu07:29500", false);
         // The batch script itself is no task of a step; one that srun starts from it is.
         let script = "ENVIRONMENT=BATCH SLURM_PROCID=0 SLURM_NTASKS=8 SLURM_NNODES=1";
-        assert_eq!(launch(script).unwrap(), None);
+        assert_eq!(environment(script).unwrap(), None);
         is(&format!("{script} SLURM_STEP_ID=0"), 0, 8, 0, "127.0.0.1:29500", true);
         // salloc says how many tasks there will be, and no more.
-        assert_eq!(launch("SLURM_NTASKS=8 SLURM_JOB_ID=7").unwrap(), None);
+        assert_eq!(environment("SLURM_NTASKS=8 SLURM_JOB_ID=7").unwrap(), None);
     }
 
     #[test]
@@ -347,11 +347,11 @@ mod tests {
     }
 
     #[test]
-    fn nobody_and_one_alone_are_no_launch() {
-        assert_eq!(launch("HOME=/root").unwrap(), None);
-        assert_eq!(launch("MASTER_ADDR=x MASTER_PORT=y").unwrap(), None);
-        assert_eq!(launch("RANK=0 WORLD_SIZE=1 MASTER_ADDR=x").unwrap(), None);
-        assert_eq!(launch("RANK= WORLD_SIZE=").unwrap(), None);
+    fn nobody_and_one_alone_are_no_group() {
+        assert_eq!(environment("HOME=/root").unwrap(), None);
+        assert_eq!(environment("MASTER_ADDR=x MASTER_PORT=y").unwrap(), None);
+        assert_eq!(environment("RANK=0 WORLD_SIZE=1 MASTER_ADDR=x").unwrap(), None);
+        assert_eq!(environment("RANK= WORLD_SIZE=").unwrap(), None);
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! What the cases of this group share: one rig, and the layer of the shape that ran last with its check.
+//! What the cases of this group share: one bench, and the layer of the shape that ran last with its check.
 //!
 //! The phases of a shape follow each other in the list, so that one layer is made and checked for all of them.
 
+use super::bench::Bench;
 use super::check::Comparison;
-use super::rig::Rig;
 use crate::models::gpt::Layer;
 use crate::ops::Ops;
 use crate::ops::reference::Reference;
@@ -22,48 +22,52 @@ const MOST_CHECKED_FLOP: f64 = 3e9;
 /// Above this many parameters the reference's f64 copies would take gigabytes.
 const MOST_CHECKED_PARAMETERS: f64 = 3e7;
 
-pub struct Shared<R: Rig>(Arc<Mutex<Workshop<R>>>);
+pub struct SharedBench<R: Bench>(Arc<Mutex<BenchState<R>>>);
 
-impl<R: Rig> Clone for Shared<R> {
+impl<R: Bench> Clone for SharedBench<R> {
     fn clone(&self) -> Self {
-        Shared(Arc::clone(&self.0))
+        SharedBench(Arc::clone(&self.0))
     }
 }
 
-impl<R: Rig> Default for Shared<R> {
+impl<R: Bench> Default for SharedBench<R> {
     fn default() -> Self {
-        Shared(Arc::new(Mutex::new(Workshop { rig: None, layer: LayerCache::default(), verified: HashMap::new() })))
+        SharedBench(Arc::new(Mutex::new(BenchState {
+            bench: None,
+            layer: LayerCache::default(),
+            verified: HashMap::new(),
+        })))
     }
 }
 
-pub struct Workshop<R: Rig> {
-    rig: Option<R>,
+pub struct BenchState<R: Bench> {
+    bench: Option<R>,
     layer: LayerCache<R::Ops>,
     verified: HashMap<LayerShape, Verified>,
 }
 
-impl<R: Rig> Shared<R> {
-    pub fn lock(&self) -> MutexGuard<'_, Workshop<R>> {
+impl<R: Bench> SharedBench<R> {
+    pub fn lock(&self) -> MutexGuard<'_, BenchState<R>> {
         // A case that panicked left no half-made state worth refusing: everything is remade on demand.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens the rig, or anew where it no longer serves.
+    /// Opens the bench, or anew where it no longer serves.
     pub fn open(&self, context: &Context) -> Result<()> {
-        let mut workshop = self.lock();
-        if workshop.rig.as_ref().is_none_or(|rig| !rig.serves(context)) {
-            workshop.layer.forget();
-            workshop.rig = None;
-            workshop.rig = Some(R::open(context)?);
+        let mut state = self.lock();
+        if state.bench.as_ref().is_none_or(|bench| !bench.serves(context)) {
+            state.layer.forget();
+            state.bench = None;
+            state.bench = Some(R::open(context)?);
         }
         Ok(())
     }
 }
 
-impl<R: Rig> Workshop<R> {
+impl<R: Bench> BenchState<R> {
     /// `Spec::build` has opened it.
-    pub fn rig(&mut self) -> Result<&mut R> {
-        self.rig.as_mut().ok_or_else(no_rig)
+    pub fn bench(&mut self) -> Result<&mut R> {
+        self.bench.as_mut().ok_or_else(no_bench)
     }
 
     /// Frees the layer before something else is allocated.
@@ -71,11 +75,11 @@ impl<R: Rig> Workshop<R> {
         self.layer.forget();
     }
 
-    /// The rig and the layer of this shape, made and run once if it is not the one at hand.
+    /// The bench and the layer of this shape, made and run once if it is not the one at hand.
     pub fn layer(&mut self, shape: LayerShape) -> Result<(&mut R, &mut Layer<R::Ops>)> {
-        let rig = self.rig.as_mut().ok_or_else(no_rig)?;
-        let layer = self.layer.get(shape, || rig.within(|ops| run_once(ops, shape, SEED)))?;
-        Ok((rig, layer))
+        let bench = self.bench.as_mut().ok_or_else(no_bench)?;
+        let layer = self.layer.get(shape, || bench.within(|ops| run_once(ops, shape, SEED)))?;
+        Ok((bench, layer))
     }
 
     /// The check of a shape, done at its first phase.
@@ -85,14 +89,14 @@ impl<R: Rig> Workshop<R> {
         }
         let twin = checked_twin(shape);
         let verified = if twin == shape {
-            let (rig, layer) = self.layer(shape)?;
-            rig.within(|ops| compare(ops, layer, "f64 reference".into()))?
+            let (bench, layer) = self.layer(shape)?;
+            bench.within(|ops| compare(ops, layer, "f64 reference".into()))?
         } else if let Some(verified) = self.verified.get(&twin) {
             // Several big shapes have the same small twin.
             verified.clone()
         } else {
-            let rig = self.rig()?;
-            let verified = rig.within(|ops| {
+            let bench = self.bench()?;
+            let verified = bench.within(|ops| {
                 let layer = run_once(ops, twin, SEED)?;
                 compare(ops, &layer, format!("f64 reference at {}", twin.slug()))
             })?;
@@ -104,7 +108,7 @@ impl<R: Rig> Workshop<R> {
     }
 }
 
-fn no_rig() -> Error {
+fn no_bench() -> Error {
     Error::machine("the cases have no device to run on", "build a case before preparing it")
 }
 

@@ -4,8 +4,8 @@ pub mod gpu;
 pub mod host;
 pub mod software;
 
-use super::Plan;
-use super::rig::How;
+use super::CaseSpec;
+use super::bench::LaunchMode;
 use crate::models::SideSpec;
 use crate::ops::work::Operation;
 use crate::ops::{DType, Rows};
@@ -17,21 +17,21 @@ const PHASES: [Phase; 3] = [Phase::Forward, Phase::BackwardInput, Phase::Backwar
 const PRODUCTS: [&str; 4] = ["qkv", "projection", "fc1", "fc2"];
 const STREAMING: [&str; 2] = ["ln1", "residual1"];
 
-pub(super) const CALL: How = How { cache: Cache::Warm, launch: Launch::Call };
-const STREAM: How = How { cache: Cache::Warm, launch: Launch::Stream };
-const COLD: How = How { cache: Cache::Cold, launch: Launch::Stream };
-const GRAPH: How = How { cache: Cache::Warm, launch: Launch::Graph };
+pub(super) const CALL: LaunchMode = LaunchMode { cache: Cache::Warm, launch: Launch::Call };
+const STREAM: LaunchMode = LaunchMode { cache: Cache::Warm, launch: Launch::Stream };
+const COLD: LaunchMode = LaunchMode { cache: Cache::Cold, launch: Launch::Stream };
+const GRAPH: LaunchMode = LaunchMode { cache: Cache::Warm, launch: Launch::Graph };
 
-fn phases(shape: LayerShape, how: How) -> Vec<Plan> {
-    Phase::ALL.map(|phase| Plan::Layer(shape, phase, how)).to_vec()
+fn phases(shape: LayerShape, how: LaunchMode) -> Vec<CaseSpec> {
+    Phase::ALL.map(|phase| CaseSpec::Layer(shape, phase, how)).to_vec()
 }
 
 /// A layer's operations by name within the layer; the recomputed ones of a backward phase are those of its forward.
-pub(super) fn operations_of(shape: LayerShape, names: &[&str], how: How) -> Vec<Plan> {
+pub(super) fn operations_of(shape: LayerShape, names: &[&str], how: LaunchMode) -> Vec<CaseSpec> {
     let shape = shape.recompute(Recompute::None);
     let of_phase = |phase: Phase| {
         let chosen = shape.operations(phase).into_iter().filter(|(name, _)| names.contains(name));
-        chosen.map(move |(name, operation)| Plan::Operation {
+        chosen.map(move |(name, operation)| CaseSpec::Operation {
             id: format!("gpt/{}/op/{name}/{}", shape.slug(), phase.name()),
             operation,
             dtype: shape.dtype,
@@ -43,14 +43,14 @@ pub(super) fn operations_of(shape: LayerShape, names: &[&str], how: How) -> Vec<
 
 /// Sizes of the operations outside the layer that its shape says nothing of.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ends {
+pub(super) struct EndSizes {
     pub vocabulary: usize,
     /// Parameters of one update: beyond this its time per byte no longer changes, and its buffers take gigabytes.
     pub most_updated: usize,
 }
 
 /// Operations outside the layer, at the size a model of this shape asks for. `gelu` is the one not fused in a product.
-pub(super) fn loose(shape: LayerShape, ends: Ends, how: How) -> Vec<Plan> {
+pub(super) fn loose(shape: LayerShape, ends: EndSizes, how: LaunchMode) -> Vec<CaseSpec> {
     let rows = shape.rows() as usize;
     let parameters = (shape.parameters() as usize).min(ends.most_updated);
     let hidden = shape.norm();
@@ -65,17 +65,18 @@ pub(super) fn loose(shape: LayerShape, ends: Ends, how: How) -> Vec<Plan> {
     ];
     let plan = |(name, operation)| {
         let id = format!("gpt/{}/op/{name}", shape.slug());
-        Plan::Operation { id, operation, dtype: shape.dtype, how }
+        CaseSpec::Operation { id, operation, dtype: shape.dtype, how }
     };
     list.into_iter().map(plan).collect()
 }
 
 /// Of those, the ones whose name begins so.
-fn loose_named(shape: LayerShape, ends: Ends, how: How, head: &str) -> Vec<Plan> {
-    let named = |plan: &Plan| matches!(plan, Plan::Operation { id, .. } if id.contains(&format!("/op/{head}/")));
+fn loose_named(shape: LayerShape, ends: EndSizes, how: LaunchMode, head: &str) -> Vec<CaseSpec> {
+    let named =
+        |plan: &CaseSpec| matches!(plan, CaseSpec::Operation { id, .. } if id.contains(&format!("/op/{head}/")));
     loose(shape, ends, how).into_iter().filter(named).collect()
 }
 
-fn sides(specs: impl IntoIterator<Item = SideSpec>, dtype: DType, how: How) -> Vec<Plan> {
-    specs.into_iter().map(|spec| Plan::Side(spec, dtype, how)).collect()
+fn sides(specs: impl IntoIterator<Item = SideSpec>, dtype: DType, how: LaunchMode) -> Vec<CaseSpec> {
+    specs.into_iter().map(|spec| CaseSpec::Side(spec, dtype, how)).collect()
 }

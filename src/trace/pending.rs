@@ -3,10 +3,10 @@
 //! Readers pass over millions of launches, nearly in the order of their keys; the gaps are sorted by key, and each list
 //! is searched from where the last key was found. No map is needed beside the gaps.
 
-use super::scan::{DeviceScan, Gap, Launch};
+use super::scan::{DeviceScan, Gap, LaunchTiming};
 
 /// All devices' gaps, by key.
-pub struct Wanted<'a> {
+pub struct PendingLaunches<'a> {
     lists: Vec<List<'a>>,
     sieve: Vec<u64>,
 }
@@ -20,28 +20,28 @@ struct List<'a> {
 const SIEVE_BITS: u64 = 1 << 22;
 
 /// Lets `find` see the gaps in the order of launches, then puts them back into the order of time.
-pub fn resolve<T>(scans: &mut [DeviceScan], find: impl FnOnce(&mut Wanted) -> T) -> T {
+pub fn resolve<T>(scans: &mut [DeviceScan], find: impl FnOnce(&mut PendingLaunches) -> T) -> T {
     for scan in scans.iter_mut() {
         scan.gaps.sort_unstable_by_key(|g| g.launch);
     }
-    let mut wanted = Wanted { lists: Vec::new(), sieve: vec![0; (SIEVE_BITS / 64) as usize] };
+    let mut pending = PendingLaunches { lists: Vec::new(), sieve: vec![0; (SIEVE_BITS / 64) as usize] };
     for gap in scans.iter().flat_map(|s| &s.gaps).filter(|g| g.asks()) {
         let bit = gap.launch % SIEVE_BITS;
-        wanted.sieve[(bit / 64) as usize] |= 1 << (bit % 64);
+        pending.sieve[(bit / 64) as usize] |= 1 << (bit % 64);
     }
-    wanted.lists = scans.iter_mut().map(|s| List { gaps: &mut s.gaps, at: 0 }).collect();
-    let answer = find(&mut wanted);
+    pending.lists = scans.iter_mut().map(|s| List { gaps: &mut s.gaps, at: 0 }).collect();
+    let answer = find(&mut pending);
     for scan in scans.iter_mut() {
         scan.gaps.sort_unstable_by_key(|g| g.start_ns);
     }
     answer
 }
 
-impl Wanted<'_> {
+impl PendingLaunches<'_> {
     /// Keys of gaps whose launch is not known yet, a gap each.
     pub fn unknown(&self) -> impl Iterator<Item = u64> {
         let gaps = self.lists.iter().flat_map(|l| l.gaps.iter());
-        gaps.filter(|g| g.asks() && g.launched == Launch::Unknown).map(|g| g.launch)
+        gaps.filter(|g| g.asks() && g.launched == LaunchTiming::Unknown).map(|g| g.launch)
     }
 
     /// Whether a gap may wait for a key that ends in these bits. Most launches are put aside by this alone.
@@ -55,8 +55,8 @@ impl Wanted<'_> {
         for list in &mut self.lists {
             list.seek(key);
             for gap in list.gaps[list.at..].iter_mut().take_while(|g| g.launch == key) {
-                let late = launch_ns > gap.start_ns && gap.launched != Launch::InTime;
-                gap.launched = if late { Launch::Late } else { Launch::InTime };
+                let late = launch_ns > gap.start_ns && gap.launched != LaunchTiming::InTime;
+                gap.launched = if late { LaunchTiming::Late } else { LaunchTiming::InTime };
             }
         }
     }
@@ -94,7 +94,7 @@ mod tests {
             let mut scan = DeviceScan::new(0, &[], 1);
             for index in 0..count as u64 {
                 let start_ns = 1000 * index;
-                let (launch, window, launched) = (random.next_u64() % 300, 0, Launch::Unknown);
+                let (launch, window, launched) = (random.next_u64() % 300, 0, LaunchTiming::Unknown);
                 let (previous, next) = (Some(0), (random.below(5) > 0).then_some(1));
                 let (send_recv, collective) = (random.below(5) == 0, false);
                 let end_ns = start_ns + 10;
@@ -113,11 +113,11 @@ mod tests {
             let launches: Vec<(u64, u64)> =
                 (0..400).map(|_| (random.next_u64() % 320, random.next_u64() % 500_000)).collect();
             let mut scans = [scan];
-            let asked = resolve(&mut scans, |wanted| {
-                let asked = wanted.unknown().count();
+            let asked = resolve(&mut scans, |pending| {
+                let asked = pending.unknown().count();
                 for (key, time) in &launches {
-                    assert!(wanted.may_ask(*key) || !wanted.unknown().any(|k| k == *key));
-                    wanted.note(*key, *time);
+                    assert!(pending.may_ask(*key) || !pending.unknown().any(|k| k == *key));
+                    pending.note(*key, *time);
                 }
                 asked
             });
@@ -126,9 +126,9 @@ mod tests {
             for gap in &scans[0].gaps {
                 let earliest = launches.iter().filter(|l| l.0 == gap.launch).map(|l| l.1).min();
                 let wanted = match earliest {
-                    None => Launch::Unknown,
-                    Some(time) if time > gap.start_ns => Launch::Late,
-                    Some(_) => Launch::InTime,
+                    None => LaunchTiming::Unknown,
+                    Some(time) if time > gap.start_ns => LaunchTiming::Late,
+                    Some(_) => LaunchTiming::InTime,
                 };
                 assert_eq!(gap.launched, wanted);
             }

@@ -1,4 +1,4 @@
-//! What rank 0 asks of every rank, and what a rank answers. The same words go through a channel to a thread and as JSON
+//! What rank 0 asks of every rank, and what a rank replies. The same words go through a channel to a thread and as JSON
 //! over TCP to a process.
 
 use super::worker::{MeetingId, RankTiming, Task};
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use std::fmt;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Order {
+pub enum Command {
     Join(Joining),
     Prepare(Task),
     Time { pipelined: u64, isolated: u64 },
@@ -26,7 +26,7 @@ pub struct Joining {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Answer {
+pub enum Reply {
     Done,
     Prepared { wrong: u64, facts: Map<String, Value> },
     Timed(RankTiming),
@@ -44,14 +44,14 @@ pub enum FailureKind {
     Bug,
 }
 
-impl fmt::Display for Order {
+impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Order::Join(joining) => write!(f, "joining the communicator of {} ranks", joining.ranks),
-            Order::Prepare(task) => write!(f, "preparing {task}"),
-            Order::Time { pipelined, .. } => write!(f, "timing {pipelined} operations"),
-            Order::Release => f.write_str("freeing a case's buffers"),
-            Order::Finish => f.write_str("finishing"),
+            Command::Join(joining) => write!(f, "joining the communicator of {} ranks", joining.ranks),
+            Command::Prepare(task) => write!(f, "preparing {task}"),
+            Command::Time { pipelined, .. } => write!(f, "timing {pipelined} operations"),
+            Command::Release => f.write_str("freeing a case's buffers"),
+            Command::Finish => f.write_str("finishing"),
         }
     }
 }
@@ -91,19 +91,19 @@ mod hexadecimal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectives::{Element, Exchange, Operation, Pattern};
+    use crate::collectives::{CollectiveOperation, Element, Exchange, Pattern};
 
     #[test]
     fn orders_survive_the_wire() {
-        let exchange = Exchange::new(Operation::SendRecv(Pattern::Ring), 1 << 20, 4).in_place(false);
+        let exchange = Exchange::new(CollectiveOperation::SendRecv(Pattern::Ring), 1 << 20, 4).in_place(false);
         let task = Task { exchange, dtype: Element::Bf16, graph: true, registered: false, max_ctas: Some(4) };
         let joining = Joining { id: std::array::from_fn(|i| i as u8), ranks: 4, nodes: 2, ranks_per_gpu: 1 };
-        for order in [Order::Join(joining), Order::Prepare(task), Order::Time { pipelined: 3, isolated: 1 }] {
-            let text = serde_json::to_string(&order).unwrap();
-            assert_eq!(serde_json::from_str::<Order>(&text).unwrap(), order);
+        for command in [Command::Join(joining), Command::Prepare(task), Command::Time { pipelined: 3, isolated: 1 }] {
+            let text = serde_json::to_string(&command).unwrap();
+            assert_eq!(serde_json::from_str::<Command>(&text).unwrap(), command);
         }
-        let answer = Answer::Timed(RankTiming { pipelined_ns: 1.25, isolated_ns: vec![0.1, 3e9] });
-        assert_eq!(serde_json::from_str::<Answer>(&serde_json::to_string(&answer).unwrap()).unwrap(), answer);
+        let reply = Reply::Timed(RankTiming { pipelined_ns: 1.25, isolated_ns: vec![0.1, 3e9] });
+        assert_eq!(serde_json::from_str::<Reply>(&serde_json::to_string(&reply).unwrap()).unwrap(), reply);
     }
 
     #[test]

@@ -1,24 +1,24 @@
-//! What goes over a connection: letters as JSON, each behind its length.
+//! What goes over a connection: messages as JSON, each behind its length.
 
-use super::orders::{Answer, Order};
+use super::protocol::{Command, Reply};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 
-/// Most bytes of a letter between ranks that have met.
+/// Most bytes of a message between ranks that have met.
 pub const MOST: usize = 4 << 20;
 /// Most bytes that somebody may send who has proved nothing yet.
 pub const MOST_OF_A_STRANGER: usize = 16 << 10;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Letter {
-    Order {
+pub enum Message {
+    Command {
         number: u64,
-        order: Order,
+        command: Command,
     },
-    Answer {
+    Reply {
         number: u64,
-        answer: Answer,
+        reply: Reply,
     },
     /// Still here.
     Beat,
@@ -32,8 +32,8 @@ pub enum Letter {
     },
 }
 
-pub fn send<T: Serialize>(stream: &mut impl Write, letter: &T) -> io::Result<()> {
-    let body = serde_json::to_vec(letter)?;
+pub fn send<T: Serialize>(stream: &mut impl Write, message: &T) -> io::Result<()> {
+    let body = serde_json::to_vec(message)?;
     let mut frame = Vec::with_capacity(body.len() + 4);
     frame.extend((body.len() as u32).to_le_bytes());
     frame.extend(body);
@@ -46,7 +46,7 @@ pub fn receive<T: DeserializeOwned>(stream: &mut impl Read, most: usize) -> io::
     stream.read_exact(&mut length)?;
     let length = u32::from_le_bytes(length) as usize;
     if length > most {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a letter of {length} bytes")));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes")));
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
@@ -60,28 +60,28 @@ mod tests {
 
     #[test]
     fn letters_follow_one_another() {
-        let letters = [Letter::Beat, Letter::End { why: "rank 3 is gone".into() }, Letter::Beat];
+        let messages = [Message::Beat, Message::End { why: "rank 3 is gone".into() }, Message::Beat];
         let mut bytes = Vec::new();
-        letters.iter().for_each(|letter| send(&mut bytes, letter).unwrap());
+        messages.iter().for_each(|message| send(&mut bytes, message).unwrap());
         let mut stream = bytes.as_slice();
-        for letter in &letters {
-            assert_eq!(receive::<Letter>(&mut stream, MOST).unwrap(), *letter);
+        for message in &messages {
+            assert_eq!(receive::<Message>(&mut stream, MOST).unwrap(), *message);
         }
-        assert_eq!(receive::<Letter>(&mut stream, MOST).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(receive::<Message>(&mut stream, MOST).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     proptest! {
-        /// Whatever a stranger sends is an error or a letter, never a panic nor much memory.
+        /// Whatever a stranger sends is an error or a message, never a panic nor much memory.
         #[test]
         fn noise_is_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = receive::<Letter>(&mut bytes.as_slice(), MOST_OF_A_STRANGER);
+            let _ = receive::<Message>(&mut bytes.as_slice(), MOST_OF_A_STRANGER);
         }
     }
 
     #[test]
     fn a_length_beyond_the_limit_is_refused_before_it_is_read() {
         let mut stream: &[u8] = &u32::MAX.to_le_bytes();
-        let error = receive::<Letter>(&mut stream, MOST).unwrap_err();
+        let error = receive::<Message>(&mut stream, MOST).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

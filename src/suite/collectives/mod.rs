@@ -8,11 +8,11 @@ mod gpu;
 mod ranked;
 
 pub use choices::Choices;
-pub use ranked::SharedCrew;
+pub use ranked::SharedCoordinator;
 
 use super::{Case, CaseInfo, Context, Detail, Platform, Preset, RawSample, Spec};
 use crate::collectives::threads::Tuning;
-use crate::collectives::{Exchange, Operation, Pattern, Session};
+use crate::collectives::{CollectiveOperation, Exchange, Pattern, Session};
 use crate::machine::gpus;
 use crate::records::flags::OVERSUBSCRIBED;
 use crate::records::measurement::{Backend, Kind, Verified};
@@ -27,24 +27,29 @@ const ELEMENT_BYTES: u64 = 4;
 const SIZES: [u64; 9] = [8, 64, 512, 4 * KIB, 32 * KIB, 256 * KIB, 2 * MIB, 16 * MIB, 64 * MIB];
 const SIX_SIZES: [u64; 6] = [8, 4 * KIB, 256 * KIB, 2 * MIB, 16 * MIB, 64 * MIB];
 const FIVE_SIZES: [u64; 5] = [8, 4 * KIB, 256 * KIB, 2 * MIB, 16 * MIB];
-const PING_PONG: Operation = Operation::SendRecv(Pattern::PingPong);
+const PING_PONG: CollectiveOperation = CollectiveOperation::SendRecv(Pattern::PingPong);
 
 /// Isolated operations in a sample whose batch is long enough to hide them.
 const ISOLATED: u64 = 15;
 
-/// The preset's cases in the order they run; between GPUs there are some where there is a crew of ranks.
-pub fn cases(preset: Preset, platform: Platform, crew: Option<&SharedCrew>, choices: &Choices) -> Vec<Box<dyn Spec>> {
-    match (platform, crew) {
+/// The preset's cases in the order they run; between GPUs there are some where there is a group of ranks.
+pub fn cases(
+    preset: Preset,
+    platform: Platform,
+    coordinator: Option<&SharedCoordinator>,
+    choices: &Choices,
+) -> Vec<Box<dyn Spec>> {
+    match (platform, coordinator) {
         (Platform::Host, _) => {
             choices.of_host(host(preset)).into_iter().map(|spec| Box::new(spec) as Box<dyn Spec>).collect()
         }
-        (_, Some(crew)) => {
+        (_, Some(coordinator)) => {
             let (ranks, sharing) = {
-                let crew = crew.lock();
-                (crew.ranks(), crew.ranks_per_gpu(crew.ranks()).max(1) as u64)
+                let coordinator = coordinator.lock();
+                (coordinator.ranks(), coordinator.ranks_per_gpu(coordinator.ranks()).max(1) as u64)
             };
             let memory = gpus::list().ok().and_then(|gpus| gpus.iter().map(|gpu| gpu.memory_bytes / sharing).min());
-            crew.cases(choices.of_tasks(gpu::tasks(preset, platform, ranks, memory)))
+            coordinator.cases(choices.of_tasks(gpu::tasks(preset, platform, ranks, memory)))
         }
         (_, None) => Vec::new(),
     }
@@ -59,32 +64,33 @@ fn host(preset: Preset) -> Vec<HostSpec> {
 }
 
 fn quick() -> Vec<HostSpec> {
-    let mut list = sweep(Operation::AllReduce, 2, &[8, 512, 32 * KIB, 256 * KIB, 2 * MIB, 16 * MIB]);
+    let mut list = sweep(CollectiveOperation::AllReduce, 2, &[8, 512, 32 * KIB, 256 * KIB, 2 * MIB, 16 * MIB]);
     list.extend(sweep(PING_PONG, 2, &FIVE_SIZES));
-    for operation in [Operation::AllGather, Operation::ReduceScatter, Operation::AllToAll] {
+    for operation in [CollectiveOperation::AllGather, CollectiveOperation::ReduceScatter, CollectiveOperation::AllToAll]
+    {
         list.extend(sweep(operation, 2, &[2 * MIB]));
     }
     list
 }
 
 fn standard() -> Vec<HostSpec> {
-    let mut list = sweep(Operation::AllReduce, 2, &SIZES);
-    list.extend(in_place(sweep(Operation::AllReduce, 2, &[8, 256 * KIB, 16 * MIB])));
+    let mut list = sweep(CollectiveOperation::AllReduce, 2, &SIZES);
+    list.extend(in_place(sweep(CollectiveOperation::AllReduce, 2, &[8, 256 * KIB, 16 * MIB])));
     list.extend(sweep(PING_PONG, 2, &SIZES));
-    for operation in Operation::ALL {
+    for operation in CollectiveOperation::ALL {
         match operation {
-            Operation::AllReduce | PING_PONG => {}
-            Operation::SendRecv(_) => list.extend(sweep(operation, 2, &FIVE_SIZES)),
+            CollectiveOperation::AllReduce | PING_PONG => {}
+            CollectiveOperation::SendRecv(_) => list.extend(sweep(operation, 2, &FIVE_SIZES)),
             _ => list.extend(sweep(operation, 2, &SIX_SIZES)),
         }
     }
-    list.extend(sweep(Operation::AllReduce, 4, &SIZES));
+    list.extend(sweep(CollectiveOperation::AllReduce, 4, &SIZES));
     list
 }
 
 fn full() -> Vec<HostSpec> {
     let mut list = Vec::new();
-    for operation in Operation::ALL {
+    for operation in CollectiveOperation::ALL {
         for ranks in [2, 4] {
             let cases = sweep(operation, ranks, &SIZES);
             list.extend(cases.iter().copied());
@@ -96,7 +102,7 @@ fn full() -> Vec<HostSpec> {
     list
 }
 
-fn sweep(operation: Operation, ranks: usize, sizes: &[u64]) -> Vec<HostSpec> {
+fn sweep(operation: CollectiveOperation, ranks: usize, sizes: &[u64]) -> Vec<HostSpec> {
     let spec = |bytes: &u64| HostSpec(Exchange::new(operation, (*bytes / ELEMENT_BYTES) as usize, ranks));
     sizes.iter().map(spec).collect()
 }
@@ -223,7 +229,7 @@ mod tests {
         let all: HashSet<_> = full.iter().collect();
         assert!(quick.iter().chain(&standard).all(|id| all.contains(id)));
         assert!(cases(Preset::Standard, Platform::Gpu(0), None, &Choices::default()).is_empty());
-        for operation in Operation::ALL {
+        for operation in CollectiveOperation::ALL {
             let prefix = format!("host/{}/r2/", operation.path());
             assert!(standard.iter().filter(|id| id.starts_with(&prefix)).count() >= 5, "{prefix}");
         }
@@ -233,7 +239,9 @@ mod tests {
     fn a_case_checks_itself_and_answers_with_both_latencies() {
         let context =
             Context { preset: Preset::Quick, platform: Platform::Host, cores: 2, last_level_cache_bytes: 1 << 25 };
-        for (operation, ranks) in [(Operation::AllReduce, 2), (PING_PONG, 2), (Operation::AllGather, 4)] {
+        for (operation, ranks) in
+            [(CollectiveOperation::AllReduce, 2), (PING_PONG, 2), (CollectiveOperation::AllGather, 4)]
+        {
             let spec = HostSpec(Exchange::new(operation, 1001, ranks));
             let mut case = spec.build(&context).unwrap();
             assert!(case.sample(1).is_err(), "no sample before the check");

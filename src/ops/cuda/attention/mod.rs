@@ -6,7 +6,7 @@
 //! without it nothing does.
 
 use super::launch::{Arg, check, int};
-use super::{Buffer, Cuda, Geometry};
+use super::{Cuda, CudaBuffer, Geometry};
 use crate::ops::{Attention, DType};
 use crate::{Error, Result};
 use std::sync::OnceLock;
@@ -31,34 +31,34 @@ const MOST_BLOCKS: usize = 65_535;
 
 /// One launch: the kernel's name, its blocks and threads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct AttentionPlan {
     pub kernel: String,
     pub geometry: Geometry,
 }
 
-impl Plan {
+impl AttentionPlan {
     fn new(kernel: String, lines: usize, blocks: usize, threads: usize, shared_bytes: usize) -> Self {
         let geometry = Geometry::new([lines as u32, blocks as u32, 1], [threads as u32, 1, 1]);
-        Plan { kernel, geometry: geometry.shared(shared_bytes as u32) }
+        AttentionPlan { kernel, geometry: geometry.shared(shared_bytes as u32) }
     }
 }
 
 /// The forward launch on a GPU that allows a block `shared_bytes` of shared memory.
-pub fn forward_plan(shape: Attention, dtype: DType, shared_bytes: u32) -> Result<Plan> {
+pub fn forward_plan(shape: Attention, dtype: DType, shared_bytes: u32) -> Result<AttentionPlan> {
     let lines = shape.batch * shape.heads;
     if dtype == DType::F32 {
         return plain_plan("forward_plain", shape);
     }
     let tile = forward_tile(shape.head_size, shared_bytes).ok_or_else(|| unsupported(shape, dtype))?;
     let blocks = shape.sequence.div_ceil(tile.rows);
-    Ok(Plan::new(tile.kernel(dtype), lines, blocks, 32 * tile.warps, tile.shared_bytes()))
+    Ok(AttentionPlan::new(tile.kernel(dtype), lines, blocks, 32 * tile.warps, tile.shared_bytes()))
 }
 
 /// The forward launch on `wgmma`, for compute capability 9.0; `None` where it has no kernel.
-pub fn forward_plan_wgmma(shape: Attention, dtype: DType) -> Option<Plan> {
+pub fn forward_plan_wgmma(shape: Attention, dtype: DType) -> Option<AttentionPlan> {
     let tile = warpgroup_tile(shape.head_size).filter(|_| matches!(dtype, DType::Bf16 | DType::F16))?;
     let (lines, blocks) = (shape.batch * shape.heads, shape.sequence.div_ceil(WarpgroupTile::ROWS));
-    Some(Plan::new(tile.kernel(dtype), lines, blocks, WarpgroupTile::THREADS, tile.shared_bytes()))
+    Some(AttentionPlan::new(tile.kernel(dtype), lines, blocks, WarpgroupTile::THREADS, tile.shared_bytes()))
 }
 
 /// What `BUBBLEBENCH_WGMMA` asks for on a GPU of that compute capability (90 for 9.0).
@@ -82,7 +82,7 @@ pub(super) fn wgmma_switch() -> Option<&'static str> {
 }
 
 /// The backward launches, in order: before, the products, and after; in f32 for the queries and for the keys.
-pub fn backward_plans(shape: Attention, dtype: DType, shared_bytes: u32) -> Result<Vec<Plan>> {
+pub fn backward_plans(shape: Attention, dtype: DType, shared_bytes: u32) -> Result<Vec<AttentionPlan>> {
     let Attention { batch, heads, sequence, head_size } = shape;
     let lines = batch * heads;
     if dtype == DType::F32 {
@@ -93,23 +93,23 @@ pub fn backward_plans(shape: Attention, dtype: DType, shared_bytes: u32) -> Resu
     }
     let tile = backward_tile(head_size, shared_bytes).ok_or_else(|| unsupported(shape, dtype))?;
     let around = |name: &str, blocks| {
-        Plan::new(format!("attention_backward_{name}_{}", dtype.name()), lines, blocks, 8 * STRIP, 0)
+        AttentionPlan::new(format!("attention_backward_{name}_{}", dtype.name()), lines, blocks, 8 * STRIP, 0)
     };
     let blocks = sequence.div_ceil(tile.keys);
     Ok(vec![
         around("prepare", padded(sequence) / STRIP),
-        Plan::new(tile.kernel(dtype), lines, blocks, 32 * tile.warps, tile.shared_bytes()),
+        AttentionPlan::new(tile.kernel(dtype), lines, blocks, 32 * tile.warps, tile.shared_bytes()),
         around("query", sequence.div_ceil(STRIP)),
     ])
 }
 
 /// f32, without tensor cores.
-fn plain_plan(name: &str, shape: Attention) -> Result<Plan> {
+fn plain_plan(name: &str, shape: Attention) -> Result<AttentionPlan> {
     if shape.head_size > PLAIN_HEAD {
         return Err(unsupported(shape, DType::F32));
     }
     let blocks = shape.sequence.div_ceil(PLAIN_ROWS);
-    Ok(Plan::new(format!("attention_{name}_f32"), shape.batch * shape.heads, blocks, 32 * PLAIN_ROWS, 0))
+    Ok(AttentionPlan::new(format!("attention_{name}_f32"), shape.batch * shape.heads, blocks, 32 * PLAIN_ROWS, 0))
 }
 
 /// Elements (fp32) of the backward pass's scratch: two statistics a query, then the sums of dq.
@@ -144,7 +144,7 @@ fn dimensions(shape: Attention, dtype: DType) -> Result<Option<[Arg; 3]>> {
     Ok((batch * heads * sequence * head_size > 0).then_some(sizes.map(Arg::I32)))
 }
 
-fn check_forward(shape: Attention, out: &Buffer, lse: &Buffer, qkv: &Buffer, dtype: DType) -> Result<()> {
+fn check_forward(shape: Attention, out: &CudaBuffer, lse: &CudaBuffer, qkv: &CudaBuffer, dtype: DType) -> Result<()> {
     let len = shape.rows() * shape.width();
     check("attention", "out", out, len, dtype)?;
     check("attention", "qkv", qkv, 3 * len, dtype)?;
@@ -156,9 +156,9 @@ impl Cuda {
     pub(super) fn try_attention_forward(
         &mut self,
         shape: Attention,
-        out: &mut Buffer,
-        lse: &mut Buffer,
-        qkv: &Buffer,
+        out: &mut CudaBuffer,
+        lse: &mut CudaBuffer,
+        qkv: &CudaBuffer,
     ) -> Result<()> {
         let dtype = self.data_type();
         check_forward(shape, out, lse, qkv, dtype)?;
@@ -177,7 +177,7 @@ impl Cuda {
         self.chosen_forward(shape, self.data_type()).ok().map(|plan| plan.kernel)
     }
 
-    fn chosen_forward(&self, shape: Attention, dtype: DType) -> Result<Plan> {
+    fn chosen_forward(&self, shape: Attention, dtype: DType) -> Result<AttentionPlan> {
         match forward_plan_wgmma(shape, dtype).filter(|_| self.gpu.wgmma) {
             Some(plan) => Ok(plan),
             None => forward_plan(shape, dtype, self.facts().shared_bytes),
@@ -187,12 +187,12 @@ impl Cuda {
     pub(super) fn try_attention_backward(
         &mut self,
         shape: Attention,
-        dqkv: &mut Buffer,
-        dout: &Buffer,
-        qkv: &Buffer,
-        out: &Buffer,
-        lse: &Buffer,
-        workspace: &mut Buffer,
+        dqkv: &mut CudaBuffer,
+        dout: &CudaBuffer,
+        qkv: &CudaBuffer,
+        out: &CudaBuffer,
+        lse: &CudaBuffer,
+        workspace: &mut CudaBuffer,
     ) -> Result<()> {
         let dtype = self.data_type();
         check_forward(shape, out, lse, qkv, dtype)?;

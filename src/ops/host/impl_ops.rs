@@ -1,6 +1,6 @@
 //! [`Ops`] for [`Host`]: every method checks its shape and buffers, then calls the kernel of its file.
 
-use super::buffer::{Buffer, Fit, Misfit};
+use super::buffer::{BufferMisfit, FitResult, HostBuffer};
 use super::{Host, activation, attention, columns, conv, cross_entropy, embedding, groupnorm, layernorm, lstm};
 use super::{optimizer, pool, product};
 use crate::ops::{
@@ -10,56 +10,56 @@ use crate::ops::{
 use crate::{Error, Result};
 
 /// Shapes of zero elements have no meaning to the kernels, and lengths that overflow none to anyone.
-fn sized(dimensions: &[usize]) -> Fit {
+fn sized(dimensions: &[usize]) -> FitResult {
     let product = dimensions.iter().try_fold(1usize, |product, &d| product.checked_mul(d));
     match product {
-        Some(0) => Err(Misfit("the shape has a dimension of 0".into())),
+        Some(0) => Err(BufferMisfit("the shape has a dimension of 0".into())),
         Some(_) => Ok(()),
-        None => Err(Misfit(format!("the shape {dimensions:?} is too large"))),
+        None => Err(BufferMisfit(format!("the shape {dimensions:?} is too large"))),
     }
 }
 
-fn check_conv(s: Conv) -> Fit {
+fn check_conv(s: Conv) -> FitResult {
     sized(&[s.batch, s.height, s.width, s.in_channels, s.out_channels, s.kernel, s.kernel, s.stride])?;
     if s.kernel > s.height + 2 * s.padding || s.kernel > s.width + 2 * s.padding {
-        return Err(Misfit(format!("a kernel of {} is larger than the padded image", s.kernel)));
+        return Err(BufferMisfit(format!("a kernel of {} is larger than the padded image", s.kernel)));
     }
     Ok(())
 }
 
-fn check_groupnorm(s: GroupNorm) -> Fit {
+fn check_groupnorm(s: GroupNorm) -> FitResult {
     sized(&[s.batch, s.positions, s.channels, s.groups])?;
     if !s.channels.is_multiple_of(s.groups) {
-        return Err(Misfit(format!("{} channels do not divide into {} groups", s.channels, s.groups)));
+        return Err(BufferMisfit(format!("{} channels do not divide into {} groups", s.channels, s.groups)));
     }
     Ok(())
 }
 
 impl Ops for Host {
-    type Buffer = Buffer;
+    type Buffer = HostBuffer;
 
     fn dtype(&self) -> DType {
         DType::F32
     }
 
-    fn alloc(&mut self, len: usize, dtype: DType) -> Result<Buffer> {
-        Buffer::poisoned(len, dtype)
+    fn alloc(&mut self, len: usize, dtype: DType) -> Result<HostBuffer> {
+        HostBuffer::poisoned(len, dtype)
     }
 
-    fn write(&mut self, dst: &mut Buffer, values: &[f64]) -> Result<()> {
+    fn write(&mut self, dst: &mut HostBuffer, values: &[f64]) -> Result<()> {
         same_length(dst, values.len())?;
         let floats = dst.floats_mut("dst", values.len()).map_err(wrong_kind)?;
         floats.iter_mut().zip(values).for_each(|(to, &v)| *to = v as f32);
         Ok(())
     }
 
-    fn write_ids(&mut self, dst: &mut Buffer, ids: &[u32]) -> Result<()> {
+    fn write_ids(&mut self, dst: &mut HostBuffer, ids: &[u32]) -> Result<()> {
         same_length(dst, ids.len())?;
         dst.ids_mut().map_err(wrong_kind)?.copy_from_slice(ids);
         Ok(())
     }
 
-    fn read(&mut self, src: &Buffer) -> Result<Vec<f64>> {
+    fn read(&mut self, src: &HostBuffer) -> Result<Vec<f64>> {
         self.synchronize()?;
         Ok(src.to_f64())
     }
@@ -68,7 +68,7 @@ impl Ops for Host {
         self.failure.take().map_or(Ok(()), Err)
     }
 
-    fn zero(&mut self, dst: &mut Buffer) {
+    fn zero(&mut self, dst: &mut HostBuffer) {
         self.step("zero", |team| {
             if let Ok(ids) = dst.ids_mut() {
                 ids.fill(0);
@@ -83,10 +83,10 @@ impl Ops for Host {
     fn linear_forward(
         &mut self,
         s: Linear,
-        y: &mut Buffer,
-        x: &Buffer,
-        w: &Buffer,
-        epilogue: ForwardEpilogue<'_, Buffer>,
+        y: &mut HostBuffer,
+        x: &HostBuffer,
+        w: &HostBuffer,
+        epilogue: ForwardEpilogue<'_, HostBuffer>,
     ) {
         self.step("linear_forward", |team| {
             sized(&[s.rows, s.inputs, s.outputs])?;
@@ -116,10 +116,10 @@ impl Ops for Host {
     fn linear_to_inputs(
         &mut self,
         s: Linear,
-        dx: &mut Buffer,
-        dy: &Buffer,
-        w: &Buffer,
-        epilogue: InputEpilogue<'_, Buffer>,
+        dx: &mut HostBuffer,
+        dy: &HostBuffer,
+        w: &HostBuffer,
+        epilogue: InputEpilogue<'_, HostBuffer>,
     ) {
         self.step("linear_to_inputs", |team| {
             sized(&[s.rows, s.inputs, s.outputs])?;
@@ -140,10 +140,10 @@ impl Ops for Host {
     fn linear_to_weights(
         &mut self,
         s: Linear,
-        dw: &mut Buffer,
-        dy: &Buffer,
-        x: &Buffer,
-        epilogue: WeightEpilogue<'_, Buffer>,
+        dw: &mut HostBuffer,
+        dy: &HostBuffer,
+        x: &HostBuffer,
+        epilogue: WeightEpilogue<'_, HostBuffer>,
     ) {
         self.step("linear_to_weights", |team| {
             sized(&[s.rows, s.inputs, s.outputs])?;
@@ -160,12 +160,12 @@ impl Ops for Host {
     fn layernorm_forward(
         &mut self,
         s: Rows,
-        y: &mut Buffer,
-        mean: &mut Buffer,
-        rstd: &mut Buffer,
-        x: &Buffer,
-        gamma: &Buffer,
-        beta: &Buffer,
+        y: &mut HostBuffer,
+        mean: &mut HostBuffer,
+        rstd: &mut HostBuffer,
+        x: &HostBuffer,
+        gamma: &HostBuffer,
+        beta: &HostBuffer,
     ) {
         self.step("layernorm_forward", |team| {
             sized(&[s.rows, s.cols])?;
@@ -185,12 +185,12 @@ impl Ops for Host {
     fn layernorm_to_inputs(
         &mut self,
         s: Rows,
-        dx: &mut Buffer,
-        dy: &Buffer,
-        x: &Buffer,
-        gamma: &Buffer,
-        stats: RowStats<'_, Buffer>,
-        residual: Option<&Buffer>,
+        dx: &mut HostBuffer,
+        dy: &HostBuffer,
+        x: &HostBuffer,
+        gamma: &HostBuffer,
+        stats: RowStats<'_, HostBuffer>,
+        residual: Option<&HostBuffer>,
     ) {
         self.step("layernorm_to_inputs", |team| {
             sized(&[s.rows, s.cols])?;
@@ -211,11 +211,11 @@ impl Ops for Host {
     fn layernorm_to_weights(
         &mut self,
         s: Rows,
-        dgamma: &mut Buffer,
-        dbeta: &mut Buffer,
-        dy: &Buffer,
-        x: &Buffer,
-        stats: RowStats<'_, Buffer>,
+        dgamma: &mut HostBuffer,
+        dbeta: &mut HostBuffer,
+        dy: &HostBuffer,
+        x: &HostBuffer,
+        stats: RowStats<'_, HostBuffer>,
     ) {
         self.step("layernorm_to_weights", |team| {
             sized(&[s.rows, s.cols])?;
@@ -232,7 +232,7 @@ impl Ops for Host {
         });
     }
 
-    fn attention_forward(&mut self, s: Attention, out: &mut Buffer, lse: &mut Buffer, qkv: &Buffer) {
+    fn attention_forward(&mut self, s: Attention, out: &mut HostBuffer, lse: &mut HostBuffer, qkv: &HostBuffer) {
         self.step("attention_forward", |team| {
             sized(&[3, s.batch, s.heads, s.sequence, s.head_size])?;
             let len = s.rows() * s.width();
@@ -245,12 +245,12 @@ impl Ops for Host {
     fn attention_backward(
         &mut self,
         s: Attention,
-        dqkv: &mut Buffer,
-        dout: &Buffer,
-        qkv: &Buffer,
-        out: &Buffer,
-        lse: &Buffer,
-        workspace: &mut Buffer,
+        dqkv: &mut HostBuffer,
+        dout: &HostBuffer,
+        qkv: &HostBuffer,
+        out: &HostBuffer,
+        lse: &HostBuffer,
+        workspace: &mut HostBuffer,
     ) {
         self.step("attention_backward", |team| {
             sized(&[3, s.batch, s.heads, s.sequence, s.head_size])?;
@@ -269,14 +269,14 @@ impl Ops for Host {
         });
     }
 
-    fn gelu_forward(&mut self, len: usize, y: &mut Buffer, x: &Buffer) {
+    fn gelu_forward(&mut self, len: usize, y: &mut HostBuffer, x: &HostBuffer) {
         self.step("gelu_forward", |team| {
             activation::gelu_forward(team, y.floats_mut("y", len)?, x.floats("x", len)?);
             Ok(())
         });
     }
 
-    fn gelu_backward(&mut self, len: usize, dx: &mut Buffer, dy: &Buffer, x: &Buffer) {
+    fn gelu_backward(&mut self, len: usize, dx: &mut HostBuffer, dy: &HostBuffer, x: &HostBuffer) {
         self.step("gelu_backward", |team| {
             let dx = dx.floats_mut("dx", len)?;
             activation::gelu_backward(team, dx, dy.floats("dy", len)?, x.floats("x", len)?);
@@ -284,7 +284,7 @@ impl Ops for Host {
         });
     }
 
-    fn residual(&mut self, len: usize, out: &mut Buffer, a: &Buffer, b: &Buffer) {
+    fn residual(&mut self, len: usize, out: &mut HostBuffer, a: &HostBuffer, b: &HostBuffer) {
         self.step("residual", |team| {
             activation::residual(team, out.floats_mut("out", len)?, a.floats("a", len)?, b.floats("b", len)?);
             Ok(())
@@ -294,10 +294,10 @@ impl Ops for Host {
     fn embedding_forward(
         &mut self,
         s: Embedding,
-        out: &mut Buffer,
-        tokens: &Buffer,
-        table: &Buffer,
-        positions: &Buffer,
+        out: &mut HostBuffer,
+        tokens: &HostBuffer,
+        table: &HostBuffer,
+        positions: &HostBuffer,
     ) {
         self.step("embedding_forward", |team| {
             sized(&[s.rows, s.sequence, s.vocabulary, s.hidden])?;
@@ -312,10 +312,10 @@ impl Ops for Host {
     fn embedding_to_weights(
         &mut self,
         s: Embedding,
-        dtable: &mut Buffer,
-        dpositions: &mut Buffer,
-        dout: &Buffer,
-        tokens: &Buffer,
+        dtable: &mut HostBuffer,
+        dpositions: &mut HostBuffer,
+        dout: &HostBuffer,
+        tokens: &HostBuffer,
     ) {
         self.step("embedding_to_weights", |team| {
             sized(&[s.rows, s.sequence, s.vocabulary, s.hidden])?;
@@ -327,7 +327,7 @@ impl Ops for Host {
         });
     }
 
-    fn cross_entropy(&mut self, s: Rows, losses: &mut Buffer, logits: &mut Buffer, targets: &Buffer) {
+    fn cross_entropy(&mut self, s: Rows, losses: &mut HostBuffer, logits: &mut HostBuffer, targets: &HostBuffer) {
         self.step("cross_entropy", |team| {
             sized(&[s.rows, s.cols])?;
             let losses = losses.floats_mut("losses", s.rows)?;
@@ -340,16 +340,16 @@ impl Ops for Host {
     fn adamw(
         &mut self,
         len: usize,
-        param: &mut Buffer,
-        master: Option<&mut Buffer>,
-        grad: &Buffer,
-        m: &mut Buffer,
-        v: &mut Buffer,
+        param: &mut HostBuffer,
+        master: Option<&mut HostBuffer>,
+        grad: &HostBuffer,
+        m: &mut HostBuffer,
+        v: &mut HostBuffer,
         config: AdamW,
     ) {
         self.step("adamw", |team| {
             if master.is_some() {
-                return Err(Misfit("parameters are f32 already and have no fp32 master: pass `None`".into()));
+                return Err(BufferMisfit("parameters are f32 already and have no fp32 master: pass `None`".into()));
             }
             let (param, grad) = (param.floats_mut("param", len)?, grad.floats("grad", len)?);
             optimizer::adamw(team, param, grad, m.floats_mut("m", len)?, v.floats_mut("v", len)?, config);
@@ -357,7 +357,14 @@ impl Ops for Host {
         });
     }
 
-    fn conv_forward(&mut self, s: Conv, y: &mut Buffer, x: &Buffer, w: &Buffer, workspace: &mut Buffer) {
+    fn conv_forward(
+        &mut self,
+        s: Conv,
+        y: &mut HostBuffer,
+        x: &HostBuffer,
+        w: &HostBuffer,
+        workspace: &mut HostBuffer,
+    ) {
         self.step("conv_forward", |team| {
             check_conv(s)?;
             let (y, x) = (y.floats_mut("y", s.out_len())?, x.floats("x", s.in_len())?);
@@ -367,7 +374,14 @@ impl Ops for Host {
         });
     }
 
-    fn conv_to_inputs(&mut self, s: Conv, dx: &mut Buffer, dy: &Buffer, w: &Buffer, workspace: &mut Buffer) {
+    fn conv_to_inputs(
+        &mut self,
+        s: Conv,
+        dx: &mut HostBuffer,
+        dy: &HostBuffer,
+        w: &HostBuffer,
+        workspace: &mut HostBuffer,
+    ) {
         self.step("conv_to_inputs", |team| {
             check_conv(s)?;
             let (dx, dy) = (dx.floats_mut("dx", s.in_len())?, dy.floats("dy", s.out_len())?);
@@ -377,7 +391,14 @@ impl Ops for Host {
         });
     }
 
-    fn conv_to_weights(&mut self, s: Conv, dw: &mut Buffer, dy: &Buffer, x: &Buffer, workspace: &mut Buffer) {
+    fn conv_to_weights(
+        &mut self,
+        s: Conv,
+        dw: &mut HostBuffer,
+        dy: &HostBuffer,
+        x: &HostBuffer,
+        workspace: &mut HostBuffer,
+    ) {
         self.step("conv_to_weights", |team| {
             check_conv(s)?;
             let (dy, x) = (dy.floats("dy", s.out_len())?, x.floats("x", s.in_len())?);
@@ -390,12 +411,12 @@ impl Ops for Host {
     fn groupnorm_forward(
         &mut self,
         s: GroupNorm,
-        y: &mut Buffer,
-        mean: &mut Buffer,
-        rstd: &mut Buffer,
-        x: &Buffer,
-        gamma: &Buffer,
-        beta: &Buffer,
+        y: &mut HostBuffer,
+        mean: &mut HostBuffer,
+        rstd: &mut HostBuffer,
+        x: &HostBuffer,
+        gamma: &HostBuffer,
+        beta: &HostBuffer,
     ) {
         self.step("groupnorm_forward", |team| {
             check_groupnorm(s)?;
@@ -416,11 +437,11 @@ impl Ops for Host {
     fn groupnorm_to_inputs(
         &mut self,
         s: GroupNorm,
-        dx: &mut Buffer,
-        dy: &Buffer,
-        x: &Buffer,
-        gamma: &Buffer,
-        stats: RowStats<'_, Buffer>,
+        dx: &mut HostBuffer,
+        dy: &HostBuffer,
+        x: &HostBuffer,
+        gamma: &HostBuffer,
+        stats: RowStats<'_, HostBuffer>,
     ) {
         self.step("groupnorm_to_inputs", |team| {
             check_groupnorm(s)?;
@@ -441,11 +462,11 @@ impl Ops for Host {
     fn groupnorm_to_weights(
         &mut self,
         s: GroupNorm,
-        dgamma: &mut Buffer,
-        dbeta: &mut Buffer,
-        dy: &Buffer,
-        x: &Buffer,
-        stats: RowStats<'_, Buffer>,
+        dgamma: &mut HostBuffer,
+        dbeta: &mut HostBuffer,
+        dy: &HostBuffer,
+        x: &HostBuffer,
+        stats: RowStats<'_, HostBuffer>,
     ) {
         self.step("groupnorm_to_weights", |team| {
             check_groupnorm(s)?;
@@ -463,14 +484,14 @@ impl Ops for Host {
         });
     }
 
-    fn relu_forward(&mut self, len: usize, y: &mut Buffer, x: &Buffer) {
+    fn relu_forward(&mut self, len: usize, y: &mut HostBuffer, x: &HostBuffer) {
         self.step("relu_forward", |team| {
             activation::relu_forward(team, y.floats_mut("y", len)?, x.floats("x", len)?);
             Ok(())
         });
     }
 
-    fn relu_backward(&mut self, len: usize, dx: &mut Buffer, dy: &Buffer, y: &Buffer) {
+    fn relu_backward(&mut self, len: usize, dx: &mut HostBuffer, dy: &HostBuffer, y: &HostBuffer) {
         self.step("relu_backward", |team| {
             let dx = dx.floats_mut("dx", len)?;
             activation::relu_backward(team, dx, dy.floats("dy", len)?, y.floats("y", len)?);
@@ -478,7 +499,7 @@ impl Ops for Host {
         });
     }
 
-    fn average_pool_forward(&mut self, s: Pool, y: &mut Buffer, x: &Buffer) {
+    fn average_pool_forward(&mut self, s: Pool, y: &mut HostBuffer, x: &HostBuffer) {
         self.step("average_pool_forward", |team| {
             sized(&[s.batch, s.positions, s.channels])?;
             let y = y.floats_mut("y", s.batch * s.channels)?;
@@ -487,7 +508,7 @@ impl Ops for Host {
         });
     }
 
-    fn average_pool_backward(&mut self, s: Pool, dx: &mut Buffer, dy: &Buffer) {
+    fn average_pool_backward(&mut self, s: Pool, dx: &mut HostBuffer, dy: &HostBuffer) {
         self.step("average_pool_backward", |team| {
             sized(&[s.batch, s.positions, s.channels])?;
             let dx = dx.floats_mut("dx", s.batch * s.positions * s.channels)?;
@@ -496,7 +517,14 @@ impl Ops for Host {
         });
     }
 
-    fn lstm_cell_forward(&mut self, s: LstmCell, h: &mut Buffer, c: &mut Buffer, gates: &mut Buffer, c_prev: &Buffer) {
+    fn lstm_cell_forward(
+        &mut self,
+        s: LstmCell,
+        h: &mut HostBuffer,
+        c: &mut HostBuffer,
+        gates: &mut HostBuffer,
+        c_prev: &HostBuffer,
+    ) {
         self.step("lstm_cell_forward", |team| {
             sized(&[4, s.rows, s.hidden])?;
             let len = s.rows * s.hidden;
@@ -509,12 +537,12 @@ impl Ops for Host {
     fn lstm_cell_backward(
         &mut self,
         s: LstmCell,
-        dgates: &mut Buffer,
-        dc: &mut Buffer,
-        dh: &Buffer,
-        gates: &Buffer,
-        c: &Buffer,
-        c_prev: &Buffer,
+        dgates: &mut HostBuffer,
+        dc: &mut HostBuffer,
+        dh: &HostBuffer,
+        gates: &HostBuffer,
+        c: &HostBuffer,
+        c_prev: &HostBuffer,
     ) {
         self.step("lstm_cell_backward", |team| {
             sized(&[4, s.rows, s.hidden])?;
@@ -533,7 +561,7 @@ impl Ops for Host {
         });
     }
 
-    fn sgd(&mut self, len: usize, param: &mut Buffer, grad: &Buffer, velocity: &mut Buffer, config: Sgd) {
+    fn sgd(&mut self, len: usize, param: &mut HostBuffer, grad: &HostBuffer, velocity: &mut HostBuffer, config: Sgd) {
         self.step("sgd", |team| {
             let (param, grad) = (param.floats_mut("param", len)?, grad.floats("grad", len)?);
             optimizer::sgd(team, param, grad, velocity.floats_mut("velocity", len)?, config);
@@ -542,7 +570,7 @@ impl Ops for Host {
     }
 }
 
-fn same_length(dst: &Buffer, len: usize) -> Result<()> {
+fn same_length(dst: &HostBuffer, len: usize) -> Result<()> {
     if dst.len() == len {
         return Ok(());
     }
@@ -552,6 +580,6 @@ fn same_length(dst: &Buffer, len: usize) -> Result<()> {
     ))
 }
 
-fn wrong_kind(misfit: Misfit) -> Error {
+fn wrong_kind(misfit: BufferMisfit) -> Error {
     Error::input(format!("write: {}", misfit.0), "use `write` for floats and `write_ids` for identifiers")
 }

@@ -1,14 +1,14 @@
-//! Rank 0's side of all ranks together: an order goes to everybody, the answers come back, the slowest counts.
+//! Rank 0's side of all ranks together: a command goes to everybody, the replies come back, the slowest counts.
 //!
-//! A rank is a thread of this process or a process of its own; [`Crew`] does not tell them apart. Every wait is bounded:
-//! a rank that dies, falls silent, fails or does not answer ends the crew, everybody is told why, and the error names it.
+//! A rank is a thread of this process or a process of its own; [`Coordinator`] does not tell them apart. Every wait is bounded:
+//! a rank that dies, falls silent, fails or does not answer ends the group, everybody is told why, and the error names it.
 
+use super::failure::{self, RankOutcome, Scope};
 use super::link::{Link, beat_interval};
-use super::orders::{Answer, Joining, Order};
-use super::post::{Post, Posting};
-use super::verdict::{self, Blame, Reply};
-use super::who::{self, Who};
-use super::wire::Letter;
+use super::message::Message;
+use super::protocol::{Command, Joining, Reply};
+use super::rank_info::{self, RankInfo};
+use super::rank_thread::{RankThread, RankThreadConfig};
 use super::worker::{RankTiming, Task, Transport};
 use crate::{Error, Result};
 use serde_json::{Map, Value};
@@ -18,35 +18,35 @@ use std::time::{Duration, Instant};
 
 /// How often a wait looks whether somebody asked to stop.
 const TICK: Duration = Duration::from_millis(50);
-/// What an answer may take beyond the deadline, within which a worker gives up by itself.
+/// What a reply may take beyond the deadline, within which a worker gives up by itself.
 const MARGIN: Duration = Duration::from_millis(1000);
 /// Of one value of one rank, on a slow or shared core.
 const CHECK_NS: u64 = 4;
 /// How long the others may still say what they know when one rank has failed.
 const SETTLE: Duration = Duration::from_millis(1000);
-/// How long threads may take to end once the crew has.
+/// How long threads may take to end once the group has.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a rank lets the crew know.
+/// What a rank lets the coordinator know.
 #[derive(Debug)]
-pub(super) enum Event {
-    Answer(u64, Answer),
+pub(super) enum RankEvent {
+    Reply(u64, Reply),
     /// Its process is gone, or does not answer.
     Lost(String),
-    /// It was told to stop (Ctrl-C, SIGTERM), or failed outside an order.
+    /// It was told to stop (Ctrl-C, SIGTERM), or failed outside a command.
     Leaving(String),
 }
 
-pub(super) type Note = (usize, Event);
+pub(super) type Note = (usize, RankEvent);
 
 /// How a rank is reached.
 enum Way {
-    Thread(Post),
+    Thread(RankThread),
     Process(Link),
 }
 
-pub struct Crew {
-    people: Vec<Who>,
+pub struct Coordinator {
+    members: Vec<RankInfo>,
     ways: Vec<Way>,
     inbox: Receiver<Note>,
     transport: Arc<dyn Transport>,
@@ -63,7 +63,7 @@ pub struct Crew {
 
 /// One sample of all ranks.
 #[derive(Debug, Clone, PartialEq)]
-pub struct CrewTiming {
+pub struct GroupTiming {
     /// Of the slowest rank.
     pub pipelined_ns: f64,
     /// Of the slowest rank of each operation.
@@ -73,15 +73,15 @@ pub struct CrewTiming {
 
 /// What the check of a case says, and what the transport says of it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Prepared {
+pub struct GroupPrepared {
     /// Over all ranks.
     pub wrong: u64,
     pub facts: Map<String, Value>,
 }
 
-/// What holds for all ranks of a crew.
+/// What holds for all ranks of a group.
 #[derive(Clone)]
-pub struct Terms {
+pub struct GroupConfig {
     pub transport: Arc<dyn Transport>,
     /// The bound of every wait on another rank.
     pub deadline: Duration,
@@ -91,44 +91,44 @@ pub struct Terms {
     pub last_resort: fn(&Error),
 }
 
-impl Crew {
+impl Coordinator {
     /// A thread a rank, all in this process; rank r on `devices[r]`.
-    pub fn of_threads(terms: &Terms, devices: &[u32]) -> Result<Self> {
+    pub fn of_threads(config: &GroupConfig, devices: &[u32]) -> Result<Self> {
         let (tell, inbox) = channel();
-        let mut crew = Crew::empty(terms, inbox);
+        let mut coordinator = Coordinator::empty(config, inbox);
         for (rank, &device) in devices.iter().enumerate() {
-            let who = who::this_process(rank, device, terms.transport.as_ref())?;
-            crew.add_thread(who, &tell)?;
+            let who = rank_info::this_process(rank, device, config.transport.as_ref())?;
+            coordinator.add_thread(who, &tell)?;
         }
-        Ok(crew)
+        Ok(coordinator)
     }
 
     /// Rank 0 as a thread, everybody else at the other end of a link.
     pub(super) fn of_processes(
-        terms: &Terms,
-        me: Who,
-        others: Vec<(Who, Link)>,
-        post: (Sender<Note>, Receiver<Note>),
+        config: &GroupConfig,
+        me: RankInfo,
+        others: Vec<(RankInfo, Link)>,
+        mail: (Sender<Note>, Receiver<Note>),
     ) -> Result<Self> {
-        let (tell, inbox) = post;
-        let mut crew = Crew::empty(terms, inbox);
-        crew.add_thread(me, &tell)?;
+        let (tell, inbox) = mail;
+        let mut coordinator = Coordinator::empty(config, inbox);
+        coordinator.add_thread(me, &tell)?;
         for (who, link) in others {
-            crew.people.push(who);
-            crew.ways.push(Way::Process(link));
+            coordinator.members.push(who);
+            coordinator.ways.push(Way::Process(link));
         }
-        Ok(crew)
+        Ok(coordinator)
     }
 
-    fn empty(terms: &Terms, inbox: Receiver<Note>) -> Self {
-        Crew {
-            people: Vec::new(),
+    fn empty(config: &GroupConfig, inbox: Receiver<Note>) -> Self {
+        Coordinator {
+            members: Vec::new(),
             ways: Vec::new(),
             inbox,
-            transport: Arc::clone(&terms.transport),
-            deadline: terms.deadline,
-            interrupted: terms.interrupted,
-            last_resort: terms.last_resort,
+            transport: Arc::clone(&config.transport),
+            deadline: config.deadline,
+            interrupted: config.interrupted,
+            last_resort: config.last_resort,
             number: 0,
             joined: 0,
             task: None,
@@ -136,19 +136,24 @@ impl Crew {
         }
     }
 
-    fn add_thread(&mut self, who: Who, tell: &Sender<Note>) -> Result<()> {
+    fn add_thread(&mut self, who: RankInfo, tell: &Sender<Note>) -> Result<()> {
         let (rank, tell) = (who.rank, tell.clone());
-        let posting =
-            Posting { transport: Arc::clone(&self.transport), rank, device: who.device, deadline: self.deadline };
-        // Once the crew is gone nobody is left to hear it.
-        let post = Post::open(posting, move |number, answer| drop(tell.send((rank, Event::Answer(number, answer)))))?;
-        self.people.push(who);
-        self.ways.push(Way::Thread(post));
+        let config = RankThreadConfig {
+            transport: Arc::clone(&self.transport),
+            rank,
+            device: who.device,
+            deadline: self.deadline,
+        };
+        // Once the group is gone nobody is left to hear it.
+        let thread =
+            RankThread::open(config, move |number, reply| drop(tell.send((rank, RankEvent::Reply(number, reply)))))?;
+        self.members.push(who);
+        self.ways.push(Way::Thread(thread));
         Ok(())
     }
 
     pub fn ranks(&self) -> usize {
-        self.people.len()
+        self.members.len()
     }
 
     /// The bound of every wait on another rank.
@@ -161,18 +166,18 @@ impl Crew {
         self.transport.name()
     }
 
-    pub fn people(&self) -> &[Who] {
-        &self.people
+    pub fn members(&self) -> &[RankInfo] {
+        &self.members
     }
 
     /// Hosts that the first `ranks` are on.
     pub fn nodes(&self, ranks: usize) -> usize {
-        who::nodes(&self.people[..ranks.min(self.ranks())])
+        rank_info::nodes(&self.members[..ranks.min(self.ranks())])
     }
 
     /// Most of the first `ranks` that share one GPU.
     pub fn ranks_per_gpu(&self, ranks: usize) -> usize {
-        who::ranks_per_gpu(&self.people[..ranks.min(self.ranks())])
+        rank_info::ranks_per_gpu(&self.members[..ranks.min(self.ranks())])
     }
 
     /// The first `ranks` join one communicator, if that is not the one they are in.
@@ -189,9 +194,9 @@ impl Crew {
         self.joined = 0;
         let (nodes, ranks_per_gpu) = (self.nodes(ranks), self.ranks_per_gpu(ranks));
         let id = self.transport.meeting_id()?;
-        let order = Order::Join(Joining { id, ranks, nodes, ranks_per_gpu });
+        let command = Command::Join(Joining { id, ranks, nodes, ranks_per_gpu });
         // Ranks that cannot meet measure nothing: that is no matter of one case.
-        self.ask(order, ranks, Blame::Rank).map_err(|error| match error {
+        self.ask(command, ranks, Scope::Rank).map_err(|error| match error {
             Error::Machine { what, cure } => self.fail(Error::rank(what, cure)),
             error => error,
         })?;
@@ -200,15 +205,15 @@ impl Crew {
     }
 
     /// Every rank lays its buffers out and checks one run of the task; the former task's buffers are freed before.
-    pub fn prepare(&mut self, task: &Task) -> Result<Prepared> {
+    pub fn prepare(&mut self, task: &Task) -> Result<GroupPrepared> {
         let ranks = task.exchange.ranks;
         self.release()?;
         self.join(ranks)?;
         self.task = Some(task.clone());
-        let answers = self.ask(Order::Prepare(task.clone()), ranks, Blame::Case)?;
-        let mut prepared = Prepared { wrong: 0, facts: Map::new() };
-        for (rank, answer) in answers.into_iter().enumerate() {
-            let Answer::Prepared { wrong, facts } = answer else { return Err(confused(&answer)) };
+        let replies = self.ask(Command::Prepare(task.clone()), ranks, Scope::Case)?;
+        let mut prepared = GroupPrepared { wrong: 0, facts: Map::new() };
+        for (rank, reply) in replies.into_iter().enumerate() {
+            let Reply::Prepared { wrong, facts } = reply else { return Err(confused(&reply)) };
             prepared.wrong += wrong;
             if rank == 0 {
                 prepared.facts = facts;
@@ -218,17 +223,17 @@ impl Crew {
     }
 
     /// `pipelined` operations back to back, then `isolated` ones on their own, of the task prepared last.
-    pub fn time(&mut self, pipelined: u64, isolated: u64) -> Result<CrewTiming> {
+    pub fn time(&mut self, pipelined: u64, isolated: u64) -> Result<GroupTiming> {
         if self.joined == 0 {
             return Err(Error::input("a collective was timed unprepared", "prepare it first"));
         }
-        let answers = self.ask(Order::Time { pipelined, isolated }, self.joined, Blame::Case)?;
-        let by_rank: Vec<RankTiming> = answers
+        let replies = self.ask(Command::Time { pipelined, isolated }, self.joined, Scope::Case)?;
+        let by_rank: Vec<RankTiming> = replies
             .into_iter()
-            .map(|answer| if let Answer::Timed(timing) = answer { Ok(timing) } else { Err(confused(&answer)) })
+            .map(|reply| if let Reply::Timed(timing) = reply { Ok(timing) } else { Err(confused(&reply)) })
             .collect::<Result<_>>()?;
         let slowest = |times: &dyn Fn(&RankTiming) -> Option<f64>| by_rank.iter().filter_map(times).fold(0.0, f64::max);
-        Ok(CrewTiming {
+        Ok(GroupTiming {
             pipelined_ns: slowest(&|timing| Some(timing.pipelined_ns)),
             isolated_ns: (0..isolated as usize)
                 .map(|i| slowest(&|timing| timing.isolated_ns.get(i).copied()))
@@ -240,7 +245,7 @@ impl Crew {
     /// The case's buffers are freed on every rank.
     pub fn release(&mut self) -> Result<()> {
         match self.task.take() {
-            Some(_) if self.joined > 0 => self.ask(Order::Release, self.joined, Blame::Rank).map(drop),
+            Some(_) if self.joined > 0 => self.ask(Command::Release, self.joined, Scope::Rank).map(drop),
             _ => Ok(()),
         }
     }
@@ -248,9 +253,9 @@ impl Crew {
     /// Everybody goes home in good order.
     pub fn finish(&mut self) -> Result<()> {
         if self.over.is_none() {
-            self.ask(Order::Finish, self.ranks(), Blame::Rank)?;
+            self.ask(Command::Finish, self.ranks(), Scope::Rank)?;
             self.over = Some("the run is complete".into());
-            self.go_home();
+            self.shut_down();
         }
         Ok(())
     }
@@ -263,41 +268,41 @@ impl Crew {
         self.over = Some(why.into());
         for way in &self.ways {
             match way {
-                Way::Thread(post) => post.abort(),
+                Way::Thread(thread) => thread.abort(),
                 // One that cannot be told finds its connection closed.
-                Way::Process(link) => drop(link.send(&Letter::End { why: why.into() })),
+                Way::Process(link) => drop(link.send(&Message::End { why: why.into() })),
             }
         }
-        self.go_home();
+        self.shut_down();
     }
 
     /// Threads end by themselves within a moment, or are left behind; links close.
-    fn go_home(&mut self) {
+    fn shut_down(&mut self) {
         let end = Instant::now() + PATIENCE;
         for way in self.ways.drain(..) {
-            if let Way::Thread(post) = way {
-                post.close(end.saturating_duration_since(Instant::now()));
+            if let Way::Thread(thread) = way {
+                thread.close(end.saturating_duration_since(Instant::now()));
             }
         }
     }
 
-    /// The answers by rank of the first `ranks`. Anything else than an answer from each in time is an error: of the case
-    /// where all are alive and none could do it, else of the whole crew.
-    fn ask(&mut self, order: Order, ranks: usize, blame: Blame) -> Result<Vec<Answer>> {
+    /// The replies by rank of the first `ranks`. Anything else than a reply from each in time is an error: of the case
+    /// where all are alive and none could do it, else of the whole group.
+    fn ask(&mut self, command: Command, ranks: usize, scope: Scope) -> Result<Vec<Reply>> {
         if let Some(why) = &self.over {
-            return Err(Error::rank(format!("the ranks have parted: {why}"), verdict::AGAIN));
+            return Err(Error::rank(format!("the ranks have parted: {why}"), failure::AGAIN));
         }
         self.number += 1;
-        let doing = self.doing(&order);
+        let doing = self.doing(&command);
         for rank in 0..ranks {
-            if let Err(why) = self.send(rank, &order) {
-                return Err(self.fail(verdict::lost(&self.people[rank], &doing, &why)));
+            if let Err(why) = self.send(rank, &command) {
+                return Err(self.fail(failure::lost(&self.members[rank], &doing, &why)));
             }
         }
-        let mut replies = vec![Reply::None; ranks];
+        let mut replies = vec![RankOutcome::None; ranks];
         let begun = Instant::now();
-        let mut until = begun + self.deadline + MARGIN + checking(&order);
-        while replies.contains(&Reply::None) {
+        let mut until = begun + self.deadline + MARGIN + checking(&command);
+        while replies.contains(&RankOutcome::None) {
             if (self.interrupted)() {
                 (self.last_resort)(&Error::Interrupted);
                 self.end("rank 0 was interrupted (Ctrl-C or SIGTERM)");
@@ -308,39 +313,39 @@ impl Crew {
                 break;
             }
             match self.inbox.recv_timeout(left.min(TICK)) {
-                Ok((rank, Event::Answer(number, answer))) if number == self.number && rank < ranks => {
-                    if let Answer::Failed { .. } = answer {
+                Ok((rank, RankEvent::Reply(number, reply))) if number == self.number && rank < ranks => {
+                    if let Reply::Failed { .. } = reply {
                         until = until.min(Instant::now() + SETTLE);
                     }
-                    replies[rank] = Reply::of(answer, begun.elapsed());
+                    replies[rank] = RankOutcome::of(reply, begun.elapsed());
                 }
-                // Late, from an order that has been given up.
-                Ok((_, Event::Answer(..))) => {}
+                // Late, from a command that has been given up.
+                Ok((_, RankEvent::Reply(..))) => {}
                 // Who has finished may go.
-                Ok((rank, Event::Lost(_))) if order == Order::Finish && replies[rank] != Reply::None => {}
-                Ok((rank, Event::Lost(why) | Event::Leaving(why))) => {
-                    return Err(self.fail(verdict::lost(&self.people[rank], &doing, &why)));
+                Ok((rank, RankEvent::Lost(_))) if command == Command::Finish && replies[rank] != RankOutcome::None => {}
+                Ok((rank, RankEvent::Lost(why) | RankEvent::Leaving(why))) => {
+                    return Err(self.fail(failure::lost(&self.members[rank], &doing, &why)));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        self.judge(replies, &doing, blame)
+        self.attribute(replies, &doing, scope)
     }
 
-    fn judge(&mut self, replies: Vec<Reply>, doing: &str, blame: Blame) -> Result<Vec<Answer>> {
+    fn attribute(&mut self, replies: Vec<RankOutcome>, doing: &str, scope: Scope) -> Result<Vec<Reply>> {
         let silent = |rank: usize| match &self.ways[rank] {
             Way::Process(link) => Some(link.silence()).filter(|silence| *silence > 4 * beat_interval(self.deadline)),
             Way::Thread(_) => None,
         };
-        match verdict::judge(&self.people, replies, doing, self.deadline, blame, silent) {
-            Ok(answers) => Ok(answers),
-            Err(verdict::Fault::Case(error)) => {
+        match failure::attribute(&self.members, replies, doing, self.deadline, scope, silent) {
+            Ok(replies) => Ok(replies),
+            Err(failure::GroupFault::Case(error)) => {
                 // What the ranks gave up may have ended their communicator: the next case makes another.
                 self.joined = 0;
                 Err(error)
             }
-            Err(verdict::Fault::Crew(error)) => Err(self.fail(error)),
+            Err(failure::GroupFault::Group(error)) => Err(self.fail(error)),
         }
     }
 
@@ -350,38 +355,38 @@ impl Crew {
         error
     }
 
-    fn send(&self, rank: usize, order: &Order) -> Result<(), String> {
+    fn send(&self, rank: usize, command: &Command) -> Result<(), String> {
         match &self.ways[rank] {
-            Way::Thread(post) if post.order(self.number, order.clone()) => Ok(()),
+            Way::Thread(thread) if thread.command(self.number, command.clone()) => Ok(()),
             Way::Thread(_) => Err("its thread has ended".into()),
             Way::Process(link) => {
-                let letter = Letter::Order { number: self.number, order: order.clone() };
-                link.send(&letter).map_err(|e| format!("it cannot be reached ({e}), so it has ended or was killed"))
+                let message = Message::Command { number: self.number, command: command.clone() };
+                link.send(&message).map_err(|e| format!("it cannot be reached ({e}), so it has ended or was killed"))
             }
         }
     }
 
-    fn doing(&self, order: &Order) -> String {
-        match (order, &self.task) {
-            (Order::Time { .. }, Some(task)) => format!("timing {task}"),
-            _ => order.to_string(),
+    fn doing(&self, command: &Command) -> String {
+        match (command, &self.task) {
+            (Command::Time { .. }, Some(task)) => format!("timing {task}"),
+            _ => command.to_string(),
         }
     }
 }
 
-impl Drop for Crew {
+impl Drop for Coordinator {
     fn drop(&mut self) {
         self.end("rank 0 has ended; its own message says why");
     }
 }
 
 /// What making and comparing a case's values may take the ranks' hosts, which wait for nobody meanwhile.
-fn checking(order: &Order) -> Duration {
-    let Order::Prepare(Task { exchange, .. }) = order else { return Duration::ZERO };
+fn checking(command: &Command) -> Duration {
+    let Command::Prepare(Task { exchange, .. }) = command else { return Duration::ZERO };
     let (elements, ranks) = (exchange.elements as u64, exchange.ranks as u64);
     Duration::from_nanos(elements.saturating_mul(ranks + 8).saturating_mul(CHECK_NS))
 }
 
-fn confused(answer: &Answer) -> Error {
-    Error::bug(format!("a rank answered {answer:?} to another question"))
+fn confused(reply: &Reply) -> Error {
+    Error::bug(format!("a rank answered {reply:?} to another question"))
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Who {
+pub struct RankInfo {
     pub rank: usize,
     pub host: String,
     pub pid: u32,
@@ -19,30 +19,30 @@ pub struct Who {
 }
 
 /// `rank 3 (node7, process 4242, GPU 3)`
-impl fmt::Display for Who {
+impl fmt::Display for RankInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "rank {} ({}, process {}, GPU {})", self.rank, self.host, self.pid, self.device)
     }
 }
 
 /// A rank of this process.
-pub fn this_process(rank: usize, device: u32, transport: &dyn Transport) -> Result<Who> {
+pub fn this_process(rank: usize, device: u32, transport: &dyn Transport) -> Result<RankInfo> {
     let host = hostname().unwrap_or_else(|| "this host".into());
-    Ok(Who { rank, host, pid: std::process::id(), device, gpu: transport.gpu(device)? })
+    Ok(RankInfo { rank, host, pid: std::process::id(), device, gpu: transport.gpu(device)? })
 }
 
 /// Hosts that they are on.
-pub fn nodes(people: &[Who]) -> usize {
-    let mut hosts: Vec<&str> = people.iter().map(|who| who.host.as_str()).collect();
+pub fn nodes(members: &[RankInfo]) -> usize {
+    let mut hosts: Vec<&str> = members.iter().map(|who| who.host.as_str()).collect();
     hosts.sort_unstable();
     hosts.dedup();
     hosts.len()
 }
 
 /// Most ranks that share one GPU.
-pub fn ranks_per_gpu(people: &[Who]) -> usize {
+pub fn ranks_per_gpu(members: &[RankInfo]) -> usize {
     let mut count: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    for who in people {
+    for who in members {
         *count.entry((&who.host, &who.gpu)).or_default() += 1;
     }
     count.into_values().max().unwrap_or(1)
@@ -68,16 +68,16 @@ pub fn list(ranks: &[usize]) -> String {
 mod tests {
     use super::*;
 
-    fn who(rank: usize, host: &str, gpu: &str) -> Who {
-        Who { rank, host: host.into(), pid: 7, device: 0, gpu: gpu.into() }
+    fn who(rank: usize, host: &str, gpu: &str) -> RankInfo {
+        RankInfo { rank, host: host.into(), pid: 7, device: 0, gpu: gpu.into() }
     }
 
     #[test]
     fn hosts_and_shared_gpus_are_counted() {
-        let people = [who(0, "a", "x"), who(1, "a", "y"), who(2, "b", "x"), who(3, "b", "x")];
-        assert_eq!((nodes(&people), ranks_per_gpu(&people)), (2, 2));
-        assert_eq!((nodes(&people[..2]), ranks_per_gpu(&people[..3])), (1, 1));
-        assert_eq!(people[0].to_string(), "rank 0 (a, process 7, GPU 0)");
+        let members = [who(0, "a", "x"), who(1, "a", "y"), who(2, "b", "x"), who(3, "b", "x")];
+        assert_eq!((nodes(&members), ranks_per_gpu(&members)), (2, 2));
+        assert_eq!((nodes(&members[..2]), ranks_per_gpu(&members[..3])), (1, 1));
+        assert_eq!(members[0].to_string(), "rank 0 (a, process 7, GPU 0)");
     }
 
     #[test]

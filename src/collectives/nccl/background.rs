@@ -6,9 +6,9 @@
 use super::Nccl;
 use super::communicator::Communicator;
 use super::enqueue::{Enqueue, Places};
-use super::gpu::{Block, RankGpu};
-use crate::collectives::ranks::worker::{Abort, MeetingId, Seat};
-use crate::collectives::{Element, Exchange, Operation};
+use super::gpu::{DeviceAllocation, RankGpu};
+use crate::collectives::ranks::worker::{Abort, MeetingId, RankConfig};
+use crate::collectives::{CollectiveOperation, Element, Exchange};
 use crate::{Error, Result};
 use cudarc::driver::sys::CUstream;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// What the all-reduce is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Beside {
+pub struct BackgroundSpec {
     pub bytes: u64,
     /// Thread blocks it takes, exactly; as NCCL chooses without.
     pub ctas: Option<u32>,
@@ -36,22 +36,22 @@ struct Member {
     // Children go before their parent, the GPU last.
     communicator: Communicator,
     _parent: Communicator,
-    buffer: Block,
+    buffer: DeviceAllocation,
     exchange: Exchange,
     gpu: RankGpu,
 }
 
 impl Member {
-    fn join(nccl: &Arc<Nccl>, seat: &Seat, id: MeetingId, abort: &Abort, what: Beside) -> Result<Self> {
-        let gpu = RankGpu::open(seat.device)?;
+    fn join(nccl: &Arc<Nccl>, config: &RankConfig, id: MeetingId, abort: &Abort, what: BackgroundSpec) -> Result<Self> {
+        let gpu = RankGpu::open(config.device)?;
         gpu.bind()?;
-        let parent = Communicator::join(nccl, super::UniqueId(id), seat, abort)?;
+        let parent = Communicator::join(nccl, super::UniqueId(id), config, abort)?;
         let communicator = parent.working(what.ctas)?;
         let elements = (what.bytes as usize / Element::Bf16.bytes()).max(1);
-        let buffer = Block::new(&gpu, elements * Element::Bf16.bytes())?;
+        let buffer = DeviceAllocation::new(&gpu, elements * Element::Bf16.bytes())?;
         gpu.fill(&buffer, 0)?;
         gpu.drain(&communicator, "filling a buffer")?;
-        let exchange = Exchange::new(Operation::AllReduce, elements, seat.ranks).in_place(true);
+        let exchange = Exchange::new(CollectiveOperation::AllReduce, elements, config.ranks).in_place(true);
         Ok(Member { communicator, _parent: parent, buffer, exchange, gpu })
     }
 
@@ -64,7 +64,7 @@ impl Member {
 }
 
 /// All ranks; dropped, the others go home after the last operation they were asked for.
-pub struct Company {
+pub struct BackgroundAllReduce {
     leader: Member,
     followers: Vec<Follower>,
     abort: Abort,
@@ -78,12 +78,12 @@ struct Follower {
     abort: Abort,
 }
 
-impl Company {
+impl BackgroundAllReduce {
     /// Rank r on `devices[r]`; returns when all have met. Rank 0 is the caller's.
-    pub fn gather(devices: &[u32], what: Beside) -> Result<Self> {
+    pub fn gather(devices: &[u32], what: BackgroundSpec) -> Result<Self> {
         let nccl = Arc::new(Nccl::load()?);
         let (id, abort) = (nccl.unique_id()?.0, Abort::default());
-        let seat = |rank: usize| Seat {
+        let config = |rank: usize| RankConfig {
             rank,
             ranks: devices.len(),
             device: devices[rank],
@@ -93,12 +93,12 @@ impl Company {
         };
         let mut followers = Vec::new();
         for rank in 1..devices.len() {
-            let (nccl, seat, leader) = (Arc::clone(&nccl), seat(rank), abort.clone());
+            let (nccl, config, leader) = (Arc::clone(&nccl), config(rank), abort.clone());
             let (tokens, told) = channel();
             let own = Abort::default();
             let theirs = own.clone();
             let body = move || {
-                let joined = Member::join(&nccl, &seat, id, &theirs, what);
+                let joined = Member::join(&nccl, &config, id, &theirs, what);
                 // Rank 0 may be waiting for this one, on its stream or while it joins.
                 joined.and_then(|member| follow(&member, &told)).inspect_err(|_| leader.request())
             };
@@ -106,8 +106,8 @@ impl Company {
             let thread = thread.map_err(|e| Error::machine(format!("cannot start a thread: {e}"), "use fewer GPUs"))?;
             followers.push(Follower { tokens: Some(tokens), thread: Some(thread), abort: own });
         }
-        match Member::join(&nccl, &seat(0), id, &abort, what) {
-            Ok(leader) => Ok(Company { leader, followers, abort }),
+        match Member::join(&nccl, &config(0), id, &abort, what) {
+            Ok(leader) => Ok(BackgroundAllReduce { leader, followers, abort }),
             // One that has failed knows why; rank 0 only that it was kept waiting.
             Err(error) => {
                 let failed = |follower: &mut Follower| follower.ends_within(LAST_WORDS).then(|| follower.failed())?;
@@ -163,7 +163,7 @@ impl Follower {
     }
 }
 
-impl Drop for Company {
+impl Drop for BackgroundAllReduce {
     fn drop(&mut self) {
         for follower in &mut self.followers {
             follower.tokens = None;
