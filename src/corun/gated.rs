@@ -8,8 +8,8 @@
 use super::gate::{Pass, SideEnd};
 use super::time::now_ns;
 use crate::ops::{
-    AdamW, Attention, Conv, DType, Embedding, ForwardEpilogue, GroupNorm, InputEpilogue, Linear, LstmCell, Ops, Pool,
-    RowStats, Rows, Sgd, WeightEpilogue,
+    AdamW, Attention, Conv, DType, Dropout, Embedding, ForwardEpilogue, GroupNorm, InputEpilogue, Linear, LstmCell,
+    Ops, Pool, ResidualLayernorm, RowStats, Rows, Sgd, WeightEpilogue,
 };
 use crate::{Error, Result};
 
@@ -126,6 +126,8 @@ impl<O: Ops> Ops for Gated<O> {
         fn gelu_forward(len: usize, y: &mut Self::Buffer, x: &Self::Buffer);
         fn gelu_backward(len: usize, dx: &mut Self::Buffer, dy: &Self::Buffer, x: &Self::Buffer);
         fn residual(len: usize, out: &mut Self::Buffer, a: &Self::Buffer, b: &Self::Buffer);
+        fn residual_layernorm(shape: Rows, out: ResidualLayernorm<'_, Self::Buffer>, a: &Self::Buffer, b: &Self::Buffer, gamma: &Self::Buffer, beta: &Self::Buffer);
+        fn dropout(len: usize, y: &mut Self::Buffer, x: &Self::Buffer, dropout: Dropout);
         fn embedding_forward(shape: Embedding, out: &mut Self::Buffer, tokens: &Self::Buffer, table: &Self::Buffer, positions: &Self::Buffer);
         fn embedding_to_weights(shape: Embedding, dtable: &mut Self::Buffer, dpositions: &mut Self::Buffer, dout: &Self::Buffer, tokens: &Self::Buffer);
         fn cross_entropy(shape: Rows, losses: &mut Self::Buffer, logits: &mut Self::Buffer, targets: &Self::Buffer);

@@ -56,6 +56,8 @@ impl Ops for Adder {
         fn attention_backward(Attention, &mut B, &B, &B, &B, &B, &mut B);
         fn gelu_forward(usize, &mut B, &B);
         fn gelu_backward(usize, &mut B, &B, &B);
+        fn residual_layernorm(Rows, ResidualLayernorm<'_, B>, &B, &B, &B, &B);
+        fn dropout(usize, &mut B, &B, Dropout);
         fn embedding_forward(Embedding, &mut B, &B, &B, &B);
         fn embedding_to_weights(Embedding, &mut B, &mut B, &B, &B);
         fn cross_entropy(Rows, &mut B, &mut B, &B);

@@ -5,13 +5,17 @@
 use super::builder::Builder;
 use crate::ops::work::{Epilogue, Operation, Product};
 use crate::ops::{
-    AdamW, Attention, DType, Embedding, ForwardEpilogue, InputEpilogue, Linear, Ops, RowStats, Rows, WeightEpilogue,
+    AdamW, Attention, DType, Dropout, Embedding, ForwardEpilogue, InputEpilogue, Linear, Ops, ResidualLayernorm,
+    RowStats, Rows, WeightEpilogue,
 };
 use crate::stats::SplitMix;
 use crate::{Error, Result};
 
 /// Tokens a single embedding chooses from.
 pub const VOCABULARY: usize = 4096;
+
+/// A tenth is dropped, as GPT-3's and Megatron's training does.
+const DROPOUT: Dropout = Dropout { probability: 0.1, seed: 0xd20_9007, offset: 0 };
 
 pub struct Single<O: Ops> {
     operation: Operation,
@@ -66,6 +70,7 @@ impl<O: Ops> Single<O> {
         )
     }
 
+    /// Asks `ops` for the operation once. Errors surface where the device's do: at [`Ops::synchronize`].
     pub fn run(&mut self, ops: &mut O) {
         match self.operation {
             Operation::Linear { product: Product::Forward, shape, epilogue } => self.forward(ops, shape, epilogue),
@@ -76,15 +81,25 @@ impl<O: Ops> Single<O> {
                 self.backward_weight(ops, shape, epilogue);
             }
             Operation::AttentionForward(_) | Operation::AttentionBackward(_) => self.attention(ops),
-            Operation::LayernormForward(_) | Operation::LayernormToInputs(_) | Operation::LayernormToWeights(_) => {
-                self.layernorm(ops)
-            }
-            _ => self.streaming(ops),
+            Operation::LayernormForward(_)
+            | Operation::LayernormToInputs(_)
+            | Operation::LayernormToWeights(_)
+            | Operation::ResidualLayernorm(_) => self.layernorm(ops),
+            Operation::GeluForward { .. }
+            | Operation::GeluBackward { .. }
+            | Operation::Residual { .. }
+            | Operation::Dropout { .. }
+            | Operation::CrossEntropy(_)
+            | Operation::EmbeddingForward(_)
+            | Operation::EmbeddingToWeights(_)
+            | Operation::Adamw { .. } => self.streaming(ops),
         }
     }
 
     fn forward(&mut self, ops: &mut O, shape: Linear, epilogue: Epilogue) {
-        let ([y, pre], [x, w, bias]) = (&mut self.outputs[..], &self.inputs[..]) else { return };
+        let ([y, pre], [x, w, bias]) = (&mut self.outputs[..], &self.inputs[..]) else {
+            other_buffers(&self.operation)
+        };
         let epilogue = match epilogue {
             Epilogue::Bias => ForwardEpilogue::Bias(bias),
             Epilogue::BiasGelu => ForwardEpilogue::BiasGelu { bias, pre },
@@ -94,14 +109,14 @@ impl<O: Ops> Single<O> {
     }
 
     fn backward_input(&mut self, ops: &mut O, shape: Linear, epilogue: Epilogue) {
-        let ([dx], [dy, w, pre]) = (&mut self.outputs[..], &self.inputs[..]) else { return };
+        let ([dx], [dy, w, pre]) = (&mut self.outputs[..], &self.inputs[..]) else { other_buffers(&self.operation) };
         let gelu = epilogue == Epilogue::GeluBackward;
         let epilogue = if gelu { InputEpilogue::Gelu { pre } } else { InputEpilogue::None };
         ops.linear_to_inputs(shape, dx, dy, w, epilogue);
     }
 
     fn backward_weight(&mut self, ops: &mut O, shape: Linear, epilogue: Epilogue) {
-        let ([dw, dbias], [dy, x]) = (&mut self.outputs[..], &self.inputs[..]) else { return };
+        let ([dw, dbias], [dy, x]) = (&mut self.outputs[..], &self.inputs[..]) else { other_buffers(&self.operation) };
         let bias = epilogue == Epilogue::BiasGradient;
         let epilogue = if bias { WeightEpilogue::Bias { dbias } } else { WeightEpilogue::None };
         ops.linear_to_weights(shape, dw, dy, x, epilogue);
@@ -113,7 +128,7 @@ impl<O: Ops> Single<O> {
             (Operation::AttentionBackward(a), [dqkv, workspace], [dout, qkv, out, lse]) => {
                 ops.attention_backward(a, dqkv, dout, qkv, out, lse, workspace);
             }
-            _ => {}
+            (operation, ..) => other_buffers(&operation),
         }
     }
 
@@ -122,13 +137,16 @@ impl<O: Ops> Single<O> {
             (Operation::LayernormForward(r), [y, mean, rstd], [x, gamma, beta]) => {
                 ops.layernorm_forward(r, y, mean, rstd, x, gamma, beta);
             }
+            (Operation::ResidualLayernorm(r), [sum, y, mean, rstd], [a, b, gamma, beta]) => {
+                ops.residual_layernorm(r, ResidualLayernorm { sum, y, mean, rstd }, a, b, gamma, beta);
+            }
             (Operation::LayernormToInputs(r), [dx], [dy, skip, x, gamma, mean, rstd]) => {
                 ops.layernorm_to_inputs(r, dx, dy, x, gamma, RowStats { mean, rstd }, Some(skip));
             }
             (Operation::LayernormToWeights(r), [dgamma, dbeta], [dy, x, mean, rstd]) => {
                 ops.layernorm_to_weights(r, dgamma, dbeta, dy, x, RowStats { mean, rstd });
             }
-            _ => {}
+            (operation, ..) => other_buffers(&operation),
         }
     }
 
@@ -137,6 +155,7 @@ impl<O: Ops> Single<O> {
             (Operation::GeluForward { len }, [y], [x]) => ops.gelu_forward(len, y, x),
             (Operation::GeluBackward { len }, [dx], [dy, x]) => ops.gelu_backward(len, dx, dy, x),
             (Operation::Residual { len }, [out], [a, b]) => ops.residual(len, out, a, b),
+            (Operation::Dropout { len }, [y], [x]) => ops.dropout(len, y, x, DROPOUT),
             (Operation::CrossEntropy(r), [losses, logits], [targets]) => ops.cross_entropy(r, losses, logits, targets),
             (Operation::EmbeddingForward(r), [out], [tokens, table, positions]) => {
                 ops.embedding_forward(embedding(r), out, tokens, table, positions);
@@ -150,9 +169,15 @@ impl<O: Ops> Single<O> {
             (Operation::Adamw { len }, [param, m, v, master], [grad]) => {
                 ops.adamw(len, param, Some(master), grad, m, v, AdamW::default());
             }
-            _ => {}
+            (operation, ..) => other_buffers(&operation),
         }
     }
+}
+
+/// The match that ends here makes an operation's buffers in one place and takes them apart in another: what is missing
+/// must not be timed as if it were there.
+fn other_buffers(operation: &Operation) -> ! {
+    unreachable!("{operation:?} was made with other buffers than it runs on")
 }
 
 /// Every row a position of its own: the largest table of positions the rows can ask for.
@@ -200,7 +225,32 @@ impl<O: Ops> Maker<'_, O> {
                 let gradients = vec![self.builder.zeros(r.cols)?, self.builder.zeros(r.cols)?];
                 Ok((gradients, vec![self.random(r.len())?, x, mean, rstd]))
             }
-            _ => self.streaming(operation),
+            Operation::ResidualLayernorm(r) => {
+                let (a, b) = (self.random(r.len())?, self.random(r.len())?);
+                let (gamma, beta) = (self.random(r.cols)?, self.random(r.cols)?);
+                let (sum, y) = (self.builder.floats(r.len())?, self.builder.floats(r.len())?);
+                let (mean, rstd) = (self.builder.wide(r.rows)?, self.builder.wide(r.rows)?);
+                Ok((vec![sum, y, mean, rstd], vec![a, b, gamma, beta]))
+            }
+            Operation::GeluForward { len } | Operation::Dropout { len } => {
+                Ok((vec![self.builder.floats(len)?], vec![self.random(len)?]))
+            }
+            Operation::GeluBackward { len } | Operation::Residual { len } => {
+                Ok((vec![self.builder.floats(len)?], vec![self.random(len)?, self.random(len)?]))
+            }
+            Operation::CrossEntropy(r) => {
+                let outputs = vec![self.builder.wide(r.rows)?, self.random(r.len())?];
+                Ok((outputs, vec![self.tokens(r.rows, r.cols)?]))
+            }
+            Operation::EmbeddingForward(r) => {
+                let (tokens, table) = (self.tokens(r.rows, VOCABULARY)?, self.random(VOCABULARY * r.cols)?);
+                Ok((vec![self.builder.floats(r.len())?], vec![tokens, table, self.random(r.len())?]))
+            }
+            Operation::EmbeddingToWeights(r) => {
+                let outputs = vec![self.builder.zeros(VOCABULARY * r.cols)?, self.builder.zeros(r.len())?];
+                Ok((outputs, vec![self.random(r.len())?, self.tokens(r.rows, VOCABULARY)?]))
+            }
+            Operation::Adamw { len } => self.adamw(len),
         }
     }
 
@@ -241,29 +291,6 @@ impl<O: Ops> Maker<'_, O> {
         let (mut mean, mut rstd) = (self.builder.wide(r.rows)?, self.builder.wide(r.rows)?);
         self.builder.ops.layernorm_forward(r, &mut y, &mut mean, &mut rstd, &x, &gamma, &beta);
         Ok((vec![y, mean, rstd], vec![x, gamma, beta]))
-    }
-
-    fn streaming(&mut self, operation: Operation) -> Result<Buffers<O::Buffer>> {
-        Ok(match operation {
-            Operation::GeluForward { len } => (vec![self.builder.floats(len)?], vec![self.random(len)?]),
-            Operation::GeluBackward { len } | Operation::Residual { len } => {
-                (vec![self.builder.floats(len)?], vec![self.random(len)?, self.random(len)?])
-            }
-            Operation::CrossEntropy(r) => {
-                let outputs = vec![self.builder.wide(r.rows)?, self.random(r.len())?];
-                (outputs, vec![self.tokens(r.rows, r.cols)?])
-            }
-            Operation::EmbeddingForward(r) => {
-                let (tokens, table) = (self.tokens(r.rows, VOCABULARY)?, self.random(VOCABULARY * r.cols)?);
-                (vec![self.builder.floats(r.len())?], vec![tokens, table, self.random(r.len())?])
-            }
-            Operation::EmbeddingToWeights(r) => {
-                let outputs = vec![self.builder.zeros(VOCABULARY * r.cols)?, self.builder.zeros(r.len())?];
-                (outputs, vec![self.random(r.len())?, self.tokens(r.rows, VOCABULARY)?])
-            }
-            Operation::Adamw { len } => self.adamw(len)?,
-            _ => (Vec::new(), Vec::new()),
-        })
     }
 
     fn adamw(&mut self, len: usize) -> Result<Buffers<O::Buffer>> {
@@ -322,6 +349,8 @@ mod tests {
             Operation::GeluForward { len: 7 },
             Operation::GeluBackward { len: 7 },
             Operation::Residual { len: 7 },
+            Operation::ResidualLayernorm(rows),
+            Operation::Dropout { len: 7 },
             Operation::CrossEntropy(rows),
             Operation::EmbeddingForward(rows),
             Operation::EmbeddingToWeights(rows),

@@ -9,6 +9,7 @@
 //! All matrices are row-major. Outputs are overwritten (`=`) except gradients of parameters, which accumulate (`+=`).
 
 pub mod cuda;
+mod dropout;
 pub mod host;
 pub mod reference;
 
@@ -16,6 +17,7 @@ use crate::Result;
 /// Operations as values, under the name devices know them by.
 pub use crate::shape::operation as work;
 pub use crate::shape::{Attention, Conv, DType, Embedding, GroupNorm, Linear, LstmCell, Pool, Rows};
+pub use dropout::Dropout;
 
 /// What the forward product does to its result before it is stored.
 pub enum ForwardEpilogue<'a, B> {
@@ -51,6 +53,19 @@ pub enum WeightEpilogue<'a, B> {
 pub struct RowStats<'a, B> {
     pub mean: &'a B,
     pub rstd: &'a B,
+}
+
+/// What [`Ops::residual_layernorm`] writes: the sum and its normalisation (rows × cols), and a mean and reciprocal standard
+/// deviation for each row, which the backward pass of the normalisation needs.
+pub struct ResidualLayernorm<'a, B> {
+    /// The sum of both inputs, rounded to the device's type; what is normalised is this rounded sum.
+    pub sum: &'a mut B,
+    /// The normalised sum, scaled by gamma and shifted by beta.
+    pub y: &'a mut B,
+    /// Mean of each row (fp32 or wider).
+    pub mean: &'a mut B,
+    /// 1 ÷ √(variance + epsilon) of each row (fp32 or wider).
+    pub rstd: &'a mut B,
 }
 
 pub const LAYERNORM_EPSILON: f64 = 1e-5;
@@ -185,6 +200,19 @@ pub trait Ops {
     fn gelu_backward(&mut self, len: usize, dx: &mut Self::Buffer, dy: &Self::Buffer, x: &Self::Buffer);
     /// out = a + b
     fn residual(&mut self, len: usize, out: &mut Self::Buffer, a: &Self::Buffer, b: &Self::Buffer);
+    /// sum = a + b; y = layernorm(sum), the two of them in one pass over the data.
+    fn residual_layernorm(
+        &mut self,
+        shape: Rows,
+        out: ResidualLayernorm<'_, Self::Buffer>,
+        a: &Self::Buffer,
+        b: &Self::Buffer,
+        gamma: &Self::Buffer,
+        beta: &Self::Buffer,
+    );
+    /// y = x ÷ (1 − probability) where `dropout` keeps the element, else 0. The gradient is the same of dy in the place of
+    /// x: the mask is worked out again, not stored.
+    fn dropout(&mut self, len: usize, y: &mut Self::Buffer, x: &Self::Buffer, dropout: Dropout);
     fn embedding_forward(
         &mut self,
         shape: Embedding,

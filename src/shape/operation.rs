@@ -78,6 +78,13 @@ pub enum Operation {
         /// Elements.
         len: usize,
     },
+    /// The sum of the skip path and a block's output, and its layer normalisation, in one pass.
+    ResidualLayernorm(Rows),
+    /// Dropout whose mask is worked out from a seed; its gradient is the same operation on dY.
+    Dropout {
+        /// Elements.
+        len: usize,
+    },
     /// rows × vocabulary, loss and gradient in one pass.
     CrossEntropy(Rows),
     /// A row of the table and one of the positions added, for each token.
@@ -108,7 +115,18 @@ impl Operation {
         match self {
             Operation::Linear { .. } => Family::Gemm,
             Operation::AttentionForward(_) | Operation::AttentionBackward(_) => Family::Attention,
-            _ => Family::Streaming,
+            Operation::LayernormForward(_)
+            | Operation::LayernormToInputs(_)
+            | Operation::LayernormToWeights(_)
+            | Operation::GeluForward { .. }
+            | Operation::GeluBackward { .. }
+            | Operation::Residual { .. }
+            | Operation::ResidualLayernorm(_)
+            | Operation::Dropout { .. }
+            | Operation::CrossEntropy(_)
+            | Operation::EmbeddingForward(_)
+            | Operation::EmbeddingToWeights(_)
+            | Operation::Adamw { .. } => Family::Streaming,
         }
     }
 
@@ -124,6 +142,8 @@ impl Operation {
             Operation::GeluForward { .. } => "gelu/forward",
             Operation::GeluBackward { .. } => "gelu/backward",
             Operation::Residual { .. } => "residual",
+            Operation::ResidualLayernorm(_) => "residual_layernorm",
+            Operation::Dropout { .. } => "dropout",
             Operation::CrossEntropy(_) => "cross_entropy",
             Operation::EmbeddingForward(_) => "embedding/forward",
             Operation::EmbeddingToWeights(_) => "embedding/backward_weight",
@@ -149,6 +169,9 @@ impl Operation {
             Operation::GeluForward { len } => 10.0 * *len as f64,
             Operation::GeluBackward { len } => 18.0 * *len as f64,
             Operation::Residual { len } => *len as f64,
+            Operation::ResidualLayernorm(r) => 9.0 * r.len() as f64,
+            // The multiplication; the generator's are of integers.
+            Operation::Dropout { len } => *len as f64,
             Operation::CrossEntropy(r) => 6.0 * r.len() as f64,
             Operation::EmbeddingForward(r) | Operation::EmbeddingToWeights(r) => r.len() as f64,
             Operation::Adamw { len } => 14.0 * *len as f64,
@@ -173,7 +196,8 @@ impl Operation {
             Operation::LayernormForward(r) => e * 2.0 * r.len() as f64 + 8.0 * r.rows as f64,
             Operation::LayernormToInputs(r) => e * 4.0 * r.len() as f64 + 8.0 * r.rows as f64,
             Operation::LayernormToWeights(r) => e * 2.0 * r.len() as f64 + 8.0 * r.rows as f64,
-            Operation::GeluForward { len } => e * 2.0 * *len as f64,
+            Operation::ResidualLayernorm(r) => e * 4.0 * r.len() as f64 + 8.0 * r.rows as f64,
+            Operation::GeluForward { len } | Operation::Dropout { len } => e * 2.0 * *len as f64,
             Operation::GeluBackward { len } | Operation::Residual { len } => e * 3.0 * *len as f64,
             Operation::CrossEntropy(r) => e * 2.0 * r.len() as f64,
             Operation::EmbeddingForward(r) => e * 3.0 * r.len() as f64,
@@ -198,11 +222,13 @@ impl Operation {
             | Operation::LayernormToInputs(r)
             | Operation::CrossEntropy(r)
             | Operation::EmbeddingForward(r)
-            | Operation::EmbeddingToWeights(r) => r.len() as f64,
+            | Operation::EmbeddingToWeights(r)
+            | Operation::ResidualLayernorm(r) => r.len() as f64,
             Operation::LayernormToWeights(r) => 2.0 * r.cols as f64,
             Operation::GeluForward { len }
             | Operation::GeluBackward { len }
             | Operation::Residual { len }
+            | Operation::Dropout { len }
             | Operation::Adamw { len } => *len as f64,
         }
     }

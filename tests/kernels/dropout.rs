@@ -5,8 +5,8 @@ use crate::harness::device;
 use crate::raw::{Tensor, bits, launch, size};
 use bubblebench::models::builder::round_to;
 use bubblebench::ops::cuda::Geometry;
-use bubblebench::ops::cuda::dropout::{Dropout, geometry};
-use bubblebench::ops::{DType, Ops};
+use bubblebench::ops::cuda::dropout::geometry;
+use bubblebench::ops::{DType, Dropout, Ops};
 use bubblebench::stats::SplitMix;
 use half::{bf16, f16};
 use softgpu::{Arg, Buffer, Order};
@@ -60,8 +60,8 @@ fn what_is_kept_is_scaled_and_the_gradient_has_the_same_mask() {
             let dy: Vec<f64> = (0..len).map(|_| round_to(dtype, 1.0 + random.unit())).collect();
             let (x_on, dy_on) = (tensor(&x), tensor(&dy));
             let (mut y, mut dx) = (cuda.alloc(len, dtype).unwrap(), cuda.alloc(len, dtype).unwrap());
-            cuda.dropout_forward(len, &mut y, &x_on, dropout);
-            cuda.dropout_backward(len, &mut dx, &dy_on, dropout);
+            cuda.dropout(len, &mut y, &x_on, dropout);
+            cuda.dropout(len, &mut dx, &dy_on, dropout);
             let (y, dx) = (cuda.read(&y).unwrap(), cuda.read(&dx).unwrap());
             let scale = dropout.numbers().unwrap().1;
             for i in 0..len {
@@ -83,12 +83,12 @@ fn as_many_are_dropped_as_asked_for() {
     cuda.write(&mut ones, &vec![1.0; len]).unwrap();
     let mut y = cuda.alloc(len, DType::F32).unwrap();
     for probability in [0.0, 0.1, 0.5, 0.97] {
-        cuda.dropout_forward(len, &mut y, &ones, Dropout { probability, seed: 77, offset: 5 });
+        cuda.dropout(len, &mut y, &ones, Dropout { probability, seed: 77, offset: 5 });
         let dropped = cuda.read(&y).unwrap().iter().filter(|&&v| v == 0.0).count() as f64;
         let deviation = (len as f64 * probability * (1.0 - probability)).sqrt();
         assert!((dropped - probability * len as f64).abs() <= 5.0 * deviation, "{probability}: {dropped}");
     }
-    cuda.dropout_forward(len, &mut y, &ones, Dropout { probability: 1.0, seed: 77, offset: 5 });
+    cuda.dropout(len, &mut y, &ones, Dropout { probability: 1.0, seed: 77, offset: 5 });
     assert!(cuda.synchronize().is_err());
 }
 

@@ -22,11 +22,12 @@ fn length(random: &mut SplitMix) -> usize {
 #[test]
 fn element_wise_operations_agree_with_the_reference() {
     for dtype in DTYPES {
-        check_operations(dtype, 3 * shapes_per_dtype(), |random| {
+        check_operations(dtype, 4 * shapes_per_dtype(), |random| {
             let len = length(random);
-            match random.below(3) {
+            match random.below(4) {
                 0 => Operation::GeluForward { len },
                 1 => Operation::GeluBackward { len },
+                2 => Operation::Dropout { len },
                 _ => Operation::Residual { len },
             }
         });

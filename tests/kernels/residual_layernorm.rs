@@ -3,8 +3,8 @@
 use crate::harness::{Twin, assert_close};
 use crate::raw::{Tensor, bits, launch};
 use crate::{DTYPES, shapes_per_dtype};
-use bubblebench::ops::cuda::residual_layernorm::{ResidualLayernorm, geometry};
-use bubblebench::ops::{DType, LAYERNORM_EPSILON, Ops, Rows};
+use bubblebench::ops::cuda::residual_layernorm::geometry;
+use bubblebench::ops::{DType, LAYERNORM_EPSILON, Ops, ResidualLayernorm, Rows};
 use bubblebench::stats::SplitMix;
 use softgpu::{Arg, Order};
 
@@ -31,7 +31,7 @@ fn residual_layernorm_agrees_with_the_reference() {
             let (mut mean, mut rstd) = (twin.poisoned(s.rows, DType::F32), twin.poisoned(s.rows, DType::F32));
             let out =
                 ResidualLayernorm { sum: &mut sum.cuda, y: &mut y.cuda, mean: &mut mean.cuda, rstd: &mut rstd.cuda };
-            twin.cuda.residual_layernorm(s, out, [&a.cuda, &b.cuda], &gamma.cuda, &beta.cuda);
+            twin.cuda.residual_layernorm(s, out, &a.cuda, &b.cuda, &gamma.cuda, &beta.cuda);
             twin.reference.residual(s.len(), &mut sum.reference, &a.reference, &b.reference);
             twin.check(&format!("sum of {s:?}"), &sum);
             let rounded = twin.cuda.read(&sum.cuda).unwrap();

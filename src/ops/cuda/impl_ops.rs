@@ -4,8 +4,8 @@
 use super::{Cuda, CudaBuffer};
 use crate::Result;
 use crate::ops::{
-    AdamW, Attention, Conv, DType, Embedding, ForwardEpilogue, GroupNorm, InputEpilogue, Linear, LstmCell, Ops, Pool,
-    RowStats, Rows, Sgd, WeightEpilogue,
+    AdamW, Attention, Conv, DType, Dropout, Embedding, ForwardEpilogue, GroupNorm, InputEpilogue, Linear, LstmCell,
+    Ops, Pool, ResidualLayernorm, RowStats, Rows, Sgd, WeightEpilogue,
 };
 
 impl Ops for Cuda {
@@ -148,6 +148,24 @@ impl Ops for Cuda {
 
     fn residual(&mut self, len: usize, out: &mut CudaBuffer, a: &CudaBuffer, b: &CudaBuffer) {
         let outcome = self.try_residual(len, out, a, b);
+        self.keep(outcome);
+    }
+
+    fn residual_layernorm(
+        &mut self,
+        shape: Rows,
+        out: ResidualLayernorm<'_, CudaBuffer>,
+        a: &CudaBuffer,
+        b: &CudaBuffer,
+        gamma: &CudaBuffer,
+        beta: &CudaBuffer,
+    ) {
+        let outcome = self.try_residual_layernorm(shape, out, a, b, gamma, beta);
+        self.keep(outcome);
+    }
+
+    fn dropout(&mut self, len: usize, y: &mut CudaBuffer, x: &CudaBuffer, dropout: Dropout) {
+        let outcome = self.try_dropout(len, y, x, dropout);
         self.keep(outcome);
     }
 

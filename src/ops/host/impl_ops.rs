@@ -1,11 +1,13 @@
 //! [`Ops`] for [`Host`]: every method checks its shape and buffers, then calls the kernel of its file.
 
 use super::buffer::{BufferMisfit, FitResult, HostBuffer};
-use super::{Host, activation, attention, columns, conv, cross_entropy, embedding, groupnorm, layernorm, lstm};
+use super::{
+    Host, activation, attention, columns, conv, cross_entropy, dropout, embedding, groupnorm, layernorm, lstm,
+};
 use super::{optimizer, pool, product};
 use crate::ops::{
-    AdamW, Attention, Conv, DType, Embedding, ForwardEpilogue, GroupNorm, InputEpilogue, Linear, LstmCell, Ops, Pool,
-    RowStats, Rows, Sgd, WeightEpilogue,
+    AdamW, Attention, Conv, DType, Dropout, Embedding, ForwardEpilogue, GroupNorm, InputEpilogue, Linear, LstmCell,
+    Ops, Pool, ResidualLayernorm, RowStats, Rows, Sgd, WeightEpilogue,
 };
 use crate::{Error, Result};
 
@@ -287,6 +289,43 @@ impl Ops for Host {
     fn residual(&mut self, len: usize, out: &mut HostBuffer, a: &HostBuffer, b: &HostBuffer) {
         self.step("residual", |team| {
             activation::residual(team, out.floats_mut("out", len)?, a.floats("a", len)?, b.floats("b", len)?);
+            Ok(())
+        });
+    }
+
+    fn residual_layernorm(
+        &mut self,
+        s: Rows,
+        out: ResidualLayernorm<'_, HostBuffer>,
+        a: &HostBuffer,
+        b: &HostBuffer,
+        gamma: &HostBuffer,
+        beta: &HostBuffer,
+    ) {
+        self.step("residual_layernorm", |team| {
+            sized(&[s.rows, s.cols])?;
+            let sum = layernorm::Sum {
+                sum: out.sum.floats_mut("sum", s.len())?,
+                a: a.floats("a", s.len())?,
+                b: b.floats("b", s.len())?,
+            };
+            layernorm::residual_forward(
+                team,
+                sum,
+                out.y.floats_mut("y", s.len())?,
+                out.mean.floats_mut("mean", s.rows)?,
+                out.rstd.floats_mut("rstd", s.rows)?,
+                gamma.floats("gamma", s.cols)?,
+                beta.floats("beta", s.cols)?,
+            );
+            Ok(())
+        });
+    }
+
+    fn dropout(&mut self, len: usize, y: &mut HostBuffer, x: &HostBuffer, dropout: Dropout) {
+        self.step("dropout", |team| {
+            let numbers = dropout.numbers().map_err(|e| BufferMisfit(e.to_string()))?;
+            dropout::forward(team, y.floats_mut("y", len)?, x.floats("x", len)?, dropout, numbers);
             Ok(())
         });
     }

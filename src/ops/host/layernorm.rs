@@ -21,14 +21,54 @@ pub fn forward(team: Team, y: &mut [f32], mean: &mut [f32], rstd: &mut [f32], x:
         vectorized!(|| {
             let rows = y.chunks_exact_mut(cols).zip(x.chunks_exact(cols)).zip(mean.iter_mut().zip(rstd));
             for ((y, x), (mean, rstd)) in rows {
-                *mean = sum(x, |x| x) / cols as f32;
-                let centre = *mean;
-                let variance = sum(x, |x| (x - centre) * (x - centre)) / cols as f32;
-                *rstd = 1.0 / (variance + LAYERNORM_EPSILON as f32).sqrt();
-                let scale = *rstd;
-                for (((y, x), g), b) in y.iter_mut().zip(x).zip(gamma).zip(beta) {
-                    *y = ((x - centre) * scale).mul_add(*g, *b);
-                }
+                (*mean, *rstd) = normalize_row(y, x, gamma, beta);
+            }
+        });
+    });
+}
+
+/// Mean and reciprocal deviation of `x`, and what they make of it in `y`.
+#[inline(always)]
+fn normalize_row(y: &mut [f32], x: &[f32], gamma: &[f32], beta: &[f32]) -> (f32, f32) {
+    let count = x.len() as f32;
+    let mean = sum(x, |x| x) / count;
+    let variance = sum(x, |x| (x - mean) * (x - mean)) / count;
+    let rstd = 1.0 / (variance + LAYERNORM_EPSILON as f32).sqrt();
+    for (((y, x), g), b) in y.iter_mut().zip(x).zip(gamma).zip(beta) {
+        *y = ((x - mean) * rstd).mul_add(*g, *b);
+    }
+    (mean, rstd)
+}
+
+/// sum = a + b, before it is normalised.
+pub struct Sum<'a> {
+    pub sum: &'a mut [f32],
+    pub a: &'a [f32],
+    pub b: &'a [f32],
+}
+
+/// [`forward`] of the sum of two tensors, each row while it is in cache.
+pub fn residual_forward(
+    team: Team,
+    Sum { sum, a, b }: Sum,
+    y: &mut [f32],
+    mean: &mut [f32],
+    rstd: &mut [f32],
+    gamma: &[f32],
+    beta: &[f32],
+) {
+    let cols = gamma.len().max(1);
+    let rows = team.rows_per_piece(mean.len(), 4 * cols);
+    let piece = rows * cols;
+    let tensors = (sum.par_chunks_mut(piece), y.par_chunks_mut(piece), a.par_chunks(piece), b.par_chunks(piece));
+    let stats = (mean.par_chunks_mut(rows), rstd.par_chunks_mut(rows));
+    tensors.into_par_iter().zip(stats.into_par_iter()).for_each(|((sum, y, a, b), (mean, rstd))| {
+        vectorized!(|| {
+            let inputs = a.chunks_exact(cols).zip(b.chunks_exact(cols));
+            let outputs = sum.chunks_exact_mut(cols).zip(y.chunks_exact_mut(cols));
+            for (((a, b), (sum, y)), (mean, rstd)) in inputs.zip(outputs).zip(mean.iter_mut().zip(rstd)) {
+                sum.iter_mut().zip(a).zip(b).for_each(|((sum, a), b)| *sum = a + b);
+                (*mean, *rstd) = normalize_row(y, sum, gamma, beta);
             }
         });
     });
@@ -125,6 +165,25 @@ fn add_row(product: &mut [f32], sum: &mut [f32], dy: &[f32], x: &[f32], mean: f3
 mod tests {
     use super::*;
     use crate::ops::host::testing::{TEAM, close, random, shapes, wide};
+
+    /// The same bits as the two operations one after the other.
+    #[test]
+    fn the_sum_normalised_in_one_pass_is_the_sum_then_its_normalisation() {
+        for mut r in shapes(40) {
+            let (rows, cols) = (1 + r.below(130), 2 + r.below(700));
+            let len = rows * cols;
+            let (a, b) = (random(&mut r, len), random(&mut r, len));
+            let (gamma, beta) = (random(&mut r, cols), random(&mut r, cols));
+            let nothing = |len: usize| vec![f32::NAN; len];
+            let (mut total, mut y, mut mean, mut rstd) = (nothing(len), nothing(len), nothing(rows), nothing(rows));
+            let inputs = Sum { sum: &mut total, a: &a, b: &b };
+            residual_forward(TEAM, inputs, &mut y, &mut mean, &mut rstd, &gamma, &beta);
+            let sum: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a + b).collect();
+            let (mut y_two, mut mean_two, mut rstd_two) = (nothing(len), nothing(rows), nothing(rows));
+            forward(TEAM, &mut y_two, &mut mean_two, &mut rstd_two, &sum, &gamma, &beta);
+            assert_eq!((total, y, mean, rstd), (sum, y_two, mean_two, rstd_two));
+        }
+    }
 
     #[test]
     fn forward_and_gradients_agree_with_plain_loops() {

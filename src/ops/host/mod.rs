@@ -13,6 +13,7 @@ mod buffer;
 mod columns;
 mod conv;
 mod cross_entropy;
+mod dropout;
 mod embedding;
 mod groupnorm;
 mod impl_ops;

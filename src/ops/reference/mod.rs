@@ -360,6 +360,35 @@ impl Ops for Reference {
         }
     }
 
+    fn residual_layernorm(
+        &mut self,
+        shape: Rows,
+        out: ResidualLayernorm<'_, ReferenceBuffer>,
+        a: &ReferenceBuffer,
+        b: &ReferenceBuffer,
+        gamma: &ReferenceBuffer,
+        beta: &ReferenceBuffer,
+    ) {
+        let ResidualLayernorm { sum, y, mean, rstd } = out;
+        self.residual(shape.len(), sum, a, b);
+        self.layernorm_forward(shape, y, mean, rstd, sum, gamma, beta);
+    }
+
+    fn dropout(&mut self, len: usize, y: &mut ReferenceBuffer, x: &ReferenceBuffer, dropout: Dropout) {
+        if !self.fits("dropout", &[("y", y.f().len(), len), ("x", x.f().len(), len)]) {
+            return;
+        }
+        match dropout.numbers() {
+            Ok((threshold, _)) => {
+                for (i, (y, x)) in y.f_mut().iter_mut().zip(x.f()).enumerate() {
+                    let word = dropout.words::<1>((i / 4) as u64)[i % 4][0];
+                    *y = if word >= threshold { x / (1.0 - dropout.probability) } else { 0.0 };
+                }
+            }
+            Err(error) => self.error = self.error.take().or(Some(error)),
+        }
+    }
+
     fn embedding_forward(
         &mut self,
         shape: Embedding,

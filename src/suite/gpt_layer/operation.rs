@@ -168,6 +168,7 @@ fn affordable(operation: Operation) -> Operation {
             | Operation::LayernormToInputs(r)
             | Operation::LayernormToWeights(r)
             | Operation::CrossEntropy(r)
+            | Operation::ResidualLayernorm(r)
             | Operation::EmbeddingForward(r)
             | Operation::EmbeddingToWeights(r)
                 if r.rows > 1 =>
@@ -177,6 +178,7 @@ fn affordable(operation: Operation) -> Operation {
             Operation::GeluForward { len }
             | Operation::GeluBackward { len }
             | Operation::Residual { len }
+            | Operation::Dropout { len }
             | Operation::Adamw { len }
                 if *len > 1 =>
             {

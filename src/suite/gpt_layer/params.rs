@@ -57,11 +57,13 @@ pub fn operation_params(operation: &Operation) -> Map<String, Value> {
         | Operation::LayernormToInputs(r)
         | Operation::LayernormToWeights(r)
         | Operation::CrossEntropy(r)
+        | Operation::ResidualLayernorm(r)
         | Operation::EmbeddingForward(r)
         | Operation::EmbeddingToWeights(r) => rows(&mut map, r),
         Operation::GeluForward { len }
         | Operation::GeluBackward { len }
         | Operation::Residual { len }
+        | Operation::Dropout { len }
         | Operation::Adamw { len } => put(&mut map, "elements", *len),
     }
     map

@@ -180,6 +180,8 @@ impl Ops for OperationLog {
     not_in_a_layer! {
         gelu_forward(usize; &mut ReferenceBuffer, &ReferenceBuffer);
         gelu_backward(usize; &mut ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer);
+        residual_layernorm(Rows, ResidualLayernorm<'_, ReferenceBuffer>; &ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer);
+        dropout(usize; &mut ReferenceBuffer, &ReferenceBuffer, Dropout);
         embedding_forward(Embedding; &mut ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer);
         embedding_to_weights(Embedding; &mut ReferenceBuffer, &mut ReferenceBuffer, &ReferenceBuffer, &ReferenceBuffer);
         cross_entropy(Rows; &mut ReferenceBuffer, &mut ReferenceBuffer, &ReferenceBuffer);

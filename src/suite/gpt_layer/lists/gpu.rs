@@ -61,10 +61,11 @@ fn streaming((width, heads): (u64, u64)) -> Vec<CaseSpec> {
     let shape = bf16(width, heads, 2048, 4);
     // Its inner width is the width asked for.
     let inner = bf16(width / 4, width / 256, 2048, 4);
-    [STREAM, COLD]
-        .into_iter()
-        .flat_map(|how| [operations_of(shape, &STREAMING, how), loose_named(inner, ENDS, how, "gelu")].concat())
-        .collect()
+    let of = |how| {
+        let whole = ["dropout", "residual_layernorm"].map(|name| loose_named(shape, ENDS, how, name)).concat();
+        [operations_of(shape, &STREAMING, how), loose_named(inner, ENDS, how, "gelu"), whole].concat()
+    };
+    [STREAM, COLD].into_iter().flat_map(of).collect()
 }
 
 /// Cross-entropy over 8,192 × 51,200 logits, the embedding, and an update of 2²⁷ parameters.

@@ -49,7 +49,8 @@ pub(super) struct EndSizes {
     pub most_updated: usize,
 }
 
-/// Operations outside the layer, at the size a model of this shape asks for. `gelu` is the one not fused in a product.
+/// Operations outside the layer, at the size a model of this shape asks for. `gelu` is the one not fused in a product;
+/// `dropout` and `residual_layernorm` are what a model may ask for in the place of what the layer does.
 pub(super) fn loose(shape: LayerShape, ends: EndSizes, how: LaunchMode) -> Vec<CaseSpec> {
     let rows = shape.rows() as usize;
     let parameters = (shape.parameters() as usize).min(ends.most_updated);
@@ -58,10 +59,12 @@ pub(super) fn loose(shape: LayerShape, ends: EndSizes, how: LaunchMode) -> Vec<C
     let list = [
         ("adamw/update", Operation::Adamw { len: parameters }),
         ("cross_entropy/forward_backward", Operation::CrossEntropy(Rows { rows, cols: ends.vocabulary })),
+        ("dropout/forward", Operation::Dropout { len: hidden.len() }),
         ("embedding/forward", Operation::EmbeddingForward(hidden)),
         ("embedding/backward_weight", Operation::EmbeddingToWeights(hidden)),
         ("gelu/forward", Operation::GeluForward { len }),
         ("gelu/backward_input", Operation::GeluBackward { len }),
+        ("residual_layernorm/forward", Operation::ResidualLayernorm(hidden)),
     ];
     let plan = |(name, operation)| {
         let id = format!("gpt/{}/op/{name}", shape.slug());
