@@ -4,9 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
+/// A result whose error is [`Error`] unless another is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What stands behind a bug's own sentence, and who found it cannot mend it.
+/// What the text of [`Error::Bug`] ends with: the user cannot mend it, but can report it.
 pub const REPORT: &str = "this is a bug in bubblebench: report it with this line, the command line and what `bubblebench doctor --json` says";
 
 /// Why something could not be done. Its text is one line: what went wrong, then what to do.
@@ -14,29 +15,59 @@ pub const REPORT: &str = "this is a bug in bubblebench: report it with this line
 pub enum Error {
     /// The user gave something that cannot be used: a flag, a shape, a file's content.
     #[error("{what}; {cure}")]
-    Input { what: String, cure: String },
+    Input {
+        /// What was given, and why it cannot be used.
+        what: String,
+        /// What the user can give instead.
+        cure: String,
+    },
     /// The machine lacks something: a device, a library, memory.
     #[error("{what}; {cure}")]
-    Machine { what: String, cure: String },
+    Machine {
+        /// What the machine lacks.
+        what: String,
+        /// What to install, set or choose instead.
+        cure: String,
+    },
     /// A kernel failed on the GPU, which answers this process no more.
     #[error("{what}; {cure}")]
-    Gpu { what: String, cure: String },
+    Gpu {
+        /// What failed on the GPU.
+        what: String,
+        /// What to do before the next run.
+        cure: String,
+    },
     /// A rank died, hung or left: the run is over on all of them.
     #[error("{what}; {cure}")]
-    Rank { what: String, cure: String },
+    Rank {
+        /// Which rank was lost, and doing what.
+        what: String,
+        /// How to start the ranks again.
+        cure: String,
+    },
     /// The operating system refused a file operation.
     #[error("cannot {action} {}: {source}; {}", path.display(), io_cure(source))]
-    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    Io {
+        /// What was tried, as a verb: `read`, `write`, `create`, …
+        action: &'static str,
+        /// The file or folder that it was tried on.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
     /// Ctrl-C or SIGTERM: what was measured is on disk.
     #[error("interrupted; what was measured is kept, run the same command again to go on")]
     Interrupted,
     /// This program is at fault: what cannot happen did.
     #[error("{what}; {REPORT}")]
-    Bug { what: String },
+    Bug {
+        /// What happened that cannot happen.
+        what: String,
+    },
 }
 
 impl Error {
-    /// The program's exit code where this error ends it.
+    /// The program's exit code where this error ends it: 101 for a bug, else 2.
     pub const fn exit_code(&self) -> u8 {
         match self {
             Error::Bug { .. } => 101,
@@ -44,26 +75,32 @@ impl Error {
         }
     }
 
+    /// Makes an [`Error::Input`] of both texts, each put on one line.
     pub fn input(what: impl Into<String>, cure: impl Into<String>) -> Self {
         Error::Input { what: one_line(what.into()), cure: one_line(cure.into()) }
     }
 
+    /// Makes an [`Error::Machine`] of both texts, each put on one line.
     pub fn machine(what: impl Into<String>, cure: impl Into<String>) -> Self {
         Error::Machine { what: one_line(what.into()), cure: one_line(cure.into()) }
     }
 
+    /// Makes an [`Error::Gpu`] of both texts, each put on one line.
     pub fn gpu(what: impl Into<String>, cure: impl Into<String>) -> Self {
         Error::Gpu { what: one_line(what.into()), cure: one_line(cure.into()) }
     }
 
+    /// Makes an [`Error::Rank`] of both texts, each put on one line.
     pub fn rank(what: impl Into<String>, cure: impl Into<String>) -> Self {
         Error::Rank { what: one_line(what.into()), cure: one_line(cure.into()) }
     }
 
+    /// Makes an [`Error::Bug`] of the text, put on one line.
     pub fn bug(what: impl Into<String>) -> Self {
         Error::Bug { what: one_line(what.into()) }
     }
 
+    /// Makes an [`Error::Io`]: `action` is a verb that makes sense between "cannot" and the path.
     pub fn io(action: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Error::Io { action, path: path.as_ref().to_path_buf(), source }
     }

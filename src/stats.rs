@@ -1,17 +1,19 @@
 //! Small statistics on plain slices: numbers in, numbers out, no clock and no randomness from outside.
 
-/// Median; `None` for an empty slice. NaNs sort last.
+/// The median; `None` for an empty slice. NaNs sort last.
 pub fn median(values: &[f64]) -> Option<f64> {
     quantile(values, 0.5)
 }
 
-/// Linear-interpolated quantile (type 7), q in [0, 1].
+/// The quantile `q`, from 0 to 1, interpolated linearly between samples (type 7 of Hyndman & Fan 1996); `None` for an
+/// empty slice. NaNs sort last.
 pub fn quantile(values: &[f64], q: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     quantile_sorted(&sorted, q)
 }
 
+/// The quantile `q` as [`quantile`] computes it, of a slice already sorted in rising order; `None` for an empty one.
 pub fn quantile_sorted(sorted: &[f64], q: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
     let position = q.clamp(0.0, 1.0) * last as f64;
@@ -19,15 +21,18 @@ pub fn quantile_sorted(sorted: &[f64], q: f64) -> Option<f64> {
     Some(sorted[below] + (sorted[above] - sorted[below]) * (position - below as f64))
 }
 
+/// The arithmetic mean; `None` for an empty slice.
 pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// SplitMix64: seeded, so that an interval computed twice from the same samples is the same.
+/// The SplitMix64 generator (Steele, Lea & Flood 2014), whose field is its state. It is seeded, so that an interval
+/// computed twice from the same samples is the same.
 #[derive(Debug, Clone)]
 pub struct SplitMix(pub u64);
 
 impl SplitMix {
+    /// The next 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -36,21 +41,22 @@ impl SplitMix {
         z ^ (z >> 31)
     }
 
-    /// Uniform in [0, bound).
+    /// A random index below `bound`, uniform; 0 where `bound` is 0.
     pub fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize
     }
 
-    /// Uniform in [0, 1).
+    /// A random number, uniform from 0 up to, but not including, 1.
     pub fn unit(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Uniform in [−1, 1).
+    /// A random number, uniform from −1 up to, but not including, 1.
     pub fn symmetric(&mut self) -> f64 {
         2.0 * self.unit() - 1.0
     }
 
+    /// Puts the items in random order (Fisher–Yates), every order equally likely.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i + 1));
@@ -58,7 +64,8 @@ impl SplitMix {
     }
 }
 
-/// Median with a percentile-bootstrap 95 % interval (Efron & Tibshirani 1993, §13.3), 1,000 resamples, fixed seed.
+/// The median and the ends of its percentile-bootstrap 95 % interval (Efron & Tibshirani 1993, §13.3), from 1,000
+/// resamples with a fixed seed: `(median, low, high)`. `None` for an empty slice.
 pub fn median_interval(values: &[f64]) -> Option<(f64, f64, f64)> {
     let middle = median(values)?;
     if values.len() == 1 {

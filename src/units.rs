@@ -5,7 +5,7 @@
 
 use crate::{Error, Result};
 
-/// `1.234 ms`, `56.7 µs`, `2.10 s`: three to four significant digits.
+/// Writes nanoseconds for people, as `1.234 ms`, `56.70 µs` or `2.100 s`, with the digits of [`significant`].
 pub fn format_ns(ns: f64) -> String {
     let (value, unit) = match ns.abs() {
         v if v < 1e3 => (ns, "ns"),
@@ -16,7 +16,8 @@ pub fn format_ns(ns: f64) -> String {
     format!("{} {unit}", significant(value))
 }
 
-/// Four significant digits without an exponent: 1.234, 12.34, 123.4, 1234.
+/// Writes a number without an exponent and with about four significant digits: 1.234, 12.34, 123.4, 1234. Numbers below
+/// 1 have three decimals too, those from 1000 on none.
 pub fn significant(value: f64) -> String {
     let v = value.abs();
     let decimals = if v >= 1000.0 {
@@ -31,7 +32,7 @@ pub fn significant(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// Exact binary sizes as they stand in case names: `8B`, `64KiB`, `16MiB`, `1GiB`; anything else in bytes.
+/// Writes exact binary sizes as they stand in case names: `8B`, `64KiB`, `16MiB`, `1GiB`; anything else in bytes.
 pub fn format_bytes(bytes: u64) -> String {
     for (shift, unit) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {
         if bytes >= 1 << shift && bytes.is_multiple_of(1 << shift) {
@@ -41,7 +42,8 @@ pub fn format_bytes(bytes: u64) -> String {
     format!("{bytes}B")
 }
 
-/// Reads `64KiB`, `16MiB`, `8B`, `8`.
+/// Reads a size in bytes from `64KiB`, `64K`, `16MiB`, `1GiB`, `8B` or `8`. It is an error where the text is no such
+/// size or does not fit 64 bits.
 pub fn parse_bytes(text: &str) -> Result<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let unit = match &text[digits..] {
@@ -57,7 +59,8 @@ pub fn parse_bytes(text: &str) -> Result<u64> {
     }
 }
 
-/// Reads `18.522ms`, `601us`, `601µs`, `5ns`, `1.5s` into whole nanoseconds. The unit is required, the time not negative.
+/// Reads `18.522ms`, `601us`, `601µs`, `5ns`, `1.5s` into whole nanoseconds. The unit is required; a negative time is
+/// an error.
 pub fn parse_ns(text: &str) -> Result<u64> {
     let wrong = |why: &str| {
         Error::input(format!("`{text}` is not a time: {why}"), "write it like 18.522ms, 601us, 250ns or 1.5s")

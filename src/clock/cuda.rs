@@ -60,23 +60,23 @@ impl CudaClock {
         Ok(clock)
     }
 
-    /// The step of the GPU's nanosecond timer.
+    /// The step of the GPU's nanosecond timer, in nanoseconds; `None` where the timer was not seen to move.
     pub fn tick_ns(&self) -> Option<f64> {
         self.tick_ns
     }
 
-    /// False where cold trials are made without a blocker.
+    /// Whether this GPU's stream can be held while work is put on it; if not, cold trials are made without a blocker.
     pub fn holds(&self) -> bool {
         self.holds
     }
 
-    /// How long a held stream waits to be let go before it gives up.
+    /// Sets how long a held stream waits to be let go before it gives up; ten seconds unless set.
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
     }
 
-    /// A kernel's code is loaded when it is first launched, and loading may wait for all that runs: behind a blocker that
-    /// would be for ever, so every probe runs once without.
+    /// A kernel's code is loaded when it is first launched, and loading may wait for all that runs: behind a blocker
+    /// that would be for ever, so every probe runs once without.
     fn load_kernels(&mut self, ops: &mut Cuda) -> Result<()> {
         self.probe.flush(ops)?;
         self.warm(ops, 1, &mut |_| Ok(())).map(drop)
@@ -99,8 +99,8 @@ impl CudaClock {
         Ok(false)
     }
 
-    /// One run of `work` from an empty L2, with no launch latency in its time. The work must have run once before (what is
-    /// loaded or planned on first use waits for the stream), makes at most 509 launches and waits for none of them.
+    /// Times one run of `work` from an empty L2, with no launch latency in it. The work must have run once before (what
+    /// is loaded or planned on first use waits for the stream), makes at most 509 launches and waits for none of them.
     pub fn cold(&mut self, ops: &mut Cuda, work: &mut dyn FnMut(&mut Cuda) -> Result<()>) -> Result<Trial> {
         self.probe.begin();
         self.probe.flush(ops)?;
@@ -119,13 +119,13 @@ impl CudaClock {
         Ok(trial)
     }
 
-    /// `n` runs back to back with warm caches; the time is that of all of them together.
+    /// Times `n` runs back to back with warm caches; the time is that of all of them together.
     pub fn warm(&mut self, ops: &mut Cuda, n: u64, work: &mut dyn FnMut(&mut Cuda) -> Result<()>) -> Result<Trial> {
         self.warm_behind(ops, 0, n, work)
     }
 
-    /// The same right behind `lead` runs that are not timed. While those run, the timed ones are queued: however slowly
-    /// work is put on the stream, no launch latency is in their time.
+    /// Times `n` runs back to back right behind `lead` runs that are not timed. While those run, the timed ones are
+    /// queued: however slowly work is put on the stream, no launch latency is in their time.
     pub fn warm_behind(
         &mut self,
         ops: &mut Cuda,
@@ -141,22 +141,24 @@ impl CudaClock {
         self.finish(ops, put, start)
     }
 
-    /// Around the work of the last trial.
+    /// The events before and after the work of the last trial.
     pub fn events(&self) -> (&CudaEvent, &CudaEvent) {
         (&self.begin, &self.end)
     }
 
-    /// One replay of a graph from an empty L2. It must have been launched once before.
+    /// Times one replay of a graph from an empty L2, as [`CudaClock::cold`] does. The graph must have been launched
+    /// once before.
     pub fn cold_graph(&mut self, ops: &mut Cuda, graph: &Graph) -> Result<Trial> {
         self.cold(ops, &mut |ops| graph.launch(ops))
     }
 
-    /// `n` replays back to back.
+    /// Times `n` replays of a graph back to back, as [`CudaClock::warm`] does; the time is that of all of them
+    /// together.
     pub fn warm_graph(&mut self, ops: &mut Cuda, n: u64, graph: &Graph) -> Result<Trial> {
         self.warm(ops, n, &mut |ops| graph.launch(ops))
     }
 
-    /// Runs `work` until the SM clock keeps still, `cap` at the longest.
+    /// Runs `work` until the SM clock keeps still ([`SteadyRule::capped_at`]), but no longer than `cap`.
     pub fn warm_up(
         &mut self,
         ops: &mut Cuda,
@@ -166,9 +168,9 @@ impl CudaClock {
         self.warm_up_by(SteadyRule::capped_at(u64::try_from(cap.as_nanos()).unwrap_or(u64::MAX)), ops, work)
     }
 
-    /// Before a case. The first on a GPU waits for a steady clock, three seconds at most; the others only bridge the pause
-    /// in which the CPU made and checked the case: the clock fell for a moment, and under a power limit it never keeps
-    /// still. The software device's clock is made up.
+    /// Warms the GPU up before a case. The first on a GPU waits for a steady clock, three seconds at most; later ones
+    /// only bridge the pause in which the CPU made and checked the case, because under a power limit the clock never
+    /// keeps still. The software device, whose clock is made up, gets a millisecond.
     pub fn settle(&mut self, ops: &mut Cuda, work: &mut dyn FnMut(&mut Cuda) -> Result<()>) -> Result<WarmUp> {
         let rule = if ops.facts().software {
             SteadyRule::capped_at(1_000_000)

@@ -4,38 +4,44 @@
 /// One reading of the SM clock, `at_ns` after the warm-up began.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ClockReading {
+    /// When the reading was taken, in nanoseconds since the warm-up began.
     pub at_ns: u64,
-    /// `None` where the clock could not be told.
+    /// The SM clock in MHz; `None` where it could not be told.
     pub mhz: Option<f64>,
 }
 
+/// When a warm-up ends: once the SM clock has kept still, or its time is up.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SteadyRule {
-    /// The clock must have kept still for so long,
+    /// How long the clock must have kept still, in nanoseconds.
     pub window_ns: u64,
-    /// in at least so many readings,
+    /// Smallest number of readings that must lie within the window.
     pub least_readings: usize,
-    /// within this share of the highest.
+    /// Largest difference between the window's highest and lowest clock, as a share of the highest, that counts as
+    /// still.
     pub spread: f64,
-    /// The warm-up ends here whatever the clock does.
+    /// The warm-up ends after this many nanoseconds whatever the clock does.
     pub cap_ns: u64,
 }
 
 /// Why a warm-up ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WarmUp {
+    /// The SM clock kept still for the whole window.
     Steady,
-    /// The clock still moved, or could not be read, when time was up.
+    /// Time was up while the clock still moved, or could not be read.
     Capped,
 }
 
 impl SteadyRule {
-    /// Half a second within 1 %, five readings, and no longer than that.
+    /// The rule for a cold GPU: half a second within 1 % in at least five readings, and an end after `cap_ns`
+    /// nanoseconds.
     pub const fn capped_at(cap_ns: u64) -> Self {
         SteadyRule { window_ns: 500_000_000, least_readings: 5, spread: 0.01, cap_ns }
     }
 
-    /// `None`: go on. Readings are in order; `spent_ns` is the time since the first could be taken.
+    /// Why the warm-up ends now, or `None` where it goes on. Readings are in order of time; `spent_ns` is the time
+    /// since the warm-up began.
     pub fn decide(&self, readings: &[ClockReading], spent_ns: u64) -> Option<WarmUp> {
         if self.is_steady(readings, spent_ns) {
             return Some(WarmUp::Steady);

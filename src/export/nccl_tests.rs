@@ -31,7 +31,7 @@ struct Key {
 type Halves<'a> = [Option<&'a Measurement>; 2];
 type Rows<'a> = BTreeMap<u64, Halves<'a>>;
 
-/// Every block, or none where no collective was measured.
+/// The blocks of all measured collectives as text; empty where no collective was measured.
 pub fn blocks(machine: &MachineRecord, records: &[Measurement]) -> String {
     let mut found: BTreeMap<Key, Rows> = BTreeMap::new();
     for record in records.iter().filter(|r| r.kind == Kind::Collective) {

@@ -10,28 +10,34 @@ use crate::records::files;
 use std::io::Write;
 use std::path::Path;
 
-/// What the counter of a stage shows.
+/// A quantity shown as one counter track a stage, beside the stage's operations.
 pub struct Counter<'a> {
-    /// Its name and unit, e.g. `free memory (GiB)`.
+    /// Name and unit of the counter, e.g. `free memory (GiB)`.
     pub name: &'a str,
-    /// Its value while `live` activations are held on a stage.
+    /// The counter's value on a stage, by its number, while the given `Live` activations are held there.
     pub value: &'a dyn Fn(usize, Live) -> f64,
 }
 
-/// Work planned beside the stages' own.
+/// A piece of side work planned beside the stages' own work.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SideSpan {
+    /// The pipeline stage that it runs on, counted from 0.
     pub stage: usize,
+    /// When it starts, in nanoseconds on the timeline's clock.
     pub start_ns: u64,
+    /// When it ends, in nanoseconds on the timeline's clock.
     pub end_ns: u64,
+    /// The side work's name, which labels its event.
     pub name: String,
 }
 
-/// Writes the trace so that a reader sees the whole of it or none.
+/// Writes the trace to a file, of which a reader sees the whole or nothing.
 pub fn write_file(path: &Path, timeline: &Timeline, counter: &Counter, side: &[SideSpan]) -> Result<()> {
     files::write_atomic_with(path, |out| write(out, timeline, counter, side))
 }
 
+/// Writes the trace to `out` as one JSON object: each stage's operations, bubbles and counter, then the side work.
+/// Fails only where writing does.
 pub fn write(out: &mut impl Write, timeline: &Timeline, counter: &Counter, side: &[SideSpan]) -> std::io::Result<()> {
     let name = timeline.schedule.name.text();
     let stages = timeline.schedule.stages;

@@ -11,24 +11,29 @@ use crate::{Error, Result};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Where to, and under which name.
+/// The folder that an import writes to, and the machine's name in it.
 #[derive(Debug, Clone, Default)]
 pub struct Target {
-    /// Default: `results/<machine>`.
+    /// The results folder; `results/MACHINE` where it is `None`.
     pub results: Option<PathBuf>,
+    /// The machine's name; made of the file's GPUs where it is `None`.
     pub machine: Option<String>,
 }
 
-/// What came of it.
+/// What an import wrote, and where.
 #[derive(Debug)]
 pub struct Written {
+    /// The results folder that holds the records now.
     pub folder: PathBuf,
+    /// Number of cases written, replaced ones included.
     pub cases: usize,
-    /// Cases that were measured here and stay.
+    /// Number of cases in the file that this program had measured itself; its own lines stay and the imported ones are
+    /// dropped.
     pub kept: usize,
 }
 
-/// `run` is the identity of a run that begins here; `now` when the import happened.
+/// Writes imported records into a results folder, whose machine must have the same GPUs (or processor). `run` is the
+/// identity of the run that begins here; its start is when the import happened.
 pub fn write(imported: Imported, source: Source, target: &Target, run: RunInfo) -> Result<Written> {
     let now = run.started.clone();
     let fresh = imported.origin.machine(target.machine.clone(), run);

@@ -3,6 +3,8 @@
 //! A reader turns a file into [`Imported`]: the machine as far as the file tells, a record a row, and notes on what was
 //! left out and why. [`folder`] writes that into a results folder. Right of `records`: nothing here touches hardware.
 
+#![warn(missing_docs)]
+
 pub mod folder;
 pub mod nccl_tests;
 pub mod nvbench;
@@ -13,13 +15,17 @@ use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// The tool whose output is imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
+    /// Output of nccl-tests or rccl-tests, as text or as the JSON that `-J` writes.
     NcclTests,
+    /// The JSON that an nvbench benchmark writes with `--json`.
     Nvbench,
 }
 
 impl Source {
+    /// The source named `nccl-tests` or `nvbench`, as `--from` takes it; any other name is an error that lists both.
     pub fn parse(name: &str) -> Result<Source> {
         match name {
             "nccl-tests" => Ok(Source::NcclTests),
@@ -28,6 +34,7 @@ impl Source {
         }
     }
 
+    /// The tool's name as `--from` takes it.
     pub fn name(self) -> &'static str {
         match self {
             Source::NcclTests => "nccl-tests",
@@ -36,28 +43,35 @@ impl Source {
     }
 }
 
-/// What a file said.
+/// What a file of another tool said.
 #[derive(Debug, Clone)]
 pub struct Imported {
+    /// The machine that the file's measurements are of.
     pub origin: Origin,
+    /// One measurement for each case, flagged `imported`, without a run and without the time at which it was taken.
     pub records: Vec<Measurement>,
-    /// Sentences on what was left out.
+    /// Sentences on what was left out of the records, and why.
     pub notes: Vec<String>,
 }
 
 /// The machine as far as the file tells.
 #[derive(Debug, Clone, Default)]
 pub struct Origin {
-    /// The GPUs of one node.
+    /// The GPUs of one node; empty where the file names none.
     pub gpus: Vec<Gpu>,
-    /// The processor, where it was measured itself (our own host runs printed in nccl-tests' columns).
+    /// The processor's name, where it was measured itself (this program's own host runs, printed in nccl-tests'
+    /// columns); else `None`.
     pub cpu: Option<String>,
+    /// The network name of the host; `None` where the file does not give one.
     pub hostname: Option<String>,
+    /// Versions of the tool and its libraries, by name; `None` for one that the file does not give.
     pub versions: BTreeMap<String, Option<String>>,
+    /// Environment variables of the run that start with `NCCL_` or `CUDA_`, by name; nothing else of it is kept.
     pub environment: BTreeMap<String, String>,
 }
 
-/// Reads FILE as the output of `source`. `operation` names the collective where the file does not.
+/// Reads the file as the output of `source`; `operation` names the collective where the file does not. It is an error
+/// where the file cannot be read, is another tool's, is cut off, or holds no time that can be used.
 pub fn read(source: Source, path: &Path, operation: Option<&str>) -> Result<Imported> {
     let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
     // Logs of launchers hold stray bytes; they cannot stand in a row.
@@ -70,7 +84,8 @@ pub fn read(source: Source, path: &Path, operation: Option<&str>) -> Result<Impo
 }
 
 impl Origin {
-    /// `machine.json` of a folder that this import begins.
+    /// The `machine.json` of a folder that this import begins: the name is made of the GPUs where none is given, and
+    /// what the file does not tell is `unknown`, 0 or `None`.
     pub fn machine(&self, name: Option<String>, run: RunInfo) -> MachineRecord {
         let unknown = || "unknown".to_string();
         let own = match (self.gpus.as_slice(), &self.cpu) {

@@ -24,6 +24,8 @@ const MOST_SAMPLES: usize = 1000;
 /// Under so many samples a 99 % quantile is a guess.
 const SAMPLES_FOR_P99: usize = 500;
 
+/// Reads nvbench's JSON from `text`; `path` names it in errors and leads to the samples of `--jsonbin`. It is an error
+/// where it is no such file, mixes different GPUs, or has no state with a time.
 pub fn read(text: &str, path: &Path) -> Result<Imported> {
     let place = path.display().to_string();
     let value = json(text, &place, "nvbench")?;

@@ -10,36 +10,42 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Value of `schema` in every file of this kind: name and version of the format.
 pub const SCHEMA: &str = "bubblebench.bubbles/1";
 
+/// Where the devices of a profiled training run computed nothing, and why: what `bubblebench bubbles --json` prints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BubblesRecord {
+    /// Always `bubblebench.bubbles/1`: name and version of this format.
     pub schema: String,
-    /// The profiles, in the order of the devices, separated by ", ".
+    /// Paths of the profiles the record was made from, in the order given or by their ranks, separated by ", ".
     pub source: String,
-    /// In the order of ranks: of one file in the order of its device numbers, of several in the order of the files.
+    /// The devices in the order of ranks: of one profile in the order of its device numbers, of several in the order of
+    /// the files.
     pub devices: Vec<DeviceBubbles>,
 }
 
+/// The bubbles of one device of the profiled run, with totals over its iterations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceBubbles {
-    /// The device's number in the profile; with several profiles the devices are numbered through.
+    /// The device's number in the profile; with several profiles the devices are numbered consecutively over all of
+    /// them.
     pub device: u64,
-    /// Iterations that the totals and the list cover.
+    /// Number of training iterations that the totals and the list of bubbles cover.
     pub iterations: u64,
-    /// Their length, together.
+    /// Length of all covered iterations together, in nanoseconds.
     pub window_ns: u64,
-    /// Time within the window in which a compute kernel ran.
+    /// Time within the window in which at least one compute kernel ran, in nanoseconds.
     pub compute_ns: u64,
-    /// Time within the window in which a communication kernel ran, beside compute or not.
+    /// Time within the window in which a communication kernel ran, beside compute or not, in nanoseconds.
     pub communication_ns: u64,
-    /// `window_ns` − `compute_ns`: bubbles of every length.
+    /// Time without any compute kernel, `window_ns` − `compute_ns`: bubbles of every length, in nanoseconds.
     pub absent_ns: u64,
-    /// `absent_ns` / `window_ns`.
+    /// Share of the window in which nothing was computed: `absent_ns` / `window_ns`, from 0 to 1.
     pub bubble_ratio: f64,
-    /// Those of at least the smallest length asked for, in order of time.
+    /// The bubbles of at least the smallest length asked for (`--min-gap`), in order of time.
     pub bubbles: Vec<MeasuredBubble>,
 }
 
@@ -47,42 +53,50 @@ pub struct DeviceBubbles {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MeasuredBubble {
+    /// The iteration of the profile that the bubble lies in, counted from 0.
     pub iteration: u64,
-    /// On the profile's own clock; several profiles share the earliest one's.
+    /// When the last compute kernel before the bubble ended (or the iteration began), in nanoseconds on the profile's
+    /// own clock; several profiles share the earliest one's.
     pub start_ns: u64,
+    /// When the next compute kernel started, or the iteration ended: nanoseconds on the same clock as `start_ns`.
     pub end_ns: u64,
+    /// Why nothing was computed in the bubble.
     pub class: BubbleClass,
-    /// The compute kernel that ended last before it; none at the start of an iteration.
+    /// Name of the compute kernel that ended last before the bubble; null at the start of an iteration.
     pub previous_kernel: Option<KernelName>,
-    /// The compute kernel that ended it; none at the end of an iteration.
+    /// Name of the compute kernel that ended the bubble; null at the end of an iteration.
     pub next_kernel: Option<KernelName>,
 }
 
 impl MeasuredBubble {
+    /// Length of the bubble in nanoseconds: `end_ns` − `start_ns`.
     pub const fn length_ns(&self) -> u64 {
         self.end_ns - self.start_ns
     }
 }
 
-/// Why nothing was computed. The first that holds, in this order, but for `Dependency` by a stream's own order.
+/// Why nothing was computed in a bubble: the first class that holds, in this order. A bubble that none explains is a
+/// `dependency` too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BubbleClass {
-    /// A send/recv kernel lies inside: the device waited for a peer. Also where the next kernel had been launched in
-    /// time and no communication ran: it waited for a copy or an event.
+    /// A send/recv kernel ran within the bubble: the device waited for a peer. Also where the next kernel had been
+    /// launched in time and no communication ran: it waited for a copy or an event.
     Dependency,
-    /// Another collective lies inside: exposed communication.
+    /// Another collective ran within the bubble: exposed communication.
     Communication,
-    /// The next kernel was launched only after the gap began.
+    /// The next kernel was launched only after the bubble had begun: the host was late.
     Launch,
-    /// The end of the iteration.
+    /// The bubble reaches to the end of the iteration.
     Tail,
 }
 
 impl BubbleClass {
+    /// Every class, in the order in which reports list them.
     pub const ALL: [BubbleClass; 4] =
         [BubbleClass::Dependency, BubbleClass::Communication, BubbleClass::Launch, BubbleClass::Tail];
 
+    /// The class as the JSON record spells it: `dependency`, `communication`, `launch` or `tail`.
     pub const fn name(self) -> &'static str {
         match self {
             BubbleClass::Dependency => "dependency",
@@ -99,6 +113,7 @@ impl BubbleClass {
 pub struct KernelName(Arc<Box<str>>);
 
 impl KernelName {
+    /// The kernel's name as the profiler recorded it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -137,7 +152,8 @@ impl JsonSchema for KernelName {
 }
 
 impl BubblesRecord {
-    /// Reads what `bubbles --json` printed, and refuses what no run can have.
+    /// Reads a file that `bubbles --json` printed. It is an error where the file cannot be read, is of another schema,
+    /// or holds what no run can have, such as bubbles that overlap or totals that do not add up.
     pub fn read(path: &Path) -> Result<Self> {
         let record: BubblesRecord = files::read_json(path, "bubbles")?;
         record.check().map_err(|what| {
@@ -149,6 +165,8 @@ impl BubblesRecord {
         Ok(record)
     }
 
+    /// Writes the record as indented JSON; a reader sees the old file or the whole new one. Fails only where the file
+    /// system does.
     pub fn write(&self, path: &Path) -> Result<()> {
         files::write_json(path, self)
     }

@@ -7,42 +7,65 @@ use std::collections::BTreeMap;
 pub use super::measurement::Interval;
 pub use crate::shape::LayerShape;
 
+/// Value of `schema` in every `cost_model.json`: name and version of the format.
 pub const SCHEMA: &str = "bubblebench.cost_model/1";
 
+/// What the measurements of one machine say about operations, layers, collectives and co-runs nobody measured.
+/// `bubblebench fit` makes it; `predict` and `plan` read it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CostModel {
+    /// Always `bubblebench.cost_model/1`: name and version of this format.
     pub schema: String,
+    /// The machine and device that the times are of.
     pub machine: ModelMachine,
+    /// The measurements or published figures that the model was made from.
     pub made_from: MadeFrom,
+    /// Layers measured in all three phases (forward, backward to inputs, backward to weights), which are answered as
+    /// measured.
     pub layer: Vec<LayerAnchor>,
+    /// Fitted times of single operations, and of layer phases as the sum of their operations.
     pub operations: OperationFits,
+    /// Time over message size, one curve for each collective, number of ranks and nodes, element type and kind of
+    /// latency.
     pub collectives: Vec<CollectiveFit>,
+    /// How much programs that share a device slow each other down.
     pub interference: Interference,
+    /// What stopping and starting the side work in a bubble costs; null if neither opening the gate nor a drain was
+    /// measured.
     pub gate: Option<GateCost>,
+    /// Error of each part of the model on cases that were held out of its fit (docs/cost-model.md, "Held out").
     pub accuracy: Vec<Accuracy>,
-    /// Smallest and largest value measured of every input, by name (`hidden`, `sequence`, `collective/all_reduce/bytes`, …).
+    /// Smallest and largest value measured of every input, by name (`hidden`, `sequence`,
+    /// `collective/all_reduce/bytes`, …). A question outside of them is answered with `in_range` false.
     pub valid: BTreeMap<String, Range>,
 }
 
+/// The machine that a cost model is of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelMachine {
-    /// The folder's name under `results/`.
+    /// The name of the machine's folder under `results/`.
     pub name: String,
+    /// The device measured, by its name: the GPU's, or the processor's model where the host was measured.
     pub device: String,
+    /// What the cases ran on: `host` (CPU threads) or `cuda` (a GPU).
     pub backend: String,
+    /// Memory of the first GPU, or of the host where there is no GPU, in bytes; null where it is not known.
     pub memory_bytes: Option<u64>,
 }
 
+/// Where the figures of a cost model come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MadeFrom {
-    /// SHA-256 of `measurements.jsonl`; null for models made of published figures.
+    /// SHA-256 of `measurements.jsonl` in hexadecimal; null for models made of published figures.
     pub measurements_sha256: Option<String>,
+    /// Commit of the program whose run was measured; null where it is not known, as for imported and published figures.
     pub commit: Option<String>,
+    /// When the last case it was made from ended, RFC 3339 in UTC.
     pub at: String,
-    /// Where figures that nobody here measured come from.
+    /// Where figures come from that were published by others instead of measured by this program; absent otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
 }
@@ -51,11 +74,17 @@ pub struct MadeFrom {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LayerAnchor {
+    /// Shape of the layer on one tensor-parallel rank, with its element type and recomputation.
     pub shape: LayerShape,
+    /// Time of the forward pass in nanoseconds.
     pub forward_ns: Interval,
+    /// Time of the backward pass to the layer's input in nanoseconds, recomputed activations included.
     pub backward_input_ns: Interval,
+    /// Time of the backward pass to the weights in nanoseconds.
     pub backward_weight_ns: Interval,
+    /// Bytes of activations that one micro-batch keeps on one rank between forward and backward.
     pub activation_bytes: u64,
+    /// Bytes of the layer's parameters on one rank, in the layer's element type, without gradients and optimizer state.
     pub parameter_bytes: u64,
 }
 
@@ -63,130 +92,186 @@ pub struct LayerAnchor {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OperationFits {
-    /// Products, one fit per phase: `forward`, `backward_input`, `backward_weight`.
+    /// Fits of matrix products, one per phase: `forward`, `backward_input`, `backward_weight`; another element type's
+    /// or cold caches' stand behind it, as in `forward/f32/cold`.
     pub gemm: BTreeMap<String, Fit>,
-    /// Attention, one fit per phase: `forward`, `backward`.
+    /// Fits of attention, one per phase: `forward`, `backward`; with the same endings as those of products.
     pub attention: BTreeMap<String, Fit>,
-    /// Operations bound by memory, by name (`layernorm/forward`, `residual`, `adamw`, …).
+    /// Fits of operations bound by memory, by name (`layernorm/forward`, `residual`, `adamw`, …); `any` stands for all
+    /// together and answers for names that were not measured.
     pub streaming: BTreeMap<String, Fit>,
-    /// Cost of asking for one operation, and of each layer phase beyond its operations.
+    /// Fixed cost of one operation, and fits of whole layer phases.
     pub launch: LaunchFit,
 }
 
+/// A fitted time, t = Σ coefficient · feature, with non-negative coefficients and relative residuals
+/// (docs/cost-model.md, "Making a fit").
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Fit {
-    /// Names of the features, in the order of the coefficients.
+    /// Names of the features, in the order of the coefficients: `1`, `flop`, `bytes`, `m*k`, … (docs/cost-model.md
+    /// lists them).
     pub features: Vec<String>,
-    /// Nanoseconds per unit of each feature.
+    /// Nanoseconds per unit of each feature; none is negative.
     pub coefficients_ns: Vec<f64>,
-    /// 95 % of the residuals lie within [−low, +high] of the prediction, relative.
+    /// How far the truth may lie below the prediction: 95 % of the time it is from predicted · (1 − low) to predicted ·
+    /// (1 + high), by the errors on held-out cases.
     pub relative_low: f64,
+    /// How far the truth may lie above the prediction, as a share of it; see `relative_low`.
     pub relative_high: f64,
+    /// Number of measured cases that the coefficients were fitted to.
     pub cases: u64,
 }
 
+/// What operations cost beyond their own work: the fixed cost of each, and the difference between a layer and the sum
+/// of its operations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LaunchFit {
+    /// Median of the fixed costs (feature `1`) of the operations' fits, in nanoseconds; 0 where it is too small to see.
     pub per_operation_ns: f64,
-    /// Layer time ÷ sum of its operations' times, per phase: launch gaps and cache carry-over.
+    /// Fits of whole layer phases, by phase. The coefficient of `operations_ns` is the layer's time ÷ the sum of its
+    /// operations' times: above 1 for launch gaps and operands that left the cache.
     pub additivity: BTreeMap<String, Fit>,
 }
 
+/// Time of one collective over message size: straight pieces in bytes, between the same ranks and of one element type.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CollectiveFit {
+    /// The collective, as `all_reduce`; with its pattern or a reduction other than the sum behind it, as
+    /// `send_recv/ping_pong`.
     pub operation: String,
+    /// Number of ranks that take part, two or more.
     pub ranks: u64,
+    /// Number of nodes that the ranks are on.
     pub nodes: u64,
+    /// Element type of the message: `bf16`, `f32`, …
     pub dtype: String,
-    /// `pipelined` or `isolated`.
+    /// Which of the two times of a collective it is: `pipelined` (back to back, nccl-tests' figure) or `isolated` (each
+    /// operation synchronised on its own).
     pub latency: String,
+    /// The pieces of the curve, by rising size and without gaps. Sizes outside are answered by the first or last piece,
+    /// out of range.
     pub segments: Vec<Segment>,
     /// From which size on which algorithm ran, where the records say it; empty where they do not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub algorithms: Vec<AlgorithmFrom>,
+    /// How far the truth may lie below the prediction: 95 % of the time it is from predicted · (1 − low) to predicted ·
+    /// (1 + high), by the errors on sizes left out of all curves.
     pub relative_low: f64,
+    /// How far the truth may lie above the prediction, as a share of it; see `relative_low`.
     pub relative_high: f64,
-    /// CTAs (SMs) the collective takes while it runs, where known.
+    /// Most thread blocks (CTAs) that the collective ran in at any size, each of which takes an SM; null where not
+    /// known.
     pub ctas: Option<u64>,
+    /// Flags of the measurements that hold for the curve: `oversubscribed`, or none. Such a curve stays out of the
+    /// accuracy figures.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flags: Vec<String>,
 }
 
-/// `algorithm` (and protocol, as `ring/LL128`) ran from this size on, up to the next entry's.
+/// An algorithm that a collective uses from one message size on, up to the next entry's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AlgorithmFrom {
+    /// Smallest message size, in bytes, that the algorithm was seen at.
     pub from_bytes: u64,
+    /// The algorithm, with its protocol where that is known: `ring`, `ring/LL128`.
     pub algorithm: String,
 }
 
-/// t = latency_ns + ns_per_byte · bytes for from_bytes ≤ bytes < to_bytes.
+/// One straight piece of a collective's curve: `t = latency_ns + ns_per_byte · bytes` for sizes from `from_bytes` up
+/// to, but not including, `to_bytes`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Segment {
+    /// Smallest message size of the piece, in bytes.
     pub from_bytes: u64,
+    /// End of the piece, in bytes: the first size that no longer belongs to it.
     pub to_bytes: u64,
+    /// Part of the time that does not depend on the size, in nanoseconds; never negative.
     pub latency_ns: f64,
+    /// Nanoseconds for each further byte of the message; never negative.
     pub ns_per_byte: f64,
 }
 
+/// How much programs slow each other down that share a device. Unmeasured pairs follow from pressure and sensitivity:
+/// slowdown = 1 + Σ pressure · sensitivity (after Bubble-Up, Mars et al., MICRO 2011).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Interference {
     /// Pairs that were measured, answered as measured.
     pub pairs: Vec<CorunPair>,
-    /// How hard each side presses on each resource (slowdown it causes to a probe of that resource − 1), by side then resource.
+    /// How hard each side presses on each resource: the slowdown it causes to a probe of that resource, less 1. By
+    /// side, then sharing mode and resource, as `free/memory`.
     pub pressure: BTreeMap<String, BTreeMap<String, f64>>,
-    /// How much each main suffers per unit of pressure on each resource, by main then resource.
+    /// How much each main suffers per unit of pressure on each resource, by main, then sharing mode and resource, as
+    /// `free/memory`; `…/presence` is what any side costs.
     pub sensitivity: BTreeMap<String, BTreeMap<String, f64>>,
-    /// Slowdown of the main beside nothing, measured the same way: the noise floor.
+    /// Slowdown of the main beside nothing, measured the same way: the median, and the widest interval, of all such
+    /// pairs. Null where none was measured.
     pub noise_floor: Option<Interval>,
 }
 
+/// A main and a side that were measured beside each other on one device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CorunPair {
+    /// The main, by name: a layer's forward or backward pass (`gpt-…-forward`), a probe or a product.
     pub main: String,
+    /// The side, by name: a small model that trains (`convnet-b16`), a pressure program, an all-reduce, or `nothing`.
     pub side: String,
+    /// How main and side share the device: `free`, `split` or `nice` on the CPU, `stream` or `priority` on a GPU.
     pub sharing: String,
+    /// Time of the main beside the side ÷ its time alone.
     pub slowdown: Interval,
-    /// Side progress together ÷ alone; null where the side's progress was not counted.
+    /// The side's progress beside the main ÷ its progress alone, 1 if it keeps all of its speed; null where it was not
+    /// counted.
     pub side_rate: Option<f64>,
 }
 
+/// What it costs to let side work run in a bubble and to stop it again, by a page of memory shared between both
+/// (docs/corun.md, "The gate"). What was not measured counts as 0.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GateCost {
-    /// From opening the gate to the side's first operation.
+    /// Time from opening the gate to the side's first operation, in nanoseconds.
     pub open_ns: f64,
-    /// The call that closes it.
+    /// Time of the main's call that closes the gate, in nanoseconds.
     pub close_ns: f64,
-    /// From closing to the side standing still (the operation in flight included), worst side measured.
+    /// Time from closing the gate until the side stands still (the operation in flight included), in nanoseconds: that
+    /// of the worst side measured.
     pub drain_ns: f64,
-    /// The same by side model.
+    /// Time from closing the gate until the side stands still, in nanoseconds, by side model: the 95 % quantile, or the
+    /// median of fewer than 20 samples.
     pub drain_by_side_ns: BTreeMap<String, f64>,
-    /// Time lost by a side when it goes on after a pause, beyond `open_ns`.
+    /// Time that a side loses when it goes on after a pause, beyond `open_ns`, in nanoseconds: that of the worst side
+    /// measured.
     pub restart_ns: f64,
 }
 
+/// Error of one part of the model, on cases that were left out of the fit which predicted them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Accuracy {
-    /// `gemm`, `attention`, `streaming`, `layer`, `collective`, `corun`, …
+    /// The part: `gemm`, `attention`, `streaming`, `layer`, `layer/forward`, `collective`, `collective/new size`,
+    /// `corun`, …
     pub what: String,
-    /// Cases held out of the fit.
+    /// Number of cases that were held out and predicted.
     pub held_out: u64,
-    /// Mean absolute percentage error on them.
+    /// Mean absolute error over the held-out cases, each relative to the measured time (or slowdown), in percent.
     pub mape_percent: f64,
+    /// Largest absolute error among the held-out cases, relative to the measured time (or slowdown), in percent.
     pub worst_percent: f64,
 }
 
+/// The values of one input that were measured; what lies outside is predicted with a wider interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Range {
+    /// Smallest value measured.
     pub low: f64,
+    /// Largest value measured.
     pub high: f64,
 }

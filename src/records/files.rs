@@ -13,7 +13,8 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
     write_atomic_with(path, |out| out.write_all(content))
 }
 
-/// [`write_atomic`] for content that is made as it is written.
+/// Writes a file like [`write_atomic`], for content that is made as it is written: `content` gets the buffered
+/// temporary file.
 pub fn write_atomic_with(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
     let temporary = temporary_name(path)?;
     let write = || -> io::Result<()> {
@@ -30,16 +31,19 @@ pub fn write_atomic_with(path: &Path, content: impl FnOnce(&mut BufWriter<File>)
     })
 }
 
+/// Writes `value` as indented JSON with a newline behind it, by [`write_atomic`].
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let mut text = to_json(value)?;
     text.push('\n');
     write_atomic(path, text.as_bytes())
 }
 
+/// The value as indented JSON. An error is this program's own fault: a value that JSON cannot hold.
 pub fn to_json<T: Serialize>(value: &T) -> Result<String> {
     serde_json::to_string_pretty(value).map_err(|e| Error::bug(format!("a value cannot be written as JSON: {e}")))
 }
 
+/// Reads a whole UTF-8 file; the error names its path.
 pub fn read_text(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|source| Error::io("read", path, source))
 }
@@ -62,7 +66,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, kind: &str) -> Result<T> {
     })
 }
 
-/// The data of an append must be on disk before the case counts as measured.
+/// Flushes the folder that holds `path` to disk, so that a file just created or renamed there survives a power cut.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent().filter(|p| !p.as_os_str().is_empty()) {
         Some(folder) => File::open(folder)?.sync_all(),
@@ -77,7 +81,7 @@ fn temporary_name(path: &Path) -> Result<PathBuf> {
     Ok(path.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id())))
 }
 
-/// Removes temporary files of processes that are gone; returns how many.
+/// Removes temporary files that processes which are gone left in the folder; returns how many.
 pub fn sweep_temporaries(folder: &Path) -> usize {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     entries

@@ -24,7 +24,7 @@ pub const CAPPED: &str = "capped";
 pub const UNRESOLVED: &str = "clock: unresolved";
 /// A cold trial's stream could not be held, so launch latency is part of a short time.
 pub const UNBLOCKED: &str = "unblocked";
-/// Another process computed on the GPU meanwhile.
+/// Another process computed on the GPU while the case ran.
 pub const OTHER_PROCESSES: &str = "other-processes";
 /// A rotation over copies of the operands may take 1 GB, and twice the last-level cache is more than that: data stays in
 /// the cache, so the line says `warm` where `cold` was asked for.

@@ -6,32 +6,39 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// Value of `schema` in every line of `measurements.jsonl`: name and version of the format.
 pub const SCHEMA: &str = "bubblebench.measurement/1";
 
+/// What a case measures, and so which fields its line has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// One operation of the vocabulary (a product, a layernorm, …).
+    /// A single operation (a product, a layer normalisation, …).
     Operation,
     /// A phase of a whole layer, or a whole training step of a small model.
     Layer,
+    /// A collective or send/recv between ranks.
     Collective,
-    /// Two programs beside each other.
+    /// Two programs beside each other on one device.
     Corun,
-    /// The gate and the filled pipeline stage.
+    /// The gate between main and side work, or a pipeline stage with side work in its bubbles.
     Fill,
     /// The run's closing line: every case of its list has a line before this one.
     End,
 }
 
+/// What a case ran on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
+    /// Threads of the host's CPU.
     Host,
+    /// One or more GPUs, by the CUDA driver.
     Cuda,
 }
 
 impl Backend {
+    /// The backend as records spell it: `host` or `cuda`.
     pub const fn name(self) -> &'static str {
         match self {
             Backend::Host => "host",
@@ -40,21 +47,25 @@ impl Backend {
     }
 }
 
+/// What the caches held when a timed run began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Cache {
+    /// None of the operands: the caches were flushed, or the runs rotate over copies larger than the last-level cache.
     Cold,
+    /// What the run before left there: the same buffers are used again and again.
     Warm,
 }
 
+/// How the work of a case reaches the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Launch {
-    /// Kernels put on a CUDA stream one by one.
+    /// Kernels are put on a CUDA stream one by one.
     Stream,
-    /// A captured CUDA graph, replayed.
+    /// A captured CUDA graph is replayed.
     Graph,
-    /// A plain function call on the host.
+    /// The host calls a plain function.
     Call,
 }
 
@@ -64,9 +75,9 @@ pub enum Launch {
 pub struct Verified {
     /// What the result was held against, e.g. `f64 reference`.
     pub against: String,
-    /// max|x − ref| / max|ref| over all tensors checked; 0 for exact checks.
+    /// Largest error of the result, max|x − ref| / max|ref|, over all tensors checked; 0 for exact checks.
     pub max_error: f64,
-    /// Elements that were wrong (exact checks), or beyond the tolerance.
+    /// Elements that were wrong over all ranks (exact checks), or beyond the tolerance.
     pub wrong: u64,
 }
 
@@ -74,39 +85,64 @@ pub struct Verified {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Measurement {
+    /// Always `bubblebench.measurement/1`: name and version of this format.
     pub schema: String,
     /// Stable path of the case, e.g. `gpt/h512-a8-s256-b1-t1-f32/forward`.
     pub id: String,
+    /// What the case measures.
     pub kind: Kind,
     /// What was run: shape, phase, ranks, bytes, … by name, units in the names.
     pub params: Map<String, Value>,
+    /// The device measured, by its name: the GPU's, or the processor's model on the host.
     pub device: String,
+    /// What the case ran on.
     pub backend: Backend,
-    /// At most 1,000 kept, in the order taken; each is batch time ÷ `iterations_per_sample`.
+    /// Samples in nanoseconds of one operation, in the order taken, of which at most 1,000 are kept: batch time ÷
+    /// `iterations_per_sample`.
     pub samples_ns: Vec<f64>,
+    /// Number of samples that the statistics are made of, those set aside as throttled left out.
     pub samples_total: u64,
+    /// Operations that were run back to back for one sample.
     pub iterations_per_sample: u64,
+    /// Median time of one operation in nanoseconds, for collectives the pipelined one; null where there is no time, for
+    /// the reason in `flags`. Imported figures may be a mean: see `params.statistic`.
     pub median_ns: Option<f64>,
+    /// Lower end of the median's 95 % bootstrap interval, in nanoseconds; null where there is no interval.
     pub ci95_low_ns: Option<f64>,
+    /// Upper end of the median's 95 % bootstrap interval, in nanoseconds; null where there is no interval.
     pub ci95_high_ns: Option<f64>,
+    /// Shortest sample, in nanoseconds of one operation; null where it is not known.
     pub min_ns: Option<f64>,
-    /// Null under 500 samples.
+    /// 99 % quantile of the samples in nanoseconds; null under 500 samples.
     pub p99_ns: Option<f64>,
+    /// Whether the case was timed with cold or warm caches; null where the question has no meaning.
     pub cache: Option<Cache>,
+    /// How the work reached the device; null where the question has no meaning.
     pub launch: Option<Launch>,
-    /// Floating-point operations of one operation.
+    /// Floating-point operations of one operation, a multiply-add counted as two; null where they were not counted.
     pub flop: Option<f64>,
-    /// Bytes one operation must read and write (for collectives: the message size as nccl-tests counts it).
+    /// Bytes that one operation must read and write (for collectives: the message size as nccl-tests counts it); null
+    /// where they were not counted.
     pub bytes: Option<f64>,
+    /// The check of the result that ran before timing; null where the case has none.
     pub verified: Option<Verified>,
+    /// Median SM clock of the samples in MHz, or the sensors' median where none was read beside them; null on the host,
+    /// and where it is not known.
     pub sm_clock_mhz: Option<f64>,
+    /// Mean power of the GPU while the case ran, in watts: `power_mean_w` of the telemetry. Null on the host, and where
+    /// no sensor answered.
     pub power_w: Option<f64>,
+    /// Samples set aside because the SM clock was below 96 % of the case's median; null on the host, and where nothing
+    /// was timed.
     pub throttled_samples: Option<u64>,
+    /// All samples that were thrown away: the throttled ones, and pairs that overlapped too little or whose side did
+    /// nothing. Null for imported lines and wrong results.
     pub discarded_samples: Option<u64>,
-    /// What the GPU's sensors said meanwhile; null on the host, and where no sensor answered.
+    /// What the GPU's sensors said while the case ran; null on the host, and where no sensor answered.
     #[serde(default)]
     pub telemetry: Option<Telemetry>,
-    /// `noisy`, `oversubscribed`, `capped`, `shared-gpu`, `software`, `other-processes`, `sw-power-cap`, …
+    /// What was odd about the case: `noisy`, `oversubscribed`, `capped`, `shared-gpu`, `software`, `other-processes`,
+    /// `sw-power-cap`, … (docs/reading.md explains each).
     pub flags: Vec<String>,
     /// When the case ended, RFC 3339 in UTC.
     pub at: String,
@@ -114,43 +150,60 @@ pub struct Measurement {
     pub run: String,
 
     // Collective lines.
-    /// Latency when every operation is synchronised on its own (max over ranks); `median_ns` is the pipelined one.
+    /// Collectives: latency in nanoseconds when every operation is synchronised on its own (maximum over ranks);
+    /// `median_ns` is the pipelined one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolated_ns: Option<Interval>,
-    /// bytes ÷ pipelined time, as nccl-tests defines it.
+    /// Collectives: algorithm bandwidth in GB/s (10⁹ bytes a second), bytes ÷ pipelined time, as nccl-tests defines it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algbw_gb_per_s: Option<f64>,
+    /// Collectives: bus bandwidth in GB/s, `algbw_gb_per_s` times nccl-tests' factor of the operation, as 2(n−1)/n for
+    /// an all-reduce; absent for operations without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busbw_gb_per_s: Option<f64>,
 
     // Co-run lines.
+    /// Co-run: time of the main alone, in nanoseconds; filled stage: time of the iteration with empty bubbles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alone_ns: Option<Interval>,
+    /// Co-run: time of the main beside the side, in nanoseconds; filled stage: time of the iteration with the side in
+    /// its bubbles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub together_ns: Option<Interval>,
-    /// together ÷ alone of the same pair (its own interval: pairs were interleaved).
+    /// Co-run: together ÷ alone of the same pair, with an interval of its own, because the runs of a pair are
+    /// interleaved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slowdown: Option<Interval>,
+    /// Co-run: median progress of the side alone, per second, in the unit `params.side_unit` (training steps, FLOP or
+    /// bytes).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub side_alone_per_s: Option<f64>,
+    /// Co-run: median progress of the side beside the main, per second, in the unit `params.side_unit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub side_together_per_s: Option<f64>,
+    /// Co-run: share of the main's time that the side's slices or steps cover, median over pairs, in percent; a pair
+    /// below 95 % is discarded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap_percent: Option<f64>,
+    /// How main and side share the device: `free`, `split` or `nice` on the CPU, `stream` or `priority` on a GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing: Option<String>,
 
     // The filled stage.
+    /// Filled stage: what the bubbles of an iteration gave, and what had been predicted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fill: Option<FillOutcome>,
 }
 
-/// A median with its 95 % interval.
+/// A median with its 95 % interval, in the unit that the field's name gives.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Interval {
+    /// The median.
     pub median: f64,
+    /// Lower end of the median's 95 % interval.
     pub low: f64,
+    /// Upper end of the median's 95 % interval.
     pub high: f64,
 }
 
@@ -158,22 +211,28 @@ pub struct Interval {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FillOutcome {
-    /// Bubble time of one iteration as the schedule has it.
+    /// Bubble time of one iteration as the schedule has it, in nanoseconds.
     pub bubble_ns: f64,
-    /// Bubbles of one iteration, those long enough to be opened, and the time the gate stood open in them.
+    /// Number of bubbles in one iteration.
     pub bubbles: u64,
+    /// Number of bubbles in one iteration that were long enough for the gate to be opened.
     pub bubbles_opened: u64,
+    /// Time that the gate stood open in one iteration, all bubbles together, in nanoseconds.
     pub open_ns: f64,
-    /// filled ÷ empty iteration time, pairs interleaved.
+    /// Filled ÷ empty iteration time, of interleaved pairs.
     pub main_slowdown: Interval,
-    /// Side operations' own time (alone) ÷ bubble time, in percent: how much bubble became work.
+    /// How much bubble time became work: time that the side operations done in it take alone ÷ bubble time, in percent.
     pub bubble_used_percent: f64,
+    /// Training steps of the side per second of the filled iteration.
     pub side_steps_per_s: f64,
-    /// From the gate's closing to the side's acknowledgement that it stands still.
+    /// Time in nanoseconds from the gate's closing to the side's acknowledgement that it stands still; 0 where no
+    /// bubble was opened.
     pub stop_latency_ns: Interval,
-    /// What was expected before the run, from calibration alone.
+    /// Slowdown of the main (filled ÷ empty) that was expected before the run, from calibration alone.
     pub predicted_main_slowdown: f64,
+    /// Share of bubble time used that was expected before the run, from calibration alone, in percent.
     pub predicted_bubble_used_percent: f64,
+    /// Stop latency that was expected before the run, in nanoseconds: the median over 20 closings at random moments.
     pub predicted_stop_latency_ns: f64,
 }
 
@@ -227,17 +286,18 @@ impl Measurement {
         self.flags.iter().any(|f| f == flag)
     }
 
-    /// Whether the run that goes on leaves this case as it is: it has a time, or ended the run and would end it again. A case
-    /// without a time for any other reason is tried again.
+    /// Whether the run that goes on leaves this case as it is: it has a time, or ended the run and would end it again.
+    /// A case without a time for any other reason is tried again.
     pub fn is_settled(&self) -> bool {
         self.median_ns.is_some() || self.has_flag(flags::GPU_FAULT) || self.has_flag(flags::BUG)
     }
 
-    /// The parameter as an integer, if it is one.
+    /// The parameter of this name as an integer; `None` where it is absent or no non-negative integer.
     pub fn param_u64(&self, name: &str) -> Option<u64> {
         self.params.get(name).and_then(Value::as_u64)
     }
 
+    /// The parameter of this name as text; `None` where it is absent or no text.
     pub fn param_str(&self, name: &str) -> Option<&str> {
         self.params.get(name).and_then(Value::as_str)
     }

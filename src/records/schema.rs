@@ -3,8 +3,10 @@
 use crate::{Error, Result};
 use serde_json::Value;
 
+/// Version of every file format that this program writes, and the highest one it reads.
 pub const VERSION: u32 = 1;
 
+/// What stands in a file's `schema` field: `bubblebench.KIND/VERSION`.
 pub fn name(kind: &str) -> String {
     format!("bubblebench.{kind}/{VERSION}")
 }

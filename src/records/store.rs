@@ -17,17 +17,22 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+/// Name of the journal in a machine's folder, one line a case.
 pub const MEASUREMENTS: &str = "measurements.jsonl";
+/// Name of the file in a machine's folder that holds the machine and its run.
 pub const MACHINE: &str = "machine.json";
+/// Name of the cost model in a machine's folder.
 pub const COST_MODEL: &str = "cost_model.json";
+/// Name of the file in a machine's folder with its tables for people, in Markdown.
 pub const TABLES: &str = "tables.md";
 const LOCK: &str = ".lock";
 
 /// What a `measurements.jsonl` holds: the last line of every case, in the order of their first lines.
 #[derive(Debug, Default)]
 pub struct Journal {
+    /// The last line written of every case, in the order of the cases' first lines.
     pub measurements: Vec<Measurement>,
-    /// Closing lines.
+    /// Closing lines of runs and selections ([`Kind::End`]), in the order of the file.
     pub ends: Vec<Measurement>,
     /// Settled cases that were written since the last closing line: by a run that was not closed.
     unclosed: HashSet<String>,
@@ -35,11 +40,14 @@ pub struct Journal {
     whole_bytes: u64,
     /// SHA-256 of the file as it was read, in hexadecimal.
     pub sha256: String,
-    /// `file:line` of a half-written last line.
+    /// Place of a half-written last line as `file:line`; that line is not among the measurements. `None` where the file
+    /// ends whole.
     pub torn: Option<String>,
 }
 
 impl Journal {
+    /// Reads `measurements.jsonl` of a machine's folder. It is an error where the file cannot be read or a whole line
+    /// is no measurement; a half-written last line is left out.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(MEASUREMENTS);
         let text = fs::read(&path).map_err(|source| Error::io("read", &path, source))?;
@@ -97,16 +105,17 @@ fn parse_line(line: &[u8], here: &dyn Fn() -> String) -> Result<Measurement> {
 /// What a run is asked to do.
 #[derive(Debug, Clone)]
 pub struct RunRequest {
+    /// The machine's folder, which is made where it is not there.
     pub folder: PathBuf,
-    /// With the identity of the run that would start.
+    /// The machine, with the identity of the run that would start.
     pub machine: MachineRecord,
-    /// Start anew even where an unfinished run could go on.
+    /// Whether to start anew even where an unfinished run could go on.
     pub fresh: bool,
     /// What the run is limited to (a filter, a group), `None` for all cases of the preset.
     pub selection: Option<String>,
 }
 
-/// A run that is being written. Holds the folder's lock until dropped.
+/// A run whose measurements are being written. It holds the folder's lock until it is dropped.
 #[derive(Debug)]
 pub struct JournalRun {
     folder: PathBuf,
@@ -124,6 +133,9 @@ pub struct JournalRun {
 }
 
 impl JournalRun {
+    /// Locks the folder and goes on with the unfinished run there, or moves an earlier one to `runs/` and starts anew.
+    /// It is an error where another process holds the lock, the folder is another machine's, or a selection does not
+    /// fit the preset and device of the run there.
     pub fn open(request: RunRequest) -> Result<JournalRun> {
         let folder = request.folder.clone();
         fs::create_dir_all(&folder).map_err(|source| Error::io("create", &folder, source))?;
@@ -162,24 +174,29 @@ impl JournalRun {
         })
     }
 
+    /// The run's identity, which every line repeats; a run that goes on keeps that of its first start.
     pub fn id(&self) -> &str {
         &self.id
     }
 
+    /// The machine's folder that the run writes to.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Settled by an earlier, unfinished part of this run ([`Measurement::is_settled`]).
+    /// Whether an earlier, unfinished part of this run has settled the case ([`Measurement::is_settled`]), so that it
+    /// need not be measured again.
     pub fn is_done(&self, case: &str) -> bool {
         self.done.contains(case)
     }
 
+    /// Number of cases that an earlier, unfinished part of this run has settled; 0 for a run that starts anew.
     pub fn resumed_cases(&self) -> usize {
         self.done.len()
     }
 
-    /// Appends one line and waits until it is on disk. What cannot be written whole is taken back.
+    /// Appends the record as one line of this run and waits until it is on disk. Where it cannot be written whole, what
+    /// was written is taken back and an error returned.
     pub fn append(&mut self, mut record: Measurement) -> Result<()> {
         record.run.clone_from(&self.id);
         let path = self.folder.join(MEASUREMENTS);
@@ -198,7 +215,8 @@ impl JournalRun {
         Ok(())
     }
 
-    /// Closes the run: the end line, then one line per case (a selection replaced its own).
+    /// Closes the run at the time `at`: writes the end line, then the journal anew with one line per case (a selection
+    /// replaces its own). Returns the folder.
     pub fn finish(mut self, at: String) -> Result<PathBuf> {
         let mut end = Measurement::blank("end", Kind::End, self.backend);
         end.device.clone_from(&self.device);
@@ -323,7 +341,8 @@ fn same_identity(old: &MachineRecord, new: &MachineRecord) -> bool {
         && old.run.device == new.run.device
 }
 
-/// What a selection must share with the run whose cases it replaces; the commit stands in the cost model's figures only.
+/// What a selection must share with the run whose cases it replaces; the commit stands in the cost model's figures
+/// only.
 fn same_setting(old: &MachineRecord, new: &MachineRecord) -> bool {
     old.name == new.name && old.run.preset == new.run.preset && old.run.device == new.run.device
 }

@@ -25,15 +25,15 @@ pub enum Recompute {
 }
 
 impl Recompute {
-    /// Every one, in the order of how much is computed again.
+    /// Every kind of recomputation, in the order of how much is computed again.
     pub const ALL: [Recompute; 3] = [Recompute::None, Recompute::Selective, Recompute::Full];
 
-    /// The one of that name, as [`Recompute::name`] spells it.
+    /// The recomputation of that name, as [`Recompute::name`] spells it; `None` for any other text.
     pub fn parse(name: &str) -> Option<Recompute> {
         Recompute::ALL.into_iter().find(|recompute| recompute.name() == name)
     }
 
-    /// As it stands in records, job files and options.
+    /// The name that records, job files and options spell: `none`, `selective` or `full`.
     pub const fn name(self) -> &'static str {
         match self {
             Recompute::None => "none",
@@ -53,7 +53,7 @@ pub enum Phase {
     BackwardInput,
     /// The backward pass to the weights: W.
     BackwardWeight,
-    /// The three, one behind the other.
+    /// Forward and both parts of the backward pass, one behind the other.
     ForwardBackward,
 }
 
@@ -61,7 +61,7 @@ impl Phase {
     /// Every phase, in the order in which cases are listed.
     pub const ALL: [Phase; 4] = [Phase::Forward, Phase::BackwardInput, Phase::BackwardWeight, Phase::ForwardBackward];
 
-    /// As it stands in case names.
+    /// The name that case names and cost models spell: `forward`, `backward_input`, …
     pub const fn name(self) -> &'static str {
         match self {
             Phase::Forward => "forward",
@@ -93,22 +93,22 @@ pub struct LayerShape {
 }
 
 impl LayerShape {
-    /// A layer on one rank that keeps every activation.
+    /// A layer on a single rank (T = 1) that keeps every activation.
     pub const fn new(hidden: u64, heads: u64, sequence: u64, micro_batch: u64, dtype: DType) -> Self {
         LayerShape { hidden, heads, sequence, micro_batch, tensor: 1, dtype, recompute: Recompute::None }
     }
 
-    /// The same layer divided over `tensor` ranks.
+    /// The layer divided over `tensor` tensor-parallel ranks, otherwise unchanged.
     pub const fn tensor(self, tensor: u64) -> Self {
         LayerShape { tensor, ..self }
     }
 
-    /// The same layer with this much computed again.
+    /// The layer with this much computed again in the backward pass, otherwise unchanged.
     pub const fn recompute(self, recompute: Recompute) -> Self {
         LayerShape { recompute, ..self }
     }
 
-    /// Says what is wrong with the shape, and what would be right.
+    /// Checks that the shape can be computed; the error says what is wrong with it, and what would be right.
     pub fn validate(&self) -> Result<()> {
         let dims = [
             ("hidden", self.hidden, 1 << 17),
@@ -137,7 +137,8 @@ impl LayerShape {
         Ok(())
     }
 
-    /// `h512-a8-s256-b1-t1-f32`, with `-selective` or `-full` behind it where activations are recomputed.
+    /// The shape as case names spell it: `h512-a8-s256-b1-t1-f32`, with `-selective` or `-full` behind it where
+    /// activations are recomputed.
     pub fn slug(&self) -> String {
         let recompute = match self.recompute {
             Recompute::None => String::new(),
@@ -168,11 +169,11 @@ impl LayerShape {
         numbers.into_iter().chain(names.map(|(name, text)| (name.to_string(), Value::from(text)))).collect()
     }
 
-    /// Rows of its matrices: B·S.
+    /// Rows of the layer's activation matrices, one per token: B·S.
     pub const fn rows(&self) -> u64 {
         self.micro_batch * self.sequence
     }
-    /// Elements of a head: H/A.
+    /// Elements of an attention head: H/A.
     pub const fn head_size(&self) -> u64 {
         self.hidden / self.heads
     }
@@ -185,7 +186,7 @@ impl LayerShape {
         4 * self.hidden / self.tensor
     }
 
-    /// This rank's attention.
+    /// Dimensions of this rank's attention, over A/T heads.
     pub const fn attention(&self) -> Attention {
         Attention {
             batch: self.micro_batch as usize,
@@ -194,39 +195,39 @@ impl LayerShape {
             head_size: self.head_size() as usize,
         }
     }
-    /// Each of the two normalisations, which every rank does in full.
+    /// Dimensions of each of the two layer normalisations, which every rank does in full: B·S × H.
     pub const fn norm(&self) -> Rows {
         Rows { rows: self.rows() as usize, cols: self.hidden as usize }
     }
-    /// The product to queries, keys and values, 1/T of its outputs here.
+    /// Dimensions of the product to queries, keys and values, of which this rank holds 1/T of the outputs.
     pub const fn qkv(&self) -> Linear {
         Linear::new(self.rows() as usize, self.hidden as usize, 3 * self.local_width() as usize)
     }
-    /// The product behind the attention, 1/T of its inputs here.
+    /// Dimensions of the product behind the attention, of which this rank holds 1/T of the inputs.
     pub const fn projection(&self) -> Linear {
         Linear::new(self.rows() as usize, self.local_width() as usize, self.hidden as usize)
     }
-    /// The first product of the MLP, 1/T of its outputs here.
+    /// Dimensions of the first product of the MLP, of which this rank holds 1/T of the outputs.
     pub const fn fc1(&self) -> Linear {
         Linear::new(self.rows() as usize, self.hidden as usize, self.local_inner() as usize)
     }
-    /// The second product of the MLP, 1/T of its inputs here.
+    /// Dimensions of the second product of the MLP, of which this rank holds 1/T of the inputs.
     pub const fn fc2(&self) -> Linear {
         Linear::new(self.rows() as usize, self.local_inner() as usize, self.hidden as usize)
     }
 
-    /// Elements of this rank's parameters, biases and both normalisations included.
+    /// Number of this rank's parameters, biases and both normalisations included.
     pub const fn parameters(&self) -> u64 {
         let (h, w, f) = (self.hidden, self.local_width(), self.local_inner());
         h * 3 * w + 3 * w + w * h + h + h * f + f + f * h + h + 4 * h
     }
 
-    /// Bytes of this rank's parameters in the layer's type.
+    /// Bytes of this rank's parameters in the layer's element type, without gradients and optimizer state.
     pub const fn parameter_bytes(&self) -> u64 {
         self.parameters() * self.dtype.bytes() as u64
     }
 
-    /// Bytes kept between forward and backward for one micro-batch.
+    /// Bytes of activations that this rank keeps between forward and backward for one micro-batch.
     pub const fn activation_bytes(&self) -> u64 {
         let (h, w, f, rows) = (self.hidden, self.local_width(), self.local_inner(), self.rows());
         let statistics = 4 * rows * 4;
@@ -240,7 +241,8 @@ impl LayerShape {
         }
     }
 
-    /// Forward FLOPs; the backward phases follow from [`LayerShape::operations`].
+    /// Floating-point operations of a phase on this rank, the sum over [`LayerShape::operations`]; a multiply-add
+    /// counts two.
     pub fn flop(&self, phase: Phase) -> f64 {
         self.operations(phase).iter().map(|(_, operation)| operation.flop()).sum()
     }

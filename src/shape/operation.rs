@@ -7,16 +7,16 @@ use super::sizes::{Attention, DType, Linear, Rows};
 /// Which of a linear layer's three products; shapes as in [`Linear`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Product {
-    /// Y = X·Wᵀ (TN in column-major BLAS terms)
+    /// Y = X·Wᵀ (TN in column-major BLAS terms).
     Forward,
-    /// dX = dY·W (NN)
+    /// dX = dY·W (NN).
     ToInputs,
-    /// dW += dYᵀ·X (NT)
+    /// dW += dYᵀ·X (NT).
     ToWeights,
 }
 
 impl Product {
-    /// As it stands in case names and cost models.
+    /// The name that case names and cost models spell: `forward`, `backward_input` or `backward_weight`.
     pub const fn name(self) -> &'static str {
         match self {
             Product::Forward => "forward",
@@ -29,13 +29,13 @@ impl Product {
 /// What a product does beside multiplying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Epilogue {
-    /// Nothing.
+    /// The product does nothing else.
     None,
     /// The bias is added to the output.
     Bias,
     /// The bias is added, the sum kept, and its GELU is the output.
     BiasGelu,
-    /// GELU differentiated in the product to inputs.
+    /// The product to inputs multiplies its result by GELU's derivative.
     GeluBackward,
     /// The product to weights also sums dY over its rows into the bias's gradient.
     BiasGradient,
@@ -46,54 +46,54 @@ pub enum Epilogue {
 pub enum Operation {
     /// One product of a linear layer.
     Linear {
-        /// Which of the three.
+        /// Which of the layer's three products it is.
         product: Product,
-        /// Its dimensions.
+        /// Dimensions of the linear layer.
         shape: Linear,
-        /// What is fused into it.
+        /// What is fused into the product.
         epilogue: Epilogue,
     },
-    /// Causal self-attention; keeps its log-sum-exp.
+    /// Causal self-attention, which keeps its log-sum-exp for the backward pass.
     AttentionForward(Attention),
-    /// Its gradients to Q, K and V.
+    /// Gradients of causal self-attention to Q, K and V.
     AttentionBackward(Attention),
-    /// Layer normalisation; keeps mean and reciprocal deviation of each row.
+    /// Layer normalisation, which keeps mean and reciprocal deviation of each row.
     LayernormForward(Rows),
-    /// Its gradient to the inputs, with the skip path's gradient added.
+    /// Gradient of layer normalisation to its inputs, with the skip path's gradient added.
     LayernormToInputs(Rows),
-    /// Its gradients to gain and bias, summed over the rows.
+    /// Gradients of layer normalisation to gain and bias, summed over the rows.
     LayernormToWeights(Rows),
     /// GELU by itself, where no product could take it along.
     GeluForward {
-        /// Elements.
+        /// Number of elements.
         len: usize,
     },
-    /// Its gradient.
+    /// Gradient of GELU by itself.
     GeluBackward {
-        /// Elements.
+        /// Number of elements.
         len: usize,
     },
     /// The sum of the skip path and a block's output.
     Residual {
-        /// Elements.
+        /// Number of elements.
         len: usize,
     },
     /// The sum of the skip path and a block's output, and its layer normalisation, in one pass.
     ResidualLayernorm(Rows),
     /// Dropout whose mask is worked out from a seed; its gradient is the same operation on dY.
     Dropout {
-        /// Elements.
+        /// Number of elements.
         len: usize,
     },
-    /// rows × vocabulary, loss and gradient in one pass.
+    /// Cross-entropy over rows × vocabulary, loss and gradient in one pass.
     CrossEntropy(Rows),
-    /// A row of the table and one of the positions added, for each token.
+    /// Embedding lookup: for each token, a row of the table plus one of the positions.
     EmbeddingForward(Rows),
-    /// Gradients added to those rows.
+    /// Gradients of the embedding, added to the rows that were looked up.
     EmbeddingToWeights(Rows),
-    /// One AdamW step.
+    /// One AdamW step, which updates every parameter.
     Adamw {
-        /// Parameters.
+        /// Number of parameters.
         len: usize,
     },
 }
@@ -103,14 +103,14 @@ pub enum Operation {
 pub enum Family {
     /// Matrix products, limited by arithmetic.
     Gemm,
-    /// Attention, both at once.
+    /// Attention, limited by arithmetic and memory at once.
     Attention,
-    /// Everything else: limited by the bytes it moves.
+    /// Every other operation, limited by the bytes it moves.
     Streaming,
 }
 
 impl Operation {
-    /// The family it is fitted in.
+    /// The family whose fits answer for this operation.
     pub const fn family(&self) -> Family {
         match self {
             Operation::Linear { .. } => Family::Gemm,
@@ -130,7 +130,8 @@ impl Operation {
         }
     }
 
-    /// Name within its family, as the cost model's fits are keyed: `forward`, `layernorm/forward`, `residual`, …
+    /// The operation's name within its family, by which the cost model's fits are keyed: `forward`,
+    /// `layernorm/forward`, `residual`, …
     pub const fn name(&self) -> &'static str {
         match self {
             Operation::Linear { product, .. } => product.name(),
@@ -151,7 +152,7 @@ impl Operation {
         }
     }
 
-    /// Floating-point operations; a multiply-add counts two. Causal attention counts the lower triangle only.
+    /// Number of floating-point operations; a multiply-add counts two. Causal attention counts the lower triangle only.
     pub fn flop(&self) -> f64 {
         let attention = |a: &Attention, products: f64| {
             let pairs = a.batch as f64 * a.heads as f64 * a.sequence as f64 * (a.sequence as f64 + 1.0) / 2.0;
@@ -208,7 +209,7 @@ impl Operation {
         }
     }
 
-    /// Time asked of the device is split over this many elements of output: small ones cannot fill it.
+    /// Elements of output that the work is spread over: an operation with few of them cannot fill the device.
     pub fn output_elements(&self) -> f64 {
         match self {
             Operation::Linear { product, shape, .. } => match product {

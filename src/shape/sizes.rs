@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DType {
-    /// IEEE double precision; the reference's.
+    /// IEEE double precision, in which references are computed.
     F64,
     /// IEEE single precision.
     F32,
@@ -15,14 +15,14 @@ pub enum DType {
     F16,
     /// bfloat16: single precision's 8 bits of exponent, 7 of mantissa.
     Bf16,
-    /// Token identifiers.
+    /// Unsigned 32-bit integers, for token identifiers.
     U32,
 }
 
 impl DType {
     /// The floating-point types, in which layers and operations are measured.
     pub const FLOATS: [DType; 4] = [DType::F64, DType::F32, DType::F16, DType::Bf16];
-    /// Those a model is trained in.
+    /// The floating-point types that a model is trained in.
     pub const TRAINED: [DType; 3] = [DType::Bf16, DType::F16, DType::F32];
 
     /// Bytes of one element.
@@ -34,7 +34,7 @@ impl DType {
         }
     }
 
-    /// As it stands in case names: `f32`, `bf16`, …
+    /// The name that case names spell: `f32`, `bf16`, …
     pub const fn name(self) -> &'static str {
         match self {
             DType::F64 => "f64",
@@ -45,7 +45,7 @@ impl DType {
         }
     }
 
-    /// The floating-point type of that name, as [`DType::name`] spells it.
+    /// The floating-point type of that name, as [`DType::name`] spells it; `None` for any other text.
     pub fn parse(name: &str) -> Option<DType> {
         DType::FLOATS.into_iter().find(|dtype| dtype.name() == name)
     }
@@ -60,7 +60,7 @@ pub struct Linear {
     pub inputs: usize,
     /// Columns of Y.
     pub outputs: usize,
-    /// The result is added to what the output holds instead of replacing it.
+    /// Whether the result is added to what the output holds instead of replacing it.
     pub accumulate: bool,
 }
 
@@ -70,7 +70,7 @@ impl Linear {
         Linear { rows, inputs, outputs, accumulate: false }
     }
 
-    /// The same product, added to what its output holds.
+    /// The product with its result added to what the output holds, otherwise unchanged.
     pub const fn accumulating(self) -> Self {
         Linear { accumulate: true, ..self }
     }
@@ -79,13 +79,13 @@ impl Linear {
 /// Causal self-attention over packed `qkv` rows `[q(A·D) | k(A·D) | v(A·D)]`, row = b·S + s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Attention {
-    /// Sequences.
+    /// Number of sequences.
     pub batch: usize,
-    /// Heads on this rank.
+    /// Attention heads on this rank: A.
     pub heads: usize,
-    /// Positions of a sequence.
+    /// Positions of a sequence: S.
     pub sequence: usize,
-    /// Elements of a head: D.
+    /// Elements of an attention head: D.
     pub head_size: usize,
 }
 
@@ -94,7 +94,7 @@ impl Attention {
     pub const fn rows(&self) -> usize {
         self.batch * self.sequence
     }
-    /// Elements of all heads in a row: A·D.
+    /// Elements of all this rank's heads in a row: A·D.
     pub const fn width(&self) -> usize {
         self.heads * self.head_size
     }
@@ -111,18 +111,18 @@ impl Attention {
 /// Rows × columns of a row-wise operation (layer normalisation, softmax, …).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rows {
-    /// Rows, each handled by itself.
+    /// Number of rows, each handled by itself.
     pub rows: usize,
     /// Elements of a row.
     pub cols: usize,
 }
 
 impl Rows {
-    /// Elements in all.
+    /// Elements of all rows together.
     pub const fn len(&self) -> usize {
         self.rows * self.cols
     }
-    /// Whether there is no element.
+    /// Whether there is no element at all.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -194,15 +194,15 @@ pub struct GroupNorm {
 }
 
 impl GroupNorm {
-    /// Elements in all.
+    /// Elements of all images together: N·H·W·C.
     pub const fn len(&self) -> usize {
         self.batch * self.positions * self.channels
     }
-    /// Whether there is no element.
+    /// Whether there is no element at all.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// One mean and one reciprocal deviation per (batch, group).
+    /// Number of means, and as many reciprocal deviations, that are kept: one per (image, group).
     pub const fn stats_len(&self) -> usize {
         self.batch * self.groups
     }
@@ -222,7 +222,7 @@ pub struct Pool {
 /// One LSTM cell step for `rows` sequences of `hidden` units; gates stand in the order input, forget, cell, output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LstmCell {
-    /// Sequences.
+    /// Number of sequences.
     pub rows: usize,
     /// Units of the cell.
     pub hidden: usize,

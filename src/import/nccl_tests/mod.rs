@@ -77,7 +77,8 @@ pub(crate) struct Figures {
     pub min_us: Option<f64>,
 }
 
-/// Text or JSON, told apart by the first character.
+/// Reads nccl-tests' output from `text`, text or JSON told apart by the first character. `place` names it in errors,
+/// `operation` names the collective where the output does not.
 pub fn read(text: &str, place: &str, operation: Option<&str>) -> Result<Imported> {
     let mut notes = Vec::new();
     let sections = match text.trim_start().starts_with('{') {
