@@ -6,37 +6,46 @@ use super::stage::StageStep;
 /// What was measured before the first iteration; all in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Calibration {
-    /// The stage's layers, forward; and backward to inputs and weights.
+    /// Median time of a forward through the stage's layers, in nanoseconds.
     pub forward_ns: f64,
+    /// Median time of a backward through the stage's layers, to inputs and to weights together, in nanoseconds.
     pub backward_ns: f64,
-    /// From opening to the side's first operation.
+    /// Median time from opening the gate to the side's first operation, in nanoseconds.
     pub open_ns: f64,
-    /// From closing to standing still.
+    /// Median time from closing the gate until the side stands still, in nanoseconds.
     pub drain_ns: f64,
-    /// How long before a bubble's end the gate closes.
+    /// Time before a bubble's end at which the gate closes, in nanoseconds: the 90 % quantile of the drains.
     pub margin_ns: f64,
-    /// Time of an opening that does not become work: waking, cold caches, less what ends between closing and bubble's end.
+    /// Mean time of an opening that does not become work, in nanoseconds: waking and cold caches, less what still ends
+    /// between closing and bubble's end.
     pub lost_ns: f64,
-    /// What the main's next forward takes longer behind a filled bubble than behind an empty one.
+    /// Time by which the main's median forward behind a filled bubble exceeds that behind an empty one, in nanoseconds;
+    /// noise can make it negative.
     pub after_ns: f64,
-    /// The side's longest operation alone.
+    /// Time alone of the side's longest operation, in nanoseconds.
     pub longest_ns: f64,
 }
 
-/// What calibration says about the iterations to come.
+/// What the calibration predicts for an iteration whose bubbles are filled.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FillForecast {
+    /// Time of a filled iteration ÷ time of an empty one; never below 1.
     pub main_slowdown: f64,
+    /// Time alone of the side's operations done in bubbles, in percent of all bubble time; 0 where there is no bubble.
     pub bubble_used_percent: f64,
+    /// Time from closing the gate until the side stands still, in nanoseconds: the calibration's median drain.
     pub stop_latency_ns: f64,
 }
 
 impl Calibration {
-    /// Is a bubble of this length worth opening the gate?
+    /// Whether a bubble of `bubble_ns` nanoseconds is worth opening the gate: less the margin, it must be longer than
+    /// waking plus the side's longest operation.
     pub fn opens(&self, bubble_ns: f64) -> bool {
         bubble_ns - self.margin_ns > self.open_ns + self.longest_ns
     }
 
+    /// Predicts an iteration of `steps`: its slowdown is 1 + opened bubbles · after ÷ iteration, its bubble use Σ
+    /// (bubble − margin − lost) over the opened bubbles ÷ Σ bubble over all.
     pub fn predict(&self, steps: &[StageStep]) -> FillForecast {
         let (mut total, mut work, mut bubbles, mut opened) = (0.0, 0.0, 0.0, 0.0);
         for step in steps {

@@ -16,21 +16,23 @@ use crate::stats::SplitMix;
 
 /// Longest wait for a side to begin or to stop before a sample is given up.
 const PATIENCE_NS: u64 = 1_000_000_000;
-/// Closings of one sample where the call itself is timed.
+/// Closings of one sample of [`GateProbe::time_closings`], where the call itself is timed.
 pub const CLOSINGS: u64 = 32;
 
+/// Which cost of the gate one sample times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timed {
-    /// Opening → first operation.
+    /// From opening the gate to the side's first operation.
     Open,
-    /// The main's call that closes, by itself.
+    /// The main's call that closes the gate, by itself.
     Close,
-    /// Closing → standing still.
+    /// From closing the gate until the side stands still.
     Drain,
     /// Time lost in the first one to two steps' worth of operations after a pause, beyond waking.
     Restart,
 }
 
+/// A main with its layers and a small model behind a gate, on which the costs of the gate are timed.
 pub struct GateProbe {
     host: Host,
     layers: Vec<Layer<Host>>,
@@ -39,6 +41,8 @@ pub struct GateProbe {
 }
 
 impl GateProbe {
+    /// Makes a main of `layers` GPT layers, and a side behind a closed gate; an error where the shape is not valid, or
+    /// threads or memory cannot be had.
     pub fn new(
         side: SideSpec,
         shape: LayerShape,
@@ -54,7 +58,8 @@ impl GateProbe {
         Ok(GateProbe { host, layers, side, random: SplitMix(0x9a7e) })
     }
 
-    /// [`CLOSINGS`] closings of an open gate behind which the side works: the time of the calls alone, all together.
+    /// Time in nanoseconds of [`CLOSINGS`] calls that close an open gate behind which the side works, the calls alone
+    /// and all together; `None` where the side did not start or stop in time.
     pub fn time_closings(&mut self) -> Result<Option<f64>> {
         let GateProbe { host, layers, side, .. } = self;
         host.run(|ops| {
@@ -85,7 +90,8 @@ impl GateProbe {
         })
     }
 
-    /// One opening and closing; `None` where the side was not there in time.
+    /// Opens and closes the gate once and returns the cost asked for in nanoseconds; `None` where the side did not
+    /// start or stop in time, and for [`Timed::Close`], which [`GateProbe::time_closings`] times.
     pub fn time(&mut self, what: Timed) -> Result<Option<f64>> {
         let GateProbe { host, layers, side, random } = self;
         host.run(|ops| {

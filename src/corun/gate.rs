@@ -55,10 +55,10 @@ const fn generation(state: u64) -> u64 {
     state >> 2
 }
 
-/// What the gate answers.
+/// What the gate answers to a side that asks before an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
-    /// Do one operation.
+    /// The gate is open: do one operation.
     Go,
     /// The main has ended in good order: stop for good.
     ShutDown,
@@ -69,28 +69,33 @@ pub enum Pass {
 /// What came of waiting for the side to stand still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// It stood still this long after the closing (0: it already did).
-    Stopped { latency_ns: u64 },
-    /// It was still at work when the deadline passed.
+    /// The side stood still after the closing.
+    Stopped {
+        /// Nanoseconds from the last closing until the side stood still.
+        latency_ns: u64,
+    },
+    /// The side was still at work when the deadline passed.
     Late,
     /// There is no side, or it has died: nothing runs.
     Absent,
 }
 
-/// Makes a gate at `path` (a folder in memory such as /dev/shm is best) and becomes its main.
+/// Makes a gate at `path` (a folder in memory such as /dev/shm is best) and becomes its main; an error where the file
+/// cannot be made.
 pub fn create(path: &Path) -> Result<MainEnd> {
     let page = Page::create(path)?;
     Ok(MainEnd { page: Arc::new(page), path: Some((path.to_path_buf(), inode(path))) }.ready())
 }
 
-/// Both ends within one process.
+/// Makes a gate in this process's own memory and returns both of its ends.
 pub fn pair() -> Result<(MainEnd, SideEnd)> {
     let page = Arc::new(Page::anonymous()?);
     let main = MainEnd { page: Arc::clone(&page), path: None }.ready();
     Ok((main, SideEnd::enter(page, "the gate")?))
 }
 
-/// Becomes the side of the gate at `path`.
+/// Becomes the side of the gate at `path`; an error where there is no gate page of this version, or a side that lives
+/// is already attached.
 pub fn attach(path: &Path) -> Result<SideEnd> {
     SideEnd::enter(Arc::new(Page::open(path)?), &path.display().to_string())
 }
@@ -100,7 +105,7 @@ fn inode(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |m| m.ino())
 }
 
-/// The big model's end.
+/// The big model's end of a gate; dropping it shuts the gate down and removes its file, if it has one.
 pub struct MainEnd {
     page: Arc<Page>,
     path: Option<(PathBuf, u64)>,
@@ -117,12 +122,13 @@ impl MainEnd {
         self.page.layout()
     }
 
-    /// How long after the expected close the side stops by itself (default [`GRACE_NS`]); from the next opening on.
+    /// Sets how many nanoseconds after the expected close the side stops by itself (default [`GRACE_NS`]); it holds
+    /// from the next opening on.
     pub fn set_grace(&mut self, grace_ns: u64) {
         self.layout().main.grace.store(grace_ns, Relaxed);
     }
 
-    /// Opens the gate for about `expected_ns`. Opening an open gate names a new expected close.
+    /// Opens the gate for about `expected_ns` nanoseconds. Opening an open gate names a new expected close.
     pub fn open(&mut self, expected_ns: u64) {
         let main = &self.layout().main;
         let now = now_ns();
@@ -145,12 +151,14 @@ impl MainEnd {
         self.advance(CLOSED, now);
     }
 
-    /// Tells a side in another process-id namespace that the main lives, where neither opening nor closing does for a minute.
+    /// Tells a side in another process-id namespace that the main lives, where neither opening nor closing does for a
+    /// minute.
     pub fn beat(&self) {
         self.layout().main.heartbeat.store(now_ns(), Relaxed);
     }
 
-    /// Has the side acknowledged the last closing? Its time from closing to standing still.
+    /// Time in nanoseconds from the last closing until the side stood still; `None` while the gate is open or the side
+    /// has not acknowledged that closing.
     pub fn stopped(&self) -> Option<u64> {
         let layout = self.layout();
         let state = layout.main.state.load(Relaxed);
@@ -161,7 +169,7 @@ impl MainEnd {
         Some(layout.side.stopped_at.load(Relaxed).saturating_sub(closed_at))
     }
 
-    /// Waits until the side stands still, at most `limit_ns`.
+    /// Waits until the side stands still, at most `limit_ns` nanoseconds.
     pub fn wait_stopped(&mut self, limit_ns: u64) -> Stop {
         let begun = now_ns();
         let mut looked = 0;
@@ -191,19 +199,21 @@ impl MainEnd {
         }
     }
 
-    /// Operations the side has finished so far.
+    /// Operations finished so far by all sides that have been attached to this gate.
     pub fn side_operations(&self) -> u64 {
         self.layout().side.operations.load(Acquire)
     }
 
-    /// When the side first went to work since the gate last opened, if it has.
+    /// Time at which the side went to work in the present opening, on [`now_ns`]'s clock in nanoseconds; `None` while
+    /// it has not, and once the gate is closed.
     pub fn side_started_at(&self) -> Option<u64> {
         let side = &self.layout().side;
         let started = side.started_generation.load(Acquire);
         (started == generation(self.layout().main.state.load(Relaxed))).then(|| side.started_at.load(Relaxed))
     }
 
-    /// From the last opening to the side's first operation in it, once there was one; told after the closing too.
+    /// Time in nanoseconds from the last opening to the side's first operation in it, told after the closing too;
+    /// `None` where there was none.
     pub fn last_start_latency(&self) -> Option<u64> {
         let side = &self.layout().side;
         let state = self.layout().main.state.load(Relaxed);
@@ -212,7 +222,8 @@ impl MainEnd {
             .then(|| side.started_at.load(Relaxed).saturating_sub(self.opened_at()))
     }
 
-    /// Behind a closing that the side has acknowledged: from its first operation to its standing still.
+    /// Time in nanoseconds from the side's first operation in the last opening to its standing still; `None` until the
+    /// side has acknowledged the closing, and where it did no operation.
     pub fn last_work_ns(&self) -> Option<u64> {
         self.stopped()?;
         let started = self.opened_at() + self.last_start_latency()?;
@@ -224,11 +235,12 @@ impl MainEnd {
         self.layout().side.self_stops.load(Acquire)
     }
 
+    /// Time of the last opening, on [`now_ns`]'s clock in nanoseconds; 0 before the first.
     pub fn opened_at(&self) -> u64 {
         self.layout().main.opened_at.load(Relaxed)
     }
 
-    /// Ends the side's waiting for good.
+    /// Shuts the gate down: the side's waiting ends for good, with [`Pass::ShutDown`].
     pub fn shut_down(&mut self) {
         let now = now_ns();
         if phase(self.layout().main.state.load(Relaxed)) == OPEN {
@@ -262,7 +274,7 @@ impl Drop for MainEnd {
     }
 }
 
-/// The small model's end.
+/// The small model's end of a gate; dropping it leaves the place to another side.
 pub struct SideEnd {
     page: Arc<Page>,
     /// Generation of the opening the side works in, and the time it goes on to without asking the main.
@@ -316,12 +328,13 @@ impl SideEnd {
         self.page.layout().side.operations.store(self.finished, Release);
     }
 
-    /// Operations finished by this side.
+    /// Operations finished behind this gate, those of sides that were attached before included.
     pub fn operations(&self) -> u64 {
         self.finished
     }
 
-    /// When the main means to close the gate again (0: it is closed).
+    /// Time at which the main means to close the gate, on [`now_ns`]'s clock in nanoseconds; 0 while the gate is
+    /// closed.
     pub fn expected_close(&self) -> u64 {
         let main = &self.page.layout().main;
         if phase(main.state.load(Acquire)) == OPEN { main.expected_close.load(Relaxed) } else { 0 }

@@ -13,6 +13,7 @@ use crate::ops::{
 };
 use crate::{Error, Result};
 
+/// A device behind a gate: an operation runs once the gate lets it pass, and is then counted.
 pub struct Gated<O> {
     ops: O,
     gate: SideEnd,
@@ -21,16 +22,18 @@ pub struct Gated<O> {
 }
 
 impl<O: Ops> Gated<O> {
+    /// Puts `ops` behind the side's end of a gate.
     pub fn new(ops: O, gate: SideEnd) -> Self {
         Gated { ops, gate, ended: None, times: None }
     }
 
-    /// How the gate ended, if it has. From then on operations are left out and [`Ops::synchronize`] says so.
+    /// How the gate ended; `None` while it has not. From its end on operations are left out and [`Ops::synchronize`]
+    /// says so.
     pub fn ended(&self) -> Option<Pass> {
         self.ended
     }
 
-    /// Operations done behind this gate.
+    /// Operations done behind this gate so far.
     pub fn operations(&self) -> u64 {
         self.gate.operations()
     }
@@ -45,6 +48,7 @@ impl<O: Ops> Gated<O> {
         self.times.take().unwrap_or_default()
     }
 
+    /// The device behind the gate; calls on it do not ask the gate.
     pub fn device(&self) -> &O {
         &self.ops
     }

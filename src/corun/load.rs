@@ -29,16 +29,19 @@ const LEAST_STEPS: usize = 9;
 const MOST_STEPS: usize = 64;
 const PROFILE_NS: u64 = 100_000_000;
 
-/// The side of a pair.
+/// What runs as the side of a pair, written `nothing`, `mlp-b32` or `pressure-memory-50`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Load {
+    /// No side: the main beside nothing, which is the noise floor.
     Nothing,
+    /// A small model that trains behind a gate, counted in training steps.
     Model(SideSpec),
+    /// A pressure program that loads one resource of the host.
     Pressure(PressureSpec),
 }
 
 impl Load {
-    /// What its progress is counted in.
+    /// The unit that its progress is counted in: `nothing`, `steps`, `flop` or `bytes`.
     pub const fn unit(&self) -> &'static str {
         match self {
             Load::Nothing => "nothing",
@@ -70,16 +73,19 @@ impl FromStr for Load {
     }
 }
 
-/// A small model behind a gate, in its own thread: the gate's main end, the operations' times, the thread.
+/// A small model that trains behind a gate, in a thread of its own.
 pub struct GatedModel {
+    /// The main's end of the gate, open when the model has started.
     pub gate: MainEnd,
+    /// The time alone of each operation of a training step, measured at the start.
     pub profile: StepProfile,
+    /// The thread; each of its slices is one training step.
     pub worker: SideWorker,
 }
 
 impl GatedModel {
-    /// Starts the thread, makes the model, warms it up and times its operations. The gate is open afterwards and the thread
-    /// stands until [`SideWorker::run`].
+    /// Starts the thread, makes the model, warms it up and times its operations. The gate is open afterwards and the
+    /// thread stands until [`SideWorker::run`]. An error where the thread or the model cannot be made.
     pub fn start(spec: SideSpec, host: HostConfig) -> Result<Self> {
         let (mut gate, side) = gate::pair()?;
         gate.open(ALWAYS);
@@ -145,12 +151,20 @@ fn profile_of(ops: &mut Gated<Host>, model: &mut dyn SideModel<Gated<Host>>) -> 
 
 /// A load that runs beside a main, started and halted by [`super::pair`].
 pub enum Running {
+    /// A small model that trains behind its gate.
     Model(GatedModel),
-    Pressure { worker: SideWorker, progress: Arc<AtomicU64> },
+    /// A pressure program.
+    Pressure {
+        /// The thread; each of its slices is one of [`HostPressure::slice`].
+        worker: SideWorker,
+        /// FLOP or bytes done so far, by the program's resource.
+        progress: Arc<AtomicU64>,
+    },
 }
 
 impl Running {
-    /// `None` for nothing.
+    /// Makes the side, standing still until it is told to run; `None` for [`Load::Nothing`]. An error where its threads
+    /// or its memory cannot be had.
     pub fn start(load: Load, host: HostConfig, last_level_cache_bytes: u64) -> Result<Option<Self>> {
         match load {
             Load::Nothing => Ok(None),

@@ -19,16 +19,19 @@ const fn probe_pieces(resource: Resource) -> usize {
 
 const SEED: u64 = 0x3a1;
 
+/// What runs as the main of a pair on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MainSpec {
+    /// The forward pass of one GPT layer.
     Forward(LayerShape),
-    /// To inputs, then to weights.
+    /// The backward pass of one GPT layer, to inputs and then to weights.
     Backward(LayerShape),
+    /// A fixed amount of a pressure program, some 5 ms: what it suffers is the side's pressure on that resource.
     Probe(Resource),
 }
 
 impl MainSpec {
-    /// `gpt-h512-a8-s128-b1-t1-f32-forward`, `probe-memory`.
+    /// The name as it stands in case names: `gpt-h512-a8-s128-b1-t1-f32-forward`, `probe-memory`.
     pub fn name(&self) -> String {
         match self {
             MainSpec::Forward(shape) => format!("gpt-{}-forward", shape.slug()),
@@ -37,7 +40,7 @@ impl MainSpec {
         }
     }
 
-    /// Its own parameters as they stand in the record.
+    /// The main's own parameters as they stand in the record: name, then the layer's shape and phase, or the resource.
     pub fn params(&self) -> Map<String, Value> {
         let (mut of_kind, phase) = match self {
             MainSpec::Probe(resource) => (Map::new(), ("resource", resource.name())),
@@ -49,7 +52,7 @@ impl MainSpec {
         name.into_iter().chain(of_kind).collect()
     }
 
-    /// FLOPs of one run; `None` where it does none worth counting.
+    /// FLOPs of one run; `None` for a probe, which does none worth counting.
     pub fn flop(&self) -> Option<f64> {
         match self {
             MainSpec::Forward(shape) => Some(shape.flop(Phase::Forward)),
@@ -86,6 +89,8 @@ pub struct Main {
 }
 
 impl Main {
+    /// Makes the main and runs it once; an error where the shape is not valid, or threads or memory cannot be had. The
+    /// cache size, in bytes, sets a probe's working set.
     pub fn new(spec: MainSpec, config: HostConfig, last_level_cache_bytes: u64) -> Result<Self> {
         let threads = config.threads;
         let mut host = Host::new(config)?;
@@ -107,7 +112,8 @@ impl Main {
         Ok(main)
     }
 
-    /// Hands `body` a function that does one whole run; both on the main's own threads, so that a run starts without a hop.
+    /// Hands `body` a function that does one whole run; both run on the main's own threads, so that a run starts without
+    /// a hop.
     pub fn within<R: Send>(&mut self, body: impl FnOnce(&mut dyn FnMut() -> Result<()>) -> R + Send) -> R {
         let Main { host, work } = self;
         host.run(|ops| body(&mut || work.run(ops)))

@@ -28,29 +28,38 @@ use std::path::Path;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
+/// Size of a gate's page, and of the file that holds it, in bytes.
 pub const PAGE_BYTES: usize = 4096;
+/// Version of the page's layout; [`Page::open`] refuses every other.
 pub const VERSION: u32 = 1;
 const MAGIC: u64 = u64::from_le_bytes(*b"BBGATE01");
 /// Stands in place of a process id while somebody takes the place; no process has it.
 const TAKING: u64 = u64::MAX;
 
-/// Who stands in [`ProcessWords`].
+/// Who holds a place for a process on the page, as [`ProcessWords::load`] reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
+    /// Nobody holds the place: its process id is 0.
     Nobody,
-    /// Somebody is about to write who they are: neither absent nor gone.
+    /// Somebody is about to write who they are; the holder counts neither as absent nor as gone.
     BeingTaken,
+    /// This process has taken the place; it may have died since.
     Taken(ProcessId),
 }
 
+/// The first part of the page, at offset 0: magic, version, page size and the main's process, written once by the
+/// creator.
 #[repr(C, align(128))]
 pub struct Header {
     magic: AtomicU64,
     version: AtomicU32,
     bytes: AtomicU32,
+    /// The process that created the page, which is its main.
     pub main: ProcessWords,
 }
 
+/// Process id, start time and id namespace of a process on the page; an id of 0 means nobody, 2⁶⁴−1 that the place is
+/// being taken.
 #[repr(C)]
 pub struct ProcessWords {
     pid: AtomicU64,
@@ -58,53 +67,85 @@ pub struct ProcessWords {
     namespace: AtomicU64,
 }
 
+/// The cache lines at offset 128, which only the main writes. Times are nanoseconds of `CLOCK_MONOTONIC`.
 #[repr(C, align(128))]
 pub struct MainLine {
+    /// Generation · 4 + (0 closed, 1 open, 2 shut down); the generation grows by one with each opening, closing and
+    /// shut-down.
     pub state: AtomicU64,
+    /// Number of the bubble that the gate was last opened for, from 1; 0 before the first.
     pub bubble: AtomicU64,
+    /// Time of the last opening in nanoseconds; 0 before the first.
     pub opened_at: AtomicU64,
+    /// Time in nanoseconds at which the main means to close the gate, as the last opening named it.
     pub expected_close: AtomicU64,
+    /// Time of the last closing in nanoseconds; 0 before the first.
     pub closed_at: AtomicU64,
+    /// Time of the main's last sign of life in nanoseconds: a change of state, or a beat between two.
     pub heartbeat: AtomicU64,
+    /// Nanoseconds behind the expected close after which the side stops by itself; the side reads it once an opening.
     pub grace: AtomicU64,
+    /// Number of openings so far.
     pub openings: AtomicU64,
+    /// Number of closings so far.
     pub closings: AtomicU64,
 }
 
+/// The cache lines at offset 256, which hold the word that a waiting side sleeps on.
 #[repr(C, align(128))]
 pub struct WaitLine {
+    /// The low half of the state, written by the main with each change: the word of the side's futex call.
     pub futex: AtomicU32,
 }
 
+/// The cache lines at offset 384, which only the side writes. Times are nanoseconds of `CLOCK_MONOTONIC`.
 #[repr(C, align(128))]
 pub struct SideLine {
+    /// Generation of the closing, or shut-down, that the side acknowledged last by standing still.
     pub stopped_generation: AtomicU64,
+    /// Time of the side's last acknowledgement in nanoseconds.
     pub stopped_at: AtomicU64,
+    /// Generation of the opening in which the side last went to work.
     pub started_generation: AtomicU64,
+    /// Time in nanoseconds at which the side last went to work behind a new opening.
     pub started_at: AtomicU64,
+    /// Time of the side's last sign of life in nanoseconds: a start, an acknowledgement, and every 5 ms while it waits.
     pub heartbeat: AtomicU64,
+    /// Operations finished since the page was made, by all sides that have been attached to it together.
     pub operations: AtomicU64,
+    /// How often a side took an open gate for forgotten and stopped by itself.
     pub self_stops: AtomicU64,
+    /// 1 while the side sleeps on the futex word and has to be woken, else 0.
     pub asleep: AtomicU64,
 }
 
+/// The cache lines at offset 512, with the place that a side takes.
 #[repr(C, align(128))]
 pub struct SideProcess {
+    /// The process that is attached as the side.
     pub process: ProcessWords,
 }
 
+/// All fields of the page in the order of their bytes, each an atomic that processes may share.
 #[repr(C)]
 pub struct PageLayout {
+    /// Magic, version and the main's process, at offset 0.
     pub header: Header,
+    /// What the main writes, at offset 128.
     pub main: MainLine,
+    /// The futex word, at offset 256.
     pub wait: WaitLine,
+    /// What the side writes, at offset 384.
     pub side: SideLine,
+    /// The side's place, at offset 512.
     pub side_process: SideProcess,
 }
 
 const _: () = assert!(size_of::<PageLayout>() <= PAGE_BYTES && std::mem::offset_of!(PageLayout, side) == 384);
 
 impl ProcessWords {
+    /// Reads who holds the place, and reads again where it changed hands meanwhile: words of two processes are never
+    /// mixed.
     pub fn load(&self) -> Place {
         loop {
             let pid = self.pid.load(Acquire);
@@ -120,7 +161,8 @@ impl ProcessWords {
         }
     }
 
-    /// The number goes last: who sees it sees the rest. Who sees some of the rest sees what stood in the number before it.
+    /// Writes `id`, the process id last: who sees the new process id sees the rest. Who sees only some of the rest sees
+    /// the process id that stood there before.
     pub fn store(&self, id: ProcessId) {
         self.started.store(id.started, Release);
         self.namespace.store(id.namespace, Release);
@@ -144,24 +186,26 @@ impl ProcessWords {
         claimed
     }
 
-    /// The first half of [`ProcessWords::take`].
+    /// Claims the place and names no process, as one does that dies halfway through [`ProcessWords::take`].
     #[cfg(test)]
     pub fn claim_only(&self) {
         self.pid.store(TAKING, Release);
     }
 
+    /// Frees the place: its process id becomes 0.
     pub fn clear(&self) {
         self.pid.store(0, Release);
     }
 }
 
-/// A mapped page; the memory lives as long as this.
+/// A mapped gate page; it stays mapped as long as this value lives.
 pub struct Page {
     map: MmapRaw,
 }
 
 impl Page {
-    /// Shared by the threads of this process only.
+    /// Maps a page that only the threads of this process share, with this process as its main; an error where no memory
+    /// can be mapped.
     pub fn anonymous() -> Result<Self> {
         let map = MmapMut::map_anon(PAGE_BYTES)
             .map_err(|e| Error::machine(format!("cannot map a gate page: {e}"), "free some memory"))?;
@@ -170,7 +214,8 @@ impl Page {
         Ok(page)
     }
 
-    /// A fresh page at `path`, complete before it has that name; a page that stood there keeps its users but loses its name.
+    /// Makes a fresh page at `path`, complete before it has that name; a page that stood there keeps its users but
+    /// loses its name. An error where the file cannot be made.
     pub fn create(path: &Path) -> Result<Self> {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let failed = |e| Error::io("create the gate", path, e);
@@ -183,7 +228,7 @@ impl Page {
         Ok(page)
     }
 
-    /// The page at `path`, if it is one.
+    /// Maps the page at `path`; an error where there is no such file, or it is no gate page of this version.
     pub fn open(path: &Path) -> Result<Self> {
         let failed = |e| Error::io("open the gate", path, e);
         let wrong = |why: String| {
@@ -210,6 +255,7 @@ impl Page {
         Ok(page)
     }
 
+    /// The page's fields, shared with every other program that has the page mapped.
     pub fn layout(&self) -> &PageLayout {
         // SAFETY: the mapping is PAGE_BYTES long, page-aligned, readable and writable, and outlives the borrow; `PageLayout` is all
         // atomics, for which every bit pattern is valid and concurrent access, by other processes too, is defined.

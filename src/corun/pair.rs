@@ -13,14 +13,14 @@ use super::worker::Slice;
 use crate::Result;
 use crate::stats::SplitMix;
 
-/// Samples whose side ran less of the main's time than this are worth nothing.
+/// Samples in which the side was at work in less than this percentage of the main's time are thrown away.
 pub const LEAST_OVERLAP_PERCENT: f64 = 95.0;
 
 /// A main and a side on one clock, which each of the three parts may start anew.
 pub trait Duo {
     /// The main runs untimed, then timed, and nothing runs beside it.
     fn main_alone(&mut self) -> Result<ProgressWindow>;
-    /// The side runs by itself for about that long.
+    /// The side runs by itself for about `ns` nanoseconds; the window holds its progress.
     fn side_alone(&mut self, ns: u64) -> Result<ProgressWindow>;
     /// The side starts, the main runs untimed and then timed, the side is halted: the main's window, with the side's
     /// progress in it, and the times at which the side was at work.
@@ -30,39 +30,50 @@ pub trait Duo {
 /// A stretch of time, and the side's progress within it.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct ProgressWindow {
+    /// Start of the stretch in nanoseconds, on the clock of the pair.
     pub start_ns: u64,
+    /// End of the stretch in nanoseconds, on the clock of the pair.
     pub end_ns: u64,
+    /// What the side did in the stretch, in its own unit: training steps, operations, FLOP or bytes.
     pub progress: f64,
 }
 
 impl ProgressWindow {
+    /// Length of the stretch in nanoseconds.
     pub fn ns(&self) -> f64 {
         self.end_ns.saturating_sub(self.start_ns) as f64
     }
 
+    /// The side's progress per second; 0 where the stretch has no length.
     pub fn per_s(&self) -> f64 {
         if self.ns() > 0.0 { self.progress * 1e9 / self.ns() } else { 0.0 }
     }
 }
 
+/// One sample: the main and the side, each alone and beside the other.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pair {
+    /// Time of the main's run alone, in nanoseconds.
     pub alone_ns: f64,
+    /// Time of the main's run beside the side, in nanoseconds.
     pub together_ns: f64,
+    /// The side's progress per second alone, in its own unit.
     pub side_alone_per_s: f64,
+    /// The side's progress per second within the main's run beside it, in its own unit.
     pub side_together_per_s: f64,
+    /// Share of the main's run beside the side in which the side was at work, in percent.
     pub overlap_percent: f64,
 }
 
 impl Pair {
-    /// Was there somebody beside the main? Where the side may starve, its being kept from all work is a result; elsewhere it
-    /// means that nothing ran beside the main.
+    /// Whether there was somebody beside the main: the side overlapped at least [`LEAST_OVERLAP_PERCENT`] of its run
+    /// and made some progress. Where the side may starve, being kept from all work is a result and counts.
     pub fn counts(&self, may_starve: bool) -> bool {
         self.overlap_percent >= LEAST_OVERLAP_PERCENT && (may_starve || self.side_together_per_s > 0.0)
     }
 }
 
-/// Share of [start, end] covered by at least one slice, in percent. Slices may overlap and come in any order.
+/// Share of `start_ns` to `end_ns` covered by at least one slice, in percent. Slices may overlap and come in any order.
 pub fn overlap_percent(start_ns: u64, end_ns: u64, slices: &[Slice]) -> f64 {
     if end_ns <= start_ns {
         return 0.0;
@@ -84,7 +95,7 @@ enum Part {
     Together,
 }
 
-/// Measures one pair.
+/// Measures one pair, its three parts in random order; the first error of a part is returned.
 pub fn measure(duo: &mut dyn Duo, random: &mut SplitMix) -> Result<Pair> {
     let mut parts = [Part::MainAlone, Part::SideAlone, Part::Together];
     random.shuffle(&mut parts);
@@ -117,19 +128,21 @@ pub fn measure(duo: &mut dyn Duo, random: &mut SplitMix) -> Result<Pair> {
 
 /// What runs beside a main on the host.
 pub trait HostSide {
-    /// Starts; returns once it runs.
+    /// Starts the side; returns once it runs.
     fn run(&mut self) -> Result<()>;
-    /// Stops; its slices since `run`.
+    /// Halts the side and returns its slices since `run`.
     fn halt(&mut self) -> Result<Vec<Slice>>;
-    /// Work done since it exists, in its own unit.
+    /// The work that the side has done since it was made, in its own unit.
     fn progress(&self) -> f64;
-    /// Lets time pass while the side runs alone.
+    /// Lets `ns` nanoseconds pass while the side runs alone.
     fn linger(&mut self, ns: u64);
 }
 
-/// Both on the host's clock. `main` does one whole run of the main.
+/// A main and a side on the host's cores, both timed by the host's clock.
 pub struct OnHost<'a> {
+    /// Does one whole run of the main.
     pub main: &'a mut dyn FnMut() -> Result<()>,
+    /// The program that runs beside the main.
     pub side: &'a mut dyn HostSide,
 }
 

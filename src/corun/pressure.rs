@@ -6,7 +6,7 @@
 //! * `cache` — one load from each line of a working set as large as the last-level cache (or as told), in the order of a
 //!   full-period congruential generator (Knuth, TAOCP 2, §3.2.1.2), so that no prefetcher helps.
 //!
-//! `corun::load` and `corun::main` run these in a pool of threads, one lane a thread.
+//! `corun::load` and `corun::mains` run these in a pool of threads, one lane a thread.
 
 use crate::{Error, Result};
 use std::hint::black_box;
@@ -14,16 +14,23 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// The one resource of the host that a pressure program loads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Resource {
+    /// Fused multiply-adds between registers, without any memory; counted in FLOP.
     Fma,
+    /// Memory bandwidth, by a stream through an array of at least four times the last-level cache; counted in bytes
+    /// read and written.
     Memory,
+    /// The last-level cache, by loads from single lines in pseudo-random order; counted in bytes, 64 a line.
     Cache,
 }
 
 impl Resource {
+    /// All three resources, in the order in which cases are listed.
     pub const ALL: [Resource; 3] = [Resource::Fma, Resource::Memory, Resource::Cache];
 
+    /// The resource as it stands in case names and options: `fma`, `memory` or `cache`.
     pub const fn name(self) -> &'static str {
         match self {
             Resource::Fma => "fma",
@@ -32,7 +39,7 @@ impl Resource {
         }
     }
 
-    /// What its progress is counted in.
+    /// The unit that progress on this resource is counted in: `flop` or `bytes`.
     pub const fn unit(self) -> &'static str {
         match self {
             Resource::Fma => "flop",
@@ -40,27 +47,31 @@ impl Resource {
         }
     }
 
+    /// The resource of that name, as [`Resource::name`] spells it; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|r| r.name() == text)
     }
 }
 
-/// How hard, and on how much.
+/// Which resource a pressure program loads, for how much of the time, and on how large a working set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PressureSpec {
+    /// The resource that the program loads.
     pub resource: Resource,
-    /// Share of the time at work, 1 to 100.
+    /// Share of the time at work, in percent from 1 to 100; for the rest the program sleeps.
     pub percent: u32,
-    /// Working set of `cache`, in bytes over all threads; None: the last-level cache.
+    /// Working set of `cache` in bytes over all threads, of which each uses a power of two of lines; `None` takes the
+    /// size of the last-level cache.
     pub working_set_bytes: Option<u64>,
 }
 
 impl PressureSpec {
+    /// A program that is at work all the time, on its usual working set.
     pub const fn full(resource: Resource) -> Self {
         PressureSpec { resource, percent: 100, working_set_bytes: None }
     }
 
-    /// `memory`, `memory-50` (half the time).
+    /// The name as it stands in case names behind `pressure-`: `memory`, or `memory-50` for half of the time.
     pub fn name(&self) -> String {
         match self.percent {
             100 => self.resource.name().to_string(),
@@ -68,7 +79,7 @@ impl PressureSpec {
         }
     }
 
-    /// Reads what [`PressureSpec::name`] writes.
+    /// Reads what [`PressureSpec::name`] writes; any other text is an error.
     pub fn parse(text: &str) -> Result<Self> {
         let (resource, percent) = match text.split_once('-') {
             None => (Resource::parse(text), Some(100)),
@@ -87,7 +98,7 @@ impl PressureSpec {
 const CHAINS: usize = 6;
 const WIDTH: usize = 16;
 const LINE_FLOATS: usize = 16;
-/// Pieces of one slice.
+/// Pieces of work in one slice of a pressure program.
 pub const PIECES: usize = 4;
 /// Rounds, floats and lines of one piece: each about a tenth to a third of a millisecond.
 const FMA_ROUNDS: usize = 100_000;
@@ -110,7 +121,8 @@ pub struct HostPressure {
 }
 
 impl HostPressure {
-    /// For `threads` threads on a machine with this last-level cache.
+    /// Makes the program for `threads` threads on a machine with a last-level cache of this many bytes; an error where
+    /// its memory cannot be had.
     pub fn new(spec: PressureSpec, threads: usize, last_level_cache_bytes: u64) -> Result<Self> {
         let threads = threads.max(1);
         let floats = match spec.resource {
@@ -126,16 +138,17 @@ impl HostPressure {
         Ok(HostPressure { spec, lanes, progress: Arc::new(AtomicU64::new(0)) })
     }
 
+    /// The counter of FLOP or bytes done so far, for others to read while the program runs.
     pub fn progress(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.progress)
     }
 
-    /// Bytes held.
+    /// Bytes of all threads' working sets together.
     pub fn memory_bytes(&self) -> u64 {
         self.lanes.iter().map(|l| 4 * l.lock().unwrap_or_else(PoisonError::into_inner).data.len() as u64).sum()
     }
 
-    /// One slice, about a millisecond at full pressure.
+    /// Does one slice on the current rayon pool, about a millisecond at full pressure.
     pub fn slice(&self) {
         self.work(PIECES);
     }

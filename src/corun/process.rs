@@ -6,6 +6,7 @@
 /// A process as it stands in a gate's page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessId {
+    /// The process id, as the process's own id namespace numbers it.
     pub pid: u32,
     /// Clock ticks from boot to the process's start; 0 where the system does not tell.
     pub started: u64,
@@ -13,21 +14,25 @@ pub struct ProcessId {
     pub namespace: u64,
 }
 
+/// Whether a process is still there, as far as this one can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Life {
+    /// The process is there.
     Running,
+    /// The process has ended, or was killed and not yet waited for, or its id names another process by now.
     Gone,
-    /// It lives under another numbering: its heartbeat is all there is.
+    /// The process lives in another id namespace: its heartbeat is all there is to go by.
     Unknown,
 }
 
 impl ProcessId {
-    /// This process.
+    /// The id of the calling process.
     pub fn own() -> Self {
         let pid = std::process::id();
         ProcessId { pid, started: start_and_state(pid).map_or(0, |(started, _)| started), namespace: namespace() }
     }
 
+    /// Looks whether the process is still there.
     pub fn life(&self) -> Life {
         if self.namespace != namespace() {
             return Life::Unknown;

@@ -5,6 +5,7 @@
 
 use crate::stats;
 
+/// Time alone of each operation of a small model's training step, by which a count of finished operations becomes work.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepProfile {
     /// Operations finished when the first whole step began.
@@ -16,8 +17,8 @@ pub struct StepProfile {
 }
 
 impl StepProfile {
-    /// From the operation times of several whole steps in a row: the median of each operation over the steps.
-    /// `None` where the times are no whole number of steps.
+    /// Takes the median of each operation from the times (nanoseconds) of `steps` whole steps in a row, before which
+    /// `base` operations were finished. `None` where the times are no whole number of steps.
     pub fn from_steps(base: u64, times_ns: &[f64], steps: usize) -> Option<Self> {
         let length = times_ns.len().checked_div(steps)?;
         if length == 0 || length * steps != times_ns.len() {
@@ -33,27 +34,31 @@ impl StepProfile {
         Some(StepProfile { base, times_ns, sums_ns })
     }
 
-    /// One whole step alone.
+    /// Time of one whole step alone, in nanoseconds.
     pub fn step_ns(&self) -> f64 {
         self.sums_ns[self.times_ns.len()]
     }
 
+    /// Number of operations in one step.
     pub fn operations(&self) -> usize {
         self.times_ns.len()
     }
 
+    /// Time alone of the step's longest operation, in nanoseconds.
     pub fn longest_ns(&self) -> f64 {
         self.times_ns.iter().copied().fold(0.0, f64::max)
     }
 
-    /// Time alone of everything done when `count` operations were finished.
+    /// Time alone, in nanoseconds, of all that is done since the first profiled step once `count` operations are
+    /// finished.
     pub fn work_ns(&self, count: u64) -> f64 {
         let done = count.saturating_sub(self.base);
         let length = self.times_ns.len() as u64;
         (done / length) as f64 * self.step_ns() + self.sums_ns[(done % length) as usize]
     }
 
-    /// The same in steps.
+    /// Training steps done since the first profiled step once `count` operations are finished; a step begun counts by
+    /// its share of the step's time. 0 where a step takes no time.
     pub fn steps(&self, count: u64) -> f64 {
         if self.step_ns() > 0.0 { self.work_ns(count) / self.step_ns() } else { 0.0 }
     }

@@ -32,14 +32,20 @@ const MARGIN_QUANTILE: f64 = 0.9;
 /// How long an iteration's end waits for the side.
 const LAST_STOP_NS: u64 = 1_000_000_000;
 
-/// Which stage, of what, with which small model in its bubbles.
+/// Which stage of which pipeline is replayed, and with which small model in its bubbles.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ReplaySpec {
+    /// Shape of each GPT layer of the stage.
     pub shape: LayerShape,
+    /// GPT layers of the stage; 0 counts as 1.
     pub layers: u64,
+    /// Stages of the pipeline, p.
     pub stages: u64,
+    /// Micro-batches of an iteration, m.
     pub micro_batches: u64,
+    /// The place of the replayed stage in the pipeline, counted from 0.
     pub stage: u64,
+    /// The small model that trains in the stage's bubbles.
     pub side: SideSpec,
 }
 
@@ -62,37 +68,48 @@ impl Layers {
 /// What the bubbles of one iteration gave.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Account {
-    /// Bubble time as the schedule has it, and the time the gate stood open in it.
+    /// Bubble time of the iteration as the schedule has it, in nanoseconds.
     pub bubble_ns: f64,
+    /// Time that the gate stood open in the iteration's bubbles, in nanoseconds.
     pub open_ns: f64,
+    /// Number of bubbles of the iteration, opened or not.
     pub bubbles: u64,
+    /// Number of bubbles in which the gate was opened.
     pub bubbles_opened: u64,
-    /// Side operations done within the opened bubbles, in the time they take alone; the same in training steps.
+    /// Side operations done within the opened bubbles, in the nanoseconds that they take alone.
     pub side_work_ns: f64,
+    /// Training steps that the side did within the opened bubbles, steps begun by their share.
     pub side_steps: f64,
-    /// One per closing. Where the side was still at work when it would have been asked again, the time up to then: it took
-    /// longer.
+    /// Nanoseconds from each closing until the side stood still. Where it was still at work when the next bubble opened,
+    /// or when the wait at the iteration's end was over, the time up to then: it took longer.
     pub stop_latencies_ns: Vec<f64>,
 }
 
 /// One iteration's time and, where it was filled, what the bubbles gave.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Iteration {
+    /// Time of the whole iteration on the main in nanoseconds, bubbles included.
     pub ns: f64,
+    /// What the bubbles gave; nothing was opened where the iteration was to leave them empty.
     pub fill: Account,
 }
 
+/// One pipeline stage and a small model behind a gate, both made and calibrated.
 pub struct Replay {
     host: Host,
     layers: Layers,
     side: GatedModel,
+    /// The stage in its pipeline, with the forward and backward times of the calibration.
     pub stage: Stage,
+    /// The work and the waits of one iteration, in order.
     pub steps: Vec<StageStep>,
+    /// What was measured of stage and side before the first iteration.
     pub calibration: Calibration,
 }
 
 impl Replay {
-    /// Makes the stage and the side, and calibrates both.
+    /// Makes the stage and the side, and calibrates both; an error where the stage or its shape is not valid, or
+    /// threads or memory cannot be had.
     pub fn new(spec: ReplaySpec, main: HostConfig, side: HostConfig) -> Result<Self> {
         let mut stage = Stage {
             stages: spec.stages,
@@ -116,15 +133,17 @@ impl Replay {
         Ok(Replay { steps: stage.steps()?, host, layers, side, stage, calibration })
     }
 
+    /// Predicts a filled iteration from the calibration alone.
     pub fn predict(&self) -> FillForecast {
         self.calibration.predict(&self.steps)
     }
 
+    /// The time alone of each operation of the side's training step.
     pub fn profile(&self) -> &StepProfile {
         &self.side.profile
     }
 
-    /// One iteration, its bubbles filled or empty.
+    /// Runs one iteration, its bubbles filled or left empty; an error of the main's operations is returned.
     pub fn iteration(&mut self, filled: bool) -> Result<Iteration> {
         let Replay { host, layers, side, steps, calibration, .. } = self;
         host.run(|ops| {

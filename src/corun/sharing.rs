@@ -4,6 +4,7 @@ use crate::machine::threads;
 use crate::ops::host::HostConfig;
 use crate::{Error, Result};
 
+/// Sharing mode of the host: which cores and which niceness the main's and the side's threads get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Sharing {
     /// Both use all cores; the system decides.
@@ -15,8 +16,10 @@ pub enum Sharing {
 }
 
 impl Sharing {
+    /// All three modes, in the order in which cases are listed.
     pub const ALL: [Sharing; 3] = [Sharing::Free, Sharing::Split, Sharing::Nice];
 
+    /// The mode as it stands in case names and records: `free`, `split` or `nice`.
     pub const fn name(self) -> &'static str {
         match self {
             Sharing::Free => "free",
@@ -25,7 +28,8 @@ impl Sharing {
         }
     }
 
-    /// The main's and the side's threads on at most `cores` of the cores this process may use.
+    /// Thread settings of the main and of the side, on at most `cores` of the cores this process may use; an error
+    /// where a single core would have to be split.
     pub fn configs(self, cores: usize) -> Result<(HostConfig, HostConfig)> {
         let mut allowed = threads::available_cores();
         allowed.truncate(cores.max(1));

@@ -9,29 +9,34 @@
 
 use crate::{Error, Result};
 
-/// What a stage does next.
+/// One step of a stage's iteration: work, or a wait.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum StageStep {
+    /// The forward of one micro-batch through the stage's layers.
     Forward,
-    /// Backward to inputs and to weights, as one.
+    /// The backward of one micro-batch, to inputs and to weights as one.
     Backward,
-    /// Nothing, for this many nanoseconds.
+    /// A wait of this many nanoseconds for other stages.
     Bubble(f64),
 }
 
 /// One stage of a 1F1B pipeline.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Stage {
+    /// Stages of the pipeline, p: 1 to 4096.
     pub stages: u64,
+    /// Micro-batches of an iteration, m: at least as many as stages.
     pub micro_batches: u64,
-    /// From 0.
+    /// The place of this stage in the pipeline, counted from 0.
     pub stage: u64,
+    /// Time of a micro-batch's forward on each stage, F, in nanoseconds.
     pub forward_ns: f64,
-    /// To inputs and to weights together.
+    /// Time of a micro-batch's backward on each stage, to inputs and to weights together, B+W, in nanoseconds.
     pub backward_ns: f64,
 }
 
 impl Stage {
+    /// Checks the sizes and times; an error says what cannot be a 1F1B pipeline, and what would be.
     pub fn validate(&self) -> Result<()> {
         let Stage { stages, micro_batches, stage, .. } = *self;
         if stages == 0 || stages > 4096 || micro_batches > 1 << 20 {
@@ -55,7 +60,7 @@ impl Stage {
         Ok(())
     }
 
-    /// The whole iteration in order; bubbles of no length are left out.
+    /// The steps of the whole iteration in order, bubbles of no length left out; an error where the stage is not valid.
     pub fn steps(&self) -> Result<Vec<StageStep>> {
         self.validate()?;
         let after = self.stages - 1 - self.stage;
@@ -74,12 +79,13 @@ impl Stage {
         Ok(steps)
     }
 
-    /// (p−1)(F+B+W)
+    /// Bubble time of an iteration in nanoseconds, (p−1)(F+B+W), the same on every stage (Narayanan et al., arXiv
+    /// 2104.04473, §2.2).
     pub fn bubble_ns(&self) -> f64 {
         (self.stages - 1) as f64 * (self.forward_ns + self.backward_ns)
     }
 
-    /// (m+p−1)(F+B+W)
+    /// Length of an iteration in nanoseconds, (m+p−1)(F+B+W) (Narayanan et al., arXiv 2104.04473, §2.2).
     pub fn iteration_ns(&self) -> f64 {
         (self.micro_batches + self.stages - 1) as f64 * (self.forward_ns + self.backward_ns)
     }

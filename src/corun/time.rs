@@ -66,6 +66,7 @@ pub fn wake_all(word: &AtomicU32) {
     }
 }
 
+/// Sleeps while `word` holds `expected`, at most `timeout_ns`: it looks every 50 µs, where there is no futex call.
 #[cfg(not(target_os = "linux"))]
 pub fn wait_on(word: &AtomicU32, expected: u32, timeout_ns: u64) {
     let begun = now_ns();
@@ -74,6 +75,7 @@ pub fn wait_on(word: &AtomicU32, expected: u32, timeout_ns: u64) {
     }
 }
 
+/// Does nothing where there is no futex call: [`wait_on`] looks by itself.
 #[cfg(not(target_os = "linux"))]
 pub fn wake_all(_word: &AtomicU32) {}
 

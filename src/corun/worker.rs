@@ -11,10 +11,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// From the side's first moment to its last in one slice, on [`now_ns`]'s clock.
+/// Time from a side's first moment to its last in one slice of its work: on [`now_ns`]'s clock for a side on the host,
+/// on the event clock of `corun::cuda` for one on a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slice {
+    /// Start of the slice in nanoseconds.
     pub start_ns: u64,
+    /// End of the slice in nanoseconds.
     pub end_ns: u64,
 }
 
@@ -72,17 +75,19 @@ impl Shared {
     }
 }
 
-/// The side thread's view: when to run.
+/// The side thread's end of a [`SideWorker`], which tells it when to run.
 #[derive(Clone)]
 pub struct Turn(Arc<Shared>);
 
 impl Turn {
-    /// Serves until the other end is dropped: `slice` is called over and over while the side is to run.
+    /// Serves until the other end is dropped: `slice` is called over and over while the side is to run. Its error ends
+    /// the serving and is returned.
     pub fn serve(&self, mut slice: impl FnMut() -> Result<()>) -> Result<()> {
         self.serve_turns(&mut slice, |slice| slice(), |_| Ok(()))
     }
 
-    /// The same with a last act whenever the side is halted: what `slice` left running on a device ends in `rest`.
+    /// Serves as [`Turn::serve`] does, with a last act whenever the side is halted: what `slice` left running on a
+    /// device ends in `rest`.
     pub fn serve_turns<S>(
         &self,
         side: &mut S,
@@ -137,14 +142,15 @@ impl Drop for SayOver {
     }
 }
 
-/// The other program's handle; dropping it ends the thread, or leaves one that does not end in time.
+/// The handle of a side's thread; dropping it ends the thread, or leaves one that does not end in time.
 pub struct SideWorker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl SideWorker {
-    /// Starts the thread and waits until `body` serves its [`Turn`]. The body must end by calling [`Turn::serve`].
+    /// Starts the thread and waits until `body` serves its [`Turn`], with which it must end: by [`Turn::serve`] or
+    /// [`Turn::serve_turns`]. An error where the thread cannot start, or `body` fails before that.
     pub fn start(name: &str, body: impl FnOnce(Turn) -> Result<()> + Send + 'static) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let turn = Turn(Arc::clone(&shared));
@@ -162,7 +168,8 @@ impl SideWorker {
         Ok(worker)
     }
 
-    /// Lets the side run; returns once its first slice is done.
+    /// Lets the side run; returns once its first slice is done. An error where the side failed, ended or does not
+    /// answer for a minute.
     pub fn run(&mut self) -> Result<()> {
         self.start_running()?;
         self.shared.wait("run", |s| !s.slices.is_empty()).map(drop)
@@ -175,7 +182,8 @@ impl SideWorker {
         Ok(())
     }
 
-    /// Halts the side after the slice it is in (and the rest that follows it); all slices since it was started.
+    /// Halts the side after the slice it is in (and the rest that follows it) and returns all slices since it was
+    /// started. An error where the side failed, ended or does not answer for a minute.
     pub fn halt(&mut self) -> Result<Vec<Slice>> {
         self.shared.change(|s| s.run = false);
         // It has begun: an early halt must not be overtaken by the start.

@@ -9,7 +9,9 @@ use crate::ops::{DType, Ops};
 use crate::stats::SplitMix;
 use rayon::prelude::*;
 
+/// Makes the buffers of one model on a device, from one seed.
 pub struct Builder<'a, O: Ops> {
+    /// The device that the buffers are made on.
     pub ops: &'a mut O,
     rounding: DType,
     random: SplitMix,
@@ -17,11 +19,12 @@ pub struct Builder<'a, O: Ops> {
 }
 
 impl<'a, O: Ops> Builder<'a, O> {
+    /// A builder whose random numbers come from `seed` and are rounded to `rounding` before they are written.
     pub fn new(ops: &'a mut O, rounding: DType, seed: u64) -> Self {
         Builder { ops, rounding, random: SplitMix(seed), bytes: 0 }
     }
 
-    /// Bytes allocated so far.
+    /// Bytes allocated so far by this builder.
     pub const fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -31,42 +34,45 @@ impl<'a, O: Ops> Builder<'a, O> {
         self.ops.alloc(len, dtype)
     }
 
-    /// An activation, a gradient or a workspace: poisoned until written.
+    /// A buffer for an activation, a gradient or a workspace, in the device's type: poisoned until written.
     pub fn floats(&mut self, len: usize) -> Result<O::Buffer> {
         let dtype = self.ops.dtype();
         self.alloc(len, dtype)
     }
 
-    /// Statistics and optimizer moments, fp32 whatever the model's type.
+    /// A buffer for statistics or optimizer moments, fp32 whatever the model's type.
     pub fn wide(&mut self, len: usize) -> Result<O::Buffer> {
         self.alloc(len, DType::F32)
     }
 
+    /// A buffer of zeros in the device's type.
     pub fn zeros(&mut self, len: usize) -> Result<O::Buffer> {
         let mut buffer = self.floats(len)?;
         self.ops.zero(&mut buffer);
         Ok(buffer)
     }
 
+    /// A buffer that holds these values, rounded to the device's type.
     pub fn values(&mut self, values: &[f64]) -> Result<O::Buffer> {
         let mut buffer = self.floats(values.len())?;
         self.ops.write(&mut buffer, values)?;
         Ok(buffer)
     }
 
+    /// A buffer of 32-bit ids: tokens or class labels.
     pub fn ids(&mut self, ids: &[u32]) -> Result<O::Buffer> {
         let mut buffer = self.alloc(ids.len(), DType::U32)?;
         self.ops.write_ids(&mut buffer, ids)?;
         Ok(buffer)
     }
 
-    /// mean + deviation·z with z about normal.
+    /// A buffer of random values mean + deviation·z, with z about normal.
     pub fn normal(&mut self, len: usize, mean: f64, deviation: f64) -> Result<O::Buffer> {
         let values = normal(&mut self.random, self.rounding, len, mean, deviation);
         self.values(&values)
     }
 
-    /// A learned tensor with its gradient, both counted; the gradient starts at zero.
+    /// A learned tensor of random values with its gradient, which starts at zero; the bytes of both are counted.
     pub fn parameter(
         &mut self,
         name: impl Into<String>,
@@ -79,7 +85,8 @@ impl<'a, O: Ops> Builder<'a, O> {
         Ok(Parameter { name: name.into(), len, matrix: false, value, gradient })
     }
 
-    /// A weight matrix: deviation 1/√inputs (0.02 at 2,500 inputs), times `gain`.
+    /// A weight matrix, outputs × inputs, of random values with mean 0 and deviation `gain`/√inputs (0.02 at 2,500
+    /// inputs).
     pub fn matrix(
         &mut self,
         name: impl Into<String>,
@@ -92,7 +99,7 @@ impl<'a, O: Ops> Builder<'a, O> {
     }
 }
 
-/// To the nearest value of the type, as writing it to a device would.
+/// Rounds to the nearest value of the type, as writing it to a device would.
 pub fn round_to(dtype: DType, value: f64) -> f64 {
     match dtype {
         DType::F64 | DType::U32 => value,
@@ -102,8 +109,8 @@ pub fn round_to(dtype: DType, value: f64) -> f64 {
     }
 }
 
-/// Numbers close to normal: four 16-bit uniforms summed (Irwin–Hall), because a layer has millions of them and a
-/// logarithm each would take longer than the measurement. In parallel, yet the same whatever the cores.
+/// Random numbers close to normal: four 16-bit uniforms summed (Irwin–Hall), because a layer has millions of them and a
+/// logarithm each would take longer than the measurement. Made in parallel, yet the same whatever the cores.
 pub fn normal(random: &mut SplitMix, rounding: DType, len: usize, mean: f64, deviation: f64) -> Vec<f64> {
     const CHUNK: usize = 1 << 16;
     // The sum of four uniforms on [0, 65535] has this mean and deviation.

@@ -10,16 +10,20 @@ use crate::ops::{Conv, GroupNorm, Linear, Ops, Pool, RowStats, Rows};
 
 const COLOURS: usize = 3;
 
+/// Sizes of a `convnet`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConvnetConfig {
+    /// Images of a batch.
     pub batch: usize,
-    /// Height and width of the images, three colours each.
+    /// Height and width of the images in pixels, three colours each.
     pub side: usize,
-    /// Channels after the stem.
+    /// Channels behind the stem.
     pub width: usize,
     /// Residual blocks; each but the first doubles the channels and halves the sides.
     pub stages: usize,
+    /// Groups that each group normalisation divides the channels into.
     pub groups: usize,
+    /// Classes, which are the outputs of the head.
     pub classes: usize,
 }
 
@@ -214,6 +218,7 @@ impl<B> Residual<B> {
     }
 }
 
+/// The stem, residual blocks and head with their activations, gradients and data.
 pub struct Convnet<B> {
     config: ConvnetConfig,
     stem: ConvNorm<B>,
@@ -231,6 +236,7 @@ pub struct Convnet<B> {
 }
 
 impl<B> Convnet<B> {
+    /// Makes the network and its batches; an error where the device has no memory for them.
     pub fn new<O: Ops<Buffer = B>>(builder: &mut Builder<'_, O>, config: ConvnetConfig) -> Result<Self> {
         let (stem, pool) = (config.stem(), config.pool());
         let shape = Labelled {

@@ -8,29 +8,34 @@ use crate::Result;
 use crate::ops::{DType, Ops};
 use crate::stats::SplitMix;
 
-/// Batches a model goes round.
+/// Number of batches that a model goes round.
 pub const BATCHES: usize = 4;
 
-/// One batch on the device. `inputs` has one buffer, or one a time step.
+/// One batch of inputs and targets on the device.
 pub struct Batch<B> {
+    /// The inputs: one buffer, or one a time step.
     pub inputs: Vec<B>,
+    /// The class or next token of each row, as a 32-bit id.
     pub targets: B,
 }
 
 /// What one batch of labelled vectors looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Labelled {
+    /// Rows of a batch, each with a label of its own.
     pub rows: usize,
-    /// Time steps; each row has `steps` vectors of `width`.
+    /// Time steps: each row has this many vectors of positions × channels numbers.
     pub steps: usize,
     /// Positions over which a row's vector repeats its `channels` (1 where every element stands for itself).
     pub positions: usize,
+    /// Numbers of a row's centre, around which its vectors are noise.
     pub channels: usize,
+    /// Classes that labels are taken from.
     pub classes: usize,
 }
 
-/// Rows of noise around a centre of `channels` numbers each; the label is the class whose fixed random direction the
-/// row's own channel means point to most.
+/// Makes [`BATCHES`] batches whose rows are noise around a centre of `channels` numbers each; the label is the class
+/// whose fixed random direction the row's own channel means point to most.
 pub fn labelled<O: Ops>(builder: &mut Builder<'_, O>, shape: Labelled, seed: u64) -> Result<Vec<Batch<O::Buffer>>> {
     let mut random = SplitMix(seed);
     let directions = normal(&mut random, DType::F64, shape.classes * shape.channels, 0.0, 1.0);
@@ -69,7 +74,8 @@ fn nearest(directions: &[f64], means: &[f64]) -> u32 {
     scores.max_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(class, _)| class as u32)
 }
 
-/// Sequences in which each token is followed by the one a fixed permutation names; the targets are the next tokens.
+/// Makes [`BATCHES`] batches of sequences in which each token is followed by the one a fixed permutation names; the
+/// targets are the next tokens.
 pub fn following_tokens<O: Ops>(
     builder: &mut Builder<'_, O>,
     rows: usize,

@@ -8,12 +8,18 @@ use super::pieces::{Dense, Parameter};
 use crate::Result;
 use crate::ops::{ForwardEpilogue, InputEpilogue, Linear, LstmCell, Ops, Rows, WeightEpilogue};
 
+/// Sizes of an `lstm`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LstmConfig {
+    /// Sequences of a batch.
     pub batch: usize,
+    /// Time steps of a sequence.
     pub steps: usize,
+    /// Elements of the input at one time step.
     pub inputs: usize,
+    /// Elements of the hidden state, and of the cell state.
     pub hidden: usize,
+    /// Classes, which are the outputs of the head.
     pub classes: usize,
 }
 
@@ -47,6 +53,7 @@ struct Step<B> {
     dgates: B,
 }
 
+/// The recurrent layer and its head, with the states of every time step, gradients and data.
 pub struct Lstm<B> {
     config: LstmConfig,
     /// Inputs to gates, with the gates' bias.
@@ -67,6 +74,7 @@ pub struct Lstm<B> {
 }
 
 impl<B> Lstm<B> {
+    /// Makes the network and its batches; an error where the device has no memory for them.
     pub fn new<O: Ops<Buffer = B>>(builder: &mut Builder<'_, O>, config: LstmConfig) -> Result<Self> {
         let units = config.batch * config.hidden;
         let shape = Labelled {

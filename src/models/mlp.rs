@@ -7,11 +7,16 @@ use super::pieces::{Dense, Parameter};
 use crate::Result;
 use crate::ops::{Linear, Ops, Rows};
 
+/// Sizes of an `mlp`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MlpConfig {
+    /// Rows of a batch.
     pub batch: usize,
+    /// Elements of an input vector.
     pub inputs: usize,
+    /// Outputs of the first and of the second layer.
     pub hidden: usize,
+    /// Classes, which are the outputs of the last layer.
     pub classes: usize,
 }
 
@@ -31,6 +36,7 @@ impl MlpConfig {
     }
 }
 
+/// The three layers with their activations, gradients and data.
 pub struct Mlp<B> {
     config: MlpConfig,
     layers: [Dense<B>; 3],
@@ -45,6 +51,7 @@ pub struct Mlp<B> {
 }
 
 impl<B> Mlp<B> {
+    /// Makes the network and its batches; an error where the device has no memory for them.
     pub fn new<O: Ops<Buffer = B>>(builder: &mut Builder<'_, O>, config: MlpConfig) -> Result<Self> {
         let [first, second, third] = config.layers();
         let inner = config.batch * config.hidden;

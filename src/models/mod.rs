@@ -5,6 +5,8 @@
 //! them; they call `ops` and nothing else. Everything is allocated when a model is made: running one allocates nothing
 //! on the device.
 
+#![warn(missing_docs)]
+
 pub mod builder;
 pub mod convnet;
 pub mod data;
@@ -24,12 +26,12 @@ use crate::ops::Ops;
 
 /// A small model that trains: what fills bubbles and runs beside the big model.
 pub trait SideModel<O: Ops> {
-    /// As it stands in case names: `mlp-b32`, `convnet-b16`, `lstm-b16`, `gpt-b2`.
+    /// The name as it stands in case names: `mlp-b32`, `convnet-b16`, `lstm-b16`, `gpt-b2`.
     fn name(&self) -> &str;
-    /// One whole training step: forward, backward, update.
+    /// Asks the device for one whole training step: forward, backward, update.
     fn step(&mut self, ops: &mut O);
-    /// Mean loss of the last step (waits for the device).
+    /// Mean loss of the last step, once the device has done it; an error of the device's operations is returned.
     fn loss(&mut self, ops: &mut O) -> Result<f64>;
-    /// Bytes of parameters, gradients, optimizer state, activations and workspaces.
+    /// Bytes of parameters, gradients, optimizer state, activations and workspaces together.
     fn memory_bytes(&self) -> u64;
 }

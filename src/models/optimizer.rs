@@ -7,10 +7,12 @@ use super::pieces::Parameter;
 use crate::Result;
 use crate::ops::{AdamW, DType, Ops, Sgd};
 
-/// The update rule.
+/// The rule by which parameters are updated from their gradients.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rule {
+    /// AdamW (Loshchilov & Hutter, arXiv 1711.05101); only weight matrices decay.
     AdamW(AdamW),
+    /// SGD with momentum, without decay.
     Sgd(Sgd),
 }
 
@@ -24,13 +26,15 @@ struct State<B> {
     master: Option<B>,
 }
 
+/// An update rule, with the state that it keeps of each parameter of a model.
 pub struct Optimizer<B> {
     rule: Rule,
     states: Vec<State<B>>,
 }
 
 impl<B> Optimizer<B> {
-    /// State for `parameters`; every later step must be given the same ones in the same order.
+    /// Makes the state for `parameters`; every later step must be given the same ones in the same order. An error where
+    /// the device has no memory for it.
     pub fn new<O: Ops<Buffer = B>>(
         builder: &mut Builder<'_, O>,
         rule: Rule,
@@ -48,6 +52,7 @@ impl<B> Optimizer<B> {
         Ok(Optimizer { rule, states })
     }
 
+    /// Updates each parameter from its gradient; with AdamW the step number then grows by one.
     pub fn step<O: Ops<Buffer = B>>(&mut self, ops: &mut O, parameters: &mut [&mut Parameter<B>]) {
         for (state, p) in self.states.iter_mut().zip(parameters.iter_mut()) {
             match (self.rule, &mut state.second) {

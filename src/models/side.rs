@@ -14,17 +14,24 @@ use crate::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
+/// The kinds of small model that can run beside the big one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SideKind {
+    /// Three linear layers with GELU between them, trained with AdamW.
     Mlp,
+    /// A small residual network with group normalisation, trained by SGD with momentum.
     Convnet,
+    /// One recurrent layer over a sequence of 32 steps, trained with AdamW.
     Lstm,
+    /// A GPT of two small layers, trained with AdamW.
     Gpt,
 }
 
 impl SideKind {
+    /// All four kinds, in the order in which cases are listed.
     pub const ALL: [SideKind; 4] = [SideKind::Mlp, SideKind::Convnet, SideKind::Lstm, SideKind::Gpt];
 
+    /// The kind as it stands in case names: `mlp`, `convnet`, `lstm` or `gpt`.
     pub const fn name(self) -> &'static str {
         match self {
             SideKind::Mlp => "mlp",
@@ -34,7 +41,7 @@ impl SideKind {
         }
     }
 
-    /// The batch its case names usually carry.
+    /// The batch that its case names usually carry.
     pub const fn usual_batch(self) -> usize {
         match self {
             SideKind::Mlp => 32,
@@ -58,15 +65,17 @@ impl SideKind {
     }
 }
 
-/// Which small model, with which batch: written `mlp-b32`.
+/// A small model and its batch, written `mlp-b32`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SideSpec {
+    /// Which small model it is.
     pub kind: SideKind,
+    /// Rows, images or sequences of a batch: 1 to 4096.
     pub batch: usize,
 }
 
 impl SideSpec {
-    /// The four small models with their usual batch.
+    /// The four small models, each with its usual batch.
     pub fn usual() -> [SideSpec; 4] {
         SideKind::ALL.map(|kind| SideSpec { kind, batch: kind.usual_batch() })
     }
@@ -97,7 +106,7 @@ impl FromStr for SideSpec {
 const MOST_ROWS: usize = 4096;
 const SEED: u64 = 0x51de;
 
-/// A network with its optimizer and its place in the data.
+/// A network in training, with its optimizer and its place in the data.
 pub struct Trainer<O: Ops, N> {
     name: String,
     network: N,
@@ -107,6 +116,8 @@ pub struct Trainer<O: Ops, N> {
 }
 
 impl<O: Ops, N: Network<O>> Trainer<O, N> {
+    /// Makes the network by `make`, and the optimizer's state for its parameters; an error where the device has no
+    /// memory for them.
     pub fn new(
         ops: &mut O,
         name: String,
@@ -120,10 +131,12 @@ impl<O: Ops, N: Network<O>> Trainer<O, N> {
         Ok(Trainer { name, network, optimizer, step: 0, memory_bytes: builder.bytes() })
     }
 
+    /// The network that is trained.
     pub const fn network(&self) -> &N {
         &self.network
     }
 
+    /// The network that is trained, to be changed between steps.
     pub const fn network_mut(&mut self) -> &mut N {
         &mut self.network
     }
@@ -154,8 +167,9 @@ impl<O: Ops, N: Network<O>> SideModel<O> for Trainer<O, N> {
     }
 }
 
-/// Makes a small model, ready to step. Sizes are chosen so that a step takes a few milliseconds on two CPU cores and no
-/// single operation much of it: a model that fills bubbles must stop between two operations.
+/// Makes a small model, ready to step; an error where the device has no memory for it. Sizes are chosen so that a step
+/// takes a few milliseconds on two CPU cores and no single operation much of it: a model that fills bubbles must stop
+/// between two operations.
 pub fn side_model<O: Ops + 'static>(ops: &mut O, spec: SideSpec) -> Result<Box<dyn SideModel<O> + Send>>
 where
     O::Buffer: Send + 'static,
@@ -171,7 +185,7 @@ where
     })
 }
 
-/// FLOPs of a small model's step (products only), without making it.
+/// FLOPs of a small model's training step (products only), without making the model.
 pub fn step_flop(spec: SideSpec) -> f64 {
     match spec.kind {
         SideKind::Mlp => mlp_config(spec.batch).flop(),

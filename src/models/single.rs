@@ -11,12 +11,13 @@ use crate::ops::{
 use crate::stats::SplitMix;
 use crate::{Error, Result};
 
-/// Tokens a single embedding chooses from.
+/// Vocabulary that the tokens of a single embedding are drawn from.
 pub const VOCABULARY: usize = 4096;
 
 /// A tenth is dropped, as GPT-3's and Megatron's training does.
 const DROPOUT: Dropout = Dropout { probability: 0.1, seed: 0xd20_9007, offset: 0 };
 
+/// One operation with the buffers that it reads and writes.
 pub struct Single<O: Ops> {
     operation: Operation,
     /// Written by the operation (some also read: accumulated gradients, logits, parameters and their moments).
@@ -25,7 +26,8 @@ pub struct Single<O: Ops> {
 }
 
 impl<O: Ops> Single<O> {
-    /// Random inputs from the seed, rounded to `rounding`; what a backward pass needs of its forward pass is computed.
+    /// Makes the buffers with random inputs from the seed, rounded to `rounding`; what a backward pass needs of its
+    /// forward pass is computed. An error where a product has the epilogue of another direction, or memory is lacking.
     pub fn new(ops: &mut O, operation: Operation, rounding: DType, seed: u64) -> Result<Self> {
         let mut make = Maker { builder: Builder::new(ops, rounding, seed), ids: SplitMix(!seed) };
         let (outputs, inputs) = make.buffers(operation)?;
@@ -49,11 +51,12 @@ impl<O: Ops> Single<O> {
         &self.outputs[..computed]
     }
 
-    /// What the operation reads, in the order its run names it.
+    /// The buffers that the operation reads, in the order in which its run names them.
     pub fn inputs(&self) -> &[O::Buffer] {
         &self.inputs
     }
 
+    /// The operation that is run.
     pub const fn operation(&self) -> &Operation {
         &self.operation
     }
@@ -70,7 +73,7 @@ impl<O: Ops> Single<O> {
         )
     }
 
-    /// Asks `ops` for the operation once. Errors surface where the device's do: at [`Ops::synchronize`].
+    /// Asks the device for the operation once, on these buffers; errors surface at [`Ops::synchronize`].
     pub fn run(&mut self, ops: &mut O) {
         match self.operation {
             Operation::Linear { product: Product::Forward, shape, epilogue } => self.forward(ops, shape, epilogue),

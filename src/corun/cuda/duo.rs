@@ -20,33 +20,40 @@ const LEAST_SIDE_STEPS: f64 = 10.0;
 const MOST_NS: f64 = 50e6;
 const MOST_PASSES: u64 = 64;
 
-/// Passes of a run, from the time of one and of a step of the side.
+/// Passes of the main in one run, from the nanoseconds of a pass and of a side's step: as many as 5 ms and ten steps of
+/// the side take, but never for more than 50 ms, and from 1 to 64.
 pub fn passes(pass_ns: f64, side_step_ns: f64) -> u64 {
     let wanted = LEAST_NS.max(LEAST_SIDE_STEPS * side_step_ns).min(MOST_NS);
     ((wanted / pass_ns.max(1.0)).ceil() as u64).clamp(1, MOST_PASSES)
 }
 
+/// A main and a side on two streams of one GPU, both timed by events on it.
 pub struct OnGpu<'a> {
-    /// The main's stream.
+    /// The device on whose stream the main runs.
     pub ops: &'a mut Cuda,
-    /// Puts one pass of the main on it.
+    /// Puts one pass of the main on its stream.
     pub pass: &'a mut dyn FnMut(&mut Cuda) -> Result<()>,
+    /// Passes of the main in one run, as [`passes`] counts them.
     pub passes: u64,
-    /// `None`: nothing, the noise floor.
+    /// The side on its own stream; `None` leaves the main beside nothing, which is the noise floor.
     pub side: Option<&'a mut SideStream>,
+    /// The clock from whose origin the times of both streams count.
     pub clock: &'a mut EventClock,
+    /// Where the clocks and late steps of the pair's parts are noted.
     pub seen: &'a mut Seen,
 }
 
-/// What else was seen of the parts of a pair.
+/// What was seen of the parts of a pair beside their times.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Seen {
-    /// The main's last run alone and beside the side, with the SM clock in each.
+    /// The main's last run alone, with the SM clock in it.
     pub alone: Trial,
+    /// The main's last run beside the side, with the SM clock in it.
     pub together: Trial,
-    /// The side's steps beside the main, of all pairs, and those of them that found their stream empty: its thread, not
-    /// the GPU, set its pace.
+    /// Steps of the side beside the main, of all pairs.
     pub steps: usize,
+    /// Steps of the side beside the main, of all pairs, that found their stream empty: the side's thread, not the GPU,
+    /// set its pace.
     pub late_steps: usize,
 }
 
@@ -56,13 +63,14 @@ impl Seen {
         self.late_steps += turn.late;
     }
 
+    /// The late steps in percent of the side's steps beside the main; 0 where it did none.
     pub fn late_percent(&self) -> f64 {
         100.0 * self.late_steps as f64 / self.steps.max(1) as f64
     }
 }
 
 impl OnGpu<'_> {
-    /// Until the SM clock has settled; then how long one pass takes by itself.
+    /// Runs the main until the SM clock has settled, and returns the nanoseconds of one pass by itself.
     pub fn warm_up(&mut self) -> Result<f64> {
         self.clock.main.settle(self.ops, self.pass)?;
         Ok(self.clock.main.warm_behind(self.ops, 1, 1, self.pass)?.ns)

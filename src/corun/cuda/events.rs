@@ -28,15 +28,18 @@ pub(super) fn record(event: &CudaEvent, ops: &Cuda) -> Result<()> {
 pub struct EventClock {
     gpu: Arc<Gpu>,
     origin: CudaEvent,
+    /// The clock that times the runs of the main.
     pub main: CudaClock,
 }
 
 impl EventClock {
+    /// Makes the clock's events on `gpu`; an error where the driver has none to give.
     pub fn new(gpu: &Arc<Gpu>) -> Result<Self> {
         Ok(EventClock { origin: gpu.timed_event()?, main: CudaClock::new(gpu)?, gpu: Arc::clone(gpu) })
     }
 
-    /// Waits until the GPU stands still; times then count from here.
+    /// Waits until the GPU stands still and sets the origin there, from which times then count; an error where the GPU
+    /// has failed.
     pub fn restart(&mut self, ops: &Cuda) -> Result<()> {
         let wrap = |e: DriverError| driver_error("the GPU failed", e);
         self.gpu.context().synchronize().map_err(wrap)?;
@@ -77,8 +80,8 @@ fn joined(steps: &[(Option<u64>, u64)]) -> Vec<Slice> {
     steps.iter().map(slice).collect()
 }
 
-/// Slices done within [start, end]; of one that an end cuts, the share of its time. Within a step the GPU tells nothing, so
-/// at either end progress is uncertain by less than one step.
+/// Number of slices done within `start_ns` to `end_ns`; of a slice that either end cuts, the share of its time. Within
+/// a step the GPU tells nothing, so at either end progress is uncertain by less than one step.
 pub fn steps_within(start_ns: u64, end_ns: u64, slices: &[Slice]) -> f64 {
     let share = |s: &Slice| {
         let inside = s.end_ns.min(end_ns).saturating_sub(s.start_ns.max(start_ns)) as f64;
@@ -91,7 +94,8 @@ pub fn steps_within(start_ns: u64, end_ns: u64, slices: &[Slice]) -> f64 {
     slices.iter().map(share).sum()
 }
 
-/// A side that ran by itself: from the end of its first step, which began on an empty stream, to that of its last.
+/// The window of a side that ran by itself, with its steps: from the end of its first step, which began on an empty
+/// stream, to that of its last.
 pub fn alone(slices: &[Slice]) -> ProgressWindow {
     match slices {
         [] => ProgressWindow::default(),

@@ -20,10 +20,12 @@ use std::time::Duration;
 const PROBE_SLICES: u32 = 20;
 const SIDE_SLICES: u32 = 4;
 
+/// What runs as the main on its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StreamMain {
+    /// The forward pass of one GPT layer.
     Forward(LayerShape),
-    /// To inputs, then to weights.
+    /// The backward pass of one GPT layer, to inputs and then to weights.
     Backward(LayerShape),
     /// A fixed amount of a pressure kernel: what it suffers is the side's pressure on that resource.
     Probe(PressureResource),
@@ -32,6 +34,7 @@ pub enum StreamMain {
 }
 
 impl StreamMain {
+    /// The shape of the layer; `None` where the main is no layer.
     pub const fn shape(&self) -> Option<&LayerShape> {
         match self {
             StreamMain::Forward(shape) | StreamMain::Backward(shape) => Some(shape),
@@ -39,7 +42,7 @@ impl StreamMain {
         }
     }
 
-    /// The product as a single operation.
+    /// The product as a single operation; `None` for every other main.
     pub const fn product(&self) -> Option<Operation> {
         match *self {
             StreamMain::Product(shape) => {
@@ -58,7 +61,8 @@ impl StreamMain {
         }
     }
 
-    /// `gpt-h4096-a32-s2048-b4-t1-bf16-forward`, `probe-memory`, `product-r8192-i8192-o8192-bf16`.
+    /// The name as it stands in case names: `gpt-h4096-a32-s2048-b4-t1-bf16-forward`, `probe-memory`,
+    /// `product-r8192-i8192-o8192-bf16`.
     pub fn name(&self) -> String {
         match self {
             StreamMain::Probe(resource) => format!("probe-{}", resource.name()),
@@ -67,6 +71,8 @@ impl StreamMain {
         }
     }
 
+    /// The main's own parameters as they stand in the record: name, then the layer's shape and phase, the resource, or
+    /// the product's sizes and type.
     pub fn params(&self) -> Map<String, Value> {
         if let Some(layer) = self.layer() {
             return layer.params();
@@ -85,28 +91,34 @@ impl StreamMain {
         params
     }
 
-    /// FLOPs of one pass; `None` where it does none worth counting.
+    /// FLOPs of one pass; `None` for a probe, which does none worth counting.
     pub fn flop(&self) -> Option<f64> {
         let product = self.product().map(|operation| operation.flop());
         product.or_else(|| self.layer().and_then(|layer| layer.flop()))
     }
 }
 
+/// What runs as the side on its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StreamSide {
+    /// No side: the main beside nothing, which is the noise floor.
     Nothing,
+    /// A small model that trains, counted in training steps.
     Model(SideSpec),
-    /// On all multiprocessors, all the time.
+    /// A pressure kernel on all multiprocessors, at work all the time.
     Pressure(PressureResource),
+    /// NCCL's all-reduce with other GPUs, counted in operations.
     AllReduce(AllReduceSide),
 }
 
 /// An all-reduce in bf16 between this GPU and the next ones, again and again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AllReduceSide {
+    /// Ranks, each on a GPU of its own; rank 0 is on the GPU of the pair.
     pub ranks: u32,
+    /// Size of each rank's buffer in bytes.
     pub bytes: u64,
-    /// Thread blocks, and so multiprocessors, that it takes; as NCCL chooses without.
+    /// Thread blocks, and so multiprocessors, that it takes on each GPU; `None` leaves the number to NCCL.
     pub ctas: Option<u32>,
 }
 
@@ -124,7 +136,7 @@ impl AllReduceSide {
 }
 
 impl StreamSide {
-    /// What its progress is counted in.
+    /// The unit that its progress is counted in: `nothing`, `steps`, `operations`, or what the pressure kernel counts.
     pub const fn unit(&self) -> &'static str {
         match self {
             StreamSide::Nothing => Load::Nothing.unit(),
@@ -134,7 +146,8 @@ impl StreamSide {
         }
     }
 
-    /// Makes it on its own stream; `None` for nothing.
+    /// Makes the program on the side's own stream; `None` for [`StreamSide::Nothing`]. An error where memory, a kernel
+    /// or NCCL is lacking.
     pub fn program(self, ops: &mut Cuda) -> Result<Option<SideProgram>> {
         match self {
             StreamSide::Nothing => Ok(None),
@@ -172,13 +185,13 @@ impl fmt::Display for StreamSide {
     }
 }
 
-/// A pressure kernel on all of the GPU.
+/// Makes a pressure kernel on all of the GPU; an error where its memory cannot be had.
 pub fn pressure(ops: &Cuda, resource: PressureResource) -> Result<CudaPressure> {
     let facts = ops.facts();
     CudaPressure::new(ops.gpu(), PressureKernel::full(resource, facts.sms, facts.l2_bytes))
 }
 
-/// Puts one pass of a probe on the stream.
+/// Puts one pass of a probe on the main's stream, about a millisecond.
 pub fn probe(pressure: &mut CudaPressure, ops: &mut Cuda) -> Result<()> {
     pressure.launch(ops, PROBE_SLICES)
 }

@@ -14,7 +14,7 @@ use crate::{Error, Result};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-/// Steps on the stream: one that runs and one behind it.
+/// Steps kept on the side's stream: one that runs and one behind it.
 pub const IN_FLIGHT: usize = 2;
 /// Steps run before one is timed: the first loads kernels, makes plans and scratch memory.
 const WARM_STEPS: usize = 2;
@@ -23,11 +23,12 @@ const LEAST_STEPS: usize = 2;
 const MOST_STEPS: usize = 64;
 const PROFILE: Duration = Duration::from_millis(20);
 
-/// Puts one step on the stream.
+/// A function that puts one step on the stream.
 pub type PutStep = Box<dyn FnMut(&mut Cuda) -> Result<()>>;
 
-/// A side's program.
+/// The program of a side: what a step is, and what it counts for.
 pub struct SideProgram {
+    /// Puts one step on the side's stream.
     pub step: PutStep,
     /// Progress of one step, in the program's own unit.
     pub units: f64,
@@ -50,29 +51,34 @@ fn lock(log: &Shared) -> MutexGuard<'_, Log> {
 /// What the side's thread finds out before its first turn.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SideFacts {
-    /// One step by itself, the stream never dry.
+    /// Time of one step by itself in nanoseconds, the stream never dry.
     pub step_ns: f64,
+    /// Progress of one step, in the program's own unit.
     pub units: f64,
+    /// Priority of the side's stream as the driver has it; the lower number goes first.
     pub priority: i32,
 }
 
-/// A turn of the side on the clock's times.
+/// What a side did from its start to its halt.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SideTurn {
+    /// The steps in order, in nanoseconds from the clock's origin.
     pub slices: Vec<Slice>,
     /// Steps that were not yet all on the stream when the one before ended: the thread, not the GPU, set the pace.
     pub late: usize,
 }
 
-/// A side, started and halted from outside.
+/// A side on a stream of its own, started and halted from outside.
 pub struct SideStream {
+    /// What was found out of the side at its start.
     pub facts: SideFacts,
     worker: SideWorker,
     log: Shared,
 }
 
 impl SideStream {
-    /// Starts the thread; `make` runs in it and says what a step is. Returns once it is warm and stands still.
+    /// Starts the thread; `make` runs in it and says what a step is. Returns once it is warm and stands still. An error
+    /// where the thread cannot start, or `make` or a step fails.
     pub fn start<M>(gpu: &Arc<Gpu>, dtype: DType, priority: Priority, make: M) -> Result<Self>
     where
         M: FnOnce(&mut Cuda) -> Result<SideProgram> + Send + 'static,
@@ -95,12 +101,12 @@ impl SideStream {
         Ok(SideStream { facts, worker, log })
     }
 
-    /// Returns once its first step is done on the GPU.
+    /// Lets the side run; returns once its first step is done on the GPU.
     pub fn run(&mut self) -> Result<()> {
         self.worker.run()
     }
 
-    /// Returns once the stream is empty.
+    /// Halts the side; returns once its stream is empty, with the steps since it was started.
     pub fn halt(&mut self, clock: &EventClock) -> Result<SideTurn> {
         self.worker.halt()?;
         let done = std::mem::take(&mut lock(&self.log).done);

@@ -10,17 +10,21 @@ const CONNECTIONS: &str = "CUDA_DEVICE_MAX_CONNECTIONS";
 /// Queues without that variable.
 const DEFAULT_CONNECTIONS: u64 = 8;
 
+/// How two streams of one GPU share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Streams {
     /// Two streams like any other: the hardware shares the multiprocessors out as blocks end.
     Plain,
-    /// The main on the highest priority there is, the side on the lowest: where both have blocks waiting, the main's start.
+    /// The main has the highest priority there is, the side the lowest: where both have blocks waiting, the main's
+    /// start.
     Priority,
 }
 
 impl Streams {
+    /// Both modes, in the order in which cases are listed.
     pub const ALL: [Streams; 2] = [Streams::Priority, Streams::Plain];
 
+    /// The mode as it stands in case names and records: `stream` or `priority`.
     pub const fn name(self) -> &'static str {
         match self {
             Streams::Plain => "stream",
@@ -28,6 +32,7 @@ impl Streams {
         }
     }
 
+    /// The priority of the main's stream.
     pub const fn main(self) -> Priority {
         match self {
             Streams::Plain => Priority::Plain,
@@ -35,6 +40,7 @@ impl Streams {
         }
     }
 
+    /// The priority of the side's stream.
     pub const fn side(self) -> Priority {
         match self {
             Streams::Plain => Priority::Plain,
@@ -42,13 +48,14 @@ impl Streams {
         }
     }
 
-    /// Being kept from all work is what this mode may do to a side, and so a result.
+    /// Whether being kept from all work is what this mode may do to a side, and so a result.
     pub const fn may_starve(self) -> bool {
         matches!(self, Streams::Priority)
     }
 }
 
-/// The stream's priority as the driver has it; the lower number goes first.
+/// The stream's priority as the driver has it, of which the lower number goes first; an error where the driver does not
+/// tell.
 pub fn priority_of(ops: &Cuda) -> Result<i32> {
     let mut priority = 0;
     // SAFETY: the stream lives as long as the borrow, and the call writes one integer.
@@ -57,7 +64,8 @@ pub fn priority_of(ops: &Cuda) -> Result<i32> {
     Ok(priority)
 }
 
-/// Hardware queues of this process. Of two streams in one queue the second waits for the first.
+/// Hardware queues of this process: `CUDA_DEVICE_MAX_CONNECTIONS`, or 8 where that is not set to 1 to 32. Of two
+/// streams in one queue the second waits for the first.
 pub fn connections() -> u64 {
     connections_from(std::env::var(CONNECTIONS).ok().as_deref())
 }

@@ -9,6 +9,7 @@ use crate::models::pieces::{Dense, Norm, Parameter};
 use crate::ops::Ops;
 use crate::shape::{LayerShape, Recompute};
 
+/// The parameters, activations and gradients of one transformer layer on one tensor-parallel rank.
 pub struct Block<B> {
     shape: LayerShape,
     pub(super) ln1: Norm<B>,
@@ -54,7 +55,8 @@ pub(super) struct Gradients<B> {
 }
 
 impl<B> Block<B> {
-    /// `prefix` stands before every parameter's name.
+    /// Makes the layer with random parameters, before whose names `prefix` stands; an error where the device has no
+    /// memory for it.
     pub fn new<O: Ops<Buffer = B>>(builder: &mut Builder<'_, O>, prefix: &str, shape: LayerShape) -> Result<Self> {
         let name = |own: &str| format!("{prefix}{own}");
         Ok(Block {
@@ -70,18 +72,22 @@ impl<B> Block<B> {
         })
     }
 
+    /// The shape that the layer was made for.
     pub const fn shape(&self) -> &LayerShape {
         &self.shape
     }
 
+    /// The output of the last forward pass, rows × H.
     pub const fn output(&self) -> &B {
         &self.kept.output
     }
 
+    /// The gradient of the loss by the input, dx, rows × H, from the last backward to inputs.
     pub const fn input_gradient(&self) -> &B {
         &self.flow.x
     }
 
+    /// Computes the output from `x`, rows × H.
     pub fn forward<O: Ops<Buffer = B>>(&mut self, ops: &mut O, x: &B) {
         self.attention_half(ops, x);
         self.join_attention(ops, x);
@@ -89,7 +95,7 @@ impl<B> Block<B> {
         self.join_mlp(ops);
     }
 
-    /// dx from dy, after recomputing what the shape does not keep.
+    /// Computes dx from dy, after recomputing what the shape does not keep.
     pub fn backward_input<O: Ops<Buffer = B>>(&mut self, ops: &mut O, x: &B, dy: &B) {
         match self.shape.recompute {
             Recompute::None => {}
@@ -102,7 +108,7 @@ impl<B> Block<B> {
         self.join_attention_backward(ops, x);
     }
 
-    /// Adds to the parameters' gradients; reads what forward and backward_input left.
+    /// Adds to the parameters' gradients, and reads what the last forward and backward to inputs left.
     pub fn backward_weight<O: Ops<Buffer = B>>(&mut self, ops: &mut O, x: &B, dy: &B) {
         self.fc2.backward_weight(ops, dy, &self.kept.inner);
         self.fc1.backward_weight(ops, &self.flow.pre, &self.kept.ln2);
@@ -169,12 +175,14 @@ impl<B> Block<B> {
         self.qkv.backward_input(ops, &mut flow.ln1, &flow.qkv);
     }
 
+    /// Every learned tensor in the order of the forward pass: ln1, qkv, projection, ln2, fc1, fc2.
     pub fn parameters(&self) -> Vec<&Parameter<B>> {
         let (ln1, ln2) = (self.ln1.parameters(), self.ln2.parameters());
         let (qkv, projection) = (self.qkv.parameters(), self.projection.parameters());
         [ln1, qkv, projection, ln2, self.fc1.parameters(), self.fc2.parameters()].into_iter().flatten().collect()
     }
 
+    /// Every learned tensor to be changed, in the order of [`Block::parameters`].
     pub fn parameters_mut(&mut self) -> Vec<&mut Parameter<B>> {
         let (ln1, ln2) = (self.ln1.parameters_mut(), self.ln2.parameters_mut());
         let (qkv, projection) = (self.qkv.parameters_mut(), self.projection.parameters_mut());

@@ -1,7 +1,7 @@
 //! The GPT layer on one tensor-parallel rank, its phases callable one by one; and what makes a whole model of layers.
 //!
-//! [`Layer`] is what is measured: a [`Block`] with an input and an output gradient of its own. [`Embedding`], [`Head`]
-//! and blocks together are the small `gpt` ([`network`]).
+//! [`Layer`] is what is measured: a [`Block`] with an input and an output gradient of its own. [`EmbeddingLayer`],
+//! [`Head`] and blocks together are the small `gpt` ([`network`]).
 
 mod block;
 mod ends;
@@ -30,7 +30,8 @@ pub struct Layer<O: Ops> {
 }
 
 impl<O: Ops> Layer<O> {
-    /// Inputs and parameters are rounded to `shape.dtype`: another device given the same shape and seed holds the same.
+    /// Makes the layer, inputs and parameters rounded to `shape.dtype`: another device given the same shape and seed
+    /// holds the same. An error where the shape is not valid or the device has no memory for it.
     pub fn new(ops: &mut O, shape: LayerShape, seed: u64) -> Result<Self> {
         shape.validate()?;
         let mut builder = Builder::new(ops, shape.dtype, seed);
@@ -41,24 +42,27 @@ impl<O: Ops> Layer<O> {
         Ok(Layer { block, x, dy, memory_bytes: builder.bytes() })
     }
 
+    /// The shape that the layer was made for.
     pub const fn shape(&self) -> &LayerShape {
         self.block.shape()
     }
 
+    /// Computes the output from x.
     pub fn forward(&mut self, ops: &mut O) {
         self.block.forward(ops, &self.x);
     }
 
-    /// dx from dy; starts with what the shape recomputes.
+    /// Computes dx from dy; starts with what the shape recomputes.
     pub fn backward_input(&mut self, ops: &mut O) {
         self.block.backward_input(ops, &self.x, &self.dy);
     }
 
-    /// Adds to the gradients of the parameters.
+    /// Adds to the gradients of the parameters what the last forward and backward to inputs give.
     pub fn backward_weight(&mut self, ops: &mut O) {
         self.block.backward_weight(ops, &self.x, &self.dy);
     }
 
+    /// Asks the device for one phase; [`Phase::ForwardBackward`] is the other three in order.
     pub fn run(&mut self, ops: &mut O, phase: Phase) {
         match phase {
             Phase::Forward => self.forward(ops),
@@ -77,11 +81,12 @@ impl<O: Ops> Layer<O> {
         self.block.parameters_mut().into_iter().for_each(|p| ops.zero(&mut p.gradient));
     }
 
-    /// The input, rows × H.
+    /// The input x, rows × H.
     pub const fn input(&self) -> &O::Buffer {
         &self.x
     }
 
+    /// The input x, rows × H, to be overwritten.
     pub const fn input_mut(&mut self) -> &mut O::Buffer {
         &mut self.x
     }
@@ -96,7 +101,7 @@ impl<O: Ops> Layer<O> {
         self.block.output()
     }
 
-    /// dx, rows × H.
+    /// The gradient of the loss by the input, dx, rows × H.
     pub const fn input_gradient(&self) -> &O::Buffer {
         self.block.input_gradient()
     }
@@ -106,11 +111,12 @@ impl<O: Ops> Layer<O> {
         self.block.parameters()
     }
 
+    /// Every learned tensor to be changed, in the order of [`Layer::parameters`].
     pub fn parameters_mut(&mut self) -> Vec<&mut Parameter<O::Buffer>> {
         self.block.parameters_mut()
     }
 
-    /// All that a forward and backward pass leaves: `output`, `dx`, and each parameter's gradient by name.
+    /// All that a forward and backward pass leaves, by name: `output`, `dx`, and each parameter's gradient.
     pub fn results(&self) -> Vec<(&str, &O::Buffer)> {
         let ends = [("output", self.output()), ("dx", self.input_gradient())];
         ends.into_iter().chain(self.parameters().into_iter().map(|p| (p.name.as_str(), &p.gradient))).collect()

@@ -9,12 +9,14 @@ use crate::models::pieces::Parameter;
 use crate::ops::{self, Ops};
 use crate::shape::{LayerShape, Phase};
 
-/// Sizes of a small GPT.
+/// Sizes of the small `gpt`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GptConfig {
+    /// Number of layers.
     pub layers: usize,
+    /// Number of different tokens.
     pub vocabulary: usize,
-    /// Every layer's shape; micro-batch and sequence are the model's.
+    /// Shape of every layer; its micro-batch and sequence are the model's.
     pub layer: LayerShape,
 }
 
@@ -26,6 +28,7 @@ impl GptConfig {
     }
 }
 
+/// The small `gpt`: embedding, layers and head with their activations, gradients and data.
 pub struct Gpt<B> {
     config: GptConfig,
     embedding: EmbeddingLayer<B>,
@@ -35,6 +38,8 @@ pub struct Gpt<B> {
 }
 
 impl<B> Gpt<B> {
+    /// Makes the model and its batches; an error where the layer's shape is not valid or the device has no memory for
+    /// them.
     pub fn new<O: Ops<Buffer = B>>(builder: &mut Builder<'_, O>, config: GptConfig) -> Result<Self> {
         config.layer.validate()?;
         let (rows, hidden) = (config.layer.rows() as usize, config.layer.hidden as usize);
