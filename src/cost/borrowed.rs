@@ -18,7 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A borrowed time is believed this far (relative standard error): a hint for the knots, never more than a measurement.
 const NOISE: f64 = 0.05;
 
-/// `own` (ascending) with a point at every size between its ends that only others were measured at.
+/// The points of `own` (ascending), with a borrowed point added at every size between its ends that only others were
+/// measured at.
 pub fn add_borrowed_points(own: &[Point], others: &[&[Point]]) -> Vec<Point> {
     let others: Vec<BTreeMap<u64, f64>> =
         others.iter().map(|points| points.iter().map(|p| (p.bytes, p.ns.ln())).collect()).collect();

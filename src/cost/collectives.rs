@@ -49,13 +49,20 @@ struct Measured {
     algorithm: Option<String>,
 }
 
+/// The curves fitted to the collectives of one machine, and how well they predict.
 #[derive(Debug, Default)]
 pub struct CollectiveFits {
+    /// One curve per operation, ranks, nodes, element type and kind of latency.
     pub fits: Vec<CollectiveFit>,
+    /// Errors on held-out sizes: `collective`, `collective/new size`, and `collective/` with the name of each
+    /// operation.
     pub accuracy: Vec<Accuracy>,
+    /// Sentences on the curves that were left out, because only one size was measured.
     pub notes: Vec<String>,
 }
 
+/// Fits a curve to every operation, number of ranks and nodes, element type and kind of latency among the records.
+/// Curves with fewer than two sizes are left out with a note.
 pub fn fit(records: &[&Measurement]) -> CollectiveFits {
     let mut found = CollectiveFits::default();
     let curves = curves(records);
@@ -102,7 +109,7 @@ struct Judged {
     curve: Curve,
     /// The other operations were measured at the held-out size.
     others_know: Vec<HeldOutCase>,
-    /// No operation was: what a question about a size between those measured meets, so the intervals come from these.
+    /// No operation was, as in a prediction at a size between those measured, so the intervals come from these.
     nobody_knows: Vec<HeldOutCase>,
 }
 

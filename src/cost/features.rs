@@ -22,20 +22,41 @@ use crate::shape::operation::{Epilogue, Family, Operation, Product};
 use crate::shape::{Attention, DType, Linear};
 use crate::{Error, Result};
 
+/// A quantity that a time is a sum of: t = Σ coefficient_ns · feature. Its name in `cost_model.json` is given with
+/// each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feature {
+    /// `1`: the constant 1, for the fixed cost of an operation.
     One,
+    /// `flop`: floating-point operations, where a multiply-add counts two.
     Flop,
+    /// `bytes`: bytes read and written at least once.
     Bytes,
+    /// `bytes_over_N`: bytes beyond the first N, which no cache of N bytes holds.
     BytesOver(u64),
+    /// `m*k`: elements of the left input of the product m×k · k×n.
     LeftElements,
+    /// `n*k`: elements of the right input of the product m×k · k×n.
     RightElements,
+    /// `m*n`: elements of the output of the product m×k · k×n.
     OutputElements,
+    /// `gelu_elements`: elements that a GELU or its derivative is applied to in the product's epilogue.
     GeluElements,
+    /// `padded_flop_N`: FLOPs of the product with m and n rounded up to whole tiles of N.
     PaddedFlop(u64),
-    WaveFlop { tile: u64, sms: u64 },
+    /// `wave_flop_N_sS`: FLOPs of the product with its tiles rounded up to whole waves over all SMs: a last wave costs
+    /// as much as a full one.
+    WaveFlop {
+        /// Width and height N of a tile of the output, in elements.
+        tile: u64,
+        /// Number S of SMs that a wave is spread over.
+        sms: u64,
+    },
+    /// `pairs`: query–key pairs of causal attention, B·A·S·(S+1)/2.
     Pairs,
+    /// `operations_ns`: sum of the predicted times of a layer phase's operations, in ns.
     OperationsNs,
+    /// `phases_ns`: forward, backward to inputs and backward to weights of the same layer together, in ns.
     PhasesNs,
 }
 
@@ -53,6 +74,7 @@ impl Feature {
         (Feature::PhasesNs, "phases_ns"),
     ];
 
+    /// Name of the feature in `cost_model.json`.
     pub fn name(&self) -> String {
         match self {
             Feature::BytesOver(bytes) => format!("bytes_over_{bytes}"),
@@ -62,6 +84,7 @@ impl Feature {
         }
     }
 
+    /// The feature with this name in `cost_model.json`. Returns an error if the name is unknown.
     pub fn parse(name: &str) -> Result<Feature> {
         let plain = Self::PLAIN.iter().find(|(_, n)| *n == name).map(|(f, _)| *f);
         let number = |prefix: &str| name.strip_prefix(prefix)?.parse::<u64>().ok().filter(|&n| n > 0);
@@ -82,6 +105,7 @@ impl Feature {
             })
     }
 
+    /// Value of the feature for one operation or one phase of a layer.
     pub fn value(&self, work: &FeatureInput) -> f64 {
         let [m, n, k] = work.mnk;
         match self {
@@ -108,20 +132,27 @@ impl Feature {
     }
 }
 
-/// What the features are computed from: one operation, or one phase of a layer.
+/// The quantities that the features are computed from, of one operation or one phase of a layer.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct FeatureInput {
+    /// Floating-point operations, where a multiply-add counts two.
     pub flop: f64,
+    /// Bytes read and written at least once.
     pub bytes: f64,
-    /// The product as m×k · k×n; 0 where it is none.
+    /// Sizes m, n and k of the product m×k · k×n; 0 where the operation is no product.
     pub mnk: [f64; 3],
+    /// Elements that a GELU or its derivative is applied to in the product's epilogue; 0 where there is none.
     pub gelu_elements: f64,
+    /// Query–key pairs of causal attention, B·A·S·(S+1)/2; 0 for other operations.
     pub pairs: f64,
+    /// Sum of the predicted times of a layer phase's operations, in ns; 0 for a single operation.
     pub operations_ns: f64,
+    /// Times of the three phases of a layer together, in ns; 0 except for `forward_backward`.
     pub phases_ns: f64,
 }
 
 impl FeatureInput {
+    /// The quantities of a single operation with elements of `dtype`.
     pub fn of(operation: &Operation, dtype: DType) -> FeatureInput {
         let mut work =
             FeatureInput { flop: operation.flop(), bytes: operation.bytes(dtype), ..FeatureInput::default() };
@@ -146,23 +177,27 @@ impl FeatureInput {
     }
 }
 
-/// An operation as it stands in a record.
+/// A single operation as a measurement describes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeasuredOperation {
+    /// Whether it is a product, attention or a streaming operation.
     pub family: Family,
     /// Name within the family: `forward`, `layernorm/forward`, …
     pub name: String,
+    /// Element type that it was measured in.
     pub dtype: DType,
+    /// Whether it was timed with cold caches.
     pub cold: bool,
+    /// The quantities that its features are computed from.
     pub work: FeatureInput,
-    /// The operation and its sizes: what makes two records the same case.
+    /// Name, element type and sizes of the operation: records with the same key are the same case.
     pub key: String,
-    /// The sizes by name, for the ranges in `valid`.
+    /// Its sizes by name, for the ranges in `valid`.
     pub sizes: Vec<(&'static str, f64)>,
 }
 
 impl MeasuredOperation {
-    /// `None` for records that are not a known operation with its sizes.
+    /// Reads the operation from a record; `None` for records that are not a known operation with its sizes.
     pub fn of(record: &Measurement) -> Option<Self> {
         let name = record.param_str("operation")?.to_string();
         let dtype = dtype_of(record);
@@ -223,7 +258,8 @@ fn streaming(record: &Measurement) -> Option<Parsed> {
     Some((Family::Streaming, work, vec![("bytes", bytes)]))
 }
 
-/// The parameter where the record has it; else the last part of the layer's name in the id; else what the backend is for.
+/// Element type of a record: the parameter where the record has it; else the last part of the layer's name in the id;
+/// else f32 on the host and bf16 on CUDA.
 pub fn dtype_of(record: &Measurement) -> DType {
     let from_id = || record.id.split('/').nth(1)?.rsplit('-').find_map(DType::parse);
     record.param_str("dtype").and_then(DType::parse).or_else(from_id).unwrap_or(match record.backend {

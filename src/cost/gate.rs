@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 const PREFIX: &str = "fill/gate/";
 
-/// `None` unless at least the opening or one drain was measured; the notes name what is missing and taken as 0.
+/// Fits the gate's costs to the rows `fill/gate/…`; the notes name what is missing and taken as 0. `None` unless at
+/// least the opening or one drain was measured.
 pub fn fit(records: &[&Measurement]) -> (Option<GateCost>, Vec<String>) {
     let rows: Vec<(&str, &Measurement)> = records
         .iter()

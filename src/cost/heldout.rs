@@ -13,7 +13,8 @@ use std::collections::BTreeSet;
 const ROUNDS: usize = 5;
 const SEED: u64 = 0x6275_6262_6c65_5f31;
 
-/// For each round the keys held out of it. One key alone cannot be held out: no round.
+/// The keys held out of each round, every key in one of five rounds (of as many as there are keys, if fewer). Empty
+/// where there is only one key, which cannot be held out.
 pub fn rounds<'a>(keys: impl IntoIterator<Item = &'a str>) -> Vec<BTreeSet<String>> {
     let distinct: BTreeSet<&str> = keys.into_iter().collect();
     if distinct.len() < 2 {
@@ -36,30 +37,35 @@ fn hash(text: &str) -> u64 {
     crate::stats::SplitMix(folded).next_u64()
 }
 
-/// A held-out case: what the model said, what was measured. Any unit, the same for both.
+/// A case predicted by a fit that had not seen it: the prediction and the measurement, both in the same unit (ns or a
+/// slowdown).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HeldOutCase {
+    /// What the fit predicted.
     pub predicted: f64,
+    /// What was measured.
     pub measured: f64,
 }
 
 impl HeldOutCase {
+    /// A held-out case from its prediction and its measurement, both in the same unit.
     pub fn new(predicted: f64, measured: f64) -> Self {
         HeldOutCase { predicted, measured }
     }
 
-    /// measured ÷ predicted − 1: how far the truth lay from what was said.
+    /// Relative distance of the measurement from the prediction: measured ÷ predicted − 1.
     pub fn residual(&self) -> f64 {
         self.measured / self.predicted.max(f64::MIN_POSITIVE) - 1.0
     }
 
-    /// |predicted − measured| ÷ measured.
+    /// Relative error of the prediction: |predicted − measured| ÷ measured.
     pub fn error(&self) -> f64 {
         (self.predicted - self.measured).abs() / self.measured
     }
 }
 
-/// The entry of `accuracy`; none where nothing could be held out.
+/// The entry of `accuracy` named `what`: mean and largest relative error of the held-out cases, in percent. `None`
+/// where nothing could be held out.
 pub fn accuracy(what: &str, outcomes: &[HeldOutCase]) -> Option<Accuracy> {
     let errors: Vec<f64> = outcomes.iter().map(HeldOutCase::error).filter(|e| e.is_finite()).collect();
     let mean = crate::stats::mean(&errors)?;

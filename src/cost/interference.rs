@@ -14,21 +14,25 @@ use crate::records::measurement::{Interval, Kind};
 use crate::stats;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Name of the side in A/A rows, in which a main runs beside no side at all: they give the noise floor.
 pub const NOTHING: &str = "nothing";
 const PRESSURE: &str = "pressure-";
 const PROBE: &str = "probe-";
-/// Any side at all: its pressure is 1 by definition and not written down. What company costs whatever the side does.
+/// Name of the resource on which every side presses with 1, which is not written down: what any side costs, whatever it
+/// does.
 pub const PRESENCE: &str = "presence";
 /// A program that slows the probe of its own resource by less than this does not load it: nothing to divide by.
 const LEAST_PRESSURE: f64 = 0.02;
 
 type Scores = BTreeMap<String, BTreeMap<String, f64>>;
 
-/// The key of a resource under a sharing mode, as `pressure` and `sensitivity` use it.
+/// Key of a resource under a sharing mode in `pressure` and `sensitivity`, such as `free/memory`.
 pub fn resource_key(sharing: &str, resource: &str) -> String {
     format!("{sharing}/{resource}")
 }
 
+/// Fits the interference to the co-run rows among the records; also returns the error on held-out pairs (`None` if
+/// there are none) and sentences on what stays unknown.
 pub fn fit(records: &[&Measurement]) -> (Interference, Option<Accuracy>, Vec<String>) {
     let pairs: Vec<CorunPair> = records.iter().filter(|r| r.kind == Kind::Corun).filter_map(|r| pair(r)).collect();
     let mut notes = Vec::new();
@@ -95,8 +99,8 @@ fn measured_pressure(pairs: &[CorunPair], mode: &str, pressure: &mut Scores) {
     }
 }
 
-/// The pressure of a side on a resource: as measured under this mode, else under any other (probes are dear, and what a
-/// side asks of the memory hardly depends on how the cores are shared).
+/// Pressure of a side on a resource (slowdown − 1 of that resource's probe), as measured under this mode, else under
+/// any other: what a side demands of the memory hardly depends on how the cores are shared. `None` if never measured.
 pub fn pressure_of(pressure: &Scores, side: &str, mode: &str, resource: &str) -> Option<f64> {
     let own = pressure.get(side)?;
     let elsewhere = || own.iter().find(|(key, _)| key.split_once('/').is_some_and(|(_, r)| r == resource));

@@ -1,8 +1,8 @@
 //! Whole layers: the ones measured (anchors), and how a layer's time follows from its operations' (additivity).
 //!
-//! A phase's time is a₀ + a₁·Σ operations (+ a₂·bytes), fitted per phase on measured layers: what the sum misses — gaps
-//! between launches, data still in a cache, threads already awake — is in the coefficients. forward_backward is fitted
-//! on the sum of the three phases.
+//! A phase's time is a₁·Σ operations, with a fixed cost a₀ or a cost a₂·bytes beside it where cross-validation takes
+//! one, fitted per phase on measured layers: what the sum misses — gaps between launches, data still in a cache,
+//! threads already awake — is in the coefficients. forward_backward is fitted on the sum of the three phases.
 
 use super::features::{Feature, FeatureInput};
 use super::heldout::{self, HeldOutCase};
@@ -15,14 +15,17 @@ use crate::records::measurement::{Interval, Kind};
 use crate::shape::{DType, LayerShape, Phase, Recompute};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The phases a layer's time is put together from.
+/// The three phases that a layer's time is put together from.
 pub const PARTS: [Phase; 3] = [Phase::Forward, Phase::BackwardInput, Phase::BackwardWeight];
 
 /// One measured phase of one layer.
 #[derive(Debug, Clone)]
 pub struct LayerRow {
+    /// Sizes and element type of the layer.
     pub shape: LayerShape,
+    /// The phase that was timed.
     pub phase: Phase,
+    /// Median time of the phase for one micro-batch and its 95 % confidence interval, in ns.
     pub time: Interval,
     activation_bytes: u64,
     parameter_bytes: u64,
@@ -63,7 +66,7 @@ fn row(record: &Measurement) -> Option<LayerRow> {
     Some(LayerRow { shape, phase, time, activation_bytes, parameter_bytes })
 }
 
-/// The layers measured in all three phases.
+/// The layers that were measured in all three phases, as the cost model holds them.
 pub fn anchors(rows: &[LayerRow]) -> Vec<LayerAnchor> {
     by_shape(rows)
         .into_values()
@@ -90,16 +93,19 @@ fn by_shape(rows: &[LayerRow]) -> BTreeMap<String, BTreeMap<&'static str, &Layer
     shapes
 }
 
-/// What [`fit`] found: one fit a phase with its interval, the errors on shapes held out, and what a reader should know.
+/// What [`fit`] finds in the measured layers.
 #[derive(Debug, Default)]
 pub struct LayerFits {
+    /// One fit for each phase, by the phase's name, with its interval.
     pub additivity: BTreeMap<String, Fit>,
+    /// Errors on held-out shapes: `layer`, and `layer/` with the name of each phase.
     pub accuracy: Vec<Accuracy>,
+    /// Sentences on how the errors were found that a reader should know.
     pub notes: Vec<String>,
 }
 
-/// Fits every phase on all rows, and judges it in rounds that leave whole shapes out: all phases of a shape, and the
-/// single operations measured at it.
+/// Fits every phase on all rows, and judges it in rounds that hold whole shapes out: all phases of a shape, and the
+/// single operations measured at it. Returns an error if a fit in `fits` names an unknown feature.
 pub fn fit(
     rows: &[LayerRow],
     operation_rows: &[OperationRow],
@@ -237,7 +243,8 @@ fn plain_work(shape: &LayerShape, phase: Phase) -> FeatureInput {
     }
 }
 
-/// A phase's features; `None` where an operation of it has no fit.
+/// Quantities of a layer phase that its features are computed from; `None` where one of its operations has no fit.
+/// Returns an error if a fit names an unknown feature.
 pub fn work(fits: &OperationFits, shape: &LayerShape, phase: Phase) -> Result<Option<FeatureInput>> {
     let sum = operations::sum_ns(fits, &shape.operations(phase), shape.dtype)?;
     Ok(sum.map(|operations_ns| FeatureInput { operations_ns, ..plain_work(shape, phase) }))
@@ -264,7 +271,9 @@ fn predict(models: &Models, fits: &OperationFits, shape: &LayerShape, phase: Pha
     Ok(work(fits, shape, phase)?.as_ref().map(value))
 }
 
-/// A phase's time by the fits as written: Σ coefficient · feature, `phases_ns` given for forward_backward.
+/// Predicted time of a phase in ns, Σ coefficient · feature; `phases_ns` is the sum of the phases, for
+/// `forward_backward`. `None` if the phase or one of its operations has no fit. Returns an error if a fit names an
+/// unknown feature.
 pub fn evaluate(fits: &OperationFits, shape: &LayerShape, phase: Phase, phases_ns: f64) -> Result<Option<f64>> {
     let Some(fit) = fits.launch.additivity.get(phase.name()) else { return Ok(None) };
     let needs_operations = fit.features.iter().any(|f| *f == Feature::OperationsNs.name());

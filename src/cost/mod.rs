@@ -1,4 +1,4 @@
-//! The cost model: fitted from one machine's measurements, asked for layers, collectives and pairs nobody measured.
+//! The cost model: fitted to one machine's measurements, it predicts layers, collectives and pairs nobody measured.
 //!
 //! [`fit`] turns records into a [`CostModel`]; [`predict`] turns a [`CostModel`] into times with intervals. Both are
 //! plain functions of values: no hardware, no clock, no file. Equations: docs/cost-model.md.
@@ -11,6 +11,8 @@
 //! | [`piecewise`], [`collectives`] | latency–bandwidth segments over message size |
 //! | [`interference`], [`gate`] | what a small model costs the big one; what the gate costs |
 //! | [`valid`] | the range of every input measured |
+
+#![warn(missing_docs)]
 
 mod borrowed;
 pub mod collectives;
@@ -36,15 +38,18 @@ use crate::{Error, Result};
 use operations::TileLimits;
 use std::collections::BTreeMap;
 
-/// A model, and sentences on what was left out of it and why.
+/// A fitted cost model, and sentences on what was left out of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fitted {
+    /// The cost model as `cost_model.json` holds it.
     pub model: CostModel,
+    /// Sentences on what was left out of the model and why.
     pub notes: Vec<String>,
 }
 
-/// Fits every part that has enough rows; the others are left out with a note. An error only if nothing can be fitted.
-/// The same measurements give the same model, byte for byte. `sha256` is that of `measurements.jsonl`, hexadecimal.
+/// Fits every part that has enough rows; the others are left out with a note. The same measurements give the same
+/// model, byte for byte. `sha256` is that of `measurements.jsonl`, hexadecimal.
+/// Returns an error if nothing can be fitted, or if a fitted number cannot be used.
 pub fn fit(measurements: &[Measurement], machine: &MachineRecord, sha256: &str) -> Result<Fitted> {
     let records = usable(measurements);
     let mut notes = Vec::new();
@@ -157,7 +162,8 @@ fn refuse_empty(model: &CostModel) -> Result<()> {
     ))
 }
 
-/// Refuses a model, from whatever file, whose numbers cannot be used: unknown features, negative or infinite costs.
+/// Checks that a model, from whatever file, can be used. Returns an error if a fit has an unknown feature, or if a
+/// cost, an interval or a slowdown is negative, infinite or otherwise impossible.
 pub fn check(model: &CostModel) -> Result<()> {
     let wrong = |what: String| Err(Error::input(what, "make the cost model again with `bubblebench fit`"));
     let OperationFits { gemm, attention, streaming, launch } = &model.operations;

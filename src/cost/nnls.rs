@@ -10,7 +10,8 @@ const TOLERANCE: f64 = 1e-12;
 /// Keeps the factorisation of (nearly) dependent columns defined; columns are scaled to length 1.
 const RIDGE: f64 = 1e-11;
 
-/// `rows` holds A row by row, `target` holds b. Rows or columns of zeros are allowed; the answer is finite and ≥ 0.
+/// The non-negative c with the smallest ‖A·c − b‖²: `rows` holds A row by row, `target` holds b. Rows or columns of
+/// zeros are allowed; the result is finite and ≥ 0.
 pub fn solve(rows: &[Vec<f64>], target: &[f64]) -> Vec<f64> {
     let columns = rows.first().map_or(0, Vec::len);
     let scale: Vec<f64> = (0..columns)

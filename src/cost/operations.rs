@@ -14,19 +14,22 @@ use crate::shape::operation::{Family, Operation};
 use crate::{Result, stats};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Streaming operations all together: answers for a name that was not measured.
+/// Name of the fit to all streaming operations together, which predicts those that were not measured by name.
 pub const ANY_STREAMING: &str = "any";
 
 /// A measured operation with its time.
 #[derive(Debug, Clone)]
 pub struct OperationRow {
+    /// The operation, its element type and its sizes.
     pub operation: MeasuredOperation,
+    /// Median time of the operation, in ns.
     pub ns: f64,
-    /// The layer whose operation it is: `h512-a8-s256-b1-t1-f32`.
+    /// Name of the layer that the operation belongs to, such as `h512-a8-s256-b1-t1-f32`; `None` where it was measured
+    /// outside a layer.
     pub layer: Option<String>,
 }
 
-/// Every operation among the records; the second value counts operation records that could not be read as one.
+/// Every operation among the records; the second value counts operation records without a time or without sizes.
 pub fn rows(records: &[&Measurement]) -> (Vec<OperationRow>, usize) {
     let (mut rows, mut unread) = (Vec::new(), 0);
     for record in records.iter().filter(|r| r.kind == Kind::Operation) {
@@ -41,14 +44,16 @@ pub fn rows(records: &[&Measurement]) -> (Vec<OperationRow>, usize) {
     (rows, unread)
 }
 
-/// What the machine tells about its tiles and caches; narrows the candidates.
+/// Figures of the machine that decide which features a product or a streaming operation may need.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TileLimits {
+    /// Number of SMs of the GPU; `None` on a CPU or where it is not known.
     pub sms: Option<u64>,
+    /// Size of the GPU's L2 or the CPU's last-level cache, in bytes; `None` where it is not known.
     pub cache_bytes: Option<u64>,
 }
 
-/// The element type most rows have: its fits carry no type in their names.
+/// The element type that most rows have: its fits carry no type in their names. `None` without rows.
 pub fn primary_dtype(rows: &[OperationRow]) -> Option<DType> {
     let mut counts: BTreeMap<&str, (usize, DType)> = BTreeMap::new();
     for row in rows {
@@ -83,7 +88,9 @@ const fn family_name(family: Family) -> &'static str {
     }
 }
 
-/// Products and attention need two cases for a fit; a streaming operation one: its bandwidth. `spreads`: also find the intervals (costs five more fits each).
+/// Fits every family and name. Products and attention need two distinct cases, a streaming operation one, which gives
+/// its bandwidth. Only with `spreads` are the intervals found, at the cost of five more fits each; else they are ± 50
+/// %.
 pub fn fit(rows: &[&OperationRow], primary: Option<DType>, hardware: TileLimits, spreads: bool) -> OperationFits {
     let mut fits = OperationFits {
         gemm: BTreeMap::new(),
@@ -108,7 +115,7 @@ pub fn fit(rows: &[&OperationRow], primary: Option<DType>, hardware: TileLimits,
     fits
 }
 
-/// Held-out errors of the three families.
+/// Errors on held-out cases of the three families; a family without an operation of three distinct cases has none.
 pub fn accuracies(rows: &[&OperationRow], primary: Option<DType>, hardware: TileLimits) -> Vec<Accuracy> {
     let mut outcomes: BTreeMap<&str, Vec<HeldOutCase>> = BTreeMap::new();
     for ((family, name), group) in groups(rows, primary) {
@@ -205,7 +212,7 @@ fn knees(cases: &[&FitCase<FeatureInput>], hardware: TileLimits) -> Vec<u64> {
     knees
 }
 
-/// A fit as it is written down.
+/// A fit as `cost_model.json` holds it, with its interval and the number of cases it was made from.
 pub fn record(linear: &LinearModel<Feature>, spread: Spread, cases: usize) -> Fit {
     Fit {
         features: linear.features.iter().map(Feature::name).collect(),
@@ -227,7 +234,7 @@ fn launch_ns(fits: &OperationFits) -> f64 {
     stats::median(&fixed).unwrap_or(0.0)
 }
 
-/// Σ coefficient · feature.
+/// Time that a fit gives, Σ coefficient · feature, in ns. Returns an error if the fit names an unknown feature.
 pub fn evaluate(fit: &Fit, work: &FeatureInput) -> Result<f64> {
     fit.features
         .iter()
@@ -236,7 +243,8 @@ pub fn evaluate(fit: &Fit, work: &FeatureInput) -> Result<f64> {
         .sum()
 }
 
-/// The fit that answers for an operation: of its own type where there is one, warm before cold.
+/// The fit that predicts an operation: of its own element type, else of the primary one, and only then the cold ones. A
+/// streaming operation without a fit has that of all streaming operations; `None` where there is no fit at all.
 pub fn find<'a>(fits: &'a OperationFits, operation: &Operation, dtype: DType) -> Option<&'a Fit> {
     let table = match operation.family() {
         Family::Gemm => &fits.gemm,
@@ -254,7 +262,8 @@ pub fn find<'a>(fits: &'a OperationFits, operation: &Operation, dtype: DType) ->
     })
 }
 
-/// Σ of the operations' predicted times; `None` if one of them has no fit.
+/// Sum of the operations' predicted times in ns; `None` if one of them has no fit. Returns an error if a fit names an
+/// unknown feature.
 pub fn sum_ns(fits: &OperationFits, operations: &[(&'static str, Operation)], dtype: DType) -> Result<Option<f64>> {
     let mut sum = 0.0;
     for (_, operation) in operations {

@@ -20,17 +20,21 @@ const STEP: f64 = 1.1;
 /// … unless that would need more of them than this.
 const MOST_STEPS: f64 = 24.0;
 
-/// A measured size: bytes, time, and the relative standard error of that time.
+/// A measured message size, its time and how certain that time is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
+    /// Message size in bytes.
     pub bytes: u64,
+    /// Time at this size, in ns.
     pub ns: f64,
+    /// Relative standard error of the time, as a fraction.
     pub noise: f64,
-    /// The records name another algorithm or protocol here than at the size before.
+    /// Whether the records name another algorithm or protocol at this size than at the one before.
     pub switch: bool,
 }
 
-/// Segments that cover [smallest, largest] size. `points`: at least two sizes, ascending, times > 0; else empty.
+/// Segments that cover all sizes from the smallest to the largest. `points` must hold at least two sizes, ascending,
+/// with times above 0; with fewer or unordered sizes the result is empty.
 pub fn fit(points: &[Point]) -> Vec<Segment> {
     if points.len() < 2 || points.windows(2).any(|w| w[0].bytes >= w[1].bytes) {
         return Vec::new();
@@ -153,7 +157,8 @@ fn steps(left: (u64, f64), right: (u64, f64), falls: bool) -> Vec<Segment> {
     segments
 }
 
-/// The time at a size, and by how much (as ln of the ratio) the size lies outside what was measured.
+/// The time at a size in ns, and how far the size lies outside what was measured, as ln of the ratio (0 within). `None`
+/// without segments.
 pub fn predict(segments: &[Segment], bytes: u64) -> Option<(f64, f64)> {
     let (first, last) = (segments.first()?, segments.last()?);
     let at = |s: &Segment, x: f64| s.latency_ns + s.ns_per_byte * x;

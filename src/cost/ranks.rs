@@ -25,20 +25,21 @@ const DEFAULT_SPREAD: f64 = 0.6;
 /// However badly the measured curves carry into each other.
 const MOST_SPREAD: f64 = 2.0;
 
+/// The algorithm of a collective, which says how its time changes with the number of ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
-    /// Each rank passes a part on to the next: n − 1 steps a pass.
+    /// Each rank passes a part on to the next: n − 1 steps in each pass.
     Ring,
-    /// log₂ n steps a pass, the whole message over a link.
+    /// Ranks form a tree: log₂ n steps in each pass, with the whole message over a link.
     Tree,
-    /// The switch adds up (NVLink SHARP, CollNet): neither steps nor bytes a link grow with the ranks.
+    /// The switch adds up (NVLink SHARP, CollNet): neither the steps nor the bytes over a link grow with the ranks.
     Switch,
 }
 
 impl Algorithm {
     const ALL: [Algorithm; 3] = [Algorithm::Ring, Algorithm::Tree, Algorithm::Switch];
 
-    /// From the name in the records (NCCL's, or the host transport's).
+    /// The algorithm by its name in the records (NCCL's, or the host transport's); `None` for an unknown name.
     pub fn named(name: &str) -> Option<Algorithm> {
         let name = name.to_ascii_lowercase();
         // An NVLS tree joins switches by a tree between the nodes.
@@ -47,7 +48,7 @@ impl Algorithm {
         known.iter().find(|(part, _)| name.contains(part)).map(|(_, algorithm)| *algorithm).or(ring)
     }
 
-    /// As a sentence goes on.
+    /// The end of a sentence on how a time was carried to another number of ranks.
     pub fn phrase(self) -> &'static str {
         match self {
             Algorithm::Ring => "by the steps and bytes of a ring",
@@ -56,7 +57,8 @@ impl Algorithm {
         }
     }
 
-    /// Dependent steps of an operation over n ranks, n ≥ 2.
+    /// Number of dependent steps of an operation over n ranks, n ≥ 2 (Thakur, Rabenseifner & Gropp, IJHPCA 2005;
+    /// through a switch 1 each pass).
     pub fn steps(self, operation: &str, n: u64) -> f64 {
         let passes = if operation == "all_reduce" { 2.0 } else { 1.0 };
         match self {
@@ -66,7 +68,7 @@ impl Algorithm {
         }
     }
 
-    /// Bytes that pass a rank's link ÷ the message.
+    /// Bytes that pass a rank's link in an operation over n ranks ÷ bytes of the message.
     pub fn moved(self, operation: &str, n: u64) -> f64 {
         let share = (n as f64 - 1.0) / n as f64;
         match (self, operation) {
@@ -80,18 +82,22 @@ impl Algorithm {
     }
 }
 
-/// How a curve is carried to another number of ranks.
+/// How a curve is carried to another number of ranks (equation in the module's documentation).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scaling {
+    /// The algorithm whose steps and bytes are assumed.
     pub algorithm: Algorithm,
-    /// h
+    /// The part h of the latency that is spent in steps, from 0 to 1; the rest is paid once whatever the number of
+    /// ranks.
     pub in_steps: f64,
-    /// Half the interval this adds, relative.
+    /// Half the 95 % interval of a carried time, as a fraction of it.
     pub spread: f64,
 }
 
 impl Scaling {
-    /// What carries the measured curves into each other best, for the sizes both have. `known` fixes the algorithm.
+    /// The scaling that carries the measured curves into each other with the least error, over the sizes both have;
+    /// `known` fixes the algorithm. Where no two curves can be compared, a ring (or `known`) with a quarter of the
+    /// latency in steps.
     pub fn of(curves: &[&CollectiveFit], known: Option<Algorithm>) -> Scaling {
         let default =
             Scaling { algorithm: known.unwrap_or(Algorithm::Ring), in_steps: DEFAULT_IN_STEPS, spread: DEFAULT_SPREAD };
@@ -127,7 +133,8 @@ impl Scaling {
         crate::stats::mean(&errors)
     }
 
-    /// The time over `ranks` ranks from a curve over others, and how far the size lies outside the curve.
+    /// The time over `ranks` ranks in ns, from a curve over another number of ranks, and how far the size lies outside
+    /// that curve, as ln of the ratio. `None` if the curve has no segments.
     pub fn carry(&self, from: &CollectiveFit, ranks: u64, bytes: u64) -> Option<(f64, f64)> {
         let (ns, outside) = piecewise::predict(&from.segments, bytes)?;
         let segment = from.segments.iter().find(|s| bytes < s.to_bytes).or(from.segments.last());

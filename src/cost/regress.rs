@@ -10,33 +10,38 @@ use super::nnls;
 use crate::stats;
 use std::collections::BTreeSet;
 
-/// A case as a fit sees it: its features, its time, and the key under which it is held out.
+/// A measured case that a fit is made from: its work, its time, and the key under which it is held out.
 #[derive(Debug, Clone)]
 pub struct FitCase<W> {
+    /// What the features are computed from.
     pub work: W,
+    /// Measured time in ns.
     pub ns: f64,
-    /// Cases with one key are held out together.
+    /// Key under which the case is held out: cases with the same key are held out together.
     pub key: String,
 }
 
-/// How far the truth lies from a prediction, relative, 95 % of the time: truth ∈ predicted · [1 − low, 1 + high].
+/// How far the truth lies from a prediction 95 % of the time, relative: truth ∈ `predicted · [1 − low, 1 + high]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
+    /// Distance below the prediction, as a fraction of it.
     pub low: f64,
+    /// Distance above the prediction, as a fraction of it.
     pub high: f64,
 }
 
 impl Spread {
-    /// Where no case could be held out: the fit follows its cases, nothing is known about others.
+    /// The interval of ± 50 % where no case could be held out, so that nothing is known about cases the fit has not
+    /// seen.
     pub const UNKNOWN: Spread = Spread { low: 0.5, high: 0.5 };
-    /// No interval is narrower: two runs on an idle machine already differ by this much.
+    /// Least width of either side of an interval: two runs on an idle machine already differ by this much.
     pub const FLOOR: f64 = 0.005;
     const LOW_CAP: f64 = 0.9;
     const HIGH_CAP: f64 = 2.0;
 
-    /// From residuals on held-out cases. Forty and more speak for themselves (their 2.5 % and 97.5 % quantiles, moved
-    /// out to the next rank as conformal prediction does: Lei et al., JASA 2018); fewer are taken as normal around
-    /// zero, with Student's t for their number.
+    /// The interval from residuals (measured ÷ predicted − 1) on held-out cases: of 40 or more their 2.5 % and 97.5 %
+    /// quantiles, moved out to the next rank as in conformal prediction (Lei et al., JASA 2018); of fewer, normal
+    /// around zero with Student's t for their number.
     pub fn of(residuals: &[f64]) -> Spread {
         let finite: Vec<f64> = residuals.iter().copied().filter(|r| r.is_finite()).collect();
         let n = finite.len();
@@ -67,30 +72,35 @@ fn student(n: usize) -> f64 {
     }
 }
 
-/// A set of features and what each costs.
+/// A fitted sum of features: t = Σ coefficient · feature.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinearModel<F> {
+    /// The features of the sum.
     pub features: Vec<F>,
+    /// Cost of one unit of each feature in ns, in the order of `features`; never negative.
     pub coefficients: Vec<f64>,
 }
 
-/// What a feature is worth for one piece of work.
+/// Function that gives the value of a feature for one piece of work.
 pub type Evaluate<F, W> = fn(&F, &W) -> f64;
 
-/// The candidates for one kind of work, simplest first.
+/// The sets of features that a fit for one kind of work may choose from.
 pub struct Candidates<F, W> {
+    /// Sets of features, simplest first.
     pub sets: Vec<Vec<F>>,
+    /// Gives the value of a feature for one piece of work.
     pub evaluate: Evaluate<F, W>,
 }
 
 impl<F: Clone, W> Candidates<F, W> {
+    /// Predicted time of one piece of work in ns: Σ coefficient · feature.
     pub fn predict(&self, fit: &LinearModel<F>, work: &W) -> f64 {
         fit.features.iter().zip(&fit.coefficients).map(|(f, c)| c * (self.evaluate)(f, work)).sum()
     }
 
-    /// The candidate with the smallest cross-validated error, fitted to all of `cases`. A larger set must be better by
-    /// more than two standard errors of the difference, case by case, and by 3 %; and have two cases a coefficient.
-    /// `None` without cases.
+    /// The candidate with the smallest cross-validated error, fitted to all of `cases`; `None` without cases. A larger
+    /// set must be better by more than two standard errors of the difference, case by case, by 3 % of it and by 0.1 %
+    /// of the time, and have two cases a coefficient.
     pub fn fit(&self, cases: &[&FitCase<W>]) -> Option<LinearModel<F>> {
         let (first, rest) = self.sets.split_first()?;
         if cases.is_empty() {
@@ -106,7 +116,7 @@ impl<F: Clone, W> Candidates<F, W> {
         Some(self.fit_set(best.0, cases))
     }
 
-    /// Each case predicted once by a fit (its features chosen anew) that had not seen it.
+    /// Each case predicted once by a fit, its features chosen anew, that had not seen it.
     pub fn held_out(&self, cases: &[&FitCase<W>]) -> Vec<HeldOutCase> {
         self.in_rounds(cases, |training| self.fit(training))
     }

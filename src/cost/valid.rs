@@ -1,4 +1,4 @@
-//! The range of every input that was measured: `valid` of the cost model, and whether a question lies within it.
+//! The range of every input that was measured: `valid` of the cost model, and whether inputs lie within it.
 //!
 //! | name | input |
 //! |---|---|
@@ -15,8 +15,11 @@ use crate::shape::operation::Family;
 use crate::shape::{DType, LayerShape, Recompute};
 use std::collections::BTreeMap;
 
+/// Smallest and largest measured value of every input, by the input's name.
 pub type Ranges = BTreeMap<String, Range>;
 
+/// The ranges of all inputs that were measured, over operations, layers and collectives; the module's documentation
+/// lists their names.
 pub fn ranges(operations: &[OperationRow], layers: &[LayerRow], collectives: &[CollectiveFit]) -> Ranges {
     let mut ranges = Ranges::new();
     for row in operations {
@@ -47,16 +50,17 @@ pub fn ranges(operations: &[OperationRow], layers: &[LayerRow], collectives: &[C
     ranges
 }
 
+/// Name under which the ranges hold an element type, such as `dtype/bf16`.
 pub fn dtype_key(dtype: DType) -> String {
     format!("dtype/{}", dtype.name())
 }
 
-/// The element types measured; empty for a model that does not say.
+/// Names of the element types measured; empty for a model that does not say.
 pub fn dtypes(ranges: &Ranges) -> Vec<&str> {
     ranges.keys().filter_map(|key| key.strip_prefix("dtype/")).collect()
 }
 
-/// A layer's inputs by name.
+/// The inputs of a layer, by the names that the ranges hold them under.
 pub fn inputs(shape: &LayerShape) -> [(&'static str, f64); 7] {
     let recompute = match shape.recompute {
         Recompute::None => 0.0,
@@ -80,14 +84,17 @@ fn include(ranges: &mut Ranges, name: &str, value: f64) {
     range.high = range.high.max(value);
 }
 
-/// How far inputs lie outside their ranges, as Σ |ln(value ÷ nearest bound)|; inputs without a range are `unknown`.
+/// How far the inputs of a prediction lie outside the ranges that were measured.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Outside {
+    /// Σ |ln(value ÷ nearest bound)| over the inputs outside their range; 0 if all lie within.
     pub distance: f64,
+    /// Number of inputs that have no range at all.
     pub unknown: usize,
 }
 
 impl Outside {
+    /// Compares inputs, given by name and value, with the ranges measured.
     pub fn of(ranges: &Ranges, inputs: &[(impl AsRef<str>, f64)]) -> Outside {
         let mut outside = Outside::default();
         for (name, value) in inputs {
@@ -101,6 +108,7 @@ impl Outside {
         outside
     }
 
+    /// Whether every input has a range and lies within it.
     pub fn in_range(&self) -> bool {
         self.distance == 0.0 && self.unknown == 0
     }

@@ -1,4 +1,4 @@
-//! The plan as `plan --json` prints it, put together from what was candidate.
+//! The plan as `plan --json` prints it, put together from the chosen candidate and those of the other schedules.
 
 use super::attempt::{Candidate, PlanContext};
 use super::pack::{Residency, SideRun};

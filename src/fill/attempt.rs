@@ -1,4 +1,5 @@
-//! A job under one schedule, filled: what a plan chooses from. [`PlanContext`] is what every schedule of the job is tried with.
+//! A job under one schedule, filled: a candidate that a plan chooses from. [`PlanContext`] holds what the candidates of
+//! a job have in common.
 
 use super::side::{self, CompleteSide};
 use super::stages::{Filling, StagePlan};
@@ -10,7 +11,7 @@ use crate::pipeline::{Name, Schedule, ScheduleSpec, Timeline, simulate};
 use crate::records::{CostModel, Measurement};
 use crate::{Error, Result};
 
-/// What every schedule of the job is tried with.
+/// What the candidates of a job have in common: costs, side models and limits.
 pub(super) struct PlanContext<'a> {
     pub job: &'a Job,
     pub model: &'a CostModel,
@@ -21,7 +22,7 @@ pub(super) struct PlanContext<'a> {
     pub close_ns: f64,
 }
 
-/// One schedule, filled.
+/// The job under one schedule, with its bubbles filled.
 pub(super) struct Candidate {
     pub timeline: Timeline,
     /// What a device holds follows from the schedule: a V has both ends on one, a two-way pipeline every layer twice.

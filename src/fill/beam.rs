@@ -11,8 +11,8 @@ use super::pack::{Residency, Resident, SideRun, Slot, StageProblem, StageSolutio
 /// States kept, and shorter first runs tried before a second side in the same bubble, at most.
 const WIDEST: usize = 96;
 const MOST_GIVEN_BACK: u64 = 3;
-/// Choices looked at in one search, roughly: what the width of the beam is cut to. A plan asks once a stage, schedule and
-/// budget, so that long questions get less; their many bubbles leave little to gain by looking ahead.
+/// Choices looked at in one search, roughly: what the width of the beam is cut to. A plan searches once a stage,
+/// schedule and budget, so that long problems get less; their many bubbles leave little to gain by looking ahead.
 const EFFORT: usize = 60_000;
 const EFFORT_LONG: usize = 6_000;
 const SHORT: usize = 6;
@@ -49,7 +49,7 @@ struct Search<'a> {
     depth: usize,
 }
 
-/// Fills every slot for one set of residents.
+/// Fills every slot for one given set of residents, within the problem's budget.
 pub fn assign(problem: &StageProblem, residents: &[Resident]) -> StageSolution {
     if residents.is_empty() {
         return StageSolution { runs: vec![Vec::new(); problem.slots.len()], ..StageSolution::default() };

@@ -6,23 +6,27 @@ use crate::pipeline::job::{self, Job};
 use crate::records::CostModel;
 use std::collections::BTreeMap;
 
-/// One phase of the main job beside the side.
+/// What one phase of the main job and a side model do to each other when they run together.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Together {
-    /// Main's time together ÷ alone, at least 1.
+    /// Time of the main job's operation together with the side ÷ alone, at least 1.
     pub slowdown: f64,
-    /// Side's speed together ÷ alone.
+    /// Speed of the side together with the main job ÷ alone.
     pub rate: f64,
 }
 
+/// What a side model and the main job's forward and backward do to each other under the job's sharing mode.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BesideCompute {
+    /// The side beside the forward of the main job's layer.
     pub forward: Together,
+    /// The side beside the backward of the main job's layer.
     pub backward: Together,
 }
 
 impl BesideCompute {
-    /// `None` where the job does not ask for it, or the cost model cannot say; then a note says why.
+    /// Predicts the side beside the main job's layer under the sharing mode in `beside_compute`. `None` where the job
+    /// sets none, or where the cost model lacks a figure; then a note says which.
     pub fn of(job: &Job, model: &CostModel, side: &job::Side, notes: &mut Vec<String>) -> Option<Self> {
         let sharing = job.limits.beside_compute.as_deref()?;
         let dtype = job.model.dtype.unwrap_or_else(|| predict::usual_dtype(model));

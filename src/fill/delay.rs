@@ -15,8 +15,8 @@ struct Run<'a> {
     free: Vec<u64>,
 }
 
-/// The iteration with `extra_ns` added to each operation (in the order of the schedule's operations) and `tail_ns` to
-/// each stage's end.
+/// Length of the pipeline's iteration in ns with `extra_ns` added to each operation (in the order of the schedule's
+/// operations) and `tail_ns` to the end of each stage; missing entries count as 0.
 pub fn iteration_ns(timeline: &Timeline, extra_ns: &[u64], tail_ns: &[u64]) -> u64 {
     let schedule = &timeline.schedule;
     let mut run = Run {

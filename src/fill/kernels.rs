@@ -6,6 +6,7 @@
 /// More are not kept apart: a step of more kernels is cut into this many equal parts.
 const MOST: u64 = 1 << 16;
 
+/// The kernels of one training step in order, as the times at which each of them ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernels {
     /// `ends_ns[k]`: the first k kernels of a step together; strictly rising, from 0 to the step's time.
@@ -13,7 +14,8 @@ pub struct Kernels {
 }
 
 impl Kernels {
-    /// From the kernels' own times. `None` where together they take none.
+    /// Kernels from their own times in ns; those of 0 ns are left out. `None` if together they take no time or more
+    /// than a `u64` holds.
     pub fn new(times_ns: &[u64]) -> Option<Self> {
         let mut ends_ns = vec![0u64];
         for &ns in times_ns.iter().filter(|&&ns| ns > 0) {
@@ -22,8 +24,8 @@ impl Kernels {
         (ends_ns.len() > 1).then_some(Kernels { ends_ns })
     }
 
-    /// Where only the step's time and its longest kernel are known: as many of the longest as the step holds, and the
-    /// rest: the coarsest way to cut it.
+    /// Kernels of a step of which only the time and the longest kernel are known, in ns: as many of the longest as the
+    /// step holds, and one for the rest, which is the coarsest way to divide it.
     pub fn of_longest(step_ns: u64, longest_ns: u64) -> Self {
         let step = step_ns.max(1);
         let longest = longest_ns.clamp(1, step).max(step.div_ceil(MOST));
@@ -34,26 +36,28 @@ impl Kernels {
         Kernels { ends_ns }
     }
 
+    /// Number of kernels in one step.
     pub fn per_step(&self) -> u64 {
         self.ends_ns.len() as u64 - 1
     }
 
-    /// One whole step alone.
+    /// Time of one whole step alone, in ns.
     pub fn step_ns(&self) -> u64 {
         self.ends_ns[self.ends_ns.len() - 1]
     }
 
+    /// Time of the longest kernel alone, in ns.
     pub fn longest_ns(&self) -> u64 {
         self.ends_ns.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
     }
 
-    /// Time alone of the first `count` kernels, over as many steps as they make.
+    /// Time alone of the first `count` kernels, over as many steps as they make, in ns.
     pub fn work_ns(&self, count: u64) -> u64 {
         let (steps, rest) = (count / self.per_step(), count % self.per_step());
         steps.saturating_mul(self.step_ns()).saturating_add(self.ends_ns[rest as usize])
     }
 
-    /// Most kernels that, from position `from` on, all end within `room_ns`.
+    /// Largest number of kernels from position `from` on that all end within `room_ns`.
     pub fn that_fit(&self, from: u64, room_ns: u64) -> u64 {
         let until = self.work_ns(from).saturating_add(room_ns);
         let (steps, rest) = (until / self.step_ns(), until % self.step_ns());

@@ -19,11 +19,12 @@ use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Which iteration of the run is planned on.
+/// Which iteration of a measured run the plan is made on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IterationChoice {
-    /// The one whose idle time is the median.
+    /// The iteration with the median idle time over all devices (of an even number the lower one).
     Median,
+    /// The iteration with this number in the bubbles file.
     Number(u64),
 }
 
@@ -55,7 +56,9 @@ impl Lane<'_> {
     }
 }
 
-/// The plan of a job on the bubbles in `file`.
+/// The plan of a job on the bubbles in `file` instead of simulated ones.
+/// Returns an error if the file cannot be read, does not hold one device for each stage, or lists no bubble of the
+/// wanted iteration, and in all cases in which a plan on simulated bubbles does.
 pub fn plan(
     job: &Job,
     model: &CostModel,

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! job.toml, cost model ─► side (kernels, memory, margins) ─┐
-//! pipeline: bubbles, free memory (or measured ones) ───────┴─► pack (a stage's problem) ─► planner, beam (its answer)
+//! pipeline: bubbles, free memory (or measured ones) ───────┴─► pack (a stage's problem) ─► planner, beam (solution)
 //!                                     plan: all stages, slowdown by delay, other schedules ─► record ◄─┘
 //! ```
 //!
 //! Values to values: the gate that carries a plan out is `corun::gate`. The method and its equations: docs/planning.md.
+
+#![warn(missing_docs)]
 
 pub mod assemble;
 mod attempt;

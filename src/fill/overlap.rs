@@ -1,32 +1,39 @@
 //! How much side work the slowdown limit allows beside the main job's own operations, once the bubbles are filled.
 //!
-//! Running a side of value v beside an operation of time d stretches it to σ·d and leaves the side at rate ρ: the main loses (σ−1)·d, the side
-//! wins ρ·σ·d·v. What is left of a stage's budget goes to the pairs of side and phase with the most won per time lost.
+//! Running a side of value v beside an operation of time d stretches it to σ·d and leaves the side at rate ρ: the main
+//! loses (σ−1)·d and a closing call, the side wins ρ·σ·d·v. What is left of a stage's budget goes to the pairs of side
+//! and phase in the order of ρ·σ·v / (σ−1).
 
 use super::beside::Together;
 use super::pack::{StageProblem, StageSolution};
 use super::side::CompleteSide;
 
-/// Operations of one kind on one stage beside which a side runs.
+/// Operations of one phase on one stage beside which a side model runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BesideRun {
+    /// Index of the side model in `StageProblem::sides`.
     pub side: usize,
+    /// Whether the stage's operations are backwards (of any kind) rather than forwards.
     pub backward: bool,
+    /// Number of the stage's operations in an iteration beside which the side runs.
     pub operations: u64,
-    /// The side's work, as if alone.
+    /// Work that the side does beside all these operations together, in ns of its time alone.
     pub work_ns: f64,
-    /// What each of these operations takes longer.
+    /// Time by which each of these operations becomes longer, the call that closes the gate included, in ns.
     pub cost_each_ns: f64,
 }
 
-/// A stage's own work: how many operations of each kind, and how long one takes.
+/// A stage's own operations in an iteration.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Busy {
+    /// Number of forwards, and the mean time of one in ns.
     pub forward: (u64, f64),
+    /// Number of backward operations, and the mean time of one in ns.
     pub backward: (u64, f64),
 }
 
-/// What the limit still allows once the bubbles are filled. A side must fit in memory at every moment, beside what the answer already holds.
+/// Side work beside compute that the stage's budget still allows once its bubbles are filled as in `answer`. A side
+/// must fit in memory at the stage's fullest moment, beside what other residents hold.
 pub fn fill(problem: &StageProblem, answer: &StageSolution, busy: Busy) -> Vec<BesideRun> {
     let mut left = problem.budget_ns - answer.lost_ns;
     let mut free = [busy.forward, busy.backward].map(|(count, _)| count);

@@ -1,5 +1,5 @@
-//! One stage's problem and its answer: bubbles in order of time, side models with their kernels, the memory free in
-//! each bubble, and what the main job may lose. [`super::planner`] answers it; no pipeline is known here.
+//! One stage's problem and its solution: bubbles in order of time, side models with their kernels, the memory free in
+//! each bubble, and what the main job may lose. [`super::planner`] solves it; no pipeline is known here.
 //!
 //! A side that is *resident* keeps its state in the stage's memory through the whole iteration. It is resident in one of two ways:
 //! `Split` holds all its memory all the time and may stop between any two kernels; `Whole` keeps only parameters and optimizer
@@ -7,31 +7,39 @@
 
 use super::side::CompleteSide;
 
-/// A bubble as the planner sees it.
+/// A bubble that may be filled, as the planner sees it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Slot {
+    /// Start of the bubble, in ns from the beginning of the iteration.
     pub start_ns: u64,
-    /// When the main job is expected to go on.
+    /// Time at which the main job is expected to continue, in ns from the beginning of the iteration.
     pub end_ns: u64,
-    /// Beside everything the main job holds and the headroom; `None` where the memory is not known.
+    /// Memory free during the bubble, in bytes, beyond what the main job holds and the headroom; `None` where the GPU's
+    /// memory is not known.
     pub free_bytes: Option<f64>,
 }
 
+/// How a side model stays in a stage's memory between bubbles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Residency {
+    /// All its memory stays, and it may stop between any two kernels.
     Split,
+    /// Only parameters and optimizer state stay, so it runs whole steps only.
     Whole,
 }
 
+/// A side model that stays in a stage's memory through the whole iteration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Resident {
-    /// Index into the sides.
+    /// Index of the side model in `StageProblem::sides`.
     pub side: usize,
+    /// Whether the side keeps all its memory and may stop within a step, or keeps its state and runs whole steps.
     pub residency: Residency,
 }
 
 impl Resident {
-    /// What it keeps while the main job or another side runs.
+    /// Memory that the side keeps while the main job or another side runs, in bytes. `sides` are those that
+    /// `Resident::side` is an index into.
     pub fn held_bytes(&self, sides: &[CompleteSide]) -> f64 {
         let side = &sides[self.side];
         match self.residency {
@@ -41,65 +49,73 @@ impl Resident {
     }
 }
 
-/// Side work in one bubble, without a pause.
+/// A side model's run of kernels in one bubble, without a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SideRun {
-    /// Index into the sides.
+    /// Index of the side model in `StageProblem::sides`.
     pub side: usize,
-    /// When its first kernel begins.
+    /// Start of its first kernel, in ns from the beginning of the iteration.
     pub start_ns: u64,
-    /// Kernels that run, and their time alone.
+    /// Number of kernels that run.
     pub kernels: u64,
+    /// Time of these kernels alone, in ns.
     pub work_ns: u64,
 }
 
 impl SideRun {
+    /// End of the last kernel, in ns from the beginning of the iteration.
     pub const fn end_ns(&self) -> u64 {
         self.start_ns + self.work_ns
     }
 }
 
-/// What one stage has to offer, and what it must respect.
+/// What one stage has to offer to side models, and which limits its filling must respect.
 #[derive(Debug, Clone)]
 pub struct StageProblem<'a> {
+    /// The job's side models.
     pub sides: &'a [CompleteSide],
+    /// Bubbles that may be filled, in order of time.
     pub slots: Vec<Slot>,
-    /// Free where the main job holds most: what stays resident must fit here.
+    /// Memory free at the moment when the main job holds most, in bytes: what stays resident must fit into it. `None`
+    /// where the GPU's memory is not known.
     pub least_free: Option<f64>,
-    /// What the main job may lose on this stage in an iteration.
+    /// Time that the main job may lose on this stage in an iteration, in ns.
     pub budget_ns: f64,
-    /// What the main job loses by every run: the call that closes the gate. Each side's own cost comes on top.
+    /// Time that the main job loses by every run, in ns: the call that closes the gate. Each side's `after_ns` is added
+    /// to it.
     pub close_ns: f64,
-    /// Most sides in one bubble.
+    /// Most side models that may run one after another in one bubble.
     pub sides_per_bubble: usize,
 }
 
-/// One stage, filled.
+/// How one stage is filled: the side work in each bubble, and what it costs and is worth.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct StageSolution {
-    /// Runs of each slot, in order of time.
+    /// Runs in each slot, in order of time, one list for each of `StageProblem::slots`.
     pub runs: Vec<Vec<SideRun>>,
-    /// Only those that run.
+    /// Side models that stay on the stage; those that run in no bubble are left out.
     pub resident: Vec<Resident>,
-    /// What the main job loses.
+    /// Time that the main job loses on this stage in an iteration, in ns.
     pub lost_ns: f64,
-    /// Σ side work · value.
+    /// Σ side work · value over all runs, in ns of the main job's work.
     pub worth: f64,
 }
 
 impl StageProblem<'_> {
-    /// What a run of this side costs the main job.
+    /// Time that the main job loses by one run of this side, in ns: the closing call and the delay behind a filled
+    /// bubble.
     pub fn cost_ns(&self, side: usize) -> f64 {
         self.close_ns + self.sides[side].after_ns
     }
 
-    /// Whether a side may run in a slot while `held` bytes of other sides stay beside it. Unknown memory refuses nobody:
-    /// the plan's notes say that it was not checked.
+    /// Whether a side may run in a slot while other sides keep `held` bytes beside it. It always may where the memory
+    /// is not known; the plan's notes say that it was not checked.
     pub fn fits(&self, slot: &Slot, side: usize, held: f64) -> bool {
         slot.free_bytes.is_none_or(|free| self.sides[side].memory_bytes + held <= free)
     }
 
-    /// The most a resident can do within a slot from `at_ns` on, its margin taken off at both ends.
+    /// The longest run of a resident in a slot from `at_ns` on, less its margin at both ends, if it is `position`
+    /// kernels into its sequence; `None` if not even one kernel (of a `Residency::Whole` side: one step) fits.
     pub fn longest_run(&self, slot: &Slot, at_ns: u64, resident: Resident, position: u64) -> Option<SideRun> {
         let side = &self.sides[resident.side];
         let start_ns = at_ns.saturating_add(side.margin.before_ns());
@@ -112,13 +128,13 @@ impl StageProblem<'_> {
         (kernels > 0).then(|| self.run(resident.side, start_ns, position, kernels))
     }
 
-    /// A run of so many kernels.
+    /// A run of `kernels` kernels from `position` in the side's sequence on, the first of them at `start_ns`.
     pub fn run(&self, side: usize, start_ns: u64, position: u64, kernels: u64) -> SideRun {
         let all = &self.sides[side].kernels;
         SideRun { side, start_ns, kernels, work_ns: all.work_ns(position + kernels) - all.work_ns(position) }
     }
 
-    /// A side's worth of so much work.
+    /// Value of a run: its work in ns times the side's value.
     pub fn worth(&self, run: &SideRun) -> f64 {
         run.work_ns as f64 * self.sides[run.side].value
     }

@@ -10,16 +10,23 @@ use crate::pipeline::job::Job;
 use crate::pipeline::memory::Memory;
 use crate::records::{CostModel, Measurement};
 
-/// A plan with the timeline it was made on.
+/// A plan, with the timeline that it was made on and the memory of its stages.
 #[derive(Debug, Clone)]
 pub struct FillPlan {
+    /// Simulated timeline of the job under its own schedule, without side work.
     pub timeline: Timeline,
+    /// Fraction of a micro-batch's activations that the weight gradients still need once the backward to the inputs is
+    /// done.
     pub weight_share: f64,
+    /// Memory of a GPU and what each stage keeps in it under the schedule.
     pub memory: Memory,
+    /// The plan as `plan --json` prints it.
     pub record: PlanRecord,
 }
 
-/// `measurements` are those the cost model was made from, for side models named by what was measured; may be empty.
+/// Plans the job on simulated bubbles. `measurements` are those the cost model was made from, for side models named by
+/// what was measured; may be empty.
+/// Returns an error if a layer or side cannot be priced, the weights alone do not fit, or the schedule cannot be built.
 pub fn plan(job: &Job, model: &CostModel, measurements: &[Measurement]) -> Result<FillPlan> {
     let (context, notes) = PlanContext::new(job, model, measurements)?;
     let chosen = context.attempt(job.parallel.schedule, job.parallel.chunks.map(|c| c as usize))?;

@@ -2,17 +2,19 @@
 //! most.
 //!
 //! While memory is no matter, every side is resident and may stop between any two kernels: that allows everything. Otherwise
-//! few sides or short questions are tried in all combinations, and long ones side by side in the order of what each is worth alone.
+//! few sides or short problems are solved for every combination, and long ones side by side in the order of what each
+//! is worth alone.
 //! A test holds the result against the exact optimum (tests/planner_exact.rs); docs/planning.md has the equations.
 
 use super::beam;
 use super::pack::{Residency, Resident, StageProblem, StageSolution};
 
-/// Combinations tried, each over this many slots at most.
+/// Most combinations of residents that are solved, each over at most `SHORT` slots.
 const MOST_SETS: usize = 90;
 const SHORT: usize = 24;
 
-/// Fills the slots of one stage.
+/// Chooses the residents of one stage and fills its slots so that Σ side work · value is as large as the search finds;
+/// docs/planning.md compares it with the exact optimum.
 pub fn solve(problem: &StageProblem) -> StageSolution {
     let able = able(problem);
     let everything: Vec<Resident> = able.iter().filter(|r| can_split(problem, r)).copied().collect();

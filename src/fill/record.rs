@@ -4,211 +4,310 @@ use crate::pipeline::BubbleKind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Name and version of the format, the value of `schema` in every plan.
 pub const SCHEMA: &str = "bubblebench.plan/1";
 
+/// What `plan --json` prints: the job, the side work put into each stage's bubbles, and what filling them is worth.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlanRecord {
+    /// Name and version of this format: `bubblebench.plan/1`.
     pub schema: String,
+    /// Path of the job file.
     pub job: String,
+    /// Name of the job's model: the preset's name, or its shape in words.
     pub model: String,
-    /// Whose cost model it was made with.
+    /// Name of the machine whose cost model the plan was made with.
     pub machine: String,
+    /// GPUs of the job: pipeline × tensor-parallel × data-parallel ranks.
     pub gpus: u64,
+    /// Name of the job's pipeline schedule, such as `1f1b` or `zb-h1`.
     pub schedule: String,
+    /// Number of pipeline stages.
     pub stages: u64,
+    /// Micro-batches that each pipeline runs in one iteration.
     pub micro_batches: u64,
+    /// Model chunks that each device runs; 1 where the schedule does not divide a stage.
     pub chunks: u64,
-    /// Pipeline, gradient all-reduce and optimizer step.
+    /// Length of an iteration without side work, in ns: pipeline, gradient all-reduce and optimizer step. With measured
+    /// bubbles it is the length of the measured iteration.
     pub iteration_ns: u64,
+    /// Time of the pipeline alone in an iteration without side work, in ns. With measured bubbles it equals
+    /// `iteration_ns`.
     pub pipeline_ns: u64,
+    /// Time of one message between two neighbouring stages, in ns.
     pub send_recv_ns: u64,
-    /// Gradients over the data-parallel ranks, and between the stages that share the embedding.
+    /// Time to reduce the gradients over the data-parallel ranks and between the stages that share the embedding, in
+    /// ns.
     pub data_parallel_ns: u64,
-    /// The gradients' norm and the optimizer step.
+    /// Time of the gradient norm and the optimizer step that follow the pipeline, in ns.
     pub optimizer_ns: u64,
-    /// Of the pipeline alone.
+    /// Fraction of the stages' pipeline time in which they compute nothing; gradient all-reduce and optimizer step are
+    /// not counted. With measured bubbles it is that of the measured iteration.
     pub bubble_ratio: f64,
+    /// Fraction of a micro-batch's activations that the weight gradients still need once the backward to the inputs is
+    /// done (Qi et al., arXiv 2401.10241, table 2).
     pub weight_share: f64,
-    /// `None` where it is not known: then memory was not checked.
+    /// Memory of one GPU, in bytes; null where neither the job nor the cost model says it, and then nothing was checked
+    /// against it.
     pub memory_bytes: Option<u64>,
+    /// The pipeline's stages in order, with the side work on each.
     pub stage: Vec<PlanStage>,
+    /// The job's side models in the order of the job file.
     pub side: Vec<PlanSide>,
+    /// What filling the bubbles is worth, compared with the job alone and with other schedules.
     pub outcome: Outcome,
+    /// The same job under other schedules.
     pub alternatives: Vec<Alternative>,
-    /// Every price lies within what the cost model was measured on.
+    /// Whether every time of the main job was predicted from inputs within the range that the cost model was measured
+    /// on.
     pub in_range: bool,
-    /// Where the bubbles come from, if not from the simulator.
+    /// The measured run that the bubbles come from; absent where they come from the simulator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<MeasuredFrom>,
+    /// Sentences on what was assumed, extrapolated, left out or not checked.
     pub notes: Vec<String>,
 }
 
-/// A run of the job whose bubbles take the place of simulated ones.
+/// A measured run of the job whose bubbles take the place of simulated ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MeasuredFrom {
+    /// Path of the bubbles file that was read.
     pub file: String,
-    /// The profile it was read from.
+    /// The profiles that the bubbles file was made from.
     pub source: String,
+    /// Number of the iteration that the plan was made on.
     pub iteration: u64,
+    /// Number of iterations that the file lists bubbles of.
     pub iterations: u64,
-    /// The simulator's pipeline time for the same job.
+    /// Pipeline time that the simulator gives for the same job, in ns.
     pub simulated_ns: u64,
-    /// Idle time of all stages by class: what fills, and what does not.
+    /// Bubbles of class `dependency` in the iteration, summed over all stages, in ns; they may be filled.
     pub dependency_ns: u64,
+    /// Bubbles of class `tail` (end of the iteration), summed over all stages, in ns; they may be filled.
     pub tail_ns: u64,
+    /// Bubbles of class `communication` (exposed collectives), summed over all stages, in ns; they are not filled.
     pub communication_ns: u64,
+    /// Bubbles of class `launch` (the host launched late), summed over all stages, in ns; they are not filled.
     pub launch_ns: u64,
 }
 
+/// One pipeline stage on one GPU: its times, its memory, its bubbles and the side work on it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlanStage {
+    /// Index of the stage, from 0.
     pub stage: u64,
+    /// Predicted time of one micro-batch's forward on this stage, all its chunks together, in ns.
     pub forward_ns: u64,
+    /// Predicted time of one micro-batch's backward to the inputs on this stage, all its chunks together, in ns.
     pub backward_input_ns: u64,
+    /// Predicted time of one micro-batch's backward to the weights on this stage, all its chunks together, in ns.
     pub backward_weight_ns: u64,
+    /// Time in an iteration in which the stage computes for the main job, in ns.
     pub busy_ns: u64,
+    /// Length of all bubbles of the stage in an iteration, in ns, those that may not be filled included.
     pub bubble_ns: u64,
-    /// Side work put into this stage's bubbles.
+    /// Side work put into this stage's bubbles, in ns of the side models' time alone; margins are not counted.
     pub filled_ns: u64,
-    /// Side work beside this stage's own.
+    /// Side work beside the stage's own operations, in ns of the side models' time alone.
     pub beside_ns: f64,
-    /// What the main job loses on this stage in an iteration, before waits elsewhere swallow any of it.
+    /// Delay of the main job on this stage in an iteration, in ns, before waits of other stages absorb any of it.
     pub lost_ns: f64,
+    /// Weights on one GPU of the stage, in bytes.
     pub weights_bytes: u64,
+    /// Gradients on one GPU of the stage, in bytes.
     pub gradients_bytes: u64,
+    /// Optimizer state on one GPU of the stage, in bytes.
     pub optimizer_bytes: u64,
+    /// Activations that the stage keeps for one micro-batch between its forward and its backward, in bytes.
     pub activation_bytes_per_micro_batch: u64,
+    /// Most activations that the stage holds at once, in micro-batches; not whole where only the part for the weight
+    /// gradients remains.
     pub peak_activations: f64,
+    /// Most memory that the main job takes on one GPU of the stage, in bytes: weights, gradients, optimizer state and
+    /// activations at their peak.
     pub peak_bytes: u64,
-    /// What stays in its memory through the iteration.
+    /// Side models that keep memory on this stage through the whole iteration.
     pub resident: Vec<PlanResident>,
+    /// Side models that run beside the stage's own operations; empty unless the job sets `beside_compute`.
     pub beside: Vec<PlanBeside>,
+    /// Bubbles of the stage in order of time.
     pub bubbles: Vec<PlanBubble>,
 }
 
-/// A side model's state on a stage.
+/// A side model that keeps memory on a stage through the whole iteration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlanResident {
+    /// Name of the side model.
     pub side: String,
-    /// It may stop within a step, and keeps all its memory between bubbles; else whole steps run and only its state stays.
+    /// Whether the side may stop within a step and so keeps all its memory between bubbles; if false it runs whole
+    /// steps only and keeps parameters and optimizer state.
     pub split: bool,
+    /// Memory that the side keeps while the main job or another side runs, in bytes.
     pub held_bytes: u64,
 }
 
-/// Operations of the stage's own beside which a side model runs.
+/// Operations of one phase of a stage beside which a side model runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlanBeside {
+    /// Name of the side model.
     pub side: String,
-    /// `forward` or `backward`.
+    /// Phase of the main job's operations: `forward` or `backward`.
     pub phase: String,
+    /// Number of the stage's operations in an iteration beside which the side runs.
     pub operations: u64,
+    /// Work that the side does beside all these operations together, in ns of its time alone.
     pub work_ns: f64,
-    /// What each of these operations takes longer.
+    /// Time by which each of these operations becomes longer, the call that closes the gate included, in ns.
     pub cost_each_ns: f64,
 }
 
+/// A maximal interval in which a stage computes nothing, and the side work in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlanBubble {
+    /// Start of the bubble, in ns from the beginning of the iteration.
     pub start_ns: u64,
+    /// Expected end of the bubble, in ns from the beginning of the iteration.
     pub end_ns: u64,
+    /// Place of the bubble in the schedule; of a measured bubble found by how much of the stage's work was done before
+    /// it.
     pub kind: BubbleKind,
+    /// Activations that the stage holds during the bubble, in micro-batches.
     pub live_micro_batches: f64,
-    /// Free at that moment, beside the main job and the headroom.
+    /// Memory free during the bubble, in bytes, beyond what the main job holds and the headroom; null where the GPU's
+    /// memory is not known.
     pub free_bytes: Option<u64>,
-    /// In order of time.
+    /// Side work in the bubble, in order of time; empty if nothing runs there.
     pub fills: Vec<PlanFill>,
-    /// Of measured bubbles, what they wait for; side work goes into `dependency` and `tail` only.
+    /// What a measured bubble waits for: `dependency`, `tail`, `communication` or `launch`; side work goes into the
+    /// first two only. Absent for simulated bubbles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
 }
 
+/// A side model's run of kernels in one bubble, without a pause.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlanFill {
+    /// Name of the side model.
     pub side: String,
+    /// Start of the side's first kernel, in ns from the beginning of the iteration.
     pub start_ns: u64,
+    /// End of the side's last kernel, in ns from the beginning of the iteration.
     pub end_ns: u64,
+    /// Number of the side's kernels that run.
     pub kernels: u64,
 }
 
-/// A side model over the whole job, all tensor- and data-parallel ranks together.
+/// A side model and what it does in the whole job, all tensor- and data-parallel ranks together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlanSide {
+    /// Name of the side model in the job file.
     pub name: String,
-    /// Where its kernels come from.
+    /// Where its kernel times come from: `own profile` (the job file), `measured`, `cost model`, or `cost model,
+    /// extrapolated`.
     pub source: String,
+    /// Time of one training step of the side alone, in ns.
     pub step_ns: f64,
+    /// Number of kernels that a step is divided into; the side can pause between any two of them if it may stop within
+    /// a step.
     pub kernels_per_step: u64,
+    /// Time of its longest kernel alone, in ns: the most that the main job waits for if a bubble ends early.
     pub longest_kernel_ns: u64,
-    /// Lost at the ends of each run: open, restart, and signal with drain.
+    /// Time lost at the ends of each run in which no kernel of the side can run, in ns: `open_ns` + `restart_ns` +
+    /// `signal_ns`.
     pub margin_ns: u64,
+    /// Time from opening the gate to the side's first kernel, in ns.
     pub open_ns: u64,
+    /// Time that resuming after a pause takes beyond `open_ns`, in ns.
     pub restart_ns: u64,
+    /// Time from closing the gate until it is certain that nothing of the side runs, in ns, beyond the kernel in
+    /// flight.
     pub signal_ns: u64,
-    /// What the main job loses by each run: the closing call, and what follows a filled bubble.
+    /// Time that the main job loses by each run of the side, in ns: the call that closes the gate, and the delay behind
+    /// a filled bubble.
     pub cost_ns: f64,
+    /// Memory that the side takes while it runs or is stopped within a step, in bytes.
     pub memory_bytes: u64,
+    /// Memory that the side keeps between two steps, in bytes.
     pub resident_bytes: u64,
+    /// Value of a second of its work, where a second of the main job's work has value 1.
     pub value: f64,
-    /// On one pipeline of the job.
+    /// Number of bubbles of one pipeline, all its stages together, in which the side runs in each iteration.
     pub bubbles_used: u64,
+    /// Training steps of the side in one iteration, over all tensor- and data-parallel ranks of the job.
     pub steps_per_iteration: f64,
+    /// Training steps of the side per second, over all tensor- and data-parallel ranks of the job, with the iteration
+    /// as long as filling makes it.
     pub steps_per_s: f64,
-    /// Of a side that is put nowhere: what it lacks.
+    /// Why the side was put nowhere; absent if it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unused: Option<String>,
 }
 
-/// What filling is worth.
+/// What filling the bubbles is worth, compared with the job alone and with the other schedules.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Outcome {
-    /// Fraction of bubble time that becomes side work.
+    /// Fraction of all bubble time that becomes side work.
     pub bubble_used: f64,
-    /// Filled iteration ÷ empty iteration.
+    /// Length of the filled iteration ÷ length of the empty one.
     pub main_slowdown: f64,
-    /// Useful work per time, main + side (by its value), over main alone.
+    /// Useful work per time relative to the main job alone: (main work + side work × value) ÷ main work ÷
+    /// `main_slowdown`.
     pub gain: f64,
-    /// 1 / (1 − bubble ratio): every bubble filled to the brim at value 1.
+    /// Upper bound of `gain` from bubbles alone, 1 / (1 − `bubble_ratio`): every bubble filled completely with work of
+    /// value 1.
     pub gain_bound: f64,
-    /// What the best other schedule that fits the memory would win without any filling.
+    /// The other schedule that shortens the iteration most without any filling, among those that fit the memory; null
+    /// if none shortens it.
     pub best_schedule: Option<String>,
+    /// Length of this job's iteration ÷ that under `best_schedule`, both without side work; 1 if there is none.
     pub best_schedule_gain: f64,
-    /// gain ÷ best_schedule_gain: what filling wins beyond what a flag would have won.
+    /// `gain` ÷ `best_schedule_gain`: what filling wins beyond what a change of the schedule would have won.
     pub net_gain: f64,
-    /// The other schedule that, with its own bubbles filled, does most useful work; `None` if this one does.
+    /// The other schedule that does the most useful work with its own bubbles filled, among those that fit the memory;
+    /// null if the job's own schedule does.
     pub best_filled_schedule: Option<String>,
+    /// `gain_filled` of `best_filled_schedule`; the plan's own `gain` if there is none.
     pub best_filled_gain: f64,
-    /// Side work of all GPUs in one iteration, in seconds of one GPU.
+    /// Side work of all GPUs in one iteration, in GPU-seconds of the side models' time alone; not weighted by value.
     pub recovered_gpu_s: f64,
-    /// What the main job's slowdown costs on all GPUs.
+    /// GPU-seconds that the main job's slowdown costs on all GPUs in one iteration.
     pub lost_gpu_s: f64,
-    /// What the best other schedule would free with nothing filled.
+    /// GPU-seconds that `best_schedule` would free on all GPUs in one iteration with nothing filled; 0 if there is
+    /// none.
     pub schedule_gpu_s: f64,
-    /// recovered − lost − schedule.
+    /// `recovered_gpu_s` − `lost_gpu_s` − `schedule_gpu_s`, in GPU-seconds of one iteration.
     pub net_recovered_gpu_s: f64,
 }
 
-/// The same job under another schedule.
+/// The same job under another schedule, for comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Alternative {
+    /// Name of the schedule.
     pub schedule: String,
+    /// Model chunks that each device runs under it; 1 where it does not divide a stage.
     pub chunks: u64,
+    /// Length of an iteration without side work, in ns: pipeline, gradient all-reduce and optimizer step.
     pub iteration_ns: u64,
+    /// Fraction of the stages' pipeline time in which they compute nothing.
     pub bubble_ratio: f64,
-    /// This job's iteration ÷ the alternative's.
+    /// Simulated length of this job's iteration ÷ that of the alternative, both without side work; above 1 the
+    /// alternative is faster.
     pub gain: f64,
-    /// The same with its remaining bubbles filled.
+    /// Useful work per time relative to the main job alone under its own schedule, with the alternative's bubbles
+    /// filled with the same sides.
     pub gain_filled: f64,
+    /// Most activations that any stage holds at once, in micro-batches.
     pub peak_activations: f64,
-    /// `None` where the memory is not known.
+    /// Whether the main job itself fits a GPU's memory on every stage; null where the memory is not known.
     pub fits_memory: Option<bool>,
 }

@@ -12,40 +12,49 @@ use crate::records::{CostModel, Measurement};
 use crate::stats;
 use crate::{Error, Result};
 
-/// A small model, its figures complete.
+/// A side model with all the figures that the planner needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CompleteSide {
+    /// Name of the side in the job file.
     pub name: String,
+    /// Kernels of one training step, in order.
     pub kernels: Kernels,
-    /// While it runs, or is stopped within a step.
+    /// Memory that the side takes while it runs or is stopped within a step, in bytes.
     pub memory_bytes: f64,
-    /// Between steps.
+    /// Memory that the side keeps between two steps, in bytes.
     pub resident_bytes: f64,
-    /// Worth of a second of its work; a second of the main job is worth 1.
+    /// Value of a second of its work, where a second of the main job's work has value 1.
     pub value: f64,
+    /// Time at a bubble's ends in which the side cannot run.
     pub margin: Margin,
-    /// What the main job loses behind a bubble it ran in (cold caches, a late start), beyond the call that closes it.
+    /// Time that the main job loses behind a bubble the side ran in (cold caches, a late start), in ns, beyond the call
+    /// that closes the gate.
     pub after_ns: f64,
-    /// Whether it may stop within a step.
+    /// Whether the side may stop within a step.
     pub split: bool,
+    /// Where the times of its kernels come from.
     pub origin: KernelOrigin,
-    /// Side by side with the main job's own work, where that is allowed and known.
+    /// Slowdown and rate when the side runs beside the main job's own operations; `None` where the job does not ask for
+    /// it or the cost model does not know it.
     pub beside: Option<BesideCompute>,
 }
 
-/// Where a side's kernels come from.
+/// Where the times of a side model's kernels come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KernelOrigin {
-    /// The job's own figures.
+    /// The job file gives them.
     Profile,
+    /// The step's time, its longest kernel or both come from the measurements that the cost model was made from.
     Measured,
-    /// The cost model; false where the problem lies outside what was measured.
+    /// The cost model predicts them.
     Predicted {
+        /// False where an input lies outside what was measured or an operation has no price.
         in_range: bool,
     },
 }
 
 impl KernelOrigin {
+    /// The origin in words, as `PlanSide::source` holds it.
     pub const fn text(self) -> &'static str {
         match self {
             KernelOrigin::Profile => "own profile",
@@ -59,43 +68,54 @@ impl KernelOrigin {
 /// Time at a bubble's ends in which nothing useful can run; whole nanoseconds, rounded up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Margin {
-    /// From opening the gate to the first kernel.
+    /// Time from opening the gate to the side's first kernel, in ns.
     pub open_ns: u64,
-    /// What going on after a pause costs beyond that.
+    /// Time that resuming after a pause takes beyond `open_ns`, in ns.
     pub restart_ns: u64,
-    /// From closing the gate to knowing that nothing runs any more: the signal's way, and what a measured drain takes beyond
-    /// the kernel in flight. No kernel is started that would not end before the gate closes.
+    /// Time from closing the gate until it is certain that nothing runs any more, in ns: the signal's way, and what a
+    /// measured drain takes beyond the kernel in flight. No kernel is started that would not end before the gate
+    /// closes.
     pub signal_ns: u64,
 }
 
 impl Margin {
+    /// Time from the beginning of a bubble to the side's first kernel, in ns.
     pub const fn before_ns(&self) -> u64 {
         self.open_ns.saturating_add(self.restart_ns)
     }
 
+    /// Time of a bubble in which the side cannot run, at both its ends together, in ns.
     pub const fn total_ns(&self) -> u64 {
         self.before_ns().saturating_add(self.signal_ns)
     }
 }
 
-/// Where no gate was measured: figures of the order host signals and kernel launches have, on the careful side.
+/// Figures that stand in where no gate was measured: of the order of host signals and kernel launches, rather too long
+/// than too short.
 pub const ASSUMED_GATE: AssumedGate =
     AssumedGate { open_ns: 50_000.0, close_ns: 2_000.0, signal_ns: 50_000.0, restart_ns: 50_000.0 };
 
+/// Costs of opening and closing a gate that nobody measured.
 pub struct AssumedGate {
+    /// Time from opening the gate to the side's first kernel, in ns.
     pub open_ns: f64,
+    /// Time of the call that closes the gate, in ns.
     pub close_ns: f64,
+    /// Time from closing the gate until the side knows of it, in ns.
     pub signal_ns: f64,
+    /// Time that resuming after a pause takes beyond `open_ns`, in ns.
     pub restart_ns: f64,
 }
 
-/// The call that closes the gate, made by the main model's own thread once a run.
+/// Time of the call that closes the gate, in ns, which the main model's own thread makes once a run; of
+/// [`ASSUMED_GATE`] where `gate` is `None`.
 pub fn close_ns(gate: Option<&GateCost>) -> f64 {
     gate.map_or(ASSUMED_GATE.close_ns, |g| g.close_ns)
 }
 
-/// Completes the job's sides from the cost model and from the measurements it was made from; sentences for what the reader
-/// should know go to `notes`.
+/// Completes the job's sides from the cost model and the measurements it was made from; remarks for the reader go to
+/// `notes`.
+/// Returns an error if a side's memory, step or longest kernel is known from nowhere, or a side GPT cannot be priced.
 pub fn of_job(
     job: &Job,
     model: &CostModel,

@@ -11,15 +11,22 @@ use crate::shape::operation::{Epilogue, Operation, Product};
 use crate::shape::{DType, LayerShape, Linear, Phase, Rows};
 use crate::{Error, Result};
 
+/// One training step of a side GPT as the cost model predicts it.
 pub struct GptStep {
+    /// Kernels of the step in order, each at its predicted time.
     pub kernels: Kernels,
-    /// Parameters, gradients, optimizer state and one batch's activations.
+    /// Memory while the step runs, in bytes: parameters, gradients, optimizer state, and one batch's activations and
+    /// logits.
     pub memory_bytes: f64,
-    /// The same without activations.
+    /// Memory kept between steps, in bytes: parameters, gradients and optimizer state.
     pub resident_bytes: f64,
+    /// Whether every part of the step was predicted from inputs within what was measured; false also where one has no
+    /// price.
     pub in_range: bool,
 }
 
+/// The training step of a side GPT, from the prices of its layers and operations in `dtype`.
+/// Returns an error if the layer cannot be priced, or if the prices give the step no time at all.
 pub fn step(gpt: SideGpt, prices: &dyn Prices, dtype: DType) -> Result<GptStep> {
     let shape = LayerShape::new(gpt.hidden, gpt.heads, gpt.sequence, gpt.batch, dtype);
     let layer = prices.layer(shape)?;

@@ -13,60 +13,75 @@ use rayon::prelude::*;
 /// Rounds in which the budget is lowered until the slowdown of the whole keeps to the limit.
 const ROUNDS: usize = 6;
 
-/// A bubble, what is free in it, and what was put there.
+/// A bubble, the memory free in it, and the side work that was put there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Planned {
+    /// The bubble's interval and its place in the schedule.
     pub bubble: Bubble,
+    /// Activations that the stage holds during the bubble, in micro-batches.
     pub live_micro_batches: f64,
-    /// Beside everything the main job holds and the headroom; `None` where the memory is not known.
+    /// Memory free during the bubble, in bytes, beyond what the main job holds and the headroom; `None` where the GPU's
+    /// memory is not known.
     pub free_bytes: Option<f64>,
+    /// Side work in the bubble, in order of time.
     pub runs: Vec<SideRun>,
-    /// Of a measured bubble: what it waits for.
+    /// What a measured bubble waits for (`dependency`, `tail`, `communication` or `launch`); `None` for a simulated
+    /// one.
     pub class: Option<&'static str>,
-    /// Whether side work may go in at all.
+    /// Whether side work may go into the bubble at all.
     pub fillable: bool,
 }
 
+/// The bubbles of one stage with the side work in them and beside its operations.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StagePlan {
+    /// Bubbles of the stage in order of time, those that may not be filled included.
     pub bubbles: Vec<Planned>,
-    /// Free where the main job holds most.
+    /// Memory free at the moment when the main job holds most, in bytes; `None` where the GPU's memory is not known.
     pub least_free: Option<f64>,
+    /// Side models that keep memory on the stage through the whole iteration.
     pub resident: Vec<Resident>,
+    /// Side work beside the stage's own operations.
     pub beside: Vec<BesideRun>,
-    /// What the main job loses on this stage, in an iteration.
+    /// Time that the main job loses on this stage in an iteration, in ns.
     pub lost_ns: f64,
 }
 
 impl StagePlan {
-    /// Side work in this stage's bubbles.
+    /// Side work in this stage's bubbles, in ns of the side models' time alone.
     pub fn filled_ns(&self) -> u64 {
         self.bubbles.iter().flat_map(|b| &b.runs).map(|run| run.work_ns).sum()
     }
 
-    /// Side work beside compute.
+    /// Side work beside this stage's own operations, in ns of the side models' time alone.
     pub fn beside_ns(&self) -> f64 {
         self.beside.iter().map(|run| run.work_ns).sum()
     }
 
-    /// All side work by its value.
+    /// All side work of the stage, each side's in ns times its value. `sides` are those that the runs' indices refer
+    /// to.
     pub fn worth(&self, sides: &[CompleteSide]) -> f64 {
         let runs = self.bubbles.iter().flat_map(|b| &b.runs).map(|r| r.work_ns as f64 * sides[r.side].value);
         runs.chain(self.beside.iter().map(|r| r.work_ns * sides[r.side].value)).sum()
     }
 }
 
-/// What the stages are filled with, and within which limits.
+/// The side models that the stages of a job are filled with, and the limits of the filling.
 pub struct Filling<'a> {
+    /// The job's side models.
     pub sides: &'a [CompleteSide],
-    /// Fraction of the iteration.
+    /// Largest slowdown of the main job that is allowed, as a fraction of the iteration.
     pub main_slowdown: f64,
+    /// Time of the call that closes the gate, in ns: what the main job loses by every run besides the side's
+    /// `after_ns`.
     pub close_ns: f64,
+    /// Most side models that may run one after another in one bubble.
     pub sides_per_bubble: usize,
 }
 
 impl Filling<'_> {
-    /// Every stage with a budget of its own.
+    /// Fills every stage on its own, each within a budget of `budget_ns` that the main job may lose on it. `busy` holds
+    /// each stage's own operations; where it is empty no side runs beside compute.
     pub fn fill(&self, stages: &mut [StagePlan], busy: &[Busy], budget_ns: f64) {
         stages.par_iter_mut().enumerate().for_each(|(index, stage)| {
             let slot =
@@ -90,7 +105,8 @@ impl Filling<'_> {
         });
     }
 
-    /// Fills a timeline; also returns what the iteration loses. `iteration_ns` is all of it, what follows the pipeline included.
+    /// Fills a simulated timeline so that the iteration keeps to `main_slowdown`; returns the stages and the time the
+    /// iteration loses, in ns. `iteration_ns` is the whole iteration, with what follows the pipeline.
     pub fn timeline(
         &self,
         timeline: &Timeline,

@@ -5,7 +5,8 @@ use super::stages::{Planned, StagePlan};
 use crate::pipeline::memory::GIB;
 use crate::units::format_ns;
 
-/// One clause, to stand behind "side x is put nowhere: ".
+/// The reason why no bubble takes the side, as a clause to stand behind "side x is put nowhere: ". `budget_ns` is what
+/// the main job may lose in an iteration, `close_ns` the call that closes the gate.
 pub fn nowhere(side: &CompleteSide, stages: &[StagePlan], budget_ns: f64, close_ns: f64) -> String {
     let bubbles = || stages.iter().flat_map(|s| &s.bubbles).filter(|b| b.fillable);
     let most = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);

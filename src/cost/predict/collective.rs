@@ -10,21 +10,25 @@ use crate::records::cost_model::CollectiveFit;
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 
-/// The question.
+/// A collective or send/recv whose time is to be predicted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CollectiveQuery {
-    /// `all_reduce`, …, `send_recv` (its ping-pong) or `send_recv/one_way`.
+    /// Name of the operation: `all_reduce`, …, `send_recv` (its ping-pong) or `send_recv/one_way`.
     pub operation: String,
+    /// Number of ranks, at least 2.
     pub ranks: u64,
+    /// Number of nodes that the ranks are spread over, at least 1.
     pub nodes: u64,
-    /// As nccl-tests counts them.
+    /// Size of the message in bytes, as nccl-tests counts it.
     pub bytes: u64,
-    /// One operation synchronised on its own instead of one of a back-to-back run.
+    /// Whether the operation is synchronised on its own instead of one of a back-to-back run.
     pub isolated: bool,
-    /// Any type measured where not given: bytes decide.
+    /// Name of the element type; `None` for any that was measured, since the bytes decide.
     pub dtype: Option<String>,
 }
 
+/// Predicts the time of a collective or send/recv. Returns an error if the query has fewer than 2 ranks, 0 nodes, more
+/// nodes than ranks or 0 bytes, or if no curve was measured that can be carried to it.
 pub fn collective(model: &CostModel, query: &CollectiveQuery) -> Result<Prediction> {
     if query.ranks < 2 || query.nodes == 0 || query.nodes > query.ranks || query.bytes == 0 {
         return Err(Error::input(
@@ -43,7 +47,8 @@ pub fn collective(model: &CostModel, query: &CollectiveQuery) -> Result<Predicti
     other_ranks(model, query, nearest).ok_or_else(|| unknown(model, query))
 }
 
-/// What a prediction for ranks that were not measured rests on, as a sentence; none where they were.
+/// A sentence on what a prediction for a number of ranks or nodes that was not measured rests on; `None` where it was
+/// measured, or where nothing can be predicted.
 pub fn extrapolation(model: &CostModel, query: &CollectiveQuery) -> Option<String> {
     let from = nearest(model, query).ok()?;
     if from.nodes == query.nodes && (from.ranks == query.ranks || point_to_point(&from.operation)) {

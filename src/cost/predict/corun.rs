@@ -18,20 +18,27 @@ const MAPE_TO_95: f64 = 2.457;
 /// Added to the interval where a layer of another shape answers for the one asked for.
 const OTHER_MAIN: f64 = 0.25;
 
-/// together ÷ alone of the main, and what the side still gets.
+/// Predicted slowdown of a main that runs beside a side, and the speed that is left to the side.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CorunPrediction {
+    /// Name and version of this format: `bubblebench.prediction/1`.
     pub schema: String,
+    /// Time of the main together with the side ÷ alone, with its 95 % interval.
     pub slowdown: Interval,
-    /// The side's progress together ÷ alone; of an unmeasured pair the mean beside other mains, null if there is none.
+    /// Progress of the side together with the main ÷ alone; for a pair that was not measured the mean beside other
+    /// mains, null if there is none.
     pub side_rate: Option<f64>,
-    /// This very pair was measured.
+    /// Whether this very pair was measured.
     pub measured: bool,
-    /// Measured, or the main's sensitivities and the side's pressures all were.
+    /// Whether the pair was measured, or the main's sensitivities and the side's pressures all were and the error of
+    /// such predictions is known.
     pub in_range: bool,
 }
 
+/// Predicts a main beside a side under a sharing mode: the pair as measured, else from pressure and sensitivity; for a
+/// layer that was not measured the nearest one stands in. Returns an error if the cost model does not know the main or
+/// the side, or not the main under this sharing mode.
 pub fn corun(model: &CostModel, main: &str, side: &str, sharing: &str) -> Result<CorunPrediction> {
     let pairs = &model.interference.pairs;
     if let Some(pair) = pairs.iter().find(|p| p.main == main && p.side == side && p.sharing == sharing) {

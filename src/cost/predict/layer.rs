@@ -14,23 +14,31 @@ use crate::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Beyond its interval a layer scaled by FLOPs alone may be off by this share.
+/// Half the interval, as a fraction of the time, of a layer scaled by FLOPs alone.
 const SCALED_SPREAD: f64 = 0.5;
 
-/// A layer's phases for one micro-batch on one tensor-parallel rank.
+/// Predicted times and sizes of a GPT layer for one micro-batch on one tensor-parallel rank.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LayerPrediction {
+    /// Name and version of this format: `bubblebench.prediction/1`.
     pub schema: String,
+    /// Time of the forward.
     pub forward: Prediction,
+    /// Time of the backward to the inputs, with the recomputation that the shape asks for.
     pub backward_input: Prediction,
+    /// Time of the backward to the weights.
     pub backward_weight: Prediction,
+    /// Time of the three phases one after another, as they run together.
     pub forward_backward: Prediction,
-    /// Kept between forward and backward for one micro-batch.
+    /// Activations kept for one micro-batch between its forward and its backward, in bytes on one tensor-parallel rank.
     pub activation_bytes: u64,
+    /// Parameters of the layer in its element type, in bytes on one tensor-parallel rank.
     pub parameter_bytes: u64,
 }
 
+/// Predicts a layer: as measured where its shape was, else from its operations, else from the nearest layer by FLOPs.
+/// Returns an error if the shape is invalid, or if nothing that was measured in its element type can predict it.
 pub fn layer(model: &CostModel, shape: LayerShape) -> Result<LayerPrediction> {
     shape.validate()?;
     if let Some(anchor) = model.layer.iter().find(|a| a.shape == shape) {
@@ -157,7 +165,8 @@ fn scaled(model: &CostModel, shape: &LayerShape, outside: Outside) -> Result<Vec
         .collect())
 }
 
-/// One operation on its own (embedding, head, optimizer step, …); `None` where nothing like it was measured.
+/// Predicts one operation on its own (embedding, head, optimizer step, …); `None` where nothing like it was measured.
+/// Returns an error if nothing of its element type was measured.
 pub fn operation(model: &CostModel, operation: &Operation, dtype: DType) -> Result<Option<Prediction>> {
     refuse_dtype(model, dtype)?;
     let Some(fit) = operations::find(&model.operations, operation, dtype) else { return Ok(None) };

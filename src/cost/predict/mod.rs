@@ -1,5 +1,5 @@
-//! Asking the cost model: one layer, one collective, one pair. Every answer has an interval and says whether the
-//! question lies within what was measured.
+//! Predictions from the cost model: of one layer, one collective, one pair. Each has an interval and says whether its
+//! inputs lie within what was measured.
 
 mod collective;
 mod corun;
@@ -16,9 +16,11 @@ use crate::shape::DType;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Name and version of the format of `predict --json`, the value of `schema` in every prediction.
 pub const SCHEMA: &str = "bubblebench.prediction/1";
 
-/// The number format a question means that names none: what most layers were measured in, else what the fits are for.
+/// The number format to take where none is named: the one most layers were measured in, else the one the fits are for,
+/// else bf16.
 pub fn usual_dtype(model: &CostModel) -> DType {
     let count = |dtype| model.layer.iter().filter(|a| a.shape.dtype == dtype).count();
     let most = DType::TRAINED.into_iter().rev().max_by_key(|&d| count(d));
@@ -27,34 +29,45 @@ pub fn usual_dtype(model: &CostModel) -> DType {
     of_layers.or_else(of_fits).unwrap_or(DType::Bf16)
 }
 
-/// A time with its 95 % interval.
+/// A predicted time with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Prediction {
+    /// Predicted time in ns.
     pub median_ns: f64,
+    /// Lower end of the 95 % interval, in ns.
     pub low_ns: f64,
+    /// Upper end of the 95 % interval, in ns.
     pub high_ns: f64,
-    /// Every input lies within what was measured.
+    /// Whether every input lies within the range that was measured.
     pub in_range: bool,
 }
 
-/// `predict --json`: one time, a layer's times, or a slowdown.
+/// What `predict --json` prints: the time of a collective, the times of a layer, or a slowdown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Answer {
+    /// The time of one collective or send/recv.
     Time(TimeAnswer),
+    /// The times of a GPT layer.
     Layer(LayerPrediction),
+    /// The slowdown of a main beside a side.
     Corun(CorunPrediction),
 }
 
-/// A [`Prediction`] on its own, with its schema.
+/// The predicted time of one collective or send/recv, with its 95 % interval.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TimeAnswer {
+    /// Name and version of this format: `bubblebench.prediction/1`.
     pub schema: String,
+    /// Predicted time in ns.
     pub median_ns: f64,
+    /// Lower end of the 95 % interval, in ns.
     pub low_ns: f64,
+    /// Upper end of the 95 % interval, in ns.
     pub high_ns: f64,
+    /// Whether every input lies within the range that was measured.
     pub in_range: bool,
 }
 
