@@ -6,26 +6,28 @@ use super::simulate::Timeline;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A bubble's place in the schedule.
+/// Where in its stage's list of operations a bubble lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BubbleKind {
-    /// Before the stage's first operation: no activation is live.
+    /// The bubble lies before the stage's first operation: no activation is live.
     Warmup,
-    /// Just before its first backward: as many activations are live as ever.
+    /// The bubble lies just before the stage's first backward: as many activations are live as ever.
     BeforeBackward,
-    /// After its last forward has run: memory is being released.
+    /// The bubble lies after the stage's last forward: memory is being released.
     Cooldown,
-    /// After its last operation, to the end of the iteration: no activation is live.
+    /// The bubble reaches from the stage's last operation to the end of the iteration: no activation is live.
     Tail,
-    /// Any other.
+    /// The bubble lies in none of the other places.
     Steady,
 }
 
 impl BubbleKind {
+    /// Every kind, in the order of time within an iteration.
     pub const ALL: [BubbleKind; 5] =
         [BubbleKind::Warmup, BubbleKind::BeforeBackward, BubbleKind::Steady, BubbleKind::Cooldown, BubbleKind::Tail];
 
+    /// The kind as records spell it, e.g. `before_backward`.
     pub const fn name(self) -> &'static str {
         match self {
             BubbleKind::Warmup => "warmup",
@@ -40,20 +42,24 @@ impl BubbleKind {
 /// One maximal interval in which a stage computes nothing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bubble {
+    /// When the bubble begins, in ns from the start of the pipeline's first operation.
     pub start_ns: u64,
+    /// When the bubble ends, in ns from the start of the pipeline's first operation; always after `start_ns`.
     pub end_ns: u64,
+    /// Where in the schedule the bubble lies.
     pub kind: BubbleKind,
-    /// Activations the stage holds during it.
+    /// The chunk passes whose activations the stage holds during the bubble.
     pub live: Live,
 }
 
 impl Bubble {
+    /// How long the bubble lasts, in ns.
     pub const fn length_ns(&self) -> u64 {
         self.end_ns - self.start_ns
     }
 }
 
-/// A stage's bubbles in order of time. Together with its work they fill its iteration exactly.
+/// All bubbles of a stage in order of time. Together with the stage's work they fill its iteration exactly.
 pub fn of_stage(timeline: &Timeline, stage: usize) -> Vec<Bubble> {
     let list = timeline.schedule.list(stage);
     let forwards = list.iter().rposition(|o| o.work == Work::Forward).unwrap_or(0);

@@ -13,37 +13,44 @@ use crate::shape::operation::{Epilogue, Operation, Product};
 use crate::shape::{DType, LayerShape, Linear, Phase, Recompute, Rows};
 use crate::units::format_bytes;
 
-/// What one iteration is made of.
+/// What one iteration of a job is made of: the times of its pipeline, and what follows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Costs {
+    /// The times of the pipeline's stages and of the messages between them, whole ns.
     pub times: Times,
+    /// The number format in which everything was priced.
     pub dtype: DType,
+    /// The price of one layer for one micro-batch on one tensor-parallel rank.
     pub layer: LayerPrice,
     /// What follows the pipeline, by where the schedule puts the layers.
     after: [(Placement, After); 3],
-    /// Everything that was priced lies within what the cost model was measured on.
+    /// Whether everything that was priced lies within what the cost model was measured on.
     pub in_range: bool,
-    /// What is missing or extrapolated, a sentence each.
+    /// What has no price or an extrapolated one, a sentence each.
     pub notes: Vec<String>,
 }
 
-/// What follows once the pipeline has drained.
+/// What follows once the pipeline has drained: the reduction of the gradients, and then the optimizer step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct After {
-    /// Gradients: over the data-parallel ranks (and over the two copies of a two-way pipeline), and between the stages
-    /// that share the embedding's matrix.
+    /// Time of the gradients' all-reduces, in ns: over the data-parallel ranks (and the two copies of a two-way
+    /// pipeline), and between the stages that share the embedding's matrix.
     pub gradients_ns: u64,
-    /// The gradients' norm over the model-parallel ranks, and the optimizer step of the device that holds most.
+    /// Time of the gradients' norm over the model-parallel ranks and of the optimizer step of the device that holds
+    /// most parameters, in ns.
     pub optimizer_ns: u64,
 }
 
 impl After {
+    /// Gradients and optimizer step one after the other, in ns: none of it overlaps.
     pub const fn total_ns(&self) -> u64 {
         self.gradients_ns.saturating_add(self.optimizer_ns)
     }
 }
 
 impl Costs {
+    /// What follows the pipeline when a schedule places the layers this way, which decides how many parameters a device
+    /// holds.
     pub fn after(&self, placement: Placement) -> After {
         let found = self.after.iter().find(|(p, _)| *p == placement);
         found.map_or_else(After::default, |(_, after)| *after)
@@ -58,6 +65,8 @@ struct Pricing<'a> {
     notes: Vec<String>,
 }
 
+/// Prices a job's iteration in the number format `dtype`. Fails if the layer has no price; whatever else has none
+/// counts 0 and is named in [`Costs::notes`].
 pub fn of_job(job: &Job, prices: &dyn Prices, dtype: DType) -> Result<Costs> {
     let shape = job.layer(dtype);
     let layer = prices.layer(shape)?;

@@ -12,113 +12,156 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use toml::de::DeValue;
 
+/// A training job as its `job.toml` describes it, checked: everything that must divide does.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Job {
+    /// Where the job was read from, for messages; what it names by a relative path lies beside it.
     pub path: PathBuf,
+    /// The `[model]` section: the GPT that is trained.
     pub model: Model,
+    /// The `[parallel]` section: how the model and its batch are divided over the GPUs.
     pub parallel: Parallel,
+    /// The `[hardware]` section: the machine and its cost model.
     pub hardware: Hardware,
+    /// The `[[side]]` sections in the file's order: small models that may fill the bubbles.
     pub side: Vec<Side>,
+    /// The `[limits]` section: what side work may cost the main job.
     pub limits: Limits,
 }
 
+/// The shape of the GPT that the job trains.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
-    /// The preset's name, or the shape in words.
+    /// The preset's name, or a text made of layers and hidden size where none is given.
     pub name: String,
+    /// Transformer layers of the whole model.
     pub layers: u64,
+    /// Hidden size: elements of one token's activations between layers; a multiple of `heads`.
     pub hidden: u64,
+    /// Attention heads of a layer, over all tensor-parallel ranks.
     pub heads: u64,
+    /// Tokens of one sequence.
     pub sequence: u64,
+    /// Rows of the embedding's matrix, any padding included.
     pub vocabulary: u64,
-    /// The cost model's, where not given.
+    /// The number format of training; `None` leaves it to the cost model's usual one.
     pub dtype: Option<DType>,
 }
 
+/// How a job is divided: its GPUs, its batch, and the pipeline schedule.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parallel {
+    /// Pipeline-parallel size: the number of stages.
     pub pipeline: u64,
+    /// Tensor-parallel size: GPUs that share every layer; 1 where the file does not give it.
     pub tensor: u64,
+    /// Data-parallel size: copies of the whole pipeline; 1 where the file does not give it.
     pub data: u64,
-    /// Sequences per micro-batch.
+    /// Sequences of one micro-batch.
     pub micro_batch: u64,
-    /// Sequences per iteration, over all data-parallel ranks.
+    /// Sequences of one iteration, over all data-parallel ranks.
     pub global_batch: u64,
+    /// The pipeline schedule; `1f1b` where the file does not name one.
     pub schedule: Name,
+    /// Chunks of layers a stage, which only `interleaved` leaves to the job; `None` is the schedule's own number.
     pub chunks: Option<u64>,
+    /// Whether norms and dropout are divided along the sequence over the tensor-parallel ranks (Korthikanti et al.,
+    /// arXiv 2205.05198).
     pub sequence_parallel: bool,
+    /// Which activations the backward computes again; none where the file does not say.
     pub recompute: Recompute,
 }
 
+/// The machine that the job is to run on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hardware {
-    /// Resolved against the job's folder.
+    /// Path of the cost model, resolved against the job's folder; `None` where the file names none.
     pub cost_model: Option<PathBuf>,
+    /// GPUs of one node; 8 where the file does not say.
     pub gpus_per_node: u64,
+    /// Memory of one GPU in GiB; `None` leaves it to the machine of the cost model.
     pub memory_gib: Option<f64>,
 }
 
-/// A small model that may fill bubbles.
+/// A small model whose training may fill the main job's bubbles.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Side {
+    /// What reports call the side; it follows from `measured` or from the preset and batch where the file gives no
+    /// name.
     pub name: String,
-    /// `mlp`, `convnet`, … as measured by the suite, with its batch; the name then is `convnet-b16`.
+    /// The side's name among the measurements, model and batch, e.g. `convnet-b16`; `None` where it was not measured
+    /// here.
     pub measured: Option<String>,
-    /// One training step alone.
+    /// Time of one training step alone, in ns; `None` leaves it to `kernels_ns`, to measurements or to the cost model.
     pub step_ns: Option<f64>,
-    /// Its longest kernel: what may still run after it was told to stop.
+    /// Time of the side's longest kernel, in ns: what may still run after it was told to stop. `None` as for `step_ns`.
     pub kernel_ns: Option<f64>,
-    /// While it runs.
+    /// Memory the side takes while it runs, in GiB; `None` leaves it to measurements or to the cost model.
     pub memory_gib: Option<f64>,
-    /// What stays between bubbles: parameters and optimizer state. All of it, where not given.
+    /// Memory that stays taken between steps, parameters and optimizer state, in GiB; `None` is the cost model's for a
+    /// GPT, else all of it.
     pub resident_gib: Option<f64>,
-    /// A GPT whose step follows from the cost model.
+    /// The sizes of a side that is a GPT, whose step follows from the cost model; `None` for any other side.
     pub gpt: Option<SideGpt>,
-    /// Every kernel of a step, in order, in place of `step_ns` and `kernel_ns`.
+    /// Times of all kernels of a step in their order, in ns, in place of `step_ns` and `kernel_ns`; `None` where not
+    /// given.
     pub kernels_ns: Option<Vec<f64>>,
-    /// Whether it may stop within a step.
+    /// Whether the side may stop within a step, between two kernels; true where the file does not say.
     pub split: bool,
-    /// What the main job loses behind each bubble it ran in, beyond the call that closes it.
+    /// What the main job loses behind each bubble that the side ran in, in ns, beyond the call that closes the gate;
+    /// `None` is the measured loss, or 0.
     pub after_ns: Option<f64>,
-    /// Slowdown it causes to a probe of each resource, less 1: for running beside compute.
+    /// Slowdown the side causes to a probe of each resource, less 1, by the resource's name, for running beside
+    /// compute; `None` leaves it to the cost model.
     pub pressure: Option<BTreeMap<String, f64>>,
-    /// Its own speed beside compute, alone being 1.
+    /// The side's speed beside the main job's compute, where 1 is its speed alone; `None` leaves it to the cost model.
     pub beside_rate: Option<f64>,
-    /// Worth of a second of its work, a second of the main job being 1.
+    /// Worth of a second of the side's work, where a second of the main job is worth 1.
     pub value: f64,
-    /// Line of its `[[side]]`.
+    /// Line of the side's `[[side]]` in the job file, counted from 1.
     pub line: usize,
 }
 
-/// A side GPT by its sizes.
+/// The sizes of a side that is a GPT, on one GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SideGpt {
+    /// Transformer layers.
     pub layers: u64,
+    /// Hidden size: elements of one token's activations between layers; a multiple of `heads`.
     pub hidden: u64,
+    /// Attention heads of a layer.
     pub heads: u64,
+    /// Tokens of one sequence.
     pub sequence: u64,
+    /// Rows of the embedding's matrix.
     pub vocabulary: u64,
+    /// Sequences of one training step.
     pub batch: u64,
 }
 
+/// What side work may cost the main job, and how it may share a GPU with it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// As a fraction.
+    /// The most side work may prolong the main job's iteration, as a fraction of it; 0.01 where the file does not say.
     pub main_slowdown: f64,
+    /// Memory that is kept free on every GPU, in GiB; 2 where the file does not say.
     pub memory_headroom_gib: f64,
-    /// Most side models one after another in one bubble.
+    /// The most side models that may run one after another in one bubble, 1 to 8; 2 where the file does not say.
     pub sides_per_bubble: u64,
-    /// The sharing mode in which side work may also run beside the main job's own; only in bubbles, where not given.
+    /// The sharing mode in which side work may also run beside the main job's compute; `None` keeps it in bubbles.
     pub beside_compute: Option<String>,
 }
 
 impl Job {
+    /// Reads and checks a job file. Fails if it cannot be read, is no TOML, or holds keys, values or sizes
+    /// that do not fit; the error names the line.
     pub fn read(path: &Path) -> Result<Job> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
         Job::parse(path, &text)
     }
 
-    /// `path` is for answers and for what the job names relative to itself.
+    /// Checks the text of a job file as [`Job::read`] does; `path` is for error messages, and for what the job names
+    /// relative to itself.
     pub fn parse(path: &Path, text: &str) -> Result<Job> {
         let source = TomlSource { path, text };
         let mut file = File::split(source)?;
@@ -132,16 +175,18 @@ impl Job {
         Ok(job)
     }
 
+    /// Micro-batches of one iteration on each data-parallel rank; a two-way pipeline sends half of them each way.
     pub fn micro_batches(&self) -> u64 {
         self.parallel.global_batch / (self.parallel.data * self.parallel.micro_batch)
     }
 
+    /// Transformer layers of one pipeline stage, all of its chunks together.
     pub fn layers_per_stage(&self) -> u64 {
         self.model.layers / self.parallel.pipeline
     }
 
-    /// What W still needs of a micro-batch's activations. With full recomputation that is there only while the backward
-    /// runs; recomputed attention leaves its quadratic part out.
+    /// The part of a micro-batch's activations that W still needs (docs/pipeline.md). With full recomputation that is
+    /// there only while the backward runs; recomputed attention leaves its quadratic part out.
     pub fn weight_share(&self) -> f64 {
         let m = &self.model;
         match self.parallel.recompute {
@@ -176,10 +221,12 @@ impl Job {
         Layout { placement, stages: p.pipeline as usize, chunks }
     }
 
+    /// GPUs of the whole job: pipeline · tensor · data.
     pub fn gpus(&self) -> u64 {
         self.parallel.pipeline * self.parallel.tensor * self.parallel.data
     }
 
+    /// The shape of one layer as a tensor-parallel rank runs it for one micro-batch in the number format `dtype`.
     pub fn layer(&self, dtype: DType) -> LayerShape {
         let (m, p) = (&self.model, &self.parallel);
         LayerShape::new(m.hidden, m.heads, m.sequence, p.micro_batch, dtype).tensor(p.tensor).recompute(p.recompute)

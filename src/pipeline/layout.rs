@@ -8,33 +8,42 @@ use super::times::{StageTimes, Times};
 /// How the chunks of the stages are strung together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Placement {
-    /// Chunk 0 of every stage in order, then chunk 1 of every stage in order, … (one chunk: the plain pipeline).
+    /// Chunk 0 of every stage in order, then chunk 1 of every stage in order, …; with one chunk this is the plain
+    /// pipeline.
     Loop,
-    /// Chunk 0 down the stages, chunk 1 back up: the first stage holds both ends, the last turns round without a message.
+    /// Chunk 0 runs down the stages and chunk 1 back up: the first stage holds both ends of the model, the last turns
+    /// round without a message.
     Vee,
     /// Two whole pipelines: chunk 0 runs down the stages, chunk 1 up them, each with half of the micro-batches. Chunk 1
     /// of a device is the stage its mirror image holds as chunk 0.
     Both,
 }
 
-/// Stages, their chunks, and how they hang together.
+/// Which chunks the stages hold, and in which order a micro-batch runs through them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Layout {
+    /// How the chunks of the stages are strung together.
     pub placement: Placement,
+    /// Pipeline stages, which is also the number of devices along the pipeline.
     pub stages: usize,
+    /// Cells a device holds: the chunks of its stage, or the two stages of a two-way pipeline.
     pub chunks: usize,
 }
 
 impl Layout {
+    /// The number of cells: stages · chunks.
     pub const fn cells(&self) -> usize {
         self.stages * self.chunks
     }
 
+    /// The index of the cell of a stage and chunk, from 0 to [`Layout::cells`] − 1: the chunks of a stage follow one
+    /// another.
     pub const fn cell(&self, stage: usize, chunk: usize) -> usize {
         stage * self.chunks + chunk
     }
 
-    /// The cell a micro-batch goes to after this one, forwards.
+    /// The cell (stage, chunk) that a micro-batch goes to after this one in its forward; `None` at the end of the
+    /// chain.
     pub fn next(&self, stage: usize, chunk: usize) -> Option<(usize, usize)> {
         let last = self.stages - 1;
         match (self.placement, chunk) {
@@ -46,7 +55,7 @@ impl Layout {
         }
     }
 
-    /// The cell a micro-batch came from, forwards.
+    /// The cell (stage, chunk) that a micro-batch came from in its forward; `None` at the beginning of the chain.
     pub fn previous(&self, stage: usize, chunk: usize) -> Option<(usize, usize)> {
         let last = self.stages - 1;
         match (self.placement, chunk) {
@@ -58,22 +67,23 @@ impl Layout {
         }
     }
 
-    /// Where a chain begins: the embedding is here.
+    /// Whether a chain of cells begins here, so that the embedding is in this cell.
     pub fn is_first(&self, stage: usize, chunk: usize) -> bool {
         self.previous(stage, chunk).is_none()
     }
 
-    /// Where a chain ends: the head and the loss are here.
+    /// Whether a chain of cells ends here, so that the head and the loss are in this cell.
     pub fn is_last(&self, stage: usize, chunk: usize) -> bool {
         self.next(stage, chunk).is_none()
     }
 
-    /// Whether a stage's times are split among its chunks, or each chunk is a stage of its own.
+    /// Whether a stage's times are split among its chunks; in a two-way pipeline each chunk is a stage of its own
+    /// instead.
     pub const fn splits(&self) -> bool {
         !matches!(self.placement, Placement::Both)
     }
 
-    /// How much of a stage's layers one chunk holds.
+    /// The fraction of a stage's layers that one chunk holds.
     pub fn chunk_share(&self) -> f64 {
         if self.splits() { 1.0 / self.chunks as f64 } else { 1.0 }
     }
@@ -83,7 +93,8 @@ impl Layout {
         if self.splits() || chunk == 0 { stage } else { self.stages - 1 - stage }
     }
 
-    /// One micro-batch in one cell. Where a stage's times are split among its chunks, the parts add up to the nanosecond.
+    /// The times of one micro-batch in one cell. Where a stage's times are split among its chunks, the parts add up to
+    /// the nanosecond.
     pub fn cell_times(&self, times: &Times, stage: usize, chunk: usize) -> StageTimes {
         let t = times.stage[self.held(stage, chunk)];
         let part = |ns: u64| if self.splits() { part_of(ns, chunk, self.chunks) } else { ns };
@@ -97,7 +108,7 @@ impl Layout {
         cell
     }
 
-    /// An overlapped pair: the forward of this cell with the backward of the stage's other one.
+    /// The time of an overlapped pair in ns: the forward of this cell with the whole backward of the stage's other one.
     pub fn pair_ns(&self, times: &Times, stage: usize, chunk: usize) -> u64 {
         let (forward, backward) = (
             self.cell_times(times, stage, chunk).forward_ns,
@@ -111,7 +122,7 @@ impl Layout {
     }
 }
 
-/// Chunk `k` of `chunks`: the parts differ by at most a nanosecond and add up exactly.
+/// The part of `ns` that falls on chunk `k` of `chunks`: the parts differ by at most a nanosecond and add up exactly.
 pub fn part_of(ns: u64, k: usize, chunks: usize) -> u64 {
     let upto = |k: usize| (u128::from(ns) * k as u128 / chunks as u128) as u64;
     upto(k + 1) - upto(k)

@@ -11,16 +11,21 @@ use super::schedule::Schedule;
 use crate::shape::{DType, Recompute};
 use crate::{Error, Result};
 
+/// Bytes of one GiB.
 pub const GIB: f64 = (1u64 << 30) as f64;
 
-/// One stage on one GPU.
+/// What one stage keeps in the memory of one GPU.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StageMemory {
+    /// Parameters the GPU holds, as a count of elements.
     pub parameters: u64,
+    /// Bytes of the weights in the training format.
     pub weights_bytes: u64,
+    /// Bytes of the gradients, 4 a parameter.
     pub gradients_bytes: u64,
+    /// Bytes of AdamW's two 32-bit moments, and of the 32-bit copy of the weights where training runs in 16 bits.
     pub optimizer_bytes: u64,
-    /// Of one micro-batch, between its forward and its backward.
+    /// Bytes of one micro-batch's activations, held between its forward and its backward.
     pub activation_bytes: u64,
 }
 
@@ -35,48 +40,51 @@ impl StageMemory {
         }
     }
 
-    /// Held through the whole iteration.
+    /// Bytes held through the whole iteration: weights, gradients and optimizer state.
     pub const fn static_bytes(&self) -> u64 {
         self.weights_bytes.saturating_add(self.gradients_bytes).saturating_add(self.optimizer_bytes)
     }
 
+    /// Bytes held at a moment at which the activations of so many micro-batches are live.
     pub fn used_bytes(&self, live_micro_batches: f64) -> f64 {
         self.static_bytes() as f64 + self.activation_bytes as f64 * live_micro_batches
     }
 }
 
-/// A GPU's memory and the stages on it.
+/// The memory of a GPU, and what each stage keeps in it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Memory {
+    /// One entry a stage, in pipeline order.
     pub stage: Vec<StageMemory>,
-    /// `None` where neither the job nor the cost model says it.
+    /// Bytes of one GPU's memory; `None` where neither the job nor the cost model says it.
     pub total_bytes: Option<f64>,
-    /// Kept free of side work.
+    /// Bytes that side work leaves free on every GPU.
     pub headroom_bytes: f64,
 }
 
 impl Memory {
-    /// What side work may take while `live` micro-batches are held; nothing where the memory is not known.
+    /// Bytes that side work may take on a stage while it holds `live` micro-batches; `None` where the GPU's memory is
+    /// not known.
     pub fn free_bytes(&self, stage: usize, live: f64) -> Option<f64> {
         let free = self.total_bytes? - self.stage[stage].used_bytes(live) - self.headroom_bytes;
         Some(free.max(0.0))
     }
 
-    /// The most the fullest device holds while the schedule runs.
+    /// The most bytes that the fullest device holds while the schedule runs.
     pub fn peak_bytes(&self, schedule: &Schedule, weight_share: f64) -> f64 {
         let used = |stage: usize| self.stage[stage].used_bytes(activations::peak(schedule, stage, weight_share));
         (0..schedule.stages).map(used).fold(0.0, f64::max)
     }
 
-    /// Whether every device holds the job; `None` where its memory is not known.
+    /// Whether every device holds the job, headroom aside; `None` where the GPU's memory is not known.
     pub fn fits(&self, schedule: &Schedule, weight_share: f64) -> Option<bool> {
         Some(self.peak_bytes(schedule, weight_share) <= self.total_bytes?)
     }
 }
 
-/// Elements each device holds on one tensor-parallel rank (as many as a u64 counts, should a job file ask for more): its
-/// layers, of both stages in a two-way pipeline; the embedding where the model begins, the head where it ends, one matrix
-/// for both where that is one device.
+/// Parameters that each device holds on one tensor-parallel rank, at most `u64::MAX`: its layers, of both stages in a
+/// two-way pipeline; the embedding where the model begins, the head where it ends, one matrix for both where that is
+/// one device.
 pub fn parameters(job: &Job, layout: Layout) -> Vec<u64> {
     let ways = if layout.splits() { 1 } else { layout.chunks as u64 };
     let layers = job.layer(DType::Bf16).parameters().saturating_mul(job.layers_per_stage()).saturating_mul(ways);
@@ -94,7 +102,8 @@ pub fn parameters(job: &Job, layout: Layout) -> Vec<u64> {
         .collect()
 }
 
-/// For the job's own layout, whether it fits or not.
+/// The memory of the job under its own layout, whether it fits or not; `machine_bytes` is the memory of a GPU where the
+/// job does not give it.
 pub fn estimate(job: &Job, dtype: DType, layer_activation_bytes: u64, machine_bytes: Option<u64>) -> Memory {
     let total_bytes = job.hardware.memory_gib.map(|g| g * GIB).or(machine_bytes.map(|b| b as f64));
     let layout = job.layout();
@@ -110,7 +119,8 @@ pub fn estimate(job: &Job, dtype: DType, layer_activation_bytes: u64, machine_by
     Memory { stage, total_bytes, headroom_bytes: job.limits.memory_headroom_gib * GIB }
 }
 
-/// The same. Refuses a job whose weights alone do not fit.
+/// The memory of the job as [`estimate`] gives it. Fails if weights, gradients and optimizer state alone do not fit on
+/// a GPU.
 pub fn of_job(job: &Job, dtype: DType, layer_activation_bytes: u64, machine_bytes: Option<u64>) -> Result<Memory> {
     let memory = estimate(job, dtype, layer_activation_bytes, machine_bytes);
     if let Some(total) = memory.total_bytes
@@ -129,8 +139,8 @@ pub fn of_job(job: &Job, dtype: DType, layer_activation_bytes: u64, machine_byte
     Ok(memory)
 }
 
-/// The same machine under another schedule, or under the job's own once its list is known. The logits live between the
-/// head's forward and its backward only; they are spread over what a stage holds at its peak, so that the peak is right.
+/// The memory `of` the job under this schedule's layout. The logits live between the head's forward and its backward
+/// only; they are spread over what a stage holds at its peak, so that the peak is right.
 pub fn for_schedule(
     job: &Job,
     dtype: DType,

@@ -7,6 +7,8 @@
 //!
 //! The rules stand in docs/pipeline.md.
 
+#![warn(missing_docs)]
+
 pub mod activations;
 pub mod bubbles;
 pub mod costs;

@@ -1,6 +1,6 @@
 //! The name a person most likely meant.
 
-/// The known name closest to `given` by edit distance, if it is close enough to be a slip of the finger.
+/// The known name closest to `given` by edit distance; `None` where none is close enough to be a slip of the finger.
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let given: String = given.chars().take(64).collect::<String>().to_lowercase();
     known
@@ -11,7 +11,7 @@ pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .map(|(_, name)| name)
 }
 
-/// "did you mean …?" in front of the list of all names.
+/// The advice for a name that is not known: "did you mean …?" where one is near, then the list of all names.
 pub fn cure<'a>(given: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
     let all = known.clone().into_iter().collect::<Vec<_>>().join(", ");
     match nearest(given, known) {

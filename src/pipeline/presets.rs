@@ -8,13 +8,20 @@
 use super::nearest;
 use crate::{Error, Result};
 
+/// The shape of a published GPT; its table of origin is named at the top of this module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModelPreset {
+    /// The name by which a job file asks for the model, e.g. `gpt-22b`.
     pub name: &'static str,
+    /// Transformer layers.
     pub layers: u64,
+    /// Hidden size: elements of one token's activations between layers.
     pub hidden: u64,
+    /// Attention heads of a layer.
     pub heads: u64,
+    /// Tokens of one sequence.
     pub sequence: u64,
+    /// Rows of the embedding's matrix, padded to a multiple of 1,024.
     pub vocabulary: u64,
 }
 
@@ -22,6 +29,7 @@ const fn gpt(name: &'static str, layers: u64, hidden: u64, heads: u64, sequence:
     ModelPreset { name, layers, hidden, heads, sequence, vocabulary: 51_200 }
 }
 
+/// Every preset, the smallest model first.
 pub const ALL: [ModelPreset; 21] = [
     gpt("gpt-125m", 12, 768, 12, 2048),
     gpt("gpt-350m", 24, 1024, 16, 2048),
@@ -46,6 +54,7 @@ pub const ALL: [ModelPreset; 21] = [
     gpt("gpt-1t", 128, 25_600, 160, 2048),
 ];
 
+/// The preset of this name. Fails if there is none; the error proposes the nearest name.
 pub fn find(name: &str) -> Result<ModelPreset> {
     ALL.into_iter().find(|p| p.name == name).ok_or_else(|| {
         Error::input(format!("`{name}` is not a preset"), nearest::cure(name, ALL.iter().map(|p| p.name)))

@@ -6,37 +6,51 @@ use crate::records::CostModel;
 use crate::shape::operation::Operation;
 use crate::shape::{DType, LayerShape};
 
-/// One layer, one micro-batch, one tensor-parallel rank, without communication.
+/// What one layer costs for one micro-batch on one tensor-parallel rank, without communication.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LayerPrice {
+    /// Time of the forward (F), in ns.
     pub forward_ns: f64,
+    /// Time of the backward to the inputs (B), in ns; recomputed activations are part of it.
     pub backward_input_ns: f64,
+    /// Time of the backward to the weights (W), in ns.
     pub backward_weight_ns: f64,
+    /// Bytes of activations kept between forward and backward.
     pub activation_bytes: u64,
-    /// The shape lies within what was measured.
+    /// Whether the layer's shape lies within what the cost model was measured on; its times are extrapolated if not.
     pub in_range: bool,
 }
 
+/// The predicted time of one operation or collective.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Price {
+    /// The predicted median time, in ns.
     pub time_ns: f64,
+    /// Whether what was priced lies within what the cost model was measured on; the time is extrapolated if not.
     pub in_range: bool,
 }
 
-/// A collective as the cost model knows it; bytes as nccl-tests counts them.
+/// A collective as the cost model is asked for it; bytes are counted as nccl-tests counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PricedCollective {
+    /// The collective's name in the cost model, e.g. `all_reduce` or `send_recv`.
     pub operation: &'static str,
+    /// Ranks that take part.
     pub ranks: u64,
+    /// Nodes over which the ranks are spread.
     pub nodes: u64,
+    /// Size of the message in bytes.
     pub bytes: u64,
 }
 
+/// What answers for the cost of a job's parts; the cost model is one, and tests make up others.
 pub trait Prices {
+    /// The price of one layer on one tensor-parallel rank. Fails if the shape is invalid, or if the model
+    /// holds nothing to go by.
     fn layer(&self, shape: LayerShape) -> Result<LayerPrice>;
-    /// `None` where the model holds nothing to go by.
+    /// The price of a collective; `None` where the model holds nothing to go by.
     fn collective(&self, message: PricedCollective) -> Option<Price>;
-    /// A single operation; `None` likewise.
+    /// The price of a single operation; `None` where the model holds nothing to go by.
     fn operation(&self, operation: &Operation, dtype: DType) -> Option<Price>;
 }
 

@@ -11,30 +11,36 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Work {
+    /// The forward pass (F).
     Forward,
-    /// Gradients of the inputs (B).
+    /// The backward pass to the inputs (B): the stage before waits for it.
     BackwardInput,
-    /// Gradients of the weights (W).
+    /// The backward pass to the weights (W): no other stage waits for it.
     BackwardWeight,
-    /// Both in one (B+W): the stage before waits for its end.
+    /// Both backward passes in one operation (B+W): the stage before waits for its end.
     Backward,
 }
 
-/// One entry of a stage's list: eight bytes, because there may be tens of millions.
+/// One operation in a stage's list, kept in eight bytes because there may be tens of millions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StageOperation {
+    /// The micro-batch's number, counted from 0.
     pub micro_batch: u32,
+    /// Which of the stage's chunks runs, counted from 0.
     pub chunk: u16,
+    /// What the operation computes.
     pub work: Work,
-    /// Half of an overlapped pair: a forward and the whole backward behind it start together, when the inputs of both are
-    /// there, and their results are there together, when both have ended.
+    /// Whether this is half of an overlapped pair: a forward and the whole backward behind it start together, when the
+    /// inputs of both are there, and their results are there together, when both have ended.
     pub paired: bool,
 }
 
-/// Kinds of duration an operation can have: one for each kind of work, and two more for the halves of a pair.
+/// The number of durations that a cell's operations can have: one for each kind of work, and two more for the halves of
+/// a pair.
 pub const DURATIONS: usize = 6;
 
 impl StageOperation {
+    /// An operation that is not half of an overlapped pair.
     pub const fn new(work: Work, micro_batch: usize, chunk: usize) -> Self {
         StageOperation { micro_batch: micro_batch as u32, chunk: chunk as u16, work, paired: false }
     }
@@ -43,7 +49,7 @@ impl StageOperation {
         StageOperation { paired: true, ..self }
     }
 
-    /// Index among a cell's [`DURATIONS`].
+    /// The index of the operation's duration among its cell's [`DURATIONS`].
     pub const fn duration(self) -> usize {
         match (self.paired, self.work) {
             (false, work) => work as usize,
@@ -53,25 +59,48 @@ impl StageOperation {
     }
 }
 
-/// The schedules by the names of their papers and of Megatron-LM.
+/// The pipeline schedules, by the names of their papers and of Megatron-LM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Name {
+    /// GPipe: all forwards, then all backwards, last micro-batch first (Huang et al., arXiv 1811.06965).
     Gpipe,
+    /// 1F1B, PipeDream-flush: after its warm-up a stage alternates forwards and backwards (Narayanan et al., arXiv
+    /// 2006.09503).
     OneFOneB,
+    /// Interleaved 1F1B: every stage holds several chunks of layers (Narayanan et al., arXiv 2104.04473, §2.2).
     Interleaved,
+    /// ZB-H1: the backward is split into B and W, in the activation memory of 1F1B (Qi et al., arXiv 2401.10241, §2).
     ZbH1,
+    /// ZB-H2: the backward is split into B and W, with up to twice the activation memory of 1F1B (Qi et al., arXiv
+    /// 2401.10241, §2).
     ZbH2,
+    /// ZB-1p: the order of F, B and W is searched for within p micro-batches of activations (Qi et al., arXiv
+    /// 2401.10241, §3).
     Zb1p,
+    /// ZB-2p: the order of F, B and W is searched for within 2p micro-batches of activations (Qi et al., arXiv
+    /// 2401.10241, §3).
     Zb2p,
+    /// ZB-V: two chunks a stage in V shape, their order searched for within p micro-batches of activations (Qi et al.,
+    /// arXiv 2401.10241, §6).
     ZbV,
+    /// V-Half: two chunks a stage in V shape, at most (p+2)/2 micro-batches of activations (Qi et al., arXiv
+    /// 2405.15362).
     VHalf,
+    /// V-Min: two chunks a stage in V shape, at most (p+4)/3 micro-batches of activations (Qi et al., arXiv
+    /// 2405.15362).
     VMin,
+    /// DualPipe: two pipelines in opposite directions, forwards of one side by side with backwards of the other
+    /// (DeepSeek-V3, arXiv 2412.19437, §3.2.1).
     Dualpipe,
+    /// DualPipeV: half of DualPipe on its own, the two stages of a device being two chunks in V shape (DeepSeek's
+    /// open-source release).
     Dualpipev,
+    /// Chimera: two pipelines in opposite directions through the same devices (Li & Hoefler, arXiv 2107.06925).
     Chimera,
 }
 
 impl Name {
+    /// Every schedule, in the order in which error messages list them.
     pub const ALL: [Name; 13] = [
         Name::Gpipe,
         Name::OneFOneB,
@@ -88,6 +117,7 @@ impl Name {
         Name::Chimera,
     ];
 
+    /// The name as job files, records and `--schedule` spell it, e.g. `1f1b`.
     pub const fn text(self) -> &'static str {
         match self {
             Name::Gpipe => "gpipe",
@@ -106,18 +136,21 @@ impl Name {
         }
     }
 
+    /// The schedule of this name, as [`Name::text`] spells it. Fails if there is none; the error proposes the nearest
+    /// name.
     pub fn parse(text: &str) -> Result<Self> {
         Name::ALL.into_iter().find(|n| n.text() == text).ok_or_else(|| {
             Error::input(format!("`{text}` is not a schedule"), nearest::cure(text, Name::ALL.map(Name::text)))
         })
     }
 
-    /// Every backward pass is one operation B+W, and the stage before waits for all of it (`dualpipe` and `dualpipev` have
-    /// both kinds).
+    /// Whether every backward pass is one operation B+W, for all of which the stage before waits (`dualpipe` and
+    /// `dualpipev` have both kinds and answer false).
     pub const fn fused_backward(self) -> bool {
         matches!(self, Name::Gpipe | Name::OneFOneB | Name::Interleaved | Name::Chimera)
     }
 
+    /// How the schedule places the model's layers on the stages.
     pub const fn placement(self) -> Placement {
         match self {
             Name::ZbV | Name::VHalf | Name::VMin | Name::Dualpipev => Placement::Vee,
@@ -126,51 +159,61 @@ impl Name {
         }
     }
 
-    /// Some forwards run side by side with a backward of the other direction.
+    /// Whether some forwards run side by side with a backward of the other direction.
     pub const fn overlaps(self) -> bool {
         matches!(self, Name::Dualpipe | Name::Dualpipev)
     }
 
-    /// The optimizer step follows each stage's own last operation, without a barrier over the stages (Qi et al.,
-    /// arXiv 2401.10241, §4): the iteration is the longest span of one stage.
+    /// Whether the optimizer step follows each stage's own last operation without a barrier over the stages (Qi et al.,
+    /// arXiv 2401.10241, §4), so that the iteration is the longest span of one stage.
     pub const fn windowed(self) -> bool {
         matches!(self, Name::ZbH2 | Name::Zb1p | Name::Zb2p | Name::ZbV)
     }
 }
 
-/// What to build a schedule for.
+/// What a schedule is built for: its sizes, its memory limit, and the times that a searched schedule looks at.
 #[derive(Debug, Clone)]
 pub struct ScheduleSpec<'a> {
+    /// Which schedule to build.
     pub name: Name,
+    /// Pipeline stages.
     pub stages: usize,
+    /// Micro-batches of one iteration; a two-way pipeline sends half of them each way.
     pub micro_batches: usize,
-    /// Chunks per stage; only `interleaved` leaves the choice.
+    /// Chunks per stage, a choice that only `interleaved` leaves; `None` is the schedule's own number.
     pub chunks: Option<usize>,
-    /// Most activations a stage may hold, in micro-batches.
+    /// The most activations that a stage may hold, in micro-batches; `None` is the schedule's own limit where it has
+    /// one.
     pub memory_limit: Option<f64>,
-    /// Activations a micro-batch still holds between its B and its W.
+    /// The part of a micro-batch's activations that is still held between its B and its W, 0 to 1.
     pub weight_share: f64,
-    /// The searched schedules order operations by these; the fixed ones do not look at them.
+    /// The times by which the searched schedules order operations; the fixed ones do not look at them.
     pub times: &'a Times,
 }
 
 impl ScheduleSpec<'_> {
-    /// What the stages hold when each is divided into so many chunks.
+    /// What each stage holds when it is divided into this many chunks.
     pub const fn layout(&self, chunks: usize) -> Layout {
         Layout { placement: self.name.placement(), stages: self.stages, chunks }
     }
 }
 
-/// Largest number of operations a schedule may have.
+/// The most operations, counted as 3 · stages · micro-batches · given chunks, for which [`Schedule::build`] makes a
+/// schedule.
 pub const MAX_OPERATIONS: u128 = 50_000_000;
 
-/// A schedule: every stage's list, laid end to end.
+/// A schedule: the list of operations of every stage, laid end to end.
 #[derive(Debug, Clone)]
 pub struct Schedule {
+    /// Which schedule this is.
     pub name: Name,
+    /// Pipeline stages.
     pub stages: usize,
+    /// Micro-batches of one iteration, of both directions together.
     pub micro_batches: usize,
+    /// Cells of a stage: its chunks, or 2 in a two-way pipeline, whose devices hold two stages each.
     pub chunks: usize,
+    /// Which part of the model each cell holds.
     pub layout: Layout,
     operations: Vec<StageOperation>,
     /// Where each stage's list begins in `operations`; one more entry than stages.
@@ -203,39 +246,44 @@ impl Schedule {
         }
     }
 
+    /// All operations, the lists of the stages one after another.
     pub fn operations(&self) -> &[StageOperation] {
         &self.operations
     }
 
-    /// Index range of a stage's list within [`Self::operations`].
+    /// The index range of a stage's list within [`Self::operations`].
     pub fn range(&self, stage: usize) -> std::ops::Range<usize> {
         self.offsets[stage]..self.offsets[stage + 1]
     }
 
+    /// The operations of one stage, in the order in which it runs them.
     pub fn list(&self, stage: usize) -> &[StageOperation] {
         &self.operations[self.range(stage)]
     }
 
+    /// The number of cells: stages · chunks.
     pub const fn cells(&self) -> usize {
         self.layout.cells()
     }
 
+    /// The index of the cell of a stage and chunk, as [`Layout::cell`] counts them.
     pub const fn cell(&self, stage: usize, chunk: usize) -> usize {
         self.layout.cell(stage, chunk)
     }
 
-    /// The cell a micro-batch goes to after this one, forwards.
+    /// The cell (stage, chunk) that a micro-batch goes to after this one in its forward; `None` at the end of the
+    /// chain.
     pub fn next(&self, stage: usize, chunk: usize) -> Option<(usize, usize)> {
         self.layout.next(stage, chunk)
     }
 
-    /// The cell a micro-batch came from, forwards.
+    /// The cell (stage, chunk) that a micro-batch came from in its forward; `None` at the beginning of the chain.
     pub fn previous(&self, stage: usize, chunk: usize) -> Option<(usize, usize)> {
         self.layout.previous(stage, chunk)
     }
 
-    /// Durations in each cell, indexed by [`Self::cell`] then by [`StageOperation::duration`]. A pair's time is divided
-    /// between its halves as their work is.
+    /// The durations of each cell's operations in ns, indexed by [`Self::cell`], then by [`StageOperation::duration`].
+    /// A pair's time is divided between its halves as their work is.
     pub fn durations(&self, times: &Times) -> Vec<[u64; DURATIONS]> {
         let layout = self.layout;
         let paired = self.name.overlaps();
@@ -260,12 +308,12 @@ impl Schedule {
         [first, whole - first]
     }
 
-    /// Micro-batches that go through each chunk.
+    /// The number of micro-batches that go through each chunk: all, or half of them in a two-way pipeline.
     pub const fn passes(&self) -> usize {
         if self.layout.splits() { self.micro_batches } else { self.micro_batches / 2 }
     }
 
-    /// How much of a micro-batch's activations on a stage one chunk holds.
+    /// The fraction of a micro-batch's activations on a stage that one chunk holds.
     pub fn chunk_share(&self) -> f64 {
         self.layout.chunk_share()
     }

@@ -9,15 +9,19 @@ use crate::{Error, Result};
 const PENDING: u64 = u64::MAX;
 const NOTHING: u32 = u32::MAX;
 
-/// A schedule with its times: whole nanoseconds from the iteration's beginning.
+/// A schedule with the time at which each of its operations runs, in whole ns from the start of the first one.
 #[derive(Debug, Clone)]
 pub struct Timeline {
+    /// The schedule that was run.
     pub schedule: Schedule,
+    /// The stage and message times it was run with.
     pub times: Times,
-    /// Start of each operation, in the order of [`Schedule::operations`].
+    /// The start of each operation in ns, in the order of [`Schedule::operations`].
     pub start_ns: Vec<u64>,
-    /// Duration by cell and [`StageOperation::duration`].
+    /// The durations in ns, by cell and [`StageOperation::duration`].
     pub durations: Vec<[u64; DURATIONS]>,
+    /// Time of the iteration in ns: the last end of any stage, or for a windowed schedule the longest span of one
+    /// stage.
     pub iteration_ns: u64,
 }
 
@@ -51,7 +55,7 @@ struct Run<'a> {
     start_ns: Vec<u64>,
 }
 
-/// Runs the schedule. Fails only if the lists wait for each other in a circle.
+/// Runs the schedule: finds when each operation starts. Fails only if the lists wait for each other in a circle.
 pub fn simulate(schedule: Schedule, times: Times) -> Result<Timeline> {
     let durations = schedule.durations(&times);
     let mut run = Run::new(&schedule, &durations, &times);
@@ -195,11 +199,13 @@ fn links(schedule: &Schedule, send_recv_ns: u64) -> Vec<Links> {
 }
 
 impl Timeline {
+    /// How long an operation runs on this stage, in ns; for half of an overlapped pair its part of the pair's time.
     pub fn duration_ns(&self, stage: usize, operation: StageOperation) -> u64 {
         self.durations[self.schedule.cell(stage, operation.chunk as usize)][operation.duration()]
     }
 
-    /// What one micro-batch takes on a stage, its chunks together (of a two-way pipeline: the mean of its two stages).
+    /// The times of one micro-batch on a stage, all chunks together; of a two-way pipeline the mean of the device's two
+    /// stages.
     pub fn stage_times(&self, stage: usize) -> StageTimes {
         let layout = self.schedule.layout;
         let cells = (0..layout.chunks).map(|chunk| layout.cell_times(&self.times, stage, chunk));
@@ -208,7 +214,7 @@ impl Timeline {
         StageTimes::new(t.forward_ns / ways, t.backward_input_ns / ways, t.backward_weight_ns / ways)
     }
 
-    /// A stage's operations with their start and end.
+    /// A stage's operations in order, each with its start and its end in ns.
     pub fn operations(&self, stage: usize) -> impl Iterator<Item = (StageOperation, u64, u64)> + '_ {
         let range = self.schedule.range(stage);
         self.schedule
@@ -233,12 +239,12 @@ impl Timeline {
         (0..self.schedule.stages).map(|s| self.last_end(s) - self.window_start_ns(s)).max().unwrap_or(0)
     }
 
-    /// Where the stage's iteration begins; it ends `iteration_ns` later.
+    /// When the stage's iteration begins, in ns; it ends `iteration_ns` later.
     pub fn window_start_ns(&self, stage: usize) -> u64 {
         if self.schedule.name.windowed() { self.first_start(stage) } else { 0 }
     }
 
-    /// Time the stage computes.
+    /// Time in which the stage computes, in ns.
     pub fn busy_ns(&self, stage: usize) -> u64 {
         if self.schedule.name.overlaps() {
             return self.operations(stage).map(|(_, start, end)| end - start).sum();
@@ -248,7 +254,8 @@ impl Timeline {
         pass * self.schedule.passes() as u64
     }
 
-    /// 1 − work of all stages / (stages · iteration); with even stages (iteration − m(F+B+W)) / iteration.
+    /// The share of the iteration in which stages compute nothing: 1 − work of all stages / (stages · iteration); with
+    /// even stages that is (iteration − m(F+B+W)) / iteration.
     pub fn bubble_ratio(&self) -> f64 {
         let work: u128 = (0..self.schedule.stages).map(|s| u128::from(self.busy_ns(s))).sum();
         let whole = self.schedule.stages as u128 * u128::from(self.iteration_ns);

@@ -13,58 +13,75 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// The name and version of the format, which every file holds in `schema`.
 pub const SCHEMA: &str = "bubblebench.sweep/1";
 
 /// Sequences of a micro-batch that are tried; beyond, a layer gains nothing more and the pipeline only loses.
 const LARGEST_MICRO_BATCH: u64 = 32;
 
+/// A job divided over its GPUs in every way that divides, as `plan --sweep --json` prints it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SweepRecord {
+    /// Always `bubblebench.sweep/1`.
     pub schema: String,
+    /// Path of the job file.
     pub job: String,
+    /// The model's preset, or its layers and hidden size in words.
     pub model: String,
-    /// Whose cost model it was made with.
+    /// The name of the machine whose cost model the times come from.
     pub machine: String,
+    /// GPUs of the job; every division uses all of them.
     pub gpus: u64,
+    /// Sequences of one iteration, over all data-parallel ranks.
     pub global_batch: u64,
+    /// The schedule's name, e.g. `1f1b`; it is the same for every division.
     pub schedule: String,
-    /// `None` where the memory is not known: then nothing was checked against it.
+    /// Memory of one GPU in bytes; null where it is not known, and then nothing was checked against it.
     pub memory_bytes: Option<u64>,
-    /// What fits first, then by iteration.
+    /// One row a division: those that fit the memory first, then by iteration time.
     pub rows: Vec<SweepRow>,
-    /// Divisions of the GPUs for which something does not divide, or the schedule does not exist.
+    /// How many divisions were left out because something does not divide, or the schedule does not exist for the
+    /// numbers.
     pub left_out: u64,
+    /// What the reader should know about the rows, a sentence each.
     pub notes: Vec<String>,
 }
 
-/// One way to divide the job.
+/// One way to divide the job over its GPUs, and what is predicted for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SweepRow {
+    /// Pipeline-parallel size: the number of stages.
     pub pipeline: u64,
+    /// Tensor-parallel size; at most the GPUs of a node.
     pub tensor: u64,
+    /// Data-parallel size.
     pub data: u64,
+    /// Sequences of one micro-batch.
     pub micro_batch: u64,
+    /// Micro-batches of one iteration on each data-parallel rank.
     pub micro_batches: u64,
-    /// Pipeline, gradients and optimizer step.
+    /// Predicted time of one iteration in ns: pipeline, gradients and optimizer step.
     pub iteration_ns: u64,
-    /// Of the pipeline alone.
+    /// The share of the pipeline's time in which stages compute nothing; gradients and optimizer step do not count.
     pub bubble_ratio: f64,
+    /// Sequences of the global batch per second of `iteration_ns`.
     pub sequences_per_s: f64,
-    /// The fullest GPU's.
+    /// The most bytes that the fullest GPU holds at once.
     pub peak_bytes: u64,
-    /// `None` where the memory is not known.
+    /// Whether `peak_bytes` is within the GPU's memory; null where the memory is not known.
     pub fits_memory: Option<bool>,
-    /// The layer itself lies within what the cost model was measured on, not only scaled from another.
+    /// Whether the layer's shape lies within what the cost model was measured on; its times are extrapolated if not.
     pub layer_in_range: bool,
-    /// So does every other price.
+    /// Whether the layer and every other price lie within what the cost model was measured on.
     pub in_range: bool,
-    /// As the job says it.
+    /// Whether this is the division that the job file itself asks for.
     pub own: bool,
 }
 
-/// Everything that divides, and how much does not. Tensor parallelism stays within a node.
+/// Every division of the job's GPUs that is possible, and how many are not because something does not divide. Tensor
+/// parallelism stays within a node.
 pub fn divisions(job: &Job) -> (Vec<Job>, u64) {
     let (gpus, batch) = (job.gpus(), job.parallel.global_batch);
     let mut found = Vec::new();
@@ -92,7 +109,8 @@ fn divisors(n: u64, largest: u64) -> Vec<u64> {
     (1..=largest.min(n)).filter(|d| n.is_multiple_of(*d)).collect()
 }
 
-/// Tries every division on as many cores as there are; `progress` hears how many are done.
+/// Predicts every division, on all cores; `machine` is its name and a GPU's memory in bytes, `progress` hears how many
+/// of how many are done. Fails if no division could be predicted.
 pub fn sweep(
     job: &Job,
     prices: &(dyn Prices + Sync),

@@ -5,33 +5,35 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// One micro-batch on one stage, all its chunks together; whole nanoseconds.
+/// The times of one micro-batch on one stage, all chunks of the stage together, in whole ns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StageTimes {
+    /// Time of the forward (F), in ns.
     pub forward_ns: u64,
-    /// Gradients of the inputs: what the stage before waits for.
+    /// Time of the backward to the inputs (B), which the stage before waits for, in ns.
     pub backward_input_ns: u64,
-    /// Gradients of the weights: nobody waits for them before the optimizer step.
+    /// Time of the backward to the weights (W), which nothing waits for before the optimizer step, in ns.
     pub backward_weight_ns: u64,
 }
 
 impl StageTimes {
+    /// The times F, B and W of one stage, in ns.
     pub const fn new(forward_ns: u64, backward_input_ns: u64, backward_weight_ns: u64) -> Self {
         StageTimes { forward_ns, backward_input_ns, backward_weight_ns }
     }
 
-    /// F + B + W.
+    /// The time of all three, F + B + W, in ns.
     pub const fn total_ns(&self) -> u64 {
         self.forward_ns.saturating_add(self.backward_ns())
     }
 
-    /// B + W.
+    /// The time of the whole backward, B + W, in ns.
     pub const fn backward_ns(&self) -> u64 {
         self.backward_input_ns.saturating_add(self.backward_weight_ns)
     }
 
-    /// Both, one after the other.
+    /// The times of both, one after the other.
     pub const fn plus(self, other: StageTimes) -> StageTimes {
         StageTimes {
             forward_ns: self.forward_ns.saturating_add(other.forward_ns),
@@ -41,33 +43,36 @@ impl StageTimes {
     }
 }
 
-/// The times of a whole pipeline.
+/// The times of a whole pipeline, in ns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Times {
-    /// One entry a stage.
+    /// The times of each stage, in pipeline order.
     pub stage: Vec<StageTimes>,
-    /// From the end of an operation to the earliest start of the one on another stage that needs its result.
+    /// Time of a message in ns: from the end of an operation to the earliest start of the one on another stage that
+    /// needs its result.
     pub send_recv_ns: u64,
-    /// Added where the model begins (embedding) and where it ends (head and loss); which stage that is, the schedule says.
+    /// The embedding's times, added where the model begins; which stage that is, the schedule says.
     pub first: StageTimes,
+    /// The times of head and loss, added where the model ends; which stage that is, the schedule says.
     pub last: StageTimes,
-    /// A forward and a whole backward of one stage run side by side (`dualpipe`, `dualpipev`); F + B + W if not given.
+    /// Time of a forward and a whole backward of one stage side by side (`dualpipe`, `dualpipev`), in ns; `None` is
+    /// F + B + W.
     pub overlapped_ns: Option<u64>,
 }
 
 impl Times {
-    /// The same times on every stage.
+    /// A pipeline whose stages all take the same times, with nothing added at the ends and nothing overlapped.
     pub fn even(stages: usize, stage: StageTimes, send_recv_ns: u64) -> Self {
         Times::new(vec![stage; stages], send_recv_ns)
     }
 
-    /// Each stage's own; nothing added at the ends, nothing overlapped.
+    /// A pipeline whose stages take the times given, with nothing added at the ends and nothing overlapped.
     pub fn new(stage: Vec<StageTimes>, send_recv_ns: u64) -> Self {
         let none = StageTimes::default();
         Times { stage, send_recv_ns, first: none, last: none, overlapped_ns: None }
     }
 
-    /// Refuses times that do not fit the stages, or whose sum could leave 64 bits.
+    /// Fails if the times are not one entry a stage, or if the length of the iteration could leave 64 bits.
     pub fn validate(&self, stages: usize, micro_batches: usize, chunks: usize) -> Result<()> {
         if self.stage.len() != stages {
             return Err(Error::input(
@@ -88,7 +93,8 @@ impl Times {
         Ok(())
     }
 
-    /// Reads `[{"forward_ns":…,"backward_input_ns":…,"backward_weight_ns":…}, …]`, one entry a stage.
+    /// Reads `[{"forward_ns":…,"backward_input_ns":…,"backward_weight_ns":…}, …]`, one entry a stage. Fails if the file
+    /// cannot be read, holds something else, or another number of stages.
     pub fn read_stages(path: &Path, stages: usize) -> Result<Vec<StageTimes>> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
         let list: Vec<StageTimes> = serde_json::from_str(&text).map_err(|e| {

@@ -8,14 +8,17 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// The file an answer points into.
+/// The TOML file that is read, for errors that name its path and line.
 #[derive(Debug, Clone, Copy)]
 pub struct TomlSource<'a> {
+    /// The file's path, as error messages show it.
     pub path: &'a Path,
+    /// The file's whole text.
     pub text: &'a str,
 }
 
 impl<'a> TomlSource<'a> {
+    /// Parses the text. Fails, with the line, if it is not TOML.
     pub fn parse(&self) -> Result<DeTable<'a>> {
         DeTable::parse(self.text).map(Spanned::into_inner).map_err(|e| {
             let at = e.span().map_or(0, |s| s.start);
@@ -23,23 +26,25 @@ impl<'a> TomlSource<'a> {
         })
     }
 
+    /// An error at the line that holds byte `at` of the text: what is wrong, and what to do.
     pub fn error(&self, at: usize, what: impl std::fmt::Display, cure: impl Into<String>) -> Error {
         let line = 1 + self.text.as_bytes().iter().take(at).filter(|&&b| b == b'\n').count();
         Error::input(format!("{}:{line}: {what}", self.path.display()), cure)
     }
 }
 
-/// One `[name]` of the file, all of whose keys are known.
+/// One table `[name]` of the file, all of whose keys are known.
 pub struct Section<'a> {
     source: TomlSource<'a>,
+    /// The table's name, as error messages show it.
     pub name: &'static str,
-    /// Where the section begins in the text.
+    /// The byte of the text at which the section begins.
     pub at: usize,
     entries: DeTable<'a>,
 }
 
 impl<'a> Section<'a> {
-    /// Refuses keys that are not among `known`.
+    /// Takes over a table. Fails if it holds a key that is not among `known`.
     pub fn new(
         source: TomlSource<'a>,
         name: &'static str,
@@ -66,7 +71,7 @@ impl<'a> Section<'a> {
         self.entries.get(key).map_or(self.at, |v| v.span().start)
     }
 
-    /// An error at a key (or at the section where the key is not given).
+    /// An error at the line of a key's value, or of the section where the key is not given.
     pub fn error(&self, key: &str, what: impl std::fmt::Display, cure: impl Into<String>) -> Error {
         self.source.error(self.place(key), what, cure)
     }
@@ -75,11 +80,12 @@ impl<'a> Section<'a> {
         self.source.error(at, format!("`{key}` is {}", describe(found)), format!("give {expected}"))
     }
 
+    /// An error at the line of the section that says it lacks this key.
     pub fn missing(&self, key: &str, cure: impl Into<String>) -> Error {
         self.source.error(self.at, format!("[{}] lacks `{key}`", self.name), cure)
     }
 
-    /// A whole number within 1..=most.
+    /// The key's value as a whole number; `None` where the key is not given. Fails unless it is within 1..=most.
     pub fn count(&self, key: &str, most: u64) -> Result<Option<u64>> {
         let Some((at, value)) = self.get(key) else { return Ok(None) };
         let number = match &value {
@@ -92,7 +98,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A number of zero or more.
+    /// The key's value as a number; `None` where the key is not given. Fails unless it is within 0 and 1e18.
     pub fn number(&self, key: &str) -> Result<Option<f64>> {
         let Some((at, value)) = self.get(key) else { return Ok(None) };
         match as_number(&value) {
@@ -101,6 +107,7 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The key's value as true or false; `None` where the key is not given. Fails if it is anything else.
     pub fn flag(&self, key: &str) -> Result<Option<bool>> {
         match self.get(key) {
             None => Ok(None),
@@ -109,6 +116,8 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The key's value as a string; `None` where the key is not given. Fails if it is anything else; `expected` says
+    /// what belongs there.
     pub fn string(&self, key: &str, expected: &str) -> Result<Option<String>> {
         match self.get(key) {
             None => Ok(None),
@@ -117,7 +126,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A string out of a fixed list, read by `parse` whose error says what is known.
+    /// The key's string as `parse` reads it out of a fixed list, whose error says what is known; `None` where the key
+    /// is not given.
     pub fn choice<T>(&self, key: &str, expected: &str, parse: impl Fn(&str) -> Result<T>) -> Result<Option<T>> {
         let Some(text) = self.string(key, expected)? else { return Ok(None) };
         parse(&text).map(Some).map_err(|e| match e {
@@ -126,7 +136,8 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A percentage as text, `"1%"`, as a fraction.
+    /// The key's percentage in quotes, e.g. `"1%"`, as a fraction; `None` where the key is not given. Fails unless it
+    /// is within 0 and 1000 %.
     pub fn percent(&self, key: &str) -> Result<Option<f64>> {
         let Some((at, value)) = self.get(key) else { return Ok(None) };
         let number = match &value {
@@ -139,7 +150,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A list of numbers, e.g. `[120e3, 80e3]`.
+    /// The key's list of numbers, e.g. `[120e3, 80e3]`; `None` where the key is not given. Fails unless all are within
+    /// 0 and 1e18.
     pub fn list(&self, key: &str) -> Result<Option<Vec<f64>>> {
         let Some((at, value)) = self.get(key) else { return Ok(None) };
         let DeValue::Array(entries) = &value else {
@@ -152,7 +164,8 @@ impl<'a> Section<'a> {
         entries.iter().map(number).collect::<Result<Vec<f64>>>().map(Some)
     }
 
-    /// An inline table of numbers, e.g. `{ memory = 0.3 }`.
+    /// The key's inline table of numbers, e.g. `{ memory = 0.3 }`; `None` where the key is not given. Fails unless all
+    /// are within 0 and 1e6.
     pub fn numbers(&self, key: &str) -> Result<Option<BTreeMap<String, f64>>> {
         let Some((at, value)) = self.get(key) else { return Ok(None) };
         let DeValue::Table(table) = &value else {

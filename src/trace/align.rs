@@ -6,20 +6,24 @@
 use crate::records::bubbles::KernelName;
 use std::collections::HashMap;
 
-/// What one profile brings.
+/// What one profile brings to the alignment of clocks: its wall clock and its collectives.
 pub struct ProfileClock<'a> {
+    /// Wall-clock time of the profile's time zero, in ns since 1970; `None` where the profile does not say, and then no
+    /// wall clock is used.
     pub epoch_ns: Option<u64>,
-    /// Names and ends of collectives in order, on the profile's own clock.
+    /// Names and ends of collectives in the order in which they ran, in ns on the profile's own clock.
     pub collective_ends: &'a [(KernelName, u64)],
 }
 
-/// How the clocks were brought together.
+/// How the clocks of several profiles were brought together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Alignment {
-    /// Added to every time of a profile; the earliest profile keeps its own.
+    /// Time to add to every time of each profile, in ns; the earliest profile keeps its own.
     pub shift_ns: Vec<u64>,
-    /// Profiles whose clock was corrected by collectives, and by the most how far (ns).
+    /// Number of profiles whose clock was compared with the first one's by collectives, those found to agree included.
     pub corrected: usize,
+    /// The largest correction by collectives in ns, positive where that profile's clock was ahead of the first
+    /// one's; 0 where there is none.
     pub largest_correction_ns: i64,
 }
 
@@ -28,6 +32,8 @@ const TOGETHER_NS: i64 = 200_000;
 /// Fewer common collectives than this prove nothing.
 const FEWEST: usize = 3;
 
+/// Brings the clocks together: by wall clocks where every profile has one, corrected by the collectives that a profile
+/// and the first one both hold equally often.
 pub fn align(clocks: &[ProfileClock]) -> Alignment {
     // Times since 1970 leave room in an i64; without a wall clock the profiles' own times are all there is.
     let known = clocks.iter().all(|c| c.epoch_ns.is_some());

@@ -20,7 +20,7 @@ const COLLECTIVE: &[&str] = &[
     "crossdevicereduce",
 ];
 
-/// What a kernel of this name is.
+/// What a kernel of this name does: it computes, sends or receives, or is part of another collective.
 ///
 /// Compilers name generated kernels after the operations they fuse, a copy out of an all-gather's buffer among them:
 /// those compute, whatever their names hold.
@@ -46,7 +46,8 @@ fn names_operation(name: &str) -> bool {
     ["allreduce", "allgather", "reducescatter", "broadcast", "alltoall"].iter().any(|part| plain.contains(part))
 }
 
-/// As [`kernel`], with what PyTorch writes beside it (`Collective name`): it tells where the kernel's name does not.
+/// What a kernel of this name is, with what PyTorch writes beside it (`Collective name`), which tells a send or receive
+/// where the kernel's name does not.
 pub fn with_collective(name: &str, collective: Option<&str>) -> Activity {
     match (kernel(name), collective) {
         (Activity::Collective, Some(c))

@@ -10,16 +10,18 @@ use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::rc::Rc;
 
-/// Where spans come from, one by one.
+/// A source that gives out spans one by one.
 pub trait Spans {
+    /// The next span; `None` once there are no more. Fails as [`SpanStop`] says.
     fn next(&mut self) -> Result<Option<Span>, SpanStop>;
 }
 
-/// Why spans stopped coming.
+/// Why a source stopped giving out spans before its end.
 #[derive(Debug)]
 pub enum SpanStop {
-    /// One came too late for a [`Nearly`]: begin again with [`External`].
+    /// A span came too late for a [`Nearly`]: begin again with [`External`].
     Late,
+    /// The profile cannot be read, or a temporary file cannot be written.
     Error(Error),
 }
 
@@ -32,6 +34,7 @@ impl From<Error> for SpanStop {
 /// Spans a [`Nearly`] holds: one may come this half too late.
 const WINDOW: usize = 1 << 15;
 
+/// Spans in the order of their keys from a source that is nearly in that order, sorted within a window of 32,768 spans.
 pub struct Nearly<S> {
     source: S,
     buffer: Vec<Span>,
@@ -44,6 +47,7 @@ pub struct Nearly<S> {
 }
 
 impl<S: Spans> Nearly<S> {
+    /// Sorts this source; nothing is read from it yet.
     pub fn new(source: S) -> Self {
         Nearly { source, buffer: Vec::new(), at: 0, ready: 0, given: (0, Activity::Compute, 0), done: false }
     }
@@ -87,7 +91,7 @@ impl<S: Spans> Spans for Nearly<S> {
 const RUN: usize = 1 << 19;
 const BYTES: usize = 33;
 
-/// Collects spans in any order; gives them sorted, as often as asked.
+/// Collects spans in any order and gives them out sorted, as often as asked.
 pub struct External {
     run: usize,
     memory: Vec<Span>,
@@ -103,11 +107,12 @@ impl Default for External {
 }
 
 impl External {
-    /// `run` spans at most are held in memory.
+    /// A collector that holds at most `run` spans in memory, and the others in a temporary file.
     pub fn with_run(run: usize) -> Self {
         External { run: run.max(1), memory: Vec::new(), file: None, runs: Vec::new() }
     }
 
+    /// Adds a span. Fails if the temporary file cannot be written.
     pub fn push(&mut self, span: Span) -> Result<()> {
         if self.memory.len() >= self.run {
             self.spill().map_err(spill_failed)?;
@@ -116,6 +121,7 @@ impl External {
         Ok(())
     }
 
+    /// Whether no span was added.
     pub fn is_empty(&self) -> bool {
         self.memory.is_empty() && self.runs.is_empty()
     }
@@ -135,7 +141,7 @@ impl External {
         Ok(())
     }
 
-    /// Every span, in no order: to look a few of them up.
+    /// Passes over every span in no order, to look a few of them up. Fails if the temporary file cannot be read.
     pub fn each(&mut self, mut take: impl FnMut(&Span)) -> Result<()> {
         self.memory.iter().for_each(&mut take);
         let length = (self.run * BYTES) as u64 * self.runs.len() as u64;
@@ -160,7 +166,7 @@ impl External {
         }
     }
 
-    /// All spans in order.
+    /// All spans in the order of their keys. Fails if the temporary file cannot be read.
     pub fn sorted(&mut self) -> Result<Sorted<'_>> {
         self.memory.sort_by_key(Span::key);
         let mut parts = Vec::new();
@@ -211,7 +217,7 @@ impl Part {
     }
 }
 
-/// The merge of the parts and of what stayed in memory.
+/// The spans of an [`External`] in order: the merge of its sorted runs in the file and of what stayed in memory.
 pub struct Sorted<'a> {
     memory: &'a [Span],
     parts: Vec<Part>,
@@ -280,13 +286,14 @@ impl Spans for Sorted<'_> {
     }
 }
 
-/// The earliest of several sources that are in order each.
+/// The spans of several sources, each of them in order, merged into one order.
 pub struct Merged<'a> {
     sources: Vec<Box<dyn Spans + 'a>>,
     heads: Vec<Option<Span>>,
 }
 
 impl<'a> Merged<'a> {
+    /// Merges these sources, and reads the first span of each. Fails if one of them does.
     pub fn new(sources: Vec<Box<dyn Spans + 'a>>) -> Result<Self, SpanStop> {
         let mut merged = Merged { sources, heads: Vec::new() };
         for source in &mut merged.sources {

@@ -5,7 +5,7 @@
 
 use super::scan::{DeviceScan, Gap, LaunchTiming};
 
-/// All devices' gaps, by key.
+/// The gaps of all devices sorted by the key of the launch that each may ask for.
 pub struct PendingLaunches<'a> {
     lists: Vec<List<'a>>,
     sieve: Vec<u64>,
@@ -19,7 +19,8 @@ struct List<'a> {
 
 const SIEVE_BITS: u64 = 1 << 22;
 
-/// Lets `find` see the gaps in the order of launches, then puts them back into the order of time.
+/// Lets `find` see the gaps in the order of launches, then puts them back into the order of time; returns what `find`
+/// did.
 pub fn resolve<T>(scans: &mut [DeviceScan], find: impl FnOnce(&mut PendingLaunches) -> T) -> T {
     for scan in scans.iter_mut() {
         scan.gaps.sort_unstable_by_key(|g| g.launch);
@@ -38,19 +39,19 @@ pub fn resolve<T>(scans: &mut [DeviceScan], find: impl FnOnce(&mut PendingLaunch
 }
 
 impl PendingLaunches<'_> {
-    /// Keys of gaps whose launch is not known yet, a gap each.
+    /// The keys of gaps whose launch is asked for and not known yet, one entry a gap.
     pub fn unknown(&self) -> impl Iterator<Item = u64> {
         let gaps = self.lists.iter().flat_map(|l| l.gaps.iter());
         gaps.filter(|g| g.asks() && g.launched == LaunchTiming::Unknown).map(|g| g.launch)
     }
 
-    /// Whether a gap may wait for a key that ends in these bits. Most launches are put aside by this alone.
+    /// Whether a gap may ask for this key, judged by its low bits: false is certain, and puts most launches aside.
     pub fn may_ask(&self, key: u64) -> bool {
         let bit = key % SIEVE_BITS;
         self.sieve[(bit / 64) as usize] >> (bit % 64) & 1 == 1
     }
 
-    /// What the key stands for was launched at this time. Of several times the earliest counts.
+    /// Tells the gaps that ask for this key when its launch was, in ns. Of several times the earliest counts.
     pub fn note(&mut self, key: u64, launch_ns: u64) {
         for list in &mut self.lists {
             list.seek(key);

@@ -8,8 +8,8 @@
 use super::scan::{DeviceScan, Mark};
 use super::windows::Window;
 
-/// Cuts the pass's one window into iterations: `windows` and the gaps' indices. False, with the whole profile one
-/// iteration, where nothing repeats.
+/// Cuts a pass without known windows into iterations: fills `windows`, and numbers the gaps by them. Where nothing
+/// repeats it returns false and the whole profile is one iteration.
 pub fn cut(scan: &mut DeviceScan) -> bool {
     let Some(first) = scan.first_compute_ns else { return false };
     let end = scan.compute_end_ns();

@@ -7,24 +7,28 @@
 use crate::pipeline::BubbleKind;
 use crate::records::bubbles::{BubbleClass, BubblesRecord, DeviceBubbles, KernelName, MeasuredBubble};
 
-/// What the positions between start and end rest on.
+/// What tells the positions between the start and the end of an iteration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Evidence {
+    /// The names of kernels beside a bubble, which tell forward from backward.
     KernelNames,
-    /// The device's place among several, taken for stages of 1F1B.
+    /// The device's place among several, which are taken for the stages of a 1F1B pipeline.
     Rank,
-    /// None: what lies between start and end counts as steady.
+    /// Nothing tells: what lies between start and end counts as steady.
     Missing,
 }
 
-/// The positions of one device's bubbles, in their order.
+/// Where in a pipeline schedule the bubbles of one device lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Positions {
+    /// One position a bubble, in the order of the device's bubbles.
     pub kinds: Vec<BubbleKind>,
+    /// What the positions between start and end rest on.
     pub evidence: Evidence,
 }
 
-/// The positions of every device's bubbles. `windows` are each device's iterations: number, start, end.
+/// The positions of every device's bubbles, in the record's order. `windows` are each device's iterations: number,
+/// start and end in ns.
 pub fn of_record(record: &BubblesRecord, windows: &[&[(u64, u64, u64)]]) -> Vec<Positions> {
     let stages = record.devices.len();
     let pipeline = stages > 1 && record.devices.iter().all(waits_inside);

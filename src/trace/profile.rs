@@ -15,35 +15,45 @@ use std::path::Path;
 /// What is asked of a profile.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Shorter bubbles are in the totals only.
+    /// Length in ns from which a bubble is listed; shorter ones are in the totals only.
     pub min_gap_ns: u64,
-    /// One iteration, counted from 0; all of them if none is named.
+    /// The one iteration to look at, counted from 0; `None` is all of them.
     pub iteration: Option<u64>,
-    /// Kernels of other streams that do not communicate are left out.
+    /// The streams whose kernels count as compute; on others only communication and copies count. `None` is all
+    /// streams.
     pub compute_streams: Option<Vec<u64>>,
 }
 
-/// A device of one profile, on the profile's clock.
+/// A device of one profile, its times on the profile's own clock.
 #[derive(Debug)]
 pub struct DeviceProfile {
+    /// The GPU's number in the profile.
     pub number: u64,
-    /// With their numbers.
+    /// The iterations asked for: number, interval, and time covered by each activity within it.
     pub windows: Vec<(u64, Window, Totals)>,
+    /// Bubbles of the iterations asked for, in order of time.
     pub bubbles: Vec<MeasuredBubble>,
-    /// Ends of collectives, for the alignment.
+    /// Names and ends of collectives in ns, by which the clocks of several profiles are aligned.
     pub collective_ends: Vec<(KernelName, u64)>,
 }
 
+/// One profile as its devices' iterations and bubbles.
 #[derive(Debug)]
 pub struct Profile {
+    /// The devices that computed something, by their numbers.
     pub devices: Vec<DeviceProfile>,
+    /// Wall-clock time of the profile's time zero, in ns since 1970; `None` where the profile does not say.
     pub epoch_ns: Option<u64>,
+    /// The rank that wrote the profile; `None` where the profile does not say, as in every nsys export.
     pub rank: Option<u64>,
+    /// How the profile's iterations were found.
     pub found: Found,
+    /// What was left out or could not be told, a sentence each.
     pub notes: Vec<String>,
 }
 
-/// Reads a profile, whichever kind it is.
+/// Reads a profile, whose first bytes tell its kind. Fails if it is of no known kind, is broken, holds no compute
+/// kernel within an iteration, or lacks the iteration asked for.
 pub fn read(path: &Path, options: &Options) -> Result<Profile> {
     let streams = options.compute_streams.as_deref();
     let mut file = File::open(path).map_err(|e| Error::io("read", path, e))?;
@@ -56,12 +66,12 @@ pub fn read(path: &Path, options: &Options) -> Result<Profile> {
     }
 }
 
-/// A trace that is in memory or comes through a pipe, JSON without gzip.
+/// Reads a trace that is in memory or comes through a pipe, JSON without gzip; `place` names it in errors.
 pub fn read_json(text: impl Read, place: &str, options: &Options) -> Result<Profile> {
     digest(&mut Kineto::read(text, place, options.compute_streams.as_deref())?, place, options)
 }
 
-/// An nsys export that is open already.
+/// Reads an nsys export that is open already; `place` names it in errors.
 pub fn read_sqlite(connection: rusqlite::Connection, place: &str, options: &Options) -> Result<Profile> {
     digest(&mut Nsys::of(connection, place.into(), options.compute_streams.as_deref())?, place, options)
 }

@@ -7,24 +7,27 @@ use crate::records::bubbles::{BubblesRecord, DeviceBubbles, SCHEMA};
 use crate::{Error, Result};
 use std::path::PathBuf;
 
-/// The record, and what a person wants to know beside it.
+/// The record of a run's bubbles, and what reports show beside it.
 #[derive(Debug)]
 pub struct Analysis {
+    /// The bubbles of every device, as `bubbles --json` prints them.
     pub record: BubblesRecord,
-    /// One a device, in the record's order.
+    /// What the record does not hold, one entry a device in the record's order.
     pub extras: Vec<DeviceExtras>,
+    /// What the reader should know about the profiles and their clocks, a sentence each.
     pub notes: Vec<String>,
 }
 
-/// Of one device.
+/// Figures of one device that reports show and the record does not hold.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeviceExtras {
-    /// Where copies and fills ran.
+    /// Time within the iterations in which copies and fills of memory ran, in ns.
     pub copy_ns: u64,
-    /// Start and end of every iteration listed, with its number, on the common clock.
+    /// Every iteration looked at: number, start and end in ns on the common clock.
     pub iterations: Vec<(u64, u64, u64)>,
 }
 
+/// Reads the profiles of one run, one file or one a rank. Fails if one of them cannot be read as a profile.
 pub fn read(paths: &[PathBuf], options: &Options) -> Result<Analysis> {
     let mut files: Vec<(String, Profile)> = Vec::new();
     for path in paths {
@@ -33,7 +36,8 @@ pub fn read(paths: &[PathBuf], options: &Options) -> Result<Analysis> {
     assemble(files)
 }
 
-/// Files come in the order given, or in that of their ranks if all say theirs.
+/// Makes one record of profiles with their names, in the order given, or in that of their ranks if all say theirs and
+/// differ. Fails if times on the common clock leave 63 bits.
 pub fn assemble(mut files: Vec<(String, Profile)>) -> Result<Analysis> {
     let mut ranks: Vec<u64> = files.iter().filter_map(|f| f.1.rank).collect();
     ranks.sort_unstable();

@@ -7,16 +7,18 @@
 use super::span::{Activity, NameId, Span};
 use super::windows::{TO_THE_LAST, Window};
 
-/// Time covered by intervals that come in the order of their starts.
+/// The time covered by intervals that come in the order of their starts, overlaps counted once.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Union {
     /// Covered before `start`.
     closed: u64,
     start: u64,
+    /// The latest end of any interval so far, in ns.
     pub end: u64,
 }
 
 impl Union {
+    /// Adds an interval in ns that starts no earlier than any before it.
     pub fn add(&mut self, start: u64, end: u64) {
         if start > self.end {
             self.closed += self.end - self.start;
@@ -27,21 +29,25 @@ impl Union {
         }
     }
 
-    /// Covered up to `time`, which no interval yet to come precedes.
+    /// The time in ns covered up to `time`, which no interval yet to come precedes.
     pub fn until(&self, time: u64) -> u64 {
         self.closed + self.end.min(time).saturating_sub(self.start)
     }
 }
 
-/// Covered so far, by activity.
+/// The time covered so far by each activity, overlaps within an activity counted once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
+    /// Time in which a compute kernel ran, in ns.
     pub compute_ns: u64,
+    /// Time in which a communication kernel ran, beside compute or not, in ns.
     pub communication_ns: u64,
+    /// Time in which a copy or fill of memory ran, in ns.
     pub copy_ns: u64,
 }
 
 impl Totals {
+    /// The time covered since an earlier moment of the same pass.
     pub fn since(self, before: Totals) -> Totals {
         Totals {
             compute_ns: self.compute_ns - before.compute_ns,
@@ -51,57 +57,68 @@ impl Totals {
     }
 }
 
-/// A maximal interval without compute within one window.
+/// A maximal interval within one window in which no compute kernel ran on the device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gap {
+    /// When the gap begins, in ns on the profile's clock.
     pub start_ns: u64,
+    /// When the gap ends, in ns on the profile's clock.
     pub end_ns: u64,
-    /// Index of the window.
+    /// Index of the window in which the gap lies.
     pub window: u32,
-    /// None at the start of a window.
+    /// The compute kernel that ended last before the gap; `None` at the start of a window.
     pub previous: Option<NameId>,
-    /// None at the end of a window.
+    /// The compute kernel that ended the gap; `None` at the end of a window.
     pub next: Option<NameId>,
-    /// Where to find the launch of the next kernel.
+    /// The key of the launch of the next kernel, as [`Span::launch`] holds it; 0 where there is no next kernel.
     pub launch: u64,
+    /// Whether a send or receive kernel ran within the gap.
     pub send_recv: bool,
+    /// Whether another collective ran within the gap.
     pub collective: bool,
+    /// When the next kernel was launched, so far as it was asked for.
     pub launched: LaunchTiming,
 }
 
 /// When the kernel that ended a gap was launched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LaunchTiming {
+    /// The launch was not asked for, or the profile does not hold it.
     Unknown,
-    /// Before the gap began.
+    /// The kernel was launched before the gap began, or just then.
     InTime,
+    /// The kernel was launched only after the gap had begun.
     Late,
 }
 
 impl Gap {
-    /// Whether its class depends on a launch.
+    /// Whether the gap's class depends on when its next kernel was launched.
     pub const fn asks(&self) -> bool {
         !self.send_recv && !self.collective && self.next.is_some()
     }
 }
 
-/// A moment at which a compute kernel starts and an iteration might.
+/// A moment at which a compute kernel starts and an iteration might begin.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mark {
+    /// The moment, in ns on the profile's clock.
     pub time_ns: u64,
-    /// Length of the gap before it; 0 where it follows at once.
+    /// Length of the gap before the moment in ns; 0 where the kernel follows at once.
     pub gap_ns: u64,
+    /// The time covered by each activity up to the moment.
     pub totals: Totals,
-    /// The kernels between the mark before and this one, whatever their order.
+    /// A sum that stands for the kernels between the mark before and this one, whatever their order.
     pub symbol: u64,
     /// Whether the kernel before belongs to an optimizer and the one that starts does not.
     pub after_optimizer: bool,
 }
 
-/// What ranks may have in common: when a collective ended.
+/// The end of one collective, which the profiles of several ranks may have in common.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CollectiveEnd {
+    /// The name of the collective's kernel.
     pub name: NameId,
+    /// When the collective ended, in ns on the profile's clock.
     pub end_ns: u64,
 }
 
@@ -122,10 +139,10 @@ impl Cut {
     }
 }
 
-/// One device's pass.
+/// One device's part of the pass over a profile: what ran so far, and what was found.
 #[derive(Debug, Default)]
 pub struct DeviceScan {
-    /// The device's number in the profile.
+    /// The GPU's number in the profile.
     pub number: u64,
     min_gap_ns: u64,
     cuts: Vec<Cut>,
@@ -146,23 +163,29 @@ pub struct DeviceScan {
     /// Covered up to the end of compute, taken before anything was added that begins behind it.
     at_compute_end: Option<Totals>,
     symbol: u64,
+    /// When the first compute kernel started, in ns; `None` while none has.
     pub first_compute_ns: Option<u64>,
-    /// Covered up to it, by what is not compute.
+    /// The time covered before `first_compute_ns` by what is not compute.
     pub before_first: Totals,
+    /// The windows that are over, each with the time covered by each activity within it.
     pub windows: Vec<(Window, Totals)>,
+    /// The gaps of at least the smallest length asked for, in order of time.
     pub gaps: Vec<Gap>,
+    /// Moments at which an iteration might begin, where no windows were given.
     pub marks: Vec<Mark>,
+    /// Ends of the first 65,536 collectives, in the order of their starts.
     pub collective_ends: Vec<CollectiveEnd>,
 }
 
 impl DeviceScan {
-    /// `windows` in order and apart from each other; none where iterations are yet to be found.
+    /// A pass over the device of this number. `windows` are in order and apart from each other, empty where iterations
+    /// are yet to be found; gaps shorter than `min_gap_ns` are not listed.
     pub fn new(number: u64, windows: &[Window], min_gap_ns: u64) -> Self {
         let cuts = windows.iter().flat_map(|w| [Cut::Open(w.start_ns), Cut::Close(w.end_ns)]).collect();
         DeviceScan { number, min_gap_ns: min_gap_ns.max(1), cuts, marking: windows.is_empty(), ..Default::default() }
     }
 
-    /// `optimizer`: whether the span is a step of an optimizer.
+    /// Takes the next span in the order of starts; `optimizer` says whether its kernel is a step of an optimizer.
     pub fn add(&mut self, span: &Span, optimizer: bool) {
         let (start, end) = (span.start_ns, span.end_ns);
         if span.activity == Activity::Ignored {
@@ -249,7 +272,7 @@ impl DeviceScan {
         self.symbol = self.symbol.wrapping_add(mixed(span.name));
     }
 
-    /// Covered up to `time`, which no span yet to come precedes.
+    /// The time covered by each activity up to `time` in ns, which no span yet to come precedes.
     pub fn totals(&self, time: u64) -> Totals {
         Totals {
             compute_ns: self.compute.until(time),
@@ -258,7 +281,7 @@ impl DeviceScan {
         }
     }
 
-    /// Covered up to the last compute kernel's end, whatever came after it.
+    /// The time covered by each activity up to the last compute kernel's end, whatever came after it.
     pub fn totals_at_compute_end(&self) -> Totals {
         self.at_compute_end.unwrap_or_else(|| self.totals(self.compute.end))
     }
@@ -289,14 +312,14 @@ impl DeviceScan {
         self.open.map_or(0, |(_, start)| start)
     }
 
-    /// No span comes any more.
+    /// Ends the pass: no span comes any more, and the windows still open are closed.
     pub fn finish(&mut self) {
         while self.next_cut < self.cuts.len() {
             self.cut();
         }
     }
 
-    /// When the last compute kernel ended.
+    /// When the last compute kernel so far ended, in ns on the profile's clock.
     pub const fn compute_end_ns(&self) -> u64 {
         self.compute.end
     }

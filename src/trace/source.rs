@@ -11,48 +11,52 @@ use std::collections::BTreeMap;
 
 /// A profile that can be asked, in this order: ranges, then spans, then the launches of some of them.
 pub trait ProfileSource {
-    /// Ranges that may be iterations.
+    /// The ranges whose names say that they may be iterations. Fails if the profile cannot be read.
     fn ranges(&mut self) -> Result<Vec<IterationRange>>;
 
-    /// The first kernel that a process launched at or after each of these times, where that can be told: when it was
-    /// launched and when it runs.
+    /// For each time, in order, the first kernel that the process launched then or later; `None` where that cannot be
+    /// told. Fails if the profile cannot be read.
     fn launches_after(&mut self, process: u64, times: &[u64]) -> Result<Vec<Option<Launched>>>;
 
-    /// Every span in the order of starts. `any_order` after [`SpanStop::Late`]: slower, and never late.
+    /// Gives every span to `take` in the order of starts. Fails with [`SpanStop::Late`] if they are too far out of
+    /// order, but never where `any_order` is set, which is slower.
     fn spans(&mut self, any_order: bool, take: &mut dyn FnMut(&Span, &Catalogue)) -> Result<(), SpanStop>;
 
-    /// Tells every gap that waits for it when its next kernel was launched. False if the profile holds no launches.
+    /// Tells the gaps that ask for it when their next kernels were launched; false if the profile holds no launches.
     fn launches(&mut self, pending: &mut PendingLaunches) -> Result<bool>;
 
-    /// Names and devices, once the spans have been read.
+    /// Takes out the names and devices, which are complete once the spans have been read.
     fn take_catalogue(&mut self) -> Catalogue;
 
-    /// Sentences about what was left out.
+    /// What was left out or should be known about the profile, a sentence each.
     fn notes(&self) -> Vec<String>;
 
-    /// Wall-clock time of the profile's zero, ns since 1970.
+    /// Wall-clock time of the profile's time zero, in ns since 1970; `None` where the profile does not say.
     fn epoch_ns(&self) -> Option<u64>;
 
-    /// The process's rank, where the profile says it.
+    /// The rank of the process that was profiled; `None` where the profile does not say.
     fn rank(&self) -> Option<u64>;
 }
 
-/// A device and who used it.
+/// A device of a profile, and the processes that used it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceKey {
+    /// The GPU's number in the profile.
     pub number: u64,
-    /// In the order in which they were seen.
+    /// The processes that used the device, in the order in which they were seen.
     pub processes: Vec<u64>,
 }
 
-/// Names and devices of one profile; spans hold indices into it.
+/// The names and devices of one profile, into which spans hold indices.
 #[derive(Debug, Default)]
 pub struct Catalogue {
+    /// The names of all kernels.
     pub names: Names,
     activities: Vec<Activity>,
     optimizer: Vec<bool>,
+    /// The devices, in the order in which they were seen.
     pub devices: Vec<DeviceKey>,
-    /// Whether any span was a kernel.
+    /// Whether any span was a kernel, rather than a copy or fill of memory.
     pub has_kernels: bool,
     /// Number, process and index of the device asked for last.
     last_device: Option<(u64, u64, usize)>,
@@ -66,7 +70,8 @@ const MOST_PROCESSES: usize = 64;
 const MOST_PASSES: usize = 3;
 
 impl Catalogue {
-    /// The id and activity of a kernel's name. None once there are too many.
+    /// The id and activity of a kernel's name, with the collective PyTorch names beside it. `None` once the names are
+    /// too many.
     pub fn kernel(&mut self, name: &str, collective: Option<&str>) -> Option<(NameId, Activity)> {
         let id = self.names.intern(name)?;
         if self.activities.len() <= id as usize {
@@ -80,11 +85,12 @@ impl Catalogue {
         Some((id, activity))
     }
 
+    /// Whether a kernel of this name is a step of an optimizer.
     pub fn is_optimizer(&self, id: NameId) -> bool {
         self.optimizer.get(id as usize).copied().unwrap_or(false)
     }
 
-    /// The index of a device. None once there are too many.
+    /// The index of a device by its number, with a process that uses it. `None` once the devices are too many.
     pub fn device(&mut self, number: u64, process: u64) -> Option<u32> {
         if let Some((_, _, index)) = self.last_device.filter(|last| (last.0, last.1) == (number, process)) {
             return Some(index as u32);
@@ -106,16 +112,19 @@ impl Catalogue {
     }
 }
 
-/// How the iterations of a profile were found.
+/// How the iterations of a profile were found, the surest way first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Found {
+    /// Ranges that the framework or the user wrote name them.
     Ranges,
+    /// The profile was cut where its kernels repeat, for at least one of its devices.
     Period,
-    /// Nothing repeats: the whole profile is one.
+    /// Nothing repeats on at least one device, and its whole profile is one iteration.
     Whole,
 }
 
-/// Passes over the spans and cuts them into iterations. Devices come in the order of their numbers.
+/// Passes over the spans and cuts them into iterations; devices without compute are left out, the others come in the
+/// order of their numbers. Fails if the profile cannot be read.
 pub fn scan(source: &mut dyn ProfileSource, min_gap_ns: u64) -> Result<(Vec<DeviceScan>, Found)> {
     let windows = range_windows(source)?;
     let mut scans = pass(source, &windows, min_gap_ns)?;

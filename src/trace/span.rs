@@ -3,51 +3,63 @@
 use crate::records::bubbles::KernelName;
 use std::collections::HashMap;
 
-/// What a span is to the search for bubbles. In this order at equal starts: a gap ends before communication begins.
+/// What a span is to the search for bubbles. Spans that start together are sorted in this order: a gap ends before
+/// communication begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Activity {
+    /// A kernel that computes, or a whole CUDA graph.
     Compute,
+    /// A kernel that sends to or receives from a single peer.
     SendRecv,
-    /// Any other collective.
+    /// A kernel of any other collective.
     Collective,
-    /// Copies and fills of memory.
+    /// A copy or fill of memory.
     Copy,
-    /// A kernel of a stream that was not asked for: it counts for nothing, but it is what a launch came to.
+    /// A compute kernel on a stream that was not asked for: it counts for nothing, but launches are still matched with
+    /// it.
     Ignored,
 }
 
 impl Activity {
+    /// Every activity, in the order of the enum.
     pub const ALL: [Activity; 5] =
         [Activity::Compute, Activity::SendRecv, Activity::Collective, Activity::Copy, Activity::Ignored];
 }
 
-/// Index into [`Names`].
+/// The index of a kernel's name among the [`Names`] of its profile.
 pub type NameId = u32;
 
+/// The order of spans: start in ns, activity, launch.
 pub type SpanKey = (u64, Activity, u64);
 
-/// Kept in 40 bytes: sorting and spilling move millions of them.
+/// One interval in which a GPU did something, kept in 40 bytes: sorting and spilling move millions of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
+    /// When it started, in ns on the profile's clock.
     pub start_ns: u64,
+    /// When it ended, in ns on the profile's clock.
     pub end_ns: u64,
-    /// What the reader needs to find the launch: a row of a table, or a correlation id.
+    /// The key by which its launch is found, made of the correlation id (and the process in nsys exports); `u64::MAX`
+    /// where it has none.
     pub launch: u64,
+    /// The name of the kernel, graph, copy or fill.
     pub name: NameId,
-    /// Index into the reader's list of devices.
+    /// The index of its device in the profile's catalogue.
     pub device: u32,
+    /// What it is to the search for bubbles.
     pub activity: Activity,
 }
 
 impl Span {
-    /// Spans are sorted by this; the launch makes the order of those that start together the same in every format.
+    /// The key by which spans are sorted; the launch makes the order of those that start together the same in every
+    /// format.
     pub const fn key(&self) -> SpanKey {
         (self.start_ns, self.activity, self.launch)
     }
 }
 
-/// Every kernel name of one profile, once.
+/// The distinct kernel names of one profile.
 #[derive(Debug, Default)]
 pub struct Names {
     texts: Vec<KernelName>,
@@ -55,7 +67,7 @@ pub struct Names {
     bytes: usize,
 }
 
-/// A profile with more text than this in its kernels' names is not one of a training run.
+/// The most bytes that the names of a profile may take, with 64 more counted for each; a training run's take less.
 pub const MOST_NAME_BYTES: usize = 64 << 20;
 
 impl Names {
@@ -76,14 +88,17 @@ impl Names {
         Some(id)
     }
 
+    /// The name of this id, which [`Names::intern`] gave out.
     pub fn get(&self, id: NameId) -> &KernelName {
         &self.texts[id as usize]
     }
 
+    /// The number of distinct names.
     pub fn len(&self) -> usize {
         self.texts.len()
     }
 
+    /// Whether there is no name yet.
     pub fn is_empty(&self) -> bool {
         self.texts.is_empty()
     }

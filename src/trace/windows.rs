@@ -4,34 +4,41 @@
 //! counted. Cuts are by when kernels run. Where the host is far ahead of the device, a range's start says nothing about
 //! that: there an iteration begins when the first kernel launched in it runs.
 
-/// One launch and what came of it.
+/// When a kernel was launched, and when it ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Launched {
+    /// Start of the call that launched it, in ns on the profile's clock.
     pub launch_ns: u64,
+    /// Start of the kernel on the device, in ns on the profile's clock.
     pub run_ns: u64,
 }
 
-/// Part of a device's time.
+/// One iteration as an interval of a device's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
+    /// When it begins, in ns on the profile's clock.
     pub start_ns: u64,
+    /// When it ends, in ns on the profile's clock, or [`TO_THE_LAST`].
     pub end_ns: u64,
 }
 
 impl Window {
+    /// How long it lasts, in ns.
     pub const fn length_ns(&self) -> u64 {
         self.end_ns - self.start_ns
     }
 }
 
-/// A range that may be an iteration.
+/// A range of NVTX or PyTorch's profiler that may be an iteration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IterationRange {
+    /// When the range begins, in ns on the profile's clock.
     pub start_ns: u64,
+    /// When the range ends, in ns on the profile's clock.
     pub end_ns: u64,
-    /// The process that wrote it.
+    /// The process that wrote the range; 0 for all of a Kineto trace.
     pub process: u64,
-    /// Its name without numbers.
+    /// The range's name without what numbers it, as [`base`] makes it.
     pub base: String,
 }
 
@@ -61,7 +68,8 @@ const PARTS: &[&str] = &[
     "timestep",
 ];
 
-/// A range's name without what numbers it, if it may name an iteration: `iteration 12` → `iteration`.
+/// A range's name, lower-case letters only, without what numbers it: `iteration 12` → `iteration`. `None` where it
+/// cannot name an iteration.
 pub fn base(name: &str) -> Option<String> {
     if name.len() > 200 {
         return None;
@@ -74,7 +82,7 @@ fn rank(base: &str) -> Option<usize> {
     WORDS.iter().position(|word| base.contains(word))
 }
 
-/// The iterations of one process; none if no kind of range stands for them.
+/// The iterations of one process in order; empty if no kind of range stands for them.
 pub fn choose(ranges: &[IterationRange], process: u64) -> Vec<Window> {
     let mut bases: Vec<&str> = ranges.iter().filter(|r| r.process == process).map(|r| r.base.as_str()).collect();
     bases.sort_unstable();
@@ -111,11 +119,11 @@ fn of_base(ranges: &[IterationRange], process: u64, base: &str) -> Vec<Window> {
     windows
 }
 
-/// End of a window that reaches to the device's last kernel.
+/// The end of a window that reaches to the device's last compute kernel.
 pub const TO_THE_LAST: u64 = i64::MAX as u64;
 
-/// Moves the cuts to where kernels run, if the host is far ahead: `first[i]` is the first kernel launched in window i. A
-/// quarter of an iteration between launch and run is far. Windows at either end whose kernels the profile lacks fall away.
+/// Moves the cuts to where kernels run if the host is far ahead, a quarter of an iteration or more: `first[i]` is the
+/// first kernel launched in window i. Windows at either end whose kernels the profile lacks fall away.
 pub fn follow_device(windows: &[Window], first: &[Option<Launched>]) -> Vec<Window> {
     let known: Vec<Launched> = first.iter().copied().flatten().collect();
     let (from, last) = (first.iter().position(Option::is_some), first.iter().rposition(Option::is_some));

@@ -17,7 +17,8 @@ use super::schedule::{MAX_OPERATIONS, Name, Schedule, ScheduleSpec};
 use crate::{Error, Result};
 
 impl Schedule {
-    /// Builds the schedule after checking that it exists for these numbers.
+    /// Builds the schedule. Fails if sizes, times or limits cannot be used, if the schedule does not exist for them, or
+    /// if it needs more activations than the memory limit.
     pub fn build(spec: &ScheduleSpec) -> Result<Self> {
         check_sizes(spec)?;
         build(spec)

@@ -4,19 +4,25 @@
 use crate::Error;
 use crate::pipeline::schedule::Name;
 
-/// Which of the numbers is at fault.
+/// Which of a schedule's numbers does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Number {
+    /// The number of pipeline stages.
     Stages,
+    /// The number of micro-batches of an iteration.
     MicroBatches,
+    /// The number of chunks a stage.
     Chunks,
 }
 
-/// Why a schedule does not exist for some numbers.
+/// Why a schedule does not exist for some numbers, and which other numbers it exists for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misfit {
+    /// The number that has to change.
     pub number: Number,
+    /// What does not fit, which is the first half of the error message.
     pub what: String,
+    /// What to give instead, which is the second half of the error message.
     pub cure: String,
 }
 
@@ -26,10 +32,11 @@ impl From<Misfit> for Error {
     }
 }
 
-/// Chunks of an interleaved schedule when nobody chose: the smallest number that interleaves.
+/// Chunks a stage of an interleaved schedule where none are given: the smallest number that interleaves.
 pub const DEFAULT_CHUNKS: usize = 2;
 
-/// Into how many chunks a stage's layers are divided.
+/// Into how many chunks the layers of a pipeline stage are divided; 1 in a two-way pipeline, whose devices hold two
+/// whole stages.
 pub fn chunks(name: Name, given: Option<usize>) -> usize {
     match name {
         Name::Interleaved => given.unwrap_or(DEFAULT_CHUNKS),
@@ -38,7 +45,8 @@ pub fn chunks(name: Name, given: Option<usize>) -> usize {
     }
 }
 
-/// Only `interleaved` leaves the chunks to the user.
+/// Fails if chunks other than 1 are given to a schedule that is not `interleaved`, the only one that leaves them to the
+/// user.
 pub fn check_chunks(name: Name, chunks: Option<usize>) -> Result<(), Misfit> {
     if name == Name::Interleaved || chunks.is_none_or(|c| c == 1) {
         return Ok(());
@@ -47,6 +55,8 @@ pub fn check_chunks(name: Name, chunks: Option<usize>) -> Result<(), Misfit> {
     Err(Misfit { number: Number::Chunks, what, cure: "leave chunks out, or use the schedule interleaved".into() })
 }
 
+/// Fails if the schedule does not exist for these stages, micro-batches and chunks (docs/pipeline.md lists what each
+/// asks for).
 pub fn check(name: Name, stages: usize, micro_batches: usize, chunks: Option<usize>) -> Result<(), Misfit> {
     let (p, m, schedule) = (stages, micro_batches, name.text());
     let misfit = |number, what: String, cure: &str| Err(Misfit { number, what, cure: cure.into() });

@@ -6,13 +6,30 @@
 use memchr::{memchr2, memchr3};
 use std::io::Read;
 
-/// What is wrong, and where: bytes from the start of the (unpacked) text.
+/// Why reading stopped. `at` is the place in bytes from the start of the text, unpacked where it was gzip.
 #[derive(Debug)]
 pub enum JsonFault {
+    /// The source could not be read, or its gzip data could not be unpacked.
     Read(std::io::Error),
-    Cut { at: u64 },
-    Wrong { at: u64, what: &'static str },
-    Long { at: u64, most: usize },
+    /// The text ended where something more must come.
+    Cut {
+        /// Bytes from the start of the text.
+        at: u64,
+    },
+    /// Something stands there that does not belong.
+    Wrong {
+        /// Bytes from the start of the text.
+        at: u64,
+        /// What is wrong, as the end of an error message.
+        what: &'static str,
+    },
+    /// A string is longer than the reader accepts.
+    Long {
+        /// Bytes from the start of the text to the string.
+        at: u64,
+        /// The most bytes that are accepted.
+        most: usize,
+    },
 }
 
 type Result<T> = std::result::Result<T, JsonFault>;
@@ -22,6 +39,7 @@ const CHUNK: usize = 1 << 18;
 /// Lists and objects within one another; a trace has four.
 const DEEPEST: usize = 512;
 
+/// A reader over JSON text that gives out one token at a time and holds one piece of the text in memory.
 pub struct Json<R> {
     source: R,
     buffer: Box<[u8]>,
@@ -32,14 +50,17 @@ pub struct Json<R> {
 }
 
 impl<R: Read> Json<R> {
+    /// Reads JSON from its start; the source need not be buffered.
     pub fn new(source: R) -> Self {
         Json { source, buffer: vec![0; CHUNK].into(), filled: 0, at: 0, before: 0 }
     }
 
+    /// Bytes of the text used so far.
     pub fn offset(&self) -> u64 {
         self.before + self.at as u64
     }
 
+    /// Returns the error [`JsonFault::Wrong`] at the present place; `what` says what is wrong.
     pub fn wrong<T>(&self, what: &'static str) -> Result<T> {
         Err(JsonFault::Wrong { at: self.offset(), what })
     }
@@ -70,7 +91,7 @@ impl<R: Read> Json<R> {
         }
     }
 
-    /// The next byte that is not a space, without using it; none at the end of the text.
+    /// The next byte that is not white space, without using it; `None` at the end of the text.
     pub fn peek(&mut self) -> Result<Option<u8>> {
         loop {
             match self.rest()?.first() {
@@ -80,25 +101,27 @@ impl<R: Read> Json<R> {
         }
     }
 
-    /// As [`Json::peek`], where something must come.
+    /// The next byte that is not white space, without using it. Fails at the end of the text.
     pub fn must(&mut self) -> Result<u8> {
         let at = self.offset();
         self.peek()?.ok_or(JsonFault::Cut { at })
     }
 
-    /// Uses the next byte if it is this one.
+    /// Uses the next byte that is not white space if it is this one, and says whether it was. Fails at the end of the
+    /// text.
     pub fn take(&mut self, byte: u8) -> Result<bool> {
         let found = self.must()? == byte;
         self.at += usize::from(found);
         Ok(found)
     }
 
+    /// Uses the next byte that is not white space. Fails with `what` if it is not this one.
     pub fn expect(&mut self, byte: u8, what: &'static str) -> Result<()> {
         if self.take(byte)? { Ok(()) } else { self.wrong(what) }
     }
 
-    /// The next key of an object, into `key` as far as its first 64 bytes; false at the object's end. `first` is true
-    /// before the first key.
+    /// Reads the next key of an object, its first 64 bytes into `key`, and the colon; false at the object's end.
+    /// `first` is true before the first key.
     pub fn key(&mut self, first: &mut bool, key: &mut Vec<u8>) -> Result<bool> {
         if self.take(b'}')? {
             return Ok(false);
@@ -111,7 +134,7 @@ impl<R: Read> Json<R> {
         Ok(true)
     }
 
-    /// Moves to the next element of a list; false at its end.
+    /// Moves to the next element of a list; false at its end. `first` is true before the first element.
     pub fn element(&mut self, first: &mut bool) -> Result<bool> {
         if self.take(b']')? {
             return Ok(false);
@@ -122,13 +145,13 @@ impl<R: Read> Json<R> {
         Ok(true)
     }
 
-    /// A whole string; one longer than `most` bytes is refused.
+    /// Reads a whole string into `text`. Fails if it is longer than `most` bytes.
     pub fn string(&mut self, text: &mut Vec<u8>, most: usize) -> Result<()> {
         let at = self.offset();
         if self.read_string(text, most)? { Ok(()) } else { Err(JsonFault::Long { at, most }) }
     }
 
-    /// The first bytes of a string; the rest is skipped.
+    /// Reads the first bytes of a string into `text`, at most `most`, and skips the rest of it.
     pub fn start_of_string(&mut self, text: &mut Vec<u8>, most: usize) -> Result<()> {
         if !self.read_string(text, most)? {
             self.skip_string_rest()?;
@@ -241,7 +264,7 @@ impl<R: Read> Json<R> {
         Ok(code)
     }
 
-    /// The characters of a number; false where none stands.
+    /// Reads the characters of a number into `text`; false where none stands here. Fails if they are more than 64.
     pub fn number(&mut self, text: &mut Vec<u8>) -> Result<bool> {
         text.clear();
         self.must()?;
@@ -258,7 +281,7 @@ impl<R: Read> Json<R> {
         Ok(!text.is_empty())
     }
 
-    /// Skips one value of any kind.
+    /// Skips one value of any kind, checked for balance only. Fails if lists and objects nest deeper than 512.
     pub fn skip(&mut self) -> Result<()> {
         match self.must()? {
             b'{' | b'[' => {
@@ -304,7 +327,7 @@ impl<R: Read> Json<R> {
         Ok(())
     }
 
-    /// To the end of the object that is open: braces and strings are all that counts.
+    /// Skips to the end of the object that is open, where braces and strings are all that counts.
     pub fn skip_object_rest(&mut self) -> Result<()> {
         let mut depth = 1usize;
         while depth > 0 {

@@ -1,8 +1,8 @@
 //! Microseconds written in decimals, as whole nanoseconds, without a way through floating point: a time since 1970 in
 //! microseconds has sixteen digits before its point and an f64 no room for those behind it.
 
-/// `1760000000000000.123` → 1760000000000000123. None where it is no number; what is too large to be a time is clamped.
-/// Digits beyond the nanosecond are rounded, halves up.
+/// Microseconds as whole nanoseconds: `1760000000000000.123` → 1760000000000000123, halves rounded up. `None` where the
+/// text is no number; what is too large to be a time is clamped.
 pub fn to_ns(text: &[u8]) -> Option<i64> {
     let (negative, text) = match text.first()? {
         b'-' => (true, &text[1..]),

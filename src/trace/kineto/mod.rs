@@ -25,6 +25,7 @@ const LONGEST_NAME: usize = 1 << 20;
 /// Ranges kept; a run has as many iterations at most.
 const MOST_RANGES: usize = 1 << 20;
 
+/// A Kineto or Chrome trace that has been read: its GPU spans, launches and iteration ranges.
 pub struct Kineto {
     place: String,
     catalogue: Catalogue,
@@ -39,7 +40,8 @@ pub struct Kineto {
 }
 
 impl Kineto {
-    /// Plain or gzip, from the start of what `path` names; a pipe can be read only once.
+    /// Reads a trace, plain or gzip, from the start of the file `path`, which may be a pipe. `compute_streams` are the
+    /// streams whose kernels count as compute; `None` is all. Fails if it is cut off or no trace.
     pub fn open(content: impl Read, path: &Path, compute_streams: Option<&[u64]>) -> Result<Self> {
         let mut reader = BufReader::with_capacity(1 << 18, content);
         let magic = std::io::BufRead::fill_buf(&mut reader).map_err(|e| Error::io("read", path, e))?;
@@ -51,7 +53,7 @@ impl Kineto {
         }
     }
 
-    /// Reads a whole trace; `place` names it in errors.
+    /// Reads a trace of plain JSON as [`Kineto::open`] does; `place` names it in errors.
     pub fn read(text: impl Read, place: &str, compute_streams: Option<&[u64]>) -> Result<Self> {
         let mut kineto = Kineto {
             place: place.into(),

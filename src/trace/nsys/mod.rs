@@ -24,6 +24,7 @@ use std::path::Path;
 /// The longest text or row that is read: names are shorter, and memory is bounded by it.
 const LONGEST_VALUE: i32 = 16 << 20;
 
+/// An SQLite export of Nsight Systems, open and checked for the tables that everything else needs.
 pub struct Nsys {
     place: String,
     connection: Connection,
@@ -38,13 +39,15 @@ pub struct Nsys {
 }
 
 impl Nsys {
+    /// Opens an export, read only. `compute_streams` are the streams whose kernels count as compute; `None` is all.
+    /// Fails if the file is no SQLite database or lacks a needed table.
     pub fn open(path: &Path, compute_streams: Option<&[u64]>) -> Result<Self> {
         let place = path.display().to_string();
         let connection = connect(path).map_err(|e| explain(&e, &place))?;
         Self::of(connection, place, compute_streams)
     }
 
-    /// An export that is open already; `place` names it in errors.
+    /// Takes an export that is open already, as [`Nsys::open`] does; `place` names it in errors.
     pub fn of(connection: Connection, place: String, compute_streams: Option<&[u64]>) -> Result<Self> {
         prepare(&connection).map_err(|e| explain(&e, &place))?;
         let tables = Tables::read(&connection).map_err(|e| explain(&e, &place))?;
