@@ -2,23 +2,31 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The element type of a collective's buffers; in records and case names it is spelled as [`Element::name`] gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Element {
+    /// IEEE 754 binary32, 4 bytes.
     #[serde(rename = "f32")]
     F32,
+    /// IEEE 754 binary16, 2 bytes.
     #[serde(rename = "f16")]
     F16,
+    /// bfloat16, 2 bytes: the exponent of binary32 with 7 mantissa bits.
     #[serde(rename = "bf16")]
     Bf16,
+    /// 8-bit float with 4 exponent bits (bias 7) and 3 mantissa bits, 1 byte.
     #[serde(rename = "f8e4m3")]
     F8E4m3,
+    /// 8-bit float with 5 exponent bits (bias 15) and 2 mantissa bits, 1 byte.
     #[serde(rename = "f8e5m2")]
     F8E5m2,
 }
 
 impl Element {
+    /// Every element type, each once.
     pub const ALL: [Element; 5] = [Element::F32, Element::F16, Element::Bf16, Element::F8E4m3, Element::F8E5m2];
 
+    /// Size of one element in bytes.
     pub const fn bytes(self) -> usize {
         match self {
             Element::F32 => 4,
@@ -49,6 +57,7 @@ impl Element {
         }
     }
 
+    /// The element type of this name (`bf16`, see [`Element::name`]); `None` for any other text.
     pub fn parse(text: &str) -> Option<Element> {
         Element::ALL.into_iter().find(|element| element.name() == text)
     }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 /// Which of a rank's buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RankBuffer {
+    /// Holds the rank's input where the exchange runs out of place.
     Send,
     /// In place, the input lies here too.
     Receive,
@@ -22,12 +23,16 @@ pub enum RankBuffer {
 /// Elements `start .. start + len` of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BufferSpan {
+    /// The buffer that the span lies in.
     pub buffer: RankBuffer,
+    /// Index of the span's first element in the buffer.
     pub start: usize,
+    /// Number of elements; 0 where there is nothing to send or receive.
     pub len: usize,
 }
 
 impl BufferSpan {
+    /// The span of elements `start .. start + len` of `buffer`; it is not checked that the buffer is that long.
     pub const fn new(buffer: RankBuffer, start: usize, len: usize) -> Self {
         BufferSpan { buffer, start, len }
     }
@@ -44,10 +49,12 @@ impl BufferSpan {
         self.slice(start, len)
     }
 
+    /// Index of the first element behind the span, counted from the start of the buffer.
     pub const fn end(&self) -> usize {
         self.start + self.len
     }
 
+    /// Whether both spans lie in the same buffer and share at least one element.
     pub fn overlaps(&self, other: &BufferSpan) -> bool {
         self.buffer == other.buffer && self.start < other.end() && other.start < self.end()
     }
@@ -68,7 +75,9 @@ pub const fn part(len: usize, parts: usize, index: usize) -> (usize, usize) {
 /// Where a rank's input and output lie. Empty where the rank gives or gets nothing (a reduce's output off the root).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RankPlacement {
+    /// What the rank contributes; in place it lies in [`RankBuffer::Receive`].
     pub input: BufferSpan,
+    /// Where the rank's result is written.
     pub output: BufferSpan,
 }
 
@@ -90,12 +99,15 @@ impl RankPlacement {
 /// One operation at one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exchange {
+    /// Which collective, or which pattern of send_recv, is run.
     pub operation: CollectiveOperation,
     /// The whole buffer, as nccl-tests counts it: bytes / element size.
     pub elements: usize,
+    /// Number of ranks that take part.
     pub ranks: usize,
     /// Of broadcast and reduce; others do not look at it.
     pub root: usize,
+    /// Whether input and output share one buffer, as NCCL defines in-place operation for each collective.
     pub in_place: bool,
     /// The element type holds every integer up to this one: inputs and sums stay within.
     pub exact: u32,
@@ -105,14 +117,17 @@ pub struct Exchange {
 pub const EXACT: u32 = 256;
 
 impl Exchange {
+    /// Such an exchange out of place, with root 0 and [`EXACT`] as the largest exact integer.
     pub const fn new(operation: CollectiveOperation, elements: usize, ranks: usize) -> Self {
         Exchange { operation, elements, ranks, root: 0, in_place: false, exact: EXACT }
     }
 
+    /// The same exchange with another root rank.
     pub const fn root(self, root: usize) -> Self {
         Exchange { root, ..self }
     }
 
+    /// The same exchange in place (true) or out of place (false).
     pub const fn in_place(self, in_place: bool) -> Self {
         Exchange { in_place, ..self }
     }
@@ -141,6 +156,7 @@ impl Exchange {
         Ok(())
     }
 
+    /// Where the input and output of `rank` lie, as the operation's definition has it.
     pub fn placement(&self, rank: usize) -> RankPlacement {
         self.operation.definition().placement(self, rank)
     }

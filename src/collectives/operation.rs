@@ -20,8 +20,10 @@ pub enum Pattern {
 }
 
 impl Pattern {
+    /// Every pattern, each once.
     pub const ALL: [Pattern; 4] = [Pattern::PingPong, Pattern::OneWay, Pattern::BothWays, Pattern::Ring];
 
+    /// The pattern's name in records and case names: `ping_pong`, `one_way`, `both_ways` or `ring`.
     pub const fn name(self) -> &'static str {
         match self {
             Pattern::PingPong => "ping_pong",
@@ -32,15 +34,24 @@ impl Pattern {
     }
 }
 
+/// A collective operation, or one of the point-to-point exchanges that are measured beside them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CollectiveOperation {
+    /// Every rank ends with the sum of all ranks' buffers.
     AllReduce,
+    /// Every rank ends with all ranks' parts, in the order of ranks.
     AllGather,
+    /// Rank r ends with part r of the sum of all ranks' buffers.
     ReduceScatter,
+    /// Every rank ends with the root's buffer.
     Broadcast,
+    /// The root ends with the sum of all ranks' buffers; no other rank's output is written.
     Reduce,
+    /// Rank p ends with part p of every rank's buffer, in the order of ranks.
     AllToAll,
+    /// One rank's buffer goes to another; the pattern says which ranks send and receive.
     SendRecv(Pattern),
+    /// Stages of a pipeline exchange activations and gradients with both neighbours at once (see [`super::pipeline`]).
     Pipeline,
 }
 
@@ -53,6 +64,7 @@ pub trait Definition: Sync {
     /// docs/collectives.md).
     fn bus_factor(&self, ranks: u64) -> f64;
 
+    /// Whether the operation has an in-place form; all_to_all, send_recv and pipeline have none.
     fn can_be_in_place(&self) -> bool {
         true
     }
@@ -76,6 +88,7 @@ pub trait Definition: Sync {
 }
 
 impl CollectiveOperation {
+    /// Every operation, each pattern of send_recv being one, in the order in which the lists of cases take them.
     pub const ALL: [CollectiveOperation; 11] = [
         CollectiveOperation::AllReduce,
         CollectiveOperation::AllGather,
@@ -90,6 +103,7 @@ impl CollectiveOperation {
         CollectiveOperation::Pipeline,
     ];
 
+    /// What the operation says about itself: name, bus factor, placement, expected result, and how threads run it.
     pub const fn definition(self) -> &'static dyn Definition {
         match self {
             CollectiveOperation::AllReduce => &all_reduce::AllReduce,
@@ -106,6 +120,7 @@ impl CollectiveOperation {
         }
     }
 
+    /// The pattern of a send_recv; `None` for every other operation.
     pub const fn pattern(self) -> Option<Pattern> {
         match self {
             CollectiveOperation::SendRecv(pattern) => Some(pattern),

@@ -11,12 +11,15 @@ use super::values::{self, Recipe};
 use super::{BufferSpan, Exchange, RankPlacement};
 use crate::Result;
 
+/// The definition of [`CollectiveOperation::Pipeline`](super::CollectiveOperation::Pipeline).
 pub struct Pipeline;
 
 /// A message's other rank, and whether it is the first half of the buffer (activations) or the second (gradients).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerMessage {
+    /// The other rank: the receiver of a message that is sent, the sender of one that is received.
     pub peer: usize,
+    /// Where the message lies in this rank's input (sent) or output (received).
     pub place: BufferSpan,
 }
 

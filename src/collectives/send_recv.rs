@@ -9,12 +9,15 @@ use super::values::{self, Recipe};
 use super::{Exchange, RankPlacement};
 use crate::Result;
 
+/// The definition of send_recv in one pattern; the constants of this module are its only values.
 pub struct SendRecv(Pattern);
 
 /// Whom a rank sends to and receives from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peers {
+    /// Rank that is sent to; `None` where this rank sends nothing.
     pub to: Option<usize>,
+    /// Rank that is received from; `None` where this rank receives nothing.
     pub from: Option<usize>,
 }
 
@@ -26,9 +29,13 @@ pub fn ends(exchange: &Exchange, rank: usize) -> Peers {
     Peers { to: of(SendRecv::receiver), from: of(SendRecv::sender) }
 }
 
+/// The definition of send_recv in [`Pattern::PingPong`].
 pub const PING_PONG: SendRecv = SendRecv(Pattern::PingPong);
+/// The definition of send_recv in [`Pattern::OneWay`].
 pub const ONE_WAY: SendRecv = SendRecv(Pattern::OneWay);
+/// The definition of send_recv in [`Pattern::BothWays`].
 pub const BOTH_WAYS: SendRecv = SendRecv(Pattern::BothWays);
+/// The definition of send_recv in [`Pattern::Ring`].
 pub const RING: SendRecv = SendRecv(Pattern::Ring);
 
 impl SendRecv {

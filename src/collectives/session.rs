@@ -8,6 +8,8 @@ use super::threads::{Combine, Rank, Tuning, World};
 use super::{BufferSpan, Exchange, RankBuffer, check};
 use crate::Result;
 
+/// The ranks of one exchange as threads of this process, alive until dropped; they run the exchange to check or time
+/// it.
 pub struct Session {
     world: World,
     exchange: Exchange,

@@ -24,6 +24,7 @@ const LEAST_PAIRS: usize = 12;
 const LAYER: LayerShape = LayerShape::new(256, 4, 128, 1, DType::F32);
 const LAYERS: u64 = 2;
 
+/// The preset's fill cases in the order they run; there are none on GPUs.
 pub fn cases(preset: Preset, platform: Platform) -> Vec<Box<dyn Spec>> {
     if platform != Platform::Host {
         return Vec::new();

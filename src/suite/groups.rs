@@ -8,15 +8,21 @@ use crate::records::measurement::Kind;
 /// The rooms a run can be limited to, in the order they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
+    /// Layers, their operations one by one, and training steps of the small models.
     GptLayer,
+    /// Collectives between threads of the host, or between GPUs by NCCL.
     Collectives,
+    /// Two programs at the same time on one device.
     Corun,
+    /// The gate, and a pipeline stage whose bubbles a small model fills.
     Fill,
 }
 
 impl Group {
+    /// Every group, in the order in which a run measures them.
     pub const ALL: [Group; 4] = [Group::GptLayer, Group::Collectives, Group::Corun, Group::Fill];
 
+    /// The group's name on the command line: `gpt-layer`, `collectives`, `corun` or `fill`.
     pub const fn name(self) -> &'static str {
         match self {
             Group::GptLayer => "gpt-layer",

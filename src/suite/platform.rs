@@ -6,8 +6,11 @@ use crate::records::measurement::Backend;
 /// Host, GPU, or the software GPU of tests, whose lists hold what fibers can compute in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Platform {
+    /// The CPU.
     Host,
+    /// A GPU, by its CUDA ordinal.
     Gpu(u32),
+    /// The software device for tests (docs/software-device.md), by its CUDA ordinal; its times mean nothing.
     Software(u32),
 }
 
@@ -21,6 +24,7 @@ impl Platform {
         }
     }
 
+    /// The backend that records of this platform carry; the software device's is CUDA.
     pub const fn backend(self) -> Backend {
         match self {
             Platform::Host => Backend::Host,

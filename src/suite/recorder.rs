@@ -51,6 +51,7 @@ pub fn now() -> String {
 
 /// A case that is built and checked, ready to be timed.
 pub struct PreparedCase {
+    /// The case itself, for a driver that samples it on its own.
     pub case: Box<dyn Case>,
     verified: Option<Verified>,
     /// When that was, on the sensors' clock.
@@ -64,9 +65,13 @@ impl PreparedCase {
     }
 }
 
+/// Turns the cases of one run into lines of its journal.
 pub struct Recorder {
+    /// The journal that lines are appended to.
     pub run: JournalRun,
+    /// What the machine offers the cases.
     pub context: Context,
+    /// When our own sampler stops; the preset's rule unless it is changed.
     pub rule: StopRule,
     device: String,
     telemetry: Option<Sampler>,
@@ -76,6 +81,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
+    /// A recorder for a run on the device of this name, without sensors or a limit on a case's time.
     pub fn new(run: JournalRun, context: Context, device: String) -> Self {
         Recorder {
             run,

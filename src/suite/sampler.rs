@@ -8,7 +8,9 @@ use crate::{Error, Result};
 
 /// Time since some fixed moment, and whether somebody asked to stop.
 pub trait Watch {
+    /// Nanoseconds since that moment.
     fn elapsed_ns(&self) -> u64;
+    /// Whether somebody has asked to stop; the sampler looks between two samples.
     fn interrupted(&self) -> bool;
 }
 

@@ -2,9 +2,12 @@
 
 use crate::stats;
 
+/// When a case has been measured well enough: bounds on the number of samples, the interval and the time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StopRule {
+    /// No interval is looked at before this many samples are there.
     pub min_samples: usize,
+    /// Sampling stops once this many samples are there, however wide the interval is.
     pub max_samples: usize,
     /// Stop once the 95 % interval of the median is narrower than this share of it.
     pub relative_width: f64,
@@ -12,6 +15,7 @@ pub struct StopRule {
     pub cap_ns: u64,
 }
 
+/// Why sampling of a case stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
     /// The interval is as narrow as asked.

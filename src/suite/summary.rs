@@ -18,8 +18,11 @@ const NOISY: f64 = 0.02;
 /// What a case's measuring gave.
 #[derive(Debug, Default)]
 pub struct CaseOutcome {
+    /// The samples in the order taken, those of a throttled GPU included.
     pub samples: Vec<RawSample>,
+    /// The check that ran before timing; `None` where the case has none.
     pub verified: Option<Verified>,
+    /// Why sampling stopped; `None` where another driver sampled, or nothing was sampled.
     pub stop: Option<StopReason>,
     /// Trials the case itself threw away (no overlap, say).
     pub discarded: u64,
@@ -27,10 +30,13 @@ pub struct CaseOutcome {
     pub fill: Option<FillOutcome>,
     /// The GPU's sensors since the case was prepared.
     pub telemetry: Option<Telemetry>,
+    /// Name of the device, as records write it.
     pub device: String,
+    /// When the case ended, RFC 3339 in UTC.
     pub at: String,
 }
 
+/// The record of a case: its samples without the throttled ones, as medians with 95 % intervals, and its flags.
 pub fn summarise(info: &CaseInfo, outcome: CaseOutcome) -> Measurement {
     let mut record = Measurement::blank(&info.id, info.kind, info.backend);
     record.params.clone_from(&info.params);

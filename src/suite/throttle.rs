@@ -19,10 +19,12 @@ pub enum SampleClock {
     None,
     /// Read, but not to 1 %.
     Unresolved,
+    /// The SM clock in MHz, known to 1 %.
     Mhz(f64),
 }
 
 impl SampleClock {
+    /// What a sample says of its clock; one that is not a positive, finite number counts as unresolved.
     pub fn of(sample: &RawSample) -> Self {
         match sample.sm_clock_mhz {
             Some(mhz) if !sample.clock_unresolved && mhz.is_finite() && mhz > 0.0 => SampleClock::Mhz(mhz),
@@ -39,12 +41,14 @@ impl SampleClock {
 /// The verdict on a case's samples, in their order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
+    /// Whether each sample stands (true) or is thrown away, in the order of the samples.
     pub keep: Vec<bool>,
     /// No sample was judged by its clock, for want of a clock good enough.
     pub unresolved: bool,
 }
 
 impl Verdict {
+    /// Number of samples that do not stand.
     pub fn thrown_away(&self) -> u64 {
         self.keep.iter().filter(|keep| !**keep).count() as u64
     }

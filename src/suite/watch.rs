@@ -7,6 +7,7 @@ use std::time::Instant;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// The time since the run's start, and whether Ctrl-C or SIGTERM has been received.
 #[derive(Debug)]
 pub struct ProcessWatch {
     start: Instant,

@@ -12,8 +12,11 @@ use std::time::{Duration, Instant};
 /// What a stuck case leaves behind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stuck {
+    /// Id of the run that was measuring.
     pub run: String,
+    /// Name of the case that did not end.
     pub case: String,
+    /// The limit that the case exceeded, in seconds.
     pub limit_s: f64,
 }
 
@@ -38,6 +41,7 @@ struct Watched {
 
 type Shared = Arc<(Mutex<Watched>, Condvar)>;
 
+/// Limits the time of each case by a thread of its own; dropping it ends the watch.
 pub struct Watchdog(Shared);
 
 impl Watchdog {

@@ -18,12 +18,16 @@ use std::sync::OnceLock;
 /// Of one operation; `None` where NCCL did not say.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Choice {
+    /// Algorithm in lower case: `ring`, `tree`, `nvls`, …
     pub algorithm: Option<String>,
+    /// Protocol in lower case: `ll`, `ll128` or `simple`.
     pub protocol: Option<String>,
+    /// Number of channels (thread blocks) the operation ran on; NCCL before 2.27 does not log it.
     pub channels: Option<u32>,
 }
 
 impl Choice {
+    /// The fields `algorithm`, `protocol` and `channels` as they stand in a record; what is unknown is null.
     pub fn facts(&self) -> Map<String, Value> {
         let mut facts = Map::new();
         facts.insert("algorithm".into(), self.algorithm.clone().into());

@@ -45,6 +45,7 @@ enum Way {
     Process(Link),
 }
 
+/// Rank 0's handle on all ranks of a run: each call sends a command to the ranks and waits for their replies.
 pub struct Coordinator {
     members: Vec<RankInfo>,
     ways: Vec<Way>,
@@ -68,6 +69,7 @@ pub struct GroupTiming {
     pub pipelined_ns: f64,
     /// Of the slowest rank of each operation.
     pub isolated_ns: Vec<f64>,
+    /// The times of every rank of the communicator, by rank.
     pub by_rank: Vec<RankTiming>,
 }
 
@@ -76,12 +78,14 @@ pub struct GroupTiming {
 pub struct GroupPrepared {
     /// Over all ranks.
     pub wrong: u64,
+    /// Fields that rank 0's transport adds to the record (see [`Worker::facts`](super::Worker::facts)).
     pub facts: Map<String, Value>,
 }
 
 /// What holds for all ranks of a group.
 #[derive(Clone)]
 pub struct GroupConfig {
+    /// How data moves between the ranks.
     pub transport: Arc<dyn Transport>,
     /// The bound of every wait on another rank.
     pub deadline: Duration,
@@ -152,6 +156,7 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Number of ranks in the whole group; a case may use fewer.
     pub fn ranks(&self) -> usize {
         self.members.len()
     }
@@ -166,6 +171,7 @@ impl Coordinator {
         self.transport.name()
     }
 
+    /// Host, process and GPU of every rank, by rank.
     pub fn members(&self) -> &[RankInfo] {
         &self.members
     }

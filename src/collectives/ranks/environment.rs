@@ -10,14 +10,19 @@ use crate::{Error, Result};
 /// Where ranks meet if the launcher does not say: torchrun's own default.
 const DEFAULT_PORT: u16 = 29500;
 
+/// A process's place among the ranks that a launcher (torchrun, Slurm, MPI) started, read from its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RankEnvironment {
+    /// This process's rank, counted from 0.
     pub rank: usize,
+    /// Number of ranks that the launcher started; 2 or more.
     pub ranks: usize,
     /// Among the ranks of its host.
     pub local_rank: usize,
     /// Rank 0's host and port.
     pub address: String,
+    /// TCP port at which rank 0 waits for the others: `MASTER_PORT` or 29500, and the next one under torchrun's own
+    /// store.
     pub port: u16,
     /// All ranks are known to be on this host.
     pub one_host: bool,

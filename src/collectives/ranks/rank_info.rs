@@ -7,10 +7,14 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// Where a rank runs, for error messages and for telling which ranks share a host or a GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RankInfo {
+    /// The rank's number, counted from 0.
     pub rank: usize,
+    /// Name of its host; `this host` where the system does not tell one.
     pub host: String,
+    /// Its process id on that host.
     pub pid: u32,
     /// CUDA device as its process counts them.
     pub device: u32,

@@ -13,10 +13,12 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+/// The environment variable that gives every rank the same join token.
 pub const VARIABLE: &str = "BUBBLEBENCH_TOKEN";
 /// Shorter ones can be guessed by trying.
 const SHORTEST: usize = 4;
 
+/// The secret that all ranks of a run share; it is never sent, and its debug output does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
@@ -28,6 +30,7 @@ impl std::fmt::Debug for Token {
 }
 
 impl Token {
+    /// The token with this text; an error where that is shorter than 4 bytes or longer than 4096.
     pub fn new(text: impl Into<String>) -> Result<Self> {
         let text = text.into();
         if text.len() < SHORTEST || text.len() > 4096 {
@@ -39,6 +42,7 @@ impl Token {
         Ok(Token(text))
     }
 
+    /// A token of 16 random bytes as 32 hexadecimal digits; an error where the system gives no random numbers.
     pub fn random() -> Result<Self> {
         Ok(Token(to_hex(&nonce()?)))
     }
@@ -65,6 +69,7 @@ impl Token {
         mac
     }
 
+    /// The secret itself, for showing it to the user who is to pass it on.
     pub fn text(&self) -> &str {
         &self.0
     }
@@ -83,6 +88,8 @@ pub fn nonce() -> Result<[u8; 16]> {
 pub struct TokenFile(PathBuf);
 
 impl TokenFile {
+    /// The file in the system's folder for temporary files; its path depends on the user and on the port, and nothing
+    /// is opened.
     pub fn of_port(port: u16) -> Self {
         // SAFETY: getuid cannot fail and touches no memory.
         let user = unsafe { libc::getuid() };
@@ -116,6 +123,7 @@ impl TokenFile {
         }
     }
 
+    /// Deletes the file; one that is not there, or cannot be deleted, is no error.
     pub fn remove(&self) {
         // Whoever reads a file that stayed is refused and looks again.
         let _ = fs::remove_file(&self.0);

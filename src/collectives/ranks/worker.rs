@@ -13,12 +13,15 @@ use std::time::Duration;
 
 /// Bytes by which communicators find each other (an `ncclUniqueId`): rank 0 makes them, everybody is handed them.
 pub const ID_BYTES: usize = 128;
+/// What [`Transport::meeting_id`] makes: with NCCL the bytes of an `ncclUniqueId`.
 pub type MeetingId = [u8; ID_BYTES];
 
 /// One exchange as every rank runs it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
+    /// The operation, its size, its ranks and whether it runs in place.
     pub exchange: Exchange,
+    /// Type of the buffers' elements.
     pub dtype: Element,
     /// Operations captured in a CUDA graph and replayed.
     pub graph: bool,
@@ -29,6 +32,7 @@ pub struct Task {
 }
 
 impl Task {
+    /// Message size in bytes as nccl-tests counts it: elements of the exchange × bytes of an element.
     pub fn bytes(&self) -> u64 {
         (self.exchange.elements * self.dtype.bytes()) as u64
     }
@@ -46,7 +50,9 @@ impl fmt::Display for Task {
 /// One rank's nanoseconds: of the whole pipelined batch, and of each operation on its own; ÷ passes already.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RankTiming {
+    /// Nanoseconds of the whole pipelined batch on this rank.
     pub pipelined_ns: f64,
+    /// Nanoseconds of each isolated operation on this rank, in the order they ran.
     pub isolated_ns: Vec<f64>,
 }
 
@@ -70,7 +76,9 @@ pub trait Worker {
 /// Where a rank sits, once everybody has met.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RankConfig {
+    /// This rank's number in the communicator, counted from 0.
     pub rank: usize,
+    /// Number of ranks in the communicator.
     pub ranks: usize,
     /// Its CUDA device, as this process counts them.
     pub device: u32,
@@ -106,6 +114,7 @@ type Last = Box<dyn FnOnce() + Send>;
 pub struct Abort(Arc<(AtomicBool, Mutex<Option<Last>>)>);
 
 impl Abort {
+    /// Whether an abort has been requested; a worker that polls gives up its work then.
     pub fn requested(&self) -> bool {
         self.0.0.load(Ordering::Acquire)
     }
@@ -124,6 +133,8 @@ impl Abort {
         *self.place() = None;
     }
 
+    /// Asks the worker to stop, and runs the function left by [`Abort::on_request`] on the calling thread, which may
+    /// block.
     pub fn request(&self) {
         self.0.0.store(true, Ordering::Release);
         self.run();

@@ -103,6 +103,7 @@ impl Edge {
 /// What happens to what comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Combine {
+    /// The message overwrites the destination.
     Replace,
     /// The sum of this span (which may be the destination itself) and the message.
     Add(BufferSpan),

@@ -19,22 +19,27 @@ impl Rank {
         Rank { ports: Ports::new(shared, index), meetings: 0 }
     }
 
+    /// This rank's number, counted from 0.
     pub fn index(&self) -> usize {
         self.ports.me
     }
 
+    /// Number of ranks in the world.
     pub fn ranks(&self) -> usize {
         self.ports.shared.ranks
     }
 
+    /// The rank after this one in the ring; 0 follows the last.
     pub fn next(&self) -> usize {
         (self.index() + 1) % self.ranks()
     }
 
+    /// The rank before this one in the ring; the last precedes 0.
     pub fn previous(&self) -> usize {
         (self.index() + self.ranks() - 1) % self.ranks()
     }
 
+    /// The settings that all ranks of the world share.
     pub fn tuning(&self) -> Tuning {
         self.ports.shared.tuning
     }
@@ -45,6 +50,7 @@ impl Rank {
         self.ports.reserve(buffer, len)
     }
 
+    /// The elements of a span of this rank's own buffers; panics where the buffer is shorter than the span.
     pub fn view(&self, span: BufferSpan) -> &[f32] {
         self.ports.view(span)
     }

@@ -26,6 +26,8 @@ struct Desk {
     finished: Vec<AtomicU64>,
 }
 
+/// A fixed number of ranks as threads of this process, which run one job after another; rank 0 runs on the caller's
+/// thread.
 pub struct World {
     shared: Arc<Shared>,
     desk: Arc<Desk>,
@@ -36,6 +38,7 @@ pub struct World {
 }
 
 impl World {
+    /// Starts the threads of ranks 1 and up; an error for 0 ranks, or where the system starts no more threads.
     pub fn new(ranks: usize, tuning: Tuning) -> Result<Self> {
         if ranks == 0 {
             return Err(Error::input("a world of 0 ranks", "give at least one"));
@@ -61,6 +64,7 @@ impl World {
         Ok(world)
     }
 
+    /// Number of ranks, the caller's thread included.
     pub fn ranks(&self) -> usize {
         self.shared.ranks
     }

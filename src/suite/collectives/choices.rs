@@ -11,9 +11,13 @@ use crate::{Error, Result};
 pub struct Choices {
     /// Bytes, as nccl-tests counts them.
     pub sizes: Option<Vec<u64>>,
+    /// One element type for every case in place of the preset's; `None` keeps the preset's.
     pub dtype: Option<Element>,
+    /// Runs every case from captured CUDA graphs, not only those for which the preset asks.
     pub graph: bool,
+    /// Registers every case's buffers with the communicator, not only those for which the preset asks.
     pub registered: bool,
+    /// Thread blocks that NCCL runs every case in; `None` keeps the preset's choice, or NCCL's own.
     pub max_ctas: Option<u32>,
 }
 

@@ -24,10 +24,12 @@ const SAMPLING: Sampling = Sampling { batch_ns: 2e6, min_samples: 20, least_samp
 pub struct SharedCoordinator(Arc<Mutex<Coordinator>>);
 
 impl SharedCoordinator {
+    /// Shares the coordinator; its group of ranks ends when the last clone is dropped.
     pub fn new(coordinator: Coordinator) -> Self {
         SharedCoordinator(Arc::new(Mutex::new(coordinator)))
     }
 
+    /// Waits until nobody else holds the coordinator and returns it; that an earlier holder panicked is ignored.
     pub fn lock(&self) -> MutexGuard<'_, Coordinator> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
