@@ -35,7 +35,7 @@ impl Element {
         }
     }
 
-    /// Every integer from 0 up to this one has a value of its own.
+    /// The largest integer up to which the type holds every integer from 0 on exactly.
     pub const fn exact(self) -> u32 {
         match self {
             Element::F32 => 1 << 24,
@@ -46,7 +46,7 @@ impl Element {
         }
     }
 
-    /// Writes numbers that the type holds exactly, one behind another.
+    /// Writes numbers that the type holds exactly into `out`, one behind another in the host's byte order.
     pub fn encode(self, values: &[f32], out: &mut [u8]) {
         match self {
             Element::F32 => each(values, out, f32::to_ne_bytes),
@@ -62,7 +62,7 @@ impl Element {
         Element::ALL.into_iter().find(|element| element.name() == text)
     }
 
-    /// As in `nccl/all_reduce/r8/bf16/64MiB`.
+    /// The type's name in records and case names, such as `bf16` in `nccl/all_reduce/r8/bf16/64MiB`.
     pub const fn name(self) -> &'static str {
         match self {
             Element::F32 => "f32",
@@ -99,8 +99,8 @@ fn eight_bits(value: f32, mantissa: u32, bias: u32) -> u8 {
 mod tests {
     use super::*;
 
-    /// The bytes of known numbers, exponent and mantissa: 3 and 16 in E4M3 are 1.5 · 2 and 1 · 2⁴ with a bias of 7; 6 in E5M2
-    /// is 1.5 · 2² with a bias of 15.
+    /// The bytes of known numbers, exponent and mantissa: 3 and 16 in E4M3 are 1.5 · 2 and 1 · 2⁴ with a bias of 7; 6
+    /// in E5M2 is 1.5 · 2² with a bias of 15.
     #[test]
     fn whole_numbers_have_the_bytes_of_their_type() {
         let bytes = |element: Element, value: f32| {

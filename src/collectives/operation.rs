@@ -6,14 +6,14 @@ use super::{all_gather, all_reduce, all_to_all, broadcast, pipeline, reduce, red
 use crate::Result;
 use serde::{Deserialize, Serialize};
 
-/// Who sends to whom in `send_recv`.
+/// Which ranks send to which in send_recv.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Pattern {
-    /// Rank 2i sends to 2i+1, which sends back; the time is half the round trip.
+    /// Rank 2i sends to 2i + 1, which sends back; the time is half the round trip.
     PingPong,
-    /// Rank 2i sends to 2i+1.
+    /// Rank 2i sends to 2i + 1, which only receives.
     OneWay,
-    /// Ranks 2i and 2i+1 send to each other at the same time.
+    /// Ranks 2i and 2i + 1 send to each other at the same time.
     BothWays,
     /// Every rank sends to the next and receives from the one before (what nccl-tests' sendrecv does).
     Ring,
@@ -55,9 +55,9 @@ pub enum CollectiveOperation {
     Pipeline,
 }
 
-/// What an operation says about itself, whatever carries it, and how threads carry it.
+/// What an operation says about itself, whichever transport carries it, and how threads run it.
 pub trait Definition: Sync {
-    /// As it stands in case names and records: `all_reduce`, …
+    /// The operation's name in case names and records: `all_reduce`, …
     fn name(&self) -> &'static str;
 
     /// Bus bandwidth ÷ algorithm bandwidth among `ranks` (nccl-tests' doc/PERFORMANCE.md; derived in
@@ -69,7 +69,7 @@ pub trait Definition: Sync {
         true
     }
 
-    /// Messages that follow one another in one run of it: a ping-pong's time is divided by its two.
+    /// Number of messages that follow one another in one run, by which times are divided: 2 for a ping-pong, else 1.
     fn passes(&self) -> u32 {
         1
     }
@@ -77,13 +77,14 @@ pub trait Definition: Sync {
     /// Where `rank`'s input and output lie.
     fn placement(&self, exchange: &Exchange, rank: usize) -> RankPlacement;
 
-    /// The right output of `rank`, from element `first` on.
+    /// Writes the right output of `rank` from element `first` on.
     fn expect(&self, exchange: &Exchange, rank: usize, first: usize, out: &mut [f32]);
 
-    /// How the threads do it: `ring`, `chain`, `direct`.
+    /// Name of the algorithm between threads: `ring`, `chain` or `direct`.
     fn algorithm(&self) -> &'static str;
 
-    /// This rank's part of it between threads; returns once its own buffers may be used again.
+    /// Runs this rank's part of the operation between threads, and returns once its own buffers may be used again; an
+    /// error where another rank failed or did not come within the deadline.
     fn run(&self, exchange: &Exchange, rank: &mut Rank) -> Result<()>;
 }
 
@@ -128,7 +129,7 @@ impl CollectiveOperation {
         }
     }
 
-    /// `all_reduce`, `send_recv/ping_pong`: the operation's place in a case's name.
+    /// The operation's part of a case's name: `all_reduce`, `send_recv/ping_pong`, …
     pub fn path(self) -> String {
         match self.pattern() {
             Some(pattern) => format!("{}/{}", self.definition().name(), pattern.name()),

@@ -5,7 +5,7 @@ use super::presets::Preset;
 use super::{Platform, Spec, collectives, corun, fill, gpt_layer};
 use crate::records::measurement::Kind;
 
-/// The rooms a run can be limited to, in the order they run.
+/// The groups of cases that a run can be limited to, in the order they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
     /// Layers, their operations one by one, and training steps of the small models.
@@ -32,7 +32,7 @@ impl Group {
         }
     }
 
-    /// Whether a case of this name is one of the group's.
+    /// Whether a case of this name belongs to the group.
     pub fn holds(self, id: &str) -> bool {
         self == match kind_of(id) {
             Kind::Collective => Group::Collectives,
@@ -42,7 +42,7 @@ impl Group {
         }
     }
 
-    /// The preset's cases of this group, in the order they run.
+    /// The preset's cases of this group, in the order they run; collectives between GPUs need a coordinator.
     pub fn cases(
         self,
         preset: Preset,
@@ -59,7 +59,7 @@ impl Group {
     }
 }
 
-/// The kind a case has by its name alone.
+/// The kind of a case by its name alone; a name of no known form counts as a layer's.
 pub fn kind_of(id: &str) -> Kind {
     match id.split('/').next() {
         Some("corun") => Kind::Corun,

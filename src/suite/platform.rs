@@ -3,7 +3,8 @@
 use crate::machine::Device;
 use crate::records::measurement::Backend;
 
-/// Host, GPU, or the software GPU of tests, whose lists hold what fibers can compute in seconds.
+/// What a run measures on, which decides the lists of cases: the software device's hold what the CPU computes in
+/// seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Platform {
     /// The CPU.
@@ -15,7 +16,7 @@ pub enum Platform {
 }
 
 impl Platform {
-    /// `software`: the device is the software one.
+    /// The platform of a device; `software` says that the CUDA driver is the software device.
     pub const fn of(device: Device, software: bool) -> Self {
         match device {
             Device::Host => Platform::Host,
@@ -32,7 +33,7 @@ impl Platform {
         }
     }
 
-    /// Of a CUDA device.
+    /// The CUDA ordinal; 0 on the host, which has none.
     pub const fn ordinal(self) -> u32 {
         match self {
             Platform::Host => 0,

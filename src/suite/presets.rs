@@ -6,11 +6,11 @@ use crate::{Error, Result};
 /// How much is measured: the list of cases, and the stop rule of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Preset {
-    /// ≤ 60 cases, 90 s on two cores: does it work, roughly how fast.
+    /// At most 60 cases, 90 s on two cores: enough to see that everything works, and roughly how fast.
     Quick,
-    /// ≤ 250 cases, 6 min on two cores: what `cargo bench` runs.
+    /// At most 250 cases, 6 min on two cores; `cargo bench` runs this one.
     Standard,
-    /// Every shape, size and pair.
+    /// Every shape, size and pair in the lists.
     Full,
 }
 

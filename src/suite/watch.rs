@@ -14,7 +14,8 @@ pub struct ProcessWatch {
 }
 
 impl ProcessWatch {
-    /// From here on the first Ctrl-C (or SIGTERM) ends the run after the sample in flight, the second at once.
+    /// Starts the clock. From here on the first Ctrl-C (or SIGTERM) ends the run after the sample in flight, the second
+    /// at once. An error where the signals cannot be caught, as on a second call.
     pub fn start() -> Result<Self> {
         ctrlc::set_handler(|| {
             if INTERRUPTED.swap(true, Ordering::Relaxed) {
@@ -27,7 +28,7 @@ impl ProcessWatch {
     }
 }
 
-/// Whether somebody asked to stop since the watch was started.
+/// Whether Ctrl-C or SIGTERM has been received since the watch was started.
 pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }

@@ -5,7 +5,7 @@ use crate::machine::built;
 use crate::{Error, Result};
 use std::path::Path;
 
-/// NCCL's library; never one here.
+/// NCCL's library, of which no value exists in a program that was built without the bindings.
 #[derive(Debug)]
 pub enum Nccl {}
 

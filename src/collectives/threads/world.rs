@@ -1,5 +1,5 @@
-//! The ranks' threads: made once, given one job after another, joined when dropped. Rank 0 is the caller's own thread, so
-//! two ranks on two cores have no third thread to disturb them.
+//! The ranks' threads: made once, given one job after another, joined when dropped. Rank 0 is the caller's own thread,
+//! so two ranks on two cores have no third thread to disturb them.
 
 use super::pin;
 use super::rank::Rank;
@@ -16,7 +16,7 @@ const LINGER: Duration = Duration::from_millis(2);
 
 type Job = Arc<dyn Fn(&mut Rank) + Send + Sync>;
 
-/// Where jobs are handed out; `None` as a job means: go home.
+/// Where jobs are handed out; `None` as a job means that the thread ends.
 #[derive(Default)]
 struct Desk {
     number: AtomicU64,
@@ -73,8 +73,8 @@ impl World {
         self.cores.as_ref().map(|cores| cores[rank])
     }
 
-    /// Every rank does the job; their answers by rank. One rank's error, panic or absence is everyone's error, and the
-    /// world is of no further use.
+    /// Runs the job on every rank and returns their results by rank. If one rank fails, panics or does not finish
+    /// within the deadline, that is the error of the whole call, and the world is of no further use.
     pub fn run<T: Send + 'static>(
         &mut self,
         job: impl Fn(&mut Rank) -> Result<T> + Send + Sync + 'static,
@@ -100,8 +100,8 @@ impl World {
 }
 
 impl Drop for World {
-    /// Ranks go home; one that is stuck in something other than a wait of ours is left behind rather than waited for.
-    /// What it may still touch belongs to it too.
+    /// Ends the threads; one that is stuck in something other than a wait of ours is left behind rather than waited
+    /// for. What it may still touch belongs to it too.
     fn drop(&mut self) {
         self.desk.hand_out(None);
         let patience = Instant::now() + Duration::from_secs(1);

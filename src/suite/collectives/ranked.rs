@@ -19,7 +19,7 @@ const ISOLATED: u64 = 15;
 /// Telling all ranks and starting together costs as much as a short batch: these are long beside it.
 const SAMPLING: Sampling = Sampling { batch_ns: 2e6, min_samples: 20, least_samples: 5 };
 
-/// The one coordinator that a run's cases share.
+/// The one coordinator that all collective cases of a run share; clones refer to the same one.
 #[derive(Clone)]
 pub struct SharedCoordinator(Arc<Mutex<Coordinator>>);
 
@@ -34,7 +34,7 @@ impl SharedCoordinator {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The cases of these tasks, in their order.
+    /// The cases that run these tasks with this coordinator, in their order.
     pub fn cases(&self, tasks: Vec<Task>) -> Vec<Box<dyn Spec>> {
         let spec = |task| Box::new(RankedSpec { task, coordinator: self.clone() }) as Box<dyn Spec>;
         tasks.into_iter().map(spec).collect()
