@@ -7,7 +7,8 @@ use crate::Result;
 /// Elements looked at a time: small enough for the stack and the first cache.
 const BLOCK: usize = 1024;
 
-/// Gives this rank its input and fills everything else of its buffers with NaN.
+/// Gives this rank its input and fills everything else of its buffers with NaN; an error where there is no memory for
+/// them, or a rank is lost.
 pub fn load(exchange: &Exchange, rank: &mut Rank) -> Result<()> {
     let me = rank.index();
     let placement = exchange.placement(me);
@@ -22,7 +23,8 @@ pub fn load(exchange: &Exchange, rank: &mut Rank) -> Result<()> {
     Ok(())
 }
 
-/// Elements of this rank's output that are not what they must be, and of its input where that had to stay as it was.
+/// Number of elements of this rank's output that are not what they must be; out of place, also of its input, which must
+/// be unchanged.
 pub fn count_wrong(exchange: &Exchange, rank: &Rank) -> u64 {
     let me = rank.index();
     let placement = exchange.placement(me);
@@ -43,7 +45,7 @@ fn compare(rank: &Rank, span: BufferSpan, fill: impl Fn(usize, &mut [f32])) -> u
     span.chunks(BLOCK).map(of_piece).sum()
 }
 
-/// Elements that differ; NaN is always wrong.
+/// Number of elements that differ from the expected ones; a NaN always counts as different.
 pub fn wrong_elements(got: &[f32], expected: &[f32]) -> u64 {
     got.iter().zip(expected).map(|(g, e)| u64::from(g != e)).sum()
 }

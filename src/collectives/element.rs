@@ -2,23 +2,31 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The element type of a collective's buffers; in records and case names it is spelled as [`Element::name`] gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Element {
+    /// IEEE 754 binary32, 4 bytes.
     #[serde(rename = "f32")]
     F32,
+    /// IEEE 754 binary16, 2 bytes.
     #[serde(rename = "f16")]
     F16,
+    /// bfloat16, 2 bytes: the exponent of binary32 with 7 mantissa bits.
     #[serde(rename = "bf16")]
     Bf16,
+    /// 8-bit float with 4 exponent bits (bias 7) and 3 mantissa bits, 1 byte.
     #[serde(rename = "f8e4m3")]
     F8E4m3,
+    /// 8-bit float with 5 exponent bits (bias 15) and 2 mantissa bits, 1 byte.
     #[serde(rename = "f8e5m2")]
     F8E5m2,
 }
 
 impl Element {
+    /// Every element type, each once.
     pub const ALL: [Element; 5] = [Element::F32, Element::F16, Element::Bf16, Element::F8E4m3, Element::F8E5m2];
 
+    /// Size of one element in bytes.
     pub const fn bytes(self) -> usize {
         match self {
             Element::F32 => 4,
@@ -27,7 +35,7 @@ impl Element {
         }
     }
 
-    /// Every integer from 0 up to this one has a value of its own.
+    /// The largest integer up to which the type holds every integer from 0 on exactly.
     pub const fn exact(self) -> u32 {
         match self {
             Element::F32 => 1 << 24,
@@ -38,7 +46,7 @@ impl Element {
         }
     }
 
-    /// Writes numbers that the type holds exactly, one behind another.
+    /// Writes numbers that the type holds exactly into `out`, one behind another in the host's byte order.
     pub fn encode(self, values: &[f32], out: &mut [u8]) {
         match self {
             Element::F32 => each(values, out, f32::to_ne_bytes),
@@ -49,11 +57,12 @@ impl Element {
         }
     }
 
+    /// The element type of this name (`bf16`, see [`Element::name`]); `None` for any other text.
     pub fn parse(text: &str) -> Option<Element> {
         Element::ALL.into_iter().find(|element| element.name() == text)
     }
 
-    /// As in `nccl/all_reduce/r8/bf16/64MiB`.
+    /// The type's name in records and case names, such as `bf16` in `nccl/all_reduce/r8/bf16/64MiB`.
     pub const fn name(self) -> &'static str {
         match self {
             Element::F32 => "f32",
@@ -90,8 +99,8 @@ fn eight_bits(value: f32, mantissa: u32, bias: u32) -> u8 {
 mod tests {
     use super::*;
 
-    /// The bytes of known numbers, exponent and mantissa: 3 and 16 in E4M3 are 1.5 · 2 and 1 · 2⁴ with a bias of 7; 6 in E5M2
-    /// is 1.5 · 2² with a bias of 15.
+    /// The bytes of known numbers, exponent and mantissa: 3 and 16 in E4M3 are 1.5 · 2 and 1 · 2⁴ with a bias of 7; 6
+    /// in E5M2 is 1.5 · 2² with a bias of 15.
     #[test]
     fn whole_numbers_have_the_bytes_of_their_type() {
         let bytes = |element: Element, value: f32| {

@@ -9,50 +9,57 @@ use super::{CollectiveOperation, values};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// Which of a rank's buffers.
+/// Which of a rank's buffers a span lies in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RankBuffer {
+    /// Holds the rank's input where the exchange runs out of place.
     Send,
-    /// In place, the input lies here too.
+    /// Holds the rank's output, and in place its input as well.
     Receive,
-    /// The transport's own, for partial sums that belong to nobody's output.
+    /// The transport's own buffer, for partial sums that belong to no rank's output.
     Scratch,
 }
 
-/// Elements `start .. start + len` of a buffer.
+/// The elements `start .. start + len` of one of a rank's buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BufferSpan {
+    /// The buffer that the span lies in.
     pub buffer: RankBuffer,
+    /// Index of the span's first element in the buffer.
     pub start: usize,
+    /// Number of elements; 0 where there is nothing to send or receive.
     pub len: usize,
 }
 
 impl BufferSpan {
+    /// The span of elements `start .. start + len` of `buffer`; it is not checked that the buffer is that long.
     pub const fn new(buffer: RankBuffer, start: usize, len: usize) -> Self {
         BufferSpan { buffer, start, len }
     }
 
-    /// `len` elements from the span's own element `start` on.
+    /// The part of `len` elements from the span's own element `start` on; panics where it reaches beyond the span.
     pub fn slice(self, start: usize, len: usize) -> BufferSpan {
         assert!(start + len <= self.len, "elements {start}..{} of a span of {}", start + len, self.len);
         BufferSpan { start: self.start + start, len, ..self }
     }
 
-    /// The rank-th of `ranks` parts of this span.
+    /// The `rank`-th of the `ranks` parts of this span, cut as [`part`] cuts.
     pub fn part(self, ranks: usize, rank: usize) -> BufferSpan {
         let (start, len) = part(self.len, ranks, rank);
         self.slice(start, len)
     }
 
+    /// Index of the first element behind the span, counted from the start of the buffer.
     pub const fn end(&self) -> usize {
         self.start + self.len
     }
 
+    /// Whether both spans lie in the same buffer and share at least one element.
     pub fn overlaps(&self, other: &BufferSpan) -> bool {
         self.buffer == other.buffer && self.start < other.end() && other.start < self.end()
     }
 
-    /// The span cut into pieces of at most `chunk` elements, in order.
+    /// The span cut into pieces of at most `chunk` elements, in their order in the buffer.
     pub fn chunks(self, chunk: usize) -> impl Iterator<Item = BufferSpan> {
         (0..self.len).step_by(chunk.max(1)).map(move |start| self.slice(start, chunk.max(1).min(self.len - start)))
     }
@@ -65,15 +72,18 @@ pub const fn part(len: usize, parts: usize, index: usize) -> (usize, usize) {
     (each * index + before, each + (index < extra) as usize)
 }
 
-/// Where a rank's input and output lie. Empty where the rank gives or gets nothing (a reduce's output off the root).
+/// Where a rank's input and output lie. A span is empty where the rank contributes or receives nothing, as a reduce's
+/// output on every rank but the root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RankPlacement {
+    /// What the rank contributes; in place it lies in [`RankBuffer::Receive`].
     pub input: BufferSpan,
+    /// Where the rank's result is written.
     pub output: BufferSpan,
 }
 
 impl RankPlacement {
-    /// Input and output in buffers of their own.
+    /// The placement out of place: input and output in separate buffers, each from element 0 on.
     pub const fn apart(input_len: usize, output_len: usize) -> Self {
         RankPlacement {
             input: BufferSpan::new(RankBuffer::Send, 0, input_len),
@@ -81,43 +91,52 @@ impl RankPlacement {
         }
     }
 
-    /// Elements a buffer must hold.
+    /// Number of elements that this buffer of the rank must hold.
     pub fn needs(&self, buffer: RankBuffer) -> usize {
         [self.input, self.output].iter().filter(|s| s.buffer == buffer).map(BufferSpan::end).max().unwrap_or(0)
     }
 }
 
-/// One operation at one size.
+/// One operation at one size, between a number of ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exchange {
+    /// Which collective, or which pattern of send_recv, is run.
     pub operation: CollectiveOperation,
-    /// The whole buffer, as nccl-tests counts it: bytes / element size.
+    /// Elements of the whole buffer as nccl-tests counts it (bytes ÷ element size), of one message for send_recv and
+    /// pipeline.
     pub elements: usize,
+    /// Number of ranks that take part.
     pub ranks: usize,
-    /// Of broadcast and reduce; others do not look at it.
+    /// The root rank of broadcast and reduce; the other operations ignore it.
     pub root: usize,
+    /// Whether input and output share one buffer, as NCCL defines in-place operation for each collective.
     pub in_place: bool,
-    /// The element type holds every integer up to this one: inputs and sums stay within.
+    /// The largest integer up to which the element type is exact ([`Element::exact`](super::Element::exact)): inputs
+    /// and sums do not exceed it.
     pub exact: u32,
 }
 
-/// Of bf16, and good enough for every type that holds more.
+/// The largest integer up to which bf16 is exact, which suits every type that holds more as well.
 pub const EXACT: u32 = 256;
 
 impl Exchange {
+    /// Such an exchange out of place, with root 0 and [`EXACT`] as the largest exact integer.
     pub const fn new(operation: CollectiveOperation, elements: usize, ranks: usize) -> Self {
         Exchange { operation, elements, ranks, root: 0, in_place: false, exact: EXACT }
     }
 
+    /// The same exchange with another root rank.
     pub const fn root(self, root: usize) -> Self {
         Exchange { root, ..self }
     }
 
+    /// The same exchange in place (true) or out of place (false).
     pub const fn in_place(self, in_place: bool) -> Self {
         Exchange { in_place, ..self }
     }
 
-    /// Says what cannot be run, and what can.
+    /// An error, which says what can be run instead, for 0 or more than 1024 ranks, a root that is no rank, 2³²
+    /// elements or more, or an in-place form that the operation does not have.
     pub fn validate(&self) -> Result<()> {
         let name = self.operation.definition().name();
         if self.ranks == 0 || self.ranks > 1024 {
@@ -141,16 +160,18 @@ impl Exchange {
         Ok(())
     }
 
+    /// Where the input and output of `rank` lie, as the operation's definition has it.
     pub fn placement(&self, rank: usize) -> RankPlacement {
         self.operation.definition().placement(self, rank)
     }
 
-    /// Input elements of `rank` from `first` on: small integers, the same for everyone who asks.
+    /// Writes the input of `rank` from element `first` on: small integers that follow from operation, rank and index
+    /// alone.
     pub fn fill_input(&self, rank: usize, first: usize, out: &mut [f32]) {
         values::fill(Recipe::of(self), rank, first, out);
     }
 
-    /// What `rank`'s output must be, from element `first` on.
+    /// Writes what the output of `rank` must be, from element `first` on.
     pub fn fill_expected(&self, rank: usize, first: usize, out: &mut [f32]) {
         self.operation.definition().expect(self, rank, first, out);
     }

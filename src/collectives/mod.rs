@@ -1,9 +1,12 @@
-//! Collectives and send/recv: what each operation *is* (a file each, shared by every transport), and the transport that
-//! runs them between the threads of one process.
+//! Collectives and send/recv: what each operation *is* (a file each, shared by every transport), and the transports
+//! that run them, between the threads of one process and by NCCL between GPUs.
 //!
-//! An [`Exchange`] is one operation at one size: how many elements a rank gives and gets ([`RankPlacement`]), the inputs and
-//! the exactly predictable results, the bus-bandwidth factor. [`threads`] runs it on the host; [`Session`] keeps the
-//! ranks of one case alive, checks an exchange and times it. The factors are derived in `docs/collectives.md`.
+//! An [`Exchange`] is one operation at one size: how many elements a rank gives and gets ([`RankPlacement`]), the
+//! inputs and the exactly predictable results, the bus-bandwidth factor. [`threads`] runs it on the host; [`Session`]
+//! keeps the ranks of one case alive, checks an exchange and times it. [`nccl`] runs it between GPUs, where [`ranks`]
+//! are threads or processes, on one host or several. The factors are derived in `docs/collectives.md`.
+
+#![warn(missing_docs)]
 
 mod all_gather;
 mod all_reduce;

@@ -6,22 +6,24 @@ use super::{all_gather, all_reduce, all_to_all, broadcast, pipeline, reduce, red
 use crate::Result;
 use serde::{Deserialize, Serialize};
 
-/// Who sends to whom in `send_recv`.
+/// Which ranks send to which in send_recv.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Pattern {
-    /// Rank 2i sends to 2i+1, which sends back; the time is half the round trip.
+    /// Rank 2i sends to 2i + 1, which sends back; the time is half the round trip.
     PingPong,
-    /// Rank 2i sends to 2i+1.
+    /// Rank 2i sends to 2i + 1, which only receives.
     OneWay,
-    /// Ranks 2i and 2i+1 send to each other at the same time.
+    /// Ranks 2i and 2i + 1 send to each other at the same time.
     BothWays,
     /// Every rank sends to the next and receives from the one before (what nccl-tests' sendrecv does).
     Ring,
 }
 
 impl Pattern {
+    /// Every pattern, each once.
     pub const ALL: [Pattern; 4] = [Pattern::PingPong, Pattern::OneWay, Pattern::BothWays, Pattern::Ring];
 
+    /// The pattern's name in records and case names: `ping_pong`, `one_way`, `both_ways` or `ring`.
     pub const fn name(self) -> &'static str {
         match self {
             Pattern::PingPong => "ping_pong",
@@ -32,32 +34,42 @@ impl Pattern {
     }
 }
 
+/// A collective operation, or one of the point-to-point exchanges that are measured beside them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CollectiveOperation {
+    /// Every rank ends with the sum of all ranks' buffers.
     AllReduce,
+    /// Every rank ends with all ranks' parts, in the order of ranks.
     AllGather,
+    /// Rank r ends with part r of the sum of all ranks' buffers.
     ReduceScatter,
+    /// Every rank ends with the root's buffer.
     Broadcast,
+    /// The root ends with the sum of all ranks' buffers; no other rank's output is written.
     Reduce,
+    /// Rank p ends with part p of every rank's buffer, in the order of ranks.
     AllToAll,
+    /// One rank's buffer goes to another; the pattern says which ranks send and receive.
     SendRecv(Pattern),
+    /// Stages of a pipeline exchange activations and gradients with both neighbours at once (see [`super::pipeline`]).
     Pipeline,
 }
 
-/// What an operation says about itself, whatever carries it, and how threads carry it.
+/// What an operation says about itself, whichever transport carries it, and how threads run it.
 pub trait Definition: Sync {
-    /// As it stands in case names and records: `all_reduce`, …
+    /// The operation's name in case names and records: `all_reduce`, …
     fn name(&self) -> &'static str;
 
     /// Bus bandwidth ÷ algorithm bandwidth among `ranks` (nccl-tests' doc/PERFORMANCE.md; derived in
     /// docs/collectives.md).
     fn bus_factor(&self, ranks: u64) -> f64;
 
+    /// Whether the operation has an in-place form; all_to_all, send_recv and pipeline have none.
     fn can_be_in_place(&self) -> bool {
         true
     }
 
-    /// Messages that follow one another in one run of it: a ping-pong's time is divided by its two.
+    /// Number of messages that follow one another in one run, by which times are divided: 2 for a ping-pong, else 1.
     fn passes(&self) -> u32 {
         1
     }
@@ -65,17 +77,19 @@ pub trait Definition: Sync {
     /// Where `rank`'s input and output lie.
     fn placement(&self, exchange: &Exchange, rank: usize) -> RankPlacement;
 
-    /// The right output of `rank`, from element `first` on.
+    /// Writes the right output of `rank` from element `first` on.
     fn expect(&self, exchange: &Exchange, rank: usize, first: usize, out: &mut [f32]);
 
-    /// How the threads do it: `ring`, `chain`, `direct`.
+    /// Name of the algorithm between threads: `ring`, `chain` or `direct`.
     fn algorithm(&self) -> &'static str;
 
-    /// This rank's part of it between threads; returns once its own buffers may be used again.
+    /// Runs this rank's part of the operation between threads, and returns once its own buffers may be used again; an
+    /// error where another rank failed or did not come within the deadline.
     fn run(&self, exchange: &Exchange, rank: &mut Rank) -> Result<()>;
 }
 
 impl CollectiveOperation {
+    /// Every operation, each pattern of send_recv being one, in the order in which the lists of cases take them.
     pub const ALL: [CollectiveOperation; 11] = [
         CollectiveOperation::AllReduce,
         CollectiveOperation::AllGather,
@@ -90,6 +104,7 @@ impl CollectiveOperation {
         CollectiveOperation::Pipeline,
     ];
 
+    /// What the operation says about itself: name, bus factor, placement, expected result, and how threads run it.
     pub const fn definition(self) -> &'static dyn Definition {
         match self {
             CollectiveOperation::AllReduce => &all_reduce::AllReduce,
@@ -106,6 +121,7 @@ impl CollectiveOperation {
         }
     }
 
+    /// The pattern of a send_recv; `None` for every other operation.
     pub const fn pattern(self) -> Option<Pattern> {
         match self {
             CollectiveOperation::SendRecv(pattern) => Some(pattern),
@@ -113,7 +129,7 @@ impl CollectiveOperation {
         }
     }
 
-    /// `all_reduce`, `send_recv/ping_pong`: the operation's place in a case's name.
+    /// The operation's part of a case's name: `all_reduce`, `send_recv/ping_pong`, …
     pub fn path(self) -> String {
         match self.pattern() {
             Some(pattern) => format!("{}/{}", self.definition().name(), pattern.name()),

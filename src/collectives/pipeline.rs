@@ -1,7 +1,7 @@
-//! pipeline: what the stages of a pipeline-parallel run do between two of their computations. Rank i is a stage: it sends
-//! activations to i + 1 while it receives their gradients from there, and sends gradients to i − 1 while it receives
-//! activations. The first stage has nothing before it, the last nothing behind. Bytes are those of one message; each link
-//! between two stages carries one in each direction.
+//! pipeline: what the stages of a pipeline-parallel run do between two of their computations. Rank i is a stage: it
+//! sends activations to i + 1 while it receives their gradients from there, and sends gradients to i − 1 while it
+//! receives activations. The first stage has nothing before it, the last nothing behind. Bytes are those of one
+//! message; each link between two stages carries one in each direction.
 //!
 //! A rank's buffers hold what goes on first, then what goes back; the ends' hold one of the two.
 
@@ -11,22 +11,26 @@ use super::values::{self, Recipe};
 use super::{BufferSpan, Exchange, RankPlacement};
 use crate::Result;
 
+/// The definition of [`CollectiveOperation::Pipeline`](super::CollectiveOperation::Pipeline).
 pub struct Pipeline;
 
-/// A message's other rank, and whether it is the first half of the buffer (activations) or the second (gradients).
+/// One message of a rank: its other end, and where it lies in the rank's buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerMessage {
+    /// The other rank: the receiver of a message that is sent, the sender of one that is received.
     pub peer: usize,
+    /// Where the message lies in this rank's input (sent) or output (received).
     pub place: BufferSpan,
 }
 
-/// What `rank` sends: activations to the next, gradients to the one before.
+/// The messages that `rank` sends: activations to the next stage, then gradients to the one before; the ends send one
+/// of both.
 pub fn sends(exchange: &Exchange, rank: usize) -> Vec<PeerMessage> {
     let next = (rank + 1 < exchange.ranks).then_some(rank + 1);
     in_order(exchange.placement(rank).input, exchange.elements, [next, rank.checked_sub(1)])
 }
 
-/// What `rank` receives: activations from the one before, gradients from the next.
+/// The messages that `rank` receives: activations from the stage before, then gradients from the next.
 pub fn receives(exchange: &Exchange, rank: usize) -> Vec<PeerMessage> {
     let next = (rank + 1 < exchange.ranks).then_some(rank + 1);
     in_order(exchange.placement(rank).output, exchange.elements, [rank.checked_sub(1), next])

@@ -1,7 +1,7 @@
 //! reduce_scatter: the sum of all ranks' buffers; rank r ends with part r of it.
 //!
-//! Direct and chunked: each rank shows the others their parts and adds up its own from theirs, a chunk at a time so that
-//! the running sum stays in cache.
+//! Direct and chunked: each rank shows the others their parts and adds up its own from theirs, a chunk at a time so
+//! that the running sum stays in cache.
 
 use super::operation::Definition;
 use super::threads::{Combine, Rank};

@@ -1,5 +1,5 @@
-//! send_recv: one rank's buffer to another, in four patterns (see [`Pattern`]). Pairs are ranks 2i and 2i + 1; the last of
-//! an odd number of ranks stands aside. Bytes are those of one message.
+//! send_recv: one rank's buffer to another, in four patterns (see [`Pattern`]). Pairs are ranks 2i and 2i + 1; the last
+//! of an odd number of ranks stands aside. Bytes are those of one message.
 //!
 //! Direct: the receiver copies straight from the sender's memory.
 
@@ -9,16 +9,19 @@ use super::values::{self, Recipe};
 use super::{Exchange, RankPlacement};
 use crate::Result;
 
+/// The definition of send_recv in one pattern; the constants of this module are its only values.
 pub struct SendRecv(Pattern);
 
-/// Whom a rank sends to and receives from.
+/// The ranks that one rank sends to and receives from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peers {
+    /// Rank that is sent to; `None` where this rank sends nothing.
     pub to: Option<usize>,
+    /// Rank that is received from; `None` where this rank receives nothing.
     pub from: Option<usize>,
 }
 
-/// Both of `rank`, in an exchange whose operation is a pattern of send_recv.
+/// The ranks that `rank` sends to and receives from in this exchange; none where its operation is not send_recv.
 pub fn ends(exchange: &Exchange, rank: usize) -> Peers {
     let pattern = exchange.operation.pattern().map(SendRecv);
     let of =
@@ -26,9 +29,13 @@ pub fn ends(exchange: &Exchange, rank: usize) -> Peers {
     Peers { to: of(SendRecv::receiver), from: of(SendRecv::sender) }
 }
 
+/// The definition of send_recv in [`Pattern::PingPong`].
 pub const PING_PONG: SendRecv = SendRecv(Pattern::PingPong);
+/// The definition of send_recv in [`Pattern::OneWay`].
 pub const ONE_WAY: SendRecv = SendRecv(Pattern::OneWay);
+/// The definition of send_recv in [`Pattern::BothWays`].
 pub const BOTH_WAYS: SendRecv = SendRecv(Pattern::BothWays);
+/// The definition of send_recv in [`Pattern::Ring`].
 pub const RING: SendRecv = SendRecv(Pattern::Ring);
 
 impl SendRecv {
@@ -86,7 +93,7 @@ impl Definition for SendRecv {
         let RankPlacement { input, output } = exchange.placement(rank.index());
         let (n, me) = (rank.ranks(), rank.index());
         let (to, from) = (self.receiver(n, me), self.sender(n, me));
-        // The odd rank of a ping-pong answers only once it has the ball.
+        // The odd rank of a ping-pong answers only once it has the message.
         let answers = self.0 == Pattern::PingPong && !me.is_multiple_of(2);
         if let Some(to) = to.filter(|_| !answers) {
             rank.send(to, input)?;

@@ -1,29 +1,32 @@
 //! One exchange, its ranks alive: checked once, then timed as often as asked.
 //!
 //! Two times, because people mean both. *Pipelined*: k operations one after another with nothing between them, from the
-//! moment the last rank was ready until the last rank was done, ÷ k: what nccl-tests prints. *Isolated*: all ranks meet,
-//! run one operation, and the slowest rank's end counts.
+//! moment the last rank was ready until the last rank was done, ÷ k: what nccl-tests prints. *Isolated*: all ranks
+//! meet, run one operation, and the slowest rank's end counts.
 
 use super::threads::{Combine, Rank, Tuning, World};
 use super::{BufferSpan, Exchange, RankBuffer, check};
 use crate::Result;
 
+/// The ranks of one exchange as threads of this process, alive until dropped; they run the exchange to check or time
+/// it.
 pub struct Session {
     world: World,
     exchange: Exchange,
 }
 
-/// Both times of one sample.
+/// The pipelined and the isolated times of one sample, of the slowest rank each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timing {
-    /// The whole back-to-back batch; half of it for a ping-pong.
+    /// Nanoseconds of the whole back-to-back batch; half of that for a ping-pong.
     pub pipelined_ns: f64,
-    /// Operations on their own, in the order they ran; half of the round trip for a ping-pong.
+    /// Nanoseconds of each operation on its own, in the order they ran; half of the round trip for a ping-pong.
     pub isolated_ns: Vec<f64>,
 }
 
 impl Session {
-    /// Starts the ranks and lets every pair of them exchange a message once.
+    /// Starts the ranks and lets every pair of them exchange messages once; an error where the exchange is invalid, or
+    /// threads or memory are short.
     pub fn new(exchange: Exchange, tuning: Tuning) -> Result<Self> {
         exchange.validate()?;
         let mut world = World::new(exchange.ranks, tuning)?;
@@ -31,7 +34,8 @@ impl Session {
         Ok(Session { world, exchange })
     }
 
-    /// Runs it once on fresh inputs and poisoned outputs: wrong elements, over all ranks.
+    /// Runs the exchange once on fresh inputs and poisoned outputs and returns the number of wrong elements over all
+    /// ranks; an error where a rank failed or did not come within the deadline.
     pub fn verify(&mut self) -> Result<u64> {
         let exchange = self.exchange;
         let wrong = self.world.run(move |rank| {
@@ -44,8 +48,8 @@ impl Session {
         Ok(wrong.iter().sum())
     }
 
-    /// `pipelined` operations back to back, then `isolated` ones each on its own. Call [`Session::verify`] before: it
-    /// is what lays the buffers out.
+    /// Times `pipelined` operations back to back, then `isolated` ones each on its own; an error as for
+    /// [`Session::verify`], which must have been called before, because it lays the buffers out.
     pub fn time(&mut self, pipelined: u64, isolated: u64) -> Result<Timing> {
         let exchange = self.exchange;
         let by_rank = self.world.run(move |rank| {

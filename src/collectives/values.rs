@@ -1,10 +1,10 @@
 //! The inputs: small integers that anyone can compute from the operation, the rank and the index.
 //!
 //! Integers this small are held exactly by the element type, and so are their sums in every order. Operations that only
-//! move data use integers from 0 to below the first one that the type cannot hold beside its neighbours (256 for bf16, 16
-//! and 8 for the two 8-bit floats), at most 255. Where ranks add up, each gives 0 to 7, or less where that many ranks
-//! could add up to more than the type holds; where even ones would be too many, a rank gives one at some places only,
-//! other places than its neighbours.
+//! move data use integers from 0 to below the first one that the type cannot hold beside its neighbours (256 for bf16,
+//! 16 and 8 for the two 8-bit floats), at most 255. Where ranks add up, each gives 0 to 7, or less where that many
+//! ranks could add up to more than the type holds; where even ones would be too many, a rank gives one at some places
+//! only, other places than its neighbours.
 
 use super::{CollectiveOperation, Exchange};
 
@@ -103,8 +103,8 @@ mod tests {
         }
     }
 
-    /// For every type and number of ranks: no sum is larger than the integers the type holds without gaps, and every rank
-    /// gives something.
+    /// For every type and number of ranks: no sum is larger than the integers the type holds without gaps, and every
+    /// rank gives something.
     #[test]
     fn sums_stay_exact_in_every_type() {
         for exact in [8, 16, 256, 2048] {

@@ -8,38 +8,57 @@ use serde_json::{Map, Value};
 /// What the machine offers the cases.
 #[derive(Debug, Clone)]
 pub struct Context {
+    /// The preset whose list the cases come from.
     pub preset: super::Preset,
+    /// The device that the run measures on.
     pub platform: super::Platform,
-    /// Cores this process may use.
+    /// Number of cores this process may use.
     pub cores: usize,
-    /// All instances together that those cores use.
+    /// Bytes of last-level cache: on the host all instances together that those cores use, on a GPU the L2 cache of the
+    /// machine's first GPU.
     pub last_level_cache_bytes: u64,
 }
 
 /// A case by name, before anything is allocated: listing, filtering and resuming need no more.
 pub trait Spec {
+    /// The case's stable name, a path such as `gpt/h512-a8-s256-b1-t1-f32/forward`, which tables and baselines are
+    /// joined on.
     fn id(&self) -> String;
-    /// Makes the case. Nothing is allocated on the device before [`Case::prepare`].
+    /// Makes the case; nothing of its data is allocated before [`Case::prepare`]. An error where this machine cannot
+    /// run it.
     fn build(&self, context: &Context) -> Result<Box<dyn Case>>;
 }
 
-/// What stands in the record whatever the times are.
+/// What a case's record holds whatever the times are.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CaseInfo {
+    /// The case's stable name, as [`Spec::id`] gives it.
     pub id: String,
+    /// Which of the kinds of record its line is.
     pub kind: Kind,
+    /// Whether it runs on the CPU or on a CUDA device.
     pub backend: Backend,
+    /// What was run, by name: shape, phase, ranks, bytes, … with the unit in the name.
     pub params: Map<String, Value>,
+    /// Whether the caches hold the case's data when its work starts (warm) or were emptied before (cold).
     pub cache: Option<Cache>,
+    /// How the work gets to the device: kernels on a stream, a CUDA graph, or a plain call on the host.
     pub launch: Option<Launch>,
-    /// Of one operation.
+    /// Floating-point operations of one operation, a multiply-add counted as two; `None` where the case has no such
+    /// count.
     pub flop: Option<f64>,
+    /// Bytes that one operation must read and write; of a collective the message size. `None` where they are not
+    /// counted.
     pub bytes: Option<f64>,
+    /// Name of the way in which main and side share the device (`free`, `priority`, …); `None` where nothing runs
+    /// beside.
     pub sharing: Option<String>,
+    /// Flags that are known before anything is timed; [`crate::records::flags`] lists them.
     pub flags: Vec<String>,
 }
 
 impl CaseInfo {
+    /// A warm case without parameters or counts, launched by a call on the host and on a stream on a GPU.
     pub fn new(id: impl Into<String>, kind: Kind, backend: Backend) -> Self {
         CaseInfo {
             id: id.into(),
@@ -58,34 +77,42 @@ impl CaseInfo {
         }
     }
 
+    /// The same with one more parameter; an earlier one of that name is replaced.
     pub fn param(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.params.insert(name.to_string(), value.into());
         self
     }
 
-    /// Several parameters at once, in their order.
+    /// The same with several more parameters, in their order; earlier ones of these names are replaced.
     pub fn params(mut self, params: Map<String, Value>) -> Self {
         self.params.extend(params);
         self
     }
 }
 
-/// One timed batch.
+/// One timed batch of operations.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RawSample {
-    /// Of the whole batch.
+    /// Nanoseconds of the whole batch.
     pub ns: f64,
+    /// Operations in the batch.
     pub iterations: u64,
+    /// SM clock in MHz during the batch; `None` where none was read, as on the host.
     pub sm_clock_mhz: Option<f64>,
-    /// The clock could not be told to 1 %: the sample is never discarded because of it.
+    /// Whether the SM clock is not known to 1 %: the sample is then never discarded because of it.
     pub clock_unresolved: bool,
+    /// Whether the device itself reported that it throttled meanwhile, which no clock here does so far; such a sample
+    /// is always set aside.
     pub throttled: bool,
-    /// A cold trial whose stream could not be held: launch latency is part of a short time.
+    /// Whether a cold trial's stream could not be held until the work was on it: launch latency is then part of a short
+    /// time.
     pub unblocked: bool,
+    /// What the case measured beside the time; of the same variant in all samples of a case.
     pub detail: Detail,
 }
 
 impl RawSample {
+    /// A sample of `iterations` operations that took `ns` nanoseconds together, without a clock or details.
     pub fn new(ns: f64, iterations: u64) -> Self {
         RawSample {
             ns,
@@ -98,7 +125,7 @@ impl RawSample {
         }
     }
 
-    /// What a clock said of a batch.
+    /// A sample of `iterations` operations with the time and the clock readings of this trial.
     pub fn of(trial: &Trial, iterations: u64) -> Self {
         RawSample {
             sm_clock_mhz: trial.sm_clock_mhz,
@@ -109,54 +136,73 @@ impl RawSample {
         }
     }
 
+    /// Nanoseconds of one operation: the batch's time ÷ its iterations.
     pub fn per_operation_ns(&self) -> f64 {
         self.ns / self.iterations.max(1) as f64
     }
 }
 
-/// What some kinds of case measure beside the time.
+/// What some kinds of case measure beside the time of the batch.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Detail {
+    /// Nothing: the time is all there is.
     None,
-    /// Collectives: one operation synchronised on its own, max over ranks; the sample's `ns` is the pipelined batch.
+    /// Of a collective: the latency of operations synchronised one by one, the maximum over ranks; the sample's `ns` is
+    /// of the pipelined batch.
     Isolated {
+        /// Nanoseconds of one isolated operation, the median of those in the sample.
         ns: f64,
     },
-    /// Co-run: the sample's `ns` is the main beside the side; `alone_ns` is its partner of the same pair.
+    /// Of a co-run case: the pair's other measurements; the sample's `ns` is of the main beside the side.
     Pair {
+        /// Nanoseconds of one pass of the main alone, while the sample's `ns` is of all its passes.
         alone_ns: f64,
+        /// The side's progress alone, in its own unit (`side_unit` of the parameters) per second.
         side_alone_per_s: f64,
+        /// The side's progress beside the main, in the same unit per second.
         side_together_per_s: f64,
+        /// Share of the main's time during which the side was at work, in percent.
         overlap_percent: f64,
     },
-    /// Filled stage: the sample's `ns` is the filled iteration; `empty_ns` is its partner with empty bubbles.
+    /// Of a filled pipeline stage: its partner with empty bubbles and the account of the bubbles; the sample's `ns` is
+    /// of the filled iteration.
     Fill {
+        /// Nanoseconds of the partner iteration, whose bubbles stayed empty.
         empty_ns: f64,
+        /// What happened in the filled iteration's bubbles.
         outcome: FillSample,
     },
 }
 
-/// One filled iteration.
+/// The account of the bubbles of one filled iteration.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct FillSample {
+    /// Bubble time of the iteration as the schedule has it, in nanoseconds.
     pub bubble_ns: f64,
+    /// Number of bubbles in the iteration.
     pub bubbles: u64,
+    /// How many of them were long enough for the gate to be opened.
     pub bubbles_opened: u64,
+    /// Nanoseconds during which the gate stood open, over all bubbles.
     pub open_ns: f64,
-    /// Side operations done in the iteration's bubbles, in time they take alone.
+    /// The side's operations done in the iteration's bubbles, counted as the nanoseconds that they take alone.
     pub side_work_ns: f64,
+    /// The same work in training steps of the side, fractions included.
     pub side_steps: f64,
-    /// One per closing.
+    /// Nanoseconds from each closing of the gate until the side stood still; where it was still at work at the next
+    /// opening, until then.
     pub stop_latencies_ns: Vec<f64>,
 }
 
 /// How a case wants to be sampled; the preset's stop rule is narrowed by it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
-    /// Shorter operations are batched until a sample takes this long (0: never batch, `sample(n)` gives n samples).
+    /// Shorter operations are batched until a sample takes at least 70 % of this many nanoseconds; 0: they are never
+    /// batched, and `sample(n)` gives n samples.
     pub batch_ns: f64,
+    /// Fewest samples before the stop rule may call the case steady, where the preset asks for fewer.
     pub min_samples: usize,
-    /// Samples without which the case's answer means nothing: taken even past the time cap.
+    /// Fewest samples without which the case's result means nothing: they are taken even beyond the time cap.
     pub least_samples: usize,
 }
 
@@ -166,25 +212,31 @@ impl Default for Sampling {
     }
 }
 
+/// A benchmark case: it prepares and checks itself, and tells how long its work takes.
 pub trait Case {
+    /// What the case's record holds whatever the times are; preparing and sampling may add parameters and flags to it.
     fn info(&self) -> &CaseInfo;
 
+    /// How the case wants to be sampled; by default in batches of 0.2 ms and at least ten of them.
     fn sampling(&self) -> Sampling {
         Sampling::default()
     }
 
-    /// Allocates, runs once, and checks the result; `Err` or a wrong result means no time is reported.
+    /// Allocates, runs once and checks the result (`None`: nothing to check); an error where the machine cannot run it.
+    /// After an error or a wrong result no time is reported.
     fn prepare(&mut self) -> Result<Option<Verified>>;
 
-    /// How long do `n` take? Batching cases answer with one sample of `n` iterations, others with `n` samples.
+    /// Times `n` operations: as one sample of `n` iterations where the case batches, else as up to `n` samples. An
+    /// error where the device or a rank fails, or the case was not prepared.
     fn sample(&mut self, n: u64) -> Result<Vec<RawSample>>;
 
-    /// Trials the case threw away itself so far (no overlap, say).
+    /// Number of trials that the case itself has thrown away so far, such as pairs without overlap.
     fn discarded(&self) -> u64 {
         0
     }
 
-    /// What only the case knows once all samples are in: predictions made beforehand, flags. Called once.
+    /// What a fill case predicted before it ran, with the measured fields empty; `None` for every other case. Called
+    /// once, after all samples are taken.
     fn outcome(&self, _samples: &[RawSample]) -> Option<FillOutcome> {
         None
     }

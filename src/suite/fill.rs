@@ -1,6 +1,6 @@
 //! Fill cases: what the gate costs (`fill/gate/open`, `fill/gate/close`, `fill/gate/drain/<side>`,
-//! `fill/gate/restart/<side>`), and one stage of a 1F1B pipeline replayed with a small model in its bubbles (`fill/1f1b-p4-m8-stage1/mlp-b32`), predicted before it
-//! runs and measured against the same stage with empty bubbles.
+//! `fill/gate/restart/<side>`), and one stage of a 1F1B pipeline replayed with a small model in its bubbles
+//! (`fill/1f1b-p4-m8-stage1/mlp-b32`), predicted before it runs and measured against the same stage with empty bubbles.
 //!
 //! `benches/bubble_fill.rs` and `bubblebench measure fill` run these; they call [`crate::corun`].
 
@@ -24,6 +24,7 @@ const LEAST_PAIRS: usize = 12;
 const LAYER: LayerShape = LayerShape::new(256, 4, 128, 1, DType::F32);
 const LAYERS: u64 = 2;
 
+/// The preset's fill cases in the order they run; there are none on GPUs.
 pub fn cases(preset: Preset, platform: Platform) -> Vec<Box<dyn Spec>> {
     if platform != Platform::Host {
         return Vec::new();

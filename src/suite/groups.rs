@@ -5,18 +5,24 @@ use super::presets::Preset;
 use super::{Platform, Spec, collectives, corun, fill, gpt_layer};
 use crate::records::measurement::Kind;
 
-/// The rooms a run can be limited to, in the order they run.
+/// The groups of cases that a run can be limited to, in the order they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
+    /// Layers, their operations one by one, and training steps of the small models.
     GptLayer,
+    /// Collectives between threads of the host, or between GPUs by NCCL.
     Collectives,
+    /// Two programs at the same time on one device.
     Corun,
+    /// The gate, and a pipeline stage whose bubbles a small model fills.
     Fill,
 }
 
 impl Group {
+    /// Every group, in the order in which a run measures them.
     pub const ALL: [Group; 4] = [Group::GptLayer, Group::Collectives, Group::Corun, Group::Fill];
 
+    /// The group's name on the command line: `gpt-layer`, `collectives`, `corun` or `fill`.
     pub const fn name(self) -> &'static str {
         match self {
             Group::GptLayer => "gpt-layer",
@@ -26,7 +32,7 @@ impl Group {
         }
     }
 
-    /// Whether a case of this name is one of the group's.
+    /// Whether a case of this name belongs to the group.
     pub fn holds(self, id: &str) -> bool {
         self == match kind_of(id) {
             Kind::Collective => Group::Collectives,
@@ -36,7 +42,7 @@ impl Group {
         }
     }
 
-    /// The preset's cases of this group, in the order they run.
+    /// The preset's cases of this group, in the order they run; collectives between GPUs need a coordinator.
     pub fn cases(
         self,
         preset: Preset,
@@ -53,7 +59,7 @@ impl Group {
     }
 }
 
-/// The kind a case has by its name alone.
+/// The kind of a case by its name alone; a name of no known form counts as a layer's.
 pub fn kind_of(id: &str) -> Kind {
     match id.split('/').next() {
         Some("corun") => Kind::Corun,

@@ -3,16 +3,20 @@
 use crate::machine::Device;
 use crate::records::measurement::Backend;
 
-/// Host, GPU, or the software GPU of tests, whose lists hold what fibers can compute in seconds.
+/// What a run measures on, which decides the lists of cases: the software device's hold what the CPU computes in
+/// seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Platform {
+    /// The CPU.
     Host,
+    /// A GPU, by its CUDA ordinal.
     Gpu(u32),
+    /// The software device for tests (docs/software-device.md), by its CUDA ordinal; its times mean nothing.
     Software(u32),
 }
 
 impl Platform {
-    /// `software`: the device is the software one.
+    /// The platform of a device; `software` says that the CUDA driver is the software device.
     pub const fn of(device: Device, software: bool) -> Self {
         match device {
             Device::Host => Platform::Host,
@@ -21,6 +25,7 @@ impl Platform {
         }
     }
 
+    /// The backend that records of this platform carry; the software device's is CUDA.
     pub const fn backend(self) -> Backend {
         match self {
             Platform::Host => Backend::Host,
@@ -28,7 +33,7 @@ impl Platform {
         }
     }
 
-    /// Of a CUDA device.
+    /// The CUDA ordinal; 0 on the host, which has none.
     pub const fn ordinal(self) -> u32 {
         match self {
             Platform::Host => 0,

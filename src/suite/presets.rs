@@ -3,17 +3,19 @@
 use super::stop_rule::StopRule;
 use crate::{Error, Result};
 
+/// How much is measured: the list of cases, and the stop rule of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Preset {
-    /// ≤ 60 cases, 90 s on two cores: does it work, roughly how fast.
+    /// At most 60 cases, 90 s on two cores: enough to see that everything works, and roughly how fast.
     Quick,
-    /// ≤ 250 cases, 6 min on two cores: what `cargo bench` runs.
+    /// At most 250 cases, 6 min on two cores; `cargo bench` runs this one.
     Standard,
-    /// Every shape, size and pair.
+    /// Every shape, size and pair in the lists.
     Full,
 }
 
 impl Preset {
+    /// The preset's name on the command line and in records: `quick`, `standard` or `full`.
     pub const fn name(self) -> &'static str {
         match self {
             Preset::Quick => "quick",
@@ -22,6 +24,7 @@ impl Preset {
         }
     }
 
+    /// The preset of this name; an error for any other text.
     pub fn parse(text: &str) -> Result<Self> {
         [Preset::Quick, Preset::Standard, Preset::Full]
             .into_iter()
@@ -29,6 +32,7 @@ impl Preset {
             .ok_or_else(|| Error::input(format!("`{text}` is not a preset"), "choose quick, standard or full"))
     }
 
+    /// When a case of this preset has been measured well enough (docs/method.md, "One case").
     pub const fn stop_rule(self) -> StopRule {
         match self {
             Preset::Quick => StopRule { min_samples: 8, max_samples: 40, relative_width: 0.05, cap_ns: 500_000_000 },

@@ -22,7 +22,8 @@ use crate::{Error, Result};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-/// The cases of the groups whose names contain the filter, in the order they run.
+/// The cases of the groups whose names contain the filter (`None`: all), in the order they run; an error where the
+/// filter leaves none.
 pub fn select(
     groups: &[Group],
     preset: Preset,
@@ -44,13 +45,14 @@ pub fn select(
     Ok(chosen)
 }
 
-/// Now, as records write it.
+/// The present time as records write it: RFC 3339 in UTC, to the second.
 pub fn now() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
 }
 
 /// A case that is built and checked, ready to be timed.
 pub struct PreparedCase {
+    /// The case itself, for a driver that samples it on its own.
     pub case: Box<dyn Case>,
     verified: Option<Verified>,
     /// When that was, on the sensors' clock.
@@ -58,15 +60,19 @@ pub struct PreparedCase {
 }
 
 impl PreparedCase {
-    /// Its result was wrong: it must not be timed.
+    /// Whether its result was wrong, so that it must not be timed.
     pub fn is_wrong(&self) -> bool {
         self.verified.as_ref().is_some_and(|v| v.wrong > 0)
     }
 }
 
+/// Turns the cases of one run into lines of its journal.
 pub struct Recorder {
+    /// The journal that lines are appended to.
     pub run: JournalRun,
+    /// What the machine offers the cases.
     pub context: Context,
+    /// When our own sampler stops; the preset's rule unless it is changed.
     pub rule: StopRule,
     device: String,
     telemetry: Option<Sampler>,
@@ -76,6 +82,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
+    /// A recorder for a run on the device of this name, without sensors or a limit on a case's time.
     pub fn new(run: JournalRun, context: Context, device: String) -> Self {
         Recorder {
             run,
@@ -88,19 +95,21 @@ impl Recorder {
         }
     }
 
-    /// With the sensors of the GPU it measures on, read beside every case.
+    /// The recorder with the sensors of its GPU, which are read beside every case; `None` where there are none.
     pub fn with_telemetry(self, telemetry: Option<Sampler>) -> Self {
         Recorder { telemetry, ..self }
     }
 
-    /// With a limit on the time a case may take; also hears of a case that was stuck before.
+    /// The recorder with a limit on the time of each case, beyond which the process ends; it also reads which case an
+    /// earlier part of the run was stuck in.
     pub fn with_case_limit(self, limit: Duration) -> Self {
         let (folder, run) = (self.run.folder().to_path_buf(), self.run.id().to_string());
         let stuck = watchdog::take(&folder, &run);
         Recorder { watchdog: Some(Watchdog::start(folder, run, limit)), stuck, ..self }
     }
 
-    /// Builds and checks a case. `Err` in the outer result ends the run; a case this machine cannot run is the inner one.
+    /// Builds and checks a case. The inner `Err` is the line of a case that this machine cannot run; an outer error
+    /// ends the run.
     pub fn prepare(&mut self, spec: &dyn Spec) -> Result<Result<PreparedCase, Measurement>> {
         let id = spec.id();
         if let Some(stuck) = self.stuck.take_if(|stuck| stuck.case == id) {
@@ -122,7 +131,8 @@ impl Recorder {
         }
     }
 
-    /// Times a prepared case with our own sampler and writes its line.
+    /// Times a prepared case with our own sampler and writes its line; an error ends the run: an interrupt, a failed
+    /// GPU, a lost rank, a bug, or a journal that cannot be written.
     pub fn measure(&mut self, mut prepared: PreparedCase, watch: &dyn Watch) -> Result<Measurement> {
         if prepared.is_wrong() {
             return self.record(prepared, Vec::new(), None);
@@ -134,7 +144,8 @@ impl Recorder {
         }
     }
 
-    /// Writes the line of a case that was timed (by whichever driver).
+    /// Writes the line of a case from its samples, whichever driver took them; an error where the journal cannot be
+    /// written.
     pub fn record(
         &mut self,
         prepared: PreparedCase,
@@ -168,7 +179,8 @@ impl Recorder {
         self.append(record)
     }
 
-    /// Writes the line of a case that failed on this machine; what nobody can go on from is passed up.
+    /// Writes the line of a case that failed on this machine. An error that the run cannot go on from (a failed GPU, a
+    /// lost rank, a bug, an interrupt, a file) is returned.
     pub fn skip(&mut self, info: &CaseInfo, error: Error) -> Result<Measurement> {
         match error {
             // An input at fault here is the case's own shape, which this device cannot compute.
@@ -196,7 +208,8 @@ impl Recorder {
         record
     }
 
-    /// Closes the run; the folder now holds a whole run.
+    /// Writes the run's closing line, so that the folder holds a whole run, and returns its path; an error where that
+    /// fails.
     pub fn finish(self) -> Result<PathBuf> {
         self.run.finish(now())
     }

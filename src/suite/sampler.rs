@@ -1,21 +1,25 @@
-//! Measures a case until its [`StopRule`] says that it has been measured well enough: finds a batch long enough to time,
-//! warms up until the times are steady, then samples until the rule stops.
+//! Measures a case until its [`StopRule`] says that it has been measured well enough: finds a batch long enough to
+//! time, warms up until the times are steady, then samples until the rule stops.
 
 use super::case::{Case, RawSample};
 use super::stop_rule::{StopReason, StopRule};
 use super::throttle::{self, SampleClock};
 use crate::{Error, Result};
 
-/// Time since some fixed moment, and whether somebody asked to stop.
+/// The clock and the stop request that the sampler looks at: time since some fixed moment, and whether somebody asked
+/// to stop.
 pub trait Watch {
+    /// Nanoseconds since that moment.
     fn elapsed_ns(&self) -> u64;
+    /// Whether somebody has asked to stop; the sampler looks between two samples.
     fn interrupted(&self) -> bool;
 }
 
 /// Caps a case may take while the GPU is throttled.
 const PATIENCE: u64 = 3;
 
-/// A batch of `n` whose sample lasts about `batch_ns`, found by doubling.
+/// The number of operations whose sample lasts at least 70 % of `batch_ns`, found by ever longer trials; 1 where
+/// `batch_ns` is 0. It grows no further from 2²⁴ on. An error where the case cannot be sampled.
 pub fn batch_size(case: &mut dyn Case, batch_ns: f64) -> Result<u64> {
     let mut n = 1u64;
     loop {
@@ -29,7 +33,8 @@ pub fn batch_size(case: &mut dyn Case, batch_ns: f64) -> Result<u64> {
     }
 }
 
-/// Samples a prepared case until the rule stops.
+/// Samples a prepared case until the rule stops, throttled samples included; an error where the case fails or somebody
+/// asked to stop.
 pub fn measure(case: &mut dyn Case, rule: &StopRule, watch: &dyn Watch) -> Result<(Vec<RawSample>, StopReason)> {
     let sampling = case.sampling();
     let rule = StopRule { min_samples: rule.min_samples.max(sampling.min_samples), ..*rule };

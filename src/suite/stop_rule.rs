@@ -2,28 +2,33 @@
 
 use crate::stats;
 
+/// When a case has been measured well enough: bounds on the number of samples, the interval and the time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StopRule {
+    /// No interval is looked at before this many samples are there.
     pub min_samples: usize,
+    /// Sampling stops once this many samples are there, however wide the interval is.
     pub max_samples: usize,
-    /// Stop once the 95 % interval of the median is narrower than this share of it.
+    /// Sampling stops once the 95 % interval of the median is no wider than this share of the median.
     pub relative_width: f64,
-    /// Stop once this much time is spent on the case, warm-up included.
+    /// Sampling stops once this many nanoseconds are spent on it, warm-up included.
     pub cap_ns: u64,
 }
 
+/// Why sampling of a case stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// The interval is as narrow as asked.
+    /// The interval of the median is as narrow as asked.
     Steady,
     /// The most samples allowed were taken.
     Enough,
-    /// Time is up.
+    /// The time for the case was up, or its trials were all thrown away.
     Capped,
 }
 
 impl StopRule {
-    /// `None`: take another. `times_ns` are the per-operation times so far, `spent_ns` all time since the case began.
+    /// Why sampling stops now, or `None` to take another sample. `times_ns` are the per-operation times so far,
+    /// `spent_ns` all time since sampling began.
     pub fn decide(&self, times_ns: &[f64], spent_ns: u64) -> Option<StopReason> {
         let count = times_ns.len();
         if count >= self.max_samples {

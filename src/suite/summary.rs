@@ -15,22 +15,28 @@ const KEPT: usize = 1000;
 /// An interval wider than this share of the median makes the row `noisy`.
 const NOISY: f64 = 0.02;
 
-/// What a case's measuring gave.
+/// What measuring a case gave, beside what its [`CaseInfo`] says.
 #[derive(Debug, Default)]
 pub struct CaseOutcome {
+    /// The samples in the order taken, those of a throttled GPU included.
     pub samples: Vec<RawSample>,
+    /// The check that ran before timing; `None` where the case has none.
     pub verified: Option<Verified>,
+    /// Why sampling stopped; `None` where another driver sampled, or nothing was sampled.
     pub stop: Option<StopReason>,
-    /// Trials the case itself threw away (no overlap, say).
+    /// Number of trials that the case itself threw away, such as pairs without overlap.
     pub discarded: u64,
-    /// What was expected of a filled stage before it ran.
+    /// What was predicted of a filled stage before it ran; `None` for every other case.
     pub fill: Option<FillOutcome>,
-    /// The GPU's sensors since the case was prepared.
+    /// What the GPU's sensors said since the case was prepared; `None` on the host, and where no sensor answered.
     pub telemetry: Option<Telemetry>,
+    /// Name of the device, as records write it.
     pub device: String,
+    /// When the case ended, RFC 3339 in UTC.
     pub at: String,
 }
 
+/// The record of a case: its samples without the throttled ones, as medians with 95 % intervals, and its flags.
 pub fn summarise(info: &CaseInfo, outcome: CaseOutcome) -> Measurement {
     let mut record = Measurement::blank(&info.id, info.kind, info.backend);
     record.params.clone_from(&info.params);
@@ -198,7 +204,7 @@ fn fill(record: &mut Measurement, samples: &[RawSample]) {
     record.fill = Some(outcome);
 }
 
-/// A case that could not run: its line says why, the rest goes on.
+/// The record of a case that could not run: it has no time, the flag `skipped`, and the reason among its parameters.
 pub fn skipped(info: &CaseInfo, reason: &str, device: String, at: String) -> Measurement {
     let mut record = summarise(info, CaseOutcome { device, at, ..CaseOutcome::default() });
     record.flags = vec![flags::SKIPPED.into()];

@@ -1,28 +1,32 @@
 //! Which samples were taken while the GPU ran slower than it does otherwise? Pure rules on SM clocks (docs/method.md,
-//! "The GPU's clock"); [`super::summary`] applies them when samples become a record, [`super::sampler`] while it warms up.
+//! "The GPU's clock"); [`super::summary`] applies them when samples become a record, [`super::sampler`] while it warms
+//! up.
 //!
-//! A sample below 96 % of its case's median clock is thrown away and counted. Where the clocks cannot be told to 1 % nobody
-//! knows which those are: none is thrown away, and the record says so. What the device itself calls throttled goes always.
+//! A sample below 96 % of its case's median clock is thrown away and counted. Where the clocks cannot be told to 1 %
+//! nobody knows which those are: none is thrown away, and the record says so. What the device itself calls throttled
+//! goes always.
 
 use super::case::RawSample;
 use crate::stats;
 
-/// A sample below this share of the case's median clock is thrown away.
+/// Share of the case's median SM clock below which a sample is thrown away.
 pub const THROTTLE_SHARE: f64 = 0.96;
 /// Clocks within this share of the highest are the same clock, for a warm-up.
 const SETTLED_SHARE: f64 = 0.98;
 
-/// What is known of the clock during one sample.
+/// What is known of the SM clock during one sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum SampleClock {
-    /// The host reads none.
+    /// No clock was read, as on the host.
     None,
-    /// Read, but not to 1 %.
+    /// The clock was read, but is not known to 1 %.
     Unresolved,
+    /// The SM clock in MHz, known to 1 %.
     Mhz(f64),
 }
 
 impl SampleClock {
+    /// What a sample says of its clock; one that is not a positive, finite number counts as unresolved.
     pub fn of(sample: &RawSample) -> Self {
         match sample.sm_clock_mhz {
             Some(mhz) if !sample.clock_unresolved && mhz.is_finite() && mhz > 0.0 => SampleClock::Mhz(mhz),
@@ -36,26 +40,30 @@ impl SampleClock {
     }
 }
 
-/// The verdict on a case's samples, in their order.
+/// Which of a case's samples stand, and whether their clocks could be judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
+    /// Whether each sample stands (true) or is thrown away, in the order of the samples.
     pub keep: Vec<bool>,
-    /// No sample was judged by its clock, for want of a clock good enough.
+    /// Whether no sample was judged by its clock, because it is not known to 1 % for at least half of those with a
+    /// clock.
     pub unresolved: bool,
 }
 
 impl Verdict {
+    /// Number of samples that do not stand.
     pub fn thrown_away(&self) -> u64 {
         self.keep.iter().filter(|keep| !**keep).count() as u64
     }
 }
 
-/// Which samples of a case stand.
+/// Decides which samples of a case stand, as [`judge`] does.
 pub fn judge_samples(samples: &[RawSample]) -> Verdict {
     judge(&samples.iter().map(|s| (SampleClock::of(s), s.throttled)).collect::<Vec<_>>())
 }
 
-/// Which samples stand. `samples`: the clock of each, and whether the device called it throttled.
+/// Decides which samples stand: those that the device did not call throttled and whose clock is not below
+/// [`THROTTLE_SHARE`] of the median. `samples` holds the clock of each, and whether the device called it throttled.
 pub fn judge(samples: &[(SampleClock, bool)]) -> Verdict {
     let clocks: Vec<f64> = samples.iter().filter_map(|(clock, _)| clock.mhz()).collect();
     let blind = samples.iter().filter(|(clock, _)| *clock == SampleClock::Unresolved).count();
@@ -66,7 +74,7 @@ pub fn judge(samples: &[(SampleClock, bool)]) -> Verdict {
     Verdict { keep: keep.collect(), unresolved }
 }
 
-/// The last clocks of a warm-up are one clock, as far as they are known.
+/// Whether the known ones among the last clocks of a warm-up lie within 2 % of the highest; true where none is known.
 pub fn settled(last: &[SampleClock]) -> bool {
     let clocks = last.iter().filter_map(|clock| clock.mhz());
     let (low, high) = clocks.fold((f64::MAX, 0.0), |(low, high), mhz| (mhz.min(low), mhz.max(high)));

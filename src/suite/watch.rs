@@ -7,13 +7,15 @@ use std::time::Instant;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// The time since the run's start, and whether Ctrl-C or SIGTERM has been received.
 #[derive(Debug)]
 pub struct ProcessWatch {
     start: Instant,
 }
 
 impl ProcessWatch {
-    /// From here on the first Ctrl-C (or SIGTERM) ends the run after the sample in flight, the second at once.
+    /// Starts the clock. From here on the first Ctrl-C (or SIGTERM) ends the run after the sample in flight, the second
+    /// at once. An error where the signals cannot be caught, as on a second call.
     pub fn start() -> Result<Self> {
         ctrlc::set_handler(|| {
             if INTERRUPTED.swap(true, Ordering::Relaxed) {
@@ -26,7 +28,7 @@ impl ProcessWatch {
     }
 }
 
-/// Whether somebody asked to stop since the watch was started.
+/// Whether Ctrl-C or SIGTERM has been received since the watch was started.
 pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }

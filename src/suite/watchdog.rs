@@ -1,6 +1,6 @@
-//! A kernel that never ends would take the whole run with it: the host waits for the GPU for ever. So a case on a GPU has a
-//! time limit. When it is over, the case's name is left in the run's folder and the program ends; the same command then
-//! goes on with the next case ([`super::recorder`] writes the line of the one that was stuck).
+//! A kernel that never ends would take the whole run with it: the host waits for the GPU for ever. So a case on a GPU
+//! has a time limit. When it is over, the case's name is left in the run's folder and the program ends; the same
+//! command then goes on with the next case ([`super::recorder`] writes the line of the one that was stuck).
 
 use crate::machine;
 use crate::records::files;
@@ -9,11 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What a stuck case leaves behind.
+/// The note that a stuck case leaves in the run's folder (`stuck.json`) for the run that goes on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stuck {
+    /// Id of the run that was measuring.
     pub run: String,
+    /// Name of the case that did not end.
     pub case: String,
+    /// The limit that the case exceeded, in seconds.
     pub limit_s: f64,
 }
 
@@ -21,7 +24,8 @@ fn note(folder: &Path) -> PathBuf {
     folder.join("stuck.json")
 }
 
-/// The case that was stuck when the run of that name was last at work, told once.
+/// Reads and deletes the folder's note: the case that this run was stuck in, or `None` where there is no note or it is
+/// of another run.
 pub fn take(folder: &Path, run: &str) -> Option<Stuck> {
     let path = note(folder);
     let stuck: Option<Stuck> = serde_json::from_str(&files::read_text(&path).ok()?).ok();
@@ -38,10 +42,12 @@ struct Watched {
 
 type Shared = Arc<(Mutex<Watched>, Condvar)>;
 
+/// Limits the time of each case by a thread of its own; dropping it ends the watch.
 pub struct Watchdog(Shared);
 
 impl Watchdog {
-    /// Ends the process with code 2 when a case takes longer than `limit`.
+    /// Starts the watch: when a case takes longer than `limit`, its name is left in `folder` and the process ends with
+    /// code 2.
     pub fn start(folder: PathBuf, run: String, limit: Duration) -> Self {
         Self::with(limit, move |case| {
             let stuck = Stuck { run: run.clone(), case: case.to_string(), limit_s: limit.as_secs_f64() };
@@ -65,13 +71,13 @@ impl Watchdog {
         Watchdog(shared)
     }
 
-    /// A case begins.
+    /// The time of this case begins.
     pub fn begin(&self, case: &str) {
         lock(&self.0).case = Some((case.to_string(), Instant::now()));
         self.0.1.notify_one();
     }
 
-    /// Whatever began is over.
+    /// The case that began last is over, and its time is not limited any more.
     pub fn end(&self) {
         lock(&self.0).case = None;
         self.0.1.notify_one();

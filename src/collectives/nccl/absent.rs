@@ -5,11 +5,12 @@ use crate::machine::built;
 use crate::{Error, Result};
 use std::path::Path;
 
-/// NCCL's library; never one here.
+/// NCCL's library, of which no value exists in a program that was built without the bindings.
 #[derive(Debug)]
 pub enum Nccl {}
 
 impl Nccl {
+    /// Always an error here: it says why the bindings were left out when the program was built, and what to install.
     pub fn load() -> Result<Self> {
         let skipped = built::MISSING.iter().find(|missing| missing.what == built::NCCL_BINDINGS);
         let (reason, install) = skipped.map_or(("", ""), |missing| (missing.reason, missing.install));
@@ -19,14 +20,17 @@ impl Nccl {
         ))
     }
 
+    /// The library's file; it cannot be called, because no value of this type exists.
     pub fn path(&self) -> &Path {
         match *self {}
     }
 
+    /// The library's version; it cannot be called, because no value of this type exists.
     pub fn version(&self) -> Result<String> {
         match *self {}
     }
 
+    /// A new id for one communicator; it cannot be called, because no value of this type exists.
     pub fn unique_id(&self) -> Result<UniqueId> {
         match *self {}
     }

@@ -1,5 +1,5 @@
-//! An all-reduce to run beside something else: rank 0 lives on the caller's stream, every other rank follows on its own GPU,
-//! one operation for each of rank 0's.
+//! An all-reduce to run beside something else: rank 0 lives on the caller's stream, every other rank follows on its own
+//! GPU, one operation for each of rank 0's.
 //!
 //! Made for `corun`: rank 0 is the side of a pair on one GPU; what the others do is wait for it.
 
@@ -26,7 +26,7 @@ const LAST_WORDS: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackgroundSpec {
     pub bytes: u64,
-    /// Thread blocks it takes, exactly; as NCCL chooses without.
+    /// Thread blocks it takes, exactly; `None`: as many as NCCL chooses.
     pub ctas: Option<u32>,
     pub deadline: Duration,
 }
@@ -63,7 +63,8 @@ impl Member {
     }
 }
 
-/// All ranks; dropped, the others go home after the last operation they were asked for.
+/// All ranks of the all-reduce; when it is dropped, the threads of the others end after the last operation they were
+/// asked for.
 pub struct BackgroundAllReduce {
     leader: Member,
     followers: Vec<Follower>,
@@ -144,7 +145,7 @@ impl Follower {
         }
     }
 
-    /// Waits until it has gone home; one that does not is aborted, and left behind where that does not help.
+    /// Waits until its thread has ended; one that does not is aborted, and left behind where that does not help.
     fn end(&mut self) {
         self.tokens = None;
         if !self.ends_within(FAREWELL) {

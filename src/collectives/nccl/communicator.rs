@@ -1,9 +1,9 @@
 //! One rank's membership in a communicator, ended whatever happens: finalized and destroyed in good order, or aborted.
 //!
-//! Ranks meet with blocking off: NCCL's calls return at once, and what they began is asked for, so that the wait for a rank
-//! that never comes has a deadline. Operations run on a child of it ([`Communicator::working`]) with blocking on, because a
-//! communicator that does not block starts a thread for every operation, which no benchmark of NCCL times. Whoever
-//! shares the [`Abort`] can end both from another thread, even while this one is stuck inside a call.
+//! Ranks meet with blocking off: NCCL's calls return at once, and what they began is asked for, so that the wait for a
+//! rank that never comes has a deadline. Operations run on a child of it ([`Communicator::working`]) with blocking on,
+//! because a communicator that does not block starts a thread for every operation, which no benchmark of NCCL times.
+//! Whoever shares the [`Abort`] can end both from another thread, even while this one is stuck inside a call.
 
 use super::{Nccl, UniqueId, sys};
 use crate::collectives::ranks::worker::{Abort, RankConfig};
@@ -34,7 +34,8 @@ struct Config {
     split_share: c_int,
 }
 
-/// Thread blocks of all ranks that share a GPU: their kernels wait for each other, so all must find room beside each other.
+/// Thread blocks of all ranks that share a GPU: their kernels wait for each other, so all must find room beside each
+/// other.
 const SHARED_CTAS: u32 = 32;
 
 fn most_ctas(ranks_per_gpu: usize) -> Option<u32> {
@@ -48,7 +49,7 @@ const OLDEST: c_uint = 21800;
 const UNSET: c_int = c_int::MIN;
 
 impl Config {
-    /// At least and at most so many thread blocks; as NCCL chooses without.
+    /// At least and at most so many thread blocks; `None`: as NCCL chooses.
     fn new(blocking: bool, least: Option<u32>, most: Option<u32>) -> Self {
         let ctas = |ctas: Option<u32>| ctas.map_or(UNSET, |ctas| c_int::try_from(ctas).unwrap_or(c_int::MAX));
         Config {
@@ -181,8 +182,8 @@ impl Communicator {
         Ok(child)
     }
 
-    /// Waits for the handle, and until it can be used. NCCL writes it from a thread of its own, so where that did not end
-    /// well its place is never given back.
+    /// Waits for the handle, and until it can be used. NCCL writes it from a thread of its own, so where that did not
+    /// end well its place is never given back.
     fn arrive(&self, doing: &str) -> Result<()> {
         let arrived = || {
             let begun = Instant::now();
@@ -329,8 +330,8 @@ impl Drop for Communicator {
     }
 }
 
-/// A wait for other ranks: yields first, then naps; ends with an error at the deadline, when the communicator breaks, or
-/// when somebody asks for the abort.
+/// A wait for other ranks: yields first, then naps; ends with an error at the deadline, when the communicator breaks,
+/// or when somebody asks for the abort.
 pub(super) struct Wait<'a> {
     communicator: &'a Communicator,
     doing: &'a str,

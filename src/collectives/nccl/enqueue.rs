@@ -1,7 +1,8 @@
-//! An exchange as NCCL's calls: which buffers, how many elements, which peers. What is put on the stream is one operation.
+//! An exchange as NCCL's calls: which buffers, how many elements, which peers. What is put on the stream is one
+//! operation.
 //!
-//! all_to_all is NCCL's own call from 2.28 on and grouped messages before, as send_recv and pipeline are. A ping-pong is two
-//! groups, because the answer must not start before the ball has come.
+//! all_to_all is NCCL's own call from 2.28 on and grouped messages before, as send_recv and pipeline are. A ping-pong
+//! is two groups, because the answer must not start before the message has come.
 
 use super::communicator::Communicator;
 use super::sys::{self, ncclComm_t, ncclDataType_t, ncclResult_t};

@@ -1,4 +1,4 @@
-//! A loaded NCCL: its version, and the token by which ranks meet.
+//! A loaded NCCL: its version, and the unique id by which ranks meet.
 
 use super::{UniqueId, sys};
 use crate::machine::libraries::{nccl_version_text, open_nccl};
@@ -18,7 +18,8 @@ pub struct Nccl {
 }
 
 impl Nccl {
-    /// Loads the library from NCCL_HOME, the loader's path, the toolkit or the active Python's packages.
+    /// Loads the library from `NCCL_HOME`, the loader's path, the toolkit or the active Python's packages; an error
+    /// where none is found or it is older than 2.18.
     pub fn load() -> Result<Self> {
         let (library, path) = open_nccl().ok_or_else(|| {
             Error::machine(
@@ -38,12 +39,12 @@ impl Nccl {
         Ok(nccl)
     }
 
-    /// Where it was loaded from.
+    /// The file that the library was loaded from.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// `2.30.7`
+    /// The version as text, such as `2.30.7`; an error where the library does not tell it.
     pub fn version(&self) -> Result<String> {
         self.version_code().map(nccl_version_text)
     }
@@ -56,7 +57,8 @@ impl Nccl {
         Ok(code)
     }
 
-    /// A new token for one communicator; needs no GPU, but a network interface that NCCL accepts.
+    /// A new id for one communicator. It needs no GPU, but a network interface that NCCL accepts; an error where there
+    /// is none.
     pub fn unique_id(&self) -> Result<UniqueId> {
         let function = self.api.ncclGetUniqueId.as_ref().map_err(|e| unfit(&self.path, &e.to_string()))?;
         let mut id = sys::ncclUniqueId { internal: [0; 128] };
@@ -69,7 +71,7 @@ impl Nccl {
         &self.api
     }
 
-    /// As NCCL counts: 23007 for 2.30.7.
+    /// The version as NCCL's own number, 23007 for 2.30.7; 0 where the library does not tell it.
     pub fn code(&self) -> i32 {
         self.version_code().unwrap_or(0)
     }

@@ -1,11 +1,13 @@
 //! NCCL, loaded when the program runs: bindings that bindgen made from `nccl.h`, over whichever library is found.
 //!
-//! * `library`: finding it, its version, the id by which ranks meet, its errors in its own words;
+//! * `library`: finding it, its version, the unique id by which ranks meet, its errors in its own words;
 //! * `communicator`: one rank's membership: made, waited for with a deadline, aborted, ended in order;
 //! * `enqueue`: an [`Exchange`](super::Exchange) as NCCL's calls, on GPU buffers;
-//! * `gpu`, `values`: the rank's stream and memory; inputs written there and results compared, every element;
-//! * `beside`: an all-reduce as the side of a pair, for `corun`;
-//! * `worker`: one rank's side of a case ([`super::ranks::worker::Worker`]); `transport`: how the coordinator comes to it;
+//! * `gpu`, `graphs`, `values`: the rank's stream and memory; operations captured as CUDA graphs; inputs written and
+//!   results compared, every element;
+//! * `background`: an all-reduce as the side of a pair, for `corun`;
+//! * `worker`: one rank's side of a case ([`super::ranks::worker::Worker`]); `transport`: how the coordinator comes to
+//!   it;
 //! * `tuning`: which algorithm, protocol and channels NCCL chose, where its log tells.
 //!
 //! A program built without `nccl.h` or libclang has no bindings, and [`Nccl::load`] says so with the cure; everything
@@ -47,11 +49,12 @@ use cudarc::driver::sys::CUstream;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What rank 0 makes and every rank of a communicator is given.
+/// The 128 bytes of an `ncclUniqueId`, which rank 0 makes and every rank of a communicator is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UniqueId(pub [u8; 128]);
 
-/// NCCL as the coordinator's way of moving data; without bindings or library an error says what is missing.
+/// NCCL as the transport of a group of ranks; an error says what is missing where there are no bindings, library or
+/// driver.
 pub fn transport() -> Result<Arc<dyn Transport>> {
     #[cfg(bubblebench_nccl)]
     return Ok(Arc::new(transport::NcclTransport::load()?));
@@ -59,9 +62,9 @@ pub fn transport() -> Result<Arc<dyn Transport>> {
     match Nccl::load()? {}
 }
 
-/// Makes the driver give this process's streams as many hardware queues as it has (8 unless told, and the user may have
-/// told it): ranks that share a GPU wait for each other there, so none may stand behind another in one queue. Must be
-/// called before any thread is started: it sets an environment variable.
+/// Sets `CUDA_DEVICE_MAX_CONNECTIONS` to 32 where the user has not set it, so that streams get that many hardware
+/// queues instead of 8: ranks that share a GPU wait for each other, so none may stand behind another in a queue. Must
+/// be called before any thread is started, because it changes the environment.
 pub fn room_for_ranks() {
     const QUEUES: &str = "CUDA_DEVICE_MAX_CONNECTIONS";
     if std::env::var_os(QUEUES).is_none() {
@@ -70,11 +73,13 @@ pub fn room_for_ranks() {
     }
 }
 
-/// Puts the next operation on a stream.
+/// A function that puts the next operation on the stream it is given; an error where a rank of the operation has
+/// failed.
 pub type PutNext = Box<dyn FnMut(CUstream) -> Result<()>>;
 
-/// An all-reduce of so many bytes between these GPUs, the first being the caller's, in exactly so many thread blocks (as
-/// NCCL chooses without): each call puts one on the caller's stream, and the other GPUs follow.
+/// An in-place all-reduce of `bytes` of bf16 between these GPUs, the first being the caller's: each call of the
+/// function puts one on the caller's stream, and the other GPUs follow. It runs in exactly `ctas` thread blocks
+/// (`None`: as many as NCCL chooses). An error where NCCL is missing or the ranks do not all join within `deadline`.
 pub fn all_reduce_beside(devices: &[u32], bytes: u64, ctas: Option<u32>, deadline: Duration) -> Result<PutNext> {
     #[cfg(bubblebench_nccl)]
     {

@@ -1,6 +1,6 @@
-//! Which algorithm, protocol and channels NCCL chose for an operation. NCCL tells it in its log only (`NCCL_DEBUG=INFO`,
-//! `NCCL_DEBUG_SUBSYS=TUNING`), a line an operation, which costs the host a microsecond or two each time: so it is asked for,
-//! or unknown (`null`). Messages have none.
+//! Which algorithm, protocol and channels NCCL chose for an operation. NCCL tells it in its log only
+//! (`NCCL_DEBUG=INFO`, `NCCL_DEBUG_SUBSYS=TUNING`), a line an operation, which costs the host a microsecond or two each
+//! time: so it is asked for, or unknown (`null`). Messages have none.
 //!
 //! Two forms are known: `AllReduce: 8192 Bytes -> Algo RING proto LL channel{Lo..Hi}={0..3}` (2.27 and later), and
 //! `AllReduce: 8192 Bytes -> Algo 1 proto 0 time 12.3` before.
@@ -15,15 +15,19 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// Of one operation; `None` where NCCL did not say.
+/// What NCCL chose for one operation; a field is `None` where NCCL did not log it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Choice {
+    /// Algorithm in lower case: `ring`, `tree`, `nvls`, …
     pub algorithm: Option<String>,
+    /// Protocol in lower case: `ll`, `ll128` or `simple`.
     pub protocol: Option<String>,
+    /// Number of channels (thread blocks) the operation ran on; NCCL before 2.27 does not log it.
     pub channels: Option<u32>,
 }
 
 impl Choice {
+    /// The fields `algorithm`, `protocol` and `channels` as they stand in a record; what is unknown is null.
     pub fn facts(&self) -> Map<String, Value> {
         let mut facts = Map::new();
         facts.insert("algorithm".into(), self.algorithm.clone().into());
@@ -33,8 +37,8 @@ impl Choice {
     }
 }
 
-/// Makes NCCL write its choices to a file of this process, where the user has not set its log up otherwise. Must be called
-/// before any thread is started: it sets environment variables.
+/// Makes NCCL write its choices to a file of this process; an error where the user has set its log up for something
+/// else. Must be called before any thread is started: it sets environment variables.
 pub fn log_choices() -> Result<()> {
     let theirs = ["NCCL_DEBUG", "NCCL_DEBUG_SUBSYS", "NCCL_DEBUG_FILE"].into_iter().find(|n| env::var_os(n).is_some());
     if let Some(name) = theirs {

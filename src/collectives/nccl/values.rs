@@ -1,7 +1,7 @@
 //! Inputs written to the GPU and results compared with what they must be, every element, byte for byte.
 //!
-//! The host computes both, in pieces and on all cores, because it can tell every element from its index alone; the copies
-//! take longer than that.
+//! The host computes both, in pieces and on all cores, because it can tell every element from its index alone; the
+//! copies take longer than that.
 
 use super::enqueue::Places;
 use super::gpu::{DeviceAllocation, RankGpu};

@@ -1,7 +1,8 @@
 //! One rank's side of the cases on its GPU: buffers, the check, both times.
 //!
-//! *Pipelined*: ranks meet on their streams (an all-reduce of one element), then the operations follow back to back between
-//! two events. *Isolated*: all meet, the host starts one operation and sees it end, as a program does that waits for each.
+//! *Pipelined*: ranks meet on their streams (an all-reduce of one element), then the operations follow back to back
+//! between two events. *Isolated*: all meet, the host starts one operation and sees it end, as a program does that
+//! waits for each.
 
 use super::Nccl;
 use super::communicator::Communicator;
@@ -27,8 +28,8 @@ const WARM_UP_ELEMENTS: [usize; 2] = [1, 1 << 17];
 pub struct NcclWorker {
     // In this order: what uses a communicator goes before it, what it uses after.
     case: Option<Prepared>,
-    /// To be freed when no rank is at work: a free waits for the whole GPU, and so for ranks that share it, which may be
-    /// waiting for this one.
+    /// To be freed when no rank is at work: a free waits for the whole GPU, and so for ranks that share it, which may
+    /// be waiting for this one.
     spare: Vec<DeviceAllocation>,
     meeting: DeviceAllocation,
     capped: HashMap<u32, Communicator>,
@@ -77,8 +78,8 @@ impl NcclWorker {
         Ok(worker)
     }
 
-    /// Every pair of ranks exchanges messages, and all add up once, before anything is timed: connections are made then.
-    /// What it used goes later.
+    /// Every pair of ranks exchanges messages, and all add up once, before anything is timed: connections are made
+    /// then. What it used goes later.
     fn warm_up(&self, communicator: &Communicator) -> Result<Vec<DeviceAllocation>> {
         let ranks = communicator.ranks();
         let bytes = Element::F32.bytes() * ranks * WARM_UP_ELEMENTS[1];

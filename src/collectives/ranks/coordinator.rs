@@ -1,7 +1,8 @@
 //! Rank 0's side of all ranks together: a command goes to everybody, the replies come back, the slowest counts.
 //!
-//! A rank is a thread of this process or a process of its own; [`Coordinator`] does not tell them apart. Every wait is bounded:
-//! a rank that dies, falls silent, fails or does not answer ends the group, everybody is told why, and the error names it.
+//! A rank is a thread of this process or a process of its own; [`Coordinator`] does not tell them apart. Every wait is
+//! bounded: a rank that dies, falls silent, fails or does not answer ends the group, everybody is told why, and the
+//! error names it.
 
 use super::failure::{self, RankOutcome, Scope};
 use super::link::{Link, beat_interval};
@@ -16,24 +17,24 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// How often a wait looks whether somebody asked to stop.
+/// How often a wait checks whether somebody asked to stop.
 const TICK: Duration = Duration::from_millis(50);
 /// What a reply may take beyond the deadline, within which a worker gives up by itself.
 const MARGIN: Duration = Duration::from_millis(1000);
-/// Of one value of one rank, on a slow or shared core.
+/// Nanoseconds that making or comparing one value of one rank may take, on a slow or shared core.
 const CHECK_NS: u64 = 4;
-/// How long the others may still say what they know when one rank has failed.
+/// How long the other ranks may still reply when one has failed.
 const SETTLE: Duration = Duration::from_millis(1000);
 /// How long threads may take to end once the group has.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a rank lets the coordinator know.
+/// What a rank tells the coordinator.
 #[derive(Debug)]
 pub(super) enum RankEvent {
     Reply(u64, Reply),
-    /// Its process is gone, or does not answer.
+    /// The rank's process is gone, or does not answer.
     Lost(String),
-    /// It was told to stop (Ctrl-C, SIGTERM), or failed outside a command.
+    /// The rank was told to stop (Ctrl-C, SIGTERM), or failed outside a command.
     Leaving(String),
 }
 
@@ -45,6 +46,7 @@ enum Way {
     Process(Link),
 }
 
+/// Rank 0's handle on all ranks of a run: each call sends a command to the ranks and waits for their replies.
 pub struct Coordinator {
     members: Vec<RankInfo>,
     ways: Vec<Way>,
@@ -54,45 +56,49 @@ pub struct Coordinator {
     interrupted: fn() -> bool,
     last_resort: fn(&Error),
     number: u64,
-    /// Ranks in the communicator that everyone has joined.
+    /// Number of ranks in the communicator that was joined last; 0 where there is none.
     joined: usize,
     task: Option<Task>,
-    /// Why it is over.
+    /// Why the run is over for the group; `None` while it goes on.
     over: Option<String>,
 }
 
-/// One sample of all ranks.
+/// The times of one sample over all ranks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroupTiming {
-    /// Of the slowest rank.
+    /// Nanoseconds of the whole pipelined batch on the slowest rank.
     pub pipelined_ns: f64,
-    /// Of the slowest rank of each operation.
+    /// Nanoseconds of each isolated operation on the rank that was slowest in it, in the order they ran.
     pub isolated_ns: Vec<f64>,
+    /// The times of every rank of the communicator, by rank.
     pub by_rank: Vec<RankTiming>,
 }
 
-/// What the check of a case says, and what the transport says of it.
+/// The outcome of a case's check, and what the transport adds to its record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroupPrepared {
-    /// Over all ranks.
+    /// Number of wrong elements over all ranks; 0 where the result is right.
     pub wrong: u64,
+    /// Fields that rank 0's transport adds to the record (see [`Worker::facts`](super::Worker::facts)).
     pub facts: Map<String, Value>,
 }
 
-/// What holds for all ranks of a group.
+/// The settings that all ranks of a group share.
 #[derive(Clone)]
 pub struct GroupConfig {
+    /// How data moves between the ranks.
     pub transport: Arc<dyn Transport>,
-    /// The bound of every wait on another rank.
+    /// Longest wait for another rank, in joining as well as in an operation.
     pub deadline: Duration,
-    /// Whether somebody asked to stop (Ctrl-C).
+    /// Tells whether somebody has asked to stop (Ctrl-C, SIGTERM); asked again and again while a rank waits.
     pub interrupted: fn() -> bool,
-    /// Called once all is over, with the reason: ends the process where it does not end by itself.
+    /// Called with the reason once the group has failed; it has to end the process where that does not end by itself.
     pub last_resort: fn(&Error),
 }
 
 impl Coordinator {
-    /// A thread a rank, all in this process; rank r on `devices[r]`.
+    /// A group whose ranks are threads of this process, rank r on CUDA device `devices[r]`; an error where a device
+    /// cannot be identified or a thread does not start.
     pub fn of_threads(config: &GroupConfig, devices: &[u32]) -> Result<Self> {
         let (tell, inbox) = channel();
         let mut coordinator = Coordinator::empty(config, inbox);
@@ -103,7 +109,7 @@ impl Coordinator {
         Ok(coordinator)
     }
 
-    /// Rank 0 as a thread, everybody else at the other end of a link.
+    /// A group whose rank 0 is a thread of this process, and every other rank a process at the other end of a link.
     pub(super) fn of_processes(
         config: &GroupConfig,
         me: RankInfo,
@@ -152,35 +158,38 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Number of ranks in the whole group; a case may use fewer.
     pub fn ranks(&self) -> usize {
         self.members.len()
     }
 
-    /// The bound of every wait on another rank.
+    /// Longest wait for another rank, as configured.
     pub fn deadline(&self) -> Duration {
         self.deadline
     }
 
-    /// As records name the way the data goes.
+    /// Name of the transport in records and case names, such as `nccl`.
     pub fn transport(&self) -> &'static str {
         self.transport.name()
     }
 
+    /// Host, process and GPU of every rank, by rank.
     pub fn members(&self) -> &[RankInfo] {
         &self.members
     }
 
-    /// Hosts that the first `ranks` are on.
+    /// Number of hosts that the first `ranks` ranks run on.
     pub fn nodes(&self, ranks: usize) -> usize {
         rank_info::nodes(&self.members[..ranks.min(self.ranks())])
     }
 
-    /// Most of the first `ranks` that share one GPU.
+    /// Largest number of the first `ranks` ranks that share one GPU; 1 where each has its own.
     pub fn ranks_per_gpu(&self, ranks: usize) -> usize {
         rank_info::ranks_per_gpu(&self.members[..ranks.min(self.ranks())])
     }
 
-    /// The first `ranks` join one communicator, if that is not the one they are in.
+    /// Lets the first `ranks` ranks join one communicator, if that is not the one they are in. An error for more ranks
+    /// than there are, or where one fails or does not join within the deadline, which ends the group.
     pub fn join(&mut self, ranks: usize) -> Result<()> {
         if ranks == 0 || ranks > self.ranks() {
             return Err(Error::input(
@@ -204,7 +213,9 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Every rank lays its buffers out and checks one run of the task; the former task's buffers are freed before.
+    /// Frees the former task's buffers, then lets every rank lay out those of this task and check one run of it. An
+    /// error where no rank can run it (the group goes on), or where some rank fails or does not reply in time (the
+    /// group ends).
     pub fn prepare(&mut self, task: &Task) -> Result<GroupPrepared> {
         let ranks = task.exchange.ranks;
         self.release()?;
@@ -222,7 +233,8 @@ impl Coordinator {
         Ok(prepared)
     }
 
-    /// `pipelined` operations back to back, then `isolated` ones on their own, of the task prepared last.
+    /// Times the task prepared last on every rank: `pipelined` operations back to back, then `isolated` ones on their
+    /// own. An error where none was prepared, or as for [`Coordinator::prepare`].
     pub fn time(&mut self, pipelined: u64, isolated: u64) -> Result<GroupTiming> {
         if self.joined == 0 {
             return Err(Error::input("a collective was timed unprepared", "prepare it first"));
@@ -242,7 +254,8 @@ impl Coordinator {
         })
     }
 
-    /// The case's buffers are freed on every rank.
+    /// Frees the task's buffers on every rank; an error where one fails or does not reply in time, which ends the
+    /// group.
     pub fn release(&mut self) -> Result<()> {
         match self.task.take() {
             Some(_) if self.joined > 0 => self.ask(Command::Release, self.joined, Scope::Rank).map(drop),
@@ -250,7 +263,7 @@ impl Coordinator {
         }
     }
 
-    /// Everybody goes home in good order.
+    /// Ends the run in order: every rank finishes and confirms it. An error where one fails or does not reply in time.
     pub fn finish(&mut self) -> Result<()> {
         if self.over.is_none() {
             self.ask(Command::Finish, self.ranks(), Scope::Rank)?;
@@ -260,7 +273,8 @@ impl Coordinator {
         Ok(())
     }
 
-    /// It is over for everybody, because of something that happened on rank 0.
+    /// Ends the run on all ranks at once, because of something that happened on rank 0; `why` is what the others
+    /// report.
     pub fn end(&mut self, why: &str) {
         if self.over.is_some() {
             return;
@@ -286,8 +300,8 @@ impl Coordinator {
         }
     }
 
-    /// The replies by rank of the first `ranks`. Anything else than a reply from each in time is an error: of the case
-    /// where all are alive and none could do it, else of the whole group.
+    /// Sends a command to the first `ranks` ranks and returns their replies by rank. Anything but a good reply from
+    /// each in time is an error: of the case where all are alive and none could do it, else of the whole group.
     fn ask(&mut self, command: Command, ranks: usize, scope: Scope) -> Result<Vec<Reply>> {
         if let Some(why) = &self.over {
             return Err(Error::rank(format!("the ranks have parted: {why}"), failure::AGAIN));
@@ -321,7 +335,7 @@ impl Coordinator {
                 }
                 // Late, from a command that has been given up.
                 Ok((_, RankEvent::Reply(..))) => {}
-                // Who has finished may go.
+                // A rank that has finished may close its connection.
                 Ok((rank, RankEvent::Lost(_))) if command == Command::Finish && replies[rank] != RankOutcome::None => {}
                 Ok((rank, RankEvent::Lost(why) | RankEvent::Leaving(why))) => {
                     return Err(self.fail(failure::lost(&self.members[rank], &doing, &why)));
@@ -380,7 +394,7 @@ impl Drop for Coordinator {
     }
 }
 
-/// What making and comparing a case's values may take the ranks' hosts, which wait for nobody meanwhile.
+/// How long the ranks' hosts may take to make and compare a case's values, during which they wait for no other rank.
 fn checking(command: &Command) -> Duration {
     let Command::Prepare(Task { exchange, .. }) = command else { return Duration::ZERO };
     let (elements, ranks) = (exchange.elements as u64, exchange.ranks as u64);

@@ -1,4 +1,5 @@
-//! Who am I? Read from the variables that torchrun, Slurm and MPI launchers set for every process they start.
+//! Which rank is this process? Read from the variables that torchrun, Slurm and MPI launchers set for every process
+//! they start.
 //!
 //! `RANK`/`WORLD_SIZE` (torchrun, Kubernetes operators, by hand) come first, because they are also set under the other
 //! two; then Open MPI's, then MPICH's and Intel MPI's, then Slurm's. What is half there or cannot be is an error that
@@ -7,30 +8,35 @@
 use super::slurm;
 use crate::{Error, Result};
 
-/// Where ranks meet if the launcher does not say: torchrun's own default.
+/// The port at which rank 0 waits if the launcher does not give one: torchrun's own default.
 const DEFAULT_PORT: u16 = 29500;
 
+/// A process's place among the ranks that a launcher (torchrun, Slurm, MPI) started, read from its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RankEnvironment {
+    /// This process's rank, counted from 0.
     pub rank: usize,
+    /// Number of ranks that the launcher started; 2 or more.
     pub ranks: usize,
-    /// Among the ranks of its host.
+    /// This process's number among the ranks of its host, counted from 0; 0 where the launcher does not tell it.
     pub local_rank: usize,
-    /// Rank 0's host and port.
+    /// Name or IP address of rank 0's host.
     pub address: String,
+    /// TCP port at which rank 0 waits for the others: `MASTER_PORT` or 29500, and the next one under torchrun's own
+    /// store.
     pub port: u16,
-    /// All ranks are known to be on this host.
+    /// Whether all ranks are known to be on this host; false also where the launcher does not tell.
     pub one_host: bool,
-    /// The launcher's own name for the job, where it has one: ranks of two jobs must not mix.
+    /// The launcher's own name for the job, by which ranks of two jobs are told apart; `None` where it has none.
     pub job: Option<String>,
 }
 
-/// A launcher's way of saying it.
+/// The names of one launcher's variables.
 struct Dialect {
     rank: &'static str,
     ranks: &'static str,
     local_rank: &'static str,
-    /// Ranks on this host.
+    /// Number of ranks on this host.
     local_ranks: &'static str,
     job: &'static [&'static str],
     start: &'static str,
@@ -72,7 +78,8 @@ const SLURM: Dialect = Dialect {
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 impl RankEnvironment {
-    /// `None` where no launcher started this process, or it started only this one.
+    /// Reads the environment of this process; `None` where no launcher started it, or only this one process. An error
+    /// where the variables are half set, contradict each other or name no rank, or rank 0's address is missing.
     pub fn detect() -> Result<Option<RankEnvironment>> {
         Self::from(&|name| std::env::var(name).ok())
     }
@@ -147,7 +154,7 @@ impl Dialect {
         }))
     }
 
-    /// Ranks of this host, where the launcher says.
+    /// Number of ranks on this host, where the launcher tells it.
     fn local_ranks(&self, set: Env) -> Result<Option<usize>> {
         if self.rank != SLURM.rank {
             return number(set, self.local_ranks);

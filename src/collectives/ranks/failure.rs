@@ -1,8 +1,8 @@
-//! Who is to scope when not every rank has answered as it should? A pure judgement over what is known at the time.
+//! Which rank is to blame when not every rank has replied as it should? A pure decision over what is known at the time.
 //!
-//! A collective drags everyone along: when one rank stands still, all the others run into their own deadlines. So a rank
-//! that failed early is the cause and the rest are its victims, while of ranks that failed at the deadline those that
-//! said nothing at all are the cause.
+//! A collective drags everyone along: when one rank stands still, all the others run into their own deadlines. So a
+//! rank that failed early is the cause and the rest are its victims, while of ranks that failed at the deadline those
+//! that did not reply at all are the cause.
 
 use super::protocol::{FailureKind, Reply};
 use super::rank_info::{self, RankInfo};
@@ -13,7 +13,7 @@ pub const AGAIN: &str =
     "what was measured is kept: see that rank's own messages, then run the same command again to go on";
 const BEHIND: &str = "what was measured is kept: the same command goes on behind this case";
 
-/// What a hang is laid to where every rank is alive: the case that ran, or the rank that did not answer.
+/// What a hang is attributed to where every rank is alive: the case that ran, or the rank that did not reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     Case,
@@ -38,19 +38,19 @@ impl RankOutcome {
 
 #[derive(Debug)]
 pub enum GroupFault {
-    /// Nobody could do it and everybody is well: the next case may go on.
+    /// No rank could run the case and all are well: the next case may follow.
     Case(Error),
-    /// The ranks are not in step any more.
+    /// The ranks are no longer in step: the group is over.
     Group(Error),
 }
 
-/// A rank that is gone.
+/// The error for a rank that is gone.
 pub fn lost(who: &RankInfo, doing: &str, why: &str) -> Error {
     Error::rank(format!("{who} was lost while {doing}: {why}"), AGAIN)
 }
 
-/// Good replies from everyone, or whose fault it is. `silent` says for how long a rank has not been heard, where that is
-/// longer than it should be.
+/// The good replies of all ranks, or the fault and the rank it is attributed to. `silent` tells for how long a rank has
+/// not been heard, where that is longer than it should be.
 pub fn attribute(
     members: &[RankInfo],
     replies: Vec<RankOutcome>,

@@ -1,8 +1,8 @@
 //! How two processes find out that they belong together, before either does anything for the other.
 //!
 //! Rank 0 sends a number it has just made up. The other answers with who it is and a proof over that number, its own
-//! number and every word of the reply. Rank 0 accepts with a proof over both numbers, or refuses with a sentence. Neither
-//! proof can be made without the token or used again, and the token itself is never sent.
+//! number and every word of the reply. Rank 0 accepts with a proof over both numbers, or refuses with a sentence.
+//! Neither proof can be made without the token or used again, and the token itself is never sent.
 
 use super::message::{self, MOST_OF_A_STRANGER};
 use super::protocol::to_hex;
@@ -15,10 +15,10 @@ use std::io::{self, Read, Write};
 const MEMBER: &str = "bubblebench rank";
 const LEADER: &str = "bubblebench rank 0";
 
-/// What has to be the same on both sides.
+/// What has to be the same on rank 0 and on a rank that joins it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Party {
-    /// Version and commit of the program: commands are understood by the same one only.
+    /// Version and commit of the program: only the same program understands the commands.
     pub program: String,
     pub ranks: usize,
     pub job: Option<String>,
@@ -68,11 +68,11 @@ pub struct Newcomer {
 /// Why a handshake came to nothing.
 #[derive(Debug)]
 pub enum Failure {
-    /// It does not speak our language, or broke off.
+    /// The other side does not speak this protocol, or broke off.
     Broken(String),
-    /// It does not know the token.
+    /// The other side does not know the token.
     Token,
-    /// Rank 0 knows it and will not have it.
+    /// Rank 0 knows that the caller has the token and refuses it all the same; the text says why.
     Refused(String),
 }
 
@@ -87,7 +87,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Rank 0's part, up to where it must look whether it wants the newcomer.
+/// Rank 0's part, up to the decision whether to accept the newcomer.
 pub fn examine(stream: &mut (impl Read + Write), token: &Token) -> Result<Newcomer, Failure> {
     let ours = made_up()?;
     message::send(stream, &Challenge { bubblebench: 1, nonce: ours.clone() })?;
@@ -112,7 +112,7 @@ pub fn accept(stream: &mut impl Write, newcomer: &Newcomer) -> io::Result<()> {
     message::send(stream, &Verdict::Accepted { proof: newcomer.accepted.clone() })
 }
 
-/// Best effort: whoever is refused may be gone already.
+/// Tells a caller that it is refused, as far as possible: it may be gone already.
 pub fn refuse(stream: &mut impl Write, why: &str, token: bool) {
     let _ = message::send(stream, &Verdict::Refused { why: why.into(), token });
 }

@@ -1,4 +1,5 @@
-//! A connection between two ranks that have met: messages out, messages in, and the certainty that the other is still there.
+//! A connection between two ranks that have met: messages out, messages in, and the certainty that the other is still
+//! there.
 //!
 //! Both sides send a beat a few times within the deadline. A connection that closes is noticed at once, one that falls
 //! silent (a stopped process, a host without power) after the deadline. Either is reported once.
@@ -23,10 +24,10 @@ pub enum Heard {
 
 struct Shared {
     socket: TcpStream,
-    /// Letters are written one after another.
+    /// Held while a message is written, so that messages are written one after another.
     writing: Mutex<()>,
     begun: Instant,
-    /// Of the last message, since `begun`.
+    /// When the last message came, in milliseconds since `begun`.
     heard_ms: AtomicU64,
     closed: AtomicBool,
 }
@@ -62,7 +63,7 @@ impl Link {
         self.0.send(message)
     }
 
-    /// Since the other side was last heard.
+    /// Time since the other side was last heard.
     pub fn silence(&self) -> Duration {
         self.0.silence()
     }
@@ -74,7 +75,7 @@ impl Drop for Link {
     }
 }
 
-/// Between two beats: often enough that a few lost ones do not matter.
+/// Time between two beats: short enough that a few late ones do not matter.
 pub fn beat_interval(deadline: Duration) -> Duration {
     (deadline / 10).clamp(Duration::from_millis(20), Duration::from_secs(1))
 }
@@ -94,11 +95,11 @@ impl Shared {
         self.begun.elapsed().saturating_sub(heard)
     }
 
-    /// True for the first who closes it.
+    /// Closes the connection; true for the first caller.
     fn close(&self) -> bool {
         let first = !self.closed.swap(true, Ordering::AcqRel);
         if first {
-            // Frees whoever is stuck in it. Where the other side has closed it already there is nothing to do.
+            // Frees a thread that is stuck in it. Where the other side has closed it already there is nothing to do.
             let _ = self.socket.shutdown(Shutdown::Both);
         }
         first

@@ -1,5 +1,5 @@
-//! Every rank but rank 0: it finds rank 0, does what it is told, and goes when it is told, when rank 0 is gone, or when
-//! somebody stops it — never later.
+//! Every rank but rank 0: it finds rank 0, obeys its commands, and ends when it is told to, when rank 0 is gone, or
+//! when somebody stops it — never later.
 
 use super::coordinator::GroupConfig;
 use super::environment::RankEnvironment;
@@ -23,7 +23,7 @@ const RETRY: Duration = Duration::from_millis(100);
 const ATTEMPT: Duration = Duration::from_secs(2);
 /// How long the worker's thread may take to end.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between two commands rank 0 writes a line and thinks; a rank 0 that beats but gives no command for this long is stuck.
+/// A rank 0 that sends beats but no command for this long is stuck: between two commands it only writes records.
 const IDLE: Duration = Duration::from_secs(600);
 
 enum Note {
@@ -31,13 +31,15 @@ enum Note {
     Done(u64, Reply),
 }
 
-/// Follows rank 0 to the end of the run.
+/// Joins rank 0, the leader at the environment's address, and obeys its commands to the end of the run on CUDA device
+/// `device`. An error where it is refused, rank 0 is lost or ends the run, its own work is stuck, or somebody asked to
+/// stop.
 pub fn follow(environment: &RankEnvironment, config: &GroupConfig, device: u32) -> Result<()> {
     let me = rank_info::this_process(environment.rank, device, config.transport.as_ref())?;
     let stream = reach(environment, config, &me)?;
     let (tell, notes) = channel();
     let heard = tell.clone();
-    // After the end nobody listens any more.
+    // After the end nothing receives it any more.
     let link = Link::start(stream, config.deadline, move |what| drop(heard.send(Note::Heard(what))))
         .map_err(|e| Error::rank(format!("rank {}: no connection to rank 0: {e}", me.rank), "start all ranks again"))?;
     let thread = open(config, &me, tell)?;
@@ -72,7 +74,7 @@ struct Member {
     me: RankInfo,
     leader: String,
     interrupted: fn() -> bool,
-    /// What it was last told to do, while it does it.
+    /// The command that it is working on; `None` between two commands.
     doing: Option<String>,
 }
 
@@ -136,7 +138,7 @@ impl Member {
     }
 }
 
-/// A connection to rank 0 that knows the token, or why there is none within the deadline.
+/// A connection to a rank 0 that has proved that it knows the token, or why there is none within the deadline.
 fn reach(environment: &RankEnvironment, config: &GroupConfig, me: &RankInfo) -> Result<TcpStream> {
     let given = std::env::var(token::VARIABLE).ok().filter(|text| !text.is_empty()).map(Token::new).transpose()?;
     if given.is_none() && !environment.one_host {
@@ -225,7 +227,7 @@ fn addresses(host: &str, port: u16, left: Duration) -> Result<Vec<SocketAddr>, F
     let name = host.to_string();
     let look_up = move || {
         let found = (name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
-        // Nobody waits for it any more.
+        // The wait for it may be over.
         let _ = tell.send(found);
     };
     let thread = std::thread::Builder::new().name("name".into()).spawn(look_up);

@@ -1,4 +1,4 @@
-//! What goes over a connection: messages as JSON, each behind its length.
+//! What goes over a connection: messages as JSON, each preceded by its length.
 
 use super::protocol::{Command, Reply};
 use serde::de::DeserializeOwned;
@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 
 /// Most bytes of a message between ranks that have met.
 pub const MOST: usize = 4 << 20;
-/// Most bytes that somebody may send who has proved nothing yet.
+/// Most bytes of a message from somebody who has proved nothing yet.
 pub const MOST_OF_A_STRANGER: usize = 16 << 10;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,13 +20,13 @@ pub enum Message {
         number: u64,
         reply: Reply,
     },
-    /// Still here.
+    /// The sender is still there.
     Beat,
-    /// From rank 0: the run is over, and why.
+    /// From rank 0: the run is over, for this reason.
     End {
         why: String,
     },
-    /// From any other rank: it goes, and why.
+    /// From any other rank: it leaves the run, for this reason.
     Leaving {
         why: String,
     },

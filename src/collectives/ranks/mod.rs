@@ -2,11 +2,11 @@
 //!
 //! * `worker`: what a transport gives — one rank's side of a case;
 //! * `rank_thread`: the thread a worker lives on; `protocol`: the commands it is given and its replies;
-//! * `coordinator`: rank 0's side of all ranks; `failure`: which rank is at fault when one does not answer; `rank_info`:
-//!   where a rank runs, as people read it;
-//! * `environment`: rank, number of ranks and meeting place, from the launcher's variables; `slurm`: its node lists;
-//! * `rendezvous` (rank 0) and `member` (all others): how processes meet, and what a member does; `handshake`: the proof
-//!   that they belong together;
+//! * `coordinator`: rank 0's side of all ranks; `failure`: which rank is at fault when one does not answer;
+//!   `rank_info`: where a rank runs, for messages;
+//! * `environment`: rank, number of ranks and rank 0's address, from the launcher's variables; `slurm`: its node lists;
+//! * `rendezvous` (rank 0) and `member` (all others): how processes meet, and what a member does; `handshake`: the
+//!   proof that they belong together;
 //! * `message`, `link`: messages between processes, and noticing that one is gone; `token`: keeping strangers out.
 
 mod coordinator;

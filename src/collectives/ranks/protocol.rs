@@ -1,5 +1,5 @@
-//! What rank 0 asks of every rank, and what a rank replies. The same words go through a channel to a thread and as JSON
-//! over TCP to a process.
+//! The commands of rank 0 to every rank, and a rank's replies. The same values go through a channel to a thread and as
+//! JSON over TCP to a process.
 
 use super::worker::{MeetingId, RankTiming, Task};
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,7 @@ pub enum Reply {
 pub enum FailureKind {
     /// The rank is well: another case may succeed.
     Case,
-    /// Its device can do nothing more.
+    /// The rank's device can do nothing more.
     Device,
     /// This program is at fault.
     Bug,

@@ -1,4 +1,4 @@
-//! Who a rank is, for people: where it runs, as which process, on which GPU.
+//! Where a rank runs: on which host, as which process, on which GPU.
 
 use super::worker::Transport;
 use crate::Result;
@@ -7,31 +7,35 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// Where a rank runs, for error messages and for telling which ranks share a host or a GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RankInfo {
+    /// The rank's number, counted from 0.
     pub rank: usize,
+    /// Name of its host; `this host` where the system does not tell one.
     pub host: String,
+    /// Its process id on that host.
     pub pid: u32,
-    /// CUDA device as its process counts them.
+    /// Its CUDA device, by the number that its own process gives it.
     pub device: u32,
-    /// UUID or bus address: two ranks of one host with equal names share a GPU.
+    /// UUID or bus address of its GPU: two ranks of one host with equal ones share a GPU.
     pub gpu: String,
 }
 
-/// `rank 3 (node7, process 4242, GPU 3)`
+/// Written as `rank 3 (node7, process 4242, GPU 3)`.
 impl fmt::Display for RankInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "rank {} ({}, process {}, GPU {})", self.rank, self.host, self.pid, self.device)
     }
 }
 
-/// A rank of this process.
+/// The description of a rank of this process; an error where its device cannot be identified.
 pub fn this_process(rank: usize, device: u32, transport: &dyn Transport) -> Result<RankInfo> {
     let host = hostname().unwrap_or_else(|| "this host".into());
     Ok(RankInfo { rank, host, pid: std::process::id(), device, gpu: transport.gpu(device)? })
 }
 
-/// Hosts that they are on.
+/// Number of hosts that these ranks are on.
 pub fn nodes(members: &[RankInfo]) -> usize {
     let mut hosts: Vec<&str> = members.iter().map(|who| who.host.as_str()).collect();
     hosts.sort_unstable();
@@ -39,7 +43,7 @@ pub fn nodes(members: &[RankInfo]) -> usize {
     hosts.len()
 }
 
-/// Most ranks that share one GPU.
+/// Largest number of ranks that share one GPU.
 pub fn ranks_per_gpu(members: &[RankInfo]) -> usize {
     let mut count: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for who in members {
@@ -48,7 +52,7 @@ pub fn ranks_per_gpu(members: &[RankInfo]) -> usize {
     count.into_values().max().unwrap_or(1)
 }
 
-/// `ranks 1, 4–6`
+/// These ranks as text: `ranks 1, 4–6`.
 pub fn list(ranks: &[usize]) -> String {
     let mut parts: Vec<(usize, usize)> = Vec::new();
     for &rank in ranks {

@@ -1,5 +1,5 @@
-//! A rank's thread: its worker lives on it, so that a device stays current there and so that nobody else is
-//! stuck where it gets stuck. Commands come through a channel, replies go to whoever started the thread.
+//! A rank's thread: its worker lives on it, so that a device stays current there and so that no other thread is stuck
+//! where it gets stuck. Commands come through a channel, replies go to the function given at its start.
 
 use super::protocol::{Command, FailureKind, Joining, Reply};
 use super::worker::{Abort, RankConfig, Transport, Worker};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub struct RankThreadConfig {
     pub transport: Arc<dyn Transport>,
     pub rank: usize,
-    /// CUDA device, as this process counts them.
+    /// CUDA device, by the number that this process gives it.
     pub device: u32,
     pub deadline: Duration,
 }
@@ -28,7 +28,7 @@ pub struct RankThread {
 }
 
 impl RankThread {
-    /// `report` hears the reply to every command, by the command's number.
+    /// Starts the thread; `report` is called with the reply to every command and the command's number.
     pub fn open(config: RankThreadConfig, report: impl Fn(u64, Reply) + Send + 'static) -> Result<Self> {
         let (commands, inbox) = channel();
         let abort = Abort::default();
@@ -40,19 +40,19 @@ impl RankThread {
         Ok(RankThread { commands, abort, thread })
     }
 
-    /// False where the thread is gone.
+    /// Hands the thread a command; false where the thread is gone.
     pub fn command(&self, number: u64, command: Command) -> bool {
         self.commands.send((number, command)).is_ok()
     }
 
-    /// Ends whatever the worker is in; comes back at once.
+    /// Asks the worker to abort whatever it is doing; returns at once.
     pub fn abort(&self) {
         let abort = self.abort.clone();
-        // What it runs may itself get stuck.
+        // The function it runs may itself get stuck.
         let _ = std::thread::Builder::new().name("abort".into()).spawn(move || abort.request());
     }
 
-    /// Waits for the thread to end; false where it still is at something after that long.
+    /// Waits for the thread to end; false where it is still busy after that long.
     pub fn close(self, patience: Duration) -> bool {
         drop(self.commands);
         let end = Instant::now() + patience;

@@ -1,6 +1,6 @@
-//! Rank 0 waits for the others at the meeting place until everybody is there or the deadline is over. Strangers are turned
-//! away and the wait goes on; one of our own that cannot be (a second rank 3, another number of ranks, another version of
-//! the program) ends the meeting for everybody, because it could not come to a good end.
+//! Rank 0 waits for the others at its port until all have joined or the deadline is over. Strangers are turned away and
+//! the wait goes on; a rank of the same job that does not fit (a second rank 3, another number of ranks, another
+//! version of the program) ends the rendezvous for all, because it cannot succeed any more.
 
 use super::coordinator::{Coordinator, GroupConfig, Note, RankEvent};
 use super::environment::RankEnvironment;
@@ -17,18 +17,20 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 const LOOK: Duration = Duration::from_millis(10);
-/// What a newcomer may take for its part of the conversation.
+/// How long a caller may take over each message of the handshake.
 const CONVERSATION: Duration = Duration::from_secs(5);
-/// A port that the run before has just left is free within this.
+/// Within this time a port that the run before has just left is free again.
 const PORT_PATIENCE: Duration = Duration::from_secs(3);
-/// Strangers that are written about; the rest is only turned away.
+/// Number of strangers that are reported; the others are only turned away.
 const STRANGERS_NAMED: usize = 5;
-/// Conversations at a time.
+/// Most handshakes at a time.
 const MOST_CONVERSATIONS: usize = 128;
 
 type Conversation = (SocketAddr, Result<(Newcomer, TcpStream), Failure>);
 
-/// Rank 0 meets the others; the group is complete when this returns.
+/// Waits on rank 0 for all other ranks and returns the complete group, with rank 0 on CUDA device `device`; `notes` is
+/// given lines for the user. An error where a rank does not come within the deadline, does not fit or is lost, where
+/// the token is missing or the port taken, or when somebody asked to stop.
 pub fn lead(
     environment: &RankEnvironment,
     config: &GroupConfig,
@@ -81,8 +83,8 @@ pub fn token_missing() -> Error {
     )
 }
 
-/// Only this host can reach a meeting place whose token is in a file of this host. Otherwise it is open on every
-/// interface: MASTER_ADDR may be the name of a service before it.
+/// Where the token is in a file of this host, only this host can reach the port. Otherwise it is open on every
+/// interface: MASTER_ADDR may be the name of a service in front of it.
 fn listen(environment: &RankEnvironment, private: bool, deadline: Duration) -> Result<TcpListener> {
     let port = environment.port;
     let any = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))];
@@ -117,7 +119,7 @@ struct Meeting<'a> {
     environment: &'a RankEnvironment,
     config: &'a GroupConfig,
     party: Party,
-    /// By rank; 0 stays empty.
+    /// The ranks that have joined, by rank; place 0 stays empty.
     admitted: Vec<Option<(RankInfo, Link)>>,
     tell: Sender<Note>,
     inbox: Receiver<Note>,
@@ -167,7 +169,7 @@ impl Meeting<'_> {
         self.admitted.iter().enumerate().skip(1).filter(|(_, member)| member.is_none()).map(|(rank, _)| rank)
     }
 
-    /// A newcomer is admitted, or the meeting is over.
+    /// Admits a newcomer; an error ends the rendezvous. One of another job is turned away.
     fn admit(&mut self, newcomer: Newcomer, mut stream: TcpStream) -> Result<()> {
         let who = newcomer.who.clone();
         if newcomer.party.job != self.party.job {
@@ -233,7 +235,7 @@ impl Meeting<'_> {
         )
     }
 
-    /// Whoever has come is told why nothing comes of it.
+    /// Tells the ranks that have joined why the run does not begin.
     fn dissolve(&self, why: &str) {
         for (_, link) in self.admitted.iter().flatten() {
             // One that cannot be told finds its connection closed.
@@ -242,7 +244,7 @@ impl Meeting<'_> {
     }
 }
 
-/// A conversation of its own, so that a caller that says nothing holds nobody up.
+/// A handshake on a thread of its own, so that a caller that says nothing does not delay the others.
 fn talk(mut stream: TcpStream, from: SocketAddr, token: Token, done: Sender<Conversation>) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
@@ -250,7 +252,7 @@ fn talk(mut stream: TcpStream, from: SocketAddr, token: Token, done: Sender<Conv
     stream.set_write_timeout(Some(CONVERSATION))?;
     std::thread::Builder::new().name("handshake".into()).spawn(move || {
         let outcome = handshake::examine(&mut stream, &token).map(|newcomer| (newcomer, stream));
-        // After the meeting nobody wants to know.
+        // After the rendezvous nothing receives it any more.
         let _ = done.send((from, outcome));
     })?;
     Ok(())

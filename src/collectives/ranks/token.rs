@@ -1,8 +1,8 @@
-//! The join token. It never crosses the network: each side proves that it knows it by an HMAC over numbers that the other
-//! has just made up. It keeps strangers and mix-ups out; it encrypts nothing.
+//! The join token. It never crosses the network: each side proves that it knows it by an HMAC over numbers that the
+//! other has just made up. It keeps strangers and mix-ups out; it encrypts nothing.
 //!
-//! Ranks on several hosts are given the same `BUBBLEBENCH_TOKEN`. Where all are on one host and none is set, rank 0 makes
-//! one, prints it, and leaves it in a file that only its own user can read.
+//! Ranks on several hosts are given the same `BUBBLEBENCH_TOKEN`. Where all are on one host and none is set, rank 0
+//! makes one, prints it, and leaves it in a file that only its own user can read.
 
 use super::protocol::to_hex;
 use crate::{Error, Result};
@@ -13,21 +13,24 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+/// The environment variable that gives every rank the same join token.
 pub const VARIABLE: &str = "BUBBLEBENCH_TOKEN";
 /// Shorter ones can be guessed by trying.
 const SHORTEST: usize = 4;
 
+/// The secret that all ranks of a run share; it is never sent, and its debug output does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl std::fmt::Debug for Token {
-    /// A secret is not for logs.
+    /// Leaves the secret out, because debug output may end in logs.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Token(…)")
     }
 }
 
 impl Token {
+    /// The token with this text; an error where that is shorter than 4 bytes or longer than 4096.
     pub fn new(text: impl Into<String>) -> Result<Self> {
         let text = text.into();
         if text.len() < SHORTEST || text.len() > 4096 {
@@ -39,16 +42,18 @@ impl Token {
         Ok(Token(text))
     }
 
+    /// A token of 16 random bytes as 32 hexadecimal digits; an error where the system gives no random numbers.
     pub fn random() -> Result<Self> {
         Ok(Token(to_hex(&nonce()?)))
     }
 
-    /// Hexadecimal proof that its maker knows the token, for one purpose and one conversation.
+    /// Proof that its maker knows the token, for one purpose and one conversation: the HMAC-SHA256 (RFC 2104) of
+    /// `purpose` and `parts`, each preceded by its length, as 64 hexadecimal digits.
     pub fn proof(&self, purpose: &str, parts: &[&str]) -> String {
         to_hex(&self.mac(purpose, parts).finalize().into_bytes())
     }
 
-    /// Compares in a time that tells nothing.
+    /// Whether `proof` is the one that [`Token::proof`] makes of these; compared in constant time.
     pub fn proves(&self, proof: &str, purpose: &str, parts: &[&str]) -> bool {
         let Some(proof) = super::protocol::from_hex::<32>(proof) else { return false };
         self.mac(purpose, parts).verify_slice(&proof).is_ok()
@@ -65,12 +70,13 @@ impl Token {
         mac
     }
 
+    /// The secret itself, for showing it to the user who is to pass it on.
     pub fn text(&self) -> &str {
         &self.0
     }
 }
 
-/// Made up anew for every conversation.
+/// 16 random bytes, made anew for every conversation; an error where the system gives no random numbers.
 pub fn nonce() -> Result<[u8; 16]> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)
@@ -78,11 +84,13 @@ pub fn nonce() -> Result<[u8; 16]> {
     Ok(bytes)
 }
 
-/// The token's file of one rendezvous port, for this host's ranks of the same user.
+/// The file in which rank 0 leaves the token of one rendezvous port for this host's ranks of the same user.
 #[derive(Debug)]
 pub struct TokenFile(PathBuf);
 
 impl TokenFile {
+    /// The file in the system's folder for temporary files; its path depends on the user and on the port, and nothing
+    /// is opened.
     pub fn of_port(port: u16) -> Self {
         // SAFETY: getuid cannot fail and touches no memory.
         let user = unsafe { libc::getuid() };
@@ -94,7 +102,8 @@ impl TokenFile {
         TokenFile(path)
     }
 
-    /// Rank 0, once the port is its own.
+    /// Writes the token so that only this user can read it; rank 0 calls this once the port is its own. An error where
+    /// the folder is not this user's own or the file cannot be written.
     pub fn write(&self, token: &Token) -> Result<()> {
         let folder = self.own_folder()?;
         let io = |source| Error::io("write", &self.0, source);
@@ -103,7 +112,8 @@ impl TokenFile {
         fs::rename(&file.0, &self.0).map_err(io)
     }
 
-    /// `None` while rank 0 has not written it.
+    /// The token in the file, or `None` while rank 0 has not written it; an error where the folder is not this user's
+    /// own, or the file cannot be read or holds no token.
     pub fn read(&self) -> Result<Option<Token>> {
         if !self.0.exists() {
             return Ok(None);
@@ -116,6 +126,7 @@ impl TokenFile {
         }
     }
 
+    /// Deletes the file; one that is not there, or cannot be deleted, is no error.
     pub fn remove(&self) {
         // Whoever reads a file that stayed is refused and looks again.
         let _ = fs::remove_file(&self.0);

@@ -2,8 +2,8 @@
 //!
 //! The argument, once: a [`Region`] belongs to one rank; only that rank's thread forms references into it, except for
 //! spans it has *lent* by [`Ports::send`]. A lent span is only read, by the receiver, between the message's publication
-//! and the receiver's tick of the edge's counter. The owner keeps a ledger of its lent spans, and every call that writes
-//! waits until no overlapping span is lent any more. So no element is ever written while someone else reads it,
+//! and the receiver's tick of the edge's counter. The owner keeps a ledger of its lent spans, and every call that
+//! writes waits until no overlapping span is lent any more. So no element is ever written while someone else reads it,
 //! whatever an operation's code does; a mistake there can cost time or a deadline, not memory safety. Regions live as
 //! long as the world ([`super::wait::Shared::keep`]), also when ranks stop half way.
 
@@ -15,7 +15,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-/// Largest message, in elements, that is copied into its edge: 512 B. Above, copying costs two ranks more than waiting.
+/// Size in elements (512 B) of the largest message that is copied into its edge; above it, copying costs two ranks more
+/// than waiting.
 pub const EAGER_CAPACITY: usize = 128;
 
 /// Messages that may be under way on one edge.
@@ -100,11 +101,12 @@ impl Edge {
     }
 }
 
-/// What happens to what comes in.
+/// How a received message is combined with the destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Combine {
+    /// The message overwrites the destination.
     Replace,
-    /// The sum of this span (which may be the destination itself) and the message.
+    /// The destination gets the sum of this span, which may be the destination itself, and the message.
     Add(BufferSpan),
 }
 

@@ -6,9 +6,9 @@
 //! * `pin`: a core for each rank;
 //! * `wait`: how a rank waits (short spin, then yield), for how long, and how everybody learns that a rank is lost.
 //!
-//! A send shows the receiver where the data lies and the receiver reads it there, adding or copying as it goes: one pass
-//! over memory. Only small messages are copied into the edge first, so that their sender need not wait for anyone. The
-//! operations' files call this; it knows nothing of them.
+//! A send shows the receiver where the data lies and the receiver reads it there, adding or copying as it goes: one
+//! pass over memory. Only small messages are copied into the edge first, so that their sender need not wait for anyone.
+//! The operations' files call this; it knows nothing of them.
 
 mod memory;
 mod pin;

@@ -6,23 +6,25 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How the transport goes about its work; none of it changes a result.
+/// Settings of the transport between threads; none of them changes a result.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tuning {
-    /// Elements moved at a time where an operation is pipelined.
+    /// Elements moved at a time by algorithms that work chunk by chunk (ring, chain, reduce_scatter).
     pub chunk: usize,
-    /// Messages of up to this many elements are copied into the edge; larger ones are read where they lie.
+    /// Messages of up to this many elements (at most [`EAGER_CAPACITY`](super::EAGER_CAPACITY)) are copied into the
+    /// queue between two ranks; larger ones are read where they lie.
     pub eager: usize,
-    /// Looks before a waiting rank yields its core; 0 where ranks outnumber cores.
+    /// Number of times a waiting rank polls before it yields its core; 0 where ranks outnumber cores.
     pub spins: u32,
-    /// Each rank on a core of its own; not where ranks outnumber cores.
+    /// Whether each rank is pinned to a core of its own; false where ranks outnumber cores.
     pub pinned: bool,
-    /// A wait longer than this means that a rank is lost.
+    /// Longest wait for another rank; one that takes longer means that a rank is lost, and ends all of them with an
+    /// error.
     pub deadline: Duration,
 }
 
 impl Tuning {
-    /// For `ranks` threads on `cores` cores.
+    /// The usual settings for `ranks` threads on `cores` cores: chunks of 256 KiB and a deadline of 30 s.
     pub fn new(ranks: usize, cores: usize) -> Self {
         let spins = if ranks > cores { 0 } else { 1000 };
         Tuning {

@@ -1,5 +1,5 @@
-//! The ranks' threads: made once, given one job after another, joined when dropped. Rank 0 is the caller's own thread, so
-//! two ranks on two cores have no third thread to disturb them.
+//! The ranks' threads: made once, given one job after another, joined when dropped. Rank 0 is the caller's own thread,
+//! so two ranks on two cores have no third thread to disturb them.
 
 use super::pin;
 use super::rank::Rank;
@@ -16,7 +16,7 @@ const LINGER: Duration = Duration::from_millis(2);
 
 type Job = Arc<dyn Fn(&mut Rank) + Send + Sync>;
 
-/// Where jobs are handed out; `None` as a job means: go home.
+/// Where jobs are handed out; `None` as a job means that the thread ends.
 #[derive(Default)]
 struct Desk {
     number: AtomicU64,
@@ -26,6 +26,8 @@ struct Desk {
     finished: Vec<AtomicU64>,
 }
 
+/// A fixed number of ranks as threads of this process, which run one job after another; rank 0 runs on the caller's
+/// thread.
 pub struct World {
     shared: Arc<Shared>,
     desk: Arc<Desk>,
@@ -36,6 +38,7 @@ pub struct World {
 }
 
 impl World {
+    /// Starts the threads of ranks 1 and up; an error for 0 ranks, or where the system starts no more threads.
     pub fn new(ranks: usize, tuning: Tuning) -> Result<Self> {
         if ranks == 0 {
             return Err(Error::input("a world of 0 ranks", "give at least one"));
@@ -61,6 +64,7 @@ impl World {
         Ok(world)
     }
 
+    /// Number of ranks, the caller's thread included.
     pub fn ranks(&self) -> usize {
         self.shared.ranks
     }
@@ -69,8 +73,8 @@ impl World {
         self.cores.as_ref().map(|cores| cores[rank])
     }
 
-    /// Every rank does the job; their answers by rank. One rank's error, panic or absence is everyone's error, and the
-    /// world is of no further use.
+    /// Runs the job on every rank and returns their results by rank. If one rank fails, panics or does not finish
+    /// within the deadline, that is the error of the whole call, and the world is of no further use.
     pub fn run<T: Send + 'static>(
         &mut self,
         job: impl Fn(&mut Rank) -> Result<T> + Send + Sync + 'static,
@@ -96,8 +100,8 @@ impl World {
 }
 
 impl Drop for World {
-    /// Ranks go home; one that is stuck in something other than a wait of ours is left behind rather than waited for.
-    /// What it may still touch belongs to it too.
+    /// Ends the threads; one that is stuck in something other than a wait of ours is left behind rather than waited
+    /// for. What it may still touch belongs to it too.
     fn drop(&mut self) {
         self.desk.hand_out(None);
         let patience = Instant::now() + Duration::from_secs(1);

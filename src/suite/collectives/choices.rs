@@ -1,19 +1,23 @@
-//! What a user wants of the collectives' cases beyond their preset: other sizes, one type, graphs, registered buffers, a
-//! cap on the thread blocks.
+//! What a user wants of the collectives' cases beyond their preset: other sizes, one type, graphs, registered buffers,
+//! a cap on the thread blocks.
 
 use super::HostSpec;
 use crate::collectives::Element;
 use crate::collectives::ranks::Task;
 use crate::{Error, Result};
 
-/// As the preset has it where nothing is chosen.
+/// The user's choices for the collectives' cases; what is left out stays as the preset has it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Choices {
-    /// Bytes, as nccl-tests counts them.
+    /// Message sizes in bytes, as nccl-tests counts them, in place of the preset's; `None` keeps the preset's.
     pub sizes: Option<Vec<u64>>,
+    /// One element type for every case in place of the preset's; `None` keeps the preset's.
     pub dtype: Option<Element>,
+    /// Runs every case from captured CUDA graphs, not only those for which the preset asks.
     pub graph: bool,
+    /// Registers every case's buffers with the communicator, not only those for which the preset asks.
     pub registered: bool,
+    /// Thread blocks that NCCL runs every case in; `None` keeps the preset's choice, or NCCL's own.
     pub max_ctas: Option<u32>,
 }
 
@@ -43,7 +47,8 @@ impl Choices {
         without_repeats(cases.into_iter().flat_map(sized).collect())
     }
 
-    /// Says what the host has not.
+    /// An error that names the first option which the host's collectives do not have (another type than f32, graphs,
+    /// registered buffers, thread blocks), if one was chosen.
     pub fn refuse_on_host(&self) -> Result<()> {
         let asked = [
             (self.dtype.is_some_and(|dtype| dtype != Element::F32), "--dtype"),

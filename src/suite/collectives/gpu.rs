@@ -1,5 +1,5 @@
-//! What a preset measures between GPUs: every operation in bf16, over sizes; the all-reduce in other types, in place, as a
-//! graph, in registered buffers, and between fewer ranks.
+//! What a preset measures between GPUs: every operation in bf16, over sizes; the all-reduce in other types, in place,
+//! as a graph, in registered buffers, and between fewer ranks.
 
 use super::PING_PONG;
 use crate::collectives::ranks::Task;

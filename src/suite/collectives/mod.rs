@@ -32,7 +32,7 @@ const PING_PONG: CollectiveOperation = CollectiveOperation::SendRecv(Pattern::Pi
 /// Isolated operations in a sample whose batch is long enough to hide them.
 const ISOLATED: u64 = 15;
 
-/// The preset's cases in the order they run; between GPUs there are some where there is a group of ranks.
+/// The preset's cases in the order they run. Between GPUs there are none without a coordinator.
 pub fn cases(
     preset: Preset,
     platform: Platform,

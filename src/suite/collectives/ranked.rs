@@ -19,20 +19,22 @@ const ISOLATED: u64 = 15;
 /// Telling all ranks and starting together costs as much as a short batch: these are long beside it.
 const SAMPLING: Sampling = Sampling { batch_ns: 2e6, min_samples: 20, least_samples: 5 };
 
-/// The one coordinator that a run's cases share.
+/// The one coordinator that all collective cases of a run share; clones refer to the same one.
 #[derive(Clone)]
 pub struct SharedCoordinator(Arc<Mutex<Coordinator>>);
 
 impl SharedCoordinator {
+    /// Shares the coordinator; its group of ranks ends when the last clone is dropped.
     pub fn new(coordinator: Coordinator) -> Self {
         SharedCoordinator(Arc::new(Mutex::new(coordinator)))
     }
 
+    /// Waits until nobody else holds the coordinator and returns it; that an earlier holder panicked is ignored.
     pub fn lock(&self) -> MutexGuard<'_, Coordinator> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The cases of these tasks, in their order.
+    /// The cases that run these tasks with this coordinator, in their order.
     pub fn cases(&self, tasks: Vec<Task>) -> Vec<Box<dyn Spec>> {
         let spec = |task| Box::new(RankedSpec { task, coordinator: self.clone() }) as Box<dyn Spec>;
         tasks.into_iter().map(spec).collect()

@@ -1,5 +1,5 @@
-//! A GPU's pairs: the layer's forward, and its backward where there is time, beside the small models, beside pressure on one
-//! resource, and beside nothing; and a probe of each resource beside the small models.
+//! A GPU's pairs: the layer's forward, and its backward where there is time, beside the small models, beside pressure
+//! on one resource, and beside nothing; and a probe of each resource beside the small models.
 
 use super::streams::StreamPair;
 use crate::corun::cuda::{StreamMain, StreamSide, Streams};
@@ -44,8 +44,8 @@ fn pressed(main: StreamMain) -> Vec<StreamPair> {
     both(main, &PressureResource::ALL.map(StreamSide::Pressure))
 }
 
-/// The sides' pressure on each resource, and that of the resource's own program, which sets the scale. What a side asks of
-/// a resource hardly depends on the priorities.
+/// The sides' pressure on each resource, and that of the resource's own program, which sets the scale. What a side asks
+/// of a resource hardly depends on the priorities.
 fn probes(sides: &[StreamSide]) -> Vec<StreamPair> {
     let of = |resource| {
         let main = StreamMain::Probe(resource);

@@ -1,5 +1,5 @@
-//! The host's co-run cases: the layer's forward or backward beside each small model and beside single-resource pressure, by
-//! sharing mode; probes of each resource beside each side; and the main beside nothing.
+//! The host's co-run cases: the layer's forward or backward beside each small model and beside single-resource
+//! pressure, by sharing mode; probes of each resource beside each side; and the main beside nothing.
 
 use super::{LEAST_PAIRS, sample_of, sampling, worth_keeping};
 use crate::Result;
@@ -75,8 +75,9 @@ fn quick() -> Vec<PairSpec> {
     .concat()
 }
 
-/// 47 rows: every side, and nothing, beside forward and backward in free sharing and beside forward in the other modes; and
-/// the small models beside a probe of each resource (of the pressure programs only the one of that resource: it sets the scale).
+/// 47 rows: every side, and nothing, beside forward and backward in free sharing and beside forward in the other modes;
+/// and the small models beside a probe of each resource (of the pressure programs only the one of that resource: it
+/// sets the scale).
 fn standard() -> Vec<PairSpec> {
     let all = nothing().chain(sides());
     let mut list = rows(Sharing::Free, MainSpec::Forward(USUAL), all.clone());

@@ -23,7 +23,7 @@ const LEAST_PAIRS: usize = 8;
 /// Trials for one sample before a case answers with none.
 const TRIALS: usize = 3;
 
-/// The cases of a preset, in the order they run.
+/// The preset's co-run cases on this platform, in the order they run.
 pub fn cases(preset: Preset, platform: Platform) -> Vec<Box<dyn Spec>> {
     match platform {
         Platform::Host => host::cases(preset),

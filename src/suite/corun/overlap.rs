@@ -1,5 +1,5 @@
-//! A product beside an all-reduce, by the multiprocessors that the all-reduce takes: the term that data-parallel and pipeline
-//! plans need. Only where there are GPUs to add up with.
+//! A product beside an all-reduce, by the multiprocessors that the all-reduce takes: the term that data-parallel and
+//! pipeline plans need. Only where there are GPUs to add up with.
 
 use super::streams::StreamPair;
 use crate::corun::cuda::{AllReduceSide, StreamMain, StreamSide, Streams};
@@ -8,7 +8,8 @@ use crate::suite::Preset;
 
 const MIB: u64 = 1 << 20;
 
-/// Many waves of blocks, and few: where a product is about one wave, each multiprocessor that is gone may cost it another.
+/// Many waves of blocks, and few: where a product is about one wave, each multiprocessor that is gone may cost it
+/// another.
 const LARGE: Linear = Linear::new(8192, 8192, 8192);
 const ONE_WAVE: Linear = Linear::new(2048, 4096, 2048);
 

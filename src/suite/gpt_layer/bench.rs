@@ -41,8 +41,8 @@ pub trait Bench: Sized + Send + 'static {
     fn time(&mut self, how: LaunchMode, n: u64, work: TimedWork<'_, Self::Ops>) -> Result<Vec<RawSample>>;
 }
 
-/// On a GPU a warm sample is long enough that the gap before its first launch is nothing in it, and that the GPU keeps its
-/// clock; runs that are made cold one by one cannot be batched. A rotation is as cold in a batch as one by one.
+/// On a GPU a warm sample is long enough that the gap before its first launch is nothing in it, and that the GPU keeps
+/// its clock; runs that are made cold one by one cannot be batched. A rotation is as cold in a batch as one by one.
 pub fn sampling<R: Bench>(how: LaunchMode) -> Sampling {
     let batch_ns = match (R::ROTATES, how.cache) {
         (true, _) => return Sampling::default(),

@@ -3,8 +3,8 @@
 use crate::ops::DType;
 use crate::records::measurement::Verified;
 
-/// What an element of a whole pass may be wrong by, relative to the largest of its tensor. One operation alone is within
-/// half of it (tests/kernels.rs holds each to a bound of its own); a pass rounds a dozen times in a row.
+/// What an element of a whole pass may be wrong by, relative to the largest of its tensor. One operation alone is
+/// within half of it (tests/kernels.rs holds each to a bound of its own); a pass rounds a dozen times in a row.
 pub const fn tolerance(dtype: DType) -> f64 {
     match dtype {
         DType::F64 => 1e-10,

@@ -47,7 +47,7 @@ fn specs<R: Bench>(plans: Vec<CaseSpec>) -> Vec<Box<dyn Spec>> {
         .collect()
 }
 
-/// One case by what it runs.
+/// One case of a list, by what it runs and how it is launched.
 #[derive(Debug, Clone, PartialEq)]
 enum CaseSpec {
     Layer(LayerShape, Phase, LaunchMode),

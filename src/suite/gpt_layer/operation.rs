@@ -18,7 +18,7 @@ use crate::suite::{Case, CaseInfo, RawSample};
 
 /// Above this many FLOPs an operation is checked with fewer rows.
 const MOST_CHECKED_FLOP: f64 = 3e9;
-/// Above this many bytes of f64 an operation is checked with fewer rows, or narrower.
+/// Above this many elements an operation is checked with fewer rows, or narrower.
 const MOST_CHECKED_ELEMENTS: f64 = 3e7;
 /// The buffers of a cold case never take more than this.
 const MOST_COLD_BYTES: f64 = 1e9;

@@ -11,7 +11,8 @@ fn put(map: &mut Map<String, Value>, name: &str, value: impl Into<Value>) {
     map.insert(name.to_string(), value.into());
 }
 
-/// `hidden heads sequence micro_batch tensor dtype recompute phase activation_bytes parameter_bytes`
+/// The parameters of a record about a phase of a layer: `hidden heads sequence micro_batch tensor dtype recompute phase
+/// activation_bytes parameter_bytes`.
 pub fn layer_params(shape: &LayerShape, phase: Phase) -> Map<String, Value> {
     let mut map = shape.params();
     put(&mut map, "phase", phase.name());
@@ -38,8 +39,9 @@ const fn epilogue(epilogue: Epilogue) -> &'static str {
     }
 }
 
-/// `operation` and `family` of every operation; of products `product rows inputs outputs epilogue`, of attention
-/// `batch heads sequence head_size`, of streaming operations `elements` (and `rows columns` where they have some).
+/// The parameters of a record about one operation: `operation` and `family` of every one; of products `product rows
+/// inputs outputs epilogue`, of attention `batch heads sequence head_size`, of streaming operations `elements` (and
+/// `rows columns` where they have some).
 pub fn operation_params(operation: &Operation) -> Map<String, Value> {
     let mut map = Map::new();
     put(&mut map, "operation", operation.name());

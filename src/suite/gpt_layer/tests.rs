@@ -48,7 +48,7 @@ fn larger_presets_hold_the_smaller_ones() {
     }
 }
 
-/// What one loan of a GPU holds, and what the fibers of the software device can do meanwhile.
+/// How many cases the lists of a GPU hold, and how many the fibers of the software device can run in time.
 #[test]
 fn the_lists_of_gpus_keep_to_their_number_of_cases() {
     let count = |preset, platform| cases(preset, platform).len();
