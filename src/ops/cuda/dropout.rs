@@ -10,13 +10,14 @@ use crate::{Error, Result};
 const THREADS: usize = 256;
 const BYTES_PER_THREAD: usize = 64;
 
-/// Which elements are dropped: with the same values the same ones, for every type.
+/// Which elements are dropped: the same values drop the same elements, whatever the type.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dropout {
-    /// Of an element to be dropped, at least 0 and below 1.
+    /// The probability of an element to be dropped, at least 0 and below 1.
     pub probability: f64,
+    /// The key of the Philox generator whose words decide which elements are kept.
     pub seed: u64,
-    /// Where in the seed's sequence the mask starts; [`Dropout::after`] is where the next may.
+    /// Where in the seed's sequence the mask starts; the next mask may start at [`Dropout::after`].
     pub offset: u64,
 }
 
@@ -26,7 +27,8 @@ impl Dropout {
         self.offset.wrapping_add(len.div_ceil(4) as u64)
     }
 
-    /// The generator's words below this are dropped, and what the others' elements are multiplied by.
+    /// The threshold below which a word of the generator drops its element, and the factor 1 / (1 − probability) of
+    /// those kept; an error where the probability is out of range.
     pub fn numbers(&self) -> Result<(u32, f32)> {
         if !(0.0..1.0).contains(&self.probability) {
             return Err(Error::input(
@@ -40,14 +42,14 @@ impl Dropout {
     }
 }
 
-/// One launch over `len` elements: a block a tile.
+/// The launch over `len` elements: a block of 256 threads for each tile of 16 KiB.
 pub fn geometry(len: usize, dtype: DType) -> Geometry {
     let tile = THREADS * BYTES_PER_THREAD / dtype.bytes();
     Geometry::flat(len.div_ceil(tile) * THREADS, THREADS as u32)
 }
 
 impl Cuda {
-    /// y = x / (1 − probability) where kept, else 0.
+    /// y = x / (1 − probability) where the element is kept, else 0; y is overwritten.
     pub fn dropout_forward(&mut self, len: usize, y: &mut CudaBuffer, x: &CudaBuffer, dropout: Dropout) {
         let outcome = self.try_dropout("dropout_forward", len, ("y", y), ("x", x), dropout);
         self.keep(outcome);

@@ -8,16 +8,20 @@ use super::{Cuda, CudaBuffer, Geometry};
 use crate::Result;
 use crate::ops::{DType, LAYERNORM_EPSILON, Rows};
 
-/// As the layernorm kernel that reads two rows as well.
+/// The launch of the fused kernel, that of layer normalisation's kernel to inputs, which reads two rows as well.
 pub fn geometry(shape: Rows, dtype: DType) -> Geometry {
     to_inputs_geometry(shape, dtype)
 }
 
-/// What the kernel writes.
+/// The tensors that [`Cuda::residual_layernorm`] overwrites.
 pub struct ResidualLayernorm<'a> {
+    /// The sum a + b, rows × cols, which the backward pass takes as its x.
     pub sum: &'a mut CudaBuffer,
+    /// The normalised sum, rows × cols.
     pub y: &'a mut CudaBuffer,
+    /// The mean of each row of the sum, fp32.
     pub mean: &'a mut CudaBuffer,
+    /// The reciprocal standard deviation of each row of the sum, fp32.
     pub rstd: &'a mut CudaBuffer,
 }
 

@@ -87,7 +87,7 @@ impl Cuda {
         self.products.fusion = fusion;
     }
 
-    /// How a product of this GPU is computed; `None` before its first run.
+    /// How a product of this stream's type is computed on this GPU; `None` before its first run.
     pub fn product_plan(&self, product: Product, shape: Linear, epilogue: Epilogue) -> Option<ProductPlan> {
         let dtype = self.data_type();
         let wanted = |plan: &ProductPlan| {
