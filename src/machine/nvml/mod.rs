@@ -89,8 +89,9 @@ impl Nvml {
         (code == SUCCESS).then_some(count)
     }
 
-    /// The GPU with this UUID (`GPU-…`, as `machine::gpus` writes it). The driver gives a MIG instance a UUID of its own:
-    /// the answer is then the GPU that holds it, because the sensors are the GPU's.
+    /// The GPU with this UUID (`GPU-…`, as `machine::gpus` writes it); `None` where NVML does not know it. The driver
+    /// gives a MIG instance a UUID of its own: the answer is then the GPU that holds it, because the sensors are the
+    /// GPU's.
     pub fn device(&'static self, uuid: &str) -> Option<NvmlDevice> {
         if let Some(device) = self.handle(uuid) {
             return Some(device);

@@ -219,8 +219,8 @@ impl CudaPressure {
         (self.sink.bytes() + self.data.as_ref().map_or(0, CudaMemory::bytes)) as u64
     }
 
-    /// Puts `slices` slices (about 50 µs each at full duty) on the stream; they end early once [`PressureControl::stop`] is
-    /// called. Launches of one pressure may follow each other, not run beside each other.
+    /// Puts `slices` slices (about 50 µs each at full duty) on the stream; they end early once
+    /// [`PressureControl::stop`] is called. Launches of one pressure may follow each other, not run beside each other.
     pub fn launch(&mut self, ops: &mut Cuda, slices: u32) -> Result<()> {
         let mut arguments = vec![
             Arg::Pointer(self.page.address(1)),

@@ -82,7 +82,8 @@ impl Cuda {
         self.product(&call)
     }
 
-    /// Which form this stream takes where more than one exists: the fastest, unless a test or a comparison asks otherwise.
+    /// Chooses the form this stream takes where more than one exists: the fastest, unless a test or a comparison asks
+    /// otherwise.
     pub fn set_fusion(&mut self, fusion: Fusion) {
         self.products.fusion = fusion;
     }
