@@ -3,35 +3,46 @@
 /// A fat binary: one file of `cuda/` for every architecture it was compiled for, and PTX for later ones.
 #[derive(Debug, Clone, Copy)]
 pub struct Module {
+    /// The source file's name without its extension, such as `layernorm`.
     pub name: &'static str,
+    /// The source file's name below `cuda/`, such as `layernorm.cu`.
     pub file: &'static str,
+    /// The fat binary's bytes; the driver loads them only from aligned memory, so they are copied first.
     pub image: &'static [u8],
 }
 
-/// A kernel in one architecture, as ptxas reports it.
+/// What ptxas reports of one kernel in one architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelFacts {
+    /// The kernel's name, such as `layernorm_forward_bf16`.
     pub name: &'static str,
+    /// The source file below `cuda/` that holds the kernel, such as `layernorm.cu`.
     pub file: &'static str,
-    /// `sm_90a`
+    /// The architecture that the kernel was compiled for, such as `sm_90a`.
     pub arch: &'static str,
+    /// Registers of one thread.
     pub registers: u32,
-    /// Static shared memory.
+    /// Bytes of static shared memory of one block; what a launch asks for dynamically comes on top.
     pub shared_bytes: u32,
-    /// Bytes stored to and loaded from local memory because registers ran out.
+    /// Bytes of spill stores and spill loads together, or of the thread's stack frame where that is larger; 0 where
+    /// everything is kept in registers.
     pub spill_bytes: u32,
 }
 
-/// Something build.rs skipped.
+/// A part of the program that build.rs had to leave out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SkippedPart {
+    /// What was left out: [`KERNELS`] or [`NCCL_BINDINGS`].
     pub what: &'static str,
+    /// Why it was left out, such as a compiler or header that was not found.
     pub reason: &'static str,
-    /// The command that installs it; the program must be built again after it.
+    /// The command that installs what the build lacked; the program must be built again after it.
     pub install: &'static str,
 }
 
+/// The name of the CUDA kernels in [`SkippedPart::what`]; without them nothing runs on a GPU.
 pub const KERNELS: &str = "CUDA kernels";
+/// The name of the NCCL bindings in [`SkippedPart::what`]; without them there are no collectives between GPUs.
 pub const NCCL_BINDINGS: &str = "NCCL bindings";
 
 include!(concat!(env!("OUT_DIR"), "/built.rs"));

@@ -108,15 +108,18 @@ api! {
     latest: fn(Handle, *mut Entity, c_uint, *const c_ushort, c_uint, c_uint, *mut FieldValue) = "dcgmEntitiesGetLatestValues";
 }
 
-/// Where the host engine runs.
+/// Where the host engine runs, DCGM's service that samples the counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
+    /// A service of this machine (`nv-hostengine`) that is asked at 127.0.0.1 on DCGM's default port.
     Running,
+    /// An engine started inside this process; it needs root and puts its threads beside the ones that measure.
     Embedded,
 }
 
 impl Engine {
-    /// As `BUBBLEBENCH_DCGM` says; `None`: off.
+    /// The engine that the variable `BUBBLEBENCH_DCGM` asks for: `embedded`, or else a running one; `None` where it
+    /// says `off`.
     pub fn chosen() -> Option<Engine> {
         match std::env::var("BUBBLEBENCH_DCGM").as_deref() {
             Ok("off") => None,
@@ -126,7 +129,7 @@ impl Engine {
     }
 }
 
-/// The four fields of one GPU, watched at 10 Hz until dropped.
+/// DCGM's four profiling fields of one GPU, watched at 10 Hz until the value is dropped.
 pub struct Dcgm {
     session: Session,
     gpu: c_uint,
@@ -144,14 +147,15 @@ struct Session {
 }
 
 impl Dcgm {
-    /// Watches the GPU with this UUID, where library, engine and rights are there. Takes up to a second.
+    /// Watches the GPU with this UUID, which takes up to a second; `None` where library, engine or right is missing, or
+    /// `BUBBLEBENCH_DCGM` is `off`.
     pub fn open(uuid: &str) -> Option<Dcgm> {
         let engine = Engine::chosen()?;
         let (library, _) = libraries::open_dcgm()?;
         Dcgm::with(library, engine, uuid)
     }
 
-    /// The library at this path, for tests.
+    /// Watches as [`Dcgm::open`] does, through the library at `path` and the given engine; for tests.
     pub fn open_at(path: &Path, engine: Engine, uuid: &str) -> Option<Dcgm> {
         // SAFETY: the library's initialisers ask nothing of us.
         let library = unsafe { libloading::Library::new(path) }.ok()?;
@@ -184,7 +188,7 @@ impl Dcgm {
         }
     }
 
-    /// The engine's newest values: means over its own last 100 ms.
+    /// The engine's newest values, means over its own last 100 ms; `None` where it gives none of the four.
     pub fn activity(&mut self) -> Option<GpmActivity> {
         self.session.latest(self.gpu, &FIELDS, 0, &mut self.values[..])?;
         let value = |id| {

@@ -6,21 +6,25 @@ use crate::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
-/// As typed.
+/// A device as it is typed after `--device`: `auto`, `host`, `cuda` or `cuda:N`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
-    /// A GPU where there is one, else the host.
+    /// `auto`: a GPU where there is one, else the host.
     #[default]
     Auto,
+    /// `host`: this machine's CPU.
     Host,
-    /// `cuda` alone is the process's own GPU: the first, or that of LOCAL_RANK under a launcher.
+    /// `cuda:N`: the GPU with that CUDA ordinal. `cuda` alone (`None`) is the process's own GPU: the first, or that of
+    /// LOCAL_RANK under a launcher.
     Cuda(Option<u32>),
 }
 
-/// As meant: a device that is there.
+/// A device that is there: what a [`DeviceChoice`] resolves to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Device {
+    /// This machine's CPU.
     Host,
+    /// The GPU with this CUDA ordinal, which counts what CUDA_VISIBLE_DEVICES leaves visible.
     Cuda(u32),
 }
 
@@ -65,6 +69,7 @@ impl fmt::Display for Device {
 }
 
 impl Device {
+    /// The backend that records of a measurement on this device name: the host's or CUDA's.
     pub const fn backend(self) -> Backend {
         match self {
             Device::Host => Backend::Host,
@@ -74,17 +79,20 @@ impl Device {
 }
 
 impl DeviceChoice {
+    /// Reads a device as it is typed; an error names the four ways to write one.
     pub fn parse(text: &str) -> Result<Self> {
         text.parse()
     }
 
-    /// The device meant, if it is there.
+    /// The device that is meant, with LOCAL_RANK read from the environment; an error where a GPU was asked for that is
+    /// not there.
     pub fn resolve(self) -> Result<Device> {
         let local_rank = std::env::var("LOCAL_RANK").ok().and_then(|rank| rank.parse().ok());
         self.of_rank(local_rank)
     }
 
-    /// The device meant by a rank that is its host's `local_rank`-th.
+    /// The device that is meant by its host's `local_rank`-th process (`None`: the only one); an error where a GPU was
+    /// asked for that is not there.
     pub fn of_rank(self, local_rank: Option<u32>) -> Result<Device> {
         self.among(local_rank, || gpus::list().map(|gpus| gpus.into_iter().map(|gpu| gpu.name).collect()))
     }

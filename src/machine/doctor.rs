@@ -7,15 +7,21 @@ use crate::records::machine::{Cpu, Gpu};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+/// The schema's name and version, as the field `schema` of `bubblebench doctor --json` holds it.
 pub const SCHEMA: &str = "bubblebench.doctor/1";
 
+/// What `bubblebench doctor` finds: devices, libraries and kernels, and what is missing.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Doctor {
+    /// The name and version of this format.
     pub schema: &'static str,
+    /// Every device that a run can use: the host, then each GPU that the CUDA driver shows, in its order.
     pub devices: Vec<DoctorDevice>,
+    /// Every library found that a run on a GPU loads, the driver first.
     pub libraries: Vec<versions::Library>,
+    /// Everything that was looked for and not found; empty where nothing is missing.
     pub missing: Vec<Missing>,
-    /// With `--kernels`: every kernel in every architecture built.
+    /// With `--kernels`, every kernel in every architecture built; without it the field is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernels: Option<Vec<Kernel>>,
 }
@@ -23,47 +29,61 @@ pub struct Doctor {
 /// A device a run can use.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct DoctorDevice {
+    /// The processor's model, or the GPU's name.
     pub name: String,
-    /// `host` or `cuda`
+    /// What runs operations on this device: `host` or `cuda`.
     pub backend: &'static str,
-    /// As `--device` takes it.
+    /// The device as `--device` takes it: `host`, or `cuda:N` for GPU number N.
     pub device: String,
-    /// Cores of the host, SMs of a GPU.
+    /// Cores of the host that this process may use; streaming multiprocessors (SMs) of a GPU.
     pub cores: u64,
+    /// Bytes of the host's main memory, or of the GPU's own; null where the system does not tell.
     pub memory_bytes: Option<u64>,
-    /// Last-level cache of the host, L2 of a GPU.
+    /// Bytes of one last-level cache of the host, or of the GPU's L2; null where the system does not tell.
     pub cache_bytes: Option<u64>,
+    /// The GPU's compute capability, such as `9.0`; null for the host.
     pub compute_capability: Option<String>,
+    /// Instruction sets of the host that matter to matrix products, such as `avx512f`; empty for a GPU.
     pub features: Vec<String>,
     /// How a GPU is doing at this moment; null for the host, and where NVML does not answer.
     pub state: Option<GpuState>,
-    /// Its connections to the GPUs after it, a line each.
+    /// How this GPU is connected to each GPU after it, one line each: `cuda:1: NVLink x18 through a switch, PCIe NODE`.
     pub links: Vec<String>,
 }
 
-/// Something that is not there.
+/// Something that was looked for and not found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Missing {
+    /// The name of what is missing, such as `NCCL` or `CUDA kernels`.
     pub what: String,
     /// What cannot be measured without it.
     pub costs: String,
-    /// The line that installs it.
+    /// The command that installs it, or a sentence where no single command does.
     pub install: String,
     /// Why it was not found.
     pub reason: String,
 }
 
+/// What the compiler (ptxas) reports of one kernel in one architecture.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Kernel {
+    /// The kernel's name, such as `layernorm_forward_bf16`.
     pub name: &'static str,
+    /// The source file below `cuda/` that holds the kernel, such as `layernorm.cu`.
     pub file: &'static str,
+    /// The architecture that the kernel was compiled for, such as `sm_90a`.
     pub arch: &'static str,
+    /// Registers of one thread.
     pub registers: u32,
+    /// Bytes of static shared memory of one block.
     pub shared_bytes: u32,
+    /// Bytes of spill stores and spill loads together, or of the thread's stack frame where that is larger; 0 where
+    /// everything is kept in registers.
     pub spill_bytes: u32,
 }
 
-/// Looks the machine and this program over.
+/// Looks the machine and this program over, and lists every kernel where `kernels` is set. What cannot be asked is
+/// listed as missing, never an error.
 pub fn examine(kernels: bool) -> Doctor {
     let gpus = gpus::list();
     let listed = gpus.as_ref().map(Vec::as_slice).unwrap_or_default();

@@ -4,7 +4,8 @@ use crate::Error;
 use cudarc::driver::DriverError;
 use cudarc::driver::sys::CUresult;
 
-/// `what` reads like "cannot open device 0".
+/// Turns an error of the CUDA driver into one with a cure; `what` says what failed and reads like "cannot open device
+/// 0".
 pub fn driver_error(what: impl AsRef<str>, error: DriverError) -> Error {
     let what = format!("{}: {}", what.as_ref(), code(error));
     if breaks_the_context(error.0) { Error::gpu(what, cure(error.0)) } else { Error::machine(what, cure(error.0)) }

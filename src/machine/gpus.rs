@@ -34,7 +34,7 @@ pub fn require_driver() -> Result<()> {
     }
 }
 
-/// Every GPU the driver shows, in its order.
+/// Every GPU the driver shows, in its order; an error where there is no driver, no GPU, or the driver fails.
 pub fn list() -> Result<Vec<Gpu>> {
     require_driver()?;
     let wrap = |e: DriverError| match e.0 {
@@ -84,7 +84,8 @@ fn describe(index: i32) -> std::result::Result<Gpu, DriverError> {
     })
 }
 
-/// The GPUs with what NVML adds, and a line for each pair of them.
+/// Adds to the GPUs what NVML tells of them (clocks, limits, modes), and describes the connection of each pair in a
+/// line.
 pub fn with_state(mut gpus: Vec<Gpu>) -> (Vec<Gpu>, Vec<String>) {
     if gpus.is_empty() {
         return (gpus, Vec::new());
@@ -114,7 +115,8 @@ fn add_state(gpu: &mut Gpu, state: nvml::GpuState) {
     gpu.nvlinks = state.nvlinks;
 }
 
-/// The UUID of the GPU that CUDA numbers so: CUDA_VISIBLE_DEVICES renumbers GPUs, NVML does not follow it.
+/// The UUID of the GPU with this CUDA ordinal, for NVML, whose numbers CUDA_VISIBLE_DEVICES leaves alone; `None` where
+/// there is no such GPU.
 pub fn uuid(ordinal: u32) -> Option<String> {
     if !driver_present() {
         return None;
@@ -130,7 +132,7 @@ fn uuid_text(bytes: &[u8; 16]) -> String {
     format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-/// The newest CUDA the driver runs: `13.0`.
+/// The newest CUDA version that the driver runs, such as `13.0`; `None` without a driver.
 pub fn driver_cuda_version() -> Option<String> {
     if !driver_present() || !symbols::has("cuDriverGetVersion") {
         return None;

@@ -44,22 +44,23 @@ pub(super) const DCGM: LibraryQuery = LibraryQuery {
     version: |_| None,
 };
 
-/// NCCL's library wherever it lies, and the path it was loaded from.
+/// Opens NCCL's library wherever it lies, with the path it was loaded from; `None` where it is not found.
 pub fn open_nccl() -> Option<(libloading::Library, PathBuf)> {
     open(&NCCL)
 }
 
-/// NVML's library, which comes with the driver.
+/// Opens NVML's library, which comes with the driver, with its path; `None` where it is not found.
 pub fn open_nvml() -> Option<(libloading::Library, PathBuf)> {
     open(&NVML)
 }
 
-/// DCGM's library, where it is installed.
+/// Opens DCGM's library, with its path; `None` where it is not installed.
 pub fn open_dcgm() -> Option<(libloading::Library, PathBuf)> {
     open(&DCGM)
 }
 
-/// Loads cuBLASLt from wherever it lies and keeps it: a later load by bare name, as cudarc's, then finds this one.
+/// Loads cuBLASLt from wherever it lies and keeps it, so that a later load by bare name, as cudarc's, finds this one;
+/// `None` where there is none.
 pub fn keep_cublaslt() -> Option<PathBuf> {
     static KEPT: OnceLock<Option<(libloading::Library, PathBuf)>> = OnceLock::new();
     KEPT.get_or_init(|| open(&CUBLASLT)).as_ref().map(|(_, path)| path.clone())
@@ -119,7 +120,7 @@ fn cublaslt_version(library: &libloading::Library) -> Option<String> {
     Some(format!("{}.{}.{}", version / 10000, version / 100 % 100, version % 100))
 }
 
-/// 23007 is 2.30.7 (nccl.h, NCCL_VERSION; two digits each since 2.9).
+/// The text of NCCL's version number: 23007 is `2.30.7` (`NCCL_VERSION` in nccl.h; two digits each since 2.9).
 pub fn nccl_version_text(code: c_int) -> String {
     if code < 10_000 {
         return format!("{}.{}.{}", code / 1000, code / 100 % 10, code % 100);

@@ -3,6 +3,8 @@
 //! [`probe`] gathers what `machine.json` holds; [`DeviceChoice`] turns `--device` into a [`Device`]; [`doctor`] says
 //! what is missing and how to get it. [`telemetry`] says how a GPU was doing while a case ran.
 
+#![warn(missing_docs)]
+
 pub mod built;
 mod cpu;
 pub mod dcgm;
@@ -30,17 +32,23 @@ use std::ffi::OsString;
 /// What `machine.json` says of the machine, without the run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MachineProbe {
-    /// Lower-case slug: the results folder's name.
+    /// The machine's name as a lower-case slug, which is also the name of its results folder.
     pub name: String,
+    /// The processor: its model, the cores this process may use, its last-level cache and instruction sets.
     pub cpu: Cpu,
+    /// Bytes of main memory; `None` where the system does not tell.
     pub memory_bytes: Option<u64>,
+    /// The GPUs that the CUDA driver shows, in its order; empty for a run on the host and where there is no driver.
     pub gpus: Vec<Gpu>,
-    /// `driver cuda cublaslt nccl nvcc`; null where absent.
+    /// Versions of `driver`, `cuda`, `cublaslt`, `nccl` and `nvcc` by name; `None` where one is absent.
     pub versions: BTreeMap<String, Option<String>>,
-    /// GPU-to-GPU links, one line a pair; empty without GPUs.
+    /// How the GPUs are connected, one line for each pair; empty with fewer than two GPUs.
     pub topology: Vec<String>,
+    /// The operating system and its kernel's release, such as `Linux 6.1.0`.
     pub kernel: String,
+    /// The name the machine gives itself; `None` where it has none.
     pub hostname: Option<String>,
+    /// The environment variables that change what is measured, with their values; never the whole environment.
     pub environment: BTreeMap<String, String>,
 }
 
@@ -66,7 +74,8 @@ pub fn probe(device: Device) -> MachineProbe {
     }
 }
 
-/// The machine as `machine.json` holds it; the caller fills in the run.
+/// The machine as `machine.json` holds it for a run on `device`; the run's other fields are empty, for the caller to
+/// fill in.
 pub fn record(device: &Device) -> Result<MachineRecord> {
     let run = RunInfo {
         id: String::new(),
@@ -80,6 +89,7 @@ pub fn record(device: &Device) -> Result<MachineRecord> {
 }
 
 impl MachineProbe {
+    /// Adds the run and the schema's name to what was probed, which makes it a whole `machine.json`.
     pub fn into_record(self, run: RunInfo) -> MachineRecord {
         MachineRecord {
             schema: SCHEMA.to_string(),
@@ -97,17 +107,18 @@ impl MachineProbe {
     }
 }
 
-/// Bytes of all last-level caches that the cores of this process use, where the machine tells.
+/// Bytes of all last-level caches together that the cores of this process use; `None` where the machine does not tell.
 pub fn last_level_caches_bytes() -> Option<u64> {
     cpu::last_level_caches_bytes(&threads::available_cores())
 }
 
-/// Cores this process may use.
+/// The number of cores this process may use; 1 where the system does not tell.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// `nvidia-h200` for one GPU, `nvidia-h200-x8` for eight, `amd-epyc-2c` without: the results folder's name.
+/// The name of the results folder, a slug: `nvidia-h200` for one GPU, `nvidia-h200-x8` for eight, `amd-epyc-2c`
+/// without.
 pub fn machine_name(cpu: &Cpu, gpus: &[Gpu]) -> String {
     let text = match gpus {
         [] => format!("{} {}c", cpu::plain_model(&cpu.model), cpu.cores),

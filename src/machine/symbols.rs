@@ -6,6 +6,7 @@
 use cudarc::driver::sys;
 use std::ffi::c_void;
 
+/// The functions of the CUDA driver's library that this program calls, by the names that library exports.
 pub const REQUIRED: &[&str] = &[
     "cuCtxGetCurrent",
     "cuCtxGetLimit",
@@ -70,7 +71,7 @@ pub const REQUIRED: &[&str] = &[
     "cuStreamWaitEvent",
 ];
 
-/// The first of [`REQUIRED`] that the driver has not. The library itself must be there.
+/// The first of [`REQUIRED`] that the driver's library, which must be there, lacks; `None` where it has all of them.
 pub fn missing() -> Option<&'static str> {
     REQUIRED.iter().copied().find(|name| !has(name))
 }

@@ -49,6 +49,7 @@ pub fn kernel() -> String {
     format!("{} {}", text(&name.sysname), text(&name.release))
 }
 
+/// The name this machine gives itself; `None` where it has none or the system does not tell.
 pub fn hostname() -> Option<String> {
     let mut name = [0u8; 256];
     // SAFETY: the length leaves room for the NUL, whatever the name.

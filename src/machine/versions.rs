@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 /// A library that was found and answers.
 #[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Library {
-    /// `driver`, `cublaslt`, `nccl`, …
+    /// The library's short name: `driver`, `nvml`, `cublaslt`, `nccl` or `dcgm`.
     pub name: &'static str,
+    /// The version that the library tells, such as `2.30.7`; null where it tells none.
     pub version: Option<String>,
-    /// Where it was loaded from; the bare file name where the loader found it.
+    /// The path it was loaded from; the bare file name where the loader found it.
     pub path: String,
 }
 
@@ -37,7 +38,8 @@ pub fn found() -> Vec<Library> {
     driver.into_iter().chain(nvml).chain(others).collect()
 }
 
-/// What `machine.json` records: every name, null where it is not there.
+/// The versions that `machine.json` records of driver, CUDA, cuBLASLt, NCCL and nvcc, by name; `None` where one is
+/// absent.
 pub fn versions() -> BTreeMap<String, Option<String>> {
     let found = found();
     let of = |name: &str| found.iter().find(|library| library.name == name).and_then(|library| library.version.clone());

@@ -11,35 +11,47 @@ use std::ffi::{c_uint, c_ulonglong};
 /// How a GPU is doing. A field is null where the board, the driver or the rights give no answer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct GpuState {
+    /// The SM clock at this moment, in MHz.
     pub sm_clock_mhz: Option<u64>,
+    /// The highest SM clock of the board, in MHz.
     pub sm_clock_max_mhz: Option<u64>,
-    /// What an administrator set (`nvidia-smi -ac`).
+    /// The SM clock for applications, in MHz, which an administrator can set (`nvidia-smi -ac`).
     pub sm_clock_application_mhz: Option<u64>,
+    /// The memory clock at this moment, in MHz.
     pub memory_clock_mhz: Option<u64>,
+    /// The highest memory clock of the board, in MHz.
     pub memory_clock_max_mhz: Option<u64>,
+    /// The memory clock for applications, in MHz, which an administrator can set (`nvidia-smi -ac`).
     pub memory_clock_application_mhz: Option<u64>,
+    /// The board's power draw in watts, on most boards the mean of the last second.
     pub power_w: Option<f64>,
+    /// The power limit that is enforced, in watts.
     pub power_limit_w: Option<f64>,
+    /// The GPU's temperature, in °C.
     pub temperature_c: Option<u64>,
-    /// Why the clock is below the one asked for, by name; empty: it is not.
+    /// Why the clock is below the one asked for, by name; empty where it is not.
     pub clock_event_reasons: Option<Vec<String>>,
+    /// Whether the memory's error correction (ECC) is on now, whatever is set for after the next reboot.
     pub ecc: Option<bool>,
-    /// Since the driver was loaded.
+    /// Memory errors that ECC corrected since the driver was loaded.
     pub ecc_corrected: Option<u64>,
+    /// Memory errors that ECC could not correct since the driver was loaded.
     pub ecc_uncorrected: Option<u64>,
+    /// Whether persistence mode is on: the driver then keeps the GPU awake while nobody uses it.
     pub persistence: Option<bool>,
-    /// `default`, `prohibited` or `exclusive-process`
+    /// Which processes may compute on the GPU: `default`, `prohibited` or `exclusive-process`.
     pub compute_mode: Option<String>,
+    /// Whether the GPU is divided into instances (MIG) now, whatever is set for after the next reboot.
     pub mig: Option<bool>,
-    /// NVLinks that are up.
+    /// The number of NVLinks that are up; null where no link answers.
     pub nvlinks: Option<u64>,
-    /// Whether activity counters (GPM) can be sampled here.
+    /// Whether the activity counters (GPM, Hopper and later) can be sampled here.
     pub gpm: bool,
-    /// Processes that compute on it, this one left out.
+    /// The processes that compute on the GPU, this one and its children left out.
     pub other_processes: Option<Vec<Process>>,
 }
 
-/// A handle, and the library it is of.
+/// One GPU as NVML knows it; a query is `None` where the board, the driver or the rights give no answer.
 #[derive(Clone, Copy)]
 pub struct NvmlDevice {
     pub(super) nvml: &'static Nvml,
@@ -78,34 +90,39 @@ impl NvmlDevice {
         (code == SUCCESS).then_some(now == 1)
     }
 
+    /// The SM clock at this moment, in MHz; `None` where NVML does not tell.
     pub fn sm_clock_mhz(&self) -> Option<u64> {
         self.ask_by(self.nvml.api.clock, api::CLOCK_SM)
     }
 
+    /// The memory clock at this moment, in MHz; `None` where NVML does not tell.
     pub fn memory_clock_mhz(&self) -> Option<u64> {
         self.ask_by(self.nvml.api.clock, api::CLOCK_MEMORY)
     }
 
-    /// On most boards the mean of the last second.
+    /// The board's power draw in watts, on most boards the mean of the last second; `None` where NVML does not tell.
     pub fn power_w(&self) -> Option<f64> {
         self.ask(self.nvml.api.power, 0).map(|milliwatts| f64::from(milliwatts) / 1000.0)
     }
 
-    /// Since the driver was loaded (Volta and later).
+    /// The energy used since the driver was loaded, in millijoules; `None` before Volta and where NVML does not tell.
     pub fn energy_mj(&self) -> Option<u64> {
         self.ask(self.nvml.api.energy, 0)
     }
 
+    /// The GPU's temperature in °C; `None` where NVML does not tell.
     pub fn temperature_c(&self) -> Option<u64> {
         self.ask_by(self.nvml.api.temperature, api::SENSOR_GPU)
     }
 
-    /// Bits: see [`reasons::names`].
+    /// Why the clock is below the one asked for, as NVML's bits, whose names are [`reasons::names`]; `None` where NVML
+    /// does not tell.
     pub fn clock_event_reasons(&self) -> Option<u64> {
         self.ask(self.nvml.api.clock_reasons, 0)
     }
 
-    /// Corrected and uncorrected since the driver was loaded.
+    /// Memory errors since the driver was loaded, those that ECC corrected and those it could not; `None` where NVML
+    /// does not tell.
     pub fn ecc_errors(&self) -> (Option<u64>, Option<u64>) {
         let count = |kind| {
             let mut errors: c_ulonglong = 0;
@@ -126,7 +143,7 @@ impl NvmlDevice {
         Some(name.to_string())
     }
 
-    /// Everything at once: some thirty questions.
+    /// Asks everything of [`GpuState`] at once: some thirty queries.
     pub fn state(&self) -> GpuState {
         let api = &self.nvml.api;
         let (ecc_corrected, ecc_uncorrected) = self.ecc_errors();

@@ -5,20 +5,22 @@ use super::api::{GPM_METRICS, GpmMetric, GpmRequest, GpmSupport, SUCCESS};
 use super::device::NvmlDevice;
 use std::ffi::c_void;
 
-/// Shares of the time between two samples, in percent.
+/// How busy a GPU was between two samples, in percent; `None` where that counter gave no value.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct GpmActivity {
-    /// SMs that had a warp resident.
+    /// SMs that had a warp resident, in percent of all.
     pub sm_active: Option<f64>,
-    /// Warps resident, of those that fit.
+    /// Warps resident, in percent of those that fit.
     pub sm_occupancy: Option<f64>,
-    /// Cycles in which a tensor pipe worked.
+    /// Cycles in which a tensor pipe worked, in percent of all.
     pub tensor_active: Option<f64>,
-    /// DRAM bandwidth, of its peak.
+    /// DRAM bandwidth, in percent of its peak.
     pub dram_active: Option<f64>,
 }
 
 impl GpmActivity {
+    /// Takes SM active, SM occupancy, tensor active and DRAM active, in this order and in percent; `None` where all
+    /// four are.
     pub fn from_values(values: [Option<f64>; 4]) -> Option<GpmActivity> {
         let [sm_active, sm_occupancy, tensor_active, dram_active] = values;
         let any = values.iter().any(Option::is_some);
@@ -30,7 +32,7 @@ impl GpmActivity {
 const METRICS: [u32; 4] = [2, 3, 5, 10];
 const VERSION: u32 = 1;
 
-/// Two samples that take turns; used by one thread.
+/// A GPU's GPM counters, sampled in turn into two buffers; used by one thread.
 pub struct Gpm {
     device: NvmlDevice,
     samples: [*mut c_void; 2],
@@ -40,7 +42,8 @@ pub struct Gpm {
 }
 
 impl Gpm {
-    /// Takes the first sample; the reason where that is not possible.
+    /// Takes the first sample; an error says why that is not possible, such as a GPU before Hopper or a container
+    /// without the right.
     pub fn open(device: NvmlDevice) -> Result<Gpm, &'static str> {
         let api = &device.nvml.api;
         let support = device.ask(api.gpm_support, GpmSupport { version: VERSION, is_supported: 0 });
@@ -79,7 +82,8 @@ impl Gpm {
         (code == SUCCESS).then_some(())
     }
 
-    /// What happened since the last call (or since `open`).
+    /// How busy the GPU was since the last call, or since [`Gpm::open`]; `None` where the sample is refused or holds
+    /// none of the four.
     pub fn activity(&mut self) -> Option<GpmActivity> {
         let newer = 1 - self.taken;
         self.sample(newer)?;

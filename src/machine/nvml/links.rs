@@ -8,14 +8,15 @@ use std::fmt;
 /// No GPU has more.
 const MOST_LINKS: u32 = 36;
 
-/// The way between two GPUs. All `None`: NVML does not say.
+/// How two GPUs are connected; all fields are empty where NVML does not say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GpuLink {
-    /// NVLinks between them; 0: none.
+    /// The number of NVLinks between the two, 0 where there are none; `None` where NVML does not say.
     pub nvlinks: Option<u64>,
-    /// Through NVSwitches: all links of a GPU lead to every other.
+    /// Whether the NVLinks go through NVSwitches, where all links of a GPU lead to every other.
     pub switched: bool,
-    /// As `nvidia-smi topo -m` calls it: PIX one switch, PXB several, PHB a host bridge, NODE a NUMA node, SYS beyond.
+    /// How far apart they are on PCIe, as `nvidia-smi topo -m` calls it: PIX one switch, PXB several, PHB a host
+    /// bridge, NODE a NUMA node, SYS beyond; or `same board`.
     pub pcie: Option<&'static str>,
 }
 

@@ -30,7 +30,8 @@ use std::time::Duration;
 /// A driver without persistence mode wakes every GPU first: seconds. Longer than this is no answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The library, initialised. Never shut down and never unloaded: a thread may hang inside it for as long as we live.
+/// NVML's library, initialised. It is never shut down and never unloaded: a thread may hang inside it for as long as
+/// the process lives.
 pub struct Nvml {
     api: Api,
     path: PathBuf,
@@ -38,7 +39,8 @@ pub struct Nvml {
 }
 
 impl Nvml {
-    /// The machine's own, loaded once; the reason where there is none. May wait or hang: see `within`.
+    /// The machine's own library, loaded on the first call; an error says why there is none. The call may wait or hang,
+    /// so a thread that measures must not make it.
     pub fn shared() -> Result<&'static Nvml, &'static str> {
         static SHARED: OnceLock<Result<Nvml, String>> = OnceLock::new();
         let found = || match libraries::open_nvml() {
@@ -48,7 +50,8 @@ impl Nvml {
         SHARED.get_or_init(found).as_ref().map_err(String::as_str)
     }
 
-    /// The one at this path, for tests.
+    /// Loads and initialises the library at `path` instead of the machine's own, for tests; an error says why it
+    /// cannot.
     pub fn open(path: &Path) -> Result<&'static Nvml, String> {
         // SAFETY: the library's initialisers ask nothing of us.
         let library = unsafe { libloading::Library::new(path) }.map_err(|e| e.to_string())?;
@@ -65,11 +68,12 @@ impl Nvml {
         }
     }
 
+    /// The path that the library was loaded from; the bare file name where the loader found it.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The driver's release, such as `580.65.06`.
+    /// The driver's release, such as `580.65.06`; `None` where NVML does not tell.
     pub fn driver_version(&self) -> Option<String> {
         let mut text = [0 as c_char; 96];
         // SAFETY: the buffer is as long as it is told, and zeroed.
@@ -77,7 +81,7 @@ impl Nvml {
         (code == SUCCESS).then(|| text_of(&text)).flatten()
     }
 
-    /// GPUs of this machine, CUDA_VISIBLE_DEVICES or not.
+    /// The number of GPUs of this machine, whatever CUDA_VISIBLE_DEVICES says; `None` where NVML does not tell.
     pub fn count(&self) -> Option<u32> {
         let mut count = 0;
         // SAFETY: writes one unsigned int.
@@ -85,8 +89,9 @@ impl Nvml {
         (code == SUCCESS).then_some(count)
     }
 
-    /// The GPU with this UUID (`GPU-…`, as `machine::gpus` writes it). The driver gives a MIG instance a UUID of its own:
-    /// the answer is then the GPU that holds it, because the sensors are the GPU's.
+    /// The GPU with this UUID (`GPU-…`, as `machine::gpus` writes it); `None` where NVML does not know it. The driver
+    /// gives a MIG instance a UUID of its own: the answer is then the GPU that holds it, because the sensors are the
+    /// GPU's.
     pub fn device(&'static self, uuid: &str) -> Option<NvmlDevice> {
         if let Some(device) = self.handle(uuid) {
             return Some(device);
@@ -108,27 +113,29 @@ impl Nvml {
 /// What one look at the machine's GPUs gave.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Examined {
-    /// In the order asked for; `None` where NVML does not know the GPU.
+    /// The state of each GPU, in the order asked for; `None` where NVML does not know the GPU.
     pub gpus: Vec<Option<GpuState>>,
-    /// Every pair (i < j) of them, in order.
+    /// The connection of every pair `i < j` of these GPUs, in the order (0, 1), (0, 2), …, (1, 2), …
     pub links: Vec<GpuLink>,
-    /// All GPUs of the machine.
+    /// The number of GPUs of the machine, those not asked for included; `None` where NVML does not tell.
     pub count: Option<u32>,
 }
 
-/// The state of the GPUs with these UUIDs, or why there is none. Waits at most `PATIENCE`.
+/// The state and connections of the GPUs with these UUIDs (`None` where a UUID is not known); an error says why there
+/// is no answer. Waits at most 20 s.
 pub fn examine(uuids: Vec<Option<String>>) -> Result<Examined, String> {
     let look = move || Nvml::shared().map(|nvml| nvml.examine(&uuids)).map_err(String::from);
     within(PATIENCE, look).unwrap_or_else(|| Err(format!("NVML did not answer within {} s", PATIENCE.as_secs())))
 }
 
-/// The library's path and the driver's release; the reason where it does not answer.
+/// The library's path and the driver's release; an error says why there is no answer. Waits at most 20 s.
 pub fn version() -> Result<(PathBuf, Option<String>), String> {
     let look = || Nvml::shared().map(|nvml| (nvml.path.clone(), nvml.driver_version())).map_err(String::from);
     within(PATIENCE, look).unwrap_or_else(|| Err(format!("NVML did not answer within {} s", PATIENCE.as_secs())))
 }
 
 impl Nvml {
+    /// The state and connections of the GPUs with these UUIDs, asked on the calling thread, which may hang.
     pub fn examine(&'static self, uuids: &[Option<String>]) -> Examined {
         let devices: Vec<Option<NvmlDevice>> = uuids.iter().map(|uuid| self.device(uuid.as_deref()?)).collect();
         let pair = |i: usize, j: usize| match (&devices[i], &devices[j]) {
@@ -147,7 +154,7 @@ impl Nvml {
 /// A question went unanswered: every further one would hang on the same lock, and cost the same wait.
 static SILENT: AtomicBool = AtomicBool::new(false);
 
-/// NVML has hung once: it is not asked again.
+/// Whether NVML has hung once in this process; it is not asked again then.
 pub fn is_silent() -> bool {
     SILENT.load(Ordering::Relaxed)
 }

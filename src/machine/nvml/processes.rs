@@ -6,15 +6,17 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::fs;
 
+/// A process with a compute context on a GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Process {
-    /// As NVML numbers it: in a container that can be the host's number.
+    /// The process's number as NVML gives it; in a container that can be the host's number.
     pub pid: u32,
+    /// Bytes of the GPU's memory that the process uses; null where NVML does not tell.
     pub used_memory_bytes: Option<u64>,
 }
 
 impl NvmlDevice {
-    /// Every process with a compute context on it, this one included.
+    /// Every process with a compute context on this GPU, this one included; `None` where NVML does not list them.
     pub fn processes(&self) -> Option<Vec<Process>> {
         let api = &self.nvml.api;
         let of = |pid, bytes| Process { pid, used_memory_bytes: (bytes != u64::MAX).then_some(bytes) };
@@ -46,8 +48,8 @@ impl NvmlDevice {
     }
 }
 
-/// Those that are neither this process nor started by it (a co-run's side is). `before` are the processes that were there
-/// before this one used the GPU.
+/// The listed processes that are neither this one nor started by it (a co-run's side is). `before` are the numbers of
+/// the processes that were there before this one used the GPU.
 pub fn others(listed: &[Process], before: &[u32]) -> Vec<Process> {
     among(listed, before, std::process::id(), parent)
 }

@@ -15,7 +15,7 @@ const REASONS: [(u64, &str, bool); 11] = [
     (0x400, "reliability", true),
 ];
 
-/// The bits' names; one that is newer than this program stands as a number.
+/// The names of the bits that are set; one that is newer than this program stands as a hexadecimal number.
 pub fn names(bits: u64) -> Vec<String> {
     let known: u64 = REASONS.iter().map(|(bit, ..)| bit).sum();
     let named = REASONS.iter().filter(|(bit, ..)| bits & bit != 0).map(|(_, name, _)| name.to_string());
@@ -23,12 +23,12 @@ pub fn names(bits: u64) -> Vec<String> {
     named.chain(unknown.map(|bit| format!("{bit:#x}"))).collect()
 }
 
-/// The names of those that throttle.
+/// The names of the reasons that slow the GPU against its will.
 pub fn throttling() -> impl Iterator<Item = &'static str> {
     REASONS.into_iter().filter(|(.., throttles)| *throttles).map(|(_, name, _)| name)
 }
 
-/// True for those that throttle.
+/// Whether the reason of this name slows the GPU against its will.
 pub fn throttles(name: &str) -> bool {
     throttling().any(|known| known == name)
 }

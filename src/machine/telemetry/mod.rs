@@ -29,7 +29,7 @@ const KEPT: usize = 6_000;
 const LAST_WAIT: Duration = Duration::from_secs(1);
 const END_WAIT: Duration = Duration::from_millis(200);
 
-/// Reads a GPU's sensors until dropped.
+/// A thread that reads a GPU's sensors ten times a second until this is dropped.
 pub struct Sampler {
     shared: Arc<Shared>,
 }
@@ -61,15 +61,17 @@ enum Life {
 }
 
 impl Sampler {
-    /// For a run on this device. Start it before the process's first CUDA context: whoever computes on the GPU by then is
-    /// another process. `None` on the host, and where the driver does not tell the GPU's UUID.
+    /// Starts sampling a run's device, before the process's first CUDA context: whoever computes on the GPU by then
+    /// counts as another process. `None` on the host, where the driver does not tell the GPU's UUID, and where NVML has
+    /// hung.
     pub fn start(device: Device) -> Option<Sampler> {
         let Device::Cuda(ordinal) = device else { return None };
         let uuid = gpus::uuid(ordinal).filter(|_| !nvml::is_silent())?;
         Sampler::with(move || Some(Box::new(GpuSensors::open(Nvml::shared().ok()?, &uuid)?) as Box<dyn Sensors>))
     }
 
-    /// Any sensors; `open` runs on the sampler's own thread, because it may hang like any query.
+    /// Starts sampling any sensors; `open` runs on the sampler's own thread, because it may hang like any query. `None`
+    /// where no thread can be started.
     pub fn with(open: impl FnOnce() -> Option<Box<dyn Sensors>> + Send + 'static) -> Option<Sampler> {
         let shared = Arc::new(Shared { began: Instant::now(), state: Mutex::default(), changed: Condvar::new() });
         let others: Vec<usize> = match threads::current_core() {
@@ -89,12 +91,13 @@ impl Sampler {
         Some(Sampler { shared })
     }
 
-    /// The moment on the sampler's clock, for [`Sampler::window`].
+    /// This moment on the sampler's clock in ns, for [`Sampler::window`].
     pub fn now_ns(&self) -> u64 {
         self.shared.now_ns()
     }
 
-    /// The readings of this time, summed up; `None` where no sensors ever answered. Never waits for a sensor.
+    /// Sums up the readings between two moments of [`Sampler::now_ns`]; `None` where no sensor ever answered. Never
+    /// waits for a sensor.
     pub fn window(&self, from_ns: u64, to_ns: u64) -> Option<Telemetry> {
         let state = self.shared.lock();
         if state.readings.is_empty() {
@@ -106,8 +109,8 @@ impl Sampler {
         Some(summarise(earlier, &within))
     }
 
-    /// The time from then to now. Where it holds no reading yet one is taken, waited for a moment at most: call it once the
-    /// measuring is over.
+    /// Sums up the readings from that moment to now. Where there is none yet one is taken, waited for at most a second:
+    /// call it once the measuring is over.
     pub fn since(&self, from_ns: u64) -> Option<Telemetry> {
         let mut state = self.shared.lock();
         let empty = |state: &State| state.readings.back().is_none_or(|r| r.at_ns < from_ns);
@@ -122,7 +125,7 @@ impl Sampler {
         self.window(from_ns, self.now_ns())
     }
 
-    /// The first reading, waited for so long at most: before anything is measured.
+    /// Waits at most `limit` for the first reading, before anything is measured; `None` where none came.
     pub fn first(&self, limit: Duration) -> Option<SensorReading> {
         let waiting = |state: &State| state.readings.is_empty() && state.life != Life::Over;
         self.shared.wait(self.shared.lock(), limit, waiting).readings.front().cloned()

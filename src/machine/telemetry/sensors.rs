@@ -4,9 +4,10 @@ use super::summary::SensorReading;
 use crate::machine::dcgm::Dcgm;
 use crate::machine::nvml::{Nvml, NvmlDevice, gpm::Gpm, gpm::GpmActivity, others};
 
-/// Something that can be read ten times a second. Used by one thread, which may hang inside it.
+/// Sensors that can be read ten times a second, by one thread, which may hang inside.
 pub trait Sensors {
-    /// `thorough`: also what changes slowly and costs more to ask. Times are the sampler's to fill in.
+    /// Takes one reading; with `thorough` also of what changes slowly and costs more to ask. Its times are the
+    /// sampler's to fill in.
     fn read(&mut self, thorough: bool) -> SensorReading;
 }
 
@@ -17,7 +18,7 @@ enum Counters {
     None,
 }
 
-/// The sensors of one GPU.
+/// The sensors of one GPU: NVML's queries, and activity from GPM or else DCGM.
 pub struct GpuSensors {
     device: NvmlDevice,
     counters: Counters,
@@ -28,7 +29,7 @@ pub struct GpuSensors {
 }
 
 impl GpuSensors {
-    /// The GPU with this UUID; `None` where NVML or the GPU is not there.
+    /// Opens the sensors of the GPU with this UUID; `None` where NVML does not know it.
     pub fn open(nvml: &'static Nvml, uuid: &str) -> Option<GpuSensors> {
         let device = nvml.device(uuid)?;
         let counters = match Gpm::open(device) {

@@ -8,29 +8,39 @@ use std::collections::BTreeSet;
 /// Below this the energy counter's own step is too coarse.
 const ENERGY_SPAN_NS: u64 = 500_000_000;
 
-/// One look at the sensors.
+/// One reading of a GPU's sensors; a field is `None` where its sensor did not answer.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SensorReading {
-    /// Since the sampler began, when the look was over.
+    /// When the reading was over, in ns since the sampler began.
     pub at_ns: u64,
+    /// How long the reading took, in ns.
     pub took_ns: u64,
+    /// The SM clock, in MHz.
     pub sm_clock_mhz: Option<u64>,
+    /// The memory clock in MHz, asked in each thorough reading and repeated in those between.
     pub memory_clock_mhz: Option<u64>,
+    /// The board's power draw, in watts.
     pub power_w: Option<f64>,
+    /// The energy used since the driver was loaded, in millijoules.
     pub energy_mj: Option<u64>,
+    /// The GPU's temperature, in °C.
     pub temperature_c: Option<u64>,
-    /// NVML's bits.
+    /// Why the clock is below the one asked for, as NVML's bits.
     pub clock_event_reasons: Option<u64>,
+    /// Memory errors that ECC corrected since the driver was loaded, asked in each thorough reading.
     pub ecc_corrected: Option<u64>,
+    /// Memory errors that ECC could not correct since the driver was loaded, asked in each thorough reading.
     pub ecc_uncorrected: Option<u64>,
-    /// Pids.
+    /// The numbers of the processes that compute on the GPU, without this one and its children; asked in each thorough
+    /// reading.
     pub other_processes: Option<Vec<u32>>,
+    /// How busy the GPU was since the reading before (GPM) or in the last 100 ms (DCGM).
     pub activity: Option<GpmActivity>,
-    /// `gpm` or `dcgm`
+    /// Where the activity is asked, `gpm` or `dcgm`; `None` where neither is there.
     pub activity_source: Option<&'static str>,
 }
 
-/// `earlier` is the newest reading before the window: counters start from it.
+/// Sums up the readings of a `window` of time. `earlier` is the newest reading before it, from which counters start.
 pub fn summarise(earlier: Option<&SensorReading>, window: &[&SensorReading]) -> Telemetry {
     let values =
         |of: &dyn Fn(&SensorReading) -> Option<f64>| -> Vec<f64> { window.iter().filter_map(|r| of(r)).collect() };

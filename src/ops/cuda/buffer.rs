@@ -5,7 +5,7 @@ use crate::ops::DType;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-/// `len` elements of `dtype` in device memory.
+/// Device memory that holds a number of elements of one type.
 pub struct CudaBuffer {
     pub(super) memory: CudaMemory,
     pub(super) len: usize,
@@ -13,12 +13,15 @@ pub struct CudaBuffer {
 }
 
 impl CudaBuffer {
+    /// The number of elements.
     pub fn len(&self) -> usize {
         self.len
     }
+    /// Whether there is no element.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
+    /// The type of the elements.
     pub fn dtype(&self) -> DType {
         self.dtype
     }

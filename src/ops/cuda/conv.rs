@@ -16,12 +16,13 @@ const MOST_BLOCKS: usize = 65_535;
 /// Steps a split of the positions is worth its own block.
 const LEAST_STEPS: usize = 4;
 
-/// One launch of the forward kernel.
+/// The launch of the forward kernel: a block for each 64 × 64 tile of output positions × output channels.
 pub fn forward_geometry(shape: Conv) -> Geometry {
     tiles(positions(shape), shape.out_channels, 1)
 }
 
-/// One launch of the kernel to inputs: a plane of the grid for each pair of remainders by the stride.
+/// The launch of the kernel to inputs: a block for each 64 × 64 tile of pixels × input channels, in one plane of the
+/// grid for each pair of remainders by the stride.
 pub fn to_inputs_geometry(shape: Conv) -> Geometry {
     let pixels = shape.batch * shape.height.div_ceil(shape.stride) * shape.width.div_ceil(shape.stride);
     tiles(pixels, shape.in_channels, shape.stride * shape.stride)
@@ -39,15 +40,19 @@ fn positions(shape: Conv) -> usize {
 /// The two launches to weights: partial sums over spans of positions, and the sum of those.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConvToWeights {
+    /// The launch that writes partial sums of dW, one plane of the grid for each split.
     pub partial: Geometry,
+    /// The launch that adds the partial sums of all splits to dW.
     pub reduce: Geometry,
+    /// Parts that the output positions are split into, each with a partial sum of its own.
     pub splits: usize,
-    /// Steps of the reduction a split takes.
+    /// Steps of the reduction that a split takes, each over 32 positions (16 in f32).
     pub steps: usize,
 }
 
 impl ConvToWeights {
-    /// About two blocks an SM, each with enough steps to be worth its start and its partial sums.
+    /// Plans the launches for a GPU with this number of SMs: about two blocks an SM, each with enough steps to be worth
+    /// its start and its partial sums.
     pub fn new(shape: Conv, dtype: DType, sms: u32) -> Self {
         let depth = 4 * (16 / dtype.bytes());
         let all = positions(shape).div_ceil(depth).max(1);
@@ -59,13 +64,13 @@ impl ConvToWeights {
         ConvToWeights { partial, reduce: Geometry::flat(shape.weight_len(), 256), splits, steps }
     }
 
-    /// Elements (fp32) of the partial sums.
+    /// Elements (fp32) of the partial sums between the two launches.
     pub const fn partial_len(&self, shape: Conv) -> usize {
         self.splits * shape.weight_len()
     }
 }
 
-/// `conv_forward_bf16` and so on.
+/// The name of a kernel of `cuda/conv.cu`, such as `conv_forward_bf16` for the operation `forward`.
 pub fn kernel(operation: &str, dtype: DType) -> String {
     format!("conv_{operation}_{}", dtype.name())
 }

@@ -21,14 +21,16 @@ const THREADS_OF_ONE: usize = 1024;
 const RESERVED_BYTES: usize = 1024;
 const STATIC_BYTES: usize = 512;
 
-/// A launch, and how many vectors a thread parks in shared memory.
+/// The launch of the cross-entropy kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CrossEntropyLaunch {
+    /// The launch: threads a row × rows a block, and dynamic shared memory for the parked vectors.
     pub geometry: Geometry,
+    /// Vectors of 16 bytes of its row that each thread keeps in shared memory, beside those in registers.
     pub parked: u32,
 }
 
-/// For a GPU whose blocks may have `shared_bytes` of shared memory.
+/// The launch for a GPU whose blocks may have `shared_bytes` of shared memory.
 pub fn plan(shape: Rows, dtype: DType, shared_bytes: u32) -> CrossEntropyLaunch {
     let vectors = (shape.cols * dtype.bytes()).div_ceil(VECTOR_BYTES);
     let shared = (shared_bytes as usize).saturating_sub(STATIC_BYTES);

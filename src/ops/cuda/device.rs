@@ -10,16 +10,19 @@ use crate::{Error, Result};
 use cudarc::driver::{CudaStream, DriverError, result};
 use std::sync::Arc;
 
-/// Which stream runs first where two have work for the same SMs.
+/// The priority of a stream: whose blocks start first where two streams have work for the same SMs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Priority {
+    /// The priority that CUDA gives a stream made without one.
     #[default]
     Plain,
+    /// The highest priority the GPU offers.
     Highest,
+    /// The lowest priority the GPU offers.
     Lowest,
 }
 
-/// A stream that speaks the vocabulary; as many as wanted on one [`Gpu`].
+/// A stream that implements [`crate::ops::Ops`]; as many as wanted may be on one [`Gpu`].
 pub struct Cuda {
     pub(super) gpu: Arc<Gpu>,
     pub(super) stream: Arc<CudaStream>,
@@ -35,12 +38,14 @@ pub struct Cuda {
 }
 
 impl Cuda {
-    /// A stream of its own on device `ordinal`, with activations of `dtype`.
+    /// Opens GPU `ordinal` and makes a stream on it, with activations of `dtype`; an error where driver, GPU or kernels
+    /// are missing, or `dtype` is not bf16, f16 or f32.
     pub fn open(ordinal: u32, dtype: DType) -> Result<Self> {
         Cuda::on(&Gpu::open(ordinal)?, dtype, Priority::Plain)
     }
 
-    /// Another stream on a GPU that is open.
+    /// Makes another stream on a GPU that is open, with activations of `dtype`; an error where that is not bf16, f16 or
+    /// f32.
     pub fn on(gpu: &Arc<Gpu>, dtype: DType, priority: Priority) -> Result<Self> {
         if !matches!(dtype, DType::Bf16 | DType::F16 | DType::F32) {
             return Err(Error::input(
@@ -72,14 +77,17 @@ impl Cuda {
         })
     }
 
+    /// The GPU that this stream is on.
     pub fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu
     }
 
+    /// The facts of the GPU that this stream is on.
     pub fn facts(&self) -> &GpuFacts {
         self.gpu.facts()
     }
 
+    /// The CUDA stream itself, for events and for work that others put on it.
     pub fn stream(&self) -> &Arc<CudaStream> {
         &self.stream
     }

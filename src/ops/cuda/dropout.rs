@@ -10,7 +10,7 @@ use crate::ops::{DType, Dropout};
 const THREADS: usize = 256;
 const BYTES_PER_THREAD: usize = 64;
 
-/// One launch over `len` elements: a block a tile.
+/// The launch over `len` elements: a block of 256 threads for each tile of 16 KiB.
 pub fn geometry(len: usize, dtype: DType) -> Geometry {
     let tile = THREADS * BYTES_PER_THREAD / dtype.bytes();
     Geometry::flat(len.div_ceil(tile) * THREADS, THREADS as u32)

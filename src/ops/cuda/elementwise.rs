@@ -11,7 +11,7 @@ const THREADS: usize = 256;
 /// Bytes of all inputs together that a thread takes: four vectors of one input, two of each of two (`kMapVectors`).
 const BYTES_PER_THREAD: usize = 64;
 
-/// One launch over `len` elements with that many input tensors: a block a tile.
+/// The launch of an element-wise kernel over `len` elements with that many input tensors: a block for each tile.
 pub fn geometry(len: usize, inputs: usize, dtype: DType) -> Geometry {
     let tile = THREADS * BYTES_PER_THREAD / inputs / dtype.bytes();
     Geometry::flat(len.div_ceil(tile) * THREADS, THREADS as u32)

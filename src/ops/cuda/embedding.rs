@@ -20,7 +20,7 @@ const LIST_THREADS: u32 = 256;
 /// Blocks in the second dimension of a grid.
 const MOST_TILES: usize = 65_535;
 
-/// The lookup: a thread moves up to four vectors of a row at once.
+/// The launch of the lookup: a thread moves up to four vectors (16 bytes) of a row at once.
 pub fn forward_geometry(shape: Embedding, dtype: DType) -> Geometry {
     let vectors = (shape.hidden * dtype.bytes()).div_ceil(16);
     let threads = vectors.div_ceil(IN_FLIGHT).next_multiple_of(WARP).clamp(WARP, MOST_THREADS);
@@ -29,7 +29,7 @@ pub fn forward_geometry(shape: Embedding, dtype: DType) -> Geometry {
     Geometry::new([grid, 1, 1], [threads as u32, rows_per_block as u32, 1])
 }
 
-/// Sums of rows into `targets` rows of a table: a thread takes one vector of columns.
+/// The launch that sums rows into `targets` rows of a table: a thread takes one vector (16 bytes) of columns.
 pub fn sum_geometry(targets: usize, shape: Embedding, dtype: DType) -> Geometry {
     let vectors = (shape.hidden * dtype.bytes()).div_ceil(16);
     let threads = vectors.next_multiple_of(WARP).clamp(WARP, SUM_THREADS);
@@ -40,17 +40,24 @@ pub fn sum_geometry(targets: usize, shape: Embedding, dtype: DType) -> Geometry 
 /// Where the lists of the tokens' rows lie in scratch memory, in integers from its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lists {
+    /// Offset of each token's number of rows: `vocabulary` integers, zero before the first kernel.
     pub counts: usize,
+    /// Offset of the number of places handed out so far: one integer, zero before the first kernel.
     pub cursor: usize,
+    /// Offset of each token's first place in the lists, set for tokens that occur: `vocabulary` integers.
     pub starts: usize,
+    /// Offset of each row's position among the rows of its token, in no particular order: `rows` integers.
     pub slot: usize,
+    /// Offset of the rows grouped by token, in no particular order within a token: `rows` integers.
     pub list: usize,
+    /// Offset of the rows grouped by token, ascending within a token: `rows` integers.
     pub ordered: usize,
+    /// The length of all lists together, in integers.
     pub len: usize,
 }
 
 impl Lists {
-    /// What has to be zero comes first: the counts and the cursor.
+    /// Lays out the lists for this shape, with what has to be zero first: the counts and the cursor.
     pub const fn new(shape: Embedding) -> Self {
         let starts = shape.vocabulary + 1;
         let slot = starts + shape.vocabulary;
@@ -59,7 +66,7 @@ impl Lists {
         Lists { counts: 0, cursor: shape.vocabulary, starts, slot, list, ordered, len: ordered + shape.rows }
     }
 
-    /// Integers that must be zero before the first kernel.
+    /// The number of integers, from the start, that must be zero before the first kernel.
     pub const fn zeros(&self) -> usize {
         self.starts
     }

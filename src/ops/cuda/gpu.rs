@@ -13,20 +13,24 @@ use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What the kernels' geometry depends on.
+/// The facts of a GPU that the geometry of launches depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GpuFacts {
+    /// The GPU's name as the driver gives it.
     pub name: String,
+    /// The number of streaming multiprocessors (SMs).
     pub sms: u32,
+    /// Bytes of the L2 cache.
     pub l2_bytes: u64,
-    /// Shared memory a block may opt in to.
+    /// Bytes of shared memory that a block may opt in to.
     pub shared_bytes: u32,
-    /// 80 for compute capability 8.0.
+    /// The compute capability times ten: 80 for 8.0.
     pub capability: u32,
-    /// The software device of tests: right results, meaningless times.
+    /// Whether this is the software device of tests, which gives right results and meaningless times.
     pub software: bool,
 }
 
+/// An open GPU as all streams on it share it: its context, its facts, the embedded kernels and the plans of products.
 pub struct Gpu {
     /// Somebody has waited for its clock to become steady.
     warmed: AtomicBool,
@@ -83,6 +87,7 @@ impl Gpu {
         }))
     }
 
+    /// The facts of this GPU that launches depend on, asked of the driver when it was opened.
     pub fn facts(&self) -> &GpuFacts {
         &self.facts
     }

@@ -10,8 +10,8 @@ use crate::{Error, Result};
 use cudarc::driver::{CudaStream, result, sys};
 use std::sync::Arc;
 
-/// Recorded work. The buffers it was recorded with must be alive whenever it is launched; its stream and the scratch memory
-/// it uses it keeps alive itself, cuBLASLt's workspace is its stream's owner's.
+/// Work recorded from a stream. The buffers and the [`Cuda`] it was recorded with, which owns cuBLASLt's workspace,
+/// must be alive whenever it is launched; its stream and scratch memory it keeps alive itself.
 pub struct Graph {
     executable: sys::CUgraphExec,
     recorded: Recorded,
@@ -36,7 +36,8 @@ impl Drop for Recorded {
 }
 
 impl Cuda {
-    /// Records what `work` puts on this stream. Nothing runs. What goes wrong inside surfaces here.
+    /// Records what `work` puts on this stream, without running it. An error where `work` fails or waits or allocates,
+    /// where it launches nothing, and where an operation before it failed.
     pub fn capture(&mut self, work: impl FnOnce(&mut Cuda) -> Result<()>) -> Result<Graph> {
         self.require_free("a graph cannot be captured")?;
         // What failed before belongs to those who asked for it.
@@ -79,7 +80,8 @@ impl Cuda {
 }
 
 impl Graph {
-    /// Puts the whole of it on the stream it was captured on: elsewhere its scratch memory could be in use.
+    /// Puts the whole graph on the stream it was captured on; an error on any other, where its scratch memory could be
+    /// in use.
     pub fn launch(&self, ops: &mut Cuda) -> Result<()> {
         if !Arc::ptr_eq(&ops.stream, &self.stream) {
             return Err(Error::input(
@@ -95,7 +97,7 @@ impl Graph {
             .map_err(|e| driver_error("cannot launch a graph", e))
     }
 
-    /// Kernels, copies and fills in it.
+    /// The number of kernels, copies and fills in the graph.
     pub fn nodes(&self) -> Result<usize> {
         nodes(&self.recorded)
     }

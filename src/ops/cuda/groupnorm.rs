@@ -17,22 +17,25 @@ const MOST_PER_IMAGE: usize = 1 << 30;
 /// The largest grid in y and z.
 const MOST_BLOCKS: usize = 65_535;
 
-/// How a block sees its groups, and the launch.
+/// The launch of the forward kernel or of the one to inputs, and how a block sees its groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupNormPlan {
-    /// Elements of one access.
+    /// Elements of one memory access (16 bytes, 8 bytes or one element), a divisor of a group's channels.
     pub vector: usize,
-    /// Neighbouring groups of a block.
+    /// Neighbouring groups of one image that a block takes.
     pub together: usize,
+    /// The launch: a block for each `together` groups of an image.
     pub geometry: Geometry,
 }
 
 impl GroupNormPlan {
+    /// Plans the forward kernel for a GPU with this number of SMs, up to 1024 threads a block.
     pub fn forward(shape: GroupNorm, dtype: DType, sms: u32) -> Self {
         GroupNormPlan::new(shape, dtype, sms, 1024)
     }
 
-    /// Two tensors are kept in registers, so fewer than half the threads.
+    /// Plans the kernel to inputs for a GPU with this number of SMs. Two tensors are kept in registers, so a block has
+    /// at most 384 threads.
     pub fn to_inputs(shape: GroupNorm, dtype: DType, sms: u32) -> Self {
         GroupNormPlan::new(shape, dtype, sms, 384)
     }
@@ -66,13 +69,16 @@ fn together(shape: GroupNorm, vectors: usize, bytes: usize, sms: usize) -> usize
 /// The two launches to weights, and the number of partial sums a channel has between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupNormToWeights {
+    /// The launch that writes partial sums over some of the images and positions.
     pub partial: Geometry,
+    /// The launch (of layer normalisation's kernel) that adds the partial sums to dgamma and dbeta.
     pub reduce: Geometry,
+    /// The number of partial sums that each channel has between the two launches.
     pub chunks: usize,
 }
 
 impl GroupNormToWeights {
-    /// About four blocks an SM: over images first, whose statistics a block then reads once, over positions next.
+    /// Plans about four blocks an SM: over images first, whose statistics a block then reads once, over positions next.
     pub fn new(shape: GroupNorm, dtype: DType, sms: u32) -> Self {
         let columns = Columns::new(shape.channels, shape.positions, dtype);
         let wanted = (4 * sms as usize / columns.tiles).max(1);
@@ -84,13 +90,13 @@ impl GroupNormToWeights {
         GroupNormToWeights { partial: Geometry::new(grid, columns.block()), reduce, chunks: images * spans }
     }
 
-    /// Elements (fp32) of the partial sums.
+    /// Elements (fp32) of the partial sums of dgamma and dbeta together.
     pub const fn partial_len(&self, shape: GroupNorm) -> usize {
         2 * self.chunks * shape.channels
     }
 }
 
-/// `groupnorm_forward_bf16` and so on.
+/// The name of a kernel of `cuda/groupnorm.cu`, such as `groupnorm_forward_bf16` for the operation `forward`.
 pub fn kernel(operation: &str, dtype: DType) -> String {
     format!("groupnorm_{operation}_{}", dtype.name())
 }

@@ -12,22 +12,27 @@ use std::sync::Arc;
 /// Blocks, threads and dynamic shared memory of a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
+    /// Blocks of the grid in x, y and z.
     pub grid: [u32; 3],
+    /// Threads of a block in x, y and z.
     pub block: [u32; 3],
+    /// Bytes of dynamic shared memory of a block.
     pub shared_bytes: u32,
 }
 
 impl Geometry {
+    /// A launch without dynamic shared memory.
     pub const fn new(grid: [u32; 3], block: [u32; 3]) -> Self {
         Geometry { grid, block, shared_bytes: 0 }
     }
 
-    /// One thread an item, in blocks of `threads`.
+    /// A launch in one dimension with a thread for each item, in blocks of `threads`.
     pub fn flat(items: usize, threads: u32) -> Self {
         let blocks = u32::try_from(items.div_ceil(threads as usize)).unwrap_or(u32::MAX);
         Geometry::new([blocks, 1, 1], [threads, 1, 1])
     }
 
+    /// The same launch with this number of bytes of dynamic shared memory a block.
     pub const fn shared(self, shared_bytes: u32) -> Self {
         Geometry { shared_bytes, ..self }
     }

@@ -16,12 +16,12 @@ const ROWS_PER_BLOCK: usize = 4;
 /// The widest row of a shape that validates.
 const MOST_COLS: usize = 1 << 17;
 
-/// One launch of the forward kernel.
+/// The launch of the forward kernel: up to 1024 threads a row, several rows a block where one warp is enough for a row.
 pub fn forward_geometry(shape: Rows, dtype: DType) -> Geometry {
     row_geometry(shape, dtype, 1024)
 }
 
-/// One launch of the kernel to inputs, which keeps two rows in registers and so takes half the threads at most.
+/// The launch of the kernel to inputs, which keeps two rows in registers and so takes half the threads at most.
 pub fn to_inputs_geometry(shape: Rows, dtype: DType) -> Geometry {
     row_geometry(shape, dtype, 512)
 }
@@ -39,13 +39,16 @@ fn row_geometry(shape: Rows, dtype: DType, most: usize) -> Geometry {
 /// The two launches to weights, and the number of partial sums a column has between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerNormToWeights {
+    /// The launch that writes partial sums over some of the rows.
     pub partial: Geometry,
+    /// The launch that adds the partial sums of each column to dgamma and dbeta.
     pub reduce: Geometry,
+    /// The number of partial sums that each column has between the two launches.
     pub chunks: u32,
 }
 
 impl LayerNormToWeights {
-    /// About four blocks an SM, each with enough rows to be worth its start.
+    /// Plans about four blocks an SM, each with enough rows to be worth its start.
     pub fn new(shape: Rows, dtype: DType, sms: u32) -> Self {
         let tile = WARP * 16 / dtype.bytes();
         let tiles = shape.cols.div_ceil(tile).max(1);
@@ -58,13 +61,13 @@ impl LayerNormToWeights {
         }
     }
 
-    /// Elements (fp32) of the partial sums.
+    /// Elements (fp32) of the partial sums of dgamma and dbeta together.
     pub fn partial_len(&self, shape: Rows) -> usize {
         2 * self.chunks as usize * shape.cols
     }
 }
 
-/// `layernorm_forward_bf16` and so on.
+/// The name of a kernel of `cuda/layernorm.cu`, such as `layernorm_forward_bf16` for the operation `forward`.
 pub fn kernel(operation: &str, dtype: DType) -> String {
     format!("layernorm_{operation}_{}", dtype.name())
 }

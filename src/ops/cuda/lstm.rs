@@ -12,12 +12,12 @@ fn pieces(shape: LstmCell, dtype: DType) -> usize {
     shape.rows * shape.hidden.div_ceil(16 / dtype.bytes())
 }
 
-/// One launch, of either kernel.
+/// The launch of the forward or the backward kernel: a thread for each 16 bytes of a row of units.
 pub fn geometry(shape: LstmCell, dtype: DType) -> Geometry {
     Geometry::flat(pieces(shape, dtype), THREADS)
 }
 
-/// `lstm_forward_bf16` and so on.
+/// The name of a kernel of `cuda/lstm.cu`, such as `lstm_forward_bf16` for the operation `forward`.
 pub fn kernel(operation: &str, dtype: DType) -> String {
     format!("lstm_{operation}_{}", dtype.name())
 }

@@ -10,13 +10,13 @@ use crate::ops::{AdamW, DType, Sgd};
 const THREADS: usize = 256;
 const PER_THREAD: usize = 8;
 
-/// One launch over `len` parameters: a block a tile.
+/// The launch of AdamW's or SGD's kernel over `len` parameters: a block for each tile of 2048.
 pub fn geometry(len: usize) -> Geometry {
     Geometry::flat(len.div_ceil(PER_THREAD), THREADS as u32)
 }
 
-/// The numbers of a step as `cuda/adamw.cu` takes them, behind its pointers and the length: what the steps so far make of
-/// the betas is worked out in f64.
+/// The numbers of a step in the order in which `cuda/adamw.cu` takes them behind its pointers and the length; the
+/// corrections for the steps so far are worked out in f64.
 pub fn adamw_numbers(config: AdamW) -> [f32; 9] {
     let correction = |beta: f64| 1.0 / (1.0 - beta.powf(f64::from(config.step)));
     [

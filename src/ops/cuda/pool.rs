@@ -9,13 +9,13 @@ use crate::ops::{DType, Pool};
 /// The largest grid in y and z.
 const MOST_BLOCKS: usize = 65_535;
 
-/// One launch of the forward kernel.
+/// The launch of the forward kernel: a block for each image and tile of channels.
 pub fn forward_geometry(shape: Pool, dtype: DType) -> Geometry {
     let columns = Columns::new(shape.channels, shape.positions, dtype);
     Geometry::new([shape.batch as u32, columns.tiles as u32, 1], columns.block())
 }
 
-/// One launch of the backward kernel: positions over several blocks, about four blocks an SM in all.
+/// The launch of the backward kernel: positions are spread over several blocks, about four blocks an SM in all.
 pub fn backward_geometry(shape: Pool, dtype: DType, sms: u32) -> Geometry {
     let columns = Columns::new(shape.channels, shape.positions, dtype);
     let most = shape.positions.div_ceil(4 * columns.strips).clamp(1, MOST_BLOCKS);
@@ -23,7 +23,7 @@ pub fn backward_geometry(shape: Pool, dtype: DType, sms: u32) -> Geometry {
     Geometry::new([shape.batch as u32, columns.tiles as u32, wanted.clamp(1, most) as u32], columns.block())
 }
 
-/// `average_pool_forward_bf16` and so on.
+/// The name of a kernel of `cuda/pool.cu`, such as `average_pool_forward_bf16` for the operation `forward`.
 pub fn kernel(operation: &str, dtype: DType) -> String {
     format!("average_pool_{operation}_{}", dtype.name())
 }

@@ -13,30 +13,32 @@ use cudarc::driver::result;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
+/// A resource of the GPU that a kernel of `cuda/pressure.cu` loads, and no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PressureResource {
-    /// Tensor pipe: products of 16 × 8 × 16.
+    /// The tensor pipe, by products of 16 × 8 × 16 in bf16.
     Tensor,
-    /// FMA pipe, fp32.
+    /// The FMA pipe, by multiply-adds in fp32.
     Fma,
-    /// DRAM, read and written.
+    /// DRAM, which is read and written.
     Memory,
-    /// L2, read; or a part of it, by the working set.
+    /// The L2 cache, which is read, all of it or the part that the working set says.
     Cache,
-    /// Shared memory, read.
+    /// Shared memory, which is read.
     Shared,
-    /// Issue slots of the schedulers.
+    /// The issue slots of the warp schedulers.
     Issue,
 }
 
-/// A tile of `cuda/pressure.cu`: 512 threads × 4 vectors of 16 bytes.
+/// Bytes of a tile of `cuda/pressure.cu`: 512 threads × 4 vectors of 16 bytes.
 pub const TILE_BYTES: u64 = 512 * 4 * 16;
-/// Longest sum of products that is still exact.
+/// The most rounds of the tensor kernel after which its sums of products are still exact.
 pub const MOST_TENSOR_ROUNDS: u32 = 16_384;
 /// The software device is thousands of times slower: its slices are shorter by this factor.
 const SOFTWARE_SHARE: u32 = 100;
 
 impl PressureResource {
+    /// Every resource.
     pub const ALL: [PressureResource; 6] = [
         PressureResource::Tensor,
         PressureResource::Fma,
@@ -46,6 +48,7 @@ impl PressureResource {
         PressureResource::Issue,
     ];
 
+    /// The resource's name in kernels and cases, such as `tensor`.
     pub const fn name(self) -> &'static str {
         match self {
             PressureResource::Tensor => "tensor",
@@ -57,11 +60,12 @@ impl PressureResource {
         }
     }
 
+    /// The resource of this name, as [`PressureResource::name`] spells it; `None` for another text.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|resource| resource.name() == text)
     }
 
-    /// What its progress is counted in.
+    /// The unit in which its progress is counted: `flop`, `bytes` or `instructions` (of a warp).
     pub const fn unit(self) -> &'static str {
         match self {
             PressureResource::Tensor | PressureResource::Fma => "flop",
@@ -70,7 +74,7 @@ impl PressureResource {
         }
     }
 
-    /// Threads of a block.
+    /// Threads of a block of its kernel.
     pub const fn threads(self) -> u32 {
         match self {
             PressureResource::Memory | PressureResource::Cache => 512,
@@ -78,7 +82,7 @@ impl PressureResource {
         }
     }
 
-    /// What one block does in one round; the constants are those of the kernels.
+    /// What one block does in one round, in [`PressureResource::unit`]; the constants are those of the kernels.
     pub const fn units_per_round(self) -> u64 {
         match self {
             // 8 warps × 8 products of 2 · 16 · 8 · 16
@@ -109,20 +113,22 @@ impl PressureResource {
     }
 }
 
-/// Which resource, and how hard.
+/// The pressure that is wanted: which resource, and how hard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PressureKernel {
+    /// The resource that is loaded.
     pub resource: PressureResource,
-    /// One a multiprocessor, as long as there are as many.
+    /// Blocks of the launch, 1 to 65536: one on each SM, as long as there are as many SMs.
     pub blocks: u32,
     /// Share of the time at work in percent, 1 to 100.
     pub duty: u32,
-    /// Of `memory` and `cache`; the others have none.
+    /// Bytes of memory that `memory` and `cache` walk through; the others have no working set.
     pub working_set_bytes: u64,
 }
 
 impl PressureKernel {
-    /// All multiprocessors, all the time; `memory` on four times the L2, `cache` on half of it.
+    /// Pressure on all of `sms` multiprocessors, all the time; `memory` walks through four times the L2, `cache`
+    /// through half of it.
     pub fn full(resource: PressureResource, sms: u32, l2_bytes: u64) -> Self {
         let working_set_bytes = match resource {
             PressureResource::Memory => 4 * l2_bytes,
@@ -132,16 +138,18 @@ impl PressureKernel {
         PressureKernel { resource, blocks: sms, duty: 100, working_set_bytes }
     }
 
-    /// `pressure_tensor` and so on.
+    /// The kernel's name, such as `pressure_tensor`.
     pub fn kernel(&self) -> String {
         format!("pressure_{}", self.resource.name())
     }
 
+    /// The launch: the wanted number of blocks, of as many threads as the resource's kernel has.
     pub fn geometry(&self) -> Geometry {
         Geometry::new([self.blocks, 1, 1], [self.resource.threads(), 1, 1])
     }
 
-    /// Whole tiles: at least one, for `memory` at least one a block and as many for each.
+    /// Whole tiles of the working set: at least one, for `memory` at least one a block and as many for each; 0 for
+    /// resources without one.
     pub fn tiles(&self) -> u64 {
         let wanted = self.working_set_bytes.div_ceil(TILE_BYTES).max(1);
         match self.resource {
@@ -162,7 +170,7 @@ impl PressureKernel {
     }
 }
 
-/// Pressure ready to be launched, any number of times.
+/// Pressure with its memory on one GPU, ready to be launched any number of times.
 pub struct CudaPressure {
     spec: PressureKernel,
     rounds: u32,
@@ -181,6 +189,7 @@ pub struct PressureControl {
 }
 
 impl CudaPressure {
+    /// Makes the memory that the pressure needs; an error where blocks or duty are out of range or the GPU has no room.
     pub fn new(gpu: &Arc<Gpu>, spec: PressureKernel) -> Result<Self> {
         spec.check()?;
         let rounds = spec.resource.rounds();
@@ -194,22 +203,24 @@ impl CudaPressure {
         Ok(CudaPressure { spec, rounds, data, sink, page })
     }
 
+    /// Which resource this loads, and how hard.
     pub fn spec(&self) -> &PressureKernel {
         &self.spec
     }
 
+    /// A handle that stops this pressure and reads its progress from any thread, while it runs.
     pub fn control(&self) -> PressureControl {
         let units_per_slice = self.spec.resource.units_per_round() * u64::from(self.rounds);
         PressureControl { page: Arc::clone(&self.page), blocks: self.spec.blocks, units_per_slice }
     }
 
-    /// Bytes held on the GPU.
+    /// Bytes that this holds on the GPU.
     pub fn memory_bytes(&self) -> u64 {
         (self.sink.bytes() + self.data.as_ref().map_or(0, CudaMemory::bytes)) as u64
     }
 
-    /// Puts `slices` slices (about 50 µs each at full duty) on the stream; they end early once [`PressureControl::stop`] is
-    /// called. Launches of one pressure may follow each other, not run beside each other.
+    /// Puts `slices` slices (about 50 µs each at full duty) on the stream; they end early once
+    /// [`PressureControl::stop`] is called. Launches of one pressure may follow each other, not run beside each other.
     pub fn launch(&mut self, ops: &mut Cuda, slices: u32) -> Result<()> {
         let mut arguments = vec![
             Arg::Pointer(self.page.address(1)),
@@ -227,17 +238,18 @@ impl CudaPressure {
 }
 
 impl PressureControl {
-    /// What runs, and what waits behind it, ends after its slice.
+    /// Makes what runs, and what waits behind it, end after a slice.
     pub fn stop(&self) {
         self.page.half(0).store(1, Release);
     }
 
-    /// Lets launches run again. Only once those that were stopped have ended.
+    /// Lets launches run again; call it only once those that were stopped have ended.
     pub fn rearm(&self) {
         self.page.half(0).store(0, Release);
     }
 
-    /// FLOP, bytes or instructions (by [`PressureResource::unit`]) done since it was made.
+    /// FLOP, bytes or instructions (by [`PressureResource::unit`]) that all blocks have done since the pressure was
+    /// made.
     pub fn progress(&self) -> u64 {
         let slices: u64 = (1..=self.blocks as usize).map(|block| self.page.word(block).load(Acquire)).sum();
         slices * self.units_per_slice

@@ -219,7 +219,8 @@ impl Cuda {
         Err(Error::input(format!("{what} {state}"), "do that before; run the work once on its own first"))
     }
 
-    /// Keeps one thread of the GPU busy for at least so long: work of a known length, for tests and calibration.
+    /// Keeps one thread of the GPU busy for at least `ns` nanoseconds: work of a known length, for tests and
+    /// calibration.
     pub fn spin(&mut self, ns: u64) -> Result<()> {
         self.launch("probe_spin", Geometry::new([1, 1, 1], [1, 1, 1]), &mut [Arg::NULL, Arg::U64(ns)])
     }

@@ -8,7 +8,7 @@ use super::{Cuda, CudaBuffer, Geometry};
 use crate::Result;
 use crate::ops::{DType, LAYERNORM_EPSILON, ResidualLayernorm, Rows};
 
-/// As the layernorm kernel that reads two rows as well.
+/// The launch of the fused kernel, that of layer normalisation's kernel to inputs, which reads two rows as well.
 pub fn geometry(shape: Rows, dtype: DType) -> Geometry {
     to_inputs_geometry(shape, dtype)
 }

@@ -45,6 +45,7 @@ impl HostBuffer {
         }
     }
 
+    /// The number of elements.
     pub const fn len(&self) -> usize {
         match &self.0 {
             Store::Floats { len, .. } => *len,
@@ -52,6 +53,7 @@ impl HostBuffer {
         }
     }
 
+    /// Whether there is no element.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -39,6 +39,7 @@ use std::sync::Arc;
 /// How many threads compute, and where they may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostConfig {
+    /// The number of threads that compute, at least 1.
     pub threads: usize,
     /// The set of cores all threads are bound to; `None` leaves it to the system.
     pub cores: Option<Vec<usize>>,
@@ -72,6 +73,8 @@ pub struct Host {
 }
 
 impl Host {
+    /// Starts the threads; an error where there are none, or where they cannot be started, bound to these cores or
+    /// given this niceness.
     pub fn new(config: HostConfig) -> Result<Self> {
         if config.threads == 0 {
             return Err(Error::input("a host with 0 threads cannot compute", "give at least one thread"));
@@ -91,10 +94,12 @@ impl Host {
         Ok(Host { workers: Arc::new(workers), team: Team { threads: config.threads }, failure: None })
     }
 
+    /// A host with one thread per core this process may use, unbound; an error where they cannot be started.
     pub fn all_cores() -> Result<Self> {
         Host::new(HostConfig::all_cores())
     }
 
+    /// The number of threads that compute.
     pub const fn threads(&self) -> usize {
         self.team.threads
     }
@@ -105,7 +110,8 @@ impl Host {
         workers.install(|| work(self))
     }
 
-    /// As [`Host::run`], for work that has no need of the host itself.
+    /// Runs `work` on one of the host's own threads, as [`Host::run`] does, for work that has no need of the host
+    /// itself.
     pub fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.workers.install(work)
     }

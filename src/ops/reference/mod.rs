@@ -16,7 +16,9 @@ use transformer::{NormBackward, NormForward};
 /// Floats in f64 whatever type was asked for, or token identifiers.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ReferenceBuffer {
+    /// Floating-point values, in f64 whatever type was asked for.
     Floats(Vec<f64>),
+    /// Token identifiers.
     Ids(Vec<u32>),
 }
 
@@ -44,7 +46,7 @@ impl ReferenceBuffer {
     }
 }
 
-/// The f64 device.
+/// The reference device, which computes in f64.
 #[derive(Debug, Default)]
 pub struct Reference {
     /// The first error since the last [`Ops::synchronize`].
@@ -52,6 +54,7 @@ pub struct Reference {
 }
 
 impl Reference {
+    /// A device on which no operation has failed yet.
     pub fn new() -> Self {
         Self::default()
     }

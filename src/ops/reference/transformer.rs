@@ -191,11 +191,12 @@ pub fn attention_backward(a: &Attention, dqkv: &mut [f64], t: AttentionBackward<
 
 const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
 
-/// ½x(1 + tanh(√(2/π)(x + 0.044715x³))) (Hendrycks & Gimpel, arXiv 1606.08415).
+/// GELU in its tanh form: ½x(1 + tanh(√(2/π)(x + 0.044715x³))) (Hendrycks & Gimpel, arXiv 1606.08415).
 pub fn gelu(x: f64) -> f64 {
     0.5 * x * (1.0 + (SQRT_2_OVER_PI * (x + 0.044715 * x.powi(3))).tanh())
 }
 
+/// The derivative of [`gelu`]: ½(1 + t) + ½x(1 − t²)·√(2/π)(1 + 3·0.044715x²) with t = tanh(√(2/π)(x + 0.044715x³)).
 pub fn gelu_derivative(x: f64) -> f64 {
     let t = (SQRT_2_OVER_PI * (x + 0.044715 * x.powi(3))).tanh();
     0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044715 * x * x)

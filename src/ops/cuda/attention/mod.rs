@@ -29,10 +29,12 @@ const PLAIN_HEAD: usize = 256;
 /// The largest grid in y.
 const MOST_BLOCKS: usize = 65_535;
 
-/// One launch: the kernel's name, its blocks and threads.
+/// One launch of an attention kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttentionPlan {
+    /// The kernel's name, such as `attention_forward_d128_128x64_bf16`.
     pub kernel: String,
+    /// The launch: (batch · heads, tiles of queries or keys) blocks, their threads and dynamic shared memory.
     pub geometry: Geometry,
 }
 
@@ -43,7 +45,8 @@ impl AttentionPlan {
     }
 }
 
-/// The forward launch on a GPU that allows a block `shared_bytes` of shared memory.
+/// The forward launch on a GPU that allows a block `shared_bytes` of shared memory; an error where no kernel takes the
+/// head size.
 pub fn forward_plan(shape: Attention, dtype: DType, shared_bytes: u32) -> Result<AttentionPlan> {
     let lines = shape.batch * shape.heads;
     if dtype == DType::F32 {
@@ -54,14 +57,15 @@ pub fn forward_plan(shape: Attention, dtype: DType, shared_bytes: u32) -> Result
     Ok(AttentionPlan::new(tile.kernel(dtype), lines, blocks, 32 * tile.warps, tile.shared_bytes()))
 }
 
-/// The forward launch on `wgmma`, for compute capability 9.0; `None` where it has no kernel.
+/// The forward launch on `wgmma`, for compute capability 9.0; `None` where no such kernel takes head size and type.
 pub fn forward_plan_wgmma(shape: Attention, dtype: DType) -> Option<AttentionPlan> {
     let tile = warpgroup_tile(shape.head_size).filter(|_| matches!(dtype, DType::Bf16 | DType::F16))?;
     let (lines, blocks) = (shape.batch * shape.heads, shape.sequence.div_ceil(WarpgroupTile::ROWS));
     Some(AttentionPlan::new(tile.kernel(dtype), lines, blocks, WarpgroupTile::THREADS, tile.shared_bytes()))
 }
 
-/// What `BUBBLEBENCH_WGMMA` asks for on a GPU of that compute capability (90 for 9.0).
+/// Whether this value of `BUBBLEBENCH_WGMMA` asks for `wgmma` (1), on a GPU of that compute capability (90 for 9.0). An
+/// error where that GPU has none, and for a value other than 0 and 1.
 pub fn wgmma_wanted(value: Option<&str>, capability: u32) -> Result<bool> {
     let refused = |value: &str, cure: String| Err(Error::input(format!("{WGMMA}={value}"), cure));
     match value.map(str::trim) {
@@ -81,7 +85,8 @@ pub(super) fn wgmma_switch() -> Option<&'static str> {
     VALUE.get_or_init(|| std::env::var_os(WGMMA).map(|value| value.to_string_lossy().into_owned())).as_deref()
 }
 
-/// The backward launches, in order: before, the products, and after; in f32 for the queries and for the keys.
+/// The backward launches, in order: what comes before the products, the products, and dq after them; in f32 one for the
+/// queries and one for the keys. An error where no kernel takes the head size.
 pub fn backward_plans(shape: Attention, dtype: DType, shared_bytes: u32) -> Result<Vec<AttentionPlan>> {
     let Attention { batch, heads, sequence, head_size } = shape;
     let lines = batch * heads;
@@ -112,7 +117,8 @@ fn plain_plan(name: &str, shape: Attention) -> Result<AttentionPlan> {
     Ok(AttentionPlan::new(format!("attention_{name}_f32"), shape.batch * shape.heads, blocks, 32 * PLAIN_ROWS, 0))
 }
 
-/// Elements (fp32) of the backward pass's scratch: two statistics a query, then the sums of dq.
+/// Elements (fp32) of the two parts of the backward pass's scratch memory: two statistics per query, then the sums of
+/// dq.
 pub const fn scratch_lens(shape: Attention) -> [usize; 2] {
     let queries = shape.batch * shape.heads * padded(shape.sequence);
     [2 * queries, queries * shape.head_size]
@@ -172,7 +178,7 @@ impl Cuda {
         self.launch(&plan.kernel, plan.geometry, &mut arguments)
     }
 
-    /// The kernel that the forward pass of this shape takes here; `None` where there is none.
+    /// The kernel that the forward pass of this shape takes on this GPU; `None` where there is none.
     pub fn attention_kernel(&self, shape: Attention) -> Option<String> {
         self.chosen_forward(shape, self.data_type()).ok().map(|plan| plan.kernel)
     }

@@ -3,7 +3,7 @@
 use super::PAD;
 use crate::ops::DType;
 
-/// Head sizes with kernels on tensor cores.
+/// Head sizes that have kernels on tensor cores (bf16 and f16).
 pub const HEAD_SIZES: [usize; 6] = [32, 64, 80, 96, 128, 256];
 
 /// Warps an SM should hold at least, so that while one waits another multiplies.
@@ -13,24 +13,34 @@ const RESERVED_BYTES: usize = 1024;
 /// Bytes of an element.
 const ELEMENT: usize = 2;
 
-/// `ATTENTION_FORWARD` in `cuda/attention_forward.cu`: `rows` of queries a block, walking over tiles of `keys`.
+/// What a kernel made by `ATTENTION_FORWARD` in `cuda/attention_forward.cu` takes: `rows` of queries a block, which
+/// walks over tiles of `keys`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ForwardTile {
+    /// Elements of a head.
     pub head_size: usize,
+    /// Warps of a block.
     pub warps: usize,
+    /// Queries that a block takes.
     pub rows: usize,
+    /// Keys of a tile, of which a block takes one after another.
     pub keys: usize,
 }
 
-/// `ATTENTION_BACKWARD` in `cuda/attention_backward.cu`: `keys` a block, walking over tiles of `queries`.
+/// What a kernel made by `ATTENTION_BACKWARD` in `cuda/attention_backward.cu` takes: `keys` a block, which walks over
+/// tiles of `queries`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackwardTile {
+    /// Elements of a head.
     pub head_size: usize,
+    /// Queries of a tile, of which a block takes one after another.
     pub queries: usize,
+    /// Warps of a block.
     pub warps: usize,
     /// Warps that share their keys.
     split: usize,
     stages: usize,
+    /// Keys that a block takes.
     pub keys: usize,
 }
 
@@ -74,10 +84,13 @@ const BACKWARD: [BackwardTile; 12] = [
     split(32, 4, 1, 32),
 ];
 
-/// `ATTENTION_FORWARD_SM90` in `cuda/attention_forward_sm90.cu`: 128 rows of queries a block of two warpgroups.
+/// What a kernel made by `ATTENTION_FORWARD_SM90` in `cuda/attention_forward_sm90.cu` takes: 128 rows of queries a
+/// block of two warpgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WarpgroupTile {
+    /// Elements of a head.
     pub head_size: usize,
+    /// Keys of a tile, of which a block takes one after another.
     pub keys: usize,
     stages: usize,
 }
@@ -86,57 +99,66 @@ const WARPGROUP: [WarpgroupTile; 2] =
     [WarpgroupTile { head_size: 64, keys: 128, stages: 4 }, WarpgroupTile { head_size: 128, keys: 128, stages: 3 }];
 
 impl WarpgroupTile {
+    /// Queries that a block takes, 64 for each warpgroup.
     pub const ROWS: usize = 128;
+    /// Threads of a block: two warpgroups of 128.
     pub const THREADS: usize = 256;
     /// The stages start at a multiple of this, wherever shared memory does.
     const ALIGNMENT: usize = 1024;
 
-    /// The stages of K and V, and Q.
+    /// Bytes of dynamic shared memory of a block: the stages of K and V with room to align them, and Q.
     pub const fn shared_bytes(&self) -> usize {
         let stages = 2 * self.stages * self.keys * self.head_size;
         Self::ALIGNMENT + ELEMENT * (stages + Self::ROWS * (self.head_size + PAD))
     }
 
+    /// The kernel's name, such as `attention_forward_sm90_d128_128x128_bf16`.
     pub fn kernel(&self, dtype: DType) -> String {
         format!("attention_forward_sm90_d{}_{}x{}_{}", self.head_size, Self::ROWS, self.keys, dtype.name())
     }
 }
 
-/// The forward tile on `wgmma`, where that head size has one.
+/// The forward tile on `wgmma` for this head size; `None` where there is none.
 pub fn warpgroup_tile(head_size: usize) -> Option<WarpgroupTile> {
     WARPGROUP.into_iter().find(|tile| tile.head_size == head_size)
 }
 
 impl ForwardTile {
+    /// Bytes of dynamic shared memory of a block: its queries, and two tiles each of K and V.
     pub const fn shared_bytes(&self) -> usize {
         ELEMENT * (self.rows + 4 * self.keys) * (self.head_size + PAD)
     }
 
+    /// The kernel's name, such as `attention_forward_d128_128x64_bf16`.
     pub fn kernel(&self, dtype: DType) -> String {
         format!("attention_forward_d{}_{}x{}_{}", self.head_size, self.rows, self.keys, dtype.name())
     }
 }
 
 impl BackwardTile {
-    /// K and V; dS, and P where warps share keys; and the stages: Q, dO and two statistics a query.
+    /// Bytes of dynamic shared memory of a block: K and V; dS, and P where warps share keys; and the stages of Q, dO
+    /// and two statistics per query.
     pub const fn shared_bytes(&self) -> usize {
         let pitch = ELEMENT * (self.head_size + PAD);
         let scores = ELEMENT * self.keys * (self.queries + PAD);
         2 * self.keys * pitch + self.split * scores + self.stages * self.queries * (2 * pitch + 8)
     }
 
+    /// The kernel's name, such as `attention_backward_d128_64x128_bf16`.
     pub fn kernel(&self, dtype: DType) -> String {
         format!("attention_backward_d{}_{}x{}_{}", self.head_size, self.queries, self.keys, dtype.name())
     }
 }
 
-/// The forward tile for a GPU whose blocks may have `shared_bytes`; `None` where no kernel has that head size.
+/// The forward tile for a GPU whose blocks may have `shared_bytes` of shared memory; `None` where no kernel has that
+/// head size, or none fits.
 pub fn forward_tile(head_size: usize, shared_bytes: u32) -> Option<ForwardTile> {
     let tiles = FORWARD.iter().filter(|tile| tile.head_size == head_size).copied();
     choose(tiles, |tile| (tile.warps, tile.shared_bytes()), shared_bytes as usize)
 }
 
-/// The backward tile, as above.
+/// The backward tile for a GPU whose blocks may have `shared_bytes` of shared memory; `None` where no kernel has that
+/// head size, or none fits.
 pub fn backward_tile(head_size: usize, shared_bytes: u32) -> Option<BackwardTile> {
     let tiles = BACKWARD.iter().filter(|tile| tile.head_size == head_size).copied();
     choose(tiles, |tile| (tile.warps, tile.shared_bytes()), shared_bytes as usize)

@@ -28,13 +28,13 @@ fn tiles(rows: usize, cols: usize, dtype: DType, blocks: usize) -> [u32; 2] {
     [tiles as u32, chunks as u32]
 }
 
-/// The launch that spreads a bias over rows.
+/// The launch that writes a bias into every row of a rows × cols matrix, on a GPU with this number of SMs.
 pub fn rows_geometry(rows: usize, cols: usize, dtype: DType, sms: u32) -> Geometry {
     let [tiles, chunks] = tiles(rows, cols, dtype, 8 * sms as usize);
     Geometry::new([tiles, chunks, 1], [WARP as u32, STRIPS as u32, 1])
 }
 
-/// The launch of an element-wise kernel.
+/// The launch of a GELU kernel of `cuda/bias.cu` over `len` elements.
 pub fn flat_geometry(len: usize, dtype: DType) -> Geometry {
     let per_block = 2 * THREADS * 16 / dtype.bytes();
     Geometry::new([u32::try_from(len.div_ceil(per_block)).unwrap_or(u32::MAX), 1, 1], [THREADS as u32, 1, 1])
@@ -43,12 +43,16 @@ pub fn flat_geometry(len: usize, dtype: DType) -> Geometry {
 /// The two launches of a bias gradient, and how many partial sums a column has between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ColumnSums {
+    /// The launch that writes partial sums over some of the rows.
     pub partial: Geometry,
+    /// The launch that adds the partial sums of each column to the bias gradient.
     pub reduce: Geometry,
+    /// The number of partial sums that each column has between the two launches.
     pub chunks: u32,
 }
 
 impl ColumnSums {
+    /// Plans about four blocks an SM for sums over the rows of a rows × cols matrix.
     pub fn new(rows: usize, cols: usize, dtype: DType, sms: u32) -> Self {
         let [tiles, chunks] = tiles(rows, cols, dtype, 4 * sms as usize);
         ColumnSums {
@@ -58,7 +62,7 @@ impl ColumnSums {
         }
     }
 
-    /// Elements (fp32) of the partial sums.
+    /// Elements (fp32) of the partial sums between the two launches.
     pub const fn partial_len(&self, cols: usize) -> usize {
         self.chunks as usize * cols
     }

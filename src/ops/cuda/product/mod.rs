@@ -82,12 +82,13 @@ impl Cuda {
         self.product(&call)
     }
 
-    /// Which form this stream takes where more than one exists: the fastest, unless a test or a comparison asks otherwise.
+    /// Chooses the form this stream takes where more than one exists: the fastest, unless a test or a comparison asks
+    /// otherwise.
     pub fn set_fusion(&mut self, fusion: Fusion) {
         self.products.fusion = fusion;
     }
 
-    /// How a product of this GPU is computed; `None` before its first run.
+    /// How a product of this stream's type is computed on this GPU; `None` before its first run.
     pub fn product_plan(&self, product: Product, shape: Linear, epilogue: Epilogue) -> Option<ProductPlan> {
         let dtype = self.data_type();
         let wanted = |plan: &ProductPlan| {

@@ -8,59 +8,72 @@ use crate::ops::{DType, Linear};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Who computes an epilogue.
+/// Who computes what a product's epilogue adds: cuBLASLt, or kernels of `cuda/bias.cu`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
-    /// cuBLASLt, all of it. Also a product without an epilogue.
+    /// cuBLASLt computes all of it; also the form of a product without an epilogue.
     Fused,
     /// cuBLASLt adds the bias; a kernel applies GELU.
     BiasFused,
-    /// Kernels before or after the plain product.
+    /// Kernels compute it before or after the plain product.
     Separate,
 }
 
 /// Which form a stream takes where there is a choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Fusion {
-    /// The one that was fastest when the plan was made.
+    /// The form that was fastest when the plan was made.
     #[default]
     Fastest,
-    /// The most that cuBLASLt offers.
+    /// The form in which cuBLASLt computes the most.
     Fused,
-    /// The least.
+    /// The form in which cuBLASLt computes the least.
     Separate,
 }
 
-/// The best algorithm of one form.
+/// The best algorithm of one form of a product.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Candidate {
+    /// Who computes the epilogue.
     pub form: Form,
-    /// cuBLASLt's numbers for the algorithm, its tile and its number of stages (−1 where it does not tell).
+    /// cuBLASLt's number of the algorithm; −1 where it does not tell.
     pub algorithm: i32,
+    /// cuBLASLt's number of the algorithm's tile (`cublasLtMatmulTile_t`); −1 where it does not tell.
     pub tile: i32,
+    /// cuBLASLt's number of the algorithm's stages (`cublasLtMatmulStages_t`); −1 where it does not tell.
     pub stages: i32,
+    /// Parts that the sum over k is split into, up to 1 for no split; −1 where cuBLASLt does not tell.
     pub split_k: i32,
+    /// Waves of blocks on the GPU as the heuristic counts them (`wavesCount`); 1 fills the GPU once.
     pub waves: f32,
+    /// Bytes of workspace that the algorithm needs.
     pub workspace_bytes: usize,
-    /// Algorithms that the heuristic offered, and how many of them were timed.
+    /// The number of algorithms that the heuristic offered for this form.
     pub offered: usize,
+    /// The number of algorithms of this form that were timed.
     pub timed: usize,
-    /// One run, epilogue included; `None` where there was no time or no memory to find out.
+    /// The time of one run in ns, epilogue included; `None` where there was no memory to time it without touching what
+    /// accumulates.
     pub time_ns: Option<f64>,
 }
 
 /// How a product is computed, and what else was tried.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProductPlan {
+    /// Which of a linear layer's three products.
     pub product: Product,
+    /// The sizes of the linear layer.
     pub shape: Linear,
+    /// What the product does beside multiplying.
     pub epilogue: Epilogue,
-    /// Of the operands, and of the result.
+    /// The type of the operands.
     pub dtype: DType,
+    /// The type of the result: that of the operands, or fp32.
     pub output: DType,
+    /// The form that was fastest when the plan was made; a stream takes it unless it is told otherwise.
     pub form: Form,
-    /// The most fused first.
+    /// The best algorithm of each form that cuBLASLt offers, the most fused first.
     pub candidates: Vec<Candidate>,
 }
 
