@@ -63,7 +63,12 @@ impl Kernels {
 pub fn rust_source(kernels: &Kernels, nccl: Option<&Skip>) -> String {
     let mut text = String::from("// Written by build.rs.\n");
     let toolkit = kernels.toolkit.as_ref().map(|(version, path)| (version, path.display().to_string()));
-    let _ = writeln!(text, "pub const TOOLKIT: Option<(&str, &str)> = {toolkit:?};");
+    let _ = writeln!(
+        text,
+        "/// The version and the folder of the CUDA toolkit this program was built with.\n\
+         pub const TOOLKIT: Option<(&str, &str)> = {toolkit:?};"
+    );
+    text.push_str("/// The kernels' fat binaries.\n");
     text.push_str("pub const MODULES: &[Module] = &[\n");
     for m in &kernels.modules {
         let image = m.image.display().to_string();
@@ -73,7 +78,9 @@ pub fn rust_source(kernels: &Kernels, nccl: Option<&Skip>) -> String {
             m.name, m.file
         );
     }
-    text.push_str("];\npub const FACTS: &[KernelFacts] = &[\n");
+    text.push_str(
+        "];\n/// What the compiler says of every kernel in every architecture.\npub const FACTS: &[KernelFacts] = &[\n",
+    );
     for f in &kernels.facts {
         let (name, file, arch) = (&f.name, &f.file, &f.arch);
         let (registers, shared, spills) = (f.registers, f.shared_bytes, f.spill_bytes);
@@ -83,7 +90,7 @@ pub fn rust_source(kernels: &Kernels, nccl: Option<&Skip>) -> String {
              shared_bytes: {shared}, spill_bytes: {spills} }},"
         );
     }
-    text.push_str("];\npub const MISSING: &[SkippedPart] = &[\n");
+    text.push_str("];\n/// What this program was built without.\npub const MISSING: &[SkippedPart] = &[\n");
     let missing = [("KERNELS", kernels.skip.as_ref(), TOOLKIT_INSTALL), ("NCCL_BINDINGS", nccl, NCCL_INSTALL)];
     for (what, skip, install) in missing.into_iter().filter_map(|(what, skip, install)| Some((what, skip?, install))) {
         let install = skip.install.unwrap_or(install);

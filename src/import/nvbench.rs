@@ -64,7 +64,9 @@ pub fn read(text: &str, path: &Path) -> Result<Imported> {
         ));
     }
     let device = gpus.first().map(|g| g.name.clone()).unwrap_or_else(|| "unknown GPU".into());
-    records.iter_mut().for_each(|record: &mut Measurement| record.device.clone_from(&device));
+    for record in &mut records {
+        record.device = if record.backend == Backend::Host { "unknown CPU".into() } else { device.clone() };
+    }
     let tool = value.pointer("/meta/version/nvbench/string").and_then(Value::as_str).map(str::to_string);
     let versions = BTreeMap::from([("nvbench".to_string(), tool)]);
     let notes =

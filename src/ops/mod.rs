@@ -6,7 +6,8 @@
 //! is what everything else is checked against.
 //!
 //! Letters: `B` micro-batch, `S` sequence, `A` heads, `D` head size, `H` hidden, `T` tensor-parallel size, rows = B·S.
-//! All matrices are row-major. Outputs are overwritten (`=`) except gradients of parameters, which accumulate (`+=`).
+//! All matrices are row-major. Outputs are overwritten (`=`) except gradients of parameters, which accumulate
+//! (`+=`), and products, which do as their shape's `accumulate` says.
 
 #![warn(missing_docs)]
 

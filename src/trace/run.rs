@@ -104,7 +104,7 @@ fn notes(files: &[(String, Profile)], alignment: &Alignment) -> Vec<String> {
             n => format!(
                 "corrected by common collectives for {n} of {}, by up to {:.1} µs",
                 files.len() - 1,
-                alignment.largest_correction_ns as f64 / 1000.0
+                alignment.largest_correction_ns.unsigned_abs() as f64 / 1000.0
             ),
         };
         notes.push(format!("clocks of the profiles are aligned {first}; {then}"));

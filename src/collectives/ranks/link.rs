@@ -168,7 +168,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
 
     #[test]
-    fn letters_arrive_in_order_and_beats_are_not_told() {
+    fn messages_arrive_in_order_and_beats_are_not_told() {
         let (a, b) = pair();
         let ((a, _), (_b, heard)) = (link(a, 400), link(b, 400));
         std::thread::sleep(Duration::from_millis(600));

@@ -59,7 +59,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn letters_follow_one_another() {
+    fn messages_follow_one_another() {
         let messages = [Message::Beat, Message::End { why: "rank 3 is gone".into() }, Message::Beat];
         let mut bytes = Vec::new();
         messages.iter().for_each(|message| send(&mut bytes, message).unwrap());

@@ -94,7 +94,7 @@ mod tests {
     use crate::collectives::{CollectiveOperation, Element, Exchange, Pattern};
 
     #[test]
-    fn orders_survive_the_wire() {
+    fn commands_survive_the_wire() {
         let exchange = Exchange::new(CollectiveOperation::SendRecv(Pattern::Ring), 1 << 20, 4).in_place(false);
         let task = Task { exchange, dtype: Element::Bf16, graph: true, registered: false, max_ctas: Some(4) };
         let joining = Joining { id: std::array::from_fn(|i| i as u8), ranks: 4, nodes: 2, ranks_per_gpu: 1 };

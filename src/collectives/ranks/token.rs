@@ -35,8 +35,8 @@ impl Token {
         let text = text.into();
         if text.len() < SHORTEST || text.len() > 4096 {
             return Err(Error::input(
-                format!("{VARIABLE} has {} characters", text.len()),
-                "give at least 4, the same on every rank: export BUBBLEBENCH_TOKEN=$(openssl rand -hex 16)",
+                format!("{VARIABLE} has {} bytes", text.len()),
+                "give 4 to 4096, the same on every rank: export BUBBLEBENCH_TOKEN=$(openssl rand -hex 16)",
             ));
         }
         Ok(Token(text))
@@ -97,6 +97,7 @@ impl TokenFile {
         TokenFile(std::env::temp_dir().join(format!("bubblebench-{user}")).join(format!("{port}.token")))
     }
 
+    /// The file at a path of a test's own.
     #[cfg(test)]
     pub fn at(path: PathBuf) -> Self {
         TokenFile(path)

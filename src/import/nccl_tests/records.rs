@@ -227,6 +227,7 @@ impl Lines {
                 line.flags.push(WRONG.into());
                 (line.median_ns, line.min_ns) = (None, None);
                 line.samples_ns.clear();
+                line.samples_total = 0;
             }
             let gb_per_s = |ns: f64| line.bytes.unwrap_or(0.0) / ns;
             line.algbw_gb_per_s = line.median_ns.map(gb_per_s);

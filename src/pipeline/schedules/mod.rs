@@ -52,7 +52,7 @@ fn check_sizes(spec: &ScheduleSpec) -> Result<()> {
             return Err(Error::input(format!("{what} is 0"), format!("give 1 or more {what}")));
         }
     }
-    let chunks = spec.chunks.unwrap_or(1);
+    let chunks = spec.chunks.unwrap_or_else(|| numbers::chunks(spec.name, None));
     if chunks == 0 || chunks > 4096 {
         return Err(Error::input(format!("chunks is {chunks}"), "give 1 to 4096 chunks a stage"));
     }
