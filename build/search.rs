@@ -42,11 +42,20 @@ impl Search {
     fn named(&self, variable: &'static str, inside: &str) -> Option<PathBuf> {
         let value = self.variable(variable)?;
         let path = if inside.is_empty() { value } else { value.join(inside) };
-        let found = self.first_file([path.clone()]);
+        // A bare name is one that a shell would look for: `NVCC=nvcc-13`.
+        let bare = inside.is_empty() && path.components().count() == 1;
+        let found =
+            self.first_file([path.clone()].into_iter().chain(bare.then(|| self.on_path(&path)).into_iter().flatten()));
         if found.is_none() && self.said.borrow_mut().insert(path.clone()) {
             println!("cargo:warning={variable} is set, and {} is no file: it is sought elsewhere", path.display());
         }
         found
+    }
+
+    /// Where a program of this name may lie in PATH's folders.
+    fn on_path(&self, exe: &Path) -> Vec<PathBuf> {
+        let path = self.variable("PATH").unwrap_or_default();
+        env::split_paths(&path).map(|folder| folder.join(exe)).collect()
     }
 
     /// `nvcc`: NVCC, CUDA_HOME, CUDA_PATH, PATH, /usr/local/cuda, the active Python's nvidia/cu13.
@@ -57,8 +66,7 @@ impl Search {
         if let Some(found) = named.into_iter().find_map(|(variable, inside)| self.named(variable, inside)) {
             return Some(found);
         }
-        let path = self.variable("PATH").unwrap_or_default();
-        let on_path = env::split_paths(&path).map(|folder| folder.join(&exe)).collect::<Vec<_>>();
+        let on_path = self.on_path(Path::new(&exe));
         let usual = PathBuf::from("/usr/local/cuda/bin").join(&exe);
         self.first_file(on_path.into_iter().chain([usual]))
             .or_else(|| self.first_file(self.packages().iter().map(|site| site.join("nvidia/cu13/bin").join(&exe))))

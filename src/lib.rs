@@ -21,8 +21,8 @@
 //! values to values and run on a laptop. The wings share two rooms: [`shape`], the values both speak of, and [`records`], the
 //! files one writes and the other reads.
 //!
-//! Who may use whom is a table in `tests/rooms.rs`, which every `cargo test` holds the code against; only the rooms of the
-//! device wing may hold `unsafe` code or name cudarc.
+//! Who may use whom is a table in `tests/rooms.rs`, which every `cargo test` holds the code against; `unsafe` code
+//! is allowed in [`machine`], [`ops`], [`collectives`] and [`corun`] only, cudarc in those and [`clock`].
 
 #![deny(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]

@@ -217,10 +217,32 @@ pub(super) fn run_identity() -> RunInfo {
 
 /// The arguments as typed; of the program's path only its name.
 fn command_line() -> Vec<String> {
-    let mut arguments: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    as_typed(std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect())
+}
+
+/// cargo starts the program of `cargo bench` as `suite-<hash> --bench`, which nobody can repeat.
+fn as_typed(mut arguments: Vec<String>) -> Vec<String> {
     if let Some(program) = arguments.first_mut() {
         let name = PathBuf::from(&*program).file_name().map(|n| n.to_string_lossy().into_owned());
         *program = name.unwrap_or_else(|| "bubblebench".into());
+        if program.starts_with("suite-") && arguments.iter().any(|a| a == "--bench") {
+            let rest = arguments.drain(1..).filter(|a| a != "--bench").collect::<Vec<_>>();
+            let dashes = (!rest.is_empty()).then(|| "--".to_string());
+            return ["cargo".to_string(), "bench".to_string()].into_iter().chain(dashes).chain(rest).collect();
+        }
     }
     arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_names_the_command_that_repeats_it() {
+        let typed = |line: &str| as_typed(line.split(' ').map(str::to_string).collect()).join(" ");
+        assert_eq!(typed("/a/target/release/deps/suite-0123abcd --bench"), "cargo bench");
+        assert_eq!(typed("/a/deps/suite-0123abcd --quick all_reduce --bench"), "cargo bench -- --quick all_reduce");
+        assert_eq!(typed("/a/bubblebench measure all"), "bubblebench measure all");
+    }
 }

@@ -1,4 +1,5 @@
 //! all_gather: rank r gives part r of the buffer, every rank ends with the whole.
+//! Its bytes S are those of the whole: a rank gives S/n and receives the other (n−1)/n · S.
 //!
 //! Direct: each rank shows its part to every other and copies theirs, nearest before it first, so that no two ranks
 //! read the same one at the same moment. In one memory this moves what a ring moves without its n − 1 dependent steps.

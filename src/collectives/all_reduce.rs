@@ -1,4 +1,5 @@
 //! all_reduce: every rank ends with the sum of all ranks' buffers.
+//! Its bytes S are those of one buffer; 2(n−1)/n · S cross each rank's link.
 //!
 //! A ring, block by block: a block has one part a rank. First the parts travel round the ring, each rank adding its own
 //! (reduce-scatter); after n − 1 steps each rank holds one finished part, and the finished parts travel round once more

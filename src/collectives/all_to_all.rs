@@ -1,4 +1,5 @@
 //! all_to_all: part p of rank r's buffer ends as part r of rank p's.
+//! Its bytes S are those of one rank's buffer; a rank sends the other ranks' (n−1)/n · S.
 //!
 //! Direct: each rank shows every other its part and copies what is its own, nearest before it first. Where ranks do not
 //! divide the buffer, rank p gets its own part's length from everyone. There is no in-place form (nor in NCCL).

@@ -1,4 +1,5 @@
 //! broadcast: every rank ends with the root's buffer.
+//! Its bytes S are those of that buffer, all of which cross each link.
 //!
 //! A chain from the root through all ranks, chunk by chunk: a rank passes a chunk on while the next one is on its way.
 

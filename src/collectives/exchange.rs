@@ -125,6 +125,13 @@ impl Exchange {
         Exchange { operation, elements, ranks, root: 0, in_place: false, exact: EXACT }
     }
 
+    /// Message size S in bytes as nccl-tests counts it, for elements of `element_bytes` each: of the whole buffer (the
+    /// gathered one of an all-gather, the one that is reduced of a reduce-scatter), of one message for send_recv and
+    /// pipeline. What crosses a rank's link is S times the operation's bus factor.
+    pub const fn bytes(&self, element_bytes: u64) -> u64 {
+        self.elements as u64 * element_bytes
+    }
+
     /// The same exchange with another root rank.
     pub const fn root(self, root: usize) -> Self {
         Exchange { root, ..self }
@@ -135,7 +142,7 @@ impl Exchange {
         Exchange { in_place, ..self }
     }
 
-    /// An error, which says what can be run instead, for 0 or more than 1024 ranks, a root that is no rank, 2³²
+    /// Refuses what cannot be run, with an error that says what can be instead: 0 or more than 1024 ranks, a root that is no rank, 2³²
     /// elements or more, or an in-place form that the operation does not have.
     pub fn validate(&self) -> Result<()> {
         let name = self.operation.definition().name();

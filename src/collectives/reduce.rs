@@ -1,4 +1,5 @@
 //! reduce: the root ends with the sum of all ranks' buffers; nobody else's output is touched.
+//! Its bytes S are those of one buffer, all of which cross each link.
 //!
 //! A chain that ends at the root, chunk by chunk: a rank adds its own chunk to what came and passes the partial sum on
 //! from scratch memory of a few chunks, used in turn.

@@ -1,4 +1,5 @@
 //! reduce_scatter: the sum of all ranks' buffers; rank r ends with part r of it.
+//! Its bytes S are those of one whole buffer; a rank sends the other ranks' (n−1)/n · S.
 //!
 //! Direct and chunked: each rank shows the others their parts and adds up its own from theirs, a chunk at a time so
 //! that the running sum stays in cache.

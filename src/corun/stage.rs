@@ -2,7 +2,7 @@
 //! (Narayanan et al., arXiv 2104.04473, §2.2): what [`super::replay`] runs with real operations.
 //!
 //! With p stages, m ≥ p micro-batches, a forward of F and a backward of B+W, stage i (from 0)
-//! waits i·F for its first input; does p−1−i forwards, and one more; waits (p−1−i)(B+W) for the first gradient;
+//! waits i·F for its first input; does p−1−i warm-up forwards and the first of the steady part; waits (p−1−i)(B+W) for the first gradient;
 //! alternates backward and forward without a gap; then, as gradients come at the pace of the later stages, waits F before
 //! each of the last p−1−i backwards; and waits i·(B+W) for the first stage to end.
 //! Together (p−1)(F+B+W), the same on every stage.

@@ -8,7 +8,8 @@
 //! | [`nnls`], [`regress`] | non-negative relative least squares, choice of features, intervals |
 //! | [`heldout`] | which cases are held out, and the error on them |
 //! | [`features`], [`operations`], [`layers`] | single operations, and layers as sums of them |
-//! | [`piecewise`], [`collectives`] | latency–bandwidth segments over message size |
+//! | [`piecewise`], [`collectives`], `borrowed` | latency–bandwidth segments over message size; points taken over from other operations |
+//! | [`ranks`] | bytes and steps of a collective over a link, from measured rank counts to others |
 //! | [`interference`], [`gate`] | what a small model costs the big one; what the gate costs |
 //! | [`valid`] | the range of every input measured |
 

@@ -1,8 +1,8 @@
 //! Where a thread may run and how much it yields: core affinity and niceness, per thread.
 //!
-//! `ops::host` pins its workers with this (and so `corun` its sharing modes: core split, niceness), `collectives` its
-//! ranks. Linux only: elsewhere both
-//! calls answer with an error that says so, and nothing is silently left out.
+//! `ops::host` pins its workers with this, `corun` makes its sharing modes of it (core split, niceness), and
+//! `collectives` pins its ranks. Linux only: elsewhere every call is an error that says so, and nothing is silently left
+//! out.
 
 use crate::{Error, Result};
 

@@ -1,6 +1,6 @@
 //! What is written down: measurements, the machine, the cost model; how it is read and written, never half a file.
 //!
-//! `suite` writes measurements, `cost` reads them and makes the cost model, everything right of it reads files only.
+//! `suite` writes measurements, `cost` reads them and makes the cost model, and what is computed from that reads files only.
 //! The structs here *are* the file formats: their JSON Schemas are derived from them ([`schema`]).
 
 #![warn(missing_docs)]

@@ -81,7 +81,8 @@ impl Lanes {
         lanes
     }
 
-    /// The share of each column's time that each part takes, for pictures too coarse for single spans: what takes most.
+    /// For each of `columns` equal pieces of the time, the part that takes most of it, `None` where nothing runs: for
+    /// pictures too coarse for single spans.
     pub fn columns(&self, stage: usize, columns: usize) -> Vec<Option<Part>> {
         let width = self.end_ns.max(1) as f64 / columns.max(1) as f64;
         let mut spent: Vec<Vec<(Part, f64)>> = vec![Vec::new(); columns];

@@ -4,7 +4,8 @@
 //! [`layer`] is the GPT layer of one tensor-parallel rank and all that follows from its shape; [`operation`] a single
 //! operation with its FLOPs and bytes; [`sizes`] the element types and the dimensions of each operation; [`collective`] what
 //! a collective's name alone says about it. Each fact of this kind stands here once: how a number format is spelled, a
-//! layer's parameters in a record, the bus bandwidth factor.
+//! layer's parameters in a record, the bus bandwidth factor by name (each collective's own file derives it, and a test
+//! holds the two together).
 
 #![warn(missing_docs)]
 

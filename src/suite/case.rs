@@ -200,9 +200,9 @@ pub struct Sampling {
     /// Shorter operations are batched until a sample takes at least 70 % of this many nanoseconds; 0: they are never
     /// batched, and `sample(n)` gives n samples.
     pub batch_ns: f64,
-    /// Fewest samples before the stop rule may call the case steady, where the preset asks for fewer.
+    /// Fewest samples before the interval is looked at, where the preset asks for fewer; the time cap ends a case earlier.
     pub min_samples: usize,
-    /// Fewest samples without which the case's result means nothing: they are taken even beyond the time cap.
+    /// Samples that are taken even beyond the time cap: with fewer the case's result would mean nothing.
     pub least_samples: usize,
 }
 

@@ -35,9 +35,9 @@ impl Preset {
     /// When a case of this preset has been measured well enough (docs/method.md, "One case").
     pub const fn stop_rule(self) -> StopRule {
         match self {
-            Preset::Quick => StopRule { min_samples: 8, max_samples: 40, relative_width: 0.05, cap_ns: 500_000_000 },
+            Preset::Quick => StopRule { min_samples: 12, max_samples: 40, relative_width: 0.05, cap_ns: 500_000_000 },
             Preset::Standard => {
-                StopRule { min_samples: 10, max_samples: 100, relative_width: 0.02, cap_ns: 900_000_000 }
+                StopRule { min_samples: 12, max_samples: 100, relative_width: 0.02, cap_ns: 900_000_000 }
             }
             Preset::Full => {
                 StopRule { min_samples: 20, max_samples: 1000, relative_width: 0.01, cap_ns: 5_000_000_000 }

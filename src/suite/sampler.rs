@@ -15,7 +15,7 @@ pub trait Watch {
     fn interrupted(&self) -> bool;
 }
 
-/// Caps a case may take while the GPU is throttled.
+/// While the GPU is throttled a case may take this many times its time cap.
 const PATIENCE: u64 = 3;
 
 /// The number of operations whose sample lasts at least 70 % of `batch_ns`, found by ever longer trials; 1 where

@@ -2,14 +2,14 @@
 //! "The GPU's clock"); [`super::summary`] applies them when samples become a record, [`super::sampler`] while it warms
 //! up.
 //!
-//! A sample below 96 % of its case's median clock is thrown away and counted. Where the clocks cannot be told to 1 %
-//! nobody knows which those are: none is thrown away, and the record says so. What the device itself calls throttled
-//! goes always.
+//! A sample below 96 % of its case's median clock is discarded and counted. Where the clocks cannot be told to 1 %
+//! nobody knows which those are: none is discarded, and the record says so. A sample that its clock itself calls
+//! throttled is always discarded (no clock of ours does so far: NVML's reasons are flags of the whole case).
 
 use super::case::RawSample;
 use crate::stats;
 
-/// Share of the case's median SM clock below which a sample is thrown away.
+/// Share of the case's median SM clock below which a sample is discarded.
 pub const THROTTLE_SHARE: f64 = 0.96;
 /// Clocks within this share of the highest are the same clock, for a warm-up.
 const SETTLED_SHARE: f64 = 0.98;
@@ -43,7 +43,7 @@ impl SampleClock {
 /// Which of a case's samples stand, and whether their clocks could be judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// Whether each sample stands (true) or is thrown away, in the order of the samples.
+    /// Whether each sample stands (true) or is discarded, in the order of the samples.
     pub keep: Vec<bool>,
     /// Whether no sample was judged by its clock, because it is not known to 1 % for at least half of those with a
     /// clock.

@@ -105,6 +105,17 @@ fn a_rank_that_fails_alone_ends_all_with_its_own_words() {
     assert!(!ends[0].said.contains("timed out"), "{}", ends[0].said);
 }
 
+/// The process that holds the bug and rank 0, which hears of it, end as a bug does; the others are told why they end.
+#[test]
+fn a_bug_ends_its_own_process_and_rank_0_with_101() {
+    let mut party = Party::new();
+    (0..3).for_each(|rank| party.start(rank, 3, ENDLESS, &[(FAULT, "bug:1:10")]));
+    party.wait_for_cases(1);
+    let ends = party.all_end(MARGIN, &[]);
+    assert_eq!(ends.iter().map(|end| end.code).collect::<Vec<_>>(), [Some(101), Some(101), Some(2)], "{ends:#?}");
+    rank_0_names(&ends, &["rank 1 (", "an index out of range", "report it"]);
+}
+
 #[test]
 fn a_signal_to_any_rank_ends_all() {
     for (victim, signal) in [(0, libc::SIGINT), (2, libc::SIGTERM)] {

@@ -87,7 +87,8 @@ impl FileWorker {
             "hang" => loop {
                 std::thread::sleep(Duration::from_secs(1));
             },
-            other => panic!("no fault {other}"),
+            "bug" => panic!("an index out of range"),
+            other => unreachable!("no fault {other}"),
         }
     }
 }
@@ -116,7 +117,7 @@ pub fn live() -> ! {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("bubblebench: {error}");
-            2
+            i32::from(error.exit_code())
         }
     };
     bubblebench::machine::leave(code)

@@ -6,7 +6,7 @@ use super::environment::RankEnvironment;
 use super::handshake::{self, Failure, Party};
 use super::link::{Heard, Link};
 use super::message::Message;
-use super::protocol::{Command, Reply};
+use super::protocol::{Command, FailureKind, Reply};
 use super::rank_info::{self, RankInfo};
 use super::rank_thread::{RankThread, RankThreadConfig};
 use super::rendezvous::token_missing;
@@ -49,6 +49,7 @@ pub fn follow(environment: &RankEnvironment, config: &GroupConfig, device: u32) 
         leader: format!("rank 0 ({}:{})", environment.address, environment.port),
         interrupted: config.interrupted,
         doing: None,
+        bug: None,
     };
     let outcome = member.serve(&thread, &notes);
     if let Err(error) = &outcome {
@@ -76,6 +77,8 @@ struct Member {
     interrupted: fn() -> bool,
     /// The command that it is working on; `None` between two commands.
     doing: Option<String>,
+    /// The bug that ended its own worker: what this process ends with, whatever rank 0 makes of it.
+    bug: Option<String>,
 }
 
 impl Member {
@@ -102,6 +105,9 @@ impl Member {
                 Ok(Note::Done(number, reply)) => {
                     quiet = Instant::now();
                     self.doing = None;
+                    if let Reply::Failed { what, kind: FailureKind::Bug, .. } = &reply {
+                        self.bug = Some(format!("{}: {what}", self.me));
+                    }
                     // A connection that broke is reported by the link.
                     let _ = self.link.send(&Message::Reply { number, reply });
                     if finishing == Some(number) {
@@ -109,6 +115,9 @@ impl Member {
                     }
                 }
                 Ok(Note::Heard(Heard::Message(Message::End { why }))) => {
+                    if let Some(bug) = self.bug.take() {
+                        return Err(Error::bug(bug));
+                    }
                     let (what, cure) = why.rsplit_once("; ").unwrap_or((&why, "start all ranks again"));
                     return Err(Error::rank(format!("{}: ended by rank 0: {what}", self.me), cure));
                 }

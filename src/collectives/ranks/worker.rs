@@ -35,9 +35,9 @@ pub struct Task {
 }
 
 impl Task {
-    /// Message size in bytes as nccl-tests counts it: elements of the exchange × bytes of an element.
+    /// Message size of the exchange in bytes ([`Exchange::bytes`]).
     pub fn bytes(&self) -> u64 {
-        (self.exchange.elements * self.dtype.bytes()) as u64
+        self.exchange.bytes(self.dtype.bytes() as u64)
     }
 }
 

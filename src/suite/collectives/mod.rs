@@ -123,7 +123,7 @@ impl HostSpec {
     }
 
     fn bytes(&self) -> u64 {
-        self.0.elements as u64 * ELEMENT_BYTES
+        self.0.bytes(ELEMENT_BYTES)
     }
 
     fn info(&self, context: &Context) -> CaseInfo {

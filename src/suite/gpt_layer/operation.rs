@@ -1,5 +1,5 @@
-//! One operation as a case: warm on one set of buffers, or cold: on a device that can be made cold itself on the same
-//! buffers, elsewhere on as many as overflow the caches.
+//! One operation as a case. Warm, it runs on one set of buffers. Cold, it runs on one set too where the device's cache can
+//! be flushed, and elsewhere on as many sets in turn as overflow the caches.
 
 use super::bench::{Bench, LaunchMode, sampling};
 use super::check::Comparison;

@@ -43,7 +43,7 @@ pub struct Candidate {
     pub tile: i32,
     /// cuBLASLt's number of the algorithm's stages (`cublasLtMatmulStages_t`); −1 where it does not tell.
     pub stages: i32,
-    /// Parts that the sum over k is split into, up to 1 for no split; −1 where cuBLASLt does not tell.
+    /// Parts that the sum over k is split into, 0 or 1 where it is not split; −1 where cuBLASLt does not tell.
     pub split_k: i32,
     /// Waves of blocks on the GPU as the heuristic counts them (`wavesCount`); 1 fills the GPU once.
     pub waves: f32,
@@ -91,7 +91,8 @@ pub struct PlannedProduct {
 }
 
 impl PlannedProduct {
-    /// Where nothing was timed, the most fused form: the library's authors know why they wrote it. `None` of no forms.
+    /// Where nothing was timed, the most fused form: the library's authors know why they wrote it. `None` where there
+    /// is no form.
     pub fn new(forms: Vec<Ready>) -> Option<Self> {
         let timed = forms.iter().enumerate().filter_map(|(i, form)| Some((i, form.candidate.time_ns?)));
         let fastest = timed.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(i, _)| i);
