@@ -12,9 +12,9 @@ mod harness;
 
 #[path = "nccl/faults.rs"]
 mod faults;
+#[path = "nccl/group.rs"]
+mod group;
 #[path = "nccl/operations.rs"]
 mod operations;
 #[path = "nccl/program.rs"]
 mod program;
-#[path = "nccl/rig.rs"]
-mod rig;

@@ -78,7 +78,7 @@ impl Ops for Adder {
     }
 }
 
-/// total += 1, written in the vocabulary.
+/// total += 1, written with `Ops` alone.
 fn count_up(ops: &mut impl Ops<Buffer = B>, total: &mut B, one: &B) {
     let before = total.clone();
     ops.residual(1, total, &before, one);

@@ -50,7 +50,7 @@ fn bend(other: &BTreeMap<u64, f64>, a: u64, b: u64, c: u64) -> Option<f64> {
     Some(other.get(&b)? - (1.0 - share) * read(other, a)? - share * read(other, c)?)
 }
 
-/// ln t at a size on a other's curve; none outside it.
+/// ln t at a size on another operation's curve; `None` outside it.
 fn read(other: &BTreeMap<u64, f64>, bytes: u64) -> Option<f64> {
     let (&low, &below) = other.range(..=bytes).next_back()?;
     let (&high, &above) = other.range(bytes..).next()?;

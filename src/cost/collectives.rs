@@ -77,8 +77,8 @@ pub fn fit(records: &[&Measurement]) -> CollectiveFits {
             continue;
         }
         let (points, others) = (points(&curve), others_of(&key, &curves_to_borrow));
-        let others_know = held_out(&points, &others, Others::KeepTheSize);
-        let nobody_knows = held_out(&points, &others, Others::LoseItToo);
+        let others_know = held_out(&points, &others, BorrowedSizes::Kept);
+        let nobody_knows = held_out(&points, &others, BorrowedSizes::Withheld);
         judged.push(Judged { key, curve, others_know, nobody_knows });
     }
     let trusted: Vec<&Judged> = judged.iter().filter(|j| !j.curve.oversubscribed).collect();
@@ -115,9 +115,9 @@ struct Judged {
 
 /// What a held-out size leaves the other operations between the same ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Others {
-    KeepTheSize,
-    LoseItToo,
+enum BorrowedSizes {
+    Kept,
+    Withheld,
 }
 
 /// All curves that may lend their bends, by key.
@@ -204,7 +204,7 @@ fn algorithms(curve: &Curve) -> Vec<AlgorithmFrom> {
 }
 
 /// Every interior size predicted once from a curve without it; every fifth is left out in a round.
-fn held_out(points: &[Point], others: &[&[Point]], of_others: Others) -> Vec<HeldOutCase> {
+fn held_out(points: &[Point], others: &[&[Point]], borrowed: BorrowedSizes) -> Vec<HeldOutCase> {
     let interior = points.len().saturating_sub(2);
     let rounds = ROUNDS.min(interior);
     (0..rounds)
@@ -212,7 +212,7 @@ fn held_out(points: &[Point], others: &[&[Point]], of_others: Others) -> Vec<Hel
             let held = |i: usize| (1..=interior).contains(&i) && (i - 1) % rounds == round;
             let kept: Vec<Point> = (0..points.len()).filter(|&i| !held(i)).map(|i| points[i]).collect();
             let out: BTreeSet<u64> = (0..points.len()).filter(|&i| held(i)).map(|i| points[i].bytes).collect();
-            let stays = |p: &Point| of_others == Others::KeepTheSize || !out.contains(&p.bytes);
+            let stays = |p: &Point| borrowed == BorrowedSizes::Kept || !out.contains(&p.bytes);
             let lent: Vec<Vec<Point>> =
                 others.iter().map(|other| other.iter().filter(|p| stays(p)).copied().collect()).collect();
             let lent: Vec<&[Point]> = lent.iter().map(Vec::as_slice).collect();

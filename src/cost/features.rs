@@ -197,7 +197,8 @@ pub struct MeasuredOperation {
 }
 
 impl MeasuredOperation {
-    /// Reads the operation from a record; `None` for records that are not a known operation with its sizes.
+    /// Reads the operation from a record; `None` for a product or an attention that is not a known one with its
+    /// sizes, and for a streaming operation (of whatever name) without bytes.
     pub fn of(record: &Measurement) -> Option<Self> {
         let name = record.param_str("operation")?.to_string();
         let dtype = dtype_of(record);

@@ -6,7 +6,7 @@
 
 use super::features::{Feature, FeatureInput};
 use super::heldout::{self, HeldOutCase};
-use super::operations::{self, OperationRow, TileLimits};
+use super::operations::{self, DeviceFacts, OperationRow};
 use super::regress::{Candidates, FitCase, LinearModel, Spread};
 use crate::Result;
 use crate::records::Measurement;
@@ -111,7 +111,7 @@ pub fn fit(
     operation_rows: &[OperationRow],
     fits: &OperationFits,
     primary: Option<DType>,
-    hardware: TileLimits,
+    hardware: DeviceFacts,
 ) -> Result<LayerFits> {
     let mut found = LayerFits::default();
     let mut outcomes: BTreeMap<&'static str, Vec<HeldOutCase>> = BTreeMap::new();

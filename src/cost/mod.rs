@@ -36,7 +36,7 @@ use crate::records::cost_model::{
 use crate::records::measurement::Kind;
 use crate::records::{MachineRecord, Measurement};
 use crate::{Error, Result};
-use operations::TileLimits;
+use operations::DeviceFacts;
 use std::collections::BTreeMap;
 
 /// A fitted cost model, and sentences on what was left out of it.
@@ -105,13 +105,13 @@ fn usable(measurements: &[Measurement]) -> Vec<&Measurement> {
     last.into_values().map(|index| &measurements[index]).filter(|m| finite(m)).collect()
 }
 
-fn hardware(machine: &MachineRecord) -> TileLimits {
+fn hardware(machine: &MachineRecord) -> DeviceFacts {
     match machine.gpus.first() {
         // 0: an imported record that does not say.
         Some(gpu) => {
-            TileLimits { sms: Some(gpu.sms).filter(|&n| n > 0), cache_bytes: Some(gpu.l2_bytes).filter(|&n| n > 0) }
+            DeviceFacts { sms: Some(gpu.sms).filter(|&n| n > 0), cache_bytes: Some(gpu.l2_bytes).filter(|&n| n > 0) }
         }
-        None => TileLimits { sms: None, cache_bytes: machine.cpu.last_level_cache_bytes },
+        None => DeviceFacts { sms: None, cache_bytes: machine.cpu.last_level_cache_bytes },
     }
 }
 

@@ -46,7 +46,7 @@ pub fn rows(records: &[&Measurement]) -> (Vec<OperationRow>, usize) {
 
 /// Figures of the machine that decide which features a product or a streaming operation may need.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct TileLimits {
+pub struct DeviceFacts {
     /// Number of SMs of the GPU; `None` on a CPU or where it is not known.
     pub sms: Option<u64>,
     /// Size of the GPU's L2 or the CPU's last-level cache, in bytes; `None` where it is not known.
@@ -62,6 +62,9 @@ pub fn primary_dtype(rows: &[OperationRow]) -> Option<DType> {
     counts.into_values().max_by_key(|(count, _)| *count).map(|(_, dtype)| dtype)
 }
 
+/// Its generator's integer arithmetic costs more than its bytes: its time per byte says nothing of other operations.
+const BOUND_BY_ARITHMETIC: &str = "dropout";
+
 type Group<'a> = Vec<(&'a OperationRow, FitCase<FeatureInput>)>;
 
 fn groups<'a>(rows: &[&'a OperationRow], primary: Option<DType>) -> BTreeMap<(&'static str, String), Group<'a>> {
@@ -73,7 +76,7 @@ fn groups<'a>(rows: &[&'a OperationRow], primary: Option<DType>) -> BTreeMap<(&'
         let case = FitCase { work: o.work.clone(), ns: row.ns, key: o.key.clone() };
         let family = family_name(o.family);
         groups.entry((family, format!("{}{dtype}{cold}", o.name))).or_default().push((row, case.clone()));
-        if o.family == Family::Streaming {
+        if o.family == Family::Streaming && o.name != BOUND_BY_ARITHMETIC {
             groups.entry((family, format!("{ANY_STREAMING}{dtype}{cold}"))).or_default().push((row, case));
         }
     }
@@ -89,9 +92,8 @@ const fn family_name(family: Family) -> &'static str {
 }
 
 /// Fits every family and name. Products and attention need two distinct cases, a streaming operation one, which gives
-/// its bandwidth. Only with `spreads` are the intervals found, at the cost of five more fits each; else they are ± 50
-/// %.
-pub fn fit(rows: &[&OperationRow], primary: Option<DType>, hardware: TileLimits, spreads: bool) -> OperationFits {
+/// its bandwidth. Intervals are found with `spreads` only, at the cost of five more fits each; else they are ± 50 %.
+pub fn fit(rows: &[&OperationRow], primary: Option<DType>, hardware: DeviceFacts, spreads: bool) -> OperationFits {
     let mut fits = OperationFits {
         gemm: BTreeMap::new(),
         attention: BTreeMap::new(),
@@ -116,7 +118,7 @@ pub fn fit(rows: &[&OperationRow], primary: Option<DType>, hardware: TileLimits,
 }
 
 /// Errors on held-out cases of the three families; a family without an operation of three distinct cases has none.
-pub fn accuracies(rows: &[&OperationRow], primary: Option<DType>, hardware: TileLimits) -> Vec<Accuracy> {
+pub fn accuracies(rows: &[&OperationRow], primary: Option<DType>, hardware: DeviceFacts) -> Vec<Accuracy> {
     let mut outcomes: BTreeMap<&str, Vec<HeldOutCase>> = BTreeMap::new();
     for ((family, name), group) in groups(rows, primary) {
         let cases: Vec<&FitCase<FeatureInput>> = group.iter().map(|(_, case)| case).collect();
@@ -148,7 +150,7 @@ fn family_of<'a>(fits: &'a mut OperationFits, family: &str) -> &'a mut BTreeMap<
 fn candidates(
     family: &str,
     cases: &[&FitCase<FeatureInput>],
-    hardware: TileLimits,
+    hardware: DeviceFacts,
 ) -> Candidates<Feature, FeatureInput> {
     use Feature::{Bytes, BytesOver, Flop, One, Pairs};
     let sets = match family {
@@ -169,7 +171,7 @@ fn candidates(
     Candidates { sets, evaluate: Feature::value }
 }
 
-fn product_sets(cases: &[&FitCase<FeatureInput>], hardware: TileLimits) -> Vec<Vec<Feature>> {
+fn product_sets(cases: &[&FitCase<FeatureInput>], hardware: DeviceFacts) -> Vec<Vec<Feature>> {
     use Feature::{Bytes, Flop, GeluElements, LeftElements, One, OutputElements, PaddedFlop, RightElements, WaveFlop};
     let mut sets = vec![
         vec![Flop],
@@ -197,7 +199,7 @@ fn product_sets(cases: &[&FitCase<FeatureInput>], hardware: TileLimits) -> Vec<V
 }
 
 /// Where memory may begin to be slower: the cache where its size is known, and the powers of two between the sizes measured.
-fn knees(cases: &[&FitCase<FeatureInput>], hardware: TileLimits) -> Vec<u64> {
+fn knees(cases: &[&FitCase<FeatureInput>], hardware: DeviceFacts) -> Vec<u64> {
     let mut bytes: Vec<f64> = cases.iter().map(|c| c.work.bytes).collect();
     bytes.sort_by(f64::total_cmp);
     bytes.dedup();
@@ -223,12 +225,13 @@ pub fn record(linear: &LinearModel<Feature>, spread: Spread, cases: usize) -> Fi
     }
 }
 
-/// The median of the fixed costs found (a fit without one says it is too small to see: 0).
+/// The median of the fixed costs found. A fit of several cases without one says it is too small to see: 0; a fit of a
+/// single case could not find one and says nothing.
 fn launch_ns(fits: &OperationFits) -> f64 {
     let fixed: Vec<f64> = [&fits.gemm, &fits.attention, &fits.streaming]
         .into_iter()
         .flatten()
-        .filter(|(name, _)| !name.starts_with(ANY_STREAMING))
+        .filter(|(name, fit)| !name.starts_with(ANY_STREAMING) && fit.cases > 1)
         .map(|(_, fit)| fit.features.iter().position(|f| f == "1").map_or(0.0, |i| fit.coefficients_ns[i]))
         .collect();
     stats::median(&fixed).unwrap_or(0.0)

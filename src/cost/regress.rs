@@ -75,7 +75,7 @@ fn student(n: usize) -> f64 {
 /// A fitted sum of features: t = Σ coefficient · feature.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinearModel<F> {
-    /// The features of the sum.
+    /// The features whose weighted sum is the time.
     pub features: Vec<F>,
     /// Cost of one unit of each feature in ns, in the order of `features`; never negative.
     pub coefficients: Vec<f64>,

@@ -32,13 +32,13 @@ pub struct Busy {
     pub backward: (u64, f64),
 }
 
-/// Side work beside compute that the stage's budget still allows once its bubbles are filled as in `answer`. A side
+/// Side work beside compute that the stage's budget still allows once its bubbles are filled as in `solution`. A side
 /// must fit in memory at the stage's fullest moment, beside what other residents hold.
-pub fn fill(problem: &StageProblem, answer: &StageSolution, busy: Busy) -> Vec<BesideRun> {
-    let mut left = problem.budget_ns - answer.lost_ns;
+pub fn fill(problem: &StageProblem, solution: &StageSolution, busy: Busy) -> Vec<BesideRun> {
+    let mut left = problem.budget_ns - solution.lost_ns;
     let mut free = [busy.forward, busy.backward].map(|(count, _)| count);
     let mut runs = Vec::new();
-    for (side, backward, together) in offers(problem, answer) {
+    for (side, backward, together) in offers(problem, solution) {
         let each = if backward { busy.backward.1 } else { busy.forward.1 };
         let cost_each_ns = (together.slowdown - 1.0) * each + problem.close_ns;
         let allowed = if cost_each_ns > 0.0 { (left / cost_each_ns).max(0.0) as u64 } else { u64::MAX };
@@ -56,9 +56,9 @@ pub fn fill(problem: &StageProblem, answer: &StageSolution, busy: Busy) -> Vec<B
 }
 
 /// Sides and phases in the order of what they win for each nanosecond the main loses.
-fn offers(problem: &StageProblem, answer: &StageSolution) -> Vec<(usize, bool, Together)> {
+fn offers(problem: &StageProblem, solution: &StageSolution) -> Vec<(usize, bool, Together)> {
     let fits = |index: usize, side: &CompleteSide| {
-        let others = answer.resident.iter().filter(|r| r.side != index);
+        let others = solution.resident.iter().filter(|r| r.side != index);
         let held: f64 = others.map(|r| r.held_bytes(problem.sides)).sum();
         problem.least_free.is_none_or(|free| side.memory_bytes + held <= free)
     };

@@ -29,8 +29,8 @@ pub fn solve(problem: &StageProblem) -> StageSolution {
     }
     let sets = combinations(problem, &able, &sides);
     if problem.slots.len() <= SHORT && sets.len() <= MOST_SETS {
-        let answers = sets.iter().map(|set| beam::assign(problem, set));
-        return better(answers).unwrap_or_else(|| beam::assign(problem, &[]));
+        let solutions = sets.iter().map(|set| beam::assign(problem, set));
+        return better(solutions).unwrap_or_else(|| beam::assign(problem, &[]));
     }
     one_by_one(problem, &able)
 }
@@ -82,8 +82,8 @@ fn combinations(problem: &StageProblem, able: &[Resident], sides: &[usize]) -> V
     sets
 }
 
-fn better(answers: impl Iterator<Item = StageSolution>) -> Option<StageSolution> {
-    answers.reduce(|best, other| if other.worth > best.worth { other } else { best })
+fn better(solutions: impl Iterator<Item = StageSolution>) -> Option<StageSolution> {
+    solutions.reduce(|best, other| if other.worth > best.worth { other } else { best })
 }
 
 /// Takes up sides in the order of what each is worth alone, as long as the stage gains by it: another resident takes room

@@ -27,7 +27,8 @@ pub struct PlanRecord {
     pub stages: u64,
     /// Micro-batches that each pipeline runs in one iteration.
     pub micro_batches: u64,
-    /// Model chunks that each device runs; 1 where the schedule does not divide a stage.
+    /// Model chunks that each device runs, 2 in a two-way pipeline (its devices hold two whole stages); 1 where the
+    /// schedule does not divide a stage.
     pub chunks: u64,
     /// Length of an iteration without side work, in ns: pipeline, gradient all-reduce and optimizer step. With measured
     /// bubbles it is the length of the measured iteration.
@@ -294,7 +295,7 @@ pub struct Outcome {
 pub struct Alternative {
     /// Name of the schedule.
     pub schedule: String,
-    /// Model chunks that each device runs under it; 1 where it does not divide a stage.
+    /// Model chunks that each device runs under it, 2 in a two-way pipeline; 1 where it does not divide a stage.
     pub chunks: u64,
     /// Length of an iteration without side work, in ns: pipeline, gradient all-reduce and optimizer step.
     pub iteration_ns: u64,

@@ -95,11 +95,11 @@ impl Filling<'_> {
                 close_ns: self.close_ns,
                 sides_per_bubble: self.sides_per_bubble,
             };
-            let answer = planner::solve(&problem);
-            stage.beside = busy.get(index).map_or_else(Vec::new, |&busy| overlap::fill(&problem, &answer, busy));
+            let solution = planner::solve(&problem);
+            stage.beside = busy.get(index).map_or_else(Vec::new, |&busy| overlap::fill(&problem, &solution, busy));
             let lost_beside: f64 = stage.beside.iter().map(|b| b.operations as f64 * b.cost_each_ns).sum();
-            (stage.lost_ns, stage.resident) = (answer.lost_ns + lost_beside, answer.resident);
-            for (planned, runs) in stage.bubbles.iter_mut().filter(|b| b.fillable).zip(answer.runs) {
+            (stage.lost_ns, stage.resident) = (solution.lost_ns + lost_beside, solution.resident);
+            for (planned, runs) in stage.bubbles.iter_mut().filter(|b| b.fillable).zip(solution.runs) {
                 planned.runs = runs;
             }
         });

@@ -15,7 +15,7 @@ use crate::{Error, Result};
 pub const VOCABULARY: usize = 4096;
 
 /// A tenth is dropped, as GPT-3's and Megatron's training does.
-const DROPOUT: Dropout = Dropout { probability: 0.1, seed: 0xd20_9007, offset: 0 };
+const DROPOUT: Dropout = Dropout { probability: 0.1, seed: 0x5eed_0d20_9007_1a2b, offset: (1 << 32) - 2 };
 
 /// One operation with the buffers that it reads and writes.
 pub struct Single<O: Ops> {
@@ -56,7 +56,7 @@ impl<O: Ops> Single<O> {
         &self.inputs
     }
 
-    /// The operation that is run.
+    /// The operation that [`Single::run`] asks for, with its shape.
     pub const fn operation(&self) -> &Operation {
         &self.operation
     }

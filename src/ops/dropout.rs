@@ -1,7 +1,7 @@
 //! Dropout's mask: which elements are dropped follows from a seed, an offset and the element's index, so that no device
 //! stores it and every device drops the same ones.
 //!
-//! The generator is Philox4x32-10 (Salmon et al., SC 2011), a counter an element's group of four; `cuda/philox.cuh` is
+//! The generator is Philox4x32-10 (Salmon et al., SC 2011), one counter for each group of four elements; `cuda/philox.cuh` is
 //! the same on the GPU.
 
 use crate::{Error, Result};
@@ -24,8 +24,8 @@ impl Dropout {
         self.offset.wrapping_add(len.div_ceil(4) as u64)
     }
 
-    /// The threshold below which a word of the generator drops its element, and what the others' elements are multiplied
-    /// by: 1 ÷ (1 − probability). An error where the probability is not at least 0 and below 1.
+    /// The threshold below which a word of the generator drops its element, and what the elements that are kept are
+    /// multiplied by: 1 ÷ (1 − probability). An error where the probability is not at least 0 and below 1.
     pub fn numbers(&self) -> Result<(u32, f32)> {
         if !(0.0..1.0).contains(&self.probability) {
             return Err(Error::input(
@@ -71,11 +71,16 @@ mod tests {
 
     const NONE: Dropout = Dropout { probability: 0.0, seed: 1, offset: 0 };
 
-    /// The answer published with the generator (Random123), and one of the kernels' own tests, which has the upper half
-    /// of the counter and of the key at work.
+    /// The answer published with the generator (Random123), and two that an implementation of its own in another language
+    /// gave, with the upper halves of counter and key at work.
     #[test]
     fn philox_gives_its_known_answers() {
         assert_eq!(philox([0], 0), [[0x6627_e8d5], [0xe169_c58d], [0xbc57_ac4c], [0x9b00_dbd8]]);
+        let alone = |counter, key| philox([counter], key).map(|word| word[0]);
+        let first = [0xe69c_9c31, 0xb5a3_d762, 0xe733_bfc1, 0x341a_787c];
+        assert_eq!(alone(0x85a3_08d3_243f_6a88, 0x299f_31d0_a409_3822), first);
+        let second = [0xb012_3968, 0x05bc_1849, 0xe67c_8042, 0x2341_a5f3];
+        assert_eq!(alone(u64::MAX, 0xabcd_0123_4567_89ef), second);
         let of = |offset: u64, group| Dropout { offset, seed: 0xabcd_0123_4567_89ef, ..NONE }.words::<3>(group);
         let (all, alone) = (of(u64::MAX - 1, 1), of(0, 0));
         // Counters u64::MAX, 0, 1: the second is the first of a sequence that starts at 0.

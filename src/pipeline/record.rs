@@ -17,7 +17,7 @@ pub struct TimelineRecord {
     pub schema: String,
     /// The schedule's name, e.g. `1f1b`.
     pub schedule: String,
-    /// Pipeline stages.
+    /// Number of pipeline stages.
     pub stages: u64,
     /// Micro-batches of the iteration.
     pub micro_batches: u64,

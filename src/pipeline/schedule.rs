@@ -176,7 +176,7 @@ impl Name {
 pub struct ScheduleSpec<'a> {
     /// Which schedule to build.
     pub name: Name,
-    /// Pipeline stages.
+    /// Number of pipeline stages.
     pub stages: usize,
     /// Micro-batches of one iteration; a two-way pipeline sends half of them each way.
     pub micro_batches: usize,
@@ -198,7 +198,7 @@ impl ScheduleSpec<'_> {
     }
 }
 
-/// The most operations, counted as 3 · stages · micro-batches · given chunks, for which [`Schedule::build`] makes a
+/// The most operations, counted as 3 · stages · micro-batches · chunks of a stage, for which [`Schedule::build`] makes a
 /// schedule.
 pub const MAX_OPERATIONS: u128 = 50_000_000;
 
@@ -207,7 +207,7 @@ pub const MAX_OPERATIONS: u128 = 50_000_000;
 pub struct Schedule {
     /// Which schedule this is.
     pub name: Name,
-    /// Pipeline stages.
+    /// Number of pipeline stages.
     pub stages: usize,
     /// Micro-batches of one iteration, of both directions together.
     pub micro_batches: usize,

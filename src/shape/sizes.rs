@@ -20,7 +20,7 @@ pub enum DType {
 }
 
 impl DType {
-    /// The floating-point types, in which layers and operations are measured.
+    /// The floating-point types, in which layers and operations are measured; f64 is the reference's alone.
     pub const FLOATS: [DType; 4] = [DType::F64, DType::F32, DType::F16, DType::Bf16];
     /// The floating-point types that a model is trained in.
     pub const TRAINED: [DType; 3] = [DType::Bf16, DType::F16, DType::F32];

@@ -217,7 +217,7 @@ pub trait Case {
     /// What the case's record holds whatever the times are; preparing and sampling may add parameters and flags to it.
     fn info(&self) -> &CaseInfo;
 
-    /// How the case wants to be sampled; by default in batches of 0.2 ms and at least ten of them.
+    /// How the case wants to be sampled; by default in batches of about 0.2 ms and at least ten of them.
     fn sampling(&self) -> Sampling {
         Sampling::default()
     }

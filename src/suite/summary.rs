@@ -2,7 +2,7 @@
 
 use super::case::{CaseInfo, Detail, FillSample, RawSample};
 use super::stop_rule::StopReason;
-use super::throttle::{self, Verdict};
+use super::throttle::{self, SampleVerdicts};
 use crate::machine::nvml::reasons;
 use crate::records::measurement::{FillOutcome, Interval, Kind, Verified};
 use crate::records::telemetry::Telemetry;
@@ -78,13 +78,13 @@ fn finite(verified: Verified) -> Verified {
     Verified { max_error: if verified.max_error.is_finite() { verified.max_error } else { f64::MAX }, ..verified }
 }
 
-fn set_throttled_aside(samples: Vec<RawSample>) -> (Vec<RawSample>, Verdict) {
+fn set_throttled_aside(samples: Vec<RawSample>) -> (Vec<RawSample>, SampleVerdicts) {
     let verdict = throttle::judge_samples(&samples);
     let kept = samples.into_iter().zip(&verdict.keep).filter(|(_, keep)| **keep).map(|(sample, _)| sample).collect();
     (kept, verdict)
 }
 
-fn clock_flags(record: &mut Measurement, samples: &[RawSample], verdict: &Verdict) {
+fn clock_flags(record: &mut Measurement, samples: &[RawSample], verdict: &SampleVerdicts) {
     if verdict.unresolved {
         record.flags.push(flags::UNRESOLVED.into());
     }

@@ -42,7 +42,7 @@ impl SampleClock {
 
 /// Which of a case's samples stand, and whether their clocks could be judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct SampleVerdicts {
     /// Whether each sample stands (true) or is discarded, in the order of the samples.
     pub keep: Vec<bool>,
     /// Whether no sample was judged by its clock, because it is not known to 1 % for at least half of those with a
@@ -50,7 +50,7 @@ pub struct Verdict {
     pub unresolved: bool,
 }
 
-impl Verdict {
+impl SampleVerdicts {
     /// Number of samples that do not stand.
     pub fn thrown_away(&self) -> u64 {
         self.keep.iter().filter(|keep| !**keep).count() as u64
@@ -58,20 +58,20 @@ impl Verdict {
 }
 
 /// Decides which samples of a case stand, as [`judge`] does.
-pub fn judge_samples(samples: &[RawSample]) -> Verdict {
+pub fn judge_samples(samples: &[RawSample]) -> SampleVerdicts {
     judge(&samples.iter().map(|s| (SampleClock::of(s), s.throttled)).collect::<Vec<_>>())
 }
 
 /// Decides which samples stand: those that the device did not call throttled and whose clock is not below
 /// [`THROTTLE_SHARE`] of the median. `samples` holds the clock of each, and whether the device called it throttled.
-pub fn judge(samples: &[(SampleClock, bool)]) -> Verdict {
+pub fn judge(samples: &[(SampleClock, bool)]) -> SampleVerdicts {
     let clocks: Vec<f64> = samples.iter().filter_map(|(clock, _)| clock.mhz()).collect();
     let blind = samples.iter().filter(|(clock, _)| *clock == SampleClock::Unresolved).count();
     // A stamp that found no multiprocessor now and then is one sample's matter; a coarse timer is the whole case's.
     let unresolved = blind > 0 && blind >= clocks.len();
     let limit = if unresolved { 0.0 } else { stats::median(&clocks).unwrap_or(0.0) * THROTTLE_SHARE };
     let keep = samples.iter().map(|(clock, throttled)| !throttled && clock.mhz().is_none_or(|mhz| mhz >= limit));
-    Verdict { keep: keep.collect(), unresolved }
+    SampleVerdicts { keep: keep.collect(), unresolved }
 }
 
 /// Whether the known ones among the last clocks of a warm-up lie within 2 % of the highest; true where none is known.
@@ -101,14 +101,14 @@ mod tests {
     fn a_host_without_clocks_loses_nothing_and_is_not_unresolved() {
         let verdict = judge(&[(SampleClock::None, false); 5]);
         assert_eq!((verdict.thrown_away(), verdict.unresolved), (0, false));
-        assert_eq!(judge(&[]), Verdict { keep: vec![], unresolved: false });
+        assert_eq!(judge(&[]), SampleVerdicts { keep: vec![], unresolved: false });
     }
 
     #[test]
     fn a_coarse_timer_discards_nothing() {
         let mut samples = resolved(&[1980.0, 300.0]);
         samples.extend([(SampleClock::Unresolved, false); 2]);
-        assert_eq!(judge(&samples), Verdict { keep: vec![true; 4], unresolved: true });
+        assert_eq!(judge(&samples), SampleVerdicts { keep: vec![true; 4], unresolved: true });
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub fn assert_close(what: &str, got: &[f64], want: &[f64], dtype: DType) {
     }
 }
 
-/// The device and the reference side by side, for sentences that no [`Operation`] names.
+/// The device and the reference side by side, for calls that no [`Operation`] names.
 pub struct Twin {
     pub cuda: Cuda,
     pub reference: Reference,

@@ -13,7 +13,7 @@ use std::process::Command;
 
 const FUSIONS: [Fusion; 3] = [Fusion::Fastest, Fusion::Fused, Fusion::Separate];
 
-const SENTENCES: [(Product, Epilogue); 7] = [
+const CALLS: [(Product, Epilogue); 7] = [
     (Product::Forward, Epilogue::None),
     (Product::Forward, Epilogue::Bias),
     (Product::Forward, Epilogue::BiasGelu),
@@ -51,7 +51,7 @@ fn products_agree_with_the_reference_in_every_form() {
         let mut random = SplitMix(0x9e0d + dtype.bytes() as u64 + u64::from(dtype == DType::F16));
         let mut cuda = device(dtype);
         for i in 0..shapes_per_dtype() + 10 {
-            let (product, epilogue) = SENTENCES[i % SENTENCES.len()];
+            let (product, epilogue) = CALLS[i % CALLS.len()];
             let operation = Operation::Linear { product, shape: linear(&mut random), epilogue };
             let seed = random.next_u64();
             for fusion in FUSIONS {
@@ -68,7 +68,7 @@ fn products_of_one_element_agree() {
     for dtype in DTYPES {
         let mut cuda = device(dtype);
         for (rows, inputs, outputs) in [(1, 1, 1), (1, 1, 65), (1, 65, 40), (65, 1, 33), (40, 33, 1), (129, 1, 1)] {
-            for (product, epilogue) in SENTENCES {
+            for (product, epilogue) in CALLS {
                 let operation = Operation::Linear { product, shape: Linear::new(rows, inputs, outputs), epilogue };
                 // Separate forms round what goes between the kernels, which one element alone may show.
                 cuda.set_fusion(Fusion::Fused);

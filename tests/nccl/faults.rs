@@ -1,7 +1,7 @@
 //! What goes wrong: each ends with an error within the deadline, and says what it was.
 
+use super::group::{coordinator, coordinator_on, even, task};
 use super::harness::{bubblebench, text};
-use super::rig::{coordinator, coordinator_on, even, task};
 use bubblebench::collectives::{CollectiveOperation, Element};
 use std::time::{Duration, Instant};
 

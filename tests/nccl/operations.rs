@@ -1,6 +1,6 @@
 //! Right results: every operation, type, size, number of ranks; graphs, registered buffers, capped communicators.
 
-use super::rig::{coordinator, even, task};
+use super::group::{coordinator, even, task};
 use bubblebench::collectives::ranks::{Coordinator, Task};
 use bubblebench::collectives::{CollectiveOperation, Element, Pattern};
 use bubblebench::stats::SplitMix;

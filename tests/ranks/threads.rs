@@ -14,7 +14,7 @@ use tempfile::TempDir;
 fn coordinator(devices: &[u32], fault: &str, deadline: Duration) -> (TempDir, Coordinator) {
     let folder = tempfile::tempdir().unwrap();
     let (path, fault) = (folder.path().to_path_buf(), fault.to_string());
-    let transport = Arc::new(Files { folder: path, fault, meetings: AtomicU8::new(0) });
+    let transport = Arc::new(Files { folder: path, fault, groups: AtomicU8::new(0) });
     let config = GroupConfig { transport, deadline, interrupted: || false, last_resort: |_| {} };
     (folder, Coordinator::of_threads(&config, devices).unwrap())
 }

@@ -20,7 +20,7 @@ const POLL: Duration = Duration::from_millis(1);
 pub struct Files {
     pub folder: PathBuf,
     pub fault: String,
-    pub meetings: AtomicU8,
+    pub groups: AtomicU8,
 }
 
 struct FileWorker {
@@ -42,7 +42,7 @@ impl Transport for Files {
     }
 
     fn meeting_id(&self) -> Result<MeetingId> {
-        Ok([self.meetings.fetch_add(1, Ordering::Relaxed); 128])
+        Ok([self.groups.fetch_add(1, Ordering::Relaxed); 128])
     }
 
     fn join(&self, config: &RankConfig, id: &MeetingId, abort: &Abort) -> Result<Box<dyn Worker>> {
@@ -131,24 +131,24 @@ fn rank() -> Result<()> {
         transport: Arc::new(Files {
             folder: folder.clone(),
             fault: std::env::var(FAULT).unwrap_or_default(),
-            meetings: AtomicU8::new(0),
+            groups: AtomicU8::new(0),
         }),
         deadline: Duration::from_millis(number(DEADLINE_MS)),
         interrupted: watch::interrupted,
         last_resort: |_| {},
     };
-    let launch = RankEnvironment::detect()?.expect("a launcher's variables");
-    if launch.rank > 0 {
-        return ranks::follow(&launch, &config, launch.local_rank as u32);
+    let environment = RankEnvironment::detect()?.expect("a launcher's variables");
+    if environment.rank > 0 {
+        return ranks::follow(&environment, &config, environment.local_rank as u32);
     }
-    let mut coordinator = ranks::lead(&launch, &config, 0, &|text| eprintln!("note: {text}"))?;
+    let mut coordinator = ranks::lead(&environment, &config, 0, &|text| eprintln!("note: {text}"))?;
     for case in 0..number(CASES) {
-        let exchange = Exchange::new(CollectiveOperation::AllReduce, 1024 + case as usize, launch.ranks);
+        let exchange = Exchange::new(CollectiveOperation::AllReduce, 1024 + case as usize, environment.ranks);
         let task = Task { exchange, dtype: Element::Bf16, graph: false, registered: false, max_ctas: None };
         assert_eq!(coordinator.prepare(&task)?.wrong, 0);
         let timing = coordinator.time(10, 2)?;
-        assert_eq!((timing.pipelined_ns, timing.isolated_ns.len()), (10.0 * launch.ranks as f64, 2));
-        assert_eq!(timing.by_rank.len(), launch.ranks);
+        assert_eq!((timing.pipelined_ns, timing.isolated_ns.len()), (10.0 * environment.ranks as f64, 2));
+        assert_eq!(timing.by_rank.len(), environment.ranks);
         fs::write(folder.join("cases"), (case + 1).to_string()).unwrap();
     }
     coordinator.finish()

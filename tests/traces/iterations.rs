@@ -230,8 +230,8 @@ fn a_device_takes_the_iterations_of_the_process_that_wrote_some() {
     run.kernels[stranger].pid = PID + 9;
     let folder = tempfile::tempdir().unwrap();
     let read = read(&[&run.nsys(folder.path(), "a.sqlite")], &options()).unwrap();
-    for beside in &read.extras {
-        assert_eq!(beside.iterations.iter().map(|i| i.1).collect::<Vec<_>>(), [10_000_000, 20_000_000, 30_000_000]);
+    for extra in &read.extras {
+        assert_eq!(extra.iterations.iter().map(|i| i.1).collect::<Vec<_>>(), [10_000_000, 20_000_000, 30_000_000]);
     }
     assert_eq!(read.extras.len(), 2);
 }

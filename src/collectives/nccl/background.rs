@@ -73,7 +73,7 @@ pub struct BackgroundAllReduce {
 
 struct Follower {
     /// `None` once it is to go.
-    tokens: Option<Sender<()>>,
+    starts: Option<Sender<()>>,
     thread: Option<JoinHandle<Result<()>>>,
     /// Ends what it waits for.
     abort: Abort,
@@ -95,17 +95,17 @@ impl BackgroundAllReduce {
         let mut followers = Vec::new();
         for rank in 1..devices.len() {
             let (nccl, config, leader) = (Arc::clone(&nccl), config(rank), abort.clone());
-            let (tokens, told) = channel();
+            let (starts, requests) = channel();
             let own = Abort::default();
             let theirs = own.clone();
             let body = move || {
                 let joined = Member::join(&nccl, &config, id, &theirs, what);
                 // Rank 0 may be waiting for this one, on its stream or while it joins.
-                joined.and_then(|member| follow(&member, &told)).inspect_err(|_| leader.request())
+                joined.and_then(|member| follow(&member, &requests)).inspect_err(|_| leader.request())
             };
             let thread = std::thread::Builder::new().name(format!("rank {rank}")).spawn(body);
             let thread = thread.map_err(|e| Error::machine(format!("cannot start a thread: {e}"), "use fewer GPUs"))?;
-            followers.push(Follower { tokens: Some(tokens), thread: Some(thread), abort: own });
+            followers.push(Follower { starts: Some(starts), thread: Some(thread), abort: own });
         }
         match Member::join(&nccl, &config(0), id, &abort, what) {
             Ok(leader) => Ok(BackgroundAllReduce { leader, followers, abort }),
@@ -120,7 +120,7 @@ impl BackgroundAllReduce {
     /// One all-reduce: on this stream, and on every other rank's own.
     pub fn put(&mut self, stream: CUstream) -> Result<()> {
         for follower in &mut self.followers {
-            let told = follower.tokens.as_ref().is_some_and(|tokens| tokens.send(()).is_ok());
+            let told = follower.starts.as_ref().is_some_and(|starts| starts.send(()).is_ok());
             if !told {
                 self.abort.request();
                 return Err(follower.why());
@@ -147,7 +147,7 @@ impl Follower {
 
     /// Waits until its thread has ended; one that does not is aborted, and left behind where that does not help.
     fn end(&mut self) {
-        self.tokens = None;
+        self.starts = None;
         if !self.ends_within(FAREWELL) {
             self.abort.request();
             self.ends_within(PATIENCE);
@@ -167,7 +167,7 @@ impl Follower {
 impl Drop for BackgroundAllReduce {
     fn drop(&mut self) {
         for follower in &mut self.followers {
-            follower.tokens = None;
+            follower.starts = None;
         }
         // One that failed has left an error that nobody asks for any more.
         self.followers.iter_mut().for_each(Follower::end);
@@ -178,10 +178,10 @@ impl Drop for BackgroundAllReduce {
 const AHEAD: usize = 4;
 
 /// The life of any rank but rank 0.
-fn follow(member: &Member, tokens: &Receiver<()>) -> Result<()> {
+fn follow(member: &Member, starts: &Receiver<()>) -> Result<()> {
     let mut events = Vec::new();
     for number in 0.. {
-        if tokens.recv().is_err() {
+        if starts.recv().is_err() {
             break;
         }
         member.put(member.gpu.stream.cu_stream())?;

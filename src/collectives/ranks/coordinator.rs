@@ -4,7 +4,7 @@
 //! bounded: a rank that dies, falls silent, fails or does not answer ends the group, everybody is told why, and the
 //! error names it.
 
-use super::failure::{self, RankOutcome, Scope};
+use super::failure::{self, HangScope, RankOutcome};
 use super::link::{Link, beat_interval};
 use super::message::Message;
 use super::protocol::{Command, Joining, Reply};
@@ -205,7 +205,7 @@ impl Coordinator {
         let id = self.transport.meeting_id()?;
         let command = Command::Join(Joining { id, ranks, nodes, ranks_per_gpu });
         // Ranks that cannot meet measure nothing: that is no matter of one case.
-        self.ask(command, ranks, Scope::Rank).map_err(|error| match error {
+        self.ask(command, ranks, HangScope::Rank).map_err(|error| match error {
             Error::Machine { what, cure } => self.fail(Error::rank(what, cure)),
             error => error,
         })?;
@@ -221,7 +221,7 @@ impl Coordinator {
         self.release()?;
         self.join(ranks)?;
         self.task = Some(task.clone());
-        let replies = self.ask(Command::Prepare(task.clone()), ranks, Scope::Case)?;
+        let replies = self.ask(Command::Prepare(task.clone()), ranks, HangScope::Case)?;
         let mut prepared = GroupPrepared { wrong: 0, facts: Map::new() };
         for (rank, reply) in replies.into_iter().enumerate() {
             let Reply::Prepared { wrong, facts } = reply else { return Err(confused(&reply)) };
@@ -239,7 +239,7 @@ impl Coordinator {
         if self.joined == 0 {
             return Err(Error::input("a collective was timed unprepared", "prepare it first"));
         }
-        let replies = self.ask(Command::Time { pipelined, isolated }, self.joined, Scope::Case)?;
+        let replies = self.ask(Command::Time { pipelined, isolated }, self.joined, HangScope::Case)?;
         let by_rank: Vec<RankTiming> = replies
             .into_iter()
             .map(|reply| if let Reply::Timed(timing) = reply { Ok(timing) } else { Err(confused(&reply)) })
@@ -258,7 +258,7 @@ impl Coordinator {
     /// group.
     pub fn release(&mut self) -> Result<()> {
         match self.task.take() {
-            Some(_) if self.joined > 0 => self.ask(Command::Release, self.joined, Scope::Rank).map(drop),
+            Some(_) if self.joined > 0 => self.ask(Command::Release, self.joined, HangScope::Rank).map(drop),
             _ => Ok(()),
         }
     }
@@ -266,7 +266,7 @@ impl Coordinator {
     /// Ends the run in order: every rank finishes and confirms it. An error where one fails or does not reply in time.
     pub fn finish(&mut self) -> Result<()> {
         if self.over.is_none() {
-            self.ask(Command::Finish, self.ranks(), Scope::Rank)?;
+            self.ask(Command::Finish, self.ranks(), HangScope::Rank)?;
             self.over = Some("the run is complete".into());
             self.shut_down();
         }
@@ -302,7 +302,7 @@ impl Coordinator {
 
     /// Sends a command to the first `ranks` ranks and returns their replies by rank. Anything but a good reply from
     /// each in time is an error: of the case where all are alive and none could do it, else of the whole group.
-    fn ask(&mut self, command: Command, ranks: usize, scope: Scope) -> Result<Vec<Reply>> {
+    fn ask(&mut self, command: Command, ranks: usize, scope: HangScope) -> Result<Vec<Reply>> {
         if let Some(why) = &self.over {
             return Err(Error::rank(format!("the ranks have parted: {why}"), failure::AGAIN));
         }
@@ -347,7 +347,7 @@ impl Coordinator {
         self.attribute(replies, &doing, scope)
     }
 
-    fn attribute(&mut self, replies: Vec<RankOutcome>, doing: &str, scope: Scope) -> Result<Vec<Reply>> {
+    fn attribute(&mut self, replies: Vec<RankOutcome>, doing: &str, scope: HangScope) -> Result<Vec<Reply>> {
         let silent = |rank: usize| match &self.ways[rank] {
             Way::Process(link) => Some(link.silence()).filter(|silence| *silence > 4 * beat_interval(self.deadline)),
             Way::Thread(_) => None,
@@ -402,5 +402,5 @@ fn checking(command: &Command) -> Duration {
 }
 
 fn confused(reply: &Reply) -> Error {
-    Error::bug(format!("a rank answered {reply:?} to another question"))
+    Error::bug(format!("a rank gave the reply {reply:?} to another command"))
 }

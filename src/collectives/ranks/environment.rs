@@ -25,7 +25,8 @@ pub struct RankEnvironment {
     /// TCP port at which rank 0 waits for the others: `MASTER_PORT` or 29500, and the next one under torchrun's own
     /// store.
     pub port: u16,
-    /// Whether all ranks are known to be on this host; false also where the launcher does not tell.
+    /// Whether all ranks are known to be on this host; where the launcher does not tell, whether rank 0's address is a
+    /// loopback one.
     pub one_host: bool,
     /// The launcher's own name for the job, by which ranks of two jobs are told apart; `None` where it has none.
     pub job: Option<String>,

@@ -15,7 +15,7 @@ const BEHIND: &str = "what was measured is kept: the same command goes on behind
 
 /// What a hang is attributed to where every rank is alive: the case that ran, or the rank that did not reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
+pub enum HangScope {
     Case,
     Rank,
 }
@@ -56,7 +56,7 @@ pub fn attribute(
     replies: Vec<RankOutcome>,
     doing: &str,
     deadline: Duration,
-    scope: Scope,
+    scope: HangScope,
     silent: impl Fn(usize) -> Option<Duration>,
 ) -> Result<Vec<Reply>, GroupFault> {
     let which = |wanted: &dyn Fn(&RankOutcome) -> bool| -> Vec<usize> {
@@ -116,10 +116,10 @@ pub fn attribute(
     Err(GroupFault::Group(of(scope, what, "--deadline gives it longer")))
 }
 
-fn of(scope: Scope, what: String, cure: &str) -> Error {
+fn of(scope: HangScope, what: String, cure: &str) -> Error {
     match scope {
-        Scope::Case => Error::gpu(what, format!("{cure}; {BEHIND}")),
-        Scope::Rank => Error::rank(what, format!("{cure}; {AGAIN}")),
+        HangScope::Case => Error::gpu(what, format!("{cure}; {BEHIND}")),
+        HangScope::Rank => Error::rank(what, format!("{cure}; {AGAIN}")),
     }
 }
 
@@ -150,7 +150,7 @@ mod tests {
 
     fn text(replies: Vec<RankOutcome>, silent: Option<usize>) -> (bool, String) {
         let silent = |rank| Some(Duration::from_secs(3)).filter(|_| silent == Some(rank));
-        match attribute(&members(replies.len()), replies, "timing x", DEADLINE, Scope::Case, silent).unwrap_err() {
+        match attribute(&members(replies.len()), replies, "timing x", DEADLINE, HangScope::Case, silent).unwrap_err() {
             GroupFault::Case(error) => (true, error.to_string()),
             GroupFault::Group(error) => (false, error.to_string()),
         }
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn everybody_well_is_an_answer_from_each() {
-        let replies = attribute(&members(2), vec![good(), good()], "x", DEADLINE, Scope::Rank, |_| None).unwrap();
+        let replies = attribute(&members(2), vec![good(), good()], "x", DEADLINE, HangScope::Rank, |_| None).unwrap();
         assert_eq!(replies.len(), 2);
     }
 
@@ -185,7 +185,7 @@ mod tests {
         let panicked = RankOutcome::Bad { what, cure, kind: FailureKind::Bug, after: Duration::from_secs(9) };
         for other in [RankOutcome::None, bad("no memory", 0.01), bad("timed out", 10.0)] {
             let replies = vec![other, panicked.clone()];
-            let fault = attribute(&members(2), replies, "timing x", DEADLINE, Scope::Case, |_| None).unwrap_err();
+            let fault = attribute(&members(2), replies, "timing x", DEADLINE, HangScope::Case, |_| None).unwrap_err();
             let GroupFault::Group(error) = fault else { panic!("the ranks are not in step any more") };
             assert_eq!(error.exit_code(), 101);
             let text = error.to_string();

@@ -31,6 +31,9 @@ impl Party {
     }
 }
 
+/// Counts up when the messages between ranks change.
+const PROTOCOL: u32 = 2;
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Challenge {
     bubblebench: u32,
@@ -52,7 +55,7 @@ struct Body {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-enum Verdict {
+enum Decision {
     Accepted { proof: String },
     Refused { why: String, token: bool },
 }
@@ -67,7 +70,7 @@ pub struct Newcomer {
 
 /// Why a handshake came to nothing.
 #[derive(Debug)]
-pub enum Failure {
+pub enum HandshakeFailure {
     /// The other side does not speak this protocol, or broke off.
     Broken(String),
     /// The other side does not know the token.
@@ -76,9 +79,9 @@ pub enum Failure {
     Refused(String),
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for HandshakeFailure {
     fn from(error: io::Error) -> Self {
-        Failure::Broken(match error.kind() {
+        HandshakeFailure::Broken(match error.kind() {
             io::ErrorKind::InvalidData => "what answers is not bubblebench".into(),
             io::ErrorKind::UnexpectedEof => "it closed the connection".into(),
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "it does not answer".into(),
@@ -88,20 +91,20 @@ impl From<io::Error> for Failure {
 }
 
 /// Rank 0's part, up to the decision whether to accept the newcomer.
-pub fn examine(stream: &mut (impl Read + Write), token: &Token) -> Result<Newcomer, Failure> {
+pub fn examine(stream: &mut (impl Read + Write), token: &Token) -> Result<Newcomer, HandshakeFailure> {
     let ours = made_up()?;
-    message::send(stream, &Challenge { bubblebench: 1, nonce: ours.clone() })?;
+    message::send(stream, &Challenge { bubblebench: PROTOCOL, nonce: ours.clone() })?;
     let hello: Hello = message::receive(stream, MOST_OF_A_STRANGER)?;
     if !token.proves(&hello.proof, MEMBER, &[&ours, &hello.body]) {
         refuse(stream, "it does not know the token", true);
-        return Err(Failure::Token);
+        return Err(HandshakeFailure::Token);
     }
     let body: Body = match serde_json::from_str(&hello.body) {
         Ok(body) => body,
         Err(_) => {
             let why = format!("it is another version of the program than rank 0's {}", Party::new(0, None).program);
             refuse(stream, &why, false);
-            return Err(Failure::Refused(why));
+            return Err(HandshakeFailure::Refused(why));
         }
     };
     let accepted = token.proof(LEADER, &[&body.nonce, &ours]);
@@ -109,12 +112,12 @@ pub fn examine(stream: &mut (impl Read + Write), token: &Token) -> Result<Newcom
 }
 
 pub fn accept(stream: &mut impl Write, newcomer: &Newcomer) -> io::Result<()> {
-    message::send(stream, &Verdict::Accepted { proof: newcomer.accepted.clone() })
+    message::send(stream, &Decision::Accepted { proof: newcomer.accepted.clone() })
 }
 
 /// Tells a caller that it is refused, as far as possible: it may be gone already.
 pub fn refuse(stream: &mut impl Write, why: &str, token: bool) {
-    let _ = message::send(stream, &Verdict::Refused { why: why.into(), token });
+    let _ = message::send(stream, &Decision::Refused { why: why.into(), token });
 }
 
 /// Any other rank's part.
@@ -123,23 +126,27 @@ pub fn introduce(
     token: &Token,
     who: &RankInfo,
     party: &Party,
-) -> Result<(), Failure> {
+) -> Result<(), HandshakeFailure> {
     let challenge: Challenge = message::receive(stream, MOST_OF_A_STRANGER)?;
+    if challenge.bubblebench != PROTOCOL {
+        let why = format!("rank 0 speaks protocol {} and this program {PROTOCOL}", challenge.bubblebench);
+        return Err(HandshakeFailure::Refused(why));
+    }
     let ours = made_up()?;
     let body = Body { nonce: ours.clone(), who: who.clone(), party: party.clone() };
-    let body = serde_json::to_string(&body).map_err(|e| Failure::Broken(e.to_string()))?;
+    let body = serde_json::to_string(&body).map_err(|e| HandshakeFailure::Broken(e.to_string()))?;
     let proof = token.proof(MEMBER, &[&challenge.nonce, &body]);
     message::send(stream, &Hello { body, proof })?;
     match message::receive(stream, MOST_OF_A_STRANGER)? {
-        Verdict::Accepted { proof } if token.proves(&proof, LEADER, &[&ours, &challenge.nonce]) => Ok(()),
-        Verdict::Accepted { .. } => Err(Failure::Broken("whoever answers does not know the token".into())),
-        Verdict::Refused { token: true, .. } => Err(Failure::Token),
-        Verdict::Refused { why, .. } => Err(Failure::Refused(why)),
+        Decision::Accepted { proof } if token.proves(&proof, LEADER, &[&ours, &challenge.nonce]) => Ok(()),
+        Decision::Accepted { .. } => Err(HandshakeFailure::Broken("whoever answers does not know the token".into())),
+        Decision::Refused { token: true, .. } => Err(HandshakeFailure::Token),
+        Decision::Refused { why, .. } => Err(HandshakeFailure::Refused(why)),
     }
 }
 
-fn made_up() -> Result<String, Failure> {
-    token::nonce().map(|bytes| to_hex(&bytes)).map_err(|e: Error| Failure::Broken(e.to_string()))
+fn made_up() -> Result<String, HandshakeFailure> {
+    token::nonce().map(|bytes| to_hex(&bytes)).map_err(|e: Error| HandshakeFailure::Broken(e.to_string()))
 }
 
 #[cfg(test)]
@@ -152,7 +159,7 @@ mod tests {
         RankInfo { rank: 3, host: "node7".into(), pid: 42, device: 3, gpu: "GPU-1".into() }
     }
 
-    fn meet(theirs: &str) -> (Result<Newcomer, Failure>, Result<(), Failure>) {
+    fn meet(theirs: &str) -> (Result<Newcomer, HandshakeFailure>, Result<(), HandshakeFailure>) {
         let (mut leader, mut member) = UnixStream::pair().unwrap();
         let theirs = Token::new(theirs).unwrap();
         let other = thread::spawn(move || introduce(&mut member, &theirs, &who(), &Party::new(8, None)));
@@ -184,11 +191,11 @@ mod tests {
         let (mut leader, mut member) = UnixStream::pair().unwrap();
         let token = Token::new("secret").unwrap();
         let other = thread::spawn(move || introduce(&mut member, &token, &who(), &Party::new(8, None)));
-        message::send(&mut leader, &Challenge { bubblebench: 1, nonce: "00".into() }).unwrap();
+        message::send(&mut leader, &Challenge { bubblebench: PROTOCOL, nonce: "00".into() }).unwrap();
         let hello: Hello = message::receive(&mut leader, MOST_OF_A_STRANGER).unwrap();
         assert!(!hello.body.contains("secret") && !hello.proof.contains("secret"), "the token crosses the wire");
         // The best it can do is to send the member's own proof back.
-        message::send(&mut leader, &Verdict::Accepted { proof: hello.proof }).unwrap();
+        message::send(&mut leader, &Decision::Accepted { proof: hello.proof }).unwrap();
         assert!(matches!(other.join().unwrap(), Err(Failure::Broken(why)) if why.contains("token")));
     }
 

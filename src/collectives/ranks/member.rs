@@ -3,7 +3,7 @@
 
 use super::coordinator::GroupConfig;
 use super::environment::RankEnvironment;
-use super::handshake::{self, Failure, Party};
+use super::handshake::{self, HandshakeFailure, Party};
 use super::link::{Heard, Link};
 use super::message::Message;
 use super::protocol::{Command, FailureKind, Reply};
@@ -162,17 +162,19 @@ fn reach(environment: &RankEnvironment, config: &GroupConfig, me: &RankInfo) -> 
             Some(token) => {
                 match attempt(environment, &token, me, &party, until.saturating_duration_since(Instant::now())) {
                     Ok(stream) => return Ok(stream),
-                    Err(Failure::Refused(why)) => return Err(refused(me, environment, &why)),
+                    Err(HandshakeFailure::Refused(why)) => return Err(refused(me, environment, &why)),
                     // A file may still hold the token of the run before.
-                    Err(Failure::Token) if given.is_none() => "the token in this host's file is not rank 0's".into(),
-                    Err(Failure::Token) => {
+                    Err(HandshakeFailure::Token) if given.is_none() => {
+                        "the token in this host's file is not rank 0's".into()
+                    }
+                    Err(HandshakeFailure::Token) => {
                         return Err(refused(
                             me,
                             environment,
                             "the token is not rank 0's: give every rank the same BUBBLEBENCH_TOKEN",
                         ));
                     }
-                    Err(Failure::Broken(why)) => why,
+                    Err(HandshakeFailure::Broken(why)) => why,
                 }
             }
         };
@@ -205,13 +207,13 @@ fn attempt(
     me: &RankInfo,
     party: &Party,
     left: Duration,
-) -> Result<TcpStream, Failure> {
+) -> Result<TcpStream, HandshakeFailure> {
     let host = environment.address.trim_matches(['[', ']']);
     let addresses = addresses(host, environment.port, left)?;
-    let mut failure = Failure::Broken(format!("the name {host} has no address"));
+    let mut failure = HandshakeFailure::Broken(format!("the name {host} has no address"));
     for address in addresses {
         let stream = TcpStream::connect_timeout(&address, ATTEMPT);
-        let met = stream.map_err(|e| Failure::Broken(format!("{address}: {e}"))).and_then(|mut stream| {
+        let met = stream.map_err(|e| HandshakeFailure::Broken(format!("{address}: {e}"))).and_then(|mut stream| {
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(ATTEMPT))?;
             stream.set_write_timeout(Some(ATTEMPT))?;
@@ -220,7 +222,7 @@ fn attempt(
         match met {
             Ok(stream) => return Ok(stream),
             // Another of its addresses may be the right one.
-            Err(why @ Failure::Broken(_)) => failure = why,
+            Err(why @ HandshakeFailure::Broken(_)) => failure = why,
             Err(decided) => return Err(decided),
         }
     }
@@ -228,7 +230,7 @@ fn attempt(
 }
 
 /// A name server that does not answer may hold a look-up for longer than the deadline: it is then left to itself.
-fn addresses(host: &str, port: u16, left: Duration) -> Result<Vec<SocketAddr>, Failure> {
+fn addresses(host: &str, port: u16, left: Duration) -> Result<Vec<SocketAddr>, HandshakeFailure> {
     if let Ok(ip) = host.parse::<std::net::IpAddr>() {
         return Ok(vec![(ip, port).into()]);
     }
@@ -240,10 +242,11 @@ fn addresses(host: &str, port: u16, left: Duration) -> Result<Vec<SocketAddr>, F
         let _ = tell.send(found);
     };
     let thread = std::thread::Builder::new().name("name".into()).spawn(look_up);
-    let outcome =
-        thread.map_err(|e| Failure::Broken(format!("no thread to look the name {host} up: {e}"))).and_then(|_| {
+    let outcome = thread
+        .map_err(|e| HandshakeFailure::Broken(format!("no thread to look the name {host} up: {e}")))
+        .and_then(|_| {
             told.recv_timeout(left.max(RETRY))
-                .map_err(|_| Failure::Broken(format!("the name {host} is still being looked up")))
+                .map_err(|_| HandshakeFailure::Broken(format!("the name {host} is still being looked up")))
         })?;
-    outcome.map_err(|e| Failure::Broken(format!("the name {host} does not resolve ({e})")))
+    outcome.map_err(|e| HandshakeFailure::Broken(format!("the name {host} does not resolve ({e})")))
 }

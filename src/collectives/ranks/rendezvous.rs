@@ -5,7 +5,7 @@
 use super::coordinator::{Coordinator, GroupConfig, Note, RankEvent};
 use super::environment::RankEnvironment;
 use super::failure;
-use super::handshake::{self, Failure, Newcomer, Party};
+use super::handshake::{self, HandshakeFailure, Newcomer, Party};
 use super::link::{Heard, Link};
 use super::message::Message;
 use super::rank_info::{self, RankInfo};
@@ -26,7 +26,7 @@ const STRANGERS_NAMED: usize = 5;
 /// Most handshakes at a time.
 const MOST_CONVERSATIONS: usize = 128;
 
-type Conversation = (SocketAddr, Result<(Newcomer, TcpStream), Failure>);
+type Conversation = (SocketAddr, Result<(Newcomer, TcpStream), HandshakeFailure>);
 
 /// Waits on rank 0 for all other ranks and returns the complete group, with rank 0 on CUDA device `device`; `notes` is
 /// given lines for the user. An error where a rank does not come within the deadline, does not fit or is lost, where
@@ -207,10 +207,10 @@ impl Meeting<'_> {
         }
     }
 
-    fn turn_away(&mut self, from: SocketAddr, failure: Failure) {
+    fn turn_away(&mut self, from: SocketAddr, failure: HandshakeFailure) {
         let why = match failure {
-            Failure::Token => "it does not know the token".into(),
-            Failure::Broken(why) | Failure::Refused(why) => why,
+            HandshakeFailure::Token => "it does not know the token".into(),
+            HandshakeFailure::Broken(why) | HandshakeFailure::Refused(why) => why,
         };
         self.strangers += 1;
         if self.strangers <= STRANGERS_NAMED {

@@ -1,5 +1,5 @@
 //! What a group of ranks needs of a transport: a [`Worker`] is one rank's side of the cases, on its own device. NCCL is
-//! one transport; the coordinator drives its workers, in this process or in others, and knows nothing of how data
+//! one transport; the coordinator drives the workers, in this process or in others, and knows nothing of how data
 //! moves.
 
 use crate::Result;

@@ -11,12 +11,12 @@ pub use super::memory::Combine;
 /// One rank in its own thread: its number, its buffers, and its ways of sending to and receiving from the others.
 pub struct Rank {
     ports: Ports,
-    meetings: u64,
+    barriers: u64,
 }
 
 impl Rank {
     pub(super) fn new(shared: Arc<Shared>, index: usize) -> Self {
-        Rank { ports: Ports::new(shared, index), meetings: 0 }
+        Rank { ports: Ports::new(shared, index), barriers: 0 }
     }
 
     /// This rank's number, counted from 0.
@@ -88,8 +88,8 @@ impl Rank {
     /// Waits until all ranks have called it and returns the moment the last one came, on the clock of [`Rank::now_ns`]
     /// and the same on all of them; an error where one does not come within the deadline.
     pub fn meet(&mut self) -> Result<u64> {
-        self.meetings += 1;
-        self.ports.shared.meet(self.index(), self.meetings)
+        self.barriers += 1;
+        self.ports.shared.meet(self.index(), self.barriers)
     }
 
     /// Nanoseconds since the world was made, on the clock that all ranks share.

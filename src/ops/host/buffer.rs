@@ -21,7 +21,7 @@ enum Store {
 #[derive(Debug)]
 pub struct BufferMisfit(pub String);
 
-pub type FitResult<T = ()> = Result<T, BufferMisfit>;
+pub type BufferResult<T = ()> = Result<T, BufferMisfit>;
 
 impl HostBuffer {
     /// `len` elements of f32, poisoned with NaN, or of u32, poisoned with `u32::MAX` (no vocabulary has it).
@@ -59,7 +59,7 @@ impl HostBuffer {
     }
 
     /// The first `len` floats; `role` is the buffer's name in the operation.
-    pub(super) fn floats(&self, role: &str, len: usize) -> FitResult<&[f32]> {
+    pub(super) fn floats(&self, role: &str, len: usize) -> BufferResult<&[f32]> {
         self.fits(role, len)?;
         match &self.0 {
             Store::Floats { padded, start, .. } => Ok(&padded[*start..*start + len]),
@@ -67,7 +67,7 @@ impl HostBuffer {
         }
     }
 
-    pub(super) fn floats_mut(&mut self, role: &str, len: usize) -> FitResult<&mut [f32]> {
+    pub(super) fn floats_mut(&mut self, role: &str, len: usize) -> BufferResult<&mut [f32]> {
         self.fits(role, len)?;
         match &mut self.0 {
             Store::Floats { padded, start, .. } => Ok(&mut padded[*start..*start + len]),
@@ -76,7 +76,7 @@ impl HostBuffer {
     }
 
     /// The first `len` identifiers, each below `bound`.
-    pub(super) fn ids(&self, role: &str, len: usize, bound: usize) -> FitResult<&[u32]> {
+    pub(super) fn ids(&self, role: &str, len: usize, bound: usize) -> BufferResult<&[u32]> {
         self.fits(role, len)?;
         let Store::Ids(ids) = &self.0 else {
             return Err(BufferMisfit(format!("`{role}` holds floats, not identifiers")));
@@ -88,7 +88,7 @@ impl HostBuffer {
         }
     }
 
-    pub(super) fn ids_mut(&mut self) -> FitResult<&mut [u32]> {
+    pub(super) fn ids_mut(&mut self) -> BufferResult<&mut [u32]> {
         match &mut self.0 {
             Store::Ids(ids) => Ok(ids),
             Store::Floats { .. } => Err(BufferMisfit("the buffer holds floats, not identifiers".into())),
@@ -104,7 +104,7 @@ impl HostBuffer {
     }
 
     /// Larger buffers are welcome (a workspace shared by several shapes), smaller ones are not.
-    fn fits(&self, role: &str, len: usize) -> FitResult {
+    fn fits(&self, role: &str, len: usize) -> BufferResult {
         if self.len() >= len {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! [`Ops`] for [`Host`]: every method checks its shape and buffers, then calls the kernel of its file.
 
-use super::buffer::{BufferMisfit, FitResult, HostBuffer};
+use super::buffer::{BufferMisfit, BufferResult, HostBuffer};
 use super::{
     Host, activation, attention, columns, conv, cross_entropy, dropout, embedding, groupnorm, layernorm, lstm,
 };
@@ -12,7 +12,7 @@ use crate::ops::{
 use crate::{Error, Result};
 
 /// Shapes of zero elements have no meaning to the kernels, and lengths that overflow none to anyone.
-fn sized(dimensions: &[usize]) -> FitResult {
+fn sized(dimensions: &[usize]) -> BufferResult {
     let product = dimensions.iter().try_fold(1usize, |product, &d| product.checked_mul(d));
     match product {
         Some(0) => Err(BufferMisfit("the shape has a dimension of 0".into())),
@@ -21,7 +21,7 @@ fn sized(dimensions: &[usize]) -> FitResult {
     }
 }
 
-fn check_conv(s: Conv) -> FitResult {
+fn check_conv(s: Conv) -> BufferResult {
     sized(&[s.batch, s.height, s.width, s.in_channels, s.out_channels, s.kernel, s.kernel, s.stride])?;
     if s.kernel > s.height + 2 * s.padding || s.kernel > s.width + 2 * s.padding {
         return Err(BufferMisfit(format!("a kernel of {} is larger than the padded image", s.kernel)));
@@ -29,7 +29,7 @@ fn check_conv(s: Conv) -> FitResult {
     Ok(())
 }
 
-fn check_groupnorm(s: GroupNorm) -> FitResult {
+fn check_groupnorm(s: GroupNorm) -> BufferResult {
     sized(&[s.batch, s.positions, s.channels, s.groups])?;
     if !s.channels.is_multiple_of(s.groups) {
         return Err(BufferMisfit(format!("{} channels do not divide into {} groups", s.channels, s.groups)));
@@ -304,7 +304,7 @@ impl Ops for Host {
     ) {
         self.step("residual_layernorm", |team| {
             sized(&[s.rows, s.cols])?;
-            let sum = layernorm::Sum {
+            let sum = layernorm::ResidualSum {
                 sum: out.sum.floats_mut("sum", s.len())?,
                 a: a.floats("a", s.len())?,
                 b: b.floats("b", s.len())?,
@@ -323,8 +323,14 @@ impl Ops for Host {
     }
 
     fn dropout(&mut self, len: usize, y: &mut HostBuffer, x: &HostBuffer, dropout: Dropout) {
+        let numbers = match dropout.numbers() {
+            Ok(numbers) => numbers,
+            Err(error) => {
+                self.failure.get_or_insert(error);
+                return;
+            }
+        };
         self.step("dropout", |team| {
-            let numbers = dropout.numbers().map_err(|e| BufferMisfit(e.to_string()))?;
             dropout::forward(team, y.floats_mut("y", len)?, x.floats("x", len)?, dropout, numbers);
             Ok(())
         });

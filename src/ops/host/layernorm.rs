@@ -41,7 +41,7 @@ fn normalize_row(y: &mut [f32], x: &[f32], gamma: &[f32], beta: &[f32]) -> (f32,
 }
 
 /// sum = a + b, before it is normalised.
-pub struct Sum<'a> {
+pub struct ResidualSum<'a> {
     pub sum: &'a mut [f32],
     pub a: &'a [f32],
     pub b: &'a [f32],
@@ -50,7 +50,7 @@ pub struct Sum<'a> {
 /// [`forward`] of the sum of two tensors, each row while it is in cache.
 pub fn residual_forward(
     team: Team,
-    Sum { sum, a, b }: Sum,
+    ResidualSum { sum, a, b }: ResidualSum,
     y: &mut [f32],
     mean: &mut [f32],
     rstd: &mut [f32],
@@ -176,7 +176,7 @@ mod tests {
             let (gamma, beta) = (random(&mut r, cols), random(&mut r, cols));
             let nothing = |len: usize| vec![f32::NAN; len];
             let (mut total, mut y, mut mean, mut rstd) = (nothing(len), nothing(len), nothing(rows), nothing(rows));
-            let inputs = Sum { sum: &mut total, a: &a, b: &b };
+            let inputs = ResidualSum { sum: &mut total, a: &a, b: &b };
             residual_forward(TEAM, inputs, &mut y, &mut mean, &mut rstd, &gamma, &beta);
             let sum: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a + b).collect();
             let (mut y_two, mut mean_two, mut rstd_two) = (nothing(len), nothing(rows), nothing(rows));

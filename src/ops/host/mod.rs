@@ -27,7 +27,7 @@ mod team;
 #[cfg(test)]
 mod testing;
 
-use buffer::FitResult;
+use buffer::BufferResult;
 pub use buffer::HostBuffer;
 use team::Team;
 
@@ -122,7 +122,7 @@ impl Host {
     }
 
     /// Runs one operation in the pool; what does not fit is kept for the next synchronisation, the first one wins.
-    fn step(&mut self, operation: &str, kernel: impl FnOnce(Team) -> FitResult + Send) {
+    fn step(&mut self, operation: &str, kernel: impl FnOnce(Team) -> BufferResult + Send) {
         let team = self.team;
         if let Err(misfit) = self.workers.install(|| kernel(team)) {
             self.failure.get_or_insert_with(|| {

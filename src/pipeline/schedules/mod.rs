@@ -52,10 +52,11 @@ fn check_sizes(spec: &ScheduleSpec) -> Result<()> {
             return Err(Error::input(format!("{what} is 0"), format!("give 1 or more {what}")));
         }
     }
-    let chunks = spec.chunks.unwrap_or_else(|| numbers::chunks(spec.name, None));
-    if chunks == 0 || chunks > 4096 {
-        return Err(Error::input(format!("chunks is {chunks}"), "give 1 to 4096 chunks a stage"));
+    let given = spec.chunks.unwrap_or(1);
+    if given == 0 || given > 4096 {
+        return Err(Error::input(format!("chunks is {given}"), "give 1 to 4096 chunks a stage"));
     }
+    let chunks = numbers::chunks(spec.name, spec.chunks);
     let operations = 3 * spec.stages as u128 * spec.micro_batches as u128 * chunks as u128;
     if operations > MAX_OPERATIONS {
         return Err(Error::input(

@@ -66,7 +66,7 @@ fn shortest(stages: usize, pace: usize) -> Vec<Block> {
                 let wait = [waits % PERIOD, waits / PERIOD % PERIOD, waits / PERIOD / PERIOD];
                 let block = Block { stages, pace: [f0, f1, b1, b0], wait };
                 let life = block.life();
-                if life <= least && (0..stages.min(PERIOD)).all(|s| block.is_free_of_meetings(s)) {
+                if life <= least && (0..stages.min(PERIOD)).all(|s| block.is_free_of_collisions(s)) {
                     if life < least {
                         found.clear();
                     }
@@ -99,7 +99,7 @@ impl Block {
         held(0).max(held(self.stages - 1))
     }
 
-    fn is_free_of_meetings(&self, stage: usize) -> bool {
+    fn is_free_of_collisions(&self, stage: usize) -> bool {
         let mut taken = [false; PERIOD];
         self.begins(stage).into_iter().all(|slot| !std::mem::replace(&mut taken[slot % PERIOD], true))
     }

@@ -52,7 +52,7 @@ pub fn sampling<R: Bench>(how: LaunchMode) -> Sampling {
     Sampling { batch_ns, ..Sampling::default() }
 }
 
-/// The CPU.
+/// The host's CPU threads. A cold case rotates over copies of its buffers there.
 pub struct HostBench {
     host: Host,
 }

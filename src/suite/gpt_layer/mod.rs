@@ -30,20 +30,20 @@ use std::collections::HashSet;
 /// All layer, operation and small-model cases of a preset, in the order they run.
 pub fn cases(preset: Preset, platform: Platform) -> Vec<Box<dyn Spec>> {
     match platform {
-        Platform::Host => specs::<bench::HostBench>(lists::host::plans(preset)),
-        Platform::Gpu(_) => specs::<cuda::CudaBench>(lists::gpu::plans(preset)),
-        Platform::Software(_) => specs::<cuda::CudaBench>(lists::software::plans(preset)),
+        Platform::Host => specs::<bench::HostBench>(lists::host::specs(preset)),
+        Platform::Gpu(_) => specs::<cuda::CudaBench>(lists::gpu::specs(preset)),
+        Platform::Software(_) => specs::<cuda::CudaBench>(lists::software::specs(preset)),
     }
 }
 
-fn specs<R: Bench>(plans: Vec<CaseSpec>) -> Vec<Box<dyn Spec>> {
+fn specs<R: Bench>(specs: Vec<CaseSpec>) -> Vec<Box<dyn Spec>> {
     let shared = SharedBench::<R>::default();
     // The same operation may be asked for under one name by two lists; it runs once.
     let mut seen = HashSet::new();
-    plans
+    specs
         .into_iter()
-        .filter(|plan| seen.insert(plan.id()))
-        .map(|plan| Box::new(ListedCase { plan, shared: shared.clone() }) as Box<dyn Spec>)
+        .filter(|spec| seen.insert(spec.id()))
+        .map(|spec| Box::new(ListedCase { spec, shared: shared.clone() }) as Box<dyn Spec>)
         .collect()
 }
 
@@ -79,19 +79,19 @@ impl CaseSpec {
 }
 
 struct ListedCase<R: Bench> {
-    plan: CaseSpec,
+    spec: CaseSpec,
     shared: SharedBench<R>,
 }
 
 impl<R: Bench> Spec for ListedCase<R> {
     fn id(&self) -> String {
-        self.plan.id()
+        self.spec.id()
     }
 
     fn build(&self, context: &Context) -> Result<Box<dyn Case>> {
-        let (id, shared) = (self.plan.id(), self.shared.clone());
+        let (id, shared) = (self.spec.id(), self.shared.clone());
         shared.open(context)?;
-        Ok(match &self.plan {
+        Ok(match &self.spec {
             CaseSpec::Layer(shape, phase, how) => Box::new(layer::LayerCase::new(id, shared, *shape, *phase, *how)?),
             CaseSpec::Operation { operation, dtype, how, .. } => {
                 let what = operation::OperationSpec { operation: *operation, dtype: *dtype, how: *how };

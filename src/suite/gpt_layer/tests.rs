@@ -7,9 +7,9 @@ use crate::ops::work::Family;
 use crate::shape::Recompute;
 use std::collections::BTreeSet;
 
-fn plans(preset: Preset) -> Vec<CaseSpec> {
+fn specs(preset: Preset) -> Vec<CaseSpec> {
     let mut seen = HashSet::new();
-    lists::host::plans(preset).into_iter().filter(|plan| seen.insert(plan.id())).collect()
+    lists::host::specs(preset).into_iter().filter(|spec| seen.insert(spec.id())).collect()
 }
 
 #[test]
@@ -21,27 +21,27 @@ fn presets_keep_to_their_number_of_cases() {
     assert!(cases(Preset::Full, Platform::Host).len() > 200);
 }
 
-const PLATFORMS: [fn(Preset) -> Vec<CaseSpec>; 3] = [lists::host::plans, lists::gpu::plans, lists::software::plans];
+const PLATFORMS: [fn(Preset) -> Vec<CaseSpec>; 3] = [lists::host::specs, lists::gpu::specs, lists::software::specs];
 
 /// A name means one thing: the same operation on the same data, launched in the same way.
 #[test]
 fn a_name_stands_for_one_case_and_every_shape_is_valid() {
-    for plans in PLATFORMS {
+    for specs in PLATFORMS {
         let mut named = std::collections::HashMap::new();
-        for plan in [Preset::Quick, Preset::Standard, Preset::Full].into_iter().flat_map(plans) {
-            if let CaseSpec::Layer(shape, ..) = &plan {
+        for spec in [Preset::Quick, Preset::Standard, Preset::Full].into_iter().flat_map(specs) {
+            if let CaseSpec::Layer(shape, ..) = &spec {
                 shape.validate().unwrap();
             }
-            let same = named.entry(plan.id()).or_insert_with(|| plan.clone());
-            assert_eq!(*same, plan, "{}", plan.id());
+            let same = named.entry(spec.id()).or_insert_with(|| spec.clone());
+            assert_eq!(*same, spec, "{}", spec.id());
         }
     }
 }
 
 #[test]
 fn larger_presets_hold_the_smaller_ones() {
-    for plans in PLATFORMS {
-        let ids = |preset| plans(preset).iter().map(CaseSpec::id).collect::<BTreeSet<_>>();
+    for specs in PLATFORMS {
+        let ids = |preset| specs(preset).iter().map(CaseSpec::id).collect::<BTreeSet<_>>();
         let (quick, standard, full) = (ids(Preset::Quick), ids(Preset::Standard), ids(Preset::Full));
         assert_eq!(quick.difference(&standard).next(), None);
         assert_eq!(standard.difference(&full).next(), None);
@@ -61,15 +61,15 @@ fn the_lists_of_gpus_keep_to_their_number_of_cases() {
 /// What a fit of each part needs: shapes to hold out, and for every operation of a layer rows of its own.
 #[test]
 fn standard_holds_enough_to_fit() {
-    let plans = plans(Preset::Standard);
+    let specs = specs(Preset::Standard);
     let shapes: HashSet<_> =
-        plans.iter().filter_map(|p| if let CaseSpec::Layer(shape, ..) = p { Some(shape) } else { None }).collect();
+        specs.iter().filter_map(|p| if let CaseSpec::Layer(shape, ..) = p { Some(shape) } else { None }).collect();
     assert!(shapes.len() >= 8 && shapes.iter().any(|s| s.tensor == 2));
     for recompute in [Recompute::Selective, Recompute::Full] {
         assert!(shapes.iter().any(|s| s.recompute == recompute));
     }
     for product in ["forward", "backward_input", "backward_weight"] {
-        let distinct: HashSet<_> = plans
+        let distinct: HashSet<_> = specs
             .iter()
             .filter_map(|p| match p {
                 CaseSpec::Operation { operation, .. } if operation.family() == Family::Gemm => Some(operation),
@@ -79,7 +79,7 @@ fn standard_holds_enough_to_fit() {
             .collect();
         assert!(distinct.len() >= 10, "{product}: {}", distinct.len());
     }
-    let names: BTreeSet<_> = plans.iter().filter_map(operation_name).collect();
+    let names: BTreeSet<_> = specs.iter().filter_map(operation_name).collect();
     for shape in shapes {
         for (_, operation) in shape.operations(Phase::ForwardBackward) {
             assert!(names.contains(operation.name()), "{}", operation.name());
@@ -87,8 +87,8 @@ fn standard_holds_enough_to_fit() {
     }
 }
 
-fn operation_name(plan: &CaseSpec) -> Option<&'static str> {
-    match plan {
+fn operation_name(spec: &CaseSpec) -> Option<&'static str> {
+    match spec {
         CaseSpec::Operation { operation, .. } => Some(operation.name()),
         _ => None,
     }
@@ -125,8 +125,8 @@ fn cases_prepare_verify_and_sample() {
     list.extend(operations_of(shape, &["ln1", "residual1"], COLD));
     list.extend(loose(shape, ENDS, CALL));
     list.extend(SideSpec::usual().map(|spec| CaseSpec::Side(SideSpec { batch: 2, ..spec }, DType::F32, CALL)));
-    for plan in list {
-        let spec = ListedCase { plan, shared: shared.clone() };
+    for spec in list {
+        let spec = ListedCase { spec, shared: shared.clone() };
         let mut case = spec.build(&context).unwrap();
         let verified = case.prepare().unwrap().unwrap();
         assert_eq!(verified.wrong, 0, "{}: {verified:?}", spec.id());

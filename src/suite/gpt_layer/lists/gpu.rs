@@ -1,5 +1,5 @@
 //! A GPU's cases, bf16. The standard preset holds the shapes that people publish for other implementations (the layer
-//! at seven sizes, attention at 16,384 tokens a call, streaming kernels at 8,192 rows), so that every row has its peer.
+//! at seven sizes, attention at 16,384 tokens a call, streaming kernels at 8,192 rows), so that every row but dropout's and the fused sum's has its peer.
 
 use super::{COLD, EndSizes, GRAPH, PRODUCTS, STREAM, STREAMING, loose, loose_named, operations_of, phases, sides};
 use crate::models::SideSpec;
@@ -75,7 +75,7 @@ fn ends() -> Vec<CaseSpec> {
     [of(head, "cross_entropy"), of(head, "embedding"), of(big, "adamw")].concat()
 }
 
-pub fn plans(preset: Preset) -> Vec<CaseSpec> {
+pub fn specs(preset: Preset) -> Vec<CaseSpec> {
     match preset {
         Preset::Quick => quick(),
         Preset::Standard => standard(),

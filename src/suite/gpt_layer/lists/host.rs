@@ -52,7 +52,7 @@ const FULL: [LayerShape; 14] = [
     f32_layer(2048, 16, 256, 1),
 ];
 
-pub fn plans(preset: Preset) -> Vec<CaseSpec> {
+pub fn specs(preset: Preset) -> Vec<CaseSpec> {
     [layers(preset), operations(preset), small_models(preset)].concat()
 }
 

@@ -50,7 +50,8 @@ pub(super) struct EndSizes {
 }
 
 /// Operations outside the layer, at the size a model of this shape asks for. `gelu` is the one not fused in a product;
-/// `dropout` and `residual_layernorm` are what a model may ask for in the place of what the layer does.
+/// `dropout` is what a model may add to the layer, `residual_layernorm` what may take the place of its sum and its
+/// normalisation.
 pub(super) fn loose(shape: LayerShape, ends: EndSizes, how: LaunchMode) -> Vec<CaseSpec> {
     let rows = shape.rows() as usize;
     let parameters = (shape.parameters() as usize).min(ends.most_updated);
@@ -66,17 +67,17 @@ pub(super) fn loose(shape: LayerShape, ends: EndSizes, how: LaunchMode) -> Vec<C
         ("gelu/backward_input", Operation::GeluBackward { len }),
         ("residual_layernorm/forward", Operation::ResidualLayernorm(hidden)),
     ];
-    let plan = |(name, operation)| {
+    let spec = |(name, operation)| {
         let id = format!("gpt/{}/op/{name}", shape.slug());
         CaseSpec::Operation { id, operation, dtype: shape.dtype, how }
     };
-    list.into_iter().map(plan).collect()
+    list.into_iter().map(spec).collect()
 }
 
 /// Of those, the ones whose name begins so.
 fn loose_named(shape: LayerShape, ends: EndSizes, how: LaunchMode, head: &str) -> Vec<CaseSpec> {
     let named =
-        |plan: &CaseSpec| matches!(plan, CaseSpec::Operation { id, .. } if id.contains(&format!("/op/{head}/")));
+        |spec: &CaseSpec| matches!(spec, CaseSpec::Operation { id, .. } if id.contains(&format!("/op/{head}/")));
     loose(shape, ends, how).into_iter().filter(named).collect()
 }
 

@@ -22,7 +22,7 @@ const VARIANTS: [LayerShape; 4] = [
     bf16(128, 2, 48, 1).recompute(Recompute::Selective),
 ];
 
-pub fn plans(preset: Preset) -> Vec<CaseSpec> {
+pub fn specs(preset: Preset) -> Vec<CaseSpec> {
     let small = LAYERS[0];
     let quick = [
         LAYERS.iter().flat_map(|shape| phases(*shape, STREAM)).collect(),

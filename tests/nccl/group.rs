@@ -1,4 +1,4 @@
-//! a group of ranks of threads, one a virtual GPU, and tasks for it.
+//! A group of ranks that are threads, one on each virtual GPU, and tasks for it.
 
 use bubblebench::collectives::nccl;
 use bubblebench::collectives::ranks::{Coordinator, GroupConfig, Task};
