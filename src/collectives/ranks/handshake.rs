@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn who_does_not_know_the_token_is_told_so_and_nothing_else() {
         let (newcomer, accepted) = meet("Secret");
-        assert!(matches!(newcomer, Err(Failure::Token)) && matches!(accepted, Err(Failure::Token)));
+        assert!(matches!(newcomer, Err(HandshakeFailure::Token)) && matches!(accepted, Err(HandshakeFailure::Token)));
     }
 
     /// The other side's proof is asked for, too: somebody who listens at rank 0's port cannot give it.
@@ -196,7 +196,7 @@ mod tests {
         assert!(!hello.body.contains("secret") && !hello.proof.contains("secret"), "the token crosses the wire");
         // The best it can do is to send the member's own proof back.
         message::send(&mut leader, &Decision::Accepted { proof: hello.proof }).unwrap();
-        assert!(matches!(other.join().unwrap(), Err(Failure::Broken(why)) if why.contains("token")));
+        assert!(matches!(other.join().unwrap(), Err(HandshakeFailure::Broken(why)) if why.contains("token")));
     }
 
     #[test]
@@ -206,6 +206,6 @@ mod tests {
         drop(leader);
         let token = Token::new("secret").unwrap();
         let failure = introduce(&mut member, &token, &who(), &Party::new(8, None)).unwrap_err();
-        assert!(matches!(failure, Failure::Broken(why) if why.contains("not bubblebench")));
+        assert!(matches!(failure, HandshakeFailure::Broken(why) if why.contains("not bubblebench")));
     }
 }
