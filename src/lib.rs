@@ -41,6 +41,7 @@ pub mod import;
 #[allow(unsafe_code)]
 pub mod machine;
 pub mod models;
+pub mod nearest;
 #[allow(unsafe_code)]
 pub mod ops;
 pub mod pipeline;

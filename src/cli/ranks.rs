@@ -1,12 +1,14 @@
 //! `measure` under torchrun, srun or mpirun, and in one process with several GPUs: who leads, who follows, which GPU is
 //! whose.
 
+use super::terminal::note;
 use crate::collectives::nccl;
 use crate::collectives::ranks::{self, Coordinator, GroupConfig, RankEnvironment, Transport};
 use crate::machine::{Device, DeviceChoice, gpus, leave};
 use crate::suite::collectives::SharedCoordinator;
 use crate::suite::groups::Group;
 use crate::suite::watch;
+use crate::units::counted;
 use crate::{Error, Result};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +46,7 @@ impl RankOptions {
         match self.crew_of_threads(ordinal, chosen) {
             Ok(coordinator) => Ok(Some(SharedCoordinator::new(coordinator))),
             Err(error @ (Error::Machine { .. } | Error::Gpu { .. })) if groups.len() > 1 && self.ranks.is_none() => {
-                eprintln!("note: collectives are left out: {error}");
+                note(format_args!("collectives are left out: {error}"));
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -73,7 +75,7 @@ impl RankOptions {
         let count = self.ranks.unwrap_or(own.len());
         if !(2..=1024).contains(&count) {
             return Err(Error::machine(
-                format!("{count} rank{} between which to measure", if count == 1 { "" } else { "s" }),
+                format!("{} between which to measure", counted(count, "rank")),
                 "give --ranks N, 2 to 1024; more ranks than GPUs share them, and their rows say shared-gpu",
             ));
         }
@@ -130,7 +132,7 @@ pub fn part(options: &RankOptions, device: &str, groups: &[Group]) -> Result<Opt
     if launch.rank > 0 {
         return ranks::follow(&launch, &config, ordinal).map(|()| Some(LauncherRole::Followed));
     }
-    let coordinator = ranks::lead(&launch, &config, ordinal, &|text| eprintln!("note: {text}"))?;
+    let coordinator = ranks::lead(&launch, &config, ordinal, &|text| note(text))?;
     Ok(Some(LauncherRole::Lead(SharedCoordinator::new(coordinator), device)))
 }
 

@@ -32,6 +32,7 @@ use crate::records::cost_model::{
 };
 use crate::records::measurement::Kind;
 use crate::records::{MachineRecord, Measurement};
+use crate::units::counted;
 use crate::{Error, Result};
 use operations::TileLimits;
 use std::collections::BTreeMap;
@@ -172,8 +173,9 @@ pub fn check(model: &CostModel) -> Result<()> {
         let joined = c.segments.windows(2).all(|w| w[0].to_bytes <= w[1].from_bytes);
         if !sound || !joined {
             return wrong(format!(
-                "the cost model's segments of {} over {} ranks cannot be used",
-                c.operation, c.ranks
+                "the cost model's segments of {} over {} cannot be used",
+                c.operation,
+                counted(c.ranks, "rank")
             ));
         }
     }

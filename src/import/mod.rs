@@ -9,7 +9,7 @@ pub mod nvbench;
 
 use crate::records::machine::{Cpu, Gpu, MachineRecord, RunInfo, SCHEMA, slug};
 use crate::records::{Measurement, files};
-use crate::{Error, Result};
+use crate::{Error, Result, nearest};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -20,12 +20,13 @@ pub enum Source {
 }
 
 impl Source {
+    /// Every tool whose output is read.
+    pub const ALL: [Source; 2] = [Source::NcclTests, Source::Nvbench];
+
     pub fn parse(name: &str) -> Result<Source> {
-        match name {
-            "nccl-tests" => Ok(Source::NcclTests),
-            "nvbench" => Ok(Source::Nvbench),
-            other => Err(Error::input(format!("--from {other} is unknown"), "choose nccl-tests or nvbench")),
-        }
+        Source::ALL.into_iter().find(|source| source.name() == name).ok_or_else(|| {
+            Error::input(format!("--from {name} is unknown"), nearest::cure(name, Source::ALL.map(Source::name)))
+        })
     }
 
     pub fn name(self) -> &'static str {

@@ -13,7 +13,6 @@ pub mod costs;
 pub mod job;
 pub mod layout;
 pub mod memory;
-pub mod nearest;
 pub mod presets;
 pub mod prices;
 pub mod record;

@@ -3,9 +3,8 @@
 //! searched schedules get them through [`ScheduleSpec`].
 
 use super::layout::{Layout, Placement};
-use super::nearest;
 use super::times::Times;
-use crate::{Error, Result};
+use crate::{Error, Result, nearest};
 
 /// What an operation computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

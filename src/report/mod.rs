@@ -1,5 +1,7 @@
 //! Numbers become text here and nowhere else: tables for the terminal and for Markdown, timelines, notes.
 
+#![warn(missing_docs)]
+
 pub mod accuracy;
 pub mod bubbles;
 pub mod collectives;
@@ -9,8 +11,10 @@ pub mod html;
 pub mod lanes;
 pub mod layers;
 pub mod plan;
+pub mod screen;
 pub mod table;
 pub mod tables;
 pub mod timeline;
 
+pub use screen::Screen;
 pub use table::Table;

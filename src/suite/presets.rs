@@ -1,7 +1,7 @@
 //! The presets: how much is measured, and how long each case may take.
 
 use super::stop_rule::StopRule;
-use crate::{Error, Result};
+use crate::{Error, Result, nearest};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Preset {
@@ -14,6 +14,9 @@ pub enum Preset {
 }
 
 impl Preset {
+    /// Every preset, the shortest first.
+    pub const ALL: [Preset; 3] = [Preset::Quick, Preset::Standard, Preset::Full];
+
     pub const fn name(self) -> &'static str {
         match self {
             Preset::Quick => "quick",
@@ -23,10 +26,9 @@ impl Preset {
     }
 
     pub fn parse(text: &str) -> Result<Self> {
-        [Preset::Quick, Preset::Standard, Preset::Full]
-            .into_iter()
-            .find(|p| p.name() == text)
-            .ok_or_else(|| Error::input(format!("`{text}` is not a preset"), "choose quick, standard or full"))
+        Preset::ALL.into_iter().find(|p| p.name() == text).ok_or_else(|| {
+            Error::input(format!("`{text}` is not a preset"), nearest::cure(text, Preset::ALL.map(Preset::name)))
+        })
     }
 
     pub const fn stop_rule(self) -> StopRule {

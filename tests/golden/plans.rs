@@ -1,6 +1,6 @@
 //! Plans of the examples, and a small pipeline in every schedule.
 
-use crate::hold::{Golden, ROOT, json, run, stdout, text, typed, unversioned};
+use crate::hold::{Golden, ROOT, json, narrow, run, stdout, text, typed, unversioned};
 use bubblebench::pipeline::Name;
 use std::path::Path;
 
@@ -20,6 +20,8 @@ pub fn plans() -> Vec<Golden> {
         }));
     }
     let sweep = ["plan", "examples/gpt-a100-4x8.toml", "--sweep"];
+    goldens
+        .push(Golden::new("plan-gpt-a100-8-narrow", || narrow(Path::new(ROOT), &["plan", "examples/gpt-a100-8.toml"])));
     // Its notes tell how far it is, and when they come depends on the machine's speed.
     goldens.push(Golden::new("sweep-gpt-a100-4x8", move || {
         let output = run(Path::new(ROOT), &sweep);

@@ -213,14 +213,14 @@ fn numbers_that_no_schedule_has_are_answered_with_a_sentence() {
     assert!(refuse(&|s| s.weight_share = f64::NAN).contains("weight share"));
     assert!(refuse(&|s| s.memory_limit = Some(3.0)).contains("memory limit is 3"));
     let of = |name, p, m| refuse(&|s| (s.name, s.stages, s.micro_batches) = (name, p, m));
-    assert!(of(Name::Chimera, 4, 6).contains("micro-batches 6 is not divisible by stages 4"));
+    assert!(of(Name::Chimera, 4, 6).contains("micro-batches 6 cannot be divided by stages 4"));
     assert!(of(Name::Dualpipe, 4, 6).contains("dualpipe with 6 micro-batches on 4 stages"));
     assert!(of(Name::Dualpipe, 4, 9).contains("use an even number"));
     let odd = bubblebench::pipeline::schedules::numbers::check(Name::Dualpipe, 3, 8, None).unwrap_err();
     assert!(odd.what.contains("3 stages") && odd.cure.contains("even number of stages"));
     assert!(of(Name::Dualpipev, 4, 7).contains("at least 8"));
     let interleaved = refuse(&|s| (s.name, s.micro_batches, s.chunks) = (Name::Interleaved, 7, Some(2)));
-    assert!(interleaved.contains("micro-batches 7 is not divisible by stages 4"), "{interleaved}");
+    assert!(interleaved.contains("micro-batches 7 cannot be divided by stages 4"), "{interleaved}");
     let long = Times::even(4, StageTimes::new(u64::MAX / 8, 1, 1), 0);
     assert!(Schedule::build(&spec(Name::OneFOneB, 4, 8, None, &long)).is_err());
     assert!(Name::parse("1f1c").unwrap_err().to_string().contains("did you mean `1f1b`"));

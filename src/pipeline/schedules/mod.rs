@@ -14,6 +14,7 @@ mod zb_v;
 
 use super::activations;
 use super::schedule::{MAX_OPERATIONS, Name, Schedule, ScheduleSpec};
+use crate::units::counted;
 use crate::{Error, Result};
 
 impl Schedule {
@@ -59,8 +60,10 @@ fn check_sizes(spec: &ScheduleSpec) -> Result<()> {
     if operations > MAX_OPERATIONS {
         return Err(Error::input(
             format!(
-                "{} stages × {} micro-batches × {chunks} chunks are {operations} operations",
-                spec.stages, spec.micro_batches
+                "{} × {} × {} are {operations} operations",
+                counted(spec.stages, "stage"),
+                counted(spec.micro_batches, "micro-batch"),
+                counted(chunks, "chunk")
             ),
             format!("stay under {MAX_OPERATIONS}: the pattern repeats, fewer micro-batches show the same bubbles"),
         ));

@@ -3,6 +3,7 @@
 
 use crate::Error;
 use crate::pipeline::schedule::Name;
+use crate::units::counted;
 
 /// Which of the numbers is at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,27 +55,27 @@ pub fn check(name: Name, stages: usize, micro_batches: usize, chunks: Option<usi
     match name {
         Name::Interleaved if !m.is_multiple_of(p) => misfit(
             Number::MicroBatches,
-            format!("micro-batches {m} is not divisible by stages {p}"),
+            format!("micro-batches {m} cannot be divided by stages {p}"),
             &format!("interleaved runs them in groups of one per stage: use {}", multiples(m, p)),
         ),
         Name::Chimera | Name::Dualpipe if !p.is_multiple_of(2) => misfit(
             Number::Stages,
-            format!("{schedule} with {p} stages"),
+            format!("{schedule} with {}", counted(p, "stage")),
             "two pipelines share the devices, each device holding a stage of both: use an even number of stages",
         ),
         Name::Chimera if !m.is_multiple_of(p) => misfit(
             Number::MicroBatches,
-            format!("micro-batches {m} is not divisible by stages {p}"),
+            format!("micro-batches {m} cannot be divided by stages {p}"),
             &format!("chimera runs them in blocks of one per stage: use {}", multiples(m, p)),
         ),
         Name::Dualpipe if !m.is_multiple_of(2) => misfit(
             Number::MicroBatches,
-            format!("dualpipe with {m} micro-batches"),
+            format!("dualpipe with {}", counted(m, "micro-batch")),
             "half of them enter at either end: use an even number",
         ),
         Name::Dualpipe | Name::Dualpipev if m < 2 * p => misfit(
             Number::MicroBatches,
-            format!("{schedule} with {m} micro-batches on {p} stages"),
+            format!("{schedule} with {} on {}", counted(m, "micro-batch"), counted(p, "stage")),
             &format!("it needs two a stage to begin and to end with: use at least {}", 2 * p),
         ),
         _ => Ok(()),
