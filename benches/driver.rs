@@ -14,6 +14,7 @@ use bubblebench::suite::groups::Group;
 use bubblebench::suite::recorder::{PreparedCase, Recorder};
 use bubblebench::suite::sampler::Watch;
 use bubblebench::suite::watch::ProcessWatch;
+use bubblebench::units::counted;
 use bubblebench::{Error, Result, cli};
 use criterion::{Criterion, SamplingMode, Throughput};
 use std::path::{Path, PathBuf};
@@ -76,8 +77,8 @@ impl Driver {
         let coordinator = plan.coordinator();
         let (recorder, cases) = plan.start()?;
         if recorder.run.resumed_cases() > 0 {
-            let (run, cases) = (recorder.run.id(), recorder.run.resumed_cases());
-            cli::print(&format!("Going on with run {run}: {cases} cases are there already.\n\n"))?;
+            let (run, cases) = (recorder.run.id(), counted(recorder.run.resumed_cases(), "case"));
+            cli::print(&format!("Going on with run {run}, which has {cases} already.\n\n"))?;
         }
         let baselines = arguments.save_baseline.is_some() || arguments.baseline.is_some();
         Ok(Driver { criterion, raw, recorder, cases, watch: ProcessWatch::start()?, baselines, coordinator })
@@ -113,7 +114,10 @@ impl Driver {
             Ok(ns) if ns * 11.0 > self.recorder.rule.cap_ns as f64 => {
                 let record = self.recorder.measure(prepared, &self.watch)?;
                 let kept = if self.baselines { ", not in Criterion's baselines" } else { "" };
-                note(&record, &format!("{} samples by our own sampler (one takes long){kept}", record.samples_total))
+                note(
+                    &record,
+                    &format!("{} by our own sampler (one takes long){kept}", counted(record.samples_total, "sample")),
+                )
             }
             Ok(_) => self.criterion_case(prepared),
             Err(error) => note(&self.recorder.skip(prepared.case.info(), error)?, "skipped"),

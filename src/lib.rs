@@ -24,6 +24,7 @@
 //! Who may use whom is a table in `tests/rooms.rs`, which every `cargo test` holds the code against; `unsafe` code
 //! is allowed in [`machine`], [`ops`], [`collectives`] and [`corun`] only, cudarc in those and [`clock`].
 
+#![warn(missing_docs)]
 #![deny(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
@@ -41,6 +42,7 @@ pub mod import;
 #[allow(unsafe_code)]
 pub mod machine;
 pub mod models;
+pub mod nearest;
 #[allow(unsafe_code)]
 pub mod ops;
 pub mod pipeline;

@@ -32,6 +32,20 @@ pub fn significant(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
+/// A count with what it counts: `1 rank`, `2 ranks`, `0 micro-batches`, `3 copies`. `noun` is the word for one.
+pub fn counted(count: impl std::fmt::Display, noun: &str) -> String {
+    let count = count.to_string();
+    if count == "1" {
+        return format!("1 {noun}");
+    }
+    let before_y = noun.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'i', 'o', 'u']));
+    match before_y {
+        Some(stem) => format!("{count} {stem}ies"),
+        None if noun.ends_with(['s', 'x']) || noun.ends_with("ch") => format!("{count} {noun}es"),
+        None => format!("{count} {noun}s"),
+    }
+}
+
 /// Writes exact binary sizes as they stand in case names: `8B`, `64KiB`, `16MiB`, `1GiB`; anything else in bytes.
 pub fn format_bytes(bytes: u64) -> String {
     for (shift, unit) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {
@@ -106,6 +120,18 @@ mod tests {
             assert_eq!(parse_bytes(text).unwrap(), bytes);
         }
         assert!(parse_bytes("12XB").is_err() && parse_bytes("").is_err() && parse_bytes("99999999999GiB").is_err());
+    }
+
+    #[test]
+    fn one_is_one_and_all_other_counts_are_many() {
+        assert_eq!(counted(1, "rank"), "1 rank");
+        assert_eq!(counted(0, "rank"), "0 ranks");
+        assert_eq!(counted(24, "micro-batch"), "24 micro-batches");
+        assert_eq!(counted(1, "micro-batch"), "1 micro-batch");
+        assert_eq!(counted(3, "GPU"), "3 GPUs");
+        assert_eq!(counted(2, "process"), "2 processes");
+        assert_eq!(counted(2, "copy"), "2 copies");
+        assert_eq!(counted(2, "key"), "2 keys");
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn wrong_input_is_answered_with_its_place_and_exit_2() {
     };
     sized("dualpipe", "4", "6", &[], "at least 8");
     sized("dualpipe", "3", "8", &[], "even number of stages");
-    sized("chimera", "4", "6", &[], "divisible");
+    sized("chimera", "4", "6", &[], "cannot be divided");
     sized("1f1b", "4", "8", &["--overlapped", "2ms"], "--overlapped");
     sized("dualpipe", "4", "8", &["--overlapped", "1ms"], "--overlapped");
     sized("1f1b", "4", "8", &["--memory-limit", "3"], "memory limit is 3");
@@ -139,9 +139,89 @@ fn schemas_completions_and_the_manual_are_printed() {
         let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(schema["title"], format!("bubblebench.{kind}/1"), "{kind}");
     }
-    program().args(["completions", "bash"]).assert().success();
     let manual = program().arg("man").output().unwrap();
     assert!(String::from_utf8_lossy(&manual.stdout).contains("bubblebench"));
+}
+
+/// Values that the code knows by name are offered by the shell: one of each option's list stands for it.
+#[test]
+fn completions_hold_the_values_of_options() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = program().args(["completions", shell]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let values = [
+            "zb-h1",
+            "reduce_scatter",
+            "cost_model",
+            "nccl-tests",
+            "standard",
+            "bf16",
+            "f8e5m2",
+            "priority",
+            "nvbench",
+            "selective",
+            "collectives",
+        ];
+        for value in values {
+            assert!(text.contains(value), "{shell} is not told of {value}");
+        }
+    }
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = program().args(["man", "--all", "pages"]).current_dir(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut names: Vec<String> = fs::read_dir(folder.path().join("pages"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort_unstable();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(said, format!("Written to pages: {} pages.\n", names.len()));
+    for name in ["bubblebench.1", "bubblebench-plan.1", "bubblebench-predict-layer.1"] {
+        assert!(names.iter().any(|n| n == name), "{name} is not among {names:?}");
+    }
+    let page = program().args(["man", "predict", "layer"]).output().unwrap();
+    let file = fs::read(folder.path().join("pages/bubblebench-predict-layer.1")).unwrap();
+    assert_eq!(page.stdout, file);
+    let page = String::from_utf8(page.stdout).unwrap();
+    assert!(page.contains(".TH bubblebench-predict-layer 1") && page.contains("\\-\\-hidden"), "{page}");
+}
+
+/// What another tool has no columns for is not left out in silence.
+#[test]
+fn export_says_what_it_leaves_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("results/published/amd-epyc-2c");
+    fs::copy(published.join("machine.json"), folder.path().join("machine.json")).unwrap();
+    let lines = fs::read_to_string(published.join("measurements.jsonl")).unwrap();
+    let line = lines.lines().find(|line| line.contains("\"host/all_reduce/r2/f32/")).unwrap();
+    let pipeline = line.replace("all_reduce", "pipeline");
+    fs::write(folder.path().join("measurements.jsonl"), format!("{line}\n{pipeline}\n")).unwrap();
+    let output = program().args(["export", "--to", "nccl-tests", "--results"]).arg(folder.path()).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(stderr, "note: left out: 1 case of pipeline that nccl-tests has no columns for\n");
+}
+
+/// The names that a run would measure, from the same options.
+#[test]
+fn measure_lists_its_cases_and_measures_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = |arguments: &[&str]| -> Vec<String> {
+        let words = [&["measure"], arguments, &["--device", "host", "--list"]].concat();
+        let output = program().args(&words).current_dir(folder.path()).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{words:?}");
+        String::from_utf8(output.stdout).unwrap().lines().map(String::from).collect()
+    };
+    let all = list(&["all", "--preset", "quick"]);
+    let reduces = list(&["collectives", "all_reduce/r2", "--preset", "quick"]);
+    assert!(!reduces.is_empty() && reduces.len() < all.len() && reduces.iter().all(|id| all.contains(id)));
+    assert!(reduces.iter().all(|id| id.contains("all_reduce/r2")), "{reduces:?}");
+    assert!(list(&["all", "--preset", "full"]).len() > all.len());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "a list leaves no results");
 }
 
 /// Every example plans from published figures, with no GPU near.
@@ -229,7 +309,7 @@ fn kill_9_loses_at_most_the_case_in_flight_and_the_run_goes_on() {
     let output = start(folder.path()).wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
-    assert!(stderr.contains("cases are there already"), "{stderr}");
+    assert!(stderr.contains("cases already"), "{stderr}");
     let after: Vec<String> = lines(folder.path()).iter().map(|r| r["id"].as_str().unwrap().to_string()).collect();
     assert!(before.iter().all(|id| after.contains(id)), "{before:?} {after:?}");
     let hidden: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().map(|e| e.file_name()).collect();

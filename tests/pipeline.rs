@@ -12,13 +12,19 @@ mod published;
 mod searched;
 
 use bubblebench::pipeline::activations::{self, DEFAULT_WEIGHT_SHARE};
-use bubblebench::pipeline::{Name, Schedule, ScheduleSpec, Timeline, Times, simulate};
+use bubblebench::pipeline::{Schedule, ScheduleName, ScheduleSpec, Timeline, Times, simulate};
 
-fn spec(name: Name, stages: usize, micro_batches: usize, chunks: Option<usize>, times: &Times) -> ScheduleSpec<'_> {
+fn spec(
+    name: ScheduleName,
+    stages: usize,
+    micro_batches: usize,
+    chunks: Option<usize>,
+    times: &Times,
+) -> ScheduleSpec<'_> {
     ScheduleSpec { name, stages, micro_batches, chunks, memory_limit: None, weight_share: DEFAULT_WEIGHT_SHARE, times }
 }
 
-fn run(name: Name, micro_batches: usize, chunks: Option<usize>, times: &Times) -> Timeline {
+fn run(name: ScheduleName, micro_batches: usize, chunks: Option<usize>, times: &Times) -> Timeline {
     let schedule = Schedule::build(&spec(name, times.stage.len(), micro_batches, chunks, times)).unwrap();
     simulate(schedule, times.clone()).unwrap()
 }

@@ -12,7 +12,7 @@ mod speed;
 mod throughput;
 
 use bubblebench::pipeline::activations::DEFAULT_WEIGHT_SHARE;
-use bubblebench::pipeline::{Name, Schedule, ScheduleSpec, StageTimes, Timeline, Times, simulate};
+use bubblebench::pipeline::{Schedule, ScheduleName, ScheduleSpec, StageTimes, Timeline, Times, simulate};
 use bubblebench::{Error, Result};
 use serde_json::Value;
 
@@ -64,14 +64,14 @@ fn times(row: &Value) -> Times {
     Times::even(number(row, "p") as usize, stage, (1000.0 * number(row, "t_comm")) as u64)
 }
 
-fn timeline(name: Name, row: &Value) -> Result<Timeline> {
+fn timeline(name: ScheduleName, row: &Value) -> Result<Timeline> {
     let times = times(row);
     let chunks = row["interleave_chunks"].as_u64().unwrap_or(2) as usize;
     let schedule = Schedule::build(&ScheduleSpec {
         name,
         stages: times.stage.len(),
         micro_batches: number(row, "m") as usize,
-        chunks: (name == Name::Interleaved).then_some(chunks),
+        chunks: (name == ScheduleName::Interleaved).then_some(chunks),
         memory_limit: None,
         weight_share: DEFAULT_WEIGHT_SHARE,
         times: &times,
@@ -80,15 +80,15 @@ fn timeline(name: Name, row: &Value) -> Result<Timeline> {
 }
 
 /// The papers' column names.
-fn schedule(column: &str) -> Option<Name> {
+fn schedule(column: &str) -> Option<ScheduleName> {
     Some(match column {
-        "1f1b" => Name::OneFOneB,
-        "1f1b_i" => Name::Interleaved,
-        "zb_h1" => Name::ZbH1,
-        "zb_h2" => Name::ZbH2,
-        "zb_1p" => Name::Zb1p,
-        "zb_2p" => Name::Zb2p,
-        "zb_v" => Name::ZbV,
+        "1f1b" => ScheduleName::OneFOneB,
+        "1f1b_i" => ScheduleName::Interleaved,
+        "zb_h1" => ScheduleName::ZbH1,
+        "zb_h2" => ScheduleName::ZbH2,
+        "zb_1p" => ScheduleName::Zb1p,
+        "zb_2p" => ScheduleName::Zb2p,
+        "zb_v" => ScheduleName::ZbV,
         _ => return None,
     })
 }

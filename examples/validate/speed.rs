@@ -3,13 +3,13 @@
 use bubblebench::Result;
 use bubblebench::pipeline::activations::DEFAULT_WEIGHT_SHARE;
 use bubblebench::pipeline::record::TimelineRecord;
-use bubblebench::pipeline::{Name, Schedule, ScheduleSpec, StageTimes, Times, simulate};
+use bubblebench::pipeline::{Schedule, ScheduleName, ScheduleSpec, StageTimes, Times, simulate};
 use std::time::{Duration, Instant};
 
 pub fn table() -> Result<String> {
     let times = Times::even(64, StageTimes::new(10_000_000, 10_000_000, 8_000_000), 0);
     let spec = ScheduleSpec {
-        name: Name::Interleaved,
+        name: ScheduleName::Interleaved,
         stages: 64,
         micro_batches: 2048,
         chunks: Some(4),

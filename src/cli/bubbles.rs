@@ -1,5 +1,6 @@
 //! `bubblebench bubbles`: where the GPUs of a real run computed nothing, from its profiles.
 
+use super::terminal;
 use crate::trace::profile::Options;
 use crate::trace::run::{self, Analysis};
 use crate::{Error, Result, report, units};
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 /// Show the bubbles of a real run, from nsys exports (.sqlite) or Kineto / Chrome traces (.json, .json.gz).
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  nsys profile --trace=cuda,nvtx -o run python train.py\n  nsys export --type sqlite --output run.sqlite run.nsys-rep\n  bubblebench bubbles run.sqlite\n  bubblebench bubbles rank0.json.gz rank1.json.gz --iteration 2 --json > bubbles.json"
+    after_help = "Examples:\n  nsys profile --trace=cuda,nvtx -o run python train.py\n  nsys export --type sqlite --output run.sqlite run.nsys-rep\n  bubblebench bubbles run.sqlite\n  bubblebench bubbles rank0.json.gz rank1.json.gz --iteration 2 --json > out.json"
 )]
 pub struct BubblesArgs {
     /// Profiles of one run: one file, or one a rank in the order of ranks
@@ -29,16 +30,17 @@ pub struct BubblesArgs {
     compute_streams: Option<Vec<u64>>,
 }
 
+/// Reads the profiles and prints their bubbles.
 pub fn run(args: &BubblesArgs) -> Result<()> {
     let options = options(args)?;
     let run = run::read(&args.profiles, &options)?;
     for note in &run.notes {
-        eprintln!("bubblebench: note: {note}");
+        terminal::note(note);
     }
     if args.json {
         print_json(&run)
     } else {
-        super::print(&report::bubbles::render(&run, options.min_gap_ns, super::simulate::terminal_width()))
+        super::print(&report::bubbles::render(&run, options.min_gap_ns, terminal::screen()))
     }
 }
 

@@ -1,8 +1,9 @@
 //! What can be asked of the collectives' cases beyond their preset.
 
+use super::known::known;
 use crate::collectives::Element;
 use crate::suite::collectives::Choices;
-use crate::{Error, Result, units};
+use crate::{Error, Result, nearest, units};
 
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Collectives")]
@@ -10,8 +11,8 @@ pub struct CollectiveOptions {
     /// Sizes of the collectives instead of the preset's, as in 8,64KiB,1GiB
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub sizes: Vec<String>,
-    /// Element type of the collectives: f32, f16, bf16, f8e4m3 or f8e5m2
-    #[arg(long, value_name = "TYPE")]
+    /// Element type of the collectives
+    #[arg(long, value_name = "TYPE", value_parser = known(Element::ALL.map(Element::name)))]
     pub dtype: Option<String>,
     /// Collectives replayed from CUDA graphs
     #[arg(long)]
@@ -50,8 +51,7 @@ fn size(text: &str) -> Result<u64> {
 
 fn element(text: &str) -> Result<Element> {
     Element::parse(text).ok_or_else(|| {
-        let names: Vec<&str> = Element::ALL.iter().map(|element| element.name()).collect();
-        Error::input(format!("`{text}` is no element type"), format!("choose one of {}", names.join(", ")))
+        Error::input(format!("`{text}` is no element type"), nearest::cure(text, Element::ALL.map(Element::name)))
     })
 }
 
@@ -68,8 +68,8 @@ mod tests {
         };
         let choices = options.choices().unwrap();
         assert_eq!((choices.sizes, choices.dtype), (Some(vec![8, 64 << 10]), Some(Element::F8E4m3)));
-        let wrong = CollectiveOptions { dtype: Some("bf8".into()), ..CollectiveOptions::default() };
-        assert!(wrong.choices().unwrap_err().to_string().contains("choose one of f32"));
+        let wrong = CollectiveOptions { dtype: Some("fb16".into()), ..CollectiveOptions::default() };
+        assert!(wrong.choices().unwrap_err().to_string().contains("did you mean `bf16`? known are f32"));
         let wrong = CollectiveOptions { sizes: vec!["0".into()], ..CollectiveOptions::default() };
         assert!(wrong.choices().is_err());
     }

@@ -1,10 +1,10 @@
 //! `bubblebench doctor`: what is there, what is missing, what that costs and the line that installs it.
 
-use super::gpu_state;
+use super::{gpu_state, terminal};
 use crate::machine::doctor::{Doctor, DoctorDevice, examine};
-use crate::report::table::Table;
+use crate::report::{Screen, Table};
+use crate::units::counted;
 use crate::{Error, Result};
-use std::fmt::Write as _;
 
 /// Shows devices, libraries and versions; for each thing missing, what it costs and the line that installs it.
 #[derive(Debug, clap::Args)]
@@ -18,29 +18,33 @@ pub struct DoctorArgs {
     pub kernels: bool,
 }
 
+/// Examines the machine and prints what was found.
 pub fn run(args: &DoctorArgs) -> Result<()> {
     let doctor = examine(args.kernels);
     let text = if args.json {
         let json = serde_json::to_string_pretty(&doctor);
         json.map_err(|e| Error::bug(format!("cannot write JSON: {e}")))? + "\n"
     } else {
-        text(&doctor)
+        text(&doctor, terminal::screen())
     };
     super::print(&text)
 }
 
-fn text(doctor: &Doctor) -> String {
+/// How an `install` begins that is pasted into a shell; others are sentences.
+const COMMANDS: [&str; 2] = ["pip ", "sudo "];
+
+fn text(doctor: &Doctor, screen: Screen) -> String {
     let mut out = String::from("Devices\n");
     for device in &doctor.devices {
-        let _ = writeln!(out, "  {:<8} {}", device.device, describe(device));
+        out += &screen.prose(&format!("  {:<8} {}\n", device.device, describe(device)), 9);
         for line in device.state.iter().flat_map(gpu_state::lines).chain(device.links.clone()) {
-            let _ = writeln!(out, "           {line}");
+            out += &screen.prose(&format!("           {line}\n"), 2);
         }
     }
     out.push_str("Libraries\n");
     for library in &doctor.libraries {
         let version = library.version.as_deref().unwrap_or("unknown version");
-        let _ = writeln!(out, "  {:<8} {version}  {}", library.name, library.path);
+        out += &screen.prose(&format!("  {:<8} {version}  {}\n", library.name, library.path), 9);
     }
     if doctor.libraries.is_empty() {
         out.push_str("  none of the CUDA driver, cuBLASLt and NCCL\n");
@@ -49,21 +53,23 @@ fn text(doctor: &Doctor) -> String {
         out.push_str("Missing\n");
     }
     for missing in &doctor.missing {
-        let _ = writeln!(out, "  {}: {}", missing.what, missing.reason);
-        let _ = writeln!(out, "    costs    {}", missing.costs);
-        let _ = writeln!(out, "    install  {}", missing.install);
+        out += &screen.prose(&format!("  {}: {}\n", missing.what, missing.reason), 2);
+        out += &screen.prose(&format!("    costs    {}\n", missing.costs), 9);
+        let install = format!("    install  {}\n", missing.install);
+        let command = COMMANDS.iter().any(|program| missing.install.starts_with(program));
+        out += &if command { screen.command(&install, 9) } else { screen.prose(&install, 9) };
     }
     match doctor.kernels.as_deref() {
         Some([]) => out.push_str("Kernels\n  none: see Missing\n"),
-        Some(_) => out.push_str(&kernel_table(doctor).terminal()),
+        Some(_) => out.push_str(&kernel_table(doctor).terminal(screen)),
         None => {}
     }
     out
 }
 
 fn describe(device: &DoctorDevice) -> String {
-    let unit = if device.backend == "host" { "cores" } else { "SMs" };
-    let mut parts = vec![device.name.clone(), format!("{} {unit}", device.cores)];
+    let unit = if device.backend == "host" { "core" } else { "SM" };
+    let mut parts = vec![device.name.clone(), counted(device.cores, unit)];
     let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
     parts.extend(device.memory_bytes.map(|bytes| format!("{} memory", gib(bytes))));
     let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
@@ -82,7 +88,9 @@ fn kernel_table(doctor: &Doctor) -> Table {
         "Kernels",
         "Per thread and block, as ptxas reports them; a spill is traffic that registers should have held.",
         &header,
-    );
+    )
+    .keys(3)
+    .spare(&["file"]);
     for kernel in doctor.kernels.iter().flatten() {
         let names = [kernel.name, kernel.file, kernel.arch].map(String::from);
         let numbers = [kernel.registers, kernel.shared_bytes, kernel.spill_bytes].map(|n| n.to_string());
@@ -98,7 +106,7 @@ mod tests {
     #[test]
     fn the_text_says_everything_once() {
         let doctor = examine(true);
-        let text = text(&doctor);
+        let text = text(&doctor, Screen::default());
         assert!(text.starts_with("Devices\n  host     "));
         for missing in &doctor.missing {
             assert_eq!(text.matches(&format!("install  {}\n", missing.install)).count().min(1), 1, "{text}");

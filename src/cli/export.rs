@@ -1,18 +1,22 @@
 //! `bubblebench export`: what was measured, in another tool's own format.
 
 use super::fit::this_machines_folder;
+use super::known::known;
+use super::terminal::note;
 use crate::export::nccl_tests;
 use crate::records::store::{Journal, MACHINE};
-use crate::records::{MachineRecord, files};
-use crate::{Error, Result};
+use crate::records::{MachineRecord, Measurement, files};
+use crate::units::counted;
+use crate::{Error, Result, nearest};
 use std::path::PathBuf;
 
+/// What `bubblebench export` is asked for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: bubblebench export --to nccl-tests --results results/node7 | ./my-nccl-parser\n\n\
     nccl-tests: the collectives of a results folder as nccl-tests prints them, a block an operation.")]
 pub struct ExportArgs {
-    /// Whose format: nccl-tests
-    #[arg(long, value_name = "TOOL")]
+    /// Whose format
+    #[arg(long, value_name = "TOOL", value_parser = known(TOOLS))]
     to: String,
     /// The folder that holds measurements.jsonl [default: results/<machine>] [env: BUBBLEBENCH_RESULTS]
     #[arg(long, env = "BUBBLEBENCH_RESULTS", hide_env = true, value_name = "DIR")]
@@ -22,9 +26,20 @@ pub struct ExportArgs {
     out: Option<PathBuf>,
 }
 
+/// Says which collectives nccl-tests has no columns for.
+pub(super) fn note_left_out(records: &[Measurement]) {
+    for (operation, count) in nccl_tests::left_out(records) {
+        note(format_args!("left out: {} of {operation} that nccl-tests has no columns for", counted(count, "case")));
+    }
+}
+
+/// The tools in whose format something can be written.
+const TOOLS: [&str; 1] = ["nccl-tests"];
+
+/// Prints or writes the measurements of a folder as the other tool would.
 pub fn run(args: &ExportArgs) -> Result<()> {
-    if args.to != "nccl-tests" {
-        return Err(Error::input(format!("--to {} is unknown", args.to), "choose nccl-tests"));
+    if !TOOLS.contains(&args.to.as_str()) {
+        return Err(Error::input(format!("--to {} is unknown", args.to), nearest::cure(&args.to, TOOLS)));
     }
     let folder = args.results.clone().unwrap_or_else(this_machines_folder);
     let journal = Journal::read(&folder)?;
@@ -36,6 +51,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
             "run `bubblebench measure collectives` with the same --results first",
         ));
     }
+    note_left_out(&journal.measurements);
     match &args.out {
         Some(path) => files::write_atomic(path, text.as_bytes()),
         None => super::print(&text),

@@ -1,6 +1,6 @@
 //! `bubblebench fit`: measurements become a cost model, with its error on held-out cases.
 
-use super::results;
+use super::{results, terminal};
 use crate::machine::{self, Device, DeviceChoice};
 use crate::records::files;
 use crate::records::store::COST_MODEL;
@@ -8,6 +8,7 @@ use crate::report::accuracy::accuracy;
 use crate::{Error, Result};
 use std::path::PathBuf;
 
+/// What `bubblebench fit` is asked for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: bubblebench fit --results results/node7 --out node7.json\n\n\
     Prints the error of every part of the model on cases that its fit had not seen (docs/cost-model.md).")]
@@ -20,6 +21,7 @@ pub struct FitArgs {
     out: Option<PathBuf>,
 }
 
+/// Fits a folder's measurements, writes the model and prints its error.
 pub fn run(args: &FitArgs) -> Result<()> {
     let folder = match &args.results {
         Some(folder) => folder.clone(),
@@ -34,7 +36,9 @@ pub fn run(args: &FitArgs) -> Result<()> {
     let model = results::fit(&folder)?;
     let out = args.out.clone().unwrap_or_else(|| folder.join(COST_MODEL));
     files::write_json(&out, &model)?;
-    super::print(&format!("{}\nWritten to {}.\n", accuracy(&model).terminal(), out.display()))
+    let screen = terminal::screen();
+    let written = screen.prose(&format!("Written to {}.\n", out.display()), 2);
+    super::print(&format!("{}\n{written}", accuracy(&model).terminal(screen)))
 }
 
 /// `results/<machine>` of this machine's GPUs where they were measured, else of its processor.

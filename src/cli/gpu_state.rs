@@ -1,6 +1,7 @@
 //! How a GPU is doing, in lines for `bubblebench doctor`: numbers, modes, and what stands in the way of measuring.
 
 use crate::machine::nvml::GpuState;
+use crate::units::counted;
 
 pub fn lines(state: &GpuState) -> Vec<String> {
     let joined = [numbers(state).join(", "), modes(state).join(", ")];
@@ -25,7 +26,7 @@ fn numbers(state: &GpuState) -> Vec<String> {
 
 fn modes(state: &GpuState) -> Vec<String> {
     let on = |what: &str, mode: Option<bool>| mode.map(|on| format!("{what} {}", if on { "on" } else { "off" }));
-    let errors = |what: &str, count: Option<u64>| count.map(|count| format!("{count} {what} errors"));
+    let errors = |what: &str, count: Option<u64>| count.map(|count| counted(count, &format!("{what} error")));
     let parts = [
         on("ECC", state.ecc),
         errors("corrected", state.ecc_corrected),
@@ -33,7 +34,7 @@ fn modes(state: &GpuState) -> Vec<String> {
         on("MIG", state.mig),
         on("persistence", state.persistence),
         state.compute_mode.as_ref().map(|mode| format!("compute mode {mode}")),
-        state.nvlinks.map(|links| format!("{links} NVLinks up")),
+        state.nvlinks.map(|links| format!("{} up", counted(links, "NVLink"))),
         Some(format!("{}activity counters (GPM)", if state.gpm { "" } else { "no " })),
     ];
     parts.into_iter().flatten().collect()

@@ -1,26 +1,32 @@
 //! `bubblebench import`: other people's measurements into records, fitted and shown like our own.
 
+use super::known::known;
+use super::terminal::note;
 use super::{results, session};
 use crate::Result;
 use crate::import::folder::{self, Target};
+use crate::import::nccl_tests::names::OPERATIONS;
 use crate::import::{self, Source};
 use crate::records::flags::IMPORTED;
 use crate::records::machine::RunInfo;
+use crate::units::counted;
 use std::path::PathBuf;
 
+/// What `bubblebench import` is asked for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     bubblebench import --from nccl-tests all_reduce.log --results results/cluster\n  \
     bubblebench import --from nccl-tests all_gather.json --results results/cluster\n  \
     bubblebench import --from nvbench kernels.json\n\n\
     nccl-tests: what its programs print (any version; several outputs may follow each other in one file), or what -J wrote.\n\
-    nvbench: what --json wrote. A second import of a file replaces its cases; cases measured here stay. Of the environment\n\
-    that -J holds, only NCCL_* and CUDA_* are kept.")]
+    nvbench: what --json wrote.\n\n\
+    A second import of a file replaces its cases; cases measured here stay. Of the environment that -J holds, only NCCL_* and \
+    CUDA_* are kept.")]
 pub struct ImportArgs {
-    /// Whose output it is: nccl-tests or nvbench
-    #[arg(long, value_name = "TOOL")]
+    /// Whose output it is
+    #[arg(long, value_name = "TOOL", value_parser = known(Source::ALL.map(Source::name)))]
     from: String,
-    /// The output
+    /// What the tool printed or wrote
     file: PathBuf,
     /// The machine's folder [default: results/<machine>, by the file's GPUs] [env: BUBBLEBENCH_RESULTS]
     #[arg(long, env = "BUBBLEBENCH_RESULTS", hide_env = true, value_name = "DIR")]
@@ -29,22 +35,23 @@ pub struct ImportArgs {
     #[arg(long, value_name = "NAME")]
     machine: Option<String>,
     /// Which collective it is, where the output does not say (nccl-tests before 2.17)
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = known(OPERATIONS.map(|(_, operation, _)| operation)))]
     operation: Option<String>,
 }
 
+/// Reads a tool's output, writes it as records, fits them and prints the tables.
 pub fn run(args: &ImportArgs) -> Result<()> {
     let source = Source::parse(&args.from)?;
     let machine = args.machine.as_deref().map(session::checked_name).transpose()?;
     let imported = import::read(source, &args.file, args.operation.as_deref())?;
-    imported.notes.iter().for_each(|note| eprintln!("note: {note}"));
+    imported.notes.iter().for_each(note);
     let device = if imported.origin.gpus.is_empty() { "host" } else { "cuda" };
     let run = RunInfo { preset: IMPORTED.into(), device: device.into(), commit: None, ..session::run_identity() };
     let target = Target { results: args.results.clone(), machine };
     let written = folder::write(imported, source, &target, run)?;
     if written.kept > 0 {
-        eprintln!("note: {} cases were measured here themselves and stay as they are", written.kept);
+        note(format_args!("kept as measured here themselves: {}", counted(written.kept, "case")));
     }
-    eprintln!("{} cases of {} from {}", written.cases, source.name(), args.file.display());
+    note(format_args!("{} of {} from {}", counted(written.cases, "case"), source.name(), args.file.display()));
     super::print(&results::conclude(&written.folder)?)
 }

@@ -1,8 +1,8 @@
 //! `bubblebench measure`: the suite's cases with our own sampler, for compute nodes without cargo.
 
 use super::ranks::{self, LauncherRole};
-use super::results;
 use super::session::{RunOptions, RunPlan};
+use super::{results, terminal};
 use crate::collectives::nccl;
 use crate::export::nccl_tests;
 use crate::records::store::{Journal, MACHINE};
@@ -11,18 +11,24 @@ use crate::report::layers::time_cell;
 use crate::suite::groups::Group;
 use crate::suite::presets::Preset;
 use crate::suite::watch::ProcessWatch;
+use crate::units::counted;
 use crate::{Error, Result};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::IsTerminal;
 use std::path::Path;
 
+/// What is measured: a group of cases or all of them.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum MeasureGroup {
+    /// One GPT layer, its operations, and the small models alone
     GptLayer,
+    /// All-reduce, send/recv and the other collectives
     Collectives,
+    /// A layer and a small model, or another side, at the same time
     Corun,
+    /// The gate, and a pipeline stage with a small model in its bubbles
     Fill,
+    /// All of these; the cost model is fitted too
     All,
 }
 
@@ -38,6 +44,7 @@ impl MeasureGroup {
     }
 }
 
+/// The form in which a run is printed at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// Our tables
@@ -46,19 +53,22 @@ pub enum Format {
     NcclTests,
 }
 
+/// What `bubblebench measure` is asked for.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  bubblebench measure gpt-layer --device host --preset quick --results results/node7\n  \
+#[command(after_help = "Examples:\n  bubblebench measure gpt-layer --device host --preset quick --results out\n  \
+    bubblebench measure all /op/ --device host --list\n  \
     bubblebench measure collectives --format nccl-tests | ./my-nccl-parser\n\n\
-    Results go to DIR/measurements.jsonl, a line a case; an unfinished run goes on where it stopped. A run of `all`\n\
-    cases also fits the cost model and writes the tables."
-)]
+    Results go to DIR/measurements.jsonl, a line a case; an unfinished run goes on where it stopped. A run of `all` \
+    cases also fits the cost model and writes the tables.")]
 pub struct MeasureArgs {
     /// What to measure
     #[arg(value_enum, default_value = "all")]
     what: MeasureGroup,
     /// Only the cases with this text in their names
     filter: Option<String>,
+    /// Print the names of the cases that would run, one a line, and measure nothing
+    #[arg(long)]
+    list: bool,
     /// How the run is printed at its end
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -69,8 +79,12 @@ pub struct MeasureArgs {
     options: RunOptions,
 }
 
+/// Measures, or says what it would measure.
 pub fn run(args: &MeasureArgs) -> Result<()> {
     args.refuse_format()?;
+    if args.list {
+        return args.list();
+    }
     if args.nccl_choices {
         // Before the first thread: see there.
         nccl::log_choices()?;
@@ -96,17 +110,22 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
 }
 
 impl MeasureArgs {
+    fn list(&self) -> Result<()> {
+        let plan = self.options.plan(self.what.groups(), self.filter.as_deref(), Preset::Standard)?;
+        super::print(&plan.cases.iter().map(|case| case.id() + "\n").collect::<String>())
+    }
+
     fn measure(&self, plan: RunPlan, watch: &ProcessWatch) -> Result<()> {
         let coordinator = plan.coordinator();
         let (mut recorder, cases) = plan.start()?;
         let bar = progress(cases.len() as u64);
         if recorder.run.resumed_cases() > 0 {
-            note(
+            say(
                 &bar,
                 &format!(
-                    "going on with run {}: {} cases are there already",
+                    "note: going on with run {}, which has {} already",
                     recorder.run.id(),
-                    recorder.run.resumed_cases()
+                    counted(recorder.run.resumed_cases(), "case")
                 ),
             );
         }
@@ -118,7 +137,7 @@ impl MeasureArgs {
                     Ok(prepared) => recorder.measure(prepared, watch)?,
                     Err(skipped) => skipped,
                 };
-                note(&bar, &line(&record, bar.position() + 1, cases.len()));
+                say(&bar, &line(&record, bar.position() + 1, cases.len()));
             }
             bar.inc(1);
         }
@@ -150,12 +169,15 @@ impl MeasureArgs {
         let machine: MachineRecord = files::read_json(&folder.join(MACHINE), "machine")?;
         let mut records = Journal::read(folder)?.measurements;
         records.retain(|record| self.filter.as_ref().is_none_or(|filter| record.id.contains(filter)));
+        super::export::note_left_out(&records);
         Ok(nccl_tests::blocks(&machine, &records))
     }
 }
 
 fn progress(cases: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(cases), ProgressDrawTarget::stderr());
+    // What is drawn is drawn again and again, with escape sequences.
+    let target = if terminal::may_draw() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(Some(cases), target);
     if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {elapsed} gone, {eta} left  {wide_msg}") {
         bar.set_style(style);
     }
@@ -163,8 +185,9 @@ fn progress(cases: u64) -> ProgressBar {
 }
 
 /// Above the bar in a terminal, as a plain line in a log.
-fn note(bar: &ProgressBar, text: &str) {
-    if std::io::stderr().is_terminal() { bar.println(text) } else { eprintln!("{text}") }
+fn say(bar: &ProgressBar, text: &str) {
+    let text = terminal::error_screen().text(text);
+    if bar.is_hidden() { eprintln!("{text}") } else { bar.println(text) }
 }
 
 fn line(record: &Measurement, number: u64, of: usize) -> String {

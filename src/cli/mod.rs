@@ -13,6 +13,8 @@ pub mod export;
 pub mod fit;
 mod gpu_state;
 pub mod import;
+mod known;
+pub mod man;
 pub mod measure;
 pub mod plan;
 pub mod predict;
@@ -22,11 +24,13 @@ pub mod schema;
 pub mod session;
 pub mod simulate;
 mod sweep;
+mod terminal;
 
 use crate::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+/// The program and what it is asked to do.
 #[derive(Debug, Parser)]
 #[command(name = "bubblebench", version, about, propagate_version = true)]
 #[command(after_help = "`cargo bench` does the whole job: measure, fit, fill, print the tables.")]
@@ -57,12 +61,14 @@ enum Command {
     Bubbles(bubbles::BubblesArgs),
     /// Print the JSON Schema of one kind of file
     Schema(schema::SchemaArgs),
-    /// Print shell completions
+    /// Print shell completions: commands, options, and the values that are names
     #[command(after_help = "Example: bubblebench completions bash > /etc/bash_completion.d/bubblebench")]
-    Completions { shell: Shell },
-    /// Print the manual page (roff)
-    #[command(after_help = "Example: bubblebench man | man -l -")]
-    Man,
+    Completions {
+        /// The shell that is to complete
+        shell: Shell,
+    },
+    /// Print the manual page (roff) of the program or of one of its commands
+    Man(man::ManArgs),
 }
 
 /// Runs one command; what it answers is on stdout when this returns.
@@ -83,16 +89,8 @@ pub fn run(cli: Cli) -> Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "bubblebench", &mut text);
             print(&String::from_utf8_lossy(&text))
         }
-        Command::Man => print(&manual()?),
+        Command::Man(args) => man::run(&args, Cli::command()),
     }
-}
-
-fn manual() -> Result<String> {
-    let mut text = Vec::new();
-    clap_mangen::Man::new(Cli::command())
-        .render(&mut text)
-        .map_err(|source| crate::Error::io("write", "the manual page", source))?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Writes a result to stdout; a reader that closed the pipe early (`| head`) has what it wanted.

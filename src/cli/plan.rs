@@ -1,7 +1,7 @@
 //! `bubblebench plan`: where a training job has bubbles, what fits into them, and what that wins.
 
-use super::print;
-use super::simulate::{json_line, terminal_width};
+use super::simulate::json_line;
+use super::{print, terminal};
 use crate::export::perfetto::{self, Counter, SideSpan};
 use crate::fill::measured::{self, IterationChoice};
 use crate::fill::{self, plan::FillPlan};
@@ -17,9 +17,11 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  bubblebench plan examples/gpt-a100-4x8.toml --html plan.html\n  \
     bubblebench plan examples/gpt-a100-4x8.toml --sweep\n  \
-    bubblebench bubbles rank*.sqlite --json > bubbles.json && bubblebench plan job.toml --bubbles bubbles.json")]
+    bubblebench bubbles rank*.sqlite --json > bubbles.json\n  \
+    bubblebench plan job.toml --bubbles bubbles.json\n\n\
+    Jobs are described in docs/planning.md and docs/pipeline.md; examples/ holds three.")]
 pub struct PlanArgs {
-    /// The job (TOML)
+    /// The job: model, parallelism, hardware, and the small models to fill bubbles with
     #[arg(value_name = "JOB.toml")]
     job: PathBuf,
     /// Cost model to use instead of the job's own
@@ -45,6 +47,7 @@ pub struct PlanArgs {
     html: Option<PathBuf>,
 }
 
+/// Plans the job, writes what was asked for and prints the plan.
 pub fn run(args: &PlanArgs) -> Result<()> {
     let job = Job::read(&args.job)?;
     let path = args.cost_model.clone().or_else(|| job.hardware.cost_model.clone()).ok_or_else(|| {
@@ -69,7 +72,7 @@ pub fn run(args: &PlanArgs) -> Result<()> {
         let page = report::html::plan::html(&plan, model.made_from.source.as_deref());
         files::write_atomic(html, page.as_bytes())?;
     }
-    if args.json { print(&json_line(&plan.record)?) } else { print(&report::plan::render(&plan, terminal_width())) }
+    if args.json { print(&json_line(&plan.record)?) } else { print(&report::plan::render(&plan, terminal::screen())) }
 }
 
 /// The measurements beside the cost model, if a side needs figures from them.

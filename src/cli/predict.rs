@@ -1,26 +1,35 @@
 //! `bubblebench predict`: one question to a cost model, answered with an interval.
 
 use super::fit::this_machines_folder;
+use super::known::known;
+use super::terminal;
+use crate::collectives::{CollectiveOperation, Element};
+use crate::corun::cuda::Streams;
+use crate::corun::sharing::Sharing;
 use crate::cost;
 use crate::cost::predict::{self, Answer, CollectiveQuery, CorunPrediction, LayerPrediction, Prediction};
 use crate::records::store::COST_MODEL;
 use crate::records::{CostModel, files};
 use crate::report::Table;
 use crate::shape::{DType, LayerShape, Recompute};
-use crate::{Error, Result, units};
+use crate::{Error, Result, nearest, units};
 use std::path::{Path, PathBuf};
 
+/// What `bubblebench predict` is asked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    bubblebench predict --cost-model cost_model.json layer --hidden 1024 --heads 16 --sequence 512 --micro-batch 2\n  \
-    bubblebench predict --cost-model cost_model.json collective --operation all_reduce --ranks 8 --bytes 16MiB --json\n  \
-    bubblebench predict --cost-model cost_model.json corun --main gpt-h512-a8-s256-b1-t1-f32-forward --side mlp-b32 --sharing free")]
+    bubblebench predict --cost-model cost_model.json layer --hidden 1024 \\\n    \
+    --heads 16 --sequence 512 --micro-batch 2\n  \
+    bubblebench predict --cost-model cost_model.json collective \\\n    \
+    --operation all_reduce --ranks 8 --bytes 16MiB --json\n  \
+    bubblebench predict --cost-model cost_model.json corun \\\n    \
+    --main gpt-h512-a8-s256-b1-t1-f32-forward --side mlp-b32 --sharing free")]
 pub struct PredictArgs {
     /// The model to ask [default: results/<machine>/cost_model.json]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", display_order = 100)]
     cost_model: Option<PathBuf>,
     /// Answer as JSON (bubblebench.prediction/1)
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 101)]
     json: bool,
     #[command(subcommand)]
     question: Question,
@@ -39,33 +48,39 @@ enum Question {
 /// Optional here and checked after the file: what is wrong with the file is said first.
 #[derive(Debug, clap::Args)]
 struct LayerArgs {
-    #[arg(long)]
+    /// Hidden size of the whole layer, in elements (h)
+    #[arg(long, value_name = "H")]
     hidden: Option<u64>,
-    #[arg(long)]
+    /// Attention heads of the whole layer (a); they divide the hidden size
+    #[arg(long, value_name = "A")]
     heads: Option<u64>,
-    #[arg(long)]
+    /// Length of a sequence, in tokens (s)
+    #[arg(long, value_name = "S")]
     sequence: Option<u64>,
-    #[arg(long)]
+    /// Sequences of one micro-batch (b)
+    #[arg(long, value_name = "B")]
     micro_batch: Option<u64>,
-    /// Tensor-parallel size
-    #[arg(long, default_value_t = 1)]
+    /// Tensor-parallel ranks that the layer is divided over (t); the answer is one rank's time
+    #[arg(long, value_name = "T", default_value_t = 1)]
     tensor: u64,
-    /// f32, bf16 or f16 [default: the one measured]
-    #[arg(long)]
+    /// Type of activations, parameters and gradients [default: the one measured]
+    #[arg(long, value_name = "TYPE", value_parser = known(DType::FLOATS.map(DType::name)))]
     dtype: Option<String>,
-    /// none, selective or full
-    #[arg(long, default_value = "none")]
+    /// What the backward pass computes again: nothing, attention, or the whole forward
+    #[arg(long, value_name = "WHAT", default_value = "none", value_parser = known(Recompute::ALL.map(Recompute::name)))]
     recompute: String,
 }
 
 #[derive(Debug, clap::Args)]
 struct CollectiveArgs {
-    /// all_reduce, all_gather, …, send_recv or send_recv/one_way
-    #[arg(long)]
+    /// The operation; of send_recv a pattern may be named too, as in send_recv/one_way
+    #[arg(long, value_name = "NAME", value_parser = known(CollectiveOperation::ALL.map(|operation| operation.definition().name())))]
     operation: Option<String>,
-    #[arg(long)]
+    /// Ranks that take part (GPUs, or threads of the host)
+    #[arg(long, value_name = "N")]
     ranks: Option<u64>,
-    #[arg(long, default_value_t = 1)]
+    /// Nodes that the ranks are spread over
+    #[arg(long, value_name = "K", default_value_t = 1)]
     nodes: u64,
     /// Message size as nccl-tests counts it: 65536, 64KiB, 16MiB
     #[arg(long, value_name = "BYTES")]
@@ -74,54 +89,55 @@ struct CollectiveArgs {
     #[arg(long)]
     isolated: bool,
     /// Element type [default: any measured]
-    #[arg(long)]
+    #[arg(long, value_name = "TYPE", value_parser = known(Element::ALL.map(Element::name)))]
     dtype: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
 struct CorunArgs {
-    /// As it stands in the measurements, e.g. gpt-h512-a8-s256-b1-t1-f32-forward
+    /// The main, as it stands in the measurements, e.g. gpt-h512-a8-s256-b1-t1-f32-forward
     #[arg(long, value_name = "ID")]
     main: Option<String>,
-    /// e.g. mlp-b32, convnet-b16, pressure-memory
+    /// The side, e.g. mlp-b32, convnet-b16, pressure-memory
     #[arg(long, value_name = "NAME")]
     side: Option<String>,
-    /// e.g. free, split, nice; stream, priority
-    #[arg(long, value_name = "MODE")]
+    /// How both share the device: free, split and nice on a CPU, stream and priority on a GPU
+    #[arg(long, value_name = "MODE", value_parser = known(Sharing::ALL.map(Sharing::name).into_iter().chain(Streams::ALL.map(Streams::name))))]
     sharing: Option<String>,
 }
 
+/// Asks the cost model and prints its answer.
 pub fn run(args: &PredictArgs) -> Result<()> {
     let path = match &args.cost_model {
         Some(path) => path.clone(),
         None => this_machines_folder().join(COST_MODEL),
     };
     let model = load(&path)?;
-    let (answer, text) = ask(&model, &args.question)?;
-    let out = if args.json { format!("{}\n", files::to_json(&answer)?) } else { text };
+    let (answer, table) = ask(&model, &args.question)?;
+    let out = if args.json { format!("{}\n", files::to_json(&answer)?) } else { table.terminal(terminal::screen()) };
     super::print(&out)
 }
 
 /// The answer for programs and for people.
-fn ask(model: &CostModel, question: &Question) -> Result<(Answer, String)> {
+fn ask(model: &CostModel, question: &Question) -> Result<(Answer, Table)> {
     Ok(match question {
         Question::Layer(layer) => {
             let shape = layer.shape(model)?;
             let found = predict::layer(model, shape)?;
-            let text = layer_text(&shape, &found);
-            (Answer::Layer(found), text)
+            let table = layer_table(&shape, &found);
+            (Answer::Layer(found), table)
         }
         Question::Collective(collective) => {
             let query = collective.query()?;
             let found = predict::collective(model, &query)?;
             let basis = predict::extrapolation(model, &query);
-            (found.into(), collective_text(&query, &found, basis.as_deref()))
+            (found.into(), collective_table(&query, &found, basis.as_deref()))
         }
         Question::Corun(corun) => {
             let [main, side, sharing] = corun.names()?;
             let found = predict::corun(model, main, side, sharing)?;
-            let text = corun_text(main, side, sharing, &found);
-            (Answer::Corun(found), text)
+            let table = corun_table(main, side, sharing, &found);
+            (Answer::Corun(found), table)
         }
     })
 }
@@ -148,7 +164,8 @@ impl LayerArgs {
             tensor: self.tensor,
             dtype: self.dtype(model)?,
             recompute: Recompute::parse(&self.recompute).ok_or_else(|| {
-                Error::input(format!("--recompute {} is unknown", self.recompute), "choose none, selective or full")
+                let cure = nearest::cure(&self.recompute, Recompute::ALL.map(Recompute::name));
+                Error::input(format!("--recompute {} is unknown", self.recompute), cure)
             })?,
         };
         shape.validate()?;
@@ -158,8 +175,10 @@ impl LayerArgs {
     /// As given; else the cost model's own.
     fn dtype(&self, model: &CostModel) -> Result<DType> {
         if let Some(name) = &self.dtype {
-            return DType::parse(name)
-                .ok_or_else(|| Error::input(format!("--dtype {name} is unknown"), "choose f32, bf16, f16 or f64"));
+            return DType::parse(name).ok_or_else(|| {
+                let cure = nearest::cure(name, DType::FLOATS.map(DType::name));
+                Error::input(format!("--dtype {name} is unknown"), cure)
+            });
         }
         Ok(predict::usual_dtype(model))
     }
@@ -202,7 +221,7 @@ fn row(name: &str, p: &Prediction) -> Vec<String> {
 
 const COLUMNS: [&str; 4] = ["", "median", "95 % interval", "in range"];
 
-fn layer_text(shape: &LayerShape, p: &LayerPrediction) -> String {
+fn layer_table(shape: &LayerShape, p: &LayerPrediction) -> Table {
     let note = format!(
         "One micro-batch on one rank; activations {:.1} MiB, parameters {:.1} MiB.",
         p.activation_bytes as f64 / f64::from(1 << 20),
@@ -213,19 +232,24 @@ fn layer_text(shape: &LayerShape, p: &LayerPrediction) -> String {
     table.row(row("backward to inputs", &p.backward_input));
     table.row(row("backward to weights", &p.backward_weight));
     table.row(row("forward + backward", &p.forward_backward));
-    table.terminal()
+    table
 }
 
-fn collective_text(query: &CollectiveQuery, p: &Prediction, basis: Option<&str>) -> String {
-    let title = format!("{} over {} ranks, {}", query.operation, query.ranks, units::format_bytes(query.bytes));
+fn collective_table(query: &CollectiveQuery, p: &Prediction, basis: Option<&str>) -> Table {
+    let title = format!(
+        "{} over {}, {}",
+        query.operation,
+        units::counted(query.ranks, "rank"),
+        units::format_bytes(query.bytes)
+    );
     let note = if query.isolated { "One operation, synchronised on its own." } else { "One of a back-to-back run." };
     let note = basis.map_or(note.to_string(), |basis| format!("{note} {basis}"));
     let mut table = Table::new(&title, &note, &COLUMNS);
     table.row(row(&query.operation, p));
-    table.terminal()
+    table
 }
 
-fn corun_text(main: &str, side: &str, sharing: &str, p: &CorunPrediction) -> String {
+fn corun_table(main: &str, side: &str, sharing: &str, p: &CorunPrediction) -> Table {
     let note = if p.measured { "This pair was measured." } else { "Predicted from pressure and sensitivity." };
     let columns = ["main slowdown", "95 % interval", "side's own pace", "in range"];
     let mut table = Table::new(&format!("{main} beside {side} ({sharing})"), note, &columns);
@@ -235,5 +259,5 @@ fn corun_text(main: &str, side: &str, sharing: &str, p: &CorunPrediction) -> Str
         p.side_rate.map_or("unknown".into(), |r| format!("{:.0}%", 100.0 * r)),
         if p.in_range { "yes" } else { "no" }.into(),
     ]);
-    table.terminal()
+    table
 }

@@ -1,12 +1,14 @@
 //! `measure` under torchrun, srun or mpirun, and in one process with several GPUs: who leads, who follows, which GPU is
 //! whose.
 
+use super::terminal::note;
 use crate::collectives::nccl;
 use crate::collectives::ranks::{self, Coordinator, GroupConfig, RankEnvironment, Transport};
 use crate::machine::{Device, DeviceChoice, gpus, leave};
 use crate::suite::collectives::SharedCoordinator;
 use crate::suite::groups::Group;
 use crate::suite::watch;
+use crate::units::counted;
 use crate::{Error, Result};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,8 +34,8 @@ impl RankOptions {
         Ok(GroupConfig { transport, deadline: *self.deadline, interrupted: watch::interrupted, last_resort })
     }
 
-    /// Everybody of this run in this process, where there are GPUs enough to speak of ranks. `asked` for nothing else than
-    /// collectives, what is missing is an error; beside other cases it is a note.
+    /// The ranks of this run as threads of this process; `None` where no collective between GPUs is asked for. Where
+    /// only collectives are asked for, what is missing is an error; beside other cases it is a note.
     pub fn threads(&self, device: Device, chosen: DeviceChoice, groups: &[Group]) -> Result<Option<SharedCoordinator>> {
         let Device::Cuda(ordinal) = device else {
             return self.host_alone();
@@ -41,10 +43,10 @@ impl RankOptions {
         if !groups.contains(&Group::Collectives) {
             return Ok(None);
         }
-        match self.crew_of_threads(ordinal, chosen) {
+        match self.group_of_threads(ordinal, chosen) {
             Ok(coordinator) => Ok(Some(SharedCoordinator::new(coordinator))),
             Err(error @ (Error::Machine { .. } | Error::Gpu { .. })) if groups.len() > 1 && self.ranks.is_none() => {
-                eprintln!("note: collectives are left out: {error}");
+                note(format_args!("collectives are left out: {error}"));
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -61,7 +63,7 @@ impl RankOptions {
         }
     }
 
-    fn crew_of_threads(&self, ordinal: u32, chosen: DeviceChoice) -> Result<Coordinator> {
+    fn group_of_threads(&self, ordinal: u32, chosen: DeviceChoice) -> Result<Coordinator> {
         let own: Vec<u32> = match chosen {
             DeviceChoice::Cuda(Some(only)) => vec![only],
             // From the one that the rest is measured on.
@@ -73,7 +75,7 @@ impl RankOptions {
         let count = self.ranks.unwrap_or(own.len());
         if !(2..=1024).contains(&count) {
             return Err(Error::machine(
-                format!("{count} rank{} between which to measure", if count == 1 { "" } else { "s" }),
+                format!("{} between which to measure", counted(count, "rank")),
                 "give --ranks N, 2 to 1024; more ranks than GPUs share them, and their rows say shared-gpu",
             ));
         }
@@ -93,9 +95,9 @@ pub enum LauncherRole {
 /// What a launcher's process has to do; `None` where there is no launcher.
 pub fn part(options: &RankOptions, device: &str, groups: &[Group]) -> Result<Option<LauncherRole>> {
     let only_collectives = groups == [Group::Collectives];
-    let launch = match RankEnvironment::detect() {
+    let environment = match RankEnvironment::detect() {
         Ok(None) => return Ok(None),
-        Ok(Some(launch)) => launch,
+        Ok(Some(environment)) => environment,
         // Whoever measures a layer need not care.
         Err(_) if !only_collectives => return Ok(None),
         Err(error) => return Err(error),
@@ -104,7 +106,7 @@ pub fn part(options: &RankOptions, device: &str, groups: &[Group]) -> Result<Opt
         return Err(Error::input(
             format!(
                 "this is rank {} of {}, and only collectives are measured by several ranks",
-                launch.rank, launch.ranks
+                environment.rank, environment.ranks
             ),
             "run `measure collectives` under the launcher, and the rest by one process without it (torchrun --nproc-per-node 1)",
         ));
@@ -115,26 +117,26 @@ pub fn part(options: &RankOptions, device: &str, groups: &[Group]) -> Result<Opt
             "the launcher says how many ranks there are: leave it out",
         ));
     }
-    let local_rank = u32::try_from(launch.local_rank).ok();
+    let local_rank = u32::try_from(environment.local_rank).ok();
     let device = device.parse::<DeviceChoice>()?.of_rank(local_rank)?;
     let Device::Cuda(ordinal) = device else {
         return Err(Error::machine(
             format!(
                 "rank {} of {} has no GPU, and the host's collectives are between threads of one process",
-                launch.rank, launch.ranks
+                environment.rank, environment.ranks
             ),
             "start it where there are GPUs, or measure the host by one process without the launcher",
         ));
     };
     let config = options.config(nccl::transport()?)?;
-    if launch.rank > 0 {
-        return ranks::follow(&launch, &config, ordinal).map(|()| Some(LauncherRole::Followed));
+    if environment.rank > 0 {
+        return ranks::follow(&environment, &config, ordinal).map(|()| Some(LauncherRole::Followed));
     }
-    let coordinator = ranks::lead(&launch, &config, ordinal, &|text| eprintln!("note: {text}"))?;
+    let coordinator = ranks::lead(&environment, &config, ordinal, &|text| note(text))?;
     Ok(Some(LauncherRole::Lead(SharedCoordinator::new(coordinator), device)))
 }
 
-/// a group of ranks has failed and the process is about to end; where it gets stuck on its way out, this ends it.
+/// A group of ranks has failed and the process is about to end; where it gets stuck on its way out, this ends it.
 pub(super) fn last_resort(error: &Error) {
     let (why, code) = (error.to_string(), i32::from(error.exit_code()));
     let body = move || {

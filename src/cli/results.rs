@@ -1,5 +1,6 @@
 //! What follows measuring: fit the cost model, write the tables, say where everything is.
 
+use super::terminal::{self, note};
 use crate::records::store::{COST_MODEL, Journal, MACHINE, MEASUREMENTS, TABLES};
 use crate::records::{CostModel, MachineRecord, files};
 use crate::report::tables;
@@ -13,9 +14,9 @@ pub fn fit(folder: &Path) -> Result<CostModel> {
 
 fn fit_journal(folder: &Path, journal: &Journal) -> Result<CostModel> {
     if let Some(place) = &journal.torn {
-        eprintln!(
-            "note: {place} is half a line (its run was killed while writing it); it is left out, the rest is used"
-        );
+        note(format_args!(
+            "{place} is half a line (its run was killed while writing it); it is left out, the rest is used"
+        ));
     }
     if journal.measurements.is_empty() {
         let place = journal.torn.clone().unwrap_or_else(|| folder.join(MEASUREMENTS).display().to_string());
@@ -26,7 +27,7 @@ fn fit_journal(folder: &Path, journal: &Journal) -> Result<CostModel> {
     }
     let machine: MachineRecord = files::read_json(&folder.join(MACHINE), "machine")?;
     let fitted = cost::fit(&journal.measurements, &machine, &journal.sha256)?;
-    fitted.notes.iter().for_each(|note| eprintln!("note: {note}"));
+    fitted.notes.iter().for_each(note);
     Ok(fitted.model)
 }
 
@@ -38,7 +39,7 @@ pub fn conclude(folder: &Path) -> Result<String> {
     let model = match fit_journal(folder, &journal) {
         Ok(model) => Some(model),
         Err(error @ Error::Input { .. }) => {
-            eprintln!("note: no cost model yet: {error}");
+            note(format_args!("no cost model yet: {error}"));
             // One that was fitted to other measurements must not stand beside these.
             let stale = folder.join(COST_MODEL);
             if stale.exists() {
@@ -53,11 +54,13 @@ pub fn conclude(folder: &Path) -> Result<String> {
     }
     let markdown = tables::markdown(&machine, &journal.measurements, model.as_ref());
     files::write_atomic(&folder.join(TABLES), markdown.as_bytes())?;
-    let mut text = tables::terminal(&journal.measurements, model.as_ref());
-    text.push_str(&format!(
+    let screen = terminal::screen();
+    let mut text = tables::terminal(&journal.measurements, model.as_ref(), screen);
+    let written = format!(
         "\nWritten to {}: {MEASUREMENTS} (the samples), {MACHINE}, {TABLES} (these tables){}.\n",
         folder.display(),
         if model.is_some() { ", cost_model.json (what `plan` and `predict` read)" } else { "" }
-    ));
+    );
+    text.push_str(&screen.prose(&written, 2));
     Ok(text)
 }

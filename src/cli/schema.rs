@@ -1,18 +1,21 @@
 //! `bubblebench schema KIND`: the JSON Schema of a file, derived from the struct that reads and writes it.
 
+use super::known::known;
 use crate::cost::predict::Answer;
 use crate::fill::record::PlanRecord;
 use crate::machine::doctor::Doctor;
 use crate::pipeline::record::TimelineRecord;
 use crate::pipeline::sweep::SweepRecord;
 use crate::records::{BubblesRecord, CostModel, MachineRecord, Measurement, files};
-use crate::{Error, Result};
+use crate::{Error, Result, nearest};
 use schemars::{Schema, schema_for};
 
+/// What `bubblebench schema` is asked for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: bubblebench schema cost_model > cost_model.schema.json")]
 pub struct SchemaArgs {
-    /// measurement, machine, cost_model, prediction, timeline, plan, sweep, bubbles or doctor
+    /// The kind of file
+    #[arg(value_parser = known(KINDS.iter().map(|(kind, _)| *kind)))]
     kind: String,
 }
 
@@ -31,13 +34,11 @@ const KINDS: &[(&str, Derive)] = &[
     ("bubbles", || schema_for!(BubblesRecord)),
 ];
 
+/// Prints the schema of a kind of file.
 pub fn run(args: &SchemaArgs) -> Result<()> {
     let Some((kind, derive)) = KINDS.iter().find(|(kind, _)| *kind == args.kind) else {
         let names: Vec<&str> = KINDS.iter().map(|(kind, _)| *kind).collect();
-        return Err(Error::input(
-            format!("`{}` is not a kind of file", args.kind),
-            format!("choose one of {}", names.join(", ")),
-        ));
+        return Err(Error::input(format!("`{}` is not a kind of file", args.kind), nearest::cure(&args.kind, names)));
     };
     let mut schema = derive();
     schema.insert("title".into(), format!("bubblebench.{kind}/1").into());

@@ -1,7 +1,9 @@
 //! What `bubblebench measure` and `cargo bench` share: which machine, which folder, which run, which cases.
 
 use super::collectives::CollectiveOptions;
+use super::known::known;
 use super::ranks::RankOptions;
+use super::terminal::note;
 use crate::machine::gpus::SOFTWARE_DEVICE;
 use crate::machine::telemetry::Sampler;
 use crate::machine::{self, Device, DeviceChoice};
@@ -21,11 +23,11 @@ use std::time::Duration;
 /// Options both programs take.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RunOptions {
-    /// How much to measure: quick, standard or full [env: BUBBLEBENCH_PRESET]
-    #[arg(long, env = "BUBBLEBENCH_PRESET", hide_env = true, value_name = "PRESET")]
+    /// How much to measure: 60 cases in 90 seconds, 250 in 6 minutes, or everything [env: BUBBLEBENCH_PRESET]
+    #[arg(long, env = "BUBBLEBENCH_PRESET", hide_env = true, value_name = "PRESET", value_parser = known(Preset::ALL.map(Preset::name)))]
     pub preset: Option<String>,
-    /// What to measure on: auto, host, cuda or cuda:N [env: BUBBLEBENCH_DEVICE]
-    #[arg(long, env = "BUBBLEBENCH_DEVICE", hide_env = true, value_name = "DEVICE", default_value = "auto")]
+    /// What to measure on: the GPU where there is one (auto), the CPU (host), a GPU (cuda, cuda:N) [env: BUBBLEBENCH_DEVICE]
+    #[arg(long, env = "BUBBLEBENCH_DEVICE", hide_env = true, value_name = "DEVICE", default_value = "auto", value_parser = known(DeviceChoice::FORMS))]
     pub device: String,
     /// This machine's own folder [default: results/<machine>] [env: BUBBLEBENCH_RESULTS]
     #[arg(long, env = "BUBBLEBENCH_RESULTS", hide_env = true, value_name = "DIR")]
@@ -42,16 +44,21 @@ pub struct RunOptions {
     /// Longest time one case may take on a GPU: a kernel that hangs ends the program, and the same command goes on behind it
     #[arg(long, value_name = "TIME", default_value = "3min")]
     pub case_limit: humantime::Duration,
+    /// How ranks are started and waited for.
     #[command(flatten)]
     pub ranks: RankOptions,
+    /// What is asked of the collectives beyond the preset.
     #[command(flatten)]
     pub collectives: CollectiveOptions,
 }
 
 /// The validated form: everything is known, nothing is started.
 pub struct RunPlan {
+    /// How much is measured.
     pub preset: Preset,
+    /// On what: a device that is there.
     pub device: Device,
+    /// The cases that run, in their order.
     pub cases: Vec<Box<dyn Spec>>,
     request: RunRequest,
     context: Context,
@@ -60,14 +67,15 @@ pub struct RunPlan {
 }
 
 impl RunOptions {
-    /// Of this process alone.
+    /// The plan of a run of this process alone; an error where the device is not there or no case is chosen.
     pub fn plan(&self, groups: &[Group], filter: Option<&str>, default: Preset) -> Result<RunPlan> {
         let chosen = self.device.parse::<DeviceChoice>()?;
         let device = chosen.resolve()?;
         self.plan_with(device, groups, filter, default, || self.ranks.threads(device, chosen, groups))
     }
 
-    /// With the ranks that `coordinator` gives, once it is known that they may be used.
+    /// The plan of a run with the ranks of `coordinator`, which is called once it is known that the cases may be
+    /// measured here.
     pub fn plan_with(
         &self,
         device: Device,
@@ -159,6 +167,7 @@ impl RunPlan {
         self.coordinator.clone()
     }
 
+    /// What the cases need to know of the machine and the run.
     pub fn context(&self) -> &Context {
         &self.context
     }
@@ -172,10 +181,10 @@ fn note_other_processes(device: Device, telemetry: Option<&Sampler>) {
     let pids = reading.and_then(|reading| reading.other_processes).unwrap_or_default();
     if !pids.is_empty() {
         let list: Vec<String> = pids.iter().map(u32::to_string).collect();
-        eprintln!(
-            "note: {device} is also used by process {}: times may be longer, rows carry the flag other-processes",
+        note(format_args!(
+            "{device} is also used by process {}: times may be longer, rows carry the flag other-processes",
             list.join(", ")
-        );
+        ));
     }
 }
 

@@ -1,35 +1,37 @@
 //! `bubblebench simulate`: bubbles of a schedule from times given by hand.
 
-use super::print;
+use super::known::known;
+use super::{print, terminal};
 use crate::export::perfetto::{self, Counter};
 use crate::pipeline::activations::DEFAULT_WEIGHT_SHARE;
 use crate::pipeline::record::TimelineRecord;
-use crate::pipeline::{Name, Schedule, ScheduleSpec, StageTimes, Timeline, Times, simulate};
+use crate::pipeline::{Schedule, ScheduleName, ScheduleSpec, StageTimes, Timeline, Times, simulate};
 use crate::{Error, Result, report, units};
 use std::path::PathBuf;
 
 /// Show where a pipeline schedule leaves its stages idle, from times given by hand.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  bubblebench simulate --schedule 1f1b --stages 8 --micro-batches 24 --forward 18.522ms \\\n    --backward-input 18.086ms --backward-weight 9.337ms --send-recv 601us"
+    override_usage = "bubblebench simulate [OPTIONS] --schedule <NAME> --stages <P>\n                            --micro-batches <M>",
+    after_help = "Example:\n  bubblebench simulate --schedule 1f1b --stages 8 --micro-batches 24 \\\n    --forward 18.522ms --backward-input 18.086ms --backward-weight 9.337ms \\\n    --send-recv 601us"
 )]
 pub struct SimulateArgs {
-    /// gpipe, 1f1b, interleaved, zb-h1, zb-h2, zb-1p, zb-2p, zb-v, v-half, v-min, dualpipe, dualpipev, chimera
-    #[arg(long)]
+    /// The schedule: in which order each stage runs its micro-batches (docs/pipeline.md)
+    #[arg(long, value_name = "NAME", value_parser = known(ScheduleName::ALL.map(ScheduleName::text)))]
     schedule: String,
     /// Pipeline stages
-    #[arg(long)]
+    #[arg(long, value_name = "P")]
     stages: usize,
     /// Micro-batches of one iteration
-    #[arg(long)]
+    #[arg(long, value_name = "M")]
     micro_batches: usize,
     /// Forward of one micro-batch on one stage, e.g. 18.522ms
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     forward: Option<String>,
-    /// Backward to the inputs
+    /// Backward of one micro-batch on one stage to the inputs
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     backward_input: Option<String>,
-    /// Backward to the weights
+    /// Backward of one micro-batch on one stage to the weights
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     backward_weight: Option<String>,
     /// A forward and a whole backward of one stage side by side (dualpipe, dualpipev); their sum if not given
@@ -39,13 +41,13 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "TIME", default_value = "0ns", allow_hyphen_values = true)]
     send_recv: String,
     /// Chunks of layers per stage (interleaved)
-    #[arg(long)]
+    #[arg(long, value_name = "V")]
     chunks: Option<usize>,
     /// Most activations a stage may hold, in micro-batches
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
     memory_limit: Option<f64>,
-    /// Part of a micro-batch's activations that the backward to the weights still needs
-    #[arg(long, default_value_t = DEFAULT_WEIGHT_SHARE, allow_hyphen_values = true)]
+    /// Part of a micro-batch's activations, 0 to 1, that the backward to the weights still needs
+    #[arg(long, value_name = "SHARE", default_value_t = DEFAULT_WEIGHT_SHARE, allow_hyphen_values = true)]
     weight_share: f64,
     /// JSON list with the three times of every stage, instead of the three flags
     #[arg(long, value_name = "FILE", conflicts_with_all = ["forward", "backward_input", "backward_weight", "overlapped"])]
@@ -58,6 +60,7 @@ pub struct SimulateArgs {
     trace: Option<PathBuf>,
 }
 
+/// Simulates the schedule, writes what was asked for and prints the timeline.
 pub fn run(args: &SimulateArgs) -> Result<()> {
     let timeline = timeline(args)?;
     if let Some(path) = &args.trace {
@@ -69,12 +72,12 @@ pub fn run(args: &SimulateArgs) -> Result<()> {
         let record = TimelineRecord::new(&timeline, args.weight_share);
         print(&json_line(&record)?)
     } else {
-        print(&report::timeline::render(&timeline, args.weight_share, terminal_width()))
+        print(&report::timeline::render(&timeline, args.weight_share, terminal::screen()))
     }
 }
 
 fn timeline(args: &SimulateArgs) -> Result<Timeline> {
-    let name = Name::parse(&args.schedule)?;
+    let name = ScheduleName::parse(&args.schedule)?;
     if args.stages == 0 || args.stages > 1 << 20 {
         return Err(Error::input(format!("--stages is {}", args.stages), "give 1 to 1048576 stages"));
     }
@@ -114,7 +117,7 @@ fn even_times(args: &SimulateArgs) -> Result<StageTimes> {
 }
 
 /// A pair takes no longer than its halves one after the other, and no less than the longer of them.
-fn overlapped(args: &SimulateArgs, name: Name) -> Result<Option<u64>> {
+fn overlapped(args: &SimulateArgs, name: ScheduleName) -> Result<Option<u64>> {
     let Some(text) = &args.overlapped else { return Ok(None) };
     let (pair, t) = (time("--overlapped", text)?, even_times(args)?);
     if !name.overlaps() {
@@ -137,11 +140,6 @@ fn time(flag: &str, text: &str) -> Result<u64> {
         Error::Input { what, cure } => Error::input(format!("{flag} {what}"), cure),
         other => other,
     })
-}
-
-/// Columns of the terminal that stdout is, else 100.
-pub(super) fn terminal_width() -> usize {
-    comfy_table::Table::new().width().map_or(100, usize::from)
 }
 
 /// One line, however long: a timeline may hold a million bubbles.
@@ -188,7 +186,7 @@ mod tests {
         assert!(wrong(&format!("--schedule 1f1b {m8} --forward 1ms")).contains("--backward-input is missing"));
         assert!(wrong(&format!("--schedule 1f1b --micro-batches 0 {TIMES}")).contains("micro-batches is 0"));
         let odd = wrong(&format!("--schedule interleaved --micro-batches 7 --chunks 2 {TIMES}"));
-        assert!(odd.contains("micro-batches 7 is not divisible by stages 4"));
+        assert!(odd.contains("micro-batches 7 cannot be divided by stages 4"));
         assert!(wrong(&format!("--schedule 1f1b {m8} --memory-limit -3 {TIMES}")).contains("memory limit"));
     }
 

@@ -2,14 +2,15 @@
 
 use super::print;
 use super::simulate::json_line;
+use super::terminal::{self, note};
 use crate::Result;
 use crate::cost::predict;
 use crate::pipeline::job::Job;
 use crate::pipeline::sweep::{self, SweepRecord};
 use crate::records::CostModel;
-use crate::report::Table;
 use crate::report::plan::gib;
-use crate::units::format_ns;
+use crate::report::{Screen, Table};
+use crate::units::{counted, format_ns};
 use std::fmt::Write;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -23,21 +24,26 @@ pub fn run(job: &Job, model: &CostModel, json: bool) -> Result<()> {
     let progress = |done: usize, all: usize| {
         let Ok(mut last) = told.lock() else { return };
         if last.elapsed() > Duration::from_secs(2) {
-            eprintln!("{done} of {all} divisions simulated");
+            note(format_args!("{done} of {all} divisions simulated"));
             *last = Instant::now();
         }
     };
     let machine = (model.machine.name.as_str(), model.machine.memory_bytes);
     let record = sweep::sweep(job, model, dtype, machine, &progress)?;
-    if json { print(&json_line(&record)?) } else { print(&render(&record)) }
+    if json { print(&json_line(&record)?) } else { print(&render(&record, terminal::screen())) }
 }
 
-fn render(record: &SweepRecord) -> String {
+fn render(record: &SweepRecord, screen: Screen) -> String {
     let memory = record.memory_bytes.map_or(String::new(), |b| format!(" of {}", gib(b as f64)));
     let mut text = format!(
-        "{} on {} GPUs ({}): {}, {} sequences an iteration\n\n",
-        record.model, record.gpus, record.machine, record.schedule, record.global_batch
+        "{} on {} ({}): {}, {} an iteration\n\n",
+        record.model,
+        counted(record.gpus, "GPU"),
+        record.machine,
+        record.schedule,
+        counted(record.global_batch, "sequence")
     );
+    text = screen.prose(&text, 2);
     let mut table = Table::new(
         "Divisions",
         &format!(
@@ -56,7 +62,9 @@ fn render(record: &SweepRecord) -> String {
             "memory",
             "fits",
         ],
-    );
+    )
+    .keys(5)
+    .spare(&["micro-batches", "sequences/s", "bubble ratio"]);
     let own = record.rows.iter().position(|r| r.own);
     let shown = |index: &usize| *index < SHOWN || Some(*index) == own;
     for r in (0..record.rows.len()).filter(shown).map(|index| &record.rows[index]) {
@@ -75,16 +83,23 @@ fn render(record: &SweepRecord) -> String {
         cells.push(fits.into());
         table.row(cells);
     }
-    text += &table.terminal();
+    text += &table.terminal(screen);
     let hidden = record.rows.len() - (0..record.rows.len()).filter(shown).count();
+    text + &screen.prose(&below(record, hidden), 2)
+}
+
+/// What the table does not show, and why, and the notes.
+fn below(record: &SweepRecord, hidden: usize) -> String {
+    let mut text = String::new();
     if hidden > 0 {
-        let _ = writeln!(text, "{hidden} slower or larger ones are not shown: --json has them all");
+        let _ = writeln!(text, "not shown, slower or larger: {}; --json has all", counted(hidden, "division"));
     }
     if record.left_out > 0 {
         let _ = writeln!(
             text,
-            "{} divisions are left out: layers, heads or global_batch do not divide, or {} does not exist for the numbers",
-            record.left_out, record.schedule
+            "left out: {}, where layers, heads or global_batch do not divide, or {} does not exist for the numbers",
+            counted(record.left_out, "division"),
+            record.schedule
         );
     }
     for note in &record.notes {

@@ -4,8 +4,6 @@
 //! the SM clock beside them. [`steady`] is the pure rule by which a warm-up ends. Statistics and stop rules never see a
 //! clock: they are tested on numbers.
 
-#![warn(missing_docs)]
-
 pub mod cuda;
 pub mod steady;
 

@@ -6,6 +6,7 @@
 
 use super::values::Recipe;
 use super::{CollectiveOperation, values};
+use crate::units::counted;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -147,17 +148,20 @@ impl Exchange {
     pub fn validate(&self) -> Result<()> {
         let name = self.operation.definition().name();
         if self.ranks == 0 || self.ranks > 1024 {
-            return Err(Error::input(format!("{name} between {} ranks", self.ranks), "give 1 to 1024 ranks"));
+            return Err(Error::input(
+                format!("{name} between {}", counted(self.ranks, "rank")),
+                "give 1 to 1024 ranks",
+            ));
         }
         if self.root >= self.ranks {
             return Err(Error::input(
-                format!("root {} of {} ranks", self.root, self.ranks),
+                format!("root {} of {}", self.root, counted(self.ranks, "rank")),
                 "ranks count from 0: give a root below their number",
             ));
         }
         if self.elements > u32::MAX as usize {
             return Err(Error::input(
-                format!("{name} of {} elements", self.elements),
+                format!("{name} of {}", counted(self.elements, "element")),
                 "the check can tell 4294967295 elements apart: give fewer",
             ));
         }

@@ -6,8 +6,6 @@
 //! keeps the ranks of one case alive, checks an exchange and times it. [`nccl`] runs it between GPUs, where [`ranks`]
 //! are threads or processes, on one host or several. The factors are derived in `docs/collectives.md`.
 
-#![warn(missing_docs)]
-
 mod all_gather;
 mod all_reduce;
 mod all_to_all;

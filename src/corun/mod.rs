@@ -13,8 +13,6 @@
 //!
 //! A planner at run time needs [`gate`] only.
 
-#![warn(missing_docs)]
-
 pub mod calibration;
 pub mod cuda;
 pub mod fill_gate;

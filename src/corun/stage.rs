@@ -7,6 +7,7 @@
 //! each of the last p−1−i backwards; and waits i·(B+W) for the first stage to end.
 //! Together (p−1)(F+B+W), the same on every stage.
 
+use crate::units::counted;
 use crate::{Error, Result};
 
 /// One step of a stage's iteration: work, or a wait.
@@ -41,7 +42,7 @@ impl Stage {
         let Stage { stages, micro_batches, stage, .. } = *self;
         if stages == 0 || stages > 4096 || micro_batches > 1 << 20 {
             return Err(Error::input(
-                format!("{stages} stages and {micro_batches} micro-batches"),
+                format!("{} and {}", counted(stages, "stage"), counted(micro_batches, "micro-batch")),
                 "give 1 to 4096 stages and at most 1048576 micro-batches",
             ));
         }
@@ -50,7 +51,7 @@ impl Stage {
         }
         if micro_batches < stages {
             return Err(Error::input(
-                format!("{micro_batches} micro-batches on {stages} stages"),
+                format!("{} on {}", counted(micro_batches, "micro-batch"), counted(stages, "stage")),
                 "1F1B needs at least as many micro-batches as stages to fill the pipeline",
             ));
         }

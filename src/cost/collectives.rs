@@ -11,6 +11,7 @@ use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, AlgorithmFrom, CollectiveFit};
 use crate::records::flags::OVERSUBSCRIBED;
 use crate::records::measurement::{Interval, Kind, Launch};
+use crate::units::counted;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Relative standard error below which no time is believed: what two runs of one size differ by anyway.
@@ -71,8 +72,10 @@ pub fn fit(records: &[&Measurement]) -> CollectiveFits {
     for (key, curve) in curves {
         if curve.points.len() < 2 {
             found.notes.push(format!(
-                "{} over {} ranks ({}): one size only, no curve; measure at least two",
-                key.operation, key.ranks, key.latency
+                "{} over {} ({}): one size only, no curve; measure at least two",
+                key.operation,
+                counted(key.ranks, "rank"),
+                key.latency
             ));
             continue;
         }

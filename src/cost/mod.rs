@@ -13,8 +13,6 @@
 //! | [`interference`], [`gate`] | what a small model costs the big one; what the gate costs |
 //! | [`valid`] | the range of every input measured |
 
-#![warn(missing_docs)]
-
 mod borrowed;
 pub mod collectives;
 pub mod features;
@@ -35,6 +33,7 @@ use crate::records::cost_model::{
 };
 use crate::records::measurement::Kind;
 use crate::records::{MachineRecord, Measurement};
+use crate::units::counted;
 use crate::{Error, Result};
 use operations::DeviceFacts;
 use std::collections::BTreeMap;
@@ -179,8 +178,9 @@ pub fn check(model: &CostModel) -> Result<()> {
         let joined = c.segments.windows(2).all(|w| w[0].to_bytes <= w[1].from_bytes);
         if !sound || !joined {
             return wrong(format!(
-                "the cost model's segments of {} over {} ranks cannot be used",
-                c.operation, c.ranks
+                "the cost model's segments of {} over {} cannot be used",
+                c.operation,
+                counted(c.ranks, "rank")
             ));
         }
     }

@@ -45,6 +45,17 @@ pub fn blocks(machine: &MachineRecord, records: &[Measurement]) -> String {
     found.iter().map(|(key, rows)| block(machine, key, rows)).collect()
 }
 
+/// Operations with a time that nccl-tests has no columns for, and how many cases of each there are.
+pub fn left_out(records: &[Measurement]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for record in records.iter().filter(|r| r.kind == Kind::Collective && r.median_ns.is_some()) {
+        if key(record).is_none() {
+            *counts.entry(record.param_str("operation").unwrap_or("unknown").to_string()).or_default() += 1;
+        }
+    }
+    counts
+}
+
 /// None for what nccl-tests has no columns for: another reduction than the sum, another root than 0.
 fn key(record: &Measurement) -> Option<Key> {
     let (name, pattern) = (record.param_str("operation")?, record.param_str("pattern"));

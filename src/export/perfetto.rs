@@ -134,13 +134,13 @@ fn micros(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::{Name, Schedule, ScheduleSpec, StageTimes, Times, simulate};
+    use crate::pipeline::{Schedule, ScheduleName, ScheduleSpec, StageTimes, Times, simulate};
     use serde_json::Value;
 
     fn timeline() -> Timeline {
         let times = Times::even(3, StageTimes::new(1_500, 1_001, 700), 40);
         let spec = ScheduleSpec {
-            name: Name::ZbH1,
+            name: ScheduleName::ZbH1,
             stages: 3,
             micro_batches: 4,
             chunks: None,

@@ -7,7 +7,7 @@ use crate::cost::predict;
 use crate::pipeline::costs::{self, Costs};
 use crate::pipeline::job::Job;
 use crate::pipeline::memory::{self, Memory};
-use crate::pipeline::{Name, Schedule, ScheduleSpec, Timeline, simulate};
+use crate::pipeline::{Schedule, ScheduleName, ScheduleSpec, Timeline, simulate};
 use crate::records::{CostModel, Measurement};
 use crate::{Error, Result};
 
@@ -87,7 +87,7 @@ impl<'a> PlanContext<'a> {
         Ok((PlanContext { job, model, weight_share: job.weight_share(), costs, memory, sides, close_ns }, notes))
     }
 
-    pub fn timeline(&self, name: Name, chunks: Option<usize>) -> Result<Timeline> {
+    pub fn timeline(&self, name: ScheduleName, chunks: Option<usize>) -> Result<Timeline> {
         let schedule = Schedule::build(&ScheduleSpec {
             name,
             stages: self.job.parallel.pipeline as usize,
@@ -113,7 +113,7 @@ impl<'a> PlanContext<'a> {
         }
     }
 
-    pub fn attempt(&self, name: Name, chunks: Option<usize>) -> Result<Candidate> {
+    pub fn attempt(&self, name: ScheduleName, chunks: Option<usize>) -> Result<Candidate> {
         let timeline = self.timeline(name, chunks)?;
         let base = Base {
             iteration_ns: timeline.iteration_ns + self.after_pipeline_ns(&timeline.schedule),
@@ -147,8 +147,8 @@ impl<'a> PlanContext<'a> {
     pub fn others(&self, own: &Schedule) -> Vec<Candidate> {
         let layers = self.job.layers_per_stage() as usize;
         let interleaved =
-            [2, 3, 4].into_iter().filter(|v| layers.is_multiple_of(*v)).map(|v| (Name::Interleaved, Some(v)));
-        let plain = [Name::OneFOneB, Name::ZbH1, Name::ZbH2].map(|n| (n, None));
+            [2, 3, 4].into_iter().filter(|v| layers.is_multiple_of(*v)).map(|v| (ScheduleName::Interleaved, Some(v)));
+        let plain = [ScheduleName::OneFOneB, ScheduleName::ZbH1, ScheduleName::ZbH2].map(|n| (n, None));
         plain
             .into_iter()
             .chain(interleaved)

@@ -94,10 +94,10 @@ impl Run<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::{Name, Schedule, ScheduleSpec, StageTimes, Times, simulate};
+    use crate::pipeline::{Schedule, ScheduleName, ScheduleSpec, StageTimes, Times, simulate};
 
-    fn timeline(name: Name, p: usize, m: usize, times: &Times) -> Timeline {
-        let chunks = (name == Name::Interleaved).then_some(2);
+    fn timeline(name: ScheduleName, p: usize, m: usize, times: &Times) -> Timeline {
+        let chunks = (name == ScheduleName::Interleaved).then_some(2);
         let spec =
             ScheduleSpec { name, stages: p, micro_batches: m, chunks, memory_limit: None, weight_share: 0.4, times };
         simulate(Schedule::build(&spec).unwrap(), times.clone()).unwrap()
@@ -107,7 +107,7 @@ mod tests {
     fn without_delays_it_is_the_simulator() {
         let mut times = Times::even(4, StageTimes::new(30, 25, 20), 3);
         times.stage[3].forward_ns = 47;
-        for name in Name::ALL.into_iter().filter(|n| *n != Name::ZbV) {
+        for name in ScheduleName::ALL.into_iter().filter(|n| *n != ScheduleName::ZbV) {
             let timeline = timeline(name, 4, 8, &times);
             assert_eq!(iteration_ns(&timeline, &[], &[]), timeline.iteration_ns, "{name:?}");
         }
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn a_delay_may_vanish_in_a_wait_or_travel_through_all_stages() {
         let times = Times::even(4, StageTimes::new(300, 300, 300), 0);
-        let timeline = timeline(Name::OneFOneB, 4, 8, &times);
+        let timeline = timeline(ScheduleName::OneFOneB, 4, 8, &times);
         let with = |stage: usize, nth: usize, ns: u64| {
             let mut extra = vec![0; timeline.schedule.operations().len()];
             extra[timeline.schedule.range(stage).start + nth] = ns;

@@ -15,6 +15,7 @@ use crate::pipeline::memory::Memory;
 use crate::pipeline::{Bubble, BubbleKind, Timeline, Work};
 use crate::records::bubbles::{BubbleClass, BubblesRecord, DeviceBubbles, MeasuredBubble};
 use crate::records::{CostModel, Measurement};
+use crate::units::counted;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -70,7 +71,12 @@ pub fn plan(
     let stages = job.parallel.pipeline as usize;
     if record.devices.len() != stages {
         return Err(Error::input(
-            format!("{} holds {} devices, the job has {stages} stages", file.display(), record.devices.len()),
+            format!(
+                "{} holds {}, the job has {}",
+                file.display(),
+                counted(record.devices.len(), "device"),
+                counted(stages, "stage")
+            ),
             "give one device a stage, in pipeline order: `bubblebench bubbles RANK… --json` with one rank of each stage",
         ));
     }

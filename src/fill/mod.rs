@@ -8,8 +8,6 @@
 //!
 //! Values to values: the gate that carries a plan out is `corun::gate`. The method and its equations: docs/planning.md.
 
-#![warn(missing_docs)]
-
 pub mod assemble;
 mod attempt;
 pub mod beam;

@@ -214,7 +214,7 @@ mod tests {
     use super::super::side::{KernelOrigin, Margin};
     use super::*;
     use crate::pipeline::memory::StageMemory;
-    use crate::pipeline::{BubbleKind, Name, Schedule, ScheduleSpec, StageTimes, Times, simulate};
+    use crate::pipeline::{BubbleKind, Schedule, ScheduleName, ScheduleSpec, StageTimes, Times, simulate};
 
     fn side(memory: f64) -> CompleteSide {
         CompleteSide {
@@ -234,7 +234,7 @@ mod tests {
     fn timeline(p: usize, m: usize) -> Timeline {
         let times = Times::even(p, StageTimes::new(300, 600, 0), 0);
         let spec = ScheduleSpec {
-            name: Name::OneFOneB,
+            name: ScheduleName::OneFOneB,
             stages: p,
             micro_batches: m,
             chunks: None,

@@ -3,15 +3,13 @@
 //! A reader turns a file into [`Imported`]: the machine as far as the file tells, a record a row, and notes on what was
 //! left out and why. [`folder`] writes that into a results folder. Right of `records`: nothing here touches hardware.
 
-#![warn(missing_docs)]
-
 pub mod folder;
 pub mod nccl_tests;
 pub mod nvbench;
 
 use crate::records::machine::{Cpu, Gpu, MachineRecord, RunInfo, SCHEMA, slug};
 use crate::records::{Measurement, files};
-use crate::{Error, Result};
+use crate::{Error, Result, nearest};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -25,13 +23,14 @@ pub enum Source {
 }
 
 impl Source {
+    /// Every tool whose output is read.
+    pub const ALL: [Source; 2] = [Source::NcclTests, Source::Nvbench];
+
     /// The source named `nccl-tests` or `nvbench`, as `--from` takes it; any other name is an error that lists both.
     pub fn parse(name: &str) -> Result<Source> {
-        match name {
-            "nccl-tests" => Ok(Source::NcclTests),
-            "nvbench" => Ok(Source::Nvbench),
-            other => Err(Error::input(format!("--from {other} is unknown"), "choose nccl-tests or nvbench")),
-        }
+        Source::ALL.into_iter().find(|source| source.name() == name).ok_or_else(|| {
+            Error::input(format!("--from {name} is unknown"), nearest::cure(name, Source::ALL.map(Source::name)))
+        })
     }
 
     /// The tool's name as `--from` takes it.

@@ -14,6 +14,7 @@ use crate::records::Measurement;
 use crate::records::flags::IMPORTED;
 use crate::records::machine::Gpu;
 use crate::records::measurement::{Backend, Cache, Kind, Launch};
+use crate::units::counted;
 use crate::{Error, Result, stats};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,8 +70,9 @@ pub fn read(text: &str, path: &Path) -> Result<Imported> {
     }
     let tool = value.pointer("/meta/version/nvbench/string").and_then(Value::as_str).map(str::to_string);
     let versions = BTreeMap::from([("nvbench".to_string(), tool)]);
-    let notes =
-        untimed.first().map(|first| format!("{} states have no time and were left out, e.g. {first}", untimed.len()));
+    let notes = untimed
+        .first()
+        .map(|first| format!("left out: {} without a time, e.g. {first}", counted(untimed.len(), "state")));
     let origin = Origin { gpus, versions, ..Origin::default() };
     Ok(Imported { origin, records, notes: notes.into_iter().collect() })
 }

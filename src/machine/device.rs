@@ -2,7 +2,7 @@
 
 use super::gpus;
 use crate::records::measurement::Backend;
-use crate::{Error, Result};
+use crate::{Error, Result, nearest};
 use std::fmt;
 use std::str::FromStr;
 
@@ -45,7 +45,7 @@ impl FromStr for DeviceChoice {
 }
 
 fn unknown(text: &str) -> Error {
-    Error::input(format!("`{text}` is no device"), "choose auto, host, cuda or cuda:N")
+    Error::input(format!("`{text}` is no device"), nearest::cure(text, DeviceChoice::FORMS))
 }
 
 impl fmt::Display for DeviceChoice {
@@ -79,6 +79,9 @@ impl Device {
 }
 
 impl DeviceChoice {
+    /// How a device is asked for; N is a GPU's number.
+    pub const FORMS: [&str; 4] = ["auto", "host", "cuda", "cuda:N"];
+
     /// Reads a device as it is typed; an error names the four ways to write one.
     pub fn parse(text: &str) -> Result<Self> {
         text.parse()
@@ -159,7 +162,7 @@ mod tests {
         }
         for bad in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "cuda:1:2", "CUDA", "host:1", "cuda:99999999999"] {
             let error = bad.parse::<DeviceChoice>().unwrap_err().to_string();
-            assert!(error.contains("choose auto, host, cuda or cuda:N"), "{error}");
+            assert!(error.contains("known are auto, host, cuda, cuda:N"), "{error}");
         }
     }
 

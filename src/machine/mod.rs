@@ -3,8 +3,6 @@
 //! [`probe`] gathers what `machine.json` holds; [`DeviceChoice`] turns `--device` into a [`Device`]; [`doctor`] says
 //! what is missing and how to get it. [`telemetry`] says how a GPU was doing while a case ran.
 
-#![warn(missing_docs)]
-
 pub mod built;
 mod cpu;
 pub mod dcgm;

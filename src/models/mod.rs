@@ -5,8 +5,6 @@
 //! them; they call `ops` and nothing else. Everything is allocated when a model is made: running one allocates nothing
 //! on the device.
 
-#![warn(missing_docs)]
-
 pub mod builder;
 pub mod convnet;
 pub mod data;

@@ -10,7 +10,7 @@ use super::optimizer::{Optimizer, Rule};
 use super::{SideModel, convnet, lstm, mlp};
 use crate::ops::{AdamW, DType, Ops, Sgd};
 use crate::shape::LayerShape;
-use crate::{Error, Result};
+use crate::{Error, Result, nearest};
 use std::fmt;
 use std::str::FromStr;
 
@@ -92,8 +92,9 @@ impl FromStr for SideSpec {
 
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || {
-            let known = SideSpec::usual().map(|s| s.to_string()).join(", ");
-            let cure = format!("choose one of {known} (any batch from 1 to {MOST_ROWS})");
+            let known = SideSpec::usual().map(|s| s.to_string());
+            let cure = nearest::cure(text, known.iter().map(String::as_str));
+            let cure = format!("{cure} (any batch from 1 to {MOST_ROWS})");
             Error::input(format!("`{text}` is not a small model"), cure)
         };
         let (name, batch) = text.rsplit_once("-b").ok_or_else(wrong)?;

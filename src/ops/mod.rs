@@ -9,8 +9,6 @@
 //! All matrices are row-major. Outputs are overwritten (`=`) except gradients of parameters, which accumulate
 //! (`+=`), and products, which do as their shape's `accumulate` says.
 
-#![warn(missing_docs)]
-
 pub mod cuda;
 mod dropout;
 pub mod host;

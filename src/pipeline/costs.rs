@@ -11,7 +11,7 @@ use super::times::{StageTimes, Times};
 use crate::Result;
 use crate::shape::operation::{Epilogue, Operation, Product};
 use crate::shape::{DType, LayerShape, Linear, Phase, Recompute, Rows};
-use crate::units::format_bytes;
+use crate::units::{counted, format_bytes};
 
 /// What one iteration of a job is made of: the times of its pipeline, and what follows it.
 #[derive(Debug, Clone, PartialEq)]
@@ -251,12 +251,11 @@ impl Pricing<'_> {
 
     fn collective(&mut self, message: PricedCollective) -> f64 {
         let what = format!(
-            "{} of {} between {} ranks on {} node{}",
+            "{} of {} between {} on {}",
             message.operation,
             format_bytes(message.bytes),
-            message.ranks,
-            message.nodes,
-            if message.nodes == 1 { "" } else { "s" }
+            counted(message.ranks, "rank"),
+            counted(message.nodes, "node")
         );
         match self.prices.collective(message) {
             None => {

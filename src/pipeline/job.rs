@@ -3,11 +3,12 @@
 use super::activations;
 use super::layout::{Layout, Placement};
 use super::presets;
-use super::schedule::Name;
+use super::schedule::ScheduleName;
 use super::schedules::numbers::{self, Number};
 use super::toml_section::{Section, TomlSource};
 use crate::shape::{DType, LayerShape, Recompute};
-use crate::{Error, Result};
+use crate::units::counted;
+use crate::{Error, Result, nearest};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use toml::de::DeValue;
@@ -62,7 +63,7 @@ pub struct Parallel {
     /// Sequences of one iteration, over all data-parallel ranks.
     pub global_batch: u64,
     /// The pipeline schedule; `1f1b` where the file does not name one.
-    pub schedule: Name,
+    pub schedule: ScheduleName,
     /// Chunks of layers a stage, which only `interleaved` leaves to the job; `None` is the schedule's own number.
     pub chunks: Option<u64>,
     /// Whether norms and dropout are divided along the sequence over the tensor-parallel ranks (Korthikanti et al.,
@@ -239,7 +240,7 @@ impl Job {
             if value.is_multiple_of(by) {
                 return Ok(());
             }
-            Err(section.error(key, format!("{what} {value} is not divisible by {by_what} {by}"), cure))
+            Err(section.error(key, format!("{what} {value} cannot be divided by {by_what} {by}"), cure))
         };
         divides(model, "hidden", "hidden", m.hidden, m.heads, "heads", "hidden / heads is the size of a head")?;
         divides(
@@ -335,7 +336,7 @@ impl<'a> File<'a> {
             let at = key.span().start;
             let Some(name) = SECTIONS.into_iter().find(|s| *s == key.get_ref().as_ref()) else {
                 let what = format!("a job has no section `{}`", key.get_ref());
-                return Err(source.error(at, what, super::nearest::cure(key.get_ref(), SECTIONS)));
+                return Err(source.error(at, what, nearest::cure(key.get_ref(), SECTIONS)));
             };
             match (name, value.into_inner()) {
                 ("side", DeValue::Array(list)) => {
@@ -392,7 +393,7 @@ fn read_model<'a>(file: &mut File<'a>) -> Result<(Model, Section<'a>)> {
         name: preset.map_or("", |p| p.name).to_string(),
     };
     let name = if model.name.is_empty() {
-        format!("GPT of {} layers, hidden {}", model.layers, model.hidden)
+        format!("GPT of {}, hidden {}", counted(model.layers, "layer"), model.hidden)
     } else {
         model.name.clone()
     };
@@ -401,10 +402,7 @@ fn read_model<'a>(file: &mut File<'a>) -> Result<(Model, Section<'a>)> {
 
 fn read_dtype(text: &str) -> Result<DType> {
     DType::parse(text).filter(|dtype| DType::TRAINED.contains(dtype)).ok_or_else(|| {
-        Error::input(
-            format!("`{text}` is not a number format"),
-            super::nearest::cure(text, DType::TRAINED.map(DType::name)),
-        )
+        Error::input(format!("`{text}` is not a number format"), nearest::cure(text, DType::TRAINED.map(DType::name)))
     })
 }
 
@@ -412,7 +410,7 @@ fn read_recompute(text: &str) -> Result<Recompute> {
     Recompute::parse(text).ok_or_else(|| {
         Error::input(
             format!("`{text}` is not a way to recompute"),
-            super::nearest::cure(text, Recompute::ALL.map(Recompute::name)),
+            nearest::cure(text, Recompute::ALL.map(Recompute::name)),
         )
     })
 }
@@ -429,7 +427,9 @@ fn read_parallel<'a>(file: &mut File<'a>) -> Result<(Parallel, Section<'a>)> {
         data: s.count("data", 1 << 20)?.unwrap_or(1),
         micro_batch: needed("micro_batch", 1 << 16, &s)?,
         global_batch: needed("global_batch", 1 << 32, &s)?,
-        schedule: s.choice("schedule", "a schedule's name in quotes", Name::parse)?.unwrap_or(Name::OneFOneB),
+        schedule: s
+            .choice("schedule", "a schedule's name in quotes", ScheduleName::parse)?
+            .unwrap_or(ScheduleName::OneFOneB),
         chunks: s.count("chunks", 4096)?,
         sequence_parallel: s.flag("sequence_parallel")?.unwrap_or(false),
         recompute: s
@@ -513,7 +513,7 @@ fn read_side_gpt(s: &Section, batch: Option<u64>) -> Result<(Option<SideGpt>, Op
     let batch = batch.ok_or_else(|| s.missing("batch", "add it, like `batch = 4`"))?;
     let gpt = SideGpt { layers, hidden, heads, sequence, vocabulary, batch };
     if !hidden.is_multiple_of(heads) {
-        let what = format!("hidden {hidden} is not divisible by heads {heads}");
+        let what = format!("hidden {hidden} cannot be divided by heads {heads}");
         return Err(s.error("heads", what, "hidden / heads is the size of a head"));
     }
     Ok((Some(gpt), preset.map(|p| format!("{}-b{batch}", p.name))))
@@ -629,7 +629,7 @@ beside_rate = 0.5
         let job = parse(RIGHT).unwrap();
         assert_eq!((job.model.layers, job.model.hidden, job.model.vocabulary), (48, 6144, 51_200));
         assert_eq!((job.micro_batches(), job.layers_per_stage(), job.gpus()), (8, 6, 128));
-        assert_eq!(job.parallel.schedule, Name::Interleaved);
+        assert_eq!(job.parallel.schedule, ScheduleName::Interleaved);
         assert_eq!(job.parallel.recompute, Recompute::Selective);
         assert!(job.parallel.sequence_parallel);
         assert_eq!(job.hardware.cost_model.as_deref(), Some(Path::new("jobs/models/cost_model.json")));
@@ -657,15 +657,15 @@ beside_rate = 0.5
             ("preset = \"gpt-22b\"", "preset = \"gpt-22c\"", 3, "did you mean `gpt-22b`"),
             ("preset = \"gpt-22b\"", "preset = 22", 3, "a model's name in quotes"),
             ("pipeline = 8", "pipeline = 0", 5, "a whole number from 1"),
-            ("pipeline = 8", "pipeline = 7", 5, "layers 48 is not divisible by pipeline · chunks 21"),
+            ("pipeline = 8", "pipeline = 7", 5, "layers 48 cannot be divided by pipeline · chunks 21"),
             ("pipeline = 8", "pipeline = -8", 5, "`pipeline` is -8"),
             ("pipeline = 8", "", 4, "[parallel] lacks `pipeline`"),
-            ("tensor = 8", "tensor = 7", 6, "heads 64 is not divisible by tensor 7"),
-            ("global_batch = 64", "global_batch = 60", 9, "not divisible by data · micro_batch 8"),
+            ("tensor = 8", "tensor = 7", 6, "heads 64 cannot be divided by tensor 7"),
+            ("global_batch = 64", "global_batch = 60", 9, "cannot be divided by data · micro_batch 8"),
             ("\"interleaved\"", "\"interleafed\"", 10, "did you mean `interleaved`"),
             ("\"interleaved\"", "\"zb-h1\"", 11, "chunks are not a choice of zb-h1"),
             ("\"interleaved\"", "\"zb-v\"", 11, "chunks are not a choice of zb-v"),
-            ("global_batch = 64", "global_batch = 72", 9, "micro-batches 9 is not divisible by stages 8"),
+            ("global_batch = 64", "global_batch = 72", 9, "micro-batches 9 cannot be divided by stages 8"),
             ("\"interleaved\"\nchunks = 3", "\"dualpipe\"", 9, "dualpipe with 8 micro-batches on 8 stages"),
             ("= true", "= 1", 12, "true or false"),
             ("\"selective\"", "\"some\"", 13, "none, selective, full"),
@@ -682,7 +682,7 @@ beside_rate = 0.5
             ("\"priority\"", "true", 31, "a sharing mode in quotes"),
             ("batch = 4\nsplit", "split", 32, "lacks `batch`"),
             ("\"gpt-125m\"", "\"gpt-124m\"", 33, "did you mean `gpt-125m`"),
-            ("batch = 4\nsplit", "batch = 4\nheads = 7\nsplit", 35, "hidden 768 is not divisible by heads 7"),
+            ("batch = 4\nsplit", "batch = 4\nheads = 7\nsplit", 35, "hidden 768 cannot be divided by heads 7"),
             ("preset = \"gpt-125m\"", "layers = 2", 32, "lacks `hidden`"),
             ("batch = 4\nsplit", "batch = 4\nmodel = \"mlp\"\nsplit", 35, "keep one"),
             ("split = false", "split = \"no\"", 35, "true or false"),

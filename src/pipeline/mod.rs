@@ -7,15 +7,12 @@
 //!
 //! The rules stand in docs/pipeline.md.
 
-#![warn(missing_docs)]
-
 pub mod activations;
 pub mod bubbles;
 pub mod costs;
 pub mod job;
 pub mod layout;
 pub mod memory;
-pub mod nearest;
 pub mod presets;
 pub mod prices;
 pub mod record;
@@ -28,6 +25,6 @@ pub mod toml_section;
 
 pub use bubbles::{Bubble, BubbleKind};
 pub use layout::{Layout, Placement};
-pub use schedule::{Name, Schedule, ScheduleSpec, StageOperation, Work};
+pub use schedule::{Schedule, ScheduleName, ScheduleSpec, StageOperation, Work};
 pub use simulate::{Timeline, simulate};
 pub use times::{StageTimes, Times};

@@ -5,8 +5,7 @@
 //! (arXiv 2205.05198, table 3). Zero Bubble's: Qi et al. (arXiv 2401.10241, table 3).
 //! Vocabularies are padded as Megatron-LM does, to a multiple of 1,024.
 
-use super::nearest;
-use crate::{Error, Result};
+use crate::{Error, Result, nearest};
 
 /// The shape of a published GPT; its table of origin is named at the top of this module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,9 +3,8 @@
 //! searched schedules get them through [`ScheduleSpec`].
 
 use super::layout::{Layout, Placement};
-use super::nearest;
 use super::times::Times;
-use crate::{Error, Result};
+use crate::{Error, Result, nearest};
 
 /// What an operation computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,7 +60,7 @@ impl StageOperation {
 
 /// The pipeline schedules, by the names of their papers and of Megatron-LM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Name {
+pub enum ScheduleName {
     /// GPipe: all forwards, then all backwards, last micro-batch first (Huang et al., arXiv 1811.06965).
     Gpipe,
     /// 1F1B, PipeDream-flush: after its warm-up a stage alternates forwards and backwards (Narayanan et al., arXiv
@@ -99,75 +98,78 @@ pub enum Name {
     Chimera,
 }
 
-impl Name {
+impl ScheduleName {
     /// Every schedule, in the order in which error messages list them.
-    pub const ALL: [Name; 13] = [
-        Name::Gpipe,
-        Name::OneFOneB,
-        Name::Interleaved,
-        Name::ZbH1,
-        Name::ZbH2,
-        Name::Zb1p,
-        Name::Zb2p,
-        Name::ZbV,
-        Name::VHalf,
-        Name::VMin,
-        Name::Dualpipe,
-        Name::Dualpipev,
-        Name::Chimera,
+    pub const ALL: [ScheduleName; 13] = [
+        ScheduleName::Gpipe,
+        ScheduleName::OneFOneB,
+        ScheduleName::Interleaved,
+        ScheduleName::ZbH1,
+        ScheduleName::ZbH2,
+        ScheduleName::Zb1p,
+        ScheduleName::Zb2p,
+        ScheduleName::ZbV,
+        ScheduleName::VHalf,
+        ScheduleName::VMin,
+        ScheduleName::Dualpipe,
+        ScheduleName::Dualpipev,
+        ScheduleName::Chimera,
     ];
 
     /// The name as job files, records and `--schedule` spell it, e.g. `1f1b`.
     pub const fn text(self) -> &'static str {
         match self {
-            Name::Gpipe => "gpipe",
-            Name::OneFOneB => "1f1b",
-            Name::Interleaved => "interleaved",
-            Name::ZbH1 => "zb-h1",
-            Name::ZbH2 => "zb-h2",
-            Name::Zb1p => "zb-1p",
-            Name::Zb2p => "zb-2p",
-            Name::ZbV => "zb-v",
-            Name::VHalf => "v-half",
-            Name::VMin => "v-min",
-            Name::Dualpipe => "dualpipe",
-            Name::Dualpipev => "dualpipev",
-            Name::Chimera => "chimera",
+            ScheduleName::Gpipe => "gpipe",
+            ScheduleName::OneFOneB => "1f1b",
+            ScheduleName::Interleaved => "interleaved",
+            ScheduleName::ZbH1 => "zb-h1",
+            ScheduleName::ZbH2 => "zb-h2",
+            ScheduleName::Zb1p => "zb-1p",
+            ScheduleName::Zb2p => "zb-2p",
+            ScheduleName::ZbV => "zb-v",
+            ScheduleName::VHalf => "v-half",
+            ScheduleName::VMin => "v-min",
+            ScheduleName::Dualpipe => "dualpipe",
+            ScheduleName::Dualpipev => "dualpipev",
+            ScheduleName::Chimera => "chimera",
         }
     }
 
-    /// The schedule of this name, as [`Name::text`] spells it. Fails if there is none; the error proposes the nearest
+    /// The schedule of this name, as [`ScheduleName::text`] spells it. Fails if there is none; the error proposes the nearest
     /// name.
     pub fn parse(text: &str) -> Result<Self> {
-        Name::ALL.into_iter().find(|n| n.text() == text).ok_or_else(|| {
-            Error::input(format!("`{text}` is not a schedule"), nearest::cure(text, Name::ALL.map(Name::text)))
+        ScheduleName::ALL.into_iter().find(|n| n.text() == text).ok_or_else(|| {
+            Error::input(
+                format!("`{text}` is not a schedule"),
+                nearest::cure(text, ScheduleName::ALL.map(ScheduleName::text)),
+            )
         })
     }
 
     /// Whether every backward pass is one operation B+W, for all of which the stage before waits (`dualpipe` and
     /// `dualpipev` have both kinds and answer false).
     pub const fn fused_backward(self) -> bool {
-        matches!(self, Name::Gpipe | Name::OneFOneB | Name::Interleaved | Name::Chimera)
+        matches!(self, ScheduleName::Gpipe | ScheduleName::OneFOneB | ScheduleName::Interleaved | ScheduleName::Chimera)
     }
 
     /// How the schedule places the model's layers on the stages.
     pub const fn placement(self) -> Placement {
         match self {
-            Name::ZbV | Name::VHalf | Name::VMin | Name::Dualpipev => Placement::Vee,
-            Name::Chimera | Name::Dualpipe => Placement::Both,
+            ScheduleName::ZbV | ScheduleName::VHalf | ScheduleName::VMin | ScheduleName::Dualpipev => Placement::Vee,
+            ScheduleName::Chimera | ScheduleName::Dualpipe => Placement::Both,
             _ => Placement::Loop,
         }
     }
 
     /// Whether some forwards run side by side with a backward of the other direction.
     pub const fn overlaps(self) -> bool {
-        matches!(self, Name::Dualpipe | Name::Dualpipev)
+        matches!(self, ScheduleName::Dualpipe | ScheduleName::Dualpipev)
     }
 
     /// Whether the optimizer step follows each stage's own last operation without a barrier over the stages (Qi et al.,
     /// arXiv 2401.10241, §4), so that the iteration is the longest span of one stage.
     pub const fn windowed(self) -> bool {
-        matches!(self, Name::ZbH2 | Name::Zb1p | Name::Zb2p | Name::ZbV)
+        matches!(self, ScheduleName::ZbH2 | ScheduleName::Zb1p | ScheduleName::Zb2p | ScheduleName::ZbV)
     }
 }
 
@@ -175,7 +177,7 @@ impl Name {
 #[derive(Debug, Clone)]
 pub struct ScheduleSpec<'a> {
     /// Which schedule to build.
-    pub name: Name,
+    pub name: ScheduleName,
     /// Number of pipeline stages.
     pub stages: usize,
     /// Micro-batches of one iteration; a two-way pipeline sends half of them each way.
@@ -206,7 +208,7 @@ pub const MAX_OPERATIONS: u128 = 50_000_000;
 #[derive(Debug, Clone)]
 pub struct Schedule {
     /// Which schedule this is.
-    pub name: Name,
+    pub name: ScheduleName,
     /// Number of pipeline stages.
     pub stages: usize,
     /// Micro-batches of one iteration, of both directions together.

@@ -8,6 +8,7 @@ use super::prices::Prices;
 use super::schedule::{Schedule, ScheduleSpec};
 use super::simulate::simulate;
 use crate::shape::DType;
+use crate::units::counted;
 use crate::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -142,7 +143,7 @@ pub fn sweep(
     }
     if rows.is_empty() {
         return Err(failures.pop().unwrap_or_else(|| {
-            let what = format!("{}: no way to divide {} GPUs fits the job", job.path.display(), job.gpus());
+            let what = format!("{}: no way to divide {} fits the job", job.path.display(), counted(job.gpus(), "GPU"));
             Error::input(
                 what,
                 "layers, heads and global_batch must divide, and the schedule must exist for the numbers",

@@ -1,5 +1,6 @@
 //! How long a stage's work takes, and how long a message between stages.
 
+use crate::units::counted;
 use crate::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -76,7 +77,7 @@ impl Times {
     pub fn validate(&self, stages: usize, micro_batches: usize, chunks: usize) -> Result<()> {
         if self.stage.len() != stages {
             return Err(Error::input(
-                format!("times are given for {} stages, the pipeline has {stages}", self.stage.len()),
+                format!("times are given for {}, the pipeline has {stages}", counted(self.stage.len(), "stage")),
                 "give one entry a stage, in pipeline order",
             ));
         }
@@ -105,7 +106,7 @@ impl Times {
         })?;
         if list.len() != stages {
             return Err(Error::input(
-                format!("{} holds {} stages, --stages says {stages}", path.display(), list.len()),
+                format!("{} holds {}, --stages says {stages}", path.display(), counted(list.len(), "stage")),
                 "give one entry a stage, in pipeline order",
             ));
         }

@@ -1,8 +1,7 @@
 //! A table of a TOML file read key by key, so that whatever is wrong is answered with its line, what was expected and
 //! the nearest right name. Knows TOML and nothing of jobs.
 
-use super::nearest;
-use crate::{Error, Result};
+use crate::{Error, Result, nearest};
 use std::collections::BTreeMap;
 use std::path::Path;
 use toml::Spanned;

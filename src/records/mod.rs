@@ -3,8 +3,6 @@
 //! `suite` writes measurements, `cost` reads them and makes the cost model, and what is computed from that reads files only.
 //! The structs here *are* the file formats: their JSON Schemas are derived from them ([`schema`]).
 
-#![warn(missing_docs)]
-
 pub mod bubbles;
 pub mod cost_model;
 pub mod files;

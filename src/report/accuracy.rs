@@ -3,6 +3,7 @@
 use super::Table;
 use crate::records::CostModel;
 
+/// Each part of the cost model with its mean and worst error in percent.
 pub fn accuracy(model: &CostModel) -> Table {
     let mut table = Table::new(
         "Cost model",

@@ -1,27 +1,27 @@
 //! The bubbles of a real run for people: a picture of one iteration, and tables by device, class, position and length.
 
-use super::Table;
+use super::timeline::{columns, key};
+use super::{Screen, Table};
 use crate::pipeline::BubbleKind;
 use crate::records::bubbles::{BubbleClass, DeviceBubbles, MeasuredBubble};
 use crate::trace::positions::{self, Evidence, Positions};
 use crate::trace::run::{Analysis, DeviceExtras};
-use crate::units::format_ns;
+use crate::units::{counted, format_ns};
 use std::fmt::Write;
 
 /// Headline, picture and tables. `min_gap_ns` is what was asked for.
-pub fn render(run: &Analysis, min_gap_ns: u64, width: usize) -> String {
+pub fn render(run: &Analysis, min_gap_ns: u64, screen: Screen) -> String {
     let devices = &run.record.devices;
     let (window, absent) = devices.iter().fold((0, 0), |(w, a), d| (w + d.window_ns, a + d.absent_ns));
     let mut text = format!(
-        "{}\n{} device{}; no compute kernel runs for {} of {} ({:.1} %)\n\n",
+        "{}\n{}; no compute kernel runs for {} of {} ({:.1} %)\n\n",
         run.record.source,
-        devices.len(),
-        if devices.len() == 1 { "" } else { "s" },
+        counted(devices.len(), "device"),
         format_ns(absent as f64),
         format_ns(window as f64),
         100.0 * absent as f64 / (window as f64).max(1.0)
     );
-    text += &picture(run, width);
+    text = screen.prose(&text, 2) + &picture(run, screen);
     let windows: Vec<&[(u64, u64, u64)]> = run.extras.iter().map(|b| b.iterations.as_slice()).collect();
     let positions = positions::of_record(&run.record, &windows);
     for table in [
@@ -31,14 +31,14 @@ pub fn render(run: &Analysis, min_gap_ns: u64, width: usize) -> String {
         histogram(devices),
     ] {
         if !table.is_empty() {
-            let _ = write!(text, "\n{}", table.terminal());
+            let _ = write!(text, "\n{}", table.terminal(screen));
         }
     }
     text
 }
 
 /// One line a device, of the iteration in the middle: compute, and every listed bubble by its class.
-fn picture(run: &Analysis, width: usize) -> String {
+fn picture(run: &Analysis, screen: Screen) -> String {
     let Some(first) = run.extras.first().filter(|b| !b.iterations.is_empty()) else { return String::new() };
     let number = first.iterations[first.iterations.len() / 2].0;
     let rows: Vec<(&DeviceBubbles, (u64, u64))> = run
@@ -55,21 +55,19 @@ fn picture(run: &Analysis, width: usize) -> String {
     let common = end - begin <= 2 * longest;
     let span = if common { end - begin } else { longest };
     let label = rows.iter().map(|r| r.0.device.to_string().len()).max().unwrap_or(1);
-    let columns = width.saturating_sub(label + 3).clamp(16, 400);
+    let columns = columns(screen, label);
     let mut text = format!("iteration {number}\n");
     for (device, window) in &rows {
         let from = if common { begin } else { window.0 };
         let line = line(device, number, *window, from, span, columns);
         let _ = writeln!(text, "{:>label$} │{line}│", device.device);
     }
-    let _ = writeln!(
-        text,
-        "{:label$}  █ compute  d dependency  c communication  l launch  t tail  (one column {}{})",
-        "",
+    let entries = format!(
+        "█ compute  d dependency  c communication  l launch  t tail  (one column {}{})",
         format_ns(span as f64 / columns as f64),
         if common { "" } else { "; clocks not aligned" }
     );
-    text
+    screen.text(&text) + &key(screen, label, &entries)
 }
 
 fn line(device: &DeviceBubbles, number: u64, window: (u64, u64), from: u64, span: u64, columns: usize) -> String {
@@ -117,7 +115,8 @@ fn by_device(devices: &[DeviceBubbles], beside: &[DeviceExtras], min_gap_ns: u64
             "listed",
             "longest",
         ],
-    );
+    )
+    .spare(&["copies", "longest", "listed", "iterations"]);
     for (device, beside) in devices.iter().zip(beside) {
         let mean = |ns: u64| time(ns as f64 / device.iterations.max(1) as f64);
         table.row(vec![

@@ -7,12 +7,15 @@ use crate::records::flags::{CAPPED, NOISY};
 use crate::records::measurement::{Backend, Kind, Launch};
 use crate::units::{format_bytes, format_ns, significant};
 
+/// A row a collective: both times, both bandwidths in GB/s, wrong elements, flags.
 pub fn collectives(records: &[Measurement]) -> Table {
     let mut table = Table::new(
         "Collectives",
         "Pipelined: back-to-back, as nccl-tests times. Isolated: each on its own, max over ranks. algbw = bytes ÷ pipelined time; busbw as nccl-tests defines it.",
         &["operation", "ranks", "size", "pipelined", "isolated", "algbw GB/s", "busbw GB/s", "wrong", "flags"],
-    );
+    )
+    .keys(3)
+    .spare(&["algbw GB/s", "flags", "wrong", "isolated"]);
     for record in records.iter().filter(|r| r.kind == Kind::Collective) {
         let number = |value: Option<f64>| value.map_or("–".into(), significant);
         table.row(vec![

@@ -4,6 +4,7 @@ use super::Table;
 use crate::records::Measurement;
 use crate::records::measurement::Kind;
 
+/// A row a main and sharing mode, a column a side: the main's slowdown and the side's speed in percent of its own.
 pub fn matrix(records: &[Measurement]) -> Table {
     let rows: Vec<&Measurement> = records.iter().filter(|r| r.kind == Kind::Corun).collect();
     let mut sides: Vec<&str> = Vec::new();
@@ -23,7 +24,8 @@ pub fn matrix(records: &[Measurement]) -> Table {
         "Beside each other",
         "Main's time together ÷ alone (pairs interleaved) / what is left of the side's own speed. `nothing` is the A/A pair: the noise floor.",
         &header,
-    );
+    )
+    .keys(2);
     for (sharing, main) in mains {
         let mut row = vec![sharing.to_string(), main.to_string()];
         row.extend(sides.iter().map(|side| {

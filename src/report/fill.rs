@@ -6,12 +6,14 @@ use crate::records::Measurement;
 use crate::records::measurement::{FillOutcome, Kind};
 use crate::units::{format_ns, significant};
 
+/// A row a filled stage: what was measured, and in brackets what was predicted before.
 pub fn filled(records: &[Measurement]) -> Table {
     let mut table = Table::new(
         "Filled pipeline stage",
         "One stage replayed with its real operations and waits; filled against empty iterations, interleaved. Each figure: measured (predicted before the run).",
         &["stage", "main slowdown", "bubble used", "stop latency", "side steps/s", "bubbles opened"],
-    );
+    )
+    .spare(&["side steps/s", "bubbles opened", "stop latency"]);
     for record in records {
         let Some(fill) = &record.fill else { continue };
         table.row(vec![
@@ -36,6 +38,7 @@ fn stop_latency(fill: &FillOutcome) -> String {
     if fill.bubbles_opened == 0 { "–".into() } else { format_ns(fill.stop_latency_ns.median) }
 }
 
+/// Times of the gate, and of sides that it stops and lets on.
 pub fn gate(records: &[Measurement]) -> Table {
     let mut table = Table::new(
         "Gate",

@@ -5,8 +5,10 @@ use crate::fill::plan::FillPlan;
 use crate::fill::record::PlanStage;
 use crate::pipeline::{Timeline, Work};
 
+/// What a stage does for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
+    /// Forward of a micro-batch.
     Forward,
     /// To inputs, or whole.
     Backward,
@@ -18,10 +20,14 @@ pub enum Part {
     Side(usize),
 }
 
+/// One part of a lane.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LaneSpan {
+    /// When it begins, in ns from the start of the iteration.
     pub start_ns: u64,
+    /// When it ends, in ns from the start of the iteration.
     pub end_ns: u64,
+    /// What is done.
     pub part: Part,
     /// Of the job's own operations.
     pub micro_batch: Option<u32>,
@@ -30,11 +36,14 @@ pub struct LaneSpan {
 /// One lane a stage, each in order of time.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Lanes {
+    /// The spans of each stage.
     pub stages: Vec<Vec<LaneSpan>>,
+    /// The end of the picture, in ns from the start of the iteration.
     pub end_ns: u64,
 }
 
 impl Lanes {
+    /// The job's own operations as they were simulated.
     pub fn of_timeline(timeline: &Timeline) -> Self {
         let stages = timeline.schedule.stages;
         let end_ns = (0..stages).map(|s| timeline.window_start_ns(s) + timeline.iteration_ns).max().unwrap_or(0);

@@ -45,6 +45,7 @@ const PHASES: [&str; 4] = ["forward", "backward_input", "backward_weight", "forw
 /// How a phase is run, as its case's name ends: warm and launch by launch, as a graph, from cold caches.
 const WAYS: [&str; 4] = ["", "/graph", "/cold", "/graph-cold"];
 
+/// A row a shape and way of running it, a column a phase.
 pub fn layers(records: &[Measurement]) -> Table {
     let unit = RateUnit::of(records, Kind::Layer);
     let what = format!(
@@ -55,7 +56,8 @@ pub fn layers(records: &[Measurement]) -> Table {
         "GPT layer",
         &what,
         &["shape", "forward", "to inputs", "to weights", "forward + backward", unit.1, "checked"],
-    );
+    )
+    .spare(&["checked", unit.1]);
     let layers = records.iter().filter(|r| r.kind == Kind::Layer);
     let mut shapes: Vec<&str> = layers.filter_map(|r| r.id.strip_prefix("gpt/")?.split('/').next()).collect();
     // A run that was taken up again may have put a shape's phases apart: each shape once, where it came first.
@@ -78,13 +80,15 @@ pub fn layers(records: &[Measurement]) -> Table {
     table
 }
 
+/// A row a single operation: its time, its rate, and the bytes that it moves in a second.
 pub fn operations(records: &[Measurement]) -> Table {
     let unit = RateUnit::of(records, Kind::Operation);
     let what = format!(
         "Single operations: median ± half the 95 % interval, {}, and GB/s of the bytes that must move.",
         unit.1
     );
-    let mut table = Table::new("Operations", &what, &["operation", "time", unit.1, "GB/s", "cache"]);
+    let header = ["operation", "time", unit.1, "GB/s", "cache"];
+    let mut table = Table::new("Operations", &what, &header).spare(&["cache", "GB/s", unit.1]);
     for record in records.iter().filter(|r| r.kind == Kind::Operation) {
         let bandwidth = match (record.bytes, record.median_ns) {
             (Some(bytes), Some(ns)) => significant(bytes / ns),
@@ -99,6 +103,7 @@ pub fn operations(records: &[Measurement]) -> Table {
     table
 }
 
+/// A row a small model: the time of a training step alone, and steps in a second.
 pub fn side_models(records: &[Measurement]) -> Table {
     let mut table = Table::new(
         "Small models",

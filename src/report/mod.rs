@@ -9,8 +9,10 @@ pub mod html;
 pub mod lanes;
 pub mod layers;
 pub mod plan;
+pub mod screen;
 pub mod table;
 pub mod tables;
 pub mod timeline;
 
+pub use screen::Screen;
 pub use table::Table;

@@ -1,44 +1,45 @@
 //! A plan for people: headline, timeline, stages, bubbles, side models, other schedules, notes.
 
-use super::Table;
 use super::lanes::Lanes;
 use super::timeline::{draw, letter};
+use super::{Screen, Table};
 use crate::fill::plan::FillPlan;
 use crate::fill::record::{PlanBubble, PlanRecord, PlanStage};
 use crate::pipeline::memory::GIB;
 use crate::report::lanes::Part;
-use crate::units::{format_ns, significant};
+use crate::units::{counted, format_ns, significant};
 use std::fmt::Write;
 
 /// Stages shown of a longer pipeline; all of them are in the JSON.
 const SHOWN: usize = 16;
 
-pub fn render(plan: &FillPlan, width: usize) -> String {
+/// The whole plan as it is printed on a screen.
+pub fn render(plan: &FillPlan, screen: Screen) -> String {
     let record = &plan.record;
     let shown = shown(record.stage.len());
-    let mut text = headline(record);
+    let mut text = screen.prose(&headline(record), 2);
     let _ = write!(
         text,
         "\n{}\n{}\n{}",
-        draw(&Lanes::of_plan(plan), &shown, width, &letters(record)),
-        stages(record, &shown).terminal(),
-        bubbles(record, &shown).terminal()
+        draw(&Lanes::of_plan(plan), &shown, screen, &letters(record)),
+        stages(record, &shown).terminal(screen),
+        bubbles(record, &shown).terminal(screen)
     );
     if shown.len() < record.stage.len() {
         let _ = writeln!(text, "{} of {} stages are shown: --json has all", shown.len(), record.stage.len());
     }
     if !record.side.is_empty() {
-        let _ = write!(text, "\n{}", sides(record).terminal());
+        let _ = write!(text, "\n{}", sides(record).terminal(screen));
     }
     if record.stage.iter().any(|s| !s.beside.is_empty()) {
-        let _ = write!(text, "\n{}", beside(record, &shown).terminal());
+        let _ = write!(text, "\n{}", beside(record, &shown).terminal(screen));
     }
     if !record.alternatives.is_empty() {
-        let _ = write!(text, "\n{}", alternatives(record).terminal());
+        let _ = write!(text, "\n{}", alternatives(record).terminal(screen));
     }
-    let _ = write!(text, "\n{}", outcome(record));
+    let _ = write!(text, "\n{}", screen.prose(&outcome(record), 5));
     for note in &record.notes {
-        let _ = writeln!(text, "note: {note}");
+        text += &screen.prose(&format!("note: {note}\n"), 6);
     }
     text
 }
@@ -64,10 +65,12 @@ fn letters(r: &PlanRecord) -> String {
     text + "  · bubble"
 }
 
+/// Whether a schedule's backward is one operation, to inputs and to weights together.
 pub fn is_fused(schedule: &str) -> bool {
-    crate::pipeline::Name::parse(schedule).is_ok_and(|name| name.fused_backward())
+    crate::pipeline::ScheduleName::parse(schedule).is_ok_and(|name| name.fused_backward())
 }
 
+/// Model, GPUs, schedule, the iteration's time and its bubble ratio, in two lines.
 pub fn headline(r: &PlanRecord) -> String {
     let chunks = if r.chunks > 1 { format!(", {} chunks", r.chunks) } else { String::new() };
     let after = match r.data_parallel_ns + r.optimizer_ns {
@@ -80,12 +83,12 @@ pub fn headline(r: &PlanRecord) -> String {
         ),
     };
     let mut text = format!(
-        "{} on {} GPUs ({}): {} stages, {} micro-batches, {}{chunks}\niteration {}{after}; bubble ratio {:.4}\n",
+        "{} on {} ({}): {}, {}, {}{chunks}\niteration {}{after}; bubble ratio {:.4}\n",
         r.model,
-        r.gpus,
+        counted(r.gpus, "GPU"),
         r.machine,
-        r.stages,
-        r.micro_batches,
+        counted(r.stages, "stage"),
+        counted(r.micro_batches, "micro-batch"),
         r.schedule,
         format_ns(r.iteration_ns as f64),
         r.bubble_ratio
@@ -109,7 +112,8 @@ fn stages(r: &PlanRecord, shown: &[usize]) -> Table {
         "Stages",
         "F, B, W of one micro-batch; side work put into the bubbles; what the main job loses by it; memory per GPU in GiB: weights, gradients and optimizer, activations at their peak, side models held throughout, and free at that moment.",
         &["stage", "F", "B", "W", "bubbles", "filled", "cost", "static", "activations", "side", "free at peak"],
-    );
+    )
+    .spare(&["static", "activations", "side", "cost"]);
     for s in shown.iter().map(|&s| &r.stage[s]) {
         let fixed = s.weights_bytes + s.gradients_bytes + s.optimizer_bytes;
         let held: u64 = s.resident.iter().map(|x| x.held_bytes).sum();
@@ -136,7 +140,9 @@ pub fn bubbles(r: &PlanRecord, shown: &[usize]) -> Table {
         "Bubbles",
         "By stage and kind: how many, how long, the memory free for side work in them (GiB, least), how much of their time becomes side work and whose, and what opening and closing them costs the main job.",
         &["stage", "kind", "count", "longest", "together", "free", "filled", "with", "cost"],
-    );
+    )
+    .keys(2)
+    .spare(&["longest", "cost", "free"]);
     for stage in shown.iter().map(|&s| &r.stage[s]) {
         for (label, list) in groups(stage) {
             table.row(bubble_row(r, stage, &label, &list));
@@ -183,12 +189,14 @@ fn bubble_row(r: &PlanRecord, stage: &PlanStage, kind: &str, list: &[&PlanBubble
     ]
 }
 
+/// A row a small model: its step, its kernels, its memory, and how many steps it makes.
 pub fn sides(r: &PlanRecord) -> Table {
     let mut table = Table::new(
         "Side work",
         "A step alone, its kernels and the longest of them; the margin lost in every run to opening, restart, and signal with drain; memory running / between steps (GiB); steps over all GPUs of the job.",
         &["side", "step alone", "kernels", "longest", "margin", "memory", "runs", "steps/iteration", "steps/s", "from"],
-    );
+    )
+    .spare(&["from", "kernels", "longest", "margin", "steps/s"]);
     for s in &r.side {
         table.row(vec![
             s.name.clone(),
@@ -211,7 +219,8 @@ fn beside(r: &PlanRecord, shown: &[usize]) -> Table {
         "Beside compute",
         "Operations of the stage's own beside which a side runs: the side's work, and what each of them takes longer.",
         &["stage", "side", "phase", "operations", "side work", "cost each"],
-    );
+    )
+    .keys(3);
     for stage in shown.iter().map(|&s| &r.stage[s]) {
         for b in &stage.beside {
             table.row(vec![
@@ -227,12 +236,14 @@ fn beside(r: &PlanRecord, shown: &[usize]) -> Table {
     table
 }
 
+/// A row a schedule that the job could have had instead.
 pub fn alternatives(r: &PlanRecord) -> Table {
     let mut table = Table::new(
         "Other schedules",
         "The same job: throughput over this schedule's, empty and with its remaining bubbles filled.",
         &["schedule", "chunks", "iteration", "bubble ratio", "gain", "gain filled", "peak activations", "fits"],
-    );
+    )
+    .spare(&["peak activations", "chunks"]);
     for a in &r.alternatives {
         table.row(vec![
             a.schedule.clone(),
@@ -285,6 +296,7 @@ pub fn gpu_seconds(r: &PlanRecord) -> String {
     )
 }
 
+/// Bytes in GiB, to two decimals where there is less than one.
 pub fn gib(bytes: f64) -> String {
     let value = bytes / GIB;
     if value > 0.0 && value < 0.95 { format!("{value:.2}") } else { format!("{value:.1}") }
@@ -294,6 +306,7 @@ fn time(ns: f64) -> String {
     if ns > 0.0 { format_ns(ns) } else { "–".into() }
 }
 
+/// A part in percent of the whole, or a dash where there is no whole.
 pub fn share(part: u64, whole: u64) -> String {
     if whole == 0 { "–".into() } else { format!("{:.0} %", 100.0 * part as f64 / whole as f64) }
 }

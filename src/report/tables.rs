@@ -1,8 +1,10 @@
 //! All tables of one machine, for the terminal and for `tables.md`.
 
-use super::{Table, accuracy, collectives, corun, fill, layers};
+use super::{Screen, Table, accuracy, collectives, corun, fill, layers};
 use crate::records::{CostModel, MachineRecord, Measurement};
+use crate::units::counted;
 
+/// Every table that has rows, in the order in which they are printed.
 pub fn all(records: &[Measurement], model: Option<&CostModel>) -> Vec<Table> {
     let mut tables = vec![
         layers::layers(records),
@@ -18,8 +20,9 @@ pub fn all(records: &[Measurement], model: Option<&CostModel>) -> Vec<Table> {
     tables
 }
 
-pub fn terminal(records: &[Measurement], model: Option<&CostModel>) -> String {
-    all(records, model).iter().map(Table::terminal).collect::<Vec<_>>().join("\n")
+/// All tables as they are printed on a screen, an empty line between two.
+pub fn terminal(records: &[Measurement], model: Option<&CostModel>, screen: Screen) -> String {
+    all(records, model).iter().map(|table| table.terminal(screen)).collect::<Vec<_>>().join("\n")
 }
 
 /// `results/<machine>/tables.md`: what ran where, then the tables, then what could not run.
@@ -41,9 +44,9 @@ fn provenance(machine: &MachineRecord) -> String {
     let cache =
         machine.cpu.last_level_cache_bytes.map_or(String::new(), |b| format!(", {} MiB last-level cache", b >> 20));
     format!(
-        "{}, {} cores{cache}; {gpus}; {}. Run `{}`, preset {}, device {}, commit {}, started {}.\nMade by `{}`.",
+        "{}, {}{cache}; {gpus}; {}. Run `{}`, preset {}, device {}, commit {}, started {}.\nMade by `{}`.",
         machine.cpu.model,
-        machine.cpu.cores,
+        counted(machine.cpu.cores, "core"),
         machine.kernel,
         machine.run.id,
         machine.run.preset,

@@ -124,13 +124,13 @@ impl LayerShape {
         }
         if !self.hidden.is_multiple_of(self.heads) {
             return Err(Error::input(
-                format!("hidden {} is not divisible by heads {}", self.hidden, self.heads),
+                format!("hidden {} cannot be divided by heads {}", self.hidden, self.heads),
                 "choose heads so that hidden / heads is a whole head size (64 and 128 are usual)",
             ));
         }
         if !self.heads.is_multiple_of(self.tensor) {
             return Err(Error::input(
-                format!("heads {} are not divisible by tensor {}", self.heads, self.tensor),
+                format!("heads {} cannot be divided by tensor {}", self.heads, self.tensor),
                 "every tensor-parallel rank holds whole heads: choose tensor as a divisor of heads",
             ));
         }
@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn wrong_shapes_are_named() {
         let shape = LayerShape::new(100, 3, 16, 1, DType::F32);
-        assert!(shape.validate().unwrap_err().to_string().contains("hidden 100 is not divisible by heads 3"));
+        assert!(shape.validate().unwrap_err().to_string().contains("hidden 100 cannot be divided by heads 3"));
         assert!(LayerShape::new(0, 1, 1, 1, DType::F32).validate().is_err());
         assert!(LayerShape::new(64, 4, 16, 1, DType::F32).tensor(3).validate().is_err());
     }

@@ -7,8 +7,6 @@
 //! layer's parameters in a record, the bus bandwidth factor by name (each collective's own file derives it, and a test
 //! holds the two together).
 
-#![warn(missing_docs)]
-
 pub mod collective;
 pub mod layer;
 pub mod operation;

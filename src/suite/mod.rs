@@ -4,8 +4,6 @@
 //! One case, two drivers: `bubblebench measure` uses our [`sampler`], `cargo bench` puts Criterion in front of the same
 //! [`Case`].
 
-#![warn(missing_docs)]
-
 pub mod case;
 pub mod collectives;
 pub mod corun;

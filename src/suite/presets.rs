@@ -1,7 +1,7 @@
 //! The presets: how much is measured, and how long each case may take.
 
 use super::stop_rule::StopRule;
-use crate::{Error, Result};
+use crate::{Error, Result, nearest};
 
 /// How much is measured: the list of cases, and the stop rule of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +15,9 @@ pub enum Preset {
 }
 
 impl Preset {
+    /// Every preset, the shortest first.
+    pub const ALL: [Preset; 3] = [Preset::Quick, Preset::Standard, Preset::Full];
+
     /// The preset's name on the command line and in records: `quick`, `standard` or `full`.
     pub const fn name(self) -> &'static str {
         match self {
@@ -26,10 +29,9 @@ impl Preset {
 
     /// The preset of this name; an error for any other text.
     pub fn parse(text: &str) -> Result<Self> {
-        [Preset::Quick, Preset::Standard, Preset::Full]
-            .into_iter()
-            .find(|p| p.name() == text)
-            .ok_or_else(|| Error::input(format!("`{text}` is not a preset"), "choose quick, standard or full"))
+        Preset::ALL.into_iter().find(|p| p.name() == text).ok_or_else(|| {
+            Error::input(format!("`{text}` is not a preset"), nearest::cure(text, Preset::ALL.map(Preset::name)))
+        })
     }
 
     /// When a case of this preset has been measured well enough (docs/method.md, "One case").

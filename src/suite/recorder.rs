@@ -39,7 +39,7 @@ pub fn select(
     if chosen.is_empty() {
         return Err(Error::input(
             format!("no {} case of preset {} has `{filter}` in its name", platform.backend().name(), preset.name()),
-            "see the names with `cargo bench -- --list`, or choose a larger preset with --preset",
+            "see the names with `bubblebench measure --list` or `cargo bench -- --list`, or choose a larger preset with --preset",
         ));
     }
     Ok(chosen)

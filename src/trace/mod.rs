@@ -5,8 +5,6 @@
 //! run, brought onto one clock ([`align`]): [`run::read`] makes the record of their bubbles, [`positions`] says where in
 //! a pipeline schedule each lies.
 
-#![warn(missing_docs)]
-
 pub mod align;
 pub mod classify;
 pub mod kineto;

@@ -7,6 +7,7 @@ use super::scan::{CollectiveEnd, DeviceScan, Gap, LaunchTiming, Totals};
 use super::source::{self, Catalogue, Found, ProfileSource};
 use super::windows::Window;
 use crate::records::bubbles::{BubbleClass, KernelName, MeasuredBubble};
+use crate::units::counted;
 use crate::{Error, Result};
 use std::fs::File;
 use std::io::Read;
@@ -113,8 +114,8 @@ fn digest(source: &mut dyn ProfileSource, place: &str, options: &Options) -> Res
     let most = scans.iter().map(|s| s.windows.len()).max().unwrap_or(0);
     if let Some(wanted) = options.iteration.filter(|&i| i >= most as u64) {
         return Err(Error::input(
-            format!("--iteration {wanted}: {place} holds {most} iterations, counted from 0"),
-            format!("give 0 to {}, or all", most - 1),
+            format!("--iteration {wanted}: {place} holds {}, counted from 0", counted(most, "iteration")),
+            if most == 1 { "give 0, or all".to_string() } else { format!("give 0 to {}, or all", most - 1) },
         ));
     }
     let chosen = |window: u64| options.iteration.is_none_or(|i| i == window);

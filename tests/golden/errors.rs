@@ -62,6 +62,8 @@ measure nonsense
 measure all no-such-case --device host --results x
 measure --preset hasty --results x
 measure --device tpu --results x
+measure --device hots --results x
+measure all no-such-case --device host --list
 measure --device host --machine My-Machine/1 --results x
 measure gpt-layer --device host --results file/x
 measure gpt-layer --device host --format nccl-tests --results x
@@ -73,11 +75,17 @@ fit --results torn
 fit --results damaged
 fit --colour
 schema of-nothing
+schema cost-model
 schema
 completions tcsh
+man plam
+man predict lauer
+man plan job
 export --to csv --results none
+export --to nccl-test --results none
 export --to nccl-tests --results nowhere
 import --from iperf log.txt --results x
+import --from nvbnech log.txt --results x
 import --from nccl-tests nowhere.log --results x
 import --from nccl-tests log.txt --results x
 import --from nvbench bench.json --results x
@@ -93,12 +101,14 @@ predict --cost-model model.json layer --hidden 640 --heads 7 --sequence 256 --mi
 predict --cost-model model.json layer --hidden 640 --heads 10 --sequence 0 --micro-batch 2
 predict --cost-model model.json layer --hidden 640 --heads 10 --sequence 256 --micro-batch 2 --tensor 3
 predict --cost-model model.json layer --hidden 640 --heads 10 --sequence 256 --micro-batch 2 --dtype f8
+predict --cost-model model.json layer --hidden 640 --heads 10 --sequence 256 --micro-batch 2 --dtype f23
 predict --cost-model model.json layer --hidden 640 --heads 10 --sequence 256 --micro-batch 2 --dtype bf16
 predict --cost-model model.json layer --hidden 640 --heads 10 --sequence 256 --micro-batch 2 --recompute some
 predict --cost-model model.json layer --hidden wide
 predict --cost-model model.json collective --ranks 2 --bytes 1MiB
 predict --cost-model model.json collective --operation all_reduce --ranks 2 --bytes 1MB
 predict --cost-model model.json collective --operation all_reduced --ranks 2 --bytes 1MiB
+predict --cost-model model.json collective --operation everything --ranks 2 --bytes 1MiB
 predict --cost-model model.json collective --operation all_reduce --ranks 1 --bytes 1MiB
 predict --cost-model model.json corun --main gpt-h512-a8-s128-b1-t1-f32-forward --side mlp-b32
 predict --cost-model model.json corun --main gpt-9 --side mlp-b32 --sharing free

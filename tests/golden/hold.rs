@@ -50,7 +50,7 @@ pub fn hold(goldens: Vec<Golden>) {
 /// The program in a folder, with nothing of the caller's environment: width, colours and language would show.
 pub fn program(folder: &Path) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin("bubblebench"));
-    command.env_clear().env("COLUMNS", "100").env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
+    command.env_clear().env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
     command.current_dir(folder).timeout(Duration::from_secs(120));
     command
 }
@@ -71,7 +71,18 @@ pub fn run(folder: &Path, arguments: &[&str]) -> Output {
 
 /// The command, what it prints, and its notes if it has any. It must succeed.
 pub fn text(folder: &Path, arguments: &[&str]) -> String {
-    let output = run(folder, arguments);
+    text_of(program(folder), arguments)
+}
+
+/// The same on a screen of 80 columns.
+pub fn narrow(folder: &Path, arguments: &[&str]) -> String {
+    let mut program = program(folder);
+    program.env("COLUMNS", "80");
+    text_of(program, arguments)
+}
+
+fn text_of(mut program: Command, arguments: &[&str]) -> String {
+    let output = program.args(arguments).output().unwrap();
     // insta compares without the space at the end.
     assert!(output.stdout.ends_with(b"\n"), "{arguments:?}: the answer's last line has no end");
     let text = typed(arguments) + &unversioned(&stdout(&output, arguments));

@@ -1,7 +1,7 @@
 //! Plans of the examples, and a small pipeline in every schedule.
 
-use crate::hold::{Golden, ROOT, json, run, stdout, text, typed, unversioned};
-use bubblebench::pipeline::Name;
+use crate::hold::{Golden, ROOT, json, narrow, run, stdout, text, typed, unversioned};
+use bubblebench::pipeline::ScheduleName;
 use std::path::Path;
 
 const EXAMPLES: [&str; 3] = ["gpt-a100-4x8", "gpt-a100-8", "gpt-rtx3090-4"];
@@ -20,6 +20,8 @@ pub fn plans() -> Vec<Golden> {
         }));
     }
     let sweep = ["plan", "examples/gpt-a100-4x8.toml", "--sweep"];
+    goldens
+        .push(Golden::new("plan-gpt-a100-8-narrow", || narrow(Path::new(ROOT), &["plan", "examples/gpt-a100-8.toml"])));
     // Its notes tell how far it is, and when they come depends on the machine's speed.
     goldens.push(Golden::new("sweep-gpt-a100-4x8", move || {
         let output = run(Path::new(ROOT), &sweep);
@@ -45,10 +47,10 @@ const TIMES: [&str; 8] =
 
 pub fn schedules() -> Vec<Golden> {
     let mut goldens = Vec::new();
-    for name in Name::ALL {
+    for name in ScheduleName::ALL {
         let mut arguments = vec!["simulate", "--schedule", name.text(), "--stages", "4", "--micro-batches", "8"];
         arguments.extend(TIMES);
-        if name == Name::Interleaved {
+        if name == ScheduleName::Interleaved {
             arguments.extend(["--chunks", "2"]);
         }
         if name.overlaps() {

@@ -3,6 +3,7 @@
 use crate::hold::{Golden, ROOT, json, laid_out, run, text};
 use bubblebench::records::store::Journal;
 use bubblebench::records::{CostModel, files};
+use bubblebench::report::Screen;
 use bubblebench::suite::Platform;
 use bubblebench::suite::collectives::Choices;
 use bubblebench::suite::groups::Group;
@@ -34,7 +35,18 @@ pub fn tables() -> Vec<Golden> {
         Golden::new("tables-terminal", || {
             let folder = measured();
             let model = cli::results::fit(folder.path()).unwrap();
-            report::tables::terminal(&Journal::read(folder.path()).unwrap().measurements, Some(&model))
+            report::tables::terminal(
+                &Journal::read(folder.path()).unwrap().measurements,
+                Some(&model),
+                Screen::default(),
+            )
+        }),
+        // On a screen of 80 columns that shows ASCII only.
+        Golden::new("tables-narrow-ascii", || {
+            let folder = measured();
+            let model = cli::results::fit(folder.path()).unwrap();
+            let screen = Screen { columns: Some(80), ascii: true };
+            report::tables::terminal(&Journal::read(folder.path()).unwrap().measurements, Some(&model), screen)
         }),
         Golden::new("cost_model.json", cost_model),
         Golden::new("export-nccl-tests", || {

@@ -1,7 +1,7 @@
 //! Jobs planned under every schedule.
 
 use bubblebench::fill;
-use bubblebench::pipeline::Name;
+use bubblebench::pipeline::ScheduleName;
 use bubblebench::pipeline::job::Job;
 use bubblebench::records::CostModel;
 use std::path::Path;
@@ -20,13 +20,13 @@ fn plan(schedule: &str) -> fill::plan::FillPlan {
 fn every_schedule_is_planned_with_its_ends_in_place() {
     let work = |plan: &fill::plan::FillPlan| plan.record.stage.iter().map(|s| s.busy_ns).sum::<u64>();
     let plain = plan("1f1b");
-    for name in Name::ALL {
+    for name in ScheduleName::ALL {
         let plan = plan(name.text());
         let busy: Vec<u64> = plan.record.stage.iter().map(|s| s.busy_ns).collect();
         let heaviest = (0..4).max_by_key(|&s| busy[s]).unwrap();
         let (expected, copies) = match name {
-            Name::ZbV | Name::VHalf | Name::VMin | Name::Dualpipev => (vec![0], 1),
-            Name::Chimera | Name::Dualpipe => (vec![0, 3], 2),
+            ScheduleName::ZbV | ScheduleName::VHalf | ScheduleName::VMin | ScheduleName::Dualpipev => (vec![0], 1),
+            ScheduleName::Chimera | ScheduleName::Dualpipe => (vec![0, 3], 2),
             _ => (vec![3], 1),
         };
         assert!(expected.contains(&heaviest), "{}: {busy:?}", name.text());

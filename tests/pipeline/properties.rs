@@ -2,22 +2,24 @@
 
 use crate::{run, spec};
 use bubblebench::pipeline::activations::{self, DEFAULT_WEIGHT_SHARE};
-use bubblebench::pipeline::{BubbleKind, Name, Schedule, ScheduleSpec, StageTimes, Timeline, Times, Work, bubbles};
+use bubblebench::pipeline::{
+    BubbleKind, Schedule, ScheduleName, ScheduleSpec, StageTimes, Timeline, Times, Work, bubbles,
+};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
-fn any_name() -> impl Strategy<Value = Name> {
+fn any_name() -> impl Strategy<Value = ScheduleName> {
     // ZB-V's search takes too long for hundreds of cases; it has its own.
-    proptest::sample::select(Name::ALL.into_iter().filter(|n| *n != Name::ZbV).collect::<Vec<_>>())
+    proptest::sample::select(ScheduleName::ALL.into_iter().filter(|n| *n != ScheduleName::ZbV).collect::<Vec<_>>())
 }
 
 /// Stages and micro-batches near these for which the schedule exists.
-fn sizes(name: Name, p: usize, groups: usize, rest: usize) -> (usize, usize) {
+fn sizes(name: ScheduleName, p: usize, groups: usize, rest: usize) -> (usize, usize) {
     match name {
-        Name::Chimera => (2 * p, 2 * p * groups),
-        Name::Dualpipe => (2 * p, 4 * p + 2 * rest),
-        Name::Dualpipev => (p, 2 * p + rest),
-        Name::Interleaved => (p, p * groups),
+        ScheduleName::Chimera => (2 * p, 2 * p * groups),
+        ScheduleName::Dualpipe => (2 * p, 4 * p + 2 * rest),
+        ScheduleName::Dualpipev => (p, 2 * p + rest),
+        ScheduleName::Interleaved => (p, p * groups),
         _ => (p, p * groups + rest),
     }
 }
@@ -26,7 +28,7 @@ prop_compose! {
     fn any_case()(
         name in any_name(), p in 1usize..9, groups in 1usize..5, rest in 0usize..4, v in 1usize..4, seed in any::<u64>(),
         message in 0u64..60, even in any::<bool>(), ends in any::<bool>(), overlap in any::<bool>(),
-    ) -> (Name, usize, Option<usize>, Times) {
+    ) -> (ScheduleName, usize, Option<usize>, Times) {
         let (p, m) = sizes(name, p, groups, rest);
         let mut random = bubblebench::stats::SplitMix(seed);
         let mut stage = || StageTimes::new(
@@ -38,7 +40,7 @@ prop_compose! {
             (times.first, times.last) = (stage(), stage());
         }
         times.overlapped_ns = (overlap && even && !ends).then_some(first.total_ns() * 9 / 10);
-        (name, m, (name == Name::Interleaved).then_some(v), times)
+        (name, m, (name == ScheduleName::Interleaved).then_some(v), times)
     }
 }
 
@@ -126,19 +128,19 @@ fn check_bubbles(timeline: &Timeline, stage: usize) -> Result<(), TestCaseError>
 fn bound(schedule: &Schedule, stage: usize) -> usize {
     let (p, m, v) = (schedule.stages, schedule.micro_batches, schedule.chunks);
     let chunks = match schedule.name {
-        Name::Gpipe => m,
-        Name::OneFOneB | Name::ZbH1 => p - stage,
-        Name::ZbH2 => 2 * (p - 1 - stage) + 1,
-        Name::Interleaved => 2 * (p - 1 - stage) + (v - 1) * p + 1,
-        Name::Zb1p => p,
-        Name::Zb2p => 2 * p,
-        Name::ZbV => 2 * p,
-        Name::VHalf => p + 2,
-        Name::VMin => 2 * p / 3 + 2,
+        ScheduleName::Gpipe => m,
+        ScheduleName::OneFOneB | ScheduleName::ZbH1 => p - stage,
+        ScheduleName::ZbH2 => 2 * (p - 1 - stage) + 1,
+        ScheduleName::Interleaved => 2 * (p - 1 - stage) + (v - 1) * p + 1,
+        ScheduleName::Zb1p => p,
+        ScheduleName::Zb2p => 2 * p,
+        ScheduleName::ZbV => 2 * p,
+        ScheduleName::VHalf => p + 2,
+        ScheduleName::VMin => 2 * p / 3 + 2,
         // Each way at most the block's p/2, and no more than reach the stage before the first comes back.
-        Name::Chimera => (p / 2).min(p - stage) + (p / 2).min(stage + 1),
-        Name::Dualpipe => p + 1,
-        Name::Dualpipev => 2 * p + 1,
+        ScheduleName::Chimera => (p / 2).min(p - stage) + (p / 2).min(stage + 1),
+        ScheduleName::Dualpipe => p + 1,
+        ScheduleName::Dualpipev => 2 * p + 1,
     };
     chunks.min(m * v)
 }
@@ -159,7 +161,7 @@ proptest! {
     #[test]
     fn zb_v_is_a_timeline_too(p in 1usize..4, m in 1usize..5, f in 1u64..100, b in 1u64..100, w in 0u64..100, c in 0u64..30) {
         let times = Times::even(p, StageTimes::new(f, b, w), c);
-        let timeline = run(Name::ZbV, m, None, &times);
+        let timeline = run(ScheduleName::ZbV, m, None, &times);
         check(&timeline)?;
         for stage in 0..p {
             prop_assert!(activations::peak(&timeline.schedule, stage, DEFAULT_WEIGHT_SHARE) <= p as f64 + 1e-9);
@@ -170,7 +172,7 @@ proptest! {
     #[test]
     fn slower_is_never_faster((name, m, chunks, times) in any_case(), which in 0usize..8, more in 1u64..100) {
         // The others choose their lists by the times.
-        prop_assume!(!name.windowed() && !matches!(name, Name::VHalf | Name::VMin));
+        prop_assume!(!name.windowed() && !matches!(name, ScheduleName::VHalf | ScheduleName::VMin));
         let before = run(name, m, chunks, &times).iteration_ns;
         let mut slower = times.clone();
         let stage = which % times.stage.len();
@@ -185,7 +187,7 @@ proptest! {
 #[test]
 fn zero_and_extreme_times_do_not_break() {
     let long = 1 << 53;
-    for name in Name::ALL {
+    for name in ScheduleName::ALL {
         for (f, b, w, message) in
             [(0, 0, 0, 0), (0, 0, 0, 9), (1, 0, 0, 0), (0, 5, 0, 1), (long, 1, long, 0), (1, long, 0, long)]
         {
@@ -201,7 +203,7 @@ fn zero_and_extreme_times_do_not_break() {
 fn numbers_that_no_schedule_has_are_answered_with_a_sentence() {
     let times = Times::even(4, StageTimes::new(1, 1, 1), 0);
     let refuse = |change: &dyn Fn(&mut ScheduleSpec)| {
-        let mut spec = spec(Name::OneFOneB, 4, 8, None, &times);
+        let mut spec = spec(ScheduleName::OneFOneB, 4, 8, None, &times);
         change(&mut spec);
         Schedule::build(&spec).unwrap_err().to_string()
     };
@@ -213,15 +215,15 @@ fn numbers_that_no_schedule_has_are_answered_with_a_sentence() {
     assert!(refuse(&|s| s.weight_share = f64::NAN).contains("weight share"));
     assert!(refuse(&|s| s.memory_limit = Some(3.0)).contains("memory limit is 3"));
     let of = |name, p, m| refuse(&|s| (s.name, s.stages, s.micro_batches) = (name, p, m));
-    assert!(of(Name::Chimera, 4, 6).contains("micro-batches 6 is not divisible by stages 4"));
-    assert!(of(Name::Dualpipe, 4, 6).contains("dualpipe with 6 micro-batches on 4 stages"));
-    assert!(of(Name::Dualpipe, 4, 9).contains("use an even number"));
-    let odd = bubblebench::pipeline::schedules::numbers::check(Name::Dualpipe, 3, 8, None).unwrap_err();
+    assert!(of(ScheduleName::Chimera, 4, 6).contains("micro-batches 6 cannot be divided by stages 4"));
+    assert!(of(ScheduleName::Dualpipe, 4, 6).contains("dualpipe with 6 micro-batches on 4 stages"));
+    assert!(of(ScheduleName::Dualpipe, 4, 9).contains("use an even number"));
+    let odd = bubblebench::pipeline::schedules::numbers::check(ScheduleName::Dualpipe, 3, 8, None).unwrap_err();
     assert!(odd.what.contains("3 stages") && odd.cure.contains("even number of stages"));
-    assert!(of(Name::Dualpipev, 4, 7).contains("at least 8"));
-    let interleaved = refuse(&|s| (s.name, s.micro_batches, s.chunks) = (Name::Interleaved, 7, Some(2)));
-    assert!(interleaved.contains("micro-batches 7 is not divisible by stages 4"), "{interleaved}");
+    assert!(of(ScheduleName::Dualpipev, 4, 7).contains("at least 8"));
+    let interleaved = refuse(&|s| (s.name, s.micro_batches, s.chunks) = (ScheduleName::Interleaved, 7, Some(2)));
+    assert!(interleaved.contains("micro-batches 7 cannot be divided by stages 4"), "{interleaved}");
     let long = Times::even(4, StageTimes::new(u64::MAX / 8, 1, 1), 0);
-    assert!(Schedule::build(&spec(Name::OneFOneB, 4, 8, None, &long)).is_err());
-    assert!(Name::parse("1f1c").unwrap_err().to_string().contains("did you mean `1f1b`"));
+    assert!(Schedule::build(&spec(ScheduleName::OneFOneB, 4, 8, None, &long)).is_err());
+    assert!(ScheduleName::parse("1f1c").unwrap_err().to_string().contains("did you mean `1f1b`"));
 }

@@ -1,7 +1,7 @@
 //! Bubble ratios that papers print, cell by cell.
 
 use crate::run;
-use bubblebench::pipeline::{Name, StageTimes, Times};
+use bubblebench::pipeline::{ScheduleName, StageTimes, Times};
 use serde_json::Value;
 
 pub fn rows(key: &str) -> Vec<Value> {
@@ -70,7 +70,7 @@ fn interleaved_reference(p: usize, m: usize, v: usize, times: [f64; 3], message:
 
 #[test]
 fn published_bubble_ratios_come_out_to_four_decimals() {
-    let exact = [("1f1b", Name::OneFOneB), ("zb_h1", Name::ZbH1), ("zb_h2", Name::ZbH2)];
+    let exact = [("1f1b", ScheduleName::OneFOneB), ("zb_h1", ScheduleName::ZbH1), ("zb_h2", ScheduleName::ZbH2)];
     let mut checked = 0;
     for (key, doubled, suffix) in [("rows", 1, ""), ("zb_v_rows", 2, "_chunk")] {
         for row in rows(key) {
@@ -96,7 +96,7 @@ fn interleaved_follows_its_rule_and_lies_just_above_the_published_figures() {
         let message = number(&row, "t_comm");
         let stage = StageTimes::new(t[0] * 1000, t[1] * 1000, t[2] * 1000);
         let times = Times::even(p as usize, stage, message * 1000);
-        let ours = run(Name::Interleaved, m as usize, Some(v as usize), &times).bubble_ratio();
+        let ours = run(ScheduleName::Interleaved, m as usize, Some(v as usize), &times).bubble_ratio();
         let rule = interleaved_reference(p as usize, m as usize, v as usize, t.map(|x| x as f64), message as f64);
         assert!((ours - rule).abs() < 1e-7, "{ours} against {rule}");
         let published = row["bubble"]["1f1b_i"].as_f64().unwrap();

@@ -3,7 +3,7 @@
 use crate::published::{number, rows};
 use crate::{run, spec};
 use bubblebench::pipeline::activations::{self, DEFAULT_WEIGHT_SHARE};
-use bubblebench::pipeline::{Name, Schedule, StageTimes, Times, simulate};
+use bubblebench::pipeline::{Schedule, ScheduleName, StageTimes, Times, simulate};
 use proptest::prelude::*;
 
 /// The searched schedules: no worse than published + 0.002, within p and 2p micro-batches of activations.
@@ -13,7 +13,7 @@ fn searched_schedules_reach_the_published_figures() {
         let p = number(&row, "p") as usize;
         let time = |name: &str| 1000 * number(&row, name);
         let times = Times::even(p, StageTimes::new(time("t_f"), time("t_b"), time("t_w")), time("t_comm"));
-        for (column, name, limit) in [("zb_1p", Name::Zb1p, p), ("zb_2p", Name::Zb2p, 2 * p)] {
+        for (column, name, limit) in [("zb_1p", ScheduleName::Zb1p, p), ("zb_2p", ScheduleName::Zb2p, 2 * p)] {
             let published = row["bubble"][column].as_f64().unwrap();
             let timeline = run(name, number(&row, "m") as usize, None, &times);
             let ours = timeline.bubble_ratio();
@@ -31,7 +31,8 @@ fn searched_schedules_stand_uneven_stages() {
     for (p, m) in [(4, 8), (4, 32), (8, 24), (8, 64), (16, 48)] {
         let mut times = Times::even(p, StageTimes::new(20_000, 19_000, 14_000), 500);
         times.stage[p - 1] = StageTimes::new(28_800, 27_360, 20_160);
-        let [h1, one, two] = [Name::ZbH1, Name::Zb1p, Name::Zb2p].map(|n| run(n, m, None, &times).bubble_ratio());
+        let [h1, one, two] = [ScheduleName::ZbH1, ScheduleName::Zb1p, ScheduleName::Zb2p]
+            .map(|n| run(n, m, None, &times).bubble_ratio());
         assert!(one <= h1 && two <= one, "p {p} m {m}: zb-h1 {h1} zb-1p {one} zb-2p {two}");
     }
 }
@@ -42,7 +43,7 @@ fn searched_schedules_keep_a_memory_limit() {
     let times = Times::even(6, StageTimes::new(20_000, 19_000, 14_000), 300);
     let mut last = f64::INFINITY;
     for limit in [2.0, 4.0, 6.0, 12.0] {
-        let mut spec = spec(Name::Zb2p, 6, 24, None, &times);
+        let mut spec = spec(ScheduleName::Zb2p, 6, 24, None, &times);
         spec.memory_limit = Some(limit);
         let timeline = simulate(Schedule::build(&spec).unwrap(), times.clone()).unwrap();
         assert!((0..6).all(|s| activations::peak(&timeline.schedule, s, DEFAULT_WEIGHT_SHARE) <= limit + 1e-9));
@@ -62,7 +63,7 @@ fn zb_v_reaches_its_published_figures() {
         let time = |name: &str| 2000 * number(&row, &format!("{name}_chunk"));
         let stage = StageTimes::new(time("t_f"), time("t_b"), time("t_w"));
         let times = Times::even(p, stage, 1000 * number(&row, "t_comm"));
-        let timeline = run(Name::ZbV, number(&row, "m") as usize, None, &times);
+        let timeline = run(ScheduleName::ZbV, number(&row, "m") as usize, None, &times);
         let published = row["bubble"]["zb_v"].as_f64().unwrap();
         assert!(timeline.bubble_ratio() <= published + 0.002, "{row}: {}", timeline.bubble_ratio());
         for stage in 0..p {
@@ -92,7 +93,7 @@ proptest! {
     fn a_search_never_loses_to_the_handcrafted(times in any_times(), m in 1usize..40) {
         let p = times.stage.len();
         let ratio = |name| run(name, m, None, &times);
-        let [h1, h2, one, two] = [Name::ZbH1, Name::ZbH2, Name::Zb1p, Name::Zb2p].map(ratio);
+        let [h1, h2, one, two] = [ScheduleName::ZbH1, ScheduleName::ZbH2, ScheduleName::Zb1p, ScheduleName::Zb2p].map(ratio);
         prop_assert!(one.iteration_ns <= h1.iteration_ns && two.iteration_ns <= one.iteration_ns);
         prop_assert!(two.iteration_ns <= h2.iteration_ns);
         for (timeline, limit) in [(&one, p), (&two, 2 * p)] {
@@ -106,7 +107,7 @@ proptest! {
     #[test]
     fn any_memory_limit_is_kept(p in 1usize..6, m in 1usize..8, limit in 1.0f64..8.0, f in 1u64..100, b in 1u64..100, w in 0u64..100) {
         let times = Times::even(p, StageTimes::new(f, b, w), 3);
-        for name in [Name::Zb1p, Name::ZbV] {
+        for name in [ScheduleName::Zb1p, ScheduleName::ZbV] {
             let mut spec = spec(name, p, m, None, &times);
             spec.memory_limit = Some(limit);
             let timeline = simulate(Schedule::build(&spec).unwrap(), times.clone()).unwrap();
@@ -122,7 +123,7 @@ proptest! {
 fn zb_v_does_not_fall_apart_when_repeated() {
     let bubble = |m: usize| {
         let times = Times::even(8, StageTimes::new(29_718, 29_444, 19_927), 527);
-        run(Name::ZbV, m, None, &times).iteration_ns - m as u64 * (29_718 + 29_444 + 19_927)
+        run(ScheduleName::ZbV, m, None, &times).iteration_ns - m as u64 * (29_718 + 29_444 + 19_927)
     };
     let (few, many) = (bubble(20), bubble(200));
     assert!(many as f64 <= 1.05 * few as f64, "{few} with 20 micro-batches, {many} with 200");

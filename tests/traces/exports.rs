@@ -195,7 +195,7 @@ fn events_without_a_time_are_left_out_and_counted() {
     }
     let read = read(&[&run.nsys(folder.path(), "a.sqlite")], &options()).unwrap();
     assert_eq!(found(&read.record), planted);
-    assert!(read.notes.iter().any(|n| n.contains("3 events have no time")), "{:?}", read.notes);
+    assert!(read.notes.iter().any(|n| n.contains("3 events without a time")), "{:?}", read.notes);
 }
 
 /// Correlation ids are a process's own: the other process's launch of the same id must not be taken.

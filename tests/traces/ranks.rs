@@ -2,6 +2,8 @@
 
 use crate::recording::{ALL_REDUCE, RECEIVE, Recording};
 use crate::{bubbles, options, read};
+use bubblebench::report::Screen;
+use bubblebench::report::bubbles::render;
 use bubblebench::stats::SplitMix;
 use std::path::PathBuf;
 
@@ -89,10 +91,11 @@ fn the_report_shows_every_device_and_what_its_bubbles_are() {
         })
         .collect();
     let run = read(&[&files[0], &files[1]], &options()).unwrap();
-    let text = bubblebench::report::bubbles::render(&run, 10_000, 44);
+    let text = render(&run, 10_000, Screen::wide(44));
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines.contains(&"0 │████████████dddddddd████████dddd████tttt│"), "{text}");
     assert!(lines.contains(&"1 │llll████████dddddddd████████dddd████tttt│"), "{text}");
+    let text = render(&run, 10_000, Screen::default());
     assert!(text.contains("rank, as 1F1B") && text.contains("0.4000") && text.contains("0.5000"), "{text}");
     // Stage 0: the longest wait is the one before its first backward, the other its cool-down.
     let rows = text.lines().skip_while(|l| !l.starts_with("Where")).map(|l| l.split(['│', '┆']).map(str::trim));

@@ -9,6 +9,7 @@ use super::sys::{self, ncclComm_t, ncclDataType_t, ncclResult_t};
 use crate::collectives::{
     BufferSpan, CollectiveOperation, Element, Exchange, Pattern, RankBuffer, pipeline, send_recv,
 };
+use crate::units::counted;
 use crate::{Error, Result};
 use std::ffi::{c_int, c_void};
 
@@ -59,7 +60,7 @@ pub fn validate(exchange: &Exchange) -> Result<()> {
     if parts && !exchange.elements.is_multiple_of(exchange.ranks) {
         let name = exchange.operation.definition().name();
         return Err(Error::input(
-            format!("{name} of {} elements between {} ranks", exchange.elements, exchange.ranks),
+            format!("{name} of {} between {}", counted(exchange.elements, "element"), counted(exchange.ranks, "rank")),
             "NCCL takes equal parts only: give a multiple of the ranks",
         ));
     }

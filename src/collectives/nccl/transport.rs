@@ -4,6 +4,7 @@ use super::worker::NcclWorker;
 use super::{Nccl, UniqueId};
 use crate::collectives::ranks::worker::{Abort, MeetingId, RankConfig, Transport, Worker};
 use crate::machine::gpus;
+use crate::units::counted;
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ impl NcclTransport {
         let allowed = std::env::var(ALLOWS).is_ok_and(|value| value.trim() == "1");
         if self.0.code() < SHARES_GPUS || !allowed {
             return Err(Error::machine(
-                format!("{} ranks on one GPU with NCCL {}", config.ranks_per_gpu, self.0.version()?),
+                format!("{} on one GPU with NCCL {}", counted(config.ranks_per_gpu, "rank"), self.0.version()?),
                 format!("use NCCL 2.30 or later and set {ALLOWS}=1, or give each rank a GPU of its own"),
             ));
         }

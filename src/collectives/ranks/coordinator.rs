@@ -11,6 +11,7 @@ use super::protocol::{Command, Joining, Reply};
 use super::rank_info::{self, RankInfo};
 use super::rank_thread::{RankThread, RankThreadConfig};
 use super::worker::{RankTiming, Task, Transport};
+use crate::units::counted;
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -193,7 +194,7 @@ impl Coordinator {
     pub fn join(&mut self, ranks: usize) -> Result<()> {
         if ranks == 0 || ranks > self.ranks() {
             return Err(Error::input(
-                format!("a case of {ranks} ranks, and there are {}", self.ranks()),
+                format!("a case of {} where there are {}", counted(ranks, "rank"), self.ranks()),
                 "start more ranks, or choose other cases",
             ));
         }

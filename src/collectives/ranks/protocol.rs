@@ -2,6 +2,7 @@
 //! JSON over TCP to a process.
 
 use super::worker::{MeetingId, RankTiming, Task};
+use crate::units::counted;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::fmt;
@@ -47,9 +48,9 @@ pub enum FailureKind {
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Command::Join(joining) => write!(f, "joining the communicator of {} ranks", joining.ranks),
+            Command::Join(joining) => write!(f, "joining the communicator of {}", counted(joining.ranks, "rank")),
             Command::Prepare(task) => write!(f, "preparing {task}"),
-            Command::Time { pipelined, .. } => write!(f, "timing {pipelined} operations"),
+            Command::Time { pipelined, .. } => write!(f, "timing {}", counted(*pipelined, "operation")),
             Command::Release => f.write_str("freeing a case's buffers"),
             Command::Finish => f.write_str("finishing"),
         }

@@ -4,7 +4,7 @@
 
 use crate::Result;
 use crate::collectives::{Element, Exchange};
-use crate::units::format_bytes;
+use crate::units::{counted, format_bytes};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::fmt;
@@ -46,7 +46,7 @@ impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Exchange { operation, ranks, .. } = self.exchange;
         let (size, dtype) = (format_bytes(self.bytes()), self.dtype.name());
-        write!(f, "{} of {size} {dtype} between {ranks} ranks", operation.path())
+        write!(f, "{} of {size} {dtype} between {}", operation.path(), counted(ranks, "rank"))
     }
 }
 

@@ -7,7 +7,8 @@ use crate::cost::ranks::{Algorithm, Scaling};
 use crate::cost::valid::Outside;
 use crate::records::CostModel;
 use crate::records::cost_model::CollectiveFit;
-use crate::{Error, Result};
+use crate::units::counted;
+use crate::{Error, Result, nearest};
 use std::collections::BTreeSet;
 
 /// A collective or send/recv whose time is to be predicted.
@@ -32,11 +33,16 @@ pub struct CollectiveQuery {
 pub fn collective(model: &CostModel, query: &CollectiveQuery) -> Result<Prediction> {
     if query.ranks < 2 || query.nodes == 0 || query.nodes > query.ranks || query.bytes == 0 {
         return Err(Error::input(
-            format!("{} ranks on {} nodes with {} bytes is no collective", query.ranks, query.nodes, query.bytes),
+            format!(
+                "{} on {} with {} make no collective",
+                counted(query.ranks, "rank"),
+                counted(query.nodes, "node"),
+                counted(query.bytes, "byte")
+            ),
             "give at least 2 ranks, 1 to that many nodes, and 1 byte or more",
         ));
     }
-    let nearest = nearest(model, query)?;
+    let nearest = nearest_curve(model, query)?;
     if nearest.nodes == query.nodes && (nearest.ranks == query.ranks || point_to_point(&nearest.operation)) {
         let Some((ns, distance)) = piecewise::predict(&nearest.segments, query.bytes) else {
             return Err(unknown(model, query));
@@ -50,13 +56,13 @@ pub fn collective(model: &CostModel, query: &CollectiveQuery) -> Result<Predicti
 /// A sentence on what a prediction for a number of ranks or nodes that was not measured rests on; `None` where it was
 /// measured, or where nothing can be predicted.
 pub fn extrapolation(model: &CostModel, query: &CollectiveQuery) -> Option<String> {
-    let from = nearest(model, query).ok()?;
+    let from = nearest_curve(model, query).ok()?;
     if from.nodes == query.nodes && (from.ranks == query.ranks || point_to_point(&from.operation)) {
         return None;
     }
     let over = |ranks: u64, nodes: u64| match nodes {
-        1 => format!("{ranks} ranks"),
-        _ => format!("{ranks} ranks on {nodes} nodes"),
+        1 => counted(ranks, "rank"),
+        _ => format!("{} on {}", counted(ranks, "rank"), counted(nodes, "node")),
     };
     let how = match point_to_point(&from.operation) {
         true => "as they are",
@@ -96,7 +102,7 @@ fn candidates<'a>(model: &'a CostModel, query: &CollectiveQuery) -> Vec<&'a Coll
     names.iter().map(of).find(|found| !found.is_empty()).unwrap_or_default()
 }
 
-fn nearest<'a>(model: &'a CostModel, query: &CollectiveQuery) -> Result<&'a CollectiveFit> {
+fn nearest_curve<'a>(model: &'a CostModel, query: &CollectiveQuery) -> Result<&'a CollectiveFit> {
     candidates(model, query).first().copied().ok_or_else(|| unknown(model, query))
 }
 
@@ -107,6 +113,16 @@ fn distance(fit: &CollectiveFit, query: &CollectiveQuery) -> f64 {
 }
 
 fn unknown(model: &CostModel, query: &CollectiveQuery) -> Error {
+    let names: BTreeSet<&str> = model.collectives.iter().map(|f| f.operation.as_str()).collect();
+    if !names.is_empty() && query.operation != "send_recv" && !names.contains(query.operation.as_str()) {
+        return Error::input(
+            format!("the cost model knows no operation `{}`", query.operation),
+            format!(
+                "{}; another is measured by `bubblebench measure collectives` or imported",
+                nearest::cure(&query.operation, names)
+            ),
+        );
+    }
     let measured: BTreeSet<String> = model
         .collectives
         .iter()
@@ -118,7 +134,7 @@ fn unknown(model: &CostModel, query: &CollectiveQuery) -> Error {
     };
     let dtype = query.dtype.as_deref().map_or(String::new(), |d| format!(" in {d}"));
     Error::input(
-        format!("the cost model does not know {} over {} nodes{dtype}", query.operation, query.nodes),
+        format!("the cost model does not know {} over {}{dtype}", query.operation, counted(query.nodes, "node")),
         format!("it was made from {known}; measure this one with `bubblebench measure collectives` or import it"),
     )
 }

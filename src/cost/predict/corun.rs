@@ -5,7 +5,7 @@ use crate::cost::interference::{NOTHING, PRESENCE, pressure_of};
 use crate::records::CostModel;
 use crate::records::cost_model::CorunPair;
 use crate::records::measurement::Interval;
-use crate::{Error, Result};
+use crate::{Error, Result, nearest};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,13 +105,13 @@ fn nearest_main(model: &CostModel, main: &str, sharing: &str) -> Option<String> 
         let pairs = sizes(name)?.into_iter().zip(&wanted).map(|(a, b)| (a / b).ln().abs());
         Some(pairs.sum::<f64>())
     };
-    let nearest = |names: BTreeSet<&str>| {
+    let closest = |names: BTreeSet<&str>| {
         let candidates = names.into_iter().filter(|name| name.rsplit('-').next() == Some(phase));
         let found = candidates.filter_map(|name| Some((name, distance(name)?))).min_by(|a, b| a.1.total_cmp(&b.1));
         found.map(|(name, _)| name.to_string())
     };
     // Where no layer was measured under this mode, the nearest of any is named in the answer.
-    nearest(under).or_else(|| nearest(known))
+    closest(under).or_else(|| closest(known))
 }
 
 /// h, a, s, b, t of `gpt-h512-a8-s128-b1-t1-f32-forward`.
@@ -154,7 +154,7 @@ fn sensitivities<'a>(model: &'a CostModel, main: &str, sharing: &str) -> Result<
         let modes: BTreeSet<&str> = sensitivity.keys().filter_map(|k| Some(k.split_once('/')?.0)).collect();
         return Err(Error::input(
             format!("{main} was not measured under sharing mode {sharing}"),
-            format!("choose {}", modes.into_iter().collect::<Vec<_>>().join(" or ")),
+            nearest::cure(sharing, modes),
         ));
     }
     Ok(of_mode)
@@ -169,7 +169,10 @@ fn unknown(what: &str, name: &str, known: &BTreeMap<String, BTreeMap<String, f64
     let names: Vec<&str> = known.keys().map(String::as_str).take(12).collect();
     let cure = match names.is_empty() {
         true => "measure co-running with `bubblebench measure corun` and fit again".to_string(),
-        false => format!("it knows {}", names.join(", ")),
+        false => match nearest::nearest(name, names.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`? it knows {}", names.join(", ")),
+            None => format!("it knows {}", names.join(", ")),
+        },
     };
     Error::input(format!("the cost model of {} has no {what} `{name}`", model.machine.name), cure)
 }

@@ -12,8 +12,8 @@ use crate::records::flags::{IMPORTED, WRONG};
 use crate::records::machine::Gpu;
 use crate::records::measurement::{Backend, Cache, Kind, Launch, Verified};
 use crate::shape::collective::bus_factor;
-use crate::units::format_bytes;
-use crate::{Error, Result, stats};
+use crate::units::{counted, format_bytes};
+use crate::{Error, Result, nearest, stats};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -97,7 +97,7 @@ fn operation_of(section: &ProgramRun, given: Option<&str>, ranks: u64) -> Result
     let asked = match given {
         Some(name) => Some(known(name).ok_or_else(|| {
             let names: Vec<&str> = OPERATIONS.iter().map(|(_, operation, _)| *operation).collect();
-            Error::input(format!("--operation {name} is unknown"), format!("choose one of {}", names.join(", ")))
+            Error::input(format!("--operation {name} is unknown"), nearest::cure(name, names))
         })?),
         None => None,
     };
@@ -208,10 +208,10 @@ impl Lines {
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if self.wrong > 0 {
-            notes.push(format!("{} results were wrong: their rows have no time", self.wrong));
+            notes.push(format!("{} wrong: such rows have no time", counted(self.wrong, "result")));
         }
         if self.empty > 0 {
-            notes.push(format!("{} rows of 0 bytes were left out", self.empty));
+            notes.push(format!("left out: {} of 0 bytes", counted(self.empty, "row")));
         }
         notes
     }

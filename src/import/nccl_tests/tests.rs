@@ -153,7 +153,7 @@ fn a_wrong_result_has_no_time() {
     assert_eq!((record.median_ns, record.busbw_gb_per_s, record.samples_ns.len()), (None, None, 0));
     assert_eq!(record.verified.as_ref().map(|v| v.wrong), Some(3));
     assert_eq!(record.flags, ["imported", "wrong"]);
-    assert!(imported.notes.iter().any(|n| n.contains("1 results were wrong")), "{:?}", imported.notes);
+    assert!(imported.notes.iter().any(|n| n.contains("1 result wrong")), "{:?}", imported.notes);
     let all = whole(&row(1024, 20.0, "3").replace("N/A", "  4"));
     assert!(refused(&all).contains("all were wrong"), "{}", refused(&all));
 }

@@ -7,6 +7,7 @@
 
 use super::names::OPERATIONS;
 use super::{Figures, ListedDevice, ProgramRun, Row, version};
+use crate::units::counted;
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 
@@ -169,7 +170,7 @@ impl Reader<'_> {
         }
         if words.len() != columns.words() {
             return Err(Error::input(
-                format!("{here} has {} columns where its header has {}", words.len(), columns.words()),
+                format!("{here} has {} where its header has {}", counted(words.len(), "column"), columns.words()),
                 "two outputs may be mixed in this file: give one output of nccl-tests, or several one after another",
             ));
         }

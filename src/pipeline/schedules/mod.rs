@@ -13,7 +13,8 @@ mod zb_search;
 mod zb_v;
 
 use super::activations;
-use super::schedule::{MAX_OPERATIONS, Name, Schedule, ScheduleSpec};
+use super::schedule::{MAX_OPERATIONS, Schedule, ScheduleName, ScheduleSpec};
+use crate::units::counted;
 use crate::{Error, Result};
 
 impl Schedule {
@@ -28,19 +29,19 @@ impl Schedule {
 fn build(spec: &ScheduleSpec) -> Result<Schedule> {
     numbers::check(spec.name, spec.stages, spec.micro_batches, spec.chunks)?;
     let schedule = match spec.name {
-        Name::Gpipe => gpipe::build(spec),
-        Name::OneFOneB => one_f_one_b::build(spec),
-        Name::Interleaved => interleaved::build(spec),
-        Name::ZbH1 => zb_h::build(spec, 1),
-        Name::ZbH2 => zb_h::build(spec, 2),
-        Name::Zb1p => zb_search::build(spec, 1)?,
-        Name::Zb2p => zb_search::build(spec, 2)?,
-        Name::ZbV => zb_v::build(spec)?,
-        Name::VHalf => vee::build(spec, 3)?,
-        Name::VMin => vee::build(spec, 2)?,
-        Name::Chimera => chimera::build(spec),
-        Name::Dualpipe => dualpipe::two_way(spec),
-        Name::Dualpipev => dualpipe::vee(spec),
+        ScheduleName::Gpipe => gpipe::build(spec),
+        ScheduleName::OneFOneB => one_f_one_b::build(spec),
+        ScheduleName::Interleaved => interleaved::build(spec),
+        ScheduleName::ZbH1 => zb_h::build(spec, 1),
+        ScheduleName::ZbH2 => zb_h::build(spec, 2),
+        ScheduleName::Zb1p => zb_search::build(spec, 1)?,
+        ScheduleName::Zb2p => zb_search::build(spec, 2)?,
+        ScheduleName::ZbV => zb_v::build(spec)?,
+        ScheduleName::VHalf => vee::build(spec, 3)?,
+        ScheduleName::VMin => vee::build(spec, 2)?,
+        ScheduleName::Chimera => chimera::build(spec),
+        ScheduleName::Dualpipe => dualpipe::two_way(spec),
+        ScheduleName::Dualpipev => dualpipe::vee(spec),
     };
     check_memory(&schedule, spec)?;
     Ok(schedule)
@@ -61,8 +62,10 @@ fn check_sizes(spec: &ScheduleSpec) -> Result<()> {
     if operations > MAX_OPERATIONS {
         return Err(Error::input(
             format!(
-                "{} stages × {} micro-batches × {chunks} chunks are {operations} operations",
-                spec.stages, spec.micro_batches
+                "{} × {} × {} are {operations} operations",
+                counted(spec.stages, "stage"),
+                counted(spec.micro_batches, "micro-batch"),
+                counted(chunks, "chunk")
             ),
             format!("stay under {MAX_OPERATIONS}: the pattern repeats, fewer micro-batches show the same bubbles"),
         ));

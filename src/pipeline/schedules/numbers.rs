@@ -2,7 +2,8 @@
 //! [`crate::pipeline::job`] so that a job file is answered with its line.
 
 use crate::Error;
-use crate::pipeline::schedule::Name;
+use crate::pipeline::schedule::ScheduleName;
+use crate::units::counted;
 
 /// Which of a schedule's numbers does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,18 +38,18 @@ pub const DEFAULT_CHUNKS: usize = 2;
 
 /// Into how many chunks the layers of a pipeline stage are divided; 1 in a two-way pipeline, whose devices hold two
 /// whole stages.
-pub fn chunks(name: Name, given: Option<usize>) -> usize {
+pub fn chunks(name: ScheduleName, given: Option<usize>) -> usize {
     match name {
-        Name::Interleaved => given.unwrap_or(DEFAULT_CHUNKS),
-        Name::ZbV | Name::VHalf | Name::VMin | Name::Dualpipev => 2,
+        ScheduleName::Interleaved => given.unwrap_or(DEFAULT_CHUNKS),
+        ScheduleName::ZbV | ScheduleName::VHalf | ScheduleName::VMin | ScheduleName::Dualpipev => 2,
         _ => 1,
     }
 }
 
 /// Fails if chunks other than 1 are given to a schedule that is not `interleaved`, the only one that leaves them to the
 /// user.
-pub fn check_chunks(name: Name, chunks: Option<usize>) -> Result<(), Misfit> {
-    if name == Name::Interleaved || chunks.is_none_or(|c| c == 1) {
+pub fn check_chunks(name: ScheduleName, chunks: Option<usize>) -> Result<(), Misfit> {
+    if name == ScheduleName::Interleaved || chunks.is_none_or(|c| c == 1) {
         return Ok(());
     }
     let what = format!("chunks are not a choice of {}", name.text());
@@ -57,34 +58,34 @@ pub fn check_chunks(name: Name, chunks: Option<usize>) -> Result<(), Misfit> {
 
 /// Fails if the schedule does not exist for these stages, micro-batches and chunks (docs/pipeline.md lists what each
 /// asks for).
-pub fn check(name: Name, stages: usize, micro_batches: usize, chunks: Option<usize>) -> Result<(), Misfit> {
+pub fn check(name: ScheduleName, stages: usize, micro_batches: usize, chunks: Option<usize>) -> Result<(), Misfit> {
     let (p, m, schedule) = (stages, micro_batches, name.text());
     let misfit = |number, what: String, cure: &str| Err(Misfit { number, what, cure: cure.into() });
     check_chunks(name, chunks)?;
     match name {
-        Name::Interleaved if !m.is_multiple_of(p) => misfit(
+        ScheduleName::Interleaved if !m.is_multiple_of(p) => misfit(
             Number::MicroBatches,
-            format!("micro-batches {m} is not divisible by stages {p}"),
+            format!("micro-batches {m} cannot be divided by stages {p}"),
             &format!("interleaved runs them in groups of one per stage: use {}", multiples(m, p)),
         ),
-        Name::Chimera | Name::Dualpipe if !p.is_multiple_of(2) => misfit(
+        ScheduleName::Chimera | ScheduleName::Dualpipe if !p.is_multiple_of(2) => misfit(
             Number::Stages,
-            format!("{schedule} with {p} stages"),
+            format!("{schedule} with {}", counted(p, "stage")),
             "two pipelines share the devices, each device holding a stage of both: use an even number of stages",
         ),
-        Name::Chimera if !m.is_multiple_of(p) => misfit(
+        ScheduleName::Chimera if !m.is_multiple_of(p) => misfit(
             Number::MicroBatches,
-            format!("micro-batches {m} is not divisible by stages {p}"),
+            format!("micro-batches {m} cannot be divided by stages {p}"),
             &format!("chimera runs them in blocks of one per stage: use {}", multiples(m, p)),
         ),
-        Name::Dualpipe if !m.is_multiple_of(2) => misfit(
+        ScheduleName::Dualpipe if !m.is_multiple_of(2) => misfit(
             Number::MicroBatches,
-            format!("dualpipe with {m} micro-batches"),
+            format!("dualpipe with {}", counted(m, "micro-batch")),
             "half of them enter at either end: use an even number",
         ),
-        Name::Dualpipe | Name::Dualpipev if m < 2 * p => misfit(
+        ScheduleName::Dualpipe | ScheduleName::Dualpipev if m < 2 * p => misfit(
             Number::MicroBatches,
-            format!("{schedule} with {m} micro-batches on {p} stages"),
+            format!("{schedule} with {} on {}", counted(m, "micro-batch"), counted(p, "stage")),
             &format!("it needs two a stage to begin and to end with: use at least {}", 2 * p),
         ),
         _ => Ok(()),

@@ -9,6 +9,7 @@
 
 use crate::pipeline::schedule::{Schedule, ScheduleSpec, StageOperation, Work};
 use crate::pipeline::simulate;
+use crate::units::counted;
 use crate::{Error, Result};
 
 /// Slots until the next micro-batch: two chunks' F, B and W.
@@ -36,7 +37,7 @@ pub fn build(spec: &ScheduleSpec, pace: usize) -> Result<Schedule> {
     };
     let best = blocks.iter().take(TRIED).min_by_key(|block| span(block)).ok_or_else(|| {
         Error::input(
-            format!("{} has no building block for {} stages", spec.name.text(), spec.stages),
+            format!("{} has no building block for {}", spec.name.text(), counted(spec.stages, "stage")),
             "use another number of stages",
         )
     })?;

@@ -11,6 +11,7 @@ use crate::Result;
 use crate::pipeline::activations;
 use crate::pipeline::schedule::{Schedule, ScheduleSpec, StageOperation, Work};
 use crate::pipeline::simulate;
+use crate::units::counted;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -58,7 +59,7 @@ pub fn build(spec: &ScheduleSpec, multiple: usize) -> Result<Schedule> {
     }
     best.map(|(_, schedule)| schedule).ok_or_else(|| {
         crate::Error::input(
-            format!("no order of operations keeps {} within {limit} micro-batches", spec.name.text()),
+            format!("no order of operations keeps {} within {}", spec.name.text(), counted(limit, "micro-batch")),
             "raise the memory limit to at least 1",
         )
     })

@@ -8,6 +8,7 @@
 use super::vee_order::{Filler, PassPattern};
 use crate::pipeline::schedule::{Schedule, ScheduleSpec};
 use crate::stats::SplitMix;
+use crate::units::counted;
 use crate::{Error, Result};
 
 /// Operations simulated over the whole search, by both chains: about a second. Up to twice as many on long pipelines.
@@ -28,7 +29,7 @@ pub fn build(spec: &ScheduleSpec) -> Result<Schedule> {
     let found = search(spec, limit).filter(|block| filler.run(block, u64::MAX).is_some());
     if found.is_none() {
         return Err(Error::input(
-            format!("no order of operations keeps {} within {limit} micro-batches", spec.name.text()),
+            format!("no order of operations keeps {} within {}", spec.name.text(), counted(limit, "micro-batch")),
             "raise the memory limit to at least 1",
         ));
     }

@@ -47,6 +47,7 @@ fn parts(r: &PlanRecord, stage: &PlanStage) -> Vec<(&'static str, u64, String)> 
     list
 }
 
+/// What the colours of [`time`] mean, a CSS class and a name each.
 pub fn time_legend(r: &PlanRecord) -> Vec<(&'static str, String)> {
     let mut keys = vec![("f", "the job's own work".to_string())];
     let used = r.side.iter().enumerate().filter(|(_, s)| s.bubbles_used > 0);

@@ -3,6 +3,7 @@
 use crate::report::Table;
 use std::fmt::Write;
 
+/// Text that stands in a page as it is, quotes too.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -5,12 +5,13 @@ use super::{bars, memory, timeline};
 use crate::fill::plan::FillPlan;
 use crate::fill::record::PlanRecord;
 use crate::report::plan::{alternatives, bubbles, gpu_seconds, shown, sides};
-use crate::units::format_ns;
+use crate::units::{counted, format_ns};
 use std::fmt::Write;
 
 /// Memory pictures are larger than lanes: so many of them.
 const MEMORY_STAGES: usize = 8;
 
+/// The whole page of a plan; `source` says where the cost model's figures are from.
 pub fn html(plan: &FillPlan, source: Option<&str>) -> String {
     let r = &plan.record;
     let stages = shown(r.stage.len());
@@ -64,11 +65,11 @@ fn head(r: &PlanRecord) -> String {
         "times by the cost model of"
     };
     format!(
-        "<h1>Filling the bubbles of {}</h1>\n<p class=\"sub\">{} GPUs: a pipeline of {} stages, {} micro-batches an iteration, schedule {}{chunks}{copies}; {machine} {}.</p>\n",
+        "<h1>Filling the bubbles of {}</h1>\n<p class=\"sub\">{}: a pipeline of {}, {} an iteration, schedule {}{chunks}{copies}; {machine} {}.</p>\n",
         escape(&r.model),
-        r.gpus,
-        r.stages,
-        r.micro_batches,
+        counted(r.gpus, "GPU"),
+        counted(r.stages, "stage"),
+        counted(r.micro_batches, "micro-batch"),
         escape(&r.schedule),
         escape(&r.machine)
     )

@@ -12,10 +12,12 @@ pub struct Svg {
 }
 
 impl Svg {
+    /// An empty picture of this size.
     pub fn new(width: f64, height: f64) -> Self {
         Svg { width, height, body: String::new() }
     }
 
+    /// A rectangle from its upper left corner.
     pub fn rect(&mut self, class: &str, x: f64, y: f64, width: f64, height: f64) {
         let (w, h) = (width.max(0.0), height.max(0.0));
         let _ = write!(self.body, r#"<rect class="{class}" x="{x:.2}" y="{y:.2}" width="{w:.2}" height="{h:.2}"/>"#);
@@ -32,10 +34,12 @@ impl Svg {
         );
     }
 
+    /// A straight line from (x1, y1) to (x2, y2).
     pub fn line(&mut self, class: &str, [x1, y1, x2, y2]: [f64; 4]) {
         let _ = write!(self.body, r#"<line class="{class}" x1="{x1:.2}" y1="{y1:.2}" x2="{x2:.2}" y2="{y2:.2}"/>"#);
     }
 
+    /// A line through the points, closed to an area where asked for.
     pub fn path(&mut self, class: &str, points: &[(f64, f64)], closed: bool) {
         let mut d = String::new();
         for (index, (x, y)) in points.iter().enumerate() {

@@ -14,6 +14,7 @@ const RIGHT: f64 = 10.0;
 const MOST_SPANS: usize = 9_000;
 const COLUMNS: usize = 700;
 
+/// The picture, with a lane for each of the `shown` stages.
 pub fn svg(plan: &FillPlan, shown: &[usize]) -> String {
     let lanes = Lanes::of_plan(plan);
     let (height, gap) = if shown.len() > 10 { (20.0, 5.0) } else { (30.0, 7.0) };
@@ -49,6 +50,7 @@ pub fn time_axis(svg: &mut Svg, end_ns: f64, scale: f64, left: f64, bottom: f64)
     }
 }
 
+/// What its colours mean, a CSS class and a name each.
 pub fn legend(plan: &FillPlan) -> Vec<(&'static str, String)> {
     let r = &plan.record;
     let mut keys = match (&r.measured, is_fused(&r.schedule)) {
@@ -69,6 +71,7 @@ pub fn legend(plan: &FillPlan) -> Vec<(&'static str, String)> {
     keys
 }
 
+/// The CSS class of a small model, by its place among the plan's sides.
 pub const fn side_class(index: usize) -> &'static str {
     match index % 4 {
         0 => "s0",

@@ -14,6 +14,7 @@ use super::pending::PendingLaunches;
 use super::source::{Catalogue, ProfileSource};
 use super::span::{Activity, Span};
 use super::windows::{self, IterationRange, Launched};
+use crate::units::counted;
 use crate::{Error, Result};
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
@@ -154,7 +155,7 @@ impl ProfileSource for Nsys {
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if self.timeless.get() > 0 {
-            notes.push(format!("{} events have no time (start = end = 0) and were left out", self.timeless.get()));
+            notes.push(format!("{} without a time (start = end = 0): left out", counted(self.timeless.get(), "event")));
         }
         if self.tables.has(tables::GRAPHS) {
             notes.push(
