@@ -206,8 +206,8 @@ fn notes(rows: &[SweepRow], failures: Vec<Error>) -> Vec<String> {
     let outside = rows.iter().filter(|r| !r.in_range).count();
     if outside > 0 {
         notes.push(format!(
-            "{outside} of {} divisions need a price the cost model does not hold or has to extrapolate",
-            rows.len()
+            "{outside} of {} need a price the cost model does not hold or has to extrapolate",
+            counted(rows.len(), "division")
         ));
     }
     if rows.iter().any(|r| r.fits_memory.is_none()) {

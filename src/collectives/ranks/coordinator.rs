@@ -194,7 +194,7 @@ impl Coordinator {
     pub fn join(&mut self, ranks: usize) -> Result<()> {
         if ranks == 0 || ranks > self.ranks() {
             return Err(Error::input(
-                format!("a case of {} where there are {}", counted(ranks, "rank"), self.ranks()),
+                format!("a case of {}, and there are {}", counted(ranks, "rank"), self.ranks()),
                 "start more ranks, or choose other cases",
             ));
         }
