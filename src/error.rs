@@ -116,7 +116,7 @@ fn io_cure(source: &std::io::Error) -> &'static str {
     match source.kind() {
         NotFound => "check the path",
         PermissionDenied | ReadOnlyFilesystem => "choose a folder you may write to, or fix its permissions",
-        StorageFull | QuotaExceeded => "free some space and run the same command again; what was measured is kept",
+        StorageFull | QuotaExceeded => "free some space and run the same command again",
         NotADirectory => "a file stands where a folder is needed: remove it or choose another path",
         IsADirectory => "a folder stands where a file is needed: choose another path",
         AlreadyExists => "remove it or choose another path",

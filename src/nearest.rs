@@ -29,7 +29,12 @@ fn same_letters(given: &str, name: &str) -> bool {
 
 /// "did you mean …?" in front of the list of all names.
 pub fn cure<'a>(given: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
-    let all: Vec<&str> = known.clone().into_iter().collect();
+    let mut all: Vec<&str> = Vec::new();
+    for name in known.clone() {
+        if !all.contains(&name) {
+            all.push(name);
+        }
+    }
     let listed = format!("known {} {}", if all.len() == 1 { "is" } else { "are" }, all.join(", "));
     match nearest(given, known) {
         Some(name) => format!("did you mean `{name}`? {listed}"),

@@ -19,17 +19,19 @@ pub fn format_ns(ns: f64) -> String {
 /// Writes a number without an exponent and with about four significant digits: 1.234, 12.34, 123.4, 1234. Numbers below
 /// 1 have three decimals too, those from 1000 on none.
 pub fn significant(value: f64) -> String {
-    let v = value.abs();
-    let decimals = if v >= 1000.0 {
-        0
-    } else if v >= 100.0 {
-        1
-    } else if v >= 10.0 {
-        2
-    } else {
-        3
+    // What rounds up to the next power of ten has its digits.
+    let decimals = match value.abs() {
+        v if v >= 999.95 => 0,
+        v if v >= 99.995 => 1,
+        v if v >= 9.9995 => 2,
+        _ => 3,
     };
-    format!("{value:.decimals$}")
+    let text = format!("{value:.decimals$}");
+    // A zero has no sign.
+    match text.strip_prefix('-') {
+        Some(digits) if digits.bytes().all(|b| b == b'0' || b == b'.') => digits.to_string(),
+        _ => text,
+    }
 }
 
 /// A count with what it counts: `1 rank`, `2 ranks`, `0 micro-batches`, `3 copies`. `noun` is the word for one.

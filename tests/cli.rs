@@ -1,6 +1,7 @@
 //! The program as a user runs it: right input, wrong input, and bad luck in the middle of a run.
 
 use assert_cmd::Command;
+use clap::CommandFactory;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -180,9 +181,20 @@ fn every_command_has_a_manual_page() {
     names.sort_unstable();
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(said, format!("Written to pages: {} pages.\n", names.len()));
-    for name in ["bubblebench.1", "bubblebench-plan.1", "bubblebench-predict-layer.1"] {
-        assert!(names.iter().any(|n| n == name), "{name} is not among {names:?}");
+    fn pages(command: &clap::Command, above: &str) -> Vec<String> {
+        let name = if above.is_empty() { "bubblebench".to_string() } else { format!("{above}-{}", command.get_name()) };
+        let below = command.get_subcommands().filter(|c| c.get_name() != "help").flat_map(|c| pages(c, &name));
+        std::iter::once(format!("{name}.1")).chain(below).collect()
     }
+    let mut wanted = pages(&bubblebench::cli::Cli::command(), "");
+    wanted.sort_unstable();
+    assert_eq!(names, wanted);
+    for page in &names {
+        let text = fs::read_to_string(folder.path().join("pages").join(page)).unwrap();
+        assert!(!text.contains("help(1)") && !text.contains("EXTRA"), "{page}");
+    }
+    let refused = program().args(["man", "help"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
     let page = program().args(["man", "predict", "layer"]).output().unwrap();
     let file = fs::read(folder.path().join("pages/bubblebench-predict-layer.1")).unwrap();
     assert_eq!(page.stdout, file);

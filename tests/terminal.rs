@@ -96,7 +96,7 @@ fn no_line_is_wider_than_80_columns() {
 }
 
 #[test]
-fn tables_of_a_run_fit_80_columns_and_lose_no_number_without_saying_so() {
+fn tables_of_a_run_fit_80_columns_and_cut_no_number() {
     let folder = measured();
     let import = |columns| {
         let words = ["import", "--from", "nccl-tests", "ours.log", "--results", "out", "--machine", "again"];
@@ -105,6 +105,9 @@ fn tables_of_a_run_fit_80_columns_and_lose_no_number_without_saying_so() {
         answer(command, &words.map(String::from))
     };
     let (narrow, wide) = (import("80"), import("400"));
+    for line in narrow.lines() {
+        assert!(fits(line, 80), "{line}");
+    }
     assert!(narrow.contains("left out at 80 columns: ") && !wide.contains("left out at"), "{narrow}");
     let numbers =
         |text: &str| text.split_whitespace().filter(|w| w.parse::<f64>().is_ok()).map(String::from).collect::<Vec<_>>();
@@ -121,6 +124,7 @@ fn every_help_fits_80_columns() {
         let text = answer(program(&[("COLUMNS", "80")]), &arguments);
         for line in text.lines() {
             assert!(line.chars().count() <= 80, "{arguments:?}: {line}");
+            assert!(line.is_ascii(), "{arguments:?}: help is the same on every screen: {line}");
         }
         for argument in command.get_arguments() {
             assert!(argument.get_help().is_some(), "{arguments:?} does not say what {} is", argument.get_id());
@@ -145,11 +149,24 @@ fn a_locale_without_utf_8_is_answered_in_ascii() {
 }
 
 #[test]
+fn errors_are_in_ascii_too() {
+    let sizes = ["simulate", "--schedule", "1f1b", "--stages", "100000", "--micro-batches", "100000"];
+    let times = ["--forward", "2us", "--backward-input", "2us", "--backward-weight", "1us"];
+    for (set, sign) in [([("LC_ALL", "C")], 'x'), ([("LC_ALL", "C.UTF-8")], '×')] {
+        let output = program(&set).args(sizes).args(times).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && text.contains(&format!("100000 stages {sign} ")), "{text}");
+    }
+}
+
+#[test]
 fn a_locale_with_utf_8_keeps_its_lines_and_signs() {
     let arguments = ["simulate", "--schedule", "1f1b", "--stages", "2", "--micro-batches", "2"];
     let times = ["--forward", "2us", "--backward-input", "2us", "--backward-weight", "1us"];
     let words: Vec<String> = arguments.iter().chain(&times).map(|word| (*word).to_string()).collect();
-    let text = answer(program(&[("LANG", "en_US.UTF-8")]), &words);
+    let mut by_lang = program(&[("LANG", "en_US.UTF-8")]);
+    by_lang.env_remove("LC_ALL").env_remove("LC_CTYPE");
+    let text = answer(by_lang, &words);
     assert!(text.contains('│') && text.contains("µs") && text.contains('·'), "{text}");
     let ascii = answer(program(&[("LC_ALL", "C")]), &words);
     assert!(ascii.contains("0 |") && ascii.contains("us") && ascii.contains('+'), "{ascii}");
@@ -172,7 +189,9 @@ fn a_terminal_is_drawn_upon_only_without_no_color() {
         "measure collectives all_reduce/r2/f32/8B --preset quick --device host --results {}",
         folder.path().display()
     );
-    let Some(output) = in_terminal(&[("NO_COLOR", "1")], &measure) else { return };
+    let Some(drawn) = in_terminal(&[], &measure) else { return };
+    assert!(drawn.stdout.contains(&0x1b), "a progress bar is drawn: {}", String::from_utf8_lossy(&drawn.stdout));
+    let output = in_terminal(&[("NO_COLOR", "1")], &(measure.clone() + " --fresh")).unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("Collectives"), "{text}");
     assert!(!text.contains('\u{1b}'), "{text:?}");

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 /// Show the bubbles of a real run, from nsys exports (.sqlite) or Kineto / Chrome traces (.json, .json.gz).
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  nsys profile --trace=cuda,nvtx -o run python train.py\n  nsys export --type sqlite --output run.sqlite run.nsys-rep\n  bubblebench bubbles run.sqlite\n  bubblebench bubbles rank0.json.gz rank1.json.gz --iteration 2 --json > out.json"
+    after_help = "Examples:\n  nsys profile --trace=cuda,nvtx -o run python train.py\n  nsys export --type sqlite --output run.sqlite run.nsys-rep\n  bubblebench bubbles run.sqlite\n  bubblebench bubbles rank0.json.gz rank1.json.gz --iteration 2 \\\n    --json > out.json"
 )]
 pub struct BubblesArgs {
     /// Profiles of one run: one file, or one a rank in the order of ranks
@@ -36,6 +36,14 @@ pub fn run(args: &BubblesArgs) -> Result<()> {
     let run = run::read(&args.profiles, &options)?;
     for note in &run.notes {
         terminal::note(note);
+    }
+    if run.record.devices.iter().all(|d| d.bubbles.is_empty())
+        && run.record.devices.iter().any(|d| d.bubble_ratio > 0.0)
+    {
+        terminal::note(format_args!(
+            "no bubble lasts --min-gap {} or longer: the idle time is all in shorter ones",
+            args.min_gap
+        ));
     }
     if args.json {
         print_json(&run)

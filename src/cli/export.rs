@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// What `bubblebench export` is asked for.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: bubblebench export --to nccl-tests --results results/node7 | ./my-nccl-parser\n\n\
+#[command(after_help = "Example: bubblebench export --to nccl-tests --results results/node7 --out all.log\n\n\
     nccl-tests: the collectives of a results folder as nccl-tests prints them, a block an operation.")]
 pub struct ExportArgs {
     /// Whose format
@@ -53,7 +53,11 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     }
     note_left_out(&journal.measurements);
     match &args.out {
-        Some(path) => files::write_atomic(path, text.as_bytes()),
+        Some(path) => {
+            files::write_atomic(path, text.as_bytes())?;
+            note(format_args!("written to {}", path.display()));
+            Ok(())
+        }
         None => super::print(&text),
     }
 }

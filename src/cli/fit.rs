@@ -38,7 +38,12 @@ pub fn run(args: &FitArgs) -> Result<()> {
     files::write_json(&out, &model)?;
     let screen = terminal::screen();
     let written = screen.prose(&format!("Written to {}.\n", out.display()), 2);
-    super::print(&format!("{}\n{written}", accuracy(&model).terminal(screen)))
+    let table = accuracy(&model);
+    let told = match table.is_empty() {
+        true => screen.prose("Too few cases to hold any out: nothing is known of the model's error.\n", 0),
+        false => table.terminal(screen),
+    };
+    super::print(&format!("{told}\n{written}"))
 }
 
 /// `results/<machine>` of this machine's GPUs where they were measured, else of its processor.

@@ -14,13 +14,14 @@ pub struct ManArgs {
     /// The command whose page it is, such as `plan` or `predict layer` [default: the program's own page]
     #[arg(value_name = "COMMAND")]
     command: Vec<String>,
-    /// Write every page into this folder: bubblebench.1, bubblebench-plan.1, bubblebench-predict-layer.1, …
+    /// Write every page into this folder: bubblebench.1, bubblebench-plan.1, bubblebench-predict-layer.1, and so on
     #[arg(long, value_name = "DIR", conflicts_with = "command")]
     all: Option<PathBuf>,
 }
 
 /// Prints one page, or writes all of them.
-pub fn run(args: &ManArgs, mut program: Command) -> Result<()> {
+pub fn run(args: &ManArgs, program: Command) -> Result<()> {
+    let mut program = without_help(program);
     // Gives the commands below their full names.
     program.build();
     match &args.all {
@@ -31,6 +32,11 @@ pub fn run(args: &ManArgs, mut program: Command) -> Result<()> {
             super::print(&format!("Written to {}: {}.\n", folder.display(), counted(written, "page")))
         }
     }
+}
+
+/// `help` is a command of clap's at every level, and no page.
+fn without_help(command: Command) -> Command {
+    command.disable_help_subcommand(true).mut_subcommands(without_help)
 }
 
 fn find<'a>(program: &'a Command, path: &[String]) -> Result<&'a Command> {
@@ -50,9 +56,9 @@ fn find<'a>(program: &'a Command, path: &[String]) -> Result<&'a Command> {
     Ok(command)
 }
 
-/// The commands below one, without the `help` that each has.
+/// The commands below one.
 fn commands(command: &Command) -> impl Iterator<Item = &Command> {
-    command.get_subcommands().filter(|below| below.get_name() != "help")
+    command.get_subcommands()
 }
 
 fn page(command: &Command) -> Result<String> {
@@ -61,7 +67,8 @@ fn page(command: &Command) -> Result<String> {
         .source(concat!("bubblebench ", env!("CARGO_PKG_VERSION")))
         .render(&mut text)
         .map_err(|source| Error::io("write", "the manual page", source))?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    // What stands behind the options in `--help`.
+    Ok(String::from_utf8_lossy(&text).replace("\n.SH EXTRA\n", "\n.SH EXAMPLES AND NOTES\n"))
 }
 
 /// Writes the pages of a command and of those below it, and says how many they are.

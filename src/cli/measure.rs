@@ -179,7 +179,7 @@ fn progress(cases: u64) -> ProgressBar {
     let target = if terminal::may_draw() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let bar = ProgressBar::with_draw_target(Some(cases), target);
     if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {elapsed} gone, {eta} left  {wide_msg}") {
-        bar.set_style(style);
+        bar.set_style(if terminal::error_screen().ascii { style.progress_chars("#>-") } else { style });
     }
     bar
 }
@@ -192,5 +192,5 @@ fn say(bar: &ProgressBar, text: &str) {
 
 fn line(record: &Measurement, number: u64, of: usize) -> String {
     let reason = record.param_str("reason").map(|r| format!(" ({r})")).unwrap_or_default();
-    format!("[{number:>3}/{of}] {:<60} {}{reason}", record.id, time_cell(record))
+    format!("[{number:>3}/{of}] {:<52} {}{reason}", record.id, time_cell(record))
 }

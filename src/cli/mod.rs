@@ -29,6 +29,7 @@ mod terminal;
 use crate::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use std::io::Write;
 
 /// The program and what it is asked to do.
 #[derive(Debug, Parser)]
@@ -93,11 +94,25 @@ pub fn run(cli: Cli) -> Result<()> {
     }
 }
 
-/// Writes a result to stdout; a reader that closed the pipe early (`| head`) has what it wanted.
+/// Writes a result to stdout; a reader that closed the pipe early (`| head`) has what it wanted. Any other failure is an
+/// error.
 pub fn print(text: &str) -> Result<()> {
-    use std::io::Write;
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    told(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// Writes the help or the version that somebody asked for to stdout, as [`print`] writes a result.
+pub fn print_help(asked: &clap::Error) -> Result<()> {
+    told(asked.print().and_then(|()| std::io::stdout().flush()))
+}
+
+/// Says on stderr, in one line, why the program ends.
+pub fn say_error(error: &crate::Error) {
+    eprintln!("bubblebench: {}", terminal::error_screen().text(&error.to_string()));
+}
+
+fn told(written: std::io::Result<()>) -> Result<()> {
+    match written {
         Err(source) if source.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(crate::Error::io("write to", "stdout", source))
         }

@@ -33,7 +33,7 @@ pub struct PlanArgs {
     /// Which iteration of the run: a number, or the one with the median idle time
     #[arg(long, value_name = "median|K", default_value = "median", requires = "bubbles")]
     iteration: IterationChoice,
-    /// Compare every way to divide the GPUs: pipeline × tensor × data × micro-batch
+    /// Compare every way to divide the GPUs: pipeline x tensor x data x micro-batch
     #[arg(long, conflicts_with_all = ["bubbles", "trace", "html"])]
     sweep: bool,
     /// Print the plan as JSON (bubblebench.plan/1, with --sweep bubblebench.sweep/1)

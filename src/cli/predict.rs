@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
     bubblebench predict --cost-model cost_model.json corun \\\n    \
     --main gpt-h512-a8-s256-b1-t1-f32-forward --side mlp-b32 --sharing free")]
 pub struct PredictArgs {
-    /// The model to ask [default: results/<machine>/cost_model.json]
+    /// The model to ask [default: cost_model.json in BUBBLEBENCH_RESULTS, else in results/<machine>]
     #[arg(long, global = true, value_name = "FILE", display_order = 100)]
     cost_model: Option<PathBuf>,
     /// Answer as JSON (bubblebench.prediction/1)
@@ -64,7 +64,7 @@ struct LayerArgs {
     #[arg(long, value_name = "T", default_value_t = 1)]
     tensor: u64,
     /// Type of activations, parameters and gradients [default: the one measured]
-    #[arg(long, value_name = "TYPE", value_parser = known(DType::FLOATS.map(DType::name)))]
+    #[arg(long, value_name = "TYPE", value_parser = known(DType::TRAINED.map(DType::name)))]
     dtype: Option<String>,
     /// What the backward pass computes again: nothing, attention, or the whole forward
     #[arg(long, value_name = "WHAT", default_value = "none", value_parser = known(Recompute::ALL.map(Recompute::name)))]
@@ -110,12 +110,25 @@ struct CorunArgs {
 pub fn run(args: &PredictArgs) -> Result<()> {
     let path = match &args.cost_model {
         Some(path) => path.clone(),
-        None => this_machines_folder().join(COST_MODEL),
+        None => own_model()?,
     };
     let model = load(&path)?;
     let (answer, table) = ask(&model, &args.question)?;
     let out = if args.json { format!("{}\n", files::to_json(&answer)?) } else { table.terminal(terminal::screen()) };
     super::print(&out)
+}
+
+/// The model that this machine's own measurements were fitted to.
+fn own_model() -> Result<PathBuf> {
+    let folder = std::env::var_os("BUBBLEBENCH_RESULTS").filter(|folder| !folder.is_empty());
+    let path = folder.map_or_else(this_machines_folder, PathBuf::from).join(COST_MODEL);
+    if path.exists() {
+        return Ok(path);
+    }
+    Err(Error::input(
+        format!("this machine has no cost model: {} is not there", path.display()),
+        "measure it first with `cargo bench` or `bubblebench measure all`, or give --cost-model FILE",
+    ))
 }
 
 /// The answer for programs and for people.

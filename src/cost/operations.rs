@@ -100,9 +100,11 @@ pub fn fit(rows: &[&OperationRow], primary: Option<DType>, hardware: DeviceFacts
         streaming: BTreeMap::new(),
         launch: LaunchFit { per_operation_ns: 0.0, additivity: BTreeMap::new() },
     };
+    let mut fixed_ns = Vec::new();
     for ((family, name), group) in groups(rows, primary) {
         let cases: Vec<&FitCase<FeatureInput>> = group.iter().map(|(_, case)| case).collect();
-        if distinct(&cases) < 2 && family != "streaming" {
+        let several = distinct(&cases) > 1;
+        if !several && family != "streaming" {
             continue;
         }
         let candidates = candidates(family, &cases, hardware);
@@ -111,9 +113,13 @@ pub fn fit(rows: &[&OperationRow], primary: Option<DType>, hardware: DeviceFacts
             true => candidates.held_out(&cases).iter().map(HeldOutCase::residual).collect(),
             false => Vec::new(),
         };
-        family_of(&mut fits, family).insert(name, record(&linear, Spread::of(&residuals), cases.len()));
+        let fit = record(&linear, Spread::of(&residuals), cases.len());
+        if several && !name.starts_with(ANY_STREAMING) {
+            fixed_ns.push(fixed_cost_ns(&fit));
+        }
+        family_of(&mut fits, family).insert(name, fit);
     }
-    fits.launch.per_operation_ns = launch_ns(&fits);
+    fits.launch.per_operation_ns = stats::median(&fixed_ns).unwrap_or(0.0);
     fits
 }
 
@@ -225,16 +231,10 @@ pub fn record(linear: &LinearModel<Feature>, spread: Spread, cases: usize) -> Fi
     }
 }
 
-/// The median of the fixed costs found. A fit of several cases without one says it is too small to see: 0; a fit of a
-/// single case could not find one and says nothing.
-fn launch_ns(fits: &OperationFits) -> f64 {
-    let fixed: Vec<f64> = [&fits.gemm, &fits.attention, &fits.streaming]
-        .into_iter()
-        .flatten()
-        .filter(|(name, fit)| !name.starts_with(ANY_STREAMING) && fit.cases > 1)
-        .map(|(_, fit)| fit.features.iter().position(|f| f == "1").map_or(0.0, |i| fit.coefficients_ns[i]))
-        .collect();
-    stats::median(&fixed).unwrap_or(0.0)
+/// The time of an operation of no size. A fit of several sizes without one says it is too small to see: 0; a fit of a
+/// single size cannot find one, and is not asked.
+fn fixed_cost_ns(fit: &Fit) -> f64 {
+    fit.features.iter().position(|f| f == "1").map_or(0.0, |i| fit.coefficients_ns[i])
 }
 
 /// Time that a fit gives, Σ coefficient · feature, in ns. Returns an error if the fit names an unknown feature.

@@ -5,7 +5,7 @@ use super::layers::time_cell;
 use crate::records::Measurement;
 use crate::records::flags::{CAPPED, NOISY};
 use crate::records::measurement::{Backend, Kind, Launch};
-use crate::units::{format_bytes, format_ns, significant};
+use crate::units::{counted, format_bytes, format_ns, significant};
 
 /// A row a collective: both times, both bandwidths in GB/s, wrong elements, flags.
 pub fn collectives(records: &[Measurement]) -> Table {
@@ -15,7 +15,7 @@ pub fn collectives(records: &[Measurement]) -> Table {
         &["operation", "ranks", "size", "pipelined", "isolated", "algbw GB/s", "busbw GB/s", "wrong", "flags"],
     )
     .keys(3)
-    .spare(&["algbw GB/s", "flags", "wrong", "isolated"]);
+    .spare(&["algbw GB/s", "isolated", "flags", "wrong"]);
     for record in records.iter().filter(|r| r.kind == Kind::Collective) {
         let number = |value: Option<f64>| value.map_or("–".into(), significant);
         table.row(vec![
@@ -45,7 +45,7 @@ fn name(record: &Measurement) -> String {
 fn variant(record: &Measurement) -> String {
     let is_set = |name: &str| record.params.get(name).is_some_and(|value| value == true);
     let dtype = record.param_str("dtype").filter(|_| record.backend == Backend::Cuda);
-    let ctas = record.param_u64("max_ctas").map(|ctas| format!("{ctas} CTAs"));
+    let ctas = record.param_u64("max_ctas").map(|ctas| counted(ctas, "CTA"));
     let words = [
         dtype.map(String::from),
         is_set("in_place").then(|| "in place".to_string()),

@@ -1,6 +1,7 @@
 //! The co-run matrix: main slowdown and side progress for every main × side, a block a sharing mode.
 
 use super::Table;
+use super::layers::why_without_a_time;
 use crate::records::Measurement;
 use crate::records::measurement::Kind;
 
@@ -44,7 +45,7 @@ fn parts(record: &Measurement) -> (&str, &str, &str) {
 /// `×1.45 / 62%`
 fn cell(record: &Measurement) -> String {
     let Some(slowdown) = record.slowdown else {
-        return record.flags.first().cloned().unwrap_or_else(|| "–".into());
+        return why_without_a_time(record);
     };
     let progress = match (record.side_together_per_s, record.side_alone_per_s) {
         (Some(together), Some(alone)) if alone > 0.0 => format!(" / {:.0}%", 100.0 * together / alone),

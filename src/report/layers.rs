@@ -2,7 +2,7 @@
 
 use super::Table;
 use crate::records::Measurement;
-use crate::records::flags::NOISY;
+use crate::records::flags::{NOISY, WRONG};
 use crate::records::measurement::Kind;
 use crate::units::{format_ns, significant};
 use std::collections::BTreeSet;
@@ -18,8 +18,14 @@ pub fn time_cell(record: &Measurement) -> String {
         }
         // Imported figures come without an interval.
         (Some(median), ..) => format_ns(median),
-        _ => record.flags.first().cloned().unwrap_or_else(|| "–".into()),
+        _ => why_without_a_time(record),
     }
+}
+
+/// The flag that says why a row has no number: a wrong result before all others, else the first.
+pub fn why_without_a_time(record: &Measurement) -> String {
+    let flags = &record.flags;
+    flags.iter().find(|flag| *flag == WRONG).or(flags.first()).cloned().unwrap_or_else(|| "–".into())
 }
 
 /// FLOP per ns are GFLOP/s.

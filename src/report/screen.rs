@@ -94,7 +94,8 @@ impl Screen {
 fn entries(line: &str, between: &str) -> Vec<String> {
     let mut entries: Vec<String> = Vec::new();
     for entry in line.split(between) {
-        let number = |last: &String| last.rsplit(between).next().is_some_and(|word| word.parse::<f64>().is_ok());
+        let number =
+            |last: &String| last.starts_with(|c: char| "+-0123456789".contains(c)) && last.parse::<f64>().is_ok();
         match entries.last_mut().filter(|last| number(last) && !entry.is_empty()) {
             Some(last) => *last += &format!("{between}{entry}"),
             None => entries.push(entry.to_string()),

@@ -132,7 +132,7 @@ impl Table {
         }
     }
 
-    /// Leaves out spare columns until the rest fits, and gives their headings in the order of the table.
+    /// Leaves out spare columns until the rest fits, and gives their headings in that order.
     fn leave_out_spares(&mut self, screen: Screen) -> Vec<String> {
         let mut left_out = Vec::new();
         for heading in self.spare.clone() {
@@ -188,7 +188,10 @@ fn below(left_out: &[String], screen: Screen) -> String {
     match (left_out, screen.columns) {
         ([], _) | (_, None) => String::new(),
         (headings, Some(columns)) => {
-            let line = format!("left out at {columns} columns: {} (`| less -S` shows all)\n", headings.join(", "));
+            let line = format!(
+                "left out at {columns} columns: {}; a wider screen shows them\n",
+                headings.join(", ")
+            );
             screen.prose(&line, 0)
         }
     }
@@ -244,7 +247,7 @@ mod tests {
         assert!(widest(&broken) < table.width() && !broken.contains("left out"), "{broken}");
         assert!(broken.contains("1.875 ms") && !broken.contains("backward to inputs"), "{broken}");
         let fewer = table.terminal(Screen::wide(45));
-        assert!(widest(&fewer) <= 45 && fewer.contains("left out at 45 columns: p99 ("), "{fewer}");
+        assert!(widest(&fewer) <= 45 && fewer.contains("left out at 45 columns: p99; "), "{fewer}");
         assert!(fewer.contains("12.5") && fewer.contains("1.25 ms ±1%") && !fewer.contains("1.875"), "{fewer}");
     }
 

@@ -98,7 +98,11 @@ fn notes(files: &[(String, Profile)], alignment: &Alignment) -> Vec<String> {
     }
     if files.len() > 1 {
         let wall = files.iter().all(|f| f.1.epoch_ns.is_some());
-        let first = if wall { "by the nodes' wall clocks" } else { "not at all: not every profile says when it began" };
+        let first = if wall {
+            "are aligned by the nodes' wall clocks"
+        } else {
+            "are as recorded: not every profile says when it began"
+        };
         let then = match alignment.corrected {
             0 => "no common collective corrects them".into(),
             n => format!(
@@ -107,7 +111,7 @@ fn notes(files: &[(String, Profile)], alignment: &Alignment) -> Vec<String> {
                 alignment.largest_correction_ns.unsigned_abs() as f64 / 1000.0
             ),
         };
-        notes.push(format!("clocks of the profiles are aligned {first}; {then}"));
+        notes.push(format!("clocks of the profiles {first}; {then}"));
     }
     notes
 }

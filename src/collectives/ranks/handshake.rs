@@ -130,7 +130,7 @@ pub fn introduce(
     let challenge: Challenge = message::receive(stream, MOST_OF_A_STRANGER)?;
     if challenge.bubblebench != PROTOCOL {
         let why = format!("rank 0 speaks protocol {} and this program {PROTOCOL}", challenge.bubblebench);
-        return Err(HandshakeFailure::Refused(why));
+        return Err(HandshakeFailure::Broken(why));
     }
     let ours = made_up()?;
     let body = Body { nonce: ours.clone(), who: who.clone(), party: party.clone() };
@@ -197,6 +197,16 @@ mod tests {
         // The best it can do is to send the member's own proof back.
         message::send(&mut leader, &Decision::Accepted { proof: hello.proof }).unwrap();
         assert!(matches!(other.join().unwrap(), Err(HandshakeFailure::Broken(why)) if why.contains("token")));
+    }
+
+    /// It may be a former run's that still holds the port: the member tries again until its deadline.
+    #[test]
+    fn a_rank_0_of_another_protocol_is_told_apart() {
+        let (mut leader, mut member) = UnixStream::pair().unwrap();
+        message::send(&mut leader, &Challenge { bubblebench: PROTOCOL - 1, nonce: "00".into() }).unwrap();
+        let token = Token::new("secret").unwrap();
+        let failure = introduce(&mut member, &token, &who(), &Party::new(8, None)).unwrap_err();
+        assert!(matches!(failure, HandshakeFailure::Broken(why) if why.contains("speaks protocol 1")));
     }
 
     #[test]

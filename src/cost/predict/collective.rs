@@ -126,11 +126,16 @@ fn unknown(model: &CostModel, query: &CollectiveQuery) -> Error {
     let measured: BTreeSet<String> = model
         .collectives
         .iter()
-        .map(|f| format!("{} r{} n{} {} {}", f.operation, f.ranks, f.nodes, f.dtype, f.latency))
+        .filter(|f| f.operation.split('/').next() == Some(query.operation.as_str()) || f.operation == query.operation)
+        .map(|f| format!("{} over {} in {}", counted(f.ranks, "rank"), counted(f.nodes, "node"), f.dtype))
         .collect();
-    let known = match measured.is_empty() {
-        true => "no collective at all".to_string(),
-        false => measured.into_iter().take(8).collect::<Vec<_>>().join(", "),
+    let known = match measured.len() {
+        0 => "no collective at all".to_string(),
+        all @ 9.. => {
+            let first = measured.into_iter().take(8).collect::<Vec<_>>().join(", ");
+            format!("this operation between {first}, and {} more", all - 8)
+        }
+        _ => format!("this operation between {}", measured.into_iter().collect::<Vec<_>>().join(", ")),
     };
     let dtype = query.dtype.as_deref().map_or(String::new(), |d| format!(" in {d}"));
     Error::input(

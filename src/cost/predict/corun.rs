@@ -166,12 +166,16 @@ fn main_known<'a>(model: &'a CostModel, main: &str) -> Result<&'a BTreeMap<Strin
 }
 
 fn unknown(what: &str, name: &str, known: &BTreeMap<String, BTreeMap<String, f64>>, model: &CostModel) -> Error {
-    let names: Vec<&str> = known.keys().map(String::as_str).take(12).collect();
+    let names: Vec<&str> = known.keys().map(String::as_str).collect();
+    let listed = match names.len() {
+        all @ 13.. => format!("{}, and {} more", names[..12].join(", "), all - 12),
+        _ => names.join(", "),
+    };
     let cure = match names.is_empty() {
         true => "measure co-running with `bubblebench measure corun` and fit again".to_string(),
         false => match nearest::nearest(name, names.iter().copied()) {
-            Some(near) => format!("did you mean `{near}`? it knows {}", names.join(", ")),
-            None => format!("it knows {}", names.join(", ")),
+            Some(near) => format!("did you mean `{near}`? it knows {listed}"),
+            None => format!("it knows {listed}"),
         },
     };
     Error::input(format!("the cost model of {} has no {what} `{name}`", model.machine.name), cure)

@@ -59,7 +59,7 @@ impl Choices {
         match asked.iter().find(|(asked, _)| *asked) {
             None => Ok(()),
             Some((_, option)) => Err(Error::input(
-                format!("{option} is for GPUs: the host's collectives are f32 between threads"),
+                format!("{option} is for GPUs: the host's collectives run between threads, in f32, without NCCL"),
                 "leave it out, or measure with --device cuda",
             )),
         }
