@@ -188,10 +188,7 @@ fn below(left_out: &[String], screen: Screen) -> String {
     match (left_out, screen.columns) {
         ([], _) | (_, None) => String::new(),
         (headings, Some(columns)) => {
-            let line = format!(
-                "left out at {columns} columns: {}; a wider screen shows them\n",
-                headings.join(", ")
-            );
+            let line = format!("left out at {columns} columns: {}; a wider screen shows them\n", headings.join(", "));
             screen.prose(&line, 0)
         }
     }
