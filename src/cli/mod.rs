@@ -101,7 +101,7 @@ pub fn print(text: &str) -> Result<()> {
     told(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
-/// Writes the help or the version that somebody asked for to stdout, as [`print`] writes a result.
+/// Writes the help or the version that somebody asked for to stdout, as [`print()`] writes a result.
 pub fn print_help(asked: &clap::Error) -> Result<()> {
     told(asked.print().and_then(|()| std::io::stdout().flush()))
 }
