@@ -13,7 +13,7 @@ pub const FAULT: &str = "BUBBLEBENCH_TEST_FAULT";
 
 /// Of every wait on another rank, here.
 pub const DEADLINE: Duration = Duration::from_secs(4);
-/// What the issue allows beyond it.
+/// How long everybody may take to end once that has passed.
 pub const MARGIN: Duration = Duration::from_secs(5);
 pub const TOKEN: &str = "a secret of this test";
 
