@@ -2,9 +2,9 @@
 //! that run them, between the threads of one process and by NCCL between GPUs.
 //!
 //! An [`Exchange`] is one operation at one size: how many elements a rank gives and gets ([`RankPlacement`]), the
-//! inputs and the exactly predictable results, its bytes ([`Exchange::bytes`]) and the bus-bandwidth factor. [`threads`] runs it on the host; [`Session`]
-//! keeps the ranks of one case alive, checks an exchange and times it. [`nccl`] runs it between GPUs, where [`ranks`]
-//! are threads or processes, on one host or several. The factors are derived in `docs/collectives.md`.
+//! inputs and the exactly predictable results, its bytes ([`Exchange::bytes`]) and the bus-bandwidth factor. [`threads`]
+//! runs it on the host; [`Session`] keeps the ranks of one case alive, checks an exchange and times it. [`nccl`] runs it
+//! between GPUs, where [`ranks`] are threads or processes, on one host or several. The factors are derived in `docs/collectives.md`.
 
 mod all_gather;
 mod all_reduce;

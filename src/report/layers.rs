@@ -1,4 +1,4 @@
-//! Layer times: one row a shape, one column a phase.
+//! Layer times (one row a shape, one column a phase), the small models' steps, and single operations.
 
 use super::Table;
 use crate::records::Measurement;

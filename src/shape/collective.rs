@@ -1,4 +1,9 @@
-//! What a collective's name alone says about it.
+//! The bytes of a collective, and the factor between its two bandwidths, by its name.
+//!
+//! Everywhere here a collective of S bytes is what nccl-tests calls so. An all-reduce, a broadcast and a reduce have one
+//! buffer of S bytes on each rank; an all-gather gathers S bytes, S/n of them from each of n ranks; a reduce-scatter and an
+//! all-to-all start from S bytes on each rank; of send_recv and pipeline S is one message. S is elements × bytes of an
+//! element, which `collectives::Exchange::bytes` multiplies; what crosses a rank's link is S times [`bus_factor`].
 
 /// Bus bandwidth ÷ algorithm bandwidth of an operation among `ranks` ranks, by its name in a record; `None` for a name that
 /// has no such factor here.

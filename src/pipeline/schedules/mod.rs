@@ -1,4 +1,5 @@
-//! The schedules, a file each: functions from (stages, micro-batches, chunks) to every stage's list.
+//! The schedules, a file each: functions from (stages, micro-batches, chunks) to every stage's list. What is to be touched
+//! to add one, from its name in `pipeline/schedule.rs` on: docs/extending.md.
 
 mod chimera;
 mod dualpipe;
