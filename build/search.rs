@@ -44,8 +44,8 @@ impl Search {
         let path = if inside.is_empty() { value } else { value.join(inside) };
         // A bare name is one that a shell would look for: `NVCC=nvcc-13`.
         let bare = inside.is_empty() && path.components().count() == 1;
-        let found =
-            self.first_file([path.clone()].into_iter().chain(bare.then(|| self.on_path(&path)).into_iter().flatten()));
+        let on_path = if bare { self.on_path(&path) } else { Vec::new() };
+        let found = self.first_file([path.clone()].into_iter().chain(on_path));
         if found.is_none() && self.said.borrow_mut().insert(path.clone()) {
             println!("cargo:warning={variable} is set, and {} is no file: it is sought elsewhere", path.display());
         }

@@ -27,14 +27,30 @@ fn same_letters(given: &str, name: &str) -> bool {
     sorted(given) == sorted(name)
 }
 
-/// "did you mean …?" in front of the list of all names.
-pub fn cure<'a>(given: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
-    let mut all: Vec<&str> = Vec::new();
-    for name in known.clone() {
+/// The names in their order, each once.
+pub fn once<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut all = Vec::new();
+    for name in names {
         if !all.contains(&name) {
             all.push(name);
         }
     }
+    all
+}
+
+/// At most so many of the names, and how many more there are.
+pub fn some_of<S: AsRef<str>>(names: impl IntoIterator<Item = S>, most: usize) -> String {
+    let names: Vec<S> = names.into_iter().collect();
+    let shown: Vec<&str> = names.iter().take(most).map(AsRef::as_ref).collect();
+    match names.len().saturating_sub(most) {
+        0 => shown.join(", "),
+        more => format!("{}, and {more} more", shown.join(", ")),
+    }
+}
+
+/// "did you mean …?" in front of the list of all names.
+pub fn cure<'a>(given: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
+    let all = once(known.clone());
     let listed = format!("known {} {}", if all.len() == 1 { "is" } else { "are" }, all.join(", "));
     match nearest(given, known) {
         Some(name) => format!("did you mean `{name}`? {listed}"),
@@ -55,6 +71,13 @@ mod tests {
         assert_eq!(nearest("something-else", known), None);
         assert_eq!(nearest("some", ["none", "selective", "full"]), None);
         assert_eq!(nearest("", ["f32", "free"]), None);
+    }
+
+    #[test]
+    fn a_long_list_says_how_much_is_left_out() {
+        assert_eq!(some_of(["a", "b"], 2), "a, b");
+        assert_eq!(some_of(["a", "b", "c", "d"], 2), "a, b, and 2 more");
+        assert_eq!(once(["a", "b", "a"]), ["a", "b"]);
     }
 
     #[test]

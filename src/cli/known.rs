@@ -1,6 +1,7 @@
 //! Values that an option knows by name: `--help` and the shell's completions list them, and a wrong one is answered by the
 //! code that uses it, in one line with the nearest name.
 
+use crate::nearest;
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use std::ffi::OsStr;
 
@@ -10,13 +11,7 @@ pub struct Known(Vec<&'static str>);
 
 /// The names of a list in the code, each once.
 pub fn known(names: impl IntoIterator<Item = &'static str>) -> Known {
-    let mut list: Vec<&'static str> = Vec::new();
-    for name in names {
-        if !list.contains(&name) {
-            list.push(name);
-        }
-    }
-    Known(list)
+    Known(nearest::once(names))
 }
 
 impl TypedValueParser for Known {

@@ -44,21 +44,12 @@ fn find<'a>(program: &'a Command, path: &[String]) -> Result<&'a Command> {
     for name in path {
         command = command.find_subcommand(name).ok_or_else(|| {
             let what = format!("{} has no command `{name}`", command.get_bin_name().unwrap_or("bubblebench"));
-            match commands(command).next() {
-                None => Error::input(what, "leave the name out"),
-                Some(_) => {
-                    let names: Vec<&str> = commands(command).map(Command::get_name).collect();
-                    Error::input(what, nearest::cure(name, names))
-                }
-            }
+            let names: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+            let cure = if names.is_empty() { "leave the name out".into() } else { nearest::cure(name, names) };
+            Error::input(what, cure)
         })?;
     }
     Ok(command)
-}
-
-/// The commands below one.
-fn commands(command: &Command) -> impl Iterator<Item = &Command> {
-    command.get_subcommands()
 }
 
 fn page(command: &Command) -> Result<String> {
@@ -75,5 +66,5 @@ fn page(command: &Command) -> Result<String> {
 fn write(command: &Command, folder: &Path) -> Result<usize> {
     let name = command.get_display_name().unwrap_or_else(|| command.get_name());
     files::write_atomic(&folder.join(format!("{name}.1")), page(command)?.as_bytes())?;
-    commands(command).try_fold(1, |written, below| Ok(written + write(below, folder)?))
+    command.get_subcommands().try_fold(1, |written, below| Ok(written + write(below, folder)?))
 }

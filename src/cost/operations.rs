@@ -63,7 +63,7 @@ pub fn primary_dtype(rows: &[OperationRow]) -> Option<DType> {
 }
 
 /// Its generator's integer arithmetic costs more than its bytes: its time per byte says nothing of other operations.
-const BOUND_BY_ARITHMETIC: &str = "dropout";
+const BOUND_BY_ARITHMETIC: &str = Operation::Dropout { len: 0 }.name();
 
 type Group<'a> = Vec<(&'a OperationRow, FitCase<FeatureInput>)>;
 

@@ -6,6 +6,14 @@ use std::time::Duration;
 /// More than a run gets done before it is disturbed.
 const ENDLESS: u64 = 1_000_000;
 
+/// Three ranks of which one misbehaves as `fault` says (`transport::misbehave`), once a case is done.
+fn with_fault(fault: &str) -> Party {
+    let mut party = Party::new();
+    (0..3).for_each(|rank| party.start(rank, 3, ENDLESS, &[(FAULT, fault)]));
+    party.wait_for_cases(1);
+    party
+}
+
 fn all_failed(ends: &[Ended]) {
     assert!(ends.iter().all(|end| end.code == Some(2)), "{ends:#?}");
     assert!(!ends.iter().any(|end| end.said.contains("panicked")), "{ends:#?}");
@@ -83,10 +91,7 @@ fn a_stopped_rank_0_is_left() {
 #[test]
 fn a_worker_stuck_in_a_native_call_is_named_and_left_behind() {
     for victim in [0, 2] {
-        let mut party = Party::new();
-        let fault = format!("hang:{victim}:9");
-        (0..3).for_each(|rank| party.start(rank, 3, ENDLESS, &[(FAULT, &fault)]));
-        party.wait_for_cases(1);
+        let mut party = with_fault(&format!("hang:{victim}:9"));
         let ends = party.all_end(DEADLINE + MARGIN, &[]);
         all_failed(&ends);
         rank_0_names(&ends, &[&format!("rank {victim} ("), "did not answer within 4 s while"]);
@@ -96,9 +101,7 @@ fn a_worker_stuck_in_a_native_call_is_named_and_left_behind() {
 /// The others are in the collective that it never comes to; it is the cause, and they are not.
 #[test]
 fn a_rank_that_fails_alone_ends_all_with_its_own_words() {
-    let mut party = Party::new();
-    (0..3).for_each(|rank| party.start(rank, 3, ENDLESS, &[(FAULT, "fail:1:10")]));
-    party.wait_for_cases(1);
+    let mut party = with_fault("fail:1:10");
     let ends = party.all_end(MARGIN, &[]);
     all_failed(&ends);
     rank_0_names(&ends, &["rank 1 (", "out of memory; take less"]);
@@ -108,9 +111,7 @@ fn a_rank_that_fails_alone_ends_all_with_its_own_words() {
 /// The process that holds the bug and rank 0, which hears of it, end as a bug does; the others are told why they end.
 #[test]
 fn a_bug_ends_its_own_process_and_rank_0_with_101() {
-    let mut party = Party::new();
-    (0..3).for_each(|rank| party.start(rank, 3, ENDLESS, &[(FAULT, "bug:1:10")]));
-    party.wait_for_cases(1);
+    let mut party = with_fault("bug:1:10");
     let ends = party.all_end(MARGIN, &[]);
     assert_eq!(ends.iter().map(|end| end.code).collect::<Vec<_>>(), [Some(101), Some(101), Some(2)], "{ends:#?}");
     rank_0_names(&ends, &["rank 1 (", "an index out of range", "report it"]);

@@ -129,13 +129,9 @@ fn unknown(model: &CostModel, query: &CollectiveQuery) -> Error {
         .filter(|f| f.operation.split('/').next() == Some(query.operation.as_str()) || f.operation == query.operation)
         .map(|f| format!("{} over {} in {}", counted(f.ranks, "rank"), counted(f.nodes, "node"), f.dtype))
         .collect();
-    let known = match measured.len() {
-        0 => "no collective at all".to_string(),
-        all @ 9.. => {
-            let first = measured.into_iter().take(8).collect::<Vec<_>>().join(", ");
-            format!("this operation between {first}, and {} more", all - 8)
-        }
-        _ => format!("this operation between {}", measured.into_iter().collect::<Vec<_>>().join(", ")),
+    let known = match measured.is_empty() {
+        true => "no collective at all".to_string(),
+        false => format!("this operation between {}", nearest::some_of(measured, 8)),
     };
     let dtype = query.dtype.as_deref().map_or(String::new(), |d| format!(" in {d}"));
     Error::input(

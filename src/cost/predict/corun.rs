@@ -167,10 +167,7 @@ fn main_known<'a>(model: &'a CostModel, main: &str) -> Result<&'a BTreeMap<Strin
 
 fn unknown(what: &str, name: &str, known: &BTreeMap<String, BTreeMap<String, f64>>, model: &CostModel) -> Error {
     let names: Vec<&str> = known.keys().map(String::as_str).collect();
-    let listed = match names.len() {
-        all @ 13.. => format!("{}, and {} more", names[..12].join(", "), all - 12),
-        _ => names.join(", "),
-    };
+    let listed = nearest::some_of(&names, 12);
     let cure = match names.is_empty() {
         true => "measure co-running with `bubblebench measure corun` and fit again".to_string(),
         false => match nearest::nearest(name, names.iter().copied()) {
