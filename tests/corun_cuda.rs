@@ -186,7 +186,7 @@ fn a_layer_computes_the_same_beside_every_side() {
         let mut random = SplitMix(9);
         let mut seen_before = Vec::new();
         for _ in 0..3 {
-            let x: Vec<f64> = (0..shape.norm().len()).map(|_| random.symmetric()).collect();
+            let x: Vec<f64> = (0..shape.norm_rows().len()).map(|_| random.symmetric()).collect();
             ops.write(layer.input_mut(), &x).unwrap();
             let pass = &mut |ops: &mut Cuda| {
                 layer.forward(ops);

@@ -169,17 +169,20 @@ fn required<T: Clone>(value: &Option<T>, flag: &str, example: &str) -> Result<T>
 
 impl LayerArgs {
     fn shape(&self, model: &CostModel) -> Result<LayerShape> {
+        let plain = LayerShape::new(
+            required(&self.hidden, "--hidden", "1024")?,
+            required(&self.heads, "--heads", "16")?,
+            required(&self.sequence, "--sequence", "512")?,
+            required(&self.micro_batch, "--micro-batch", "1")?,
+            self.dtype(model)?,
+        );
         let shape = LayerShape {
-            hidden: required(&self.hidden, "--hidden", "1024")?,
-            heads: required(&self.heads, "--heads", "16")?,
-            sequence: required(&self.sequence, "--sequence", "512")?,
-            micro_batch: required(&self.micro_batch, "--micro-batch", "1")?,
             tensor: self.tensor,
-            dtype: self.dtype(model)?,
             recompute: Recompute::parse(&self.recompute).ok_or_else(|| {
                 let cure = nearest::cure(&self.recompute, Recompute::ALL.map(Recompute::name));
                 Error::input(format!("--recompute {} is unknown", self.recompute), cure)
             })?,
+            ..plain
         };
         shape.validate()?;
         Ok(shape)

@@ -12,7 +12,7 @@
 //! | `gelu_elements` | elements a GELU, or its derivative, is applied to in the product's epilogue |
 //! | `padded_flop_N` | flop of the product with m and n rounded up to whole tiles of N |
 //! | `wave_flop_N_sS` | ⌈tiles of N×N ÷ S⌉ · S tiles' flop: a last wave over S SMs costs as much as a full one |
-//! | `pairs` | query–key pairs of causal attention: B·A·S·(S+1)/2 |
+//! | `pairs` | query–key pairs of attention: B·A·S·(S+1)/2, or B·A·S² where it is not causal |
 //! | `operations_ns` | a layer phase: Σ of its operations' predicted times |
 //! | `phases_ns` | forward + backward_input + backward_weight of the same layer |
 
@@ -52,7 +52,7 @@ pub enum Feature {
         /// Number S of SMs that a wave is spread over.
         sms: u64,
     },
-    /// `pairs`: query–key pairs of causal attention, B·A·S·(S+1)/2.
+    /// `pairs`: query–key pairs of attention, B·A·S·(S+1)/2, or B·A·S² where it is not causal.
     Pairs,
     /// `operations_ns`: sum of the predicted times of a layer phase's operations, in ns.
     OperationsNs,
@@ -169,7 +169,7 @@ impl FeatureInput {
                 }
             }
             Operation::AttentionForward(a) | Operation::AttentionBackward(a) => {
-                work.pairs = a.lse_len() as f64 * (a.sequence as f64 + 1.0) / 2.0;
+                work.pairs = a.pairs();
             }
             _ => {}
         }
@@ -237,12 +237,11 @@ fn attention(record: &Measurement, name: &str, dtype: DType) -> Option<Parsed> {
     let size = |name| record.param_u64(name).filter(|&v| v > 0);
     let (batch, heads) = (size("batch")?, size("heads")?);
     let (sequence, head_size) = (size("sequence")?, size("head_size")?);
-    let shape = Attention {
-        batch: batch as usize,
-        heads: heads as usize,
-        sequence: sequence as usize,
-        head_size: head_size as usize,
-    };
+    let kv_heads = size("kv_heads").unwrap_or(heads);
+    let causal = record.params.get("causal").and_then(serde_json::Value::as_bool).unwrap_or(true);
+    let shape = Attention::new(batch as usize, heads as usize, sequence as usize, head_size as usize)
+        .grouped(kv_heads as usize)
+        .causal(causal);
     let operation = match name {
         "forward" => Operation::AttentionForward(shape),
         "backward" => Operation::AttentionBackward(shape),
@@ -317,7 +316,7 @@ mod tests {
 
     #[test]
     fn attention_pairs_are_the_lower_triangle() {
-        let a = Attention { batch: 2, heads: 3, sequence: 4, head_size: 8 };
+        let a = Attention::new(2, 3, 4, 8);
         assert_eq!(FeatureInput::of(&Operation::AttentionForward(a), DType::F32).pairs, 6.0 * 10.0);
     }
 }

@@ -44,17 +44,7 @@ fn row(record: &Measurement) -> Option<LayerRow> {
     }
     let phase = Phase::ALL.into_iter().find(|p| p.name() == record.param_str("phase").unwrap_or(phase))?;
     let size = |name| record.param_u64(name);
-    let recompute = record.param_str("recompute").unwrap_or("none");
-    let shape = LayerShape {
-        hidden: size("hidden")?,
-        heads: size("heads")?,
-        sequence: size("sequence")?,
-        micro_batch: size("micro_batch")?,
-        tensor: size("tensor").unwrap_or(1),
-        dtype: record.param_str("dtype").and_then(DType::parse)?,
-        recompute: Recompute::parse(recompute)?,
-    };
-    shape.validate().ok()?;
+    let shape = LayerShape::from_params(&record.params)?;
     let median = record.median_ns.filter(|ns| *ns > 0.0 && ns.is_finite())?;
     let time = Interval {
         median,

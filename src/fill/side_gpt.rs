@@ -32,7 +32,7 @@ pub fn step(gpt: SideGpt, prices: &dyn Prices, dtype: DType) -> Result<GptStep> 
     let layer = prices.layer(shape)?;
     let mut list = List { prices, dtype, in_range: layer.in_range, times: Vec::new() };
     let head = Linear::new(shape.rows() as usize, gpt.hidden as usize, gpt.vocabulary as usize);
-    list.small(&Operation::EmbeddingForward(shape.norm()));
+    list.small(&Operation::EmbeddingForward(shape.norm_rows()));
     for _ in 0..gpt.layers {
         list.phase(&shape, Phase::Forward, layer.forward_ns);
     }
@@ -44,7 +44,7 @@ pub fn step(gpt: SideGpt, prices: &dyn Prices, dtype: DType) -> Result<GptStep> 
         list.phase(&shape, Phase::BackwardInput, layer.backward_input_ns);
         list.phase(&shape, Phase::BackwardWeight, layer.backward_weight_ns);
     }
-    list.small(&Operation::EmbeddingToWeights(shape.norm()));
+    list.small(&Operation::EmbeddingToWeights(shape.norm_rows()));
     let parameters = parameters(gpt, &shape);
     list.small(&Operation::Adamw { len: parameters as usize });
     let whole: Vec<u64> = list.times.iter().map(|ns| ns.round() as u64).collect();

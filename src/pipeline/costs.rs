@@ -122,7 +122,7 @@ impl Pricing<'_> {
 
     /// Look-up, and the gradient of the table; nothing to pass on.
     fn embedding(&mut self) -> [f64; 3] {
-        let rows = self.shape.norm();
+        let rows = self.shape.norm_rows();
         let (forward, weights) = (Operation::EmbeddingForward(rows), Operation::EmbeddingToWeights(rows));
         [self.small(&forward, "the embedding look-up"), 0.0, self.small(&weights, "the embedding's gradient")]
     }

@@ -12,5 +12,5 @@ pub mod layer;
 pub mod operation;
 pub mod sizes;
 
-pub use layer::{LayerShape, Phase, Recompute};
+pub use layer::{AttentionKind, LayerShape, Normalization, Phase, Positions, Recompute};
 pub use sizes::{Attention, Conv, DType, Embedding, GroupNorm, Linear, LstmCell, Pool, Rows};

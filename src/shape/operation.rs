@@ -63,6 +63,43 @@ pub enum Operation {
     LayernormToInputs(Rows),
     /// Gradients of layer normalisation to gain and bias, summed over the rows.
     LayernormToWeights(Rows),
+    /// RMS normalisation, which keeps the reciprocal root mean square of each row (Zhang & Sennrich, arXiv 1910.07467).
+    RmsnormForward(Rows),
+    /// Gradient of RMS normalisation to its inputs, with the skip path's gradient added.
+    RmsnormToInputs(Rows),
+    /// Gradient of RMS normalisation to its gain, summed over the rows.
+    RmsnormToWeights(Rows),
+    /// Rotary positions: pairs of elements of queries and keys are rotated by angles that depend on the position (Su et
+    /// al., arXiv 2104.09864).
+    RotaryForward {
+        /// Number of elements of queries and keys together.
+        len: usize,
+    },
+    /// Gradient of rotary positions: the rotation backwards.
+    RotaryBackward {
+        /// Number of elements of queries and keys together.
+        len: usize,
+    },
+    /// The gate of a gated MLP: SiLU of one half of a product's output times the other half (Shazeer, arXiv 2002.05202).
+    SwigluForward {
+        /// Number of elements of the result.
+        len: usize,
+    },
+    /// Gradients of the gate to both halves.
+    SwigluBackward {
+        /// Number of elements of the result.
+        len: usize,
+    },
+    /// Scale, mask and softmax of attention scores that lie in memory, where attention is not fused.
+    SoftmaxForward {
+        /// Number of scores.
+        len: usize,
+    },
+    /// Gradient of the softmax to the scores.
+    SoftmaxBackward {
+        /// Number of scores.
+        len: usize,
+    },
     /// GELU by itself, where no product could take it along.
     GeluForward {
         /// Number of elements.
@@ -118,6 +155,15 @@ impl Operation {
             Operation::LayernormForward(_)
             | Operation::LayernormToInputs(_)
             | Operation::LayernormToWeights(_)
+            | Operation::RmsnormForward(_)
+            | Operation::RmsnormToInputs(_)
+            | Operation::RmsnormToWeights(_)
+            | Operation::RotaryForward { .. }
+            | Operation::RotaryBackward { .. }
+            | Operation::SwigluForward { .. }
+            | Operation::SwigluBackward { .. }
+            | Operation::SoftmaxForward { .. }
+            | Operation::SoftmaxBackward { .. }
             | Operation::GeluForward { .. }
             | Operation::GeluBackward { .. }
             | Operation::Residual { .. }
@@ -140,6 +186,15 @@ impl Operation {
             Operation::LayernormForward(_) => "layernorm/forward",
             Operation::LayernormToInputs(_) => "layernorm/backward_input",
             Operation::LayernormToWeights(_) => "layernorm/backward_weight",
+            Operation::RmsnormForward(_) => "rmsnorm/forward",
+            Operation::RmsnormToInputs(_) => "rmsnorm/backward_input",
+            Operation::RmsnormToWeights(_) => "rmsnorm/backward_weight",
+            Operation::RotaryForward { .. } => "rotary/forward",
+            Operation::RotaryBackward { .. } => "rotary/backward",
+            Operation::SwigluForward { .. } => "swiglu/forward",
+            Operation::SwigluBackward { .. } => "swiglu/backward",
+            Operation::SoftmaxForward { .. } => "softmax/forward",
+            Operation::SoftmaxBackward { .. } => "softmax/backward",
             Operation::GeluForward { .. } => "gelu/forward",
             Operation::GeluBackward { .. } => "gelu/backward",
             Operation::Residual { .. } => "residual",
@@ -154,10 +209,7 @@ impl Operation {
 
     /// Number of floating-point operations; a multiply-add counts two. Causal attention counts the lower triangle only.
     pub fn flop(&self) -> f64 {
-        let attention = |a: &Attention, products: f64| {
-            let pairs = a.batch as f64 * a.heads as f64 * a.sequence as f64 * (a.sequence as f64 + 1.0) / 2.0;
-            pairs * a.head_size as f64 * 2.0 * products
-        };
+        let attention = |a: &Attention, products: f64| a.pairs() * a.head_size as f64 * 2.0 * products;
         match self {
             Operation::Linear { shape, .. } => 2.0 * shape.rows as f64 * shape.inputs as f64 * shape.outputs as f64,
             // Q·Kᵀ and P·V
@@ -167,6 +219,14 @@ impl Operation {
             Operation::LayernormForward(r) => 8.0 * r.len() as f64,
             Operation::LayernormToInputs(r) => 12.0 * r.len() as f64,
             Operation::LayernormToWeights(r) => 5.0 * r.len() as f64,
+            Operation::RmsnormForward(r) => 4.0 * r.len() as f64,
+            Operation::RmsnormToInputs(r) => 8.0 * r.len() as f64,
+            Operation::RmsnormToWeights(r) => 3.0 * r.len() as f64,
+            Operation::RotaryForward { len } | Operation::RotaryBackward { len } => 3.0 * *len as f64,
+            Operation::SwigluForward { len } => 5.0 * *len as f64,
+            Operation::SwigluBackward { len } => 9.0 * *len as f64,
+            Operation::SoftmaxForward { len } => 5.0 * *len as f64,
+            Operation::SoftmaxBackward { len } => 4.0 * *len as f64,
             Operation::GeluForward { len } => 10.0 * *len as f64,
             Operation::GeluBackward { len } => 18.0 * *len as f64,
             Operation::Residual { len } => *len as f64,
@@ -192,8 +252,24 @@ impl Operation {
                 };
                 e * (r * i + r * o + i * o + extra)
             }
-            Operation::AttentionForward(a) => e * 4.0 * (a.rows() * a.width()) as f64 + 4.0 * a.lse_len() as f64,
-            Operation::AttentionBackward(a) => e * 8.0 * (a.rows() * a.width()) as f64 + 8.0 * a.lse_len() as f64,
+            // Q, K, V and the output
+            Operation::AttentionForward(a) => {
+                e * 2.0 * (a.rows() * (a.width() + a.kv_width())) as f64 + 4.0 * a.lse_len() as f64
+            }
+            // Q, K, V, the output and its gradient; the gradients of Q, K and V
+            Operation::AttentionBackward(a) => {
+                e * 4.0 * (a.rows() * (a.width() + a.kv_width())) as f64 + 8.0 * a.lse_len() as f64
+            }
+            Operation::RmsnormForward(r) | Operation::RmsnormToWeights(r) => {
+                e * 2.0 * r.len() as f64 + 4.0 * r.rows as f64
+            }
+            Operation::RmsnormToInputs(r) => e * 4.0 * r.len() as f64 + 4.0 * r.rows as f64,
+            Operation::RotaryForward { len }
+            | Operation::RotaryBackward { len }
+            | Operation::SoftmaxForward { len } => e * 2.0 * *len as f64,
+            // both halves in, the result out; the gradient too, and two halves out
+            Operation::SwigluForward { len } | Operation::SoftmaxBackward { len } => e * 3.0 * *len as f64,
+            Operation::SwigluBackward { len } => e * 5.0 * *len as f64,
             Operation::LayernormForward(r) => e * 2.0 * r.len() as f64 + 8.0 * r.rows as f64,
             Operation::LayernormToInputs(r) => e * 4.0 * r.len() as f64 + 8.0 * r.rows as f64,
             Operation::LayernormToWeights(r) => e * 2.0 * r.len() as f64 + 8.0 * r.rows as f64,
@@ -218,15 +294,24 @@ impl Operation {
                 Product::ToWeights => (shape.outputs * shape.inputs) as f64,
             },
             Operation::AttentionForward(a) => (a.rows() * a.width()) as f64,
-            Operation::AttentionBackward(a) => (3 * a.rows() * a.width()) as f64,
+            Operation::AttentionBackward(a) => (a.rows() * (a.width() + 2 * a.kv_width())) as f64,
             Operation::LayernormForward(r)
             | Operation::LayernormToInputs(r)
+            | Operation::RmsnormForward(r)
+            | Operation::RmsnormToInputs(r)
             | Operation::CrossEntropy(r)
             | Operation::EmbeddingForward(r)
             | Operation::EmbeddingToWeights(r)
             | Operation::ResidualLayernorm(r) => r.len() as f64,
             Operation::LayernormToWeights(r) => 2.0 * r.cols as f64,
-            Operation::GeluForward { len }
+            Operation::RmsnormToWeights(r) => r.cols as f64,
+            Operation::SwigluBackward { len } => 2.0 * *len as f64,
+            Operation::RotaryForward { len }
+            | Operation::RotaryBackward { len }
+            | Operation::SwigluForward { len }
+            | Operation::SoftmaxForward { len }
+            | Operation::SoftmaxBackward { len }
+            | Operation::GeluForward { len }
             | Operation::GeluBackward { len }
             | Operation::Residual { len }
             | Operation::Dropout { len }

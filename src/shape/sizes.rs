@@ -76,20 +76,50 @@ impl Linear {
     }
 }
 
-/// Causal self-attention over packed `qkv` rows `[q(A·D) | k(A·D) | v(A·D)]`, row = b·S + s.
+/// Self-attention over packed `qkv` rows `[q(A·D) | k(K·D) | v(K·D)]`, row = b·S + s. The kernels compute the causal form
+/// with K = A; a cost model also prices the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Attention {
     /// Number of sequences.
     pub batch: usize,
-    /// Attention heads on this rank: A.
+    /// Attention heads on this rank, which are those of the queries: A.
     pub heads: usize,
+    /// Heads of keys and values on this rank, each shared by A/K heads of queries: K.
+    pub kv_heads: usize,
     /// Positions of a sequence: S.
     pub sequence: usize,
     /// Elements of an attention head: D.
     pub head_size: usize,
+    /// Whether a position attends to itself and those before it only.
+    pub causal: bool,
 }
 
 impl Attention {
+    /// Causal attention in which every head has keys and values of its own.
+    pub const fn new(batch: usize, heads: usize, sequence: usize, head_size: usize) -> Self {
+        Attention { batch, heads, kv_heads: heads, sequence, head_size, causal: true }
+    }
+
+    /// The attention with keys and values shared among the queries' heads (grouped-query attention; Ainslie et al.,
+    /// arXiv 2305.13245), otherwise unchanged.
+    pub const fn grouped(self, kv_heads: usize) -> Self {
+        Attention { kv_heads, ..self }
+    }
+
+    /// The attention of every position to every other, as in BERT, otherwise unchanged.
+    pub const fn causal(self, causal: bool) -> Self {
+        Attention { causal, ..self }
+    }
+
+    /// Elements of this rank's keys in a row, as many as of its values: K·D.
+    pub const fn kv_width(&self) -> usize {
+        self.kv_heads * self.head_size
+    }
+    /// Pairs of a query and a key that are multiplied: B·A·S·(S+1)/2, or B·A·S² where attention is not causal.
+    pub const fn pairs(&self) -> f64 {
+        let (lse, s) = (self.lse_len() as f64, self.sequence as f64);
+        if self.causal { lse * (s + 1.0) / 2.0 } else { lse * s }
+    }
     /// Rows of the packed input: batch × sequence.
     pub const fn rows(&self) -> usize {
         self.batch * self.sequence

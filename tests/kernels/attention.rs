@@ -24,7 +24,7 @@ fn shape(random: &mut SplitMix, dtype: DType) -> Attention {
     let edges = [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129];
     let sequence = if random.below(3) == 0 { edges[random.below(edges.len())] } else { 1 + random.below(longest) };
     let lines = if sequence > 100 { 1 } else { 1 + random.below(3) };
-    Attention { batch: 1 + random.below(lines), heads: 1 + random.below(lines), sequence, head_size }
+    Attention::new(1 + random.below(lines), 1 + random.below(lines), sequence, head_size)
 }
 
 /// q, k and v parts of packed rows, one after the other.
@@ -81,7 +81,7 @@ fn attention_of_one_token_is_known() {
     for dtype in DTYPES {
         for head_size in HEAD_SIZES {
             let mut twin = Twin::new(dtype, 7);
-            let shape = Attention { batch: 2, heads: 3, sequence: 1, head_size };
+            let shape = Attention::new(2, 3, 1, head_size);
             let len = shape.rows() * shape.width();
             let (qkv, dout) = (twin.random(3 * len), twin.random(len));
             let mut out = twin.cuda.alloc(len, dtype).unwrap();
@@ -108,7 +108,7 @@ fn attention_of_one_token_is_known() {
 fn attention_does_not_see_later_tokens() {
     for dtype in DTYPES {
         let mut twin = Twin::new(dtype, 8);
-        let shape = Attention { batch: 1, heads: 2, sequence: 150, head_size: 64 };
+        let shape = Attention::new(1, 2, 150, 64);
         let (len, row) = (shape.rows() * shape.width(), 3 * shape.width());
         let mut forward = |qkv: &[f64]| {
             let mut buffer = twin.cuda.alloc(3 * len, dtype).unwrap();
@@ -134,7 +134,7 @@ fn attention_does_not_see_later_tokens() {
 #[test]
 fn a_head_size_without_a_kernel_is_refused() {
     let mut twin = Twin::new(DType::Bf16, 1);
-    let shape = Attention { batch: 1, heads: 1, sequence: 4, head_size: 48 };
+    let shape = Attention::new(1, 1, 4, 48);
     let qkv = twin.random(3 * 4 * 48);
     let mut out = twin.cuda.alloc(4 * 48, DType::Bf16).unwrap();
     let mut lse = twin.cuda.alloc(4, DType::F32).unwrap();
@@ -210,7 +210,7 @@ fn every_attention_tile_agrees_with_the_reference() {
         for head_size in HEAD_SIZES {
             for dtype in [DType::Bf16, DType::F16] {
                 for sequence in [1 + random.below(20), 64 + random.below(100)] {
-                    let shape = Attention { batch: 1, heads: 1 + random.below(2), sequence, head_size };
+                    let shape = Attention::new(1, 1 + random.below(2), sequence, head_size);
                     check_tiles(shape, dtype, limit, &mut random);
                 }
             }
@@ -223,7 +223,7 @@ fn every_attention_tile_agrees_with_the_reference() {
 fn attention_does_not_depend_on_the_order_of_threads() {
     for limit in LIMITS {
         for head_size in HEAD_SIZES {
-            let shape = Attention { batch: 1, heads: 1, sequence: 150 - head_size / 4, head_size };
+            let shape = Attention::new(1, 1, 150 - head_size / 4, head_size);
             check_orders(shape, limit);
         }
     }

@@ -21,7 +21,7 @@ fn shape(random: &mut SplitMix) -> Attention {
     let sequence = if random.below(3) == 0 { edges[random.below(edges.len())] } else { 1 + random.below(longest) };
     let lines = if sequence > 100 { 1 } else { 1 + random.below(3) };
     let head_size = HEAD_SIZES[random.below(2)];
-    Attention { batch: 1 + random.below(lines), heads: 1 + random.below(lines), sequence, head_size }
+    Attention::new(1 + random.below(lines), 1 + random.below(lines), sequence, head_size)
 }
 
 /// out and lse of the kernel.
@@ -71,14 +71,14 @@ fn wgmma_attention_goes_round_its_stages() {
     let mut random = SplitMix(0x21a6);
     for (head_size, dtype) in [(64, DType::Bf16), (128, DType::Bf16), (64, DType::F16), (128, DType::F16)] {
         let sequence = 640 + random.below(160);
-        check(Attention { batch: 1, heads: 1, sequence, head_size }, dtype, 2.0, &mut random);
+        check(Attention::new(1, 1, sequence, head_size), dtype, 2.0, &mut random);
     }
 }
 
 #[test]
 fn wgmma_attention_does_not_depend_on_the_order_of_threads() {
     for (head_size, sequence) in [(64, 700), (128, 530), (128, 77)] {
-        let shape = Attention { batch: 1, heads: 1, sequence, head_size };
+        let shape = Attention::new(1, 1, sequence, head_size);
         let plan = forward_plan_wgmma(shape, DType::Bf16).unwrap();
         let len = shape.rows() * shape.width();
         let fills = [Fill::Poison(len), Fill::PoisonWide(shape.lse_len()), Fill::Random(3 * len)];
@@ -93,7 +93,7 @@ fn wgmma_attention_does_not_depend_on_the_order_of_threads() {
 #[test]
 fn wgmma_attention_does_not_see_later_tokens() {
     for head_size in HEAD_SIZES {
-        let shape = Attention { batch: 1, heads: 2, sequence: 150, head_size };
+        let shape = Attention::new(1, 2, 150, head_size);
         let row = 3 * shape.width();
         let mut random = SplitMix(9);
         let mut qkv: Vec<f64> = (0..shape.rows() * row).map(|_| random.symmetric()).collect();

@@ -8,7 +8,7 @@ use softgpu::{Arg, Buffer, Config};
 
 /// A head of 200 tokens.
 fn shape(head_size: usize) -> Attention {
-    Attention { batch: 1, heads: 1, sequence: 200, head_size }
+    Attention::new(1, 1, 200, head_size)
 }
 
 fn values(shape: Attention) -> Vec<f64> {

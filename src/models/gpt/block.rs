@@ -3,11 +3,11 @@
 //!
 //! [`super::Layer`] and the small `gpt` hold blocks; input and output gradient are the caller's.
 
-use crate::Result;
 use crate::models::builder::Builder;
 use crate::models::pieces::{Dense, Norm, Parameter};
 use crate::ops::Ops;
 use crate::shape::{LayerShape, Recompute};
+use crate::{Error, Result};
 
 /// The parameters, activations and gradients of one transformer layer on one tensor-parallel rank.
 pub struct Block<B> {
@@ -59,12 +59,19 @@ impl<B> Block<B> {
     /// memory for it.
     pub fn new<O: Ops<Buffer = B>>(builder: &mut Builder<'_, O>, prefix: &str, shape: LayerShape) -> Result<Self> {
         let name = |own: &str| format!("{prefix}{own}");
+        if !shape.has_implementation() {
+            let what = format!("layer {} has parts that no device has", shape.slug());
+            return Err(Error::input(
+                what,
+                "take GPT-3's layer with fused causal attention; `predict` prices the others",
+            ));
+        }
         Ok(Block {
             shape,
-            ln1: Norm::new(builder, &name("ln1"), shape.norm())?,
+            ln1: Norm::new(builder, &name("ln1"), shape.norm_rows())?,
             qkv: Dense::new(builder, &name("qkv"), shape.qkv(), 1.0)?,
             projection: Dense::new(builder, &name("projection"), shape.projection(), 1.0)?,
-            ln2: Norm::new(builder, &name("ln2"), shape.norm())?,
+            ln2: Norm::new(builder, &name("ln2"), shape.norm_rows())?,
             fc1: Dense::new(builder, &name("fc1"), shape.fc1(), 1.0)?,
             fc2: Dense::new(builder, &name("fc2"), shape.fc2(), 1.0)?,
             kept: Activations::new(builder, &shape)?,
@@ -134,7 +141,7 @@ impl<B> Block<B> {
     }
 
     pub(super) fn join_attention<O: Ops<Buffer = B>>(&mut self, ops: &mut O, x: &B) {
-        ops.residual(self.shape.norm().len(), &mut self.kept.middle, x, &self.kept.projection);
+        ops.residual(self.shape.norm_rows().len(), &mut self.kept.middle, x, &self.kept.projection);
     }
 
     pub(super) fn mlp_half<O: Ops<Buffer = B>>(&mut self, ops: &mut O) {
@@ -144,7 +151,7 @@ impl<B> Block<B> {
     }
 
     pub(super) fn join_mlp<O: Ops<Buffer = B>>(&mut self, ops: &mut O) {
-        ops.residual(self.shape.norm().len(), &mut self.kept.output, &self.kept.middle, &self.kept.fc2);
+        ops.residual(self.shape.norm_rows().len(), &mut self.kept.output, &self.kept.middle, &self.kept.fc2);
     }
 
     pub(super) fn mlp_half_backward<O: Ops<Buffer = B>>(&mut self, ops: &mut O, dy: &B) {
@@ -193,7 +200,7 @@ impl<B> Block<B> {
 
 impl<B> Activations<B> {
     fn new<O: Ops<Buffer = B>>(builder: &mut Builder<'_, O>, shape: &LayerShape) -> Result<Self> {
-        let (rows, h) = (shape.rows() as usize, shape.norm().len());
+        let (rows, h) = (shape.rows() as usize, shape.norm_rows().len());
         let (w, f) = (rows * shape.local_width() as usize, rows * shape.local_inner() as usize);
         Ok(Activations {
             ln1: builder.floats(h)?,
@@ -213,7 +220,7 @@ impl<B> Activations<B> {
 
 impl<B> Gradients<B> {
     fn new<O: Ops<Buffer = B>>(builder: &mut Builder<'_, O>, shape: &LayerShape) -> Result<Self> {
-        let (rows, h) = (shape.rows() as usize, shape.norm().len());
+        let (rows, h) = (shape.rows() as usize, shape.norm_rows().len());
         let w = rows * shape.local_width() as usize;
         Ok(Gradients {
             pre: builder.floats(rows * shape.local_inner() as usize)?,

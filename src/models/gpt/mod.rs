@@ -35,7 +35,7 @@ impl<O: Ops> Layer<O> {
     pub fn new(ops: &mut O, shape: LayerShape, seed: u64) -> Result<Self> {
         shape.validate()?;
         let mut builder = Builder::new(ops, shape.dtype, seed);
-        let len = shape.norm().len();
+        let len = shape.norm_rows().len();
         let x = builder.normal(len, 0.0, 1.0)?;
         let dy = builder.normal(len, 0.0, 1.0)?;
         let block = Block::new(&mut builder, "", shape)?;

@@ -134,12 +134,7 @@ fn layer_normalisation() {
 fn causal_attention() {
     let mut r = SplitMix(104);
     for _ in 0..8 {
-        let shape = Attention {
-            batch: 1 + r.below(2),
-            heads: 1 + r.below(3),
-            sequence: 1 + r.below(6),
-            head_size: 1 + r.below(5),
-        };
+        let shape = Attention::new(1 + r.below(2), 1 + r.below(3), 1 + r.below(6), 1 + r.below(5));
         let width = shape.rows() * shape.width();
         let (tensors, dout) = ([random(&mut r, 3 * width)], random(&mut r, width));
         let mut f = |ops: &mut Reference, t: &[ReferenceBuffer]| {
@@ -159,7 +154,7 @@ fn causal_attention() {
 /// The first position sees only itself: its output is its own value, its log-sum-exp its own score.
 #[test]
 fn the_first_position_attends_to_itself() {
-    let shape = Attention { batch: 2, heads: 2, sequence: 3, head_size: 4 };
+    let shape = Attention::new(2, 2, 3, 4);
     let qkv = random(&mut SplitMix(105), 6 * 3 * 8);
     let (mut out, mut lse) = (poison(6 * 8), poison(shape.lse_len()));
     Reference::new().attention_forward(shape, &mut out, &mut lse, &qkv);

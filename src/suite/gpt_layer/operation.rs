@@ -213,7 +213,7 @@ mod tests {
         assert!(checked.rows >= 64 && checked.inputs >= 1024 && checked.outputs >= 1024, "{checked:?}");
         let update = Operation::Adamw { len: 1 << 28 };
         assert!(matches!(affordable(update), Operation::Adamw { len } if len > 1 << 20));
-        let attention = Attention { batch: 4, heads: 16, sequence: 4096, head_size: 64 };
+        let attention = Attention::new(4, 16, 4096, 64);
         assert!(affordable(Operation::AttentionBackward(attention)).flop() <= MOST_CHECKED_FLOP);
         let small = Operation::Residual { len: 100 };
         assert_eq!(affordable(small), small);

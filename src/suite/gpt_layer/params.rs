@@ -40,7 +40,8 @@ const fn epilogue(epilogue: Epilogue) -> &'static str {
 }
 
 /// The parameters of a record about one operation: `operation` and `family` of every one; of products `product rows
-/// inputs outputs epilogue`, of attention `batch heads sequence head_size`, of streaming operations `elements` (and
+/// inputs outputs epilogue`, of attention `batch heads sequence head_size` (`kv_heads` and `causal` where they are not the
+/// usual ones), of streaming operations `elements` (and
 /// `rows columns` where they have some).
 pub fn operation_params(operation: &Operation) -> Map<String, Value> {
     let mut map = Map::new();
@@ -58,11 +59,20 @@ pub fn operation_params(operation: &Operation) -> Map<String, Value> {
         Operation::LayernormForward(r)
         | Operation::LayernormToInputs(r)
         | Operation::LayernormToWeights(r)
+        | Operation::RmsnormForward(r)
+        | Operation::RmsnormToInputs(r)
+        | Operation::RmsnormToWeights(r)
         | Operation::CrossEntropy(r)
         | Operation::ResidualLayernorm(r)
         | Operation::EmbeddingForward(r)
         | Operation::EmbeddingToWeights(r) => rows(&mut map, r),
-        Operation::GeluForward { len }
+        Operation::RotaryForward { len }
+        | Operation::RotaryBackward { len }
+        | Operation::SwigluForward { len }
+        | Operation::SwigluBackward { len }
+        | Operation::SoftmaxForward { len }
+        | Operation::SoftmaxBackward { len }
+        | Operation::GeluForward { len }
         | Operation::GeluBackward { len }
         | Operation::Residual { len }
         | Operation::Dropout { len }
@@ -76,6 +86,12 @@ fn attention(map: &mut Map<String, Value>, a: &Attention) {
     put(map, "heads", a.heads);
     put(map, "sequence", a.sequence);
     put(map, "head_size", a.head_size);
+    if a.kv_heads != a.heads {
+        put(map, "kv_heads", a.kv_heads);
+    }
+    if !a.causal {
+        put(map, "causal", false);
+    }
 }
 
 fn rows(map: &mut Map<String, Value>, r: &Rows) {

@@ -142,7 +142,7 @@ mod tests {
     use crate::ops::DType;
     use crate::ops::reference::Reference;
 
-    const SHAPE: Attention = Attention { batch: 2, heads: 3, sequence: 37, head_size: 8 };
+    const SHAPE: Attention = Attention::new(2, 3, 37, 8);
 
     /// The reference itself passes; with one number of a picked row off, it does not.
     #[test]

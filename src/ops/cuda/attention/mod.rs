@@ -88,7 +88,7 @@ pub(super) fn wgmma_switch() -> Option<&'static str> {
 /// The backward launches, in order: what comes before the products, the products, and dq after them; in f32 one for the
 /// queries and one for the keys. An error where no kernel takes the head size.
 pub fn backward_plans(shape: Attention, dtype: DType, shared_bytes: u32) -> Result<Vec<AttentionPlan>> {
-    let Attention { batch, heads, sequence, head_size } = shape;
+    let Attention { batch, heads, sequence, head_size, .. } = shape;
     let lines = batch * heads;
     if dtype == DType::F32 {
         return ["backward_plain_query", "backward_plain_key"]
@@ -138,7 +138,7 @@ fn unsupported(shape: Attention, dtype: DType) -> Error {
 
 /// Heads, sequence and head size as the kernels take them; `None` where there is nothing to do.
 fn dimensions(shape: Attention, dtype: DType) -> Result<Option<[Arg; 3]>> {
-    let Attention { batch, heads, sequence, head_size } = shape;
+    let Attention { batch, heads, sequence, head_size, .. } = shape;
     int("attention: batch × heads", batch.saturating_mul(heads))?;
     int("attention: elements of a row of qkv", heads.saturating_mul(head_size).saturating_mul(3))?;
     let longest = MOST_BLOCKS * if dtype == DType::F32 { PLAIN_ROWS } else { STRIP };
@@ -256,7 +256,7 @@ fn tile_arguments(
 mod tests {
     use super::*;
 
-    const SHAPE: Attention = Attention { batch: 2, heads: 3, sequence: 300, head_size: 128 };
+    const SHAPE: Attention = Attention::new(2, 3, 300, 128);
 
     #[test]
     fn launches_cover_every_row_and_key() {

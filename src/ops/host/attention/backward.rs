@@ -230,12 +230,7 @@ mod tests {
     #[test]
     fn forward_and_gradients_agree_with_plain_loops() {
         for mut r in shapes(50) {
-            let s = Attention {
-                batch: 1 + r.below(3),
-                heads: 1 + r.below(4),
-                sequence: 1 + r.below(150),
-                head_size: 8 * (1 + r.below(16)),
-            };
+            let s = Attention::new(1 + r.below(3), 1 + r.below(4), 1 + r.below(150), 8 * (1 + r.below(16)));
             check(s, &mut r);
         }
     }
@@ -243,13 +238,13 @@ mod tests {
     #[test]
     fn several_chunks_of_keys_agree_too() {
         for (mut r, sequence) in shapes(4).zip([KEYS, KEYS + 1, 2 * KEYS - 1, 2 * KEYS + 65]) {
-            check(Attention { batch: 1, heads: 1, sequence, head_size: 8 }, &mut r);
+            check(Attention::new(1, 1, sequence, 8), &mut r);
         }
     }
 
     #[test]
     fn large_scores_neither_overflow_nor_vanish() {
-        let s = Attention { batch: 1, heads: 1, sequence: 70, head_size: 16 };
+        let s = Attention::new(1, 1, 70, 16);
         let mut r = crate::stats::SplitMix(1);
         let qkv: Vec<f32> = random(&mut r, 3 * 70 * 16).iter().map(|v| 30.0 * v).collect();
         let (mut out, mut lse) = (vec![f32::NAN; 70 * 16], vec![f32::NAN; 70]);

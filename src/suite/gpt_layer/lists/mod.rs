@@ -55,7 +55,7 @@ pub(super) struct EndSizes {
 pub(super) fn loose(shape: LayerShape, ends: EndSizes, how: LaunchMode) -> Vec<CaseSpec> {
     let rows = shape.rows() as usize;
     let parameters = (shape.parameters() as usize).min(ends.most_updated);
-    let hidden = shape.norm();
+    let hidden = shape.norm_rows();
     let len = rows * shape.local_inner() as usize;
     let list = [
         ("adamw/update", Operation::Adamw { len: parameters }),
