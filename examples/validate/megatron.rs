@@ -5,7 +5,7 @@
 use crate::{number, published, rows};
 use bubblebench::ops::DType;
 use bubblebench::pipeline::job::Job;
-use bubblebench::pipeline::{Schedule, ScheduleSpec, costs, simulate};
+use bubblebench::pipeline::{costs, iteration};
 use bubblebench::records::CostModel;
 use bubblebench::report::Table;
 use bubblebench::{Error, Result, stats};
@@ -78,16 +78,6 @@ fn job(row: &Value) -> Result<Job> {
 
 fn predicted(job: &Job, model: &CostModel) -> Result<(f64, f64)> {
     let costs = costs::of_job(job, model, DType::Bf16)?;
-    let schedule = Schedule::build(&ScheduleSpec {
-        name: job.parallel.schedule,
-        stages: job.parallel.pipeline as usize,
-        micro_batches: job.micro_batches() as usize,
-        chunks: job.parallel.chunks.map(|c| c as usize),
-        memory_limit: None,
-        weight_share: job.weight_share(),
-        times: &costs.times,
-    })?;
-    let timeline = simulate(schedule, costs.times.clone())?;
-    let after = costs.after(timeline.schedule.layout.placement).total_ns();
-    Ok(((timeline.iteration_ns + after) as f64 / 1e9, timeline.bubble_ratio()))
+    let timeline = iteration::timeline(job, &costs, job.parallel.schedule, job.parallel.chunks.map(|c| c as usize))?;
+    Ok((iteration::whole_ns(&timeline, &costs) as f64 / 1e9, timeline.bubble_ratio()))
 }

@@ -12,13 +12,16 @@
 //! | [`ranks`] | bytes and steps of a collective over a link, from measured rank counts to others |
 //! | [`interference`], [`gate`] | what a small model costs the big one; what the gate costs |
 //! | [`valid`] | the range of every input measured |
+//! | [`join`], [`datasheet`] | several models as one; a model of a GPU nobody measured |
 
 mod borrowed;
 pub mod collectives;
+pub mod datasheet;
 pub mod features;
 pub mod gate;
 pub mod heldout;
 pub mod interference;
+pub mod join;
 pub mod layers;
 pub mod nnls;
 pub mod operations;
@@ -83,6 +86,7 @@ pub fn fit(measurements: &[Measurement], machine: &MachineRecord, sha256: &str) 
         interference,
         gate,
         accuracy,
+        origins: BTreeMap::new(),
     };
     notes.extend(missing(&model));
     refuse_empty(&model)?;
@@ -121,6 +125,7 @@ fn described(machine: &MachineRecord, records: &[&Measurement]) -> ModelMachine 
         device: first.map(|r| r.device.clone()).unwrap_or_default(),
         backend: first.map_or("host", |r| r.backend.name()).into(),
         memory_bytes: machine.gpus.first().map(|g| g.memory_bytes).or(machine.memory_bytes).filter(|&n| n > 0),
+        source: cost_model::Source::Measured,
     }
 }
 
