@@ -7,15 +7,16 @@
 //! | attention | 5 µs + FLOPs ÷ (0.5 · share · peak) forward, ÷ (0.4 · share · peak) backward |
 //! | streaming | 4 µs + bytes ÷ (0.85 · memory bandwidth); the loss at 0.4 of it |
 //! | collectives over n GPUs of a node | 15 µs + 2 µs · n + bytes · moved(n) ÷ (0.75 · link), moved as in [`super::ranks`] |
-//! | between nodes | the same over the network of the usual node with such GPUs, 30 µs |
+//! | between nodes | by the network of the usual node with such GPUs, as [`super::topology`] states it |
 //!
 //! The shares are medians of measured bf16 products with 4,096 rows or more (ai-dynamo/aiconfigurator at 095f58a; where that has
 //! none, stas00/ml-engineering's largest rates, less a tenth), against the vendor's dense peak.
 
-use super::ranks::Algorithm;
+use super::ranks::{Algorithm, RankedOperation};
 use crate::records::CostModel;
 use crate::records::cost_model::{
     self, CollectiveFit, Fit, Interference, LaunchFit, MadeFrom, ModelMachine, OperationFits, Range, Segment, Source,
+    Topology, TopologyKind,
 };
 use crate::{Error, Result, nearest};
 use std::collections::BTreeMap;
@@ -155,6 +156,14 @@ pub fn model(sheet: &DataSheet) -> CostModel {
         gate: None,
         accuracy: Vec::new(),
         valid,
+        topology: Some(Topology {
+            kind: if sheet.through_host { TopologyKind::Host } else { TopologyKind::Switch },
+            gpus_per_node: Some(8),
+            linked_gpus: None,
+            link_bytes_per_s: Some(sheet.link_gb_per_s * GB),
+            network_bytes_per_s: sheet.network_gb_per_s.map(|rate| rate * GB),
+            source: Some(format!("data sheet of {}", sheet.device)),
+        }),
         origins: BTreeMap::new(),
     }
 }
@@ -196,12 +205,16 @@ fn collectives(sheet: &DataSheet) -> Vec<CollectiveFit> {
     // Through the host's memory every byte crosses the bus twice.
     let link = 0.75 * sheet.link_gb_per_s * if sheet.through_host { 0.5 } else { 1.0 };
     let mut curves = Vec::new();
-    let mut add = |operation: &str, ranks: u64, nodes: u64, latency_ns: f64, gb_per_s: f64| {
-        let moved = if operation == "send_recv" { 1.0 } else { Algorithm::Ring.moved(operation, ranks) };
+    let mut add = |operation: &str, ranks: u64, latency_ns: f64, gb_per_s: f64| {
+        let moved = if operation == "send_recv" {
+            1.0
+        } else {
+            Algorithm::Ring.moved(RankedOperation { operation, ranks, nodes: 1 })
+        };
         curves.push(CollectiveFit {
             operation: operation.into(),
             ranks,
-            nodes,
+            nodes: 1,
             dtype: if sheet.bf16 { "bf16" } else { "f16" }.into(),
             latency: "pipelined".into(),
             segments: vec![Segment { from_bytes: 1, to_bytes: 1 << 40, latency_ns, ns_per_byte: moved / gb_per_s }],
@@ -214,16 +227,10 @@ fn collectives(sheet: &DataSheet) -> Vec<CollectiveFit> {
     };
     for operation in ["all_reduce", "all_gather", "reduce_scatter", "all_to_all"] {
         for ranks in [2, 4, 8] {
-            add(operation, ranks, 1, 15_000.0 + 2_000.0 * ranks as f64, link);
-        }
-        if let Some(network) = sheet.network_gb_per_s {
-            add(operation, 2, 2, 30_000.0, 0.75 * network);
+            add(operation, ranks, 15_000.0 + 2_000.0 * ranks as f64, link);
         }
     }
-    add("send_recv", 2, 1, 15_000.0, link);
-    if let Some(network) = sheet.network_gb_per_s {
-        add("send_recv", 2, 2, 30_000.0, 0.75 * network);
-    }
+    add("send_recv", 2, 15_000.0, link);
     curves
 }
 

@@ -31,6 +31,7 @@ pub fn join(models: Vec<CostModel>) -> Result<CostModel> {
             joined.origins.insert(part.clone(), origin(&model, &part));
         }
         joined.machine.memory_bytes = joined.machine.memory_bytes.or(model.machine.memory_bytes);
+        joined.topology = joined.topology.or(model.topology);
     }
     let mut names: Vec<&str> = Vec::new();
     for origin in joined.origins.values() {

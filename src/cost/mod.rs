@@ -9,7 +9,8 @@
 //! | [`heldout`] | which cases are held out, and the error on them |
 //! | [`features`], [`operations`], [`layers`] | single operations, and layers as sums of them |
 //! | [`piecewise`], [`collectives`], `borrowed` | latency–bandwidth segments over message size; points taken over from other operations |
-//! | [`ranks`] | bytes and steps of a collective over a link, from measured rank counts to others |
+//! | [`ranks`], [`topology`] | bytes and steps of a collective, and links of a group: from measured rank counts to others |
+//! | `derived` | a collective from another one, or from what is stated of the network |
 //! | [`interference`], [`gate`] | what a small model costs the big one; what the gate costs |
 //! | [`valid`] | the range of every input measured |
 //! | [`join`], [`datasheet`] | several models as one; a model of a GPU nobody measured |
@@ -17,6 +18,7 @@
 mod borrowed;
 pub mod collectives;
 pub mod datasheet;
+mod derived;
 pub mod features;
 pub mod gate;
 pub mod heldout;
@@ -29,6 +31,7 @@ pub mod piecewise;
 pub mod predict;
 pub mod ranks;
 pub mod regress;
+pub mod topology;
 pub mod valid;
 
 use crate::records::cost_model::{
@@ -83,6 +86,7 @@ pub fn fit(measurements: &[Measurement], machine: &MachineRecord, sha256: &str) 
         valid: valid::ranges(&operation_rows, &layer_rows, &collective.fits),
         operations: fits,
         collectives: collective.fits,
+        topology: topology::of_machine(&machine.topology),
         interference,
         gate,
         accuracy,
@@ -175,6 +179,7 @@ pub fn check(model: &CostModel) -> Result<()> {
     for (name, fit) in [gemm, attention, streaming, &launch.additivity].into_iter().flatten() {
         check_fit(name, fit)?;
     }
+    model.topology.as_ref().map_or(Ok(()), topology::check)?;
     let usable = |ns: f64| ns.is_finite() && ns >= 0.0;
     for c in &model.collectives {
         let asked = c.ranks >= 2 && c.nodes >= 1 && usable(c.relative_low) && usable(c.relative_high);

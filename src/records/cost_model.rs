@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub use super::measurement::Interval;
+pub use super::topology::{Topology, TopologyKind};
 pub use crate::shape::LayerShape;
 
 /// Value of `schema` in every `cost_model.json`: name and version of the format.
@@ -29,6 +30,9 @@ pub struct CostModel {
     /// Time over message size, one curve for each collective, number of ranks and nodes, element type and kind of
     /// latency.
     pub collectives: Vec<CollectiveFit>,
+    /// How the machine's GPUs are joined, where that is stated; it says how a group's bandwidth changes with its ranks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topology: Option<Topology>,
     /// How much programs that share a device slow each other down.
     pub interference: Interference,
     /// What stopping and starting the side work in a bubble costs; null if neither opening the gate nor a drain was

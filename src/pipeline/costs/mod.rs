@@ -377,7 +377,11 @@ impl<'a> Pricing<'a> {
                 Operation::RmsnormToWeights(s.norm_rows()),
             ],
         };
-XX
+        let names = [
+            "the last normalisation",
+            "the last normalisation's gradient to inputs",
+            "the last normalisation's gradient to weights",
+        ];
         for ((time, norm), what) in times.iter_mut().zip(norms).zip(names) {
             *time += self.small(&norm, what);
         }
