@@ -1,6 +1,7 @@
 //! The features a time is a sum of: their names in `cost_model.json`, and their values for an operation or a layer.
 //!
-//! A fit is t = Σ coefficient_ns · feature; a reader of the file needs nothing but this table (docs/cost-model.md):
+//! A fit is t = Σ coefficient_ns · feature, corrected near measured cases ([`super::anchors`]); a reader of the file needs
+//! nothing but this table and the one of sizes (docs/cost-model.md):
 //!
 //! | feature | value |
 //! |---|---|
@@ -9,10 +10,12 @@
 //! | `bytes` | bytes read and written at least once |
 //! | `bytes_over_N` | bytes beyond the first N: what no cache of N bytes holds |
 //! | `m*k`, `n*k`, `m*n` | elements of the product's two inputs and its output (m×k · k×n) |
+//! | `weights` | elements of the linear layer's weights, inputs · outputs: the largest of the three where rows are few |
 //! | `gelu_elements` | elements a GELU, or its derivative, is applied to in the product's epilogue |
 //! | `padded_flop_N` | flop of the product with m and n rounded up to whole tiles of N |
 //! | `wave_flop_N_sS` | ⌈tiles of N×N ÷ S⌉ · S tiles' flop: a last wave over S SMs costs as much as a full one |
-//! | `pairs` | query–key pairs of attention: B·A·S·(S+1)/2, or B·A·S² where it is not causal |
+//! | `pairs` | query–key pairs of attention: B·A·S·(S+1)/2, or B·A·S² where it is not causal; of a layer phase its attention's FLOPs ÷ (4 · head size), pairs of a forward |
+//! | `product_flop` | a layer phase: `flop` of its linear layers' products |
 //! | `operations_ns` | a layer phase: Σ of its operations' predicted times |
 //! | `phases_ns` | forward + backward_input + backward_weight of the same layer |
 
@@ -40,6 +43,8 @@ pub enum Feature {
     RightElements,
     /// `m*n`: elements of the output of the product m×k · k×n.
     OutputElements,
+    /// `weights`: elements of the linear layer's weights, whichever of the three products they are in.
+    Weights,
     /// `gelu_elements`: elements that a GELU or its derivative is applied to in the product's epilogue.
     GeluElements,
     /// `padded_flop_N`: FLOPs of the product with m and n rounded up to whole tiles of N.
@@ -52,8 +57,11 @@ pub enum Feature {
         /// Number S of SMs that a wave is spread over.
         sms: u64,
     },
-    /// `pairs`: query–key pairs of attention, B·A·S·(S+1)/2, or B·A·S² where it is not causal.
+    /// `pairs`: query–key pairs of attention, B·A·S·(S+1)/2, or B·A·S² where it is not causal; of a layer phase those
+    /// of as many forward passes as its attention costs FLOPs.
     Pairs,
+    /// `product_flop`: FLOPs of the products of a layer phase's linear layers.
+    ProductFlop,
     /// `operations_ns`: sum of the predicted times of a layer phase's operations, in ns.
     OperationsNs,
     /// `phases_ns`: forward, backward to inputs and backward to weights of the same layer together, in ns.
@@ -61,15 +69,17 @@ pub enum Feature {
 }
 
 impl Feature {
-    const PLAIN: [(Feature, &'static str); 10] = [
+    const PLAIN: [(Feature, &'static str); 12] = [
         (Feature::One, "1"),
         (Feature::Flop, "flop"),
         (Feature::Bytes, "bytes"),
         (Feature::LeftElements, "m*k"),
         (Feature::RightElements, "n*k"),
         (Feature::OutputElements, "m*n"),
+        (Feature::Weights, "weights"),
         (Feature::GeluElements, "gelu_elements"),
         (Feature::Pairs, "pairs"),
+        (Feature::ProductFlop, "product_flop"),
         (Feature::OperationsNs, "operations_ns"),
         (Feature::PhasesNs, "phases_ns"),
     ];
@@ -116,6 +126,7 @@ impl Feature {
             Feature::LeftElements => m * k,
             Feature::RightElements => n * k,
             Feature::OutputElements => m * n,
+            Feature::Weights => work.weights,
             Feature::GeluElements => work.gelu_elements,
             Feature::PaddedFlop(tile) => {
                 let t = *tile as f64;
@@ -126,6 +137,7 @@ impl Feature {
                 2.0 * ((m / t).ceil() * (n / t).ceil() / s).ceil() * s * t * t * k
             }
             Feature::Pairs => work.pairs,
+            Feature::ProductFlop => work.product_flop,
             Feature::OperationsNs => work.operations_ns,
             Feature::PhasesNs => work.phases_ns,
         }
@@ -143,8 +155,16 @@ pub struct FeatureInput {
     pub mnk: [f64; 3],
     /// Elements that a GELU or its derivative is applied to in the product's epilogue; 0 where there is none.
     pub gelu_elements: f64,
-    /// Query–key pairs of causal attention, B·A·S·(S+1)/2; 0 for other operations.
+    /// Elements of the linear layer's weights; 0 where the operation is no product.
+    pub weights: f64,
+    /// Query–key pairs of attention; 0 for other operations. Of a layer phase its attention's FLOPs ÷ (4 · head size).
     pub pairs: f64,
+    /// FLOPs of the products of a layer phase's linear layers; 0 for a single operation.
+    pub product_flop: f64,
+    /// Rows of a layer's activations, B·S; 0 for a single operation.
+    pub rows: f64,
+    /// Sequences · heads, sequence length and head size of attention; 0 for other operations.
+    pub attention: [f64; 3],
     /// Sum of the predicted times of a layer phase's operations, in ns; 0 for a single operation.
     pub operations_ns: f64,
     /// Times of the three phases of a layer together, in ns; 0 except for `forward_backward`.
@@ -164,17 +184,52 @@ impl FeatureInput {
                     Product::ToInputs => [rows, inputs, outputs],
                     Product::ToWeights => [outputs, inputs, rows],
                 };
+                work.weights = inputs * outputs;
                 if matches!(epilogue, Epilogue::BiasGelu | Epilogue::GeluBackward) {
                     work.gelu_elements = work.mnk[0] * work.mnk[1];
                 }
             }
             Operation::AttentionForward(a) | Operation::AttentionBackward(a) => {
                 work.pairs = a.pairs();
+                work.attention = [(a.batch * a.heads) as f64, a.sequence as f64, a.head_size as f64];
             }
             _ => {}
         }
         work
     }
+}
+
+/// Names of the sizes in which a product is near another.
+pub const PRODUCT_SIZES: &[&str] = &["m", "n", "k"];
+/// Names of the sizes in which attention is near another.
+pub const ATTENTION_SIZES: &[&str] = &["batch*heads", "sequence", "head_size"];
+/// Names of the sizes in which a streaming operation is near another of its name.
+pub const STREAMING_SIZES: &[&str] = &["bytes"];
+/// Names of the sizes in which a layer phase is near another: what there is to do for a row, and how many there are.
+pub const LAYER_SIZES: &[&str] = &["rows", "product_flop/rows", "pairs/rows"];
+
+/// The size of that name, by which near and far are told; `None` if the name is unknown.
+pub fn size(name: &str, work: &FeatureInput) -> Option<f64> {
+    let ([m, n, k], [heads, sequence, head_size]) = (work.mnk, work.attention);
+    let rows = work.rows.max(1.0);
+    Some(match name {
+        "m" => m,
+        "n" => n,
+        "k" => k,
+        "batch*heads" => heads,
+        "sequence" => sequence,
+        "head_size" => head_size,
+        "bytes" => work.bytes,
+        "rows" => work.rows,
+        "product_flop/rows" => work.product_flop / rows,
+        "pairs/rows" => work.pairs / rows,
+        _ => return None,
+    })
+}
+
+/// The sizes of those names, which are among the constants above.
+pub fn sizes(names: &[&'static str], work: &FeatureInput) -> Vec<f64> {
+    names.iter().filter_map(|name| size(name, work)).collect()
 }
 
 /// A single operation as a measurement describes it.

@@ -2,16 +2,18 @@
 //!
 //! A phase's time is a₁·Σ operations, with a fixed cost a₀ or a cost a₂·bytes beside it where cross-validation takes
 //! one, fitted per phase on measured layers: what the sum misses — gaps between launches, data still in a cache,
-//! threads already awake — is in the coefficients. forward_backward is fitted on the sum of the three phases.
+//! threads already awake — is in the coefficients. Without single operations a₁·products + a₂·attention serves. Near
+//! measured layers either is corrected by them. forward_backward is fitted on the sum of the three phases.
 
-use super::features::{Feature, FeatureInput};
+use super::features::{self, Feature, FeatureInput};
 use super::heldout::{self, HeldOutCase};
 use super::operations::{self, DeviceFacts, OperationRow};
-use super::regress::{Candidates, FitCase, LinearModel, Spread};
+use super::regress::{Candidates, Cases, FitCase, Sizes, Spread};
 use crate::Result;
 use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, Fit, LayerAnchor, OperationFits};
 use crate::records::measurement::{Interval, Kind};
+use crate::shape::operation::Family;
 use crate::shape::{DType, LayerShape, Phase, Recompute};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -86,7 +88,8 @@ fn by_shape(rows: &[LayerRow]) -> BTreeMap<String, BTreeMap<&'static str, &Layer
 /// What [`fit`] finds in the measured layers.
 #[derive(Debug, Default)]
 pub struct LayerFits {
-    /// One fit for each phase, by the phase's name, with its interval.
+    /// One fit for each phase, by the phase's name, with its interval; where layers of several element types have no
+    /// operations to tell them apart, one for each type, as `forward/bf16`.
     pub additivity: BTreeMap<String, Fit>,
     /// Errors on held-out shapes: `layer`, and `layer/` with the name of each phase.
     pub accuracy: Vec<Accuracy>,
@@ -116,8 +119,8 @@ pub fn fit(
             round_fits = fits.clone();
             kept_operations = true;
         }
-        let models = train(&training, &round_fits)?;
-        judge(&out, &models, &round_fits, &mut outcomes)?;
+        round_fits.launch.additivity = train(&training, &round_fits)?;
+        judge(&out, &round_fits, &mut outcomes)?;
     }
     if kept_operations {
         found.notes.push(
@@ -125,9 +128,12 @@ pub fn fit(
                 .into(),
         );
     }
-    for (phase, (linear, cases)) in train(rows, fits)? {
+    found.additivity = train(rows, fits)?;
+    for (name, fit) in &mut found.additivity {
+        let phase = name.split('/').next().unwrap_or_default();
         let residuals: Vec<f64> = outcomes.get(phase).into_iter().flatten().map(HeldOutCase::residual).collect();
-        found.additivity.insert(phase.into(), operations::record(&linear, Spread::of(&residuals), cases));
+        let spread = Spread::of(&residuals);
+        (fit.relative_low, fit.relative_high) = (spread.low, spread.high);
     }
     let pooled: Vec<HeldOutCase> = outcomes.values().flatten().copied().collect();
     found.accuracy.extend(heldout::accuracy("layer", &pooled));
@@ -158,48 +164,84 @@ fn answers(fits: &OperationFits, rows: &[LayerRow]) -> Result<bool> {
 
 fn judge(
     out: &[LayerRow],
-    models: &Models,
     fits: &OperationFits,
     outcomes: &mut BTreeMap<&'static str, Vec<HeldOutCase>>,
 ) -> Result<()> {
     for row in out {
-        if let Some(predicted) = predict(models, fits, &row.shape, row.phase)? {
+        if let Some(predicted) = predict(fits, &row.shape, row.phase)? {
             outcomes.entry(row.phase.name()).or_default().push(HeldOutCase::new(predicted, row.time.median));
         }
     }
     Ok(())
 }
 
-type Models = BTreeMap<&'static str, (LinearModel<Feature>, usize)>;
-
-/// One fit a phase; a phase with fewer than two shapes has none.
-fn train(rows: &[LayerRow], fits: &OperationFits) -> Result<Models> {
-    let mut models = Models::new();
-    for phase in PARTS {
-        let mut complete = true;
-        let mut cases = Vec::new();
-        for row in rows.iter().filter(|r| r.phase == phase) {
-            let known = work(fits, &row.shape, phase)?;
-            complete &= known.is_some();
-            let work = known.unwrap_or_else(|| plain_work(&row.shape, phase));
-            cases.push(FitCase { work, ns: row.time.median, key: row.shape.slug() });
+/// One fit a phase, without its interval; a phase with fewer than two shapes has none.
+fn train(rows: &[LayerRow], fits: &OperationFits) -> Result<BTreeMap<String, Fit>> {
+    let mut found = BTreeMap::new();
+    let complete = answers(fits, &rows.iter().filter(|r| PARTS.contains(&r.phase)).cloned().collect::<Vec<_>>())?;
+    let types: BTreeSet<&str> = rows.iter().map(|r| r.shape.dtype.name()).collect();
+    if complete || types.len() < 2 {
+        // Sums of operations tell the types apart; what a layer is counted in does not.
+        let sets = candidate_sets(complete, types.len() < 2);
+        train_phases(&mut found, rows, fits, sets, "")?;
+    } else {
+        for dtype in types {
+            let rows: Vec<LayerRow> = rows.iter().filter(|r| r.shape.dtype.name() == dtype).cloned().collect();
+            train_phases(&mut found, &rows, fits, candidate_sets(false, true), &format!("/{dtype}"))?;
         }
-        // Without single operations, or where they were measured badly, a layer's own FLOPs and bytes have to do.
-        let own = [vec![Feature::Flop], vec![Feature::One, Feature::Flop], vec![Feature::Flop, Feature::Bytes]];
-        let mut sets = vec![
-            vec![Feature::OperationsNs],
-            vec![Feature::One, Feature::OperationsNs],
-            vec![Feature::OperationsNs, Feature::Bytes],
-        ];
-        if !complete {
-            sets.clear();
-        }
-        sets.extend(own);
-        insert(&mut models, phase, sets, &cases);
     }
     let whole = whole_cases(rows);
-    insert(&mut models, Phase::ForwardBackward, vec![vec![Feature::PhasesNs]], &whole);
-    Ok(models)
+    let of_phases = Candidates { sets: vec![vec![Feature::PhasesNs]], evaluate: Feature::value, sizes: Sizes::NONE };
+    if whole.len() >= 2
+        && let Some(linear) = of_phases.fit(&whole.iter().collect::<Cases<_>>())
+    {
+        let fit = operations::record(&linear, Spread::UNKNOWN, whole.len());
+        found.insert(Phase::ForwardBackward.name().into(), fit);
+    }
+    Ok(found)
+}
+
+/// The sets of features a layer phase may need, simplest first: of its operations' times, and of its own FLOPs and bytes,
+/// which serve without single operations or where they were measured badly.
+fn candidate_sets(operations: bool, own: bool) -> Vec<Vec<Feature>> {
+    use Feature::{Bytes, Flop, One, OperationsNs, Pairs, ProductFlop};
+    let of_operations = [vec![OperationsNs], vec![One, OperationsNs], vec![OperationsNs, Bytes]];
+    let of_layer = [
+        vec![Flop],
+        vec![One, Flop],
+        vec![Flop, Bytes],
+        vec![ProductFlop, Pairs],
+        vec![One, ProductFlop, Pairs],
+    ];
+    let of_operations = of_operations.into_iter().filter(|_| operations);
+    of_operations.chain(of_layer.into_iter().filter(|_| own)).collect()
+}
+
+/// Fits the three phases together, under their names with `ending` behind them.
+fn train_phases(
+    found: &mut BTreeMap<String, Fit>,
+    rows: &[LayerRow],
+    fits: &OperationFits,
+    sets: Vec<Vec<Feature>>,
+    ending: &str,
+) -> Result<()> {
+    let mut cases: Vec<(Phase, Vec<FitCase<FeatureInput>>)> = PARTS.map(|phase| (phase, Vec::new())).to_vec();
+    for row in rows {
+        let Some((phase, cases)) = cases.iter_mut().find(|(phase, _)| *phase == row.phase) else { continue };
+        let work = work(fits, &row.shape, *phase)?.unwrap_or_else(|| plain_work(&row.shape, *phase));
+        cases.push(FitCase { work, ns: row.time.median, key: row.shape.slug() });
+    }
+    cases.retain(|(_, cases)| cases.len() >= 2);
+    let sizes = Sizes { names: features::LAYER_SIZES, values: features::sizes };
+    let candidates = Candidates { sets, evaluate: Feature::value, sizes };
+    let groups: Vec<Cases<FeatureInput>> = cases.iter().map(|(_, cases)| cases.iter().collect()).collect();
+    for ((phase, cases), linear) in cases.iter().zip(candidates.fit_together(&groups)) {
+        if let Some(linear) = linear {
+            let fit = operations::record(&linear, Spread::UNKNOWN, cases.len());
+            found.insert(format!("{}{ending}", phase.name()), fit);
+        }
+    }
+    Ok(())
 }
 
 /// forward_backward of the layers whose three phases were measured too.
@@ -214,23 +256,23 @@ fn whole_cases(rows: &[LayerRow]) -> Vec<FitCase<FeatureInput>> {
         .collect()
 }
 
-fn insert(models: &mut Models, phase: Phase, sets: Vec<Vec<Feature>>, cases: &[FitCase<FeatureInput>]) {
-    let all: Vec<&FitCase<FeatureInput>> = cases.iter().collect();
-    let candidates = Candidates { sets, evaluate: Feature::value };
-    if all.len() >= 2
-        && let Some(fit) = candidates.fit(&all)
-    {
-        models.insert(phase.name(), (fit, all.len()));
-    }
-}
+/// Names of the operations of a layer that are linear layers; other products are attention's.
+const LINEAR_LAYERS: [&str; 4] = ["qkv", "projection", "fc1", "fc2"];
 
 fn plain_work(shape: &LayerShape, phase: Phase) -> FeatureInput {
-    let operations = shape.operations(phase);
-    FeatureInput {
-        flop: operations.iter().map(|(_, o)| o.flop()).sum(),
-        bytes: operations.iter().map(|(_, o)| o.bytes(shape.dtype)).sum(),
-        ..FeatureInput::default()
+    let mut work = FeatureInput { rows: shape.rows() as f64, ..FeatureInput::default() };
+    let mut attention_flop = 0.0;
+    for (name, operation) in shape.operations(phase) {
+        work.flop += operation.flop();
+        work.bytes += operation.bytes(shape.dtype);
+        match operation.family() {
+            Family::Gemm if LINEAR_LAYERS.contains(&name) => work.product_flop += operation.flop(),
+            Family::Gemm | Family::Attention => attention_flop += operation.flop(),
+            Family::Streaming => {}
+        }
     }
+    work.pairs = attention_flop / (4.0 * shape.head_size() as f64);
+    work
 }
 
 /// Quantities of a layer phase that its features are computed from; `None` where one of its operations has no fit.
@@ -240,36 +282,59 @@ pub fn work(fits: &OperationFits, shape: &LayerShape, phase: Phase) -> Result<Op
     Ok(sum.map(|operations_ns| FeatureInput { operations_ns, ..plain_work(shape, phase) }))
 }
 
-fn predict(models: &Models, fits: &OperationFits, shape: &LayerShape, phase: Phase) -> Result<Option<f64>> {
-    let Some((model, _)) = models.get(phase.name()) else { return Ok(None) };
-    let value = |work: &FeatureInput| {
-        model.features.iter().zip(&model.coefficients).map(|(f, c)| c * f.value(work)).sum::<f64>()
-    };
+/// Predicted time of a phase, `forward_backward` from the predicted times of the others.
+fn predict(fits: &OperationFits, shape: &LayerShape, phase: Phase) -> Result<Option<f64>> {
+    let mut phases_ns = 0.0;
     if phase == Phase::ForwardBackward {
-        let mut phases_ns = 0.0;
         for part in PARTS {
-            match predict(models, fits, shape, part)? {
+            match evaluate(fits, shape, part, 0.0)? {
                 Some(ns) => phases_ns += ns,
                 None => return Ok(None),
             }
         }
-        return Ok(Some(value(&FeatureInput { phases_ns, ..FeatureInput::default() })));
     }
-    if !model.features.contains(&Feature::OperationsNs) {
-        return Ok(Some(value(&plain_work(shape, phase))));
-    }
-    Ok(work(fits, shape, phase)?.as_ref().map(value))
+    evaluate(fits, shape, phase, phases_ns)
 }
 
-/// Predicted time of a phase in ns, Σ coefficient · feature; `phases_ns` is the sum of the phases, for
-/// `forward_backward`. `None` if the phase or one of its operations has no fit. Returns an error if a fit names an
-/// unknown feature.
+/// The fit of a layer phase: that of its element type where types have their own.
+pub fn find(fits: &OperationFits, phase: Phase, dtype: DType) -> Option<&Fit> {
+    let fits = &fits.launch.additivity;
+    fits.get(&format!("{}/{}", phase.name(), dtype.name())).or_else(|| fits.get(phase.name()))
+}
+
+/// Predicted time of a phase in ns, Σ coefficient · feature and its correction near measured layers; `phases_ns` is the
+/// sum of the phases, for `forward_backward`. `None` if the phase or one of its operations has no fit. Returns an error
+/// if a fit names an unknown feature.
 pub fn evaluate(fits: &OperationFits, shape: &LayerShape, phase: Phase, phases_ns: f64) -> Result<Option<f64>> {
-    let Some(fit) = fits.launch.additivity.get(phase.name()) else { return Ok(None) };
+    let Some(fit) = find(fits, phase, shape.dtype) else { return Ok(None) };
     let needs_operations = fit.features.iter().any(|f| *f == Feature::OperationsNs.name());
     let work = match needs_operations {
         true => work(fits, shape, phase)?,
         false => Some(FeatureInput { phases_ns, ..plain_work(shape, phase) }),
     };
     work.map(|work| operations::evaluate(fit, &work)).transpose()
+}
+
+/// Fits of the phases of layers that are all a model holds, as of published figures: from each other, with an attention
+/// term and the correction near them. Empty below four layers, which two coefficients need. Returns an error if none
+/// can be made.
+pub fn fit_anchors(anchors: &[LayerAnchor]) -> Result<BTreeMap<String, Fit>> {
+    if anchors.len() < 4 {
+        return Ok(BTreeMap::new());
+    }
+    let rows: Vec<LayerRow> = anchors
+        .iter()
+        .flat_map(|a| {
+            let times = [a.forward_ns, a.backward_input_ns, a.backward_weight_ns];
+            PARTS.into_iter().zip(times).map(|(phase, time)| LayerRow {
+                shape: a.shape,
+                phase,
+                time,
+                activation_bytes: a.activation_bytes,
+                parameter_bytes: a.parameter_bytes,
+            })
+        })
+        .filter(|row| row.time.median > 0.0)
+        .collect();
+    Ok(fit(&rows, &[], &OperationFits::default(), None, DeviceFacts::default())?.additivity)
 }

@@ -6,6 +6,7 @@
 //! | file | part |
 //! |---|---|
 //! | [`nnls`], [`regress`] | non-negative relative least squares, choice of features, intervals |
+//! | [`anchors`] | the correction of a fit near measured cases |
 //! | [`heldout`] | which cases are held out, and the error on them |
 //! | [`features`], [`operations`], [`layers`] | single operations, and layers as sums of them |
 //! | [`piecewise`], [`collectives`], `borrowed` | latency–bandwidth segments over message size; points taken over from other operations |
@@ -15,6 +16,7 @@
 //! | [`valid`] | the range of every input measured |
 //! | [`join`], [`datasheet`] | several models as one; a model of a GPU nobody measured |
 
+pub mod anchors;
 mod borrowed;
 pub mod collectives;
 pub mod datasheet;
@@ -35,7 +37,7 @@ pub mod topology;
 pub mod valid;
 
 use crate::records::cost_model::{
-    self, CostModel, Fit, GateCost, Interval, LaunchFit, MadeFrom, ModelMachine, OperationFits,
+    self, AnchorPoint, CostModel, Fit, GateCost, Interval, LaunchFit, MadeFrom, ModelMachine, OperationFits,
 };
 use crate::records::measurement::Kind;
 use crate::records::{MachineRecord, Measurement};
@@ -218,11 +220,24 @@ pub fn check(model: &CostModel) -> Result<()> {
 fn check_fit(name: &str, fit: &Fit) -> Result<()> {
     fit.features.iter().try_for_each(|f| features::Feature::parse(f).map(drop))?;
     let numbers = fit.coefficients_ns.iter().chain([&fit.relative_low, &fit.relative_high]);
-    if fit.features.len() == fit.coefficients_ns.len() && numbers.into_iter().all(|v| v.is_finite() && *v >= 0.0) {
+    let sound = numbers.into_iter().all(|v| v.is_finite() && *v >= 0.0);
+    if fit.features.len() == fit.coefficients_ns.len() && sound && check_anchors(fit)? {
         return Ok(());
     }
     Err(Error::input(
         format!("the cost model's fit `{name}` has a coefficient that cannot be used"),
         "make the cost model again with `bubblebench fit`",
     ))
+}
+
+fn check_anchors(fit: &Fit) -> Result<bool> {
+    let Some(anchors) = &fit.anchors else { return Ok(true) };
+    let nothing = features::FeatureInput::default();
+    anchors.sizes.iter().try_for_each(|size| operations::known_size(size, &nothing).map(drop))?;
+    let positive = |v: f64| v.is_finite() && v > 0.0;
+    let point = |p: &AnchorPoint| {
+        let sizes = p.at.len() == anchors.sizes.len() && p.at.iter().all(|v| positive(*v));
+        sizes && positive(p.ratio) && p.weight.is_finite()
+    };
+    Ok(positive(anchors.length) && anchors.points.iter().all(point))
 }

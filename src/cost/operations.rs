@@ -1,17 +1,19 @@
 //! Fits of single operations: products, attention, streaming; and their prediction.
 //!
-//! Every fit is t = Σ coefficient · feature ([`super::features`]), its features chosen by cross-validation among the
-//! candidates below.
+//! Every fit is t = Σ coefficient · feature ([`super::features`]), corrected near measured cases ([`super::anchors`]), its
+//! form chosen by cross-validation among the candidates below: one form for the three products, one for both passes of
+//! attention, one for each streaming operation.
 
-use super::features::{Feature, FeatureInput, MeasuredOperation};
+use super::anchors;
+use super::features::{self, Feature, FeatureInput, MeasuredOperation};
 use super::heldout::{self, HeldOutCase};
-use super::regress::{Candidates, FitCase, LinearModel, Spread};
+use super::regress::{Candidates, Cases, FitCase, LinearModel, Sizes, Spread};
 use crate::records::Measurement;
-use crate::records::cost_model::{Accuracy, Fit, LaunchFit, OperationFits};
+use crate::records::cost_model::{Accuracy, Fit, OperationFits};
 use crate::records::measurement::Kind;
 use crate::shape::DType;
 use crate::shape::operation::{Family, Operation};
-use crate::{Result, stats};
+use crate::{Error, Result, stats};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Name of the fit to all streaming operations together, which predicts those that were not measured by name.
@@ -65,19 +67,26 @@ pub fn primary_dtype(rows: &[OperationRow]) -> Option<DType> {
 /// Its generator's integer arithmetic costs more than its bytes: its time per byte says nothing of other operations.
 const BOUND_BY_ARITHMETIC: &str = Operation::Dropout { len: 0 }.name();
 
-type Group<'a> = Vec<(&'a OperationRow, FitCase<FeatureInput>)>;
+/// Fits that choose their form together, by name.
+type Kin = BTreeMap<String, Vec<FitCase<FeatureInput>>>;
 
-fn groups<'a>(rows: &[&'a OperationRow], primary: Option<DType>) -> BTreeMap<(&'static str, String), Group<'a>> {
-    let mut groups: BTreeMap<(&'static str, String), Group<'a>> = BTreeMap::new();
+/// The cases of every fit: by family, and by what else sets fits apart that choose together (type and coldness, or the
+/// name of a streaming operation).
+fn groups(rows: &[&OperationRow], primary: Option<DType>) -> BTreeMap<(&'static str, String), Kin> {
+    let mut groups: BTreeMap<(&'static str, String), Kin> = BTreeMap::new();
     for &row in rows {
         let o = &row.operation;
         let dtype = if Some(o.dtype) == primary { String::new() } else { format!("/{}", o.dtype.name()) };
-        let cold = if o.cold { "/cold" } else { "" };
+        let ending = format!("{dtype}{}", if o.cold { "/cold" } else { "" });
         let case = FitCase { work: o.work.clone(), ns: row.ns, key: o.key.clone() };
-        let family = family_name(o.family);
-        groups.entry((family, format!("{}{dtype}{cold}", o.name))).or_default().push((row, case.clone()));
+        let mut add = |name: &str| {
+            let fit = format!("{name}{ending}");
+            let kin = if o.family == Family::Streaming { fit.clone() } else { ending.clone() };
+            groups.entry((family_name(o.family), kin)).or_default().entry(fit).or_default().push(case.clone());
+        };
+        add(&o.name);
         if o.family == Family::Streaming && o.name != BOUND_BY_ARITHMETIC {
-            groups.entry((family, format!("{ANY_STREAMING}{dtype}{cold}"))).or_default().push((row, case));
+            add(ANY_STREAMING);
         }
     }
     groups
@@ -94,45 +103,47 @@ const fn family_name(family: Family) -> &'static str {
 /// Fits every family and name. Products and attention need two distinct cases, a streaming operation one, which gives
 /// its bandwidth. Intervals are found with `spreads` only, at the cost of five more fits each; else they are ± 50 %.
 pub fn fit(rows: &[&OperationRow], primary: Option<DType>, hardware: DeviceFacts, spreads: bool) -> OperationFits {
-    let mut fits = OperationFits {
-        gemm: BTreeMap::new(),
-        attention: BTreeMap::new(),
-        streaming: BTreeMap::new(),
-        launch: LaunchFit { per_operation_ns: 0.0, additivity: BTreeMap::new() },
-    };
+    let mut fits = OperationFits::default();
     let mut fixed_ns = Vec::new();
-    for ((family, name), group) in groups(rows, primary) {
-        let cases: Vec<&FitCase<FeatureInput>> = group.iter().map(|(_, case)| case).collect();
-        let several = distinct(&cases) > 1;
-        if !several && family != "streaming" {
-            continue;
-        }
-        let candidates = candidates(family, &cases, hardware);
-        let Some(linear) = candidates.fit(&cases) else { continue };
-        let residuals: Vec<f64> = match spreads {
-            true => candidates.held_out(&cases).iter().map(HeldOutCase::residual).collect(),
-            false => Vec::new(),
+    for ((family, _), kin) in groups(rows, primary) {
+        let (names, cases) = members(&kin, if family == "streaming" { 1 } else { 2 });
+        let candidates = candidates(family, &cases.concat(), hardware);
+        let held_out = match spreads {
+            true => candidates.held_out_together(&cases),
+            false => vec![Vec::new(); cases.len()],
         };
-        let fit = record(&linear, Spread::of(&residuals), cases.len());
-        if several && !name.starts_with(ANY_STREAMING) {
-            fixed_ns.push(fixed_cost_ns(&fit));
+        let found = candidates.fit_together(&cases);
+        for (((name, cases), linear), outcomes) in names.into_iter().zip(cases).zip(found).zip(held_out) {
+            let Some(linear) = linear else { continue };
+            let residuals: Vec<f64> = outcomes.iter().map(HeldOutCase::residual).collect();
+            let fit = record(&linear, Spread::of(&residuals), cases.len());
+            if distinct(&cases) > 1 && !name.starts_with(ANY_STREAMING) {
+                fixed_ns.push(fixed_cost_ns(&fit));
+            }
+            family_of(&mut fits, family).insert(name.clone(), fit);
         }
-        family_of(&mut fits, family).insert(name, fit);
     }
     fits.launch.per_operation_ns = stats::median(&fixed_ns).unwrap_or(0.0);
     fits
 }
 
+/// The fits of `kin` that have at least so many distinct cases, by name.
+fn members(kin: &Kin, least: usize) -> (Vec<&String>, Vec<Cases<'_, FeatureInput>>) {
+    let cases = kin.iter().map(|(name, cases)| (name, cases.iter().collect::<Cases<_>>()));
+    cases.filter(|(_, cases)| distinct(cases) >= least).unzip()
+}
+
 /// Errors on held-out cases of the three families; a family without an operation of three distinct cases has none.
 pub fn accuracies(rows: &[&OperationRow], primary: Option<DType>, hardware: DeviceFacts) -> Vec<Accuracy> {
     let mut outcomes: BTreeMap<&str, Vec<HeldOutCase>> = BTreeMap::new();
-    for ((family, name), group) in groups(rows, primary) {
-        let cases: Vec<&FitCase<FeatureInput>> = group.iter().map(|(_, case)| case).collect();
+    for ((family, name), kin) in groups(rows, primary) {
         // The pooled fit only answers for names that have none of their own.
-        if distinct(&cases) < 3 || name.starts_with(ANY_STREAMING) {
+        if name.starts_with(ANY_STREAMING) {
             continue;
         }
-        outcomes.entry(family).or_default().extend(candidates(family, &cases, hardware).held_out(&cases));
+        let (_, cases) = members(&kin, 3);
+        let candidates = candidates(family, &cases.concat(), hardware);
+        outcomes.entry(family).or_default().extend(candidates.held_out_together(&cases).into_iter().flatten());
     }
     ["gemm", "attention", "streaming"]
         .iter()
@@ -174,17 +185,24 @@ fn candidates(
             sets
         }
     };
-    Candidates { sets, evaluate: Feature::value }
+    let names = match family {
+        "gemm" => features::PRODUCT_SIZES,
+        "attention" => features::ATTENTION_SIZES,
+        _ => features::STREAMING_SIZES,
+    };
+    Candidates { sets, evaluate: Feature::value, sizes: Sizes { names, values: features::sizes } }
 }
 
 fn product_sets(cases: &[&FitCase<FeatureInput>], hardware: DeviceFacts) -> Vec<Vec<Feature>> {
-    use Feature::{Bytes, Flop, GeluElements, LeftElements, One, OutputElements, PaddedFlop, RightElements, WaveFlop};
+    use Feature::{Bytes, Flop, GeluElements, LeftElements, One, OutputElements, PaddedFlop};
+    use Feature::{RightElements, WaveFlop, Weights};
     let mut sets = vec![
         vec![Flop],
         vec![One, Flop],
         vec![Flop, Bytes],
-        vec![Flop, RightElements],
+        vec![Flop, Weights],
         vec![One, Flop, Bytes],
+        vec![One, Flop, Weights],
         vec![One, Flop, LeftElements, RightElements, OutputElements],
     ];
     match hardware.sms {
@@ -228,6 +246,7 @@ pub fn record(linear: &LinearModel<Feature>, spread: Spread, cases: usize) -> Fi
         relative_low: spread.low,
         relative_high: spread.high,
         cases: cases as u64,
+        anchors: linear.anchors.clone(),
     }
 }
 
@@ -237,13 +256,26 @@ fn fixed_cost_ns(fit: &Fit) -> f64 {
     fit.features.iter().position(|f| f == "1").map_or(0.0, |i| fit.coefficients_ns[i])
 }
 
-/// Time that a fit gives, Σ coefficient · feature, in ns. Returns an error if the fit names an unknown feature.
+/// Time that a fit gives, Σ coefficient · feature and its correction near measured cases, in ns. Returns an error if the
+/// fit names an unknown feature or size.
 pub fn evaluate(fit: &Fit, work: &FeatureInput) -> Result<f64> {
-    fit.features
-        .iter()
-        .zip(&fit.coefficients_ns)
+    let parts = fit.features.iter().zip(&fit.coefficients_ns);
+    let sum: f64 = parts
         .map(|(name, coefficient)| Ok(coefficient * Feature::parse(name)?.value(work)))
-        .sum()
+        .sum::<Result<f64>>()?;
+    let Some(near) = &fit.anchors else { return Ok(sum) };
+    let sizes: Vec<f64> = near.sizes.iter().map(|name| known_size(name, work)).collect::<Result<_>>()?;
+    Ok(sum * anchors::factor(near, &sizes))
+}
+
+/// The size of that name. Returns an error if the name is unknown.
+pub fn known_size(name: &str, work: &FeatureInput) -> Result<f64> {
+    features::size(name, work).ok_or_else(|| {
+        Error::input(
+            format!("the cost model has a size `{name}` this version does not know"),
+            "make it again with `bubblebench fit`, or use the version that wrote it",
+        )
+    })
 }
 
 /// The fit that predicts an operation: of its own element type, else of the primary one, and only then the cold ones. A

@@ -1,12 +1,17 @@
 //! Fits by non-negative *relative* least squares, the choice between sets of features, and the interval that goes with
 //! a fit.
 //!
+//! Fits of one family (the three products, the phases of a layer) choose together: one of them alone often has too few
+//! cases to tell a needed feature from chance.
+//!
 //! Times span six orders of magnitude, so what is made small is Σ (predicted ÷ measured − 1)². Single wild measurements
 //! get Huber weights. Which features a machine's times need is decided by cross-validation on the training cases, never
 //! by how well the fit follows the cases it was made from.
 
+use super::anchors::{self, Tuning};
 use super::heldout::{self, HeldOutCase};
 use super::nnls;
+use crate::records::cost_model::Anchors;
 use crate::stats;
 use std::collections::BTreeSet;
 
@@ -72,93 +77,165 @@ fn student(n: usize) -> f64 {
     }
 }
 
-/// A fitted sum of features: t = Σ coefficient · feature.
+/// A fitted sum of features, t = Σ coefficient · feature, corrected near measured cases.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinearModel<F> {
     /// The features whose weighted sum is the time.
     pub features: Vec<F>,
     /// Cost of one unit of each feature in ns, in the order of `features`; never negative.
     pub coefficients: Vec<f64>,
+    /// The correction near measured cases; `None` where it is of no use.
+    pub anchors: Option<Anchors>,
 }
 
 /// Function that gives the value of a feature for one piece of work.
 pub type Evaluate<F, W> = fn(&F, &W) -> f64;
 
-/// The sets of features that a fit for one kind of work may choose from.
+/// The sizes of a piece of work in whose logarithms measured cases are near or far.
+#[derive(Debug)]
+pub struct Sizes<W> {
+    /// Their names; without any there is no correction near measured cases.
+    pub names: &'static [&'static str],
+    /// Gives their values for one piece of work.
+    pub values: fn(&[&'static str], &W) -> Vec<f64>,
+}
+
+impl<W> Sizes<W> {
+    /// No sizes: nothing is corrected.
+    pub const NONE: Sizes<W> = Sizes { names: &[], values: |_, _| Vec::new() };
+
+    fn of(&self, work: &W) -> Vec<f64> {
+        (self.values)(self.names, work)
+    }
+}
+
+/// The forms that a fit for one kind of work may choose from.
 pub struct Candidates<F, W> {
     /// Sets of features, simplest first.
     pub sets: Vec<Vec<F>>,
     /// Gives the value of a feature for one piece of work.
     pub evaluate: Evaluate<F, W>,
+    /// The sizes that tell near from far.
+    pub sizes: Sizes<W>,
+}
+
+/// Cases of one fit.
+pub type Cases<'a, W> = Vec<&'a FitCase<W>>;
+
+/// What cross-validation chooses: the features, and the correction near measured cases.
+struct Form<'a, F> {
+    set: &'a [F],
+    tuning: Option<Tuning>,
 }
 
 impl<F: Clone, W> Candidates<F, W> {
-    /// Predicted time of one piece of work in ns: Σ coefficient · feature.
+    /// Predicted time of one piece of work in ns.
     pub fn predict(&self, fit: &LinearModel<F>, work: &W) -> f64 {
+        let factor = fit.anchors.as_ref().map_or(1.0, |anchors| anchors::factor(anchors, &self.sizes.of(work)));
+        self.sum(fit, work) * factor
+    }
+
+    fn sum(&self, fit: &LinearModel<F>, work: &W) -> f64 {
         fit.features.iter().zip(&fit.coefficients).map(|(f, c)| c * (self.evaluate)(f, work)).sum()
     }
 
-    /// The candidate with the smallest cross-validated error, fitted to all of `cases`; `None` without cases. A larger
-    /// set must be better by more than two standard errors of the difference, case by case, by 3 % of it and by 0.1 %
-    /// of the time, and have two cases a coefficient.
+    /// The fit to `cases` as [`Candidates::fit_together`] makes it; `None` without cases.
     pub fn fit(&self, cases: &[&FitCase<W>]) -> Option<LinearModel<F>> {
-        let (first, rest) = self.sets.split_first()?;
-        if cases.is_empty() {
-            return None;
-        }
-        let mut best = (first, self.errors(first, cases));
-        for set in rest.iter().filter(|set| cases.len() >= 2 * set.len()) {
-            let errors = self.errors(set, cases);
-            if clearly_smaller(&errors, &best.1) {
-                best = (set, errors);
+        self.fit_together(&[cases.to_vec()]).pop()?
+    }
+
+    /// One fit for each group of cases, all of the form with the smallest cross-validated error; `None` for a group
+    /// without cases.
+    ///
+    /// A larger set of features must be better by more than one standard error of the difference, case by case, by 3 %
+    /// of it and by 0.1 % of the time, and leave every group two cases a coefficient. The correction near measured cases
+    /// must be better by 3 % and by 0.1 % of the time.
+    pub fn fit_together(&self, groups: &[Cases<W>]) -> Vec<Option<LinearModel<F>>> {
+        let form = self.choose(groups);
+        let fit = |cases: &Cases<W>| {
+            let form = form.as_ref().filter(|_| !cases.is_empty())?;
+            Some(self.fit_form(form, cases))
+        };
+        groups.iter().map(fit).collect()
+    }
+
+    /// Each case predicted once by a fit, its form chosen anew, that had not seen it: the outcomes of each group.
+    pub fn held_out_together(&self, groups: &[Cases<W>]) -> Vec<Vec<HeldOutCase>> {
+        let mut outcomes = vec![Vec::new(); groups.len()];
+        for held in heldout::rounds(groups.iter().flatten().map(|c| c.key.as_str())) {
+            let (out, training): (Vec<_>, Vec<_>) = groups.iter().map(|cases| split(cases, &held)).unzip();
+            for ((outcomes, fit), out) in outcomes.iter_mut().zip(self.fit_together(&training)).zip(out) {
+                outcomes.extend(fit.iter().flat_map(|fit| self.judge(fit, &out)));
             }
-        }
-        Some(self.fit_set(best.0, cases))
-    }
-
-    /// Each case predicted once by a fit, its features chosen anew, that had not seen it.
-    pub fn held_out(&self, cases: &[&FitCase<W>]) -> Vec<HeldOutCase> {
-        self.in_rounds(cases, |training| self.fit(training))
-    }
-
-    /// Held-out errors of one set, in an order that is the same for all sets.
-    fn errors(&self, set: &[F], cases: &[&FitCase<W>]) -> Vec<f64> {
-        let outcomes = self.in_rounds(cases, |training| Some(self.fit_set(set, training)));
-        // |ln| so that predicting half and predicting double count the same; capped so that one case cannot decide.
-        outcomes.iter().map(|o| (o.predicted / o.measured).max(1e-9).ln().abs().min(1.0)).collect()
-    }
-
-    fn in_rounds(
-        &self,
-        cases: &[&FitCase<W>],
-        fit: impl Fn(&[&FitCase<W>]) -> Option<LinearModel<F>>,
-    ) -> Vec<HeldOutCase> {
-        let mut outcomes = Vec::new();
-        for held in heldout::rounds(cases.iter().map(|c| c.key.as_str())) {
-            let (out, training) = split(cases, &held);
-            let Some(fitted) = fit(&training) else { continue };
-            outcomes.extend(out.iter().map(|c| HeldOutCase::new(self.predict(&fitted, &c.work), c.ns)));
         }
         outcomes
     }
 
-    fn fit_set(&self, set: &[F], cases: &[&FitCase<W>]) -> LinearModel<F> {
+    fn choose(&self, groups: &[Cases<W>]) -> Option<Form<'_, F>> {
+        let (first, rest) = self.sets.split_first()?;
+        let form = |set, tuning| Form { set, tuning };
+        let mut best = (form(first.as_slice(), None), self.errors(&form(first, None), groups));
+        let smallest = groups.iter().map(Vec::len).filter(|&n| n > 0).min()?;
+        for set in rest.iter().filter(|set| smallest >= 2 * set.len()) {
+            let errors = self.errors(&form(set, None), groups);
+            if gain(&errors, &best.1).is_some_and(|(gain, standard_error)| gain > standard_error) {
+                best = (form(set, None), errors);
+            }
+        }
+        if !self.sizes.names.is_empty() {
+            let corrected = Tuning::grid().map(|tuning| {
+                let form = form(best.0.set, Some(tuning));
+                let errors = self.errors(&form, groups);
+                (form, errors)
+            });
+            let mean = |errors: &[f64]| stats::mean(errors).unwrap_or(f64::INFINITY);
+            let nearest = corrected.min_by(|a, b| mean(&a.1).total_cmp(&mean(&b.1)));
+            best = nearest.filter(|(_, errors)| gain(errors, &best.1).is_some()).unwrap_or(best);
+        }
+        Some(best.0)
+    }
+
+    /// Held-out errors of one form, in an order that is the same for all forms.
+    fn errors(&self, form: &Form<F>, groups: &[Cases<W>]) -> Vec<f64> {
+        let mut outcomes = Vec::new();
+        for cases in groups {
+            for held in heldout::rounds(cases.iter().map(|c| c.key.as_str())) {
+                let (out, training) = split(cases, &held);
+                outcomes.extend(self.judge(&self.fit_form(form, &training), &out));
+            }
+        }
+        // |ln| so that predicting half and predicting double count the same; capped so that one case cannot decide.
+        outcomes.iter().map(|o| (o.predicted / o.measured).max(1e-9).ln().abs().min(1.0)).collect()
+    }
+
+    fn judge(&self, fit: &LinearModel<F>, out: &[&FitCase<W>]) -> Vec<HeldOutCase> {
+        out.iter().map(|c| HeldOutCase::new(self.predict(fit, &c.work), c.ns)).collect()
+    }
+
+    fn fit_form(&self, form: &Form<F>, cases: &[&FitCase<W>]) -> LinearModel<F> {
         let rows: Vec<Vec<f64>> =
-            cases.iter().map(|c| set.iter().map(|f| (self.evaluate)(f, &c.work)).collect()).collect();
+            cases.iter().map(|c| form.set.iter().map(|f| (self.evaluate)(f, &c.work)).collect()).collect();
         let times: Vec<f64> = cases.iter().map(|c| c.ns).collect();
-        LinearModel { features: set.to_vec(), coefficients: relative(&rows, &times) }
+        let mut fit =
+            LinearModel { features: form.set.to_vec(), coefficients: relative(&rows, &times), anchors: None };
+        if let Some(tuning) = form.tuning {
+            let ratio = |c: &&FitCase<W>| (self.sizes.of(&c.work), c.ns / self.sum(&fit, &c.work));
+            fit.anchors = anchors::fit(tuning, self.sizes.names, &cases.iter().map(ratio).collect::<Vec<_>>());
+        }
+        fit
     }
 }
 
-fn clearly_smaller(new: &[f64], old: &[f64]) -> bool {
+/// By how much the mean of `new` errors is smaller than that of the `old`, and the standard error of that, where it is
+/// by 3 % of it and by a tenth of a percent of the time: less is not worth a feature, however sure it is.
+fn gain(new: &[f64], old: &[f64]) -> Option<(f64, f64)> {
     let gains: Vec<f64> = old.iter().zip(new).map(|(o, n)| o - n).collect();
-    let (Some(gain), Some(before)) = (stats::mean(&gains), stats::mean(old)) else { return false };
+    let (gain, before) = (stats::mean(&gains)?, stats::mean(old)?);
     let variance = gains.iter().map(|g| (g - gain).powi(2)).sum::<f64>() / (gains.len() as f64 - 1.0).max(1.0);
-    // A tenth of a percent of the time is not worth a feature, however sure it is.
-    gain > (0.03 * before).max(0.001) && gain > 2.0 * (variance / gains.len() as f64).sqrt()
+    (gain > (0.03 * before).max(0.001)).then(|| (gain, (variance / gains.len() as f64).sqrt()))
 }
 
-fn split<'a, W>(cases: &[&'a FitCase<W>], held: &BTreeSet<String>) -> (Vec<&'a FitCase<W>>, Vec<&'a FitCase<W>>) {
+fn split<'a, W>(cases: &[&'a FitCase<W>], held: &BTreeSet<String>) -> (Cases<'a, W>, Cases<'a, W>) {
     cases.iter().copied().partition(|c| held.contains(&c.key))
 }
 
@@ -228,7 +305,7 @@ mod tests {
         for i in [3, 17, 40] {
             data[i].ns *= 8.0;
         }
-        let candidates = Candidates { sets: vec![vec![0, 1]], evaluate: power };
+        let candidates = Candidates { sets: vec![vec![0, 1]], evaluate: power, sizes: Sizes::NONE };
         let fit = candidates.fit(&data.iter().collect::<Vec<_>>()).unwrap();
         assert!((fit.coefficients[0] / 500.0 - 1.0).abs() < 0.04, "{fit:?}");
         assert!((fit.coefficients[1] / 3.0 - 1.0).abs() < 0.04, "{fit:?}");
@@ -238,7 +315,7 @@ mod tests {
     #[test]
     fn the_features_that_made_the_data_are_chosen() {
         let mut random = SplitMix(4);
-        let candidates = Candidates { sets: vec![vec![1], vec![0, 1], vec![0, 1, 2]], evaluate: power };
+        let candidates = Candidates { sets: vec![vec![1], vec![0, 1], vec![0, 1, 2]], evaluate: power, sizes: Sizes::NONE };
         let mut chosen = |truth: fn(f64) -> f64, right: &[i32]| {
             (0..20)
                 .filter(|_| {
@@ -260,13 +337,13 @@ mod tests {
     fn intervals_cover_about_ninety_five_percent() {
         for (n, seed) in [(12usize, 10u64), (80, 11)] {
             let mut random = SplitMix(seed);
-            let candidates = Candidates { sets: vec![vec![0, 1]], evaluate: power };
+            let candidates = Candidates { sets: vec![vec![0, 1]], evaluate: power, sizes: Sizes::NONE };
             let (mut inside, mut total) = (0, 0);
             for _ in 0..60 {
                 let data = cases(n, 0.05, |x| 500.0 + 3.0 * x, &mut random);
                 let all: Vec<_> = data.iter().collect();
                 let fit = candidates.fit(&all).unwrap();
-                let residuals: Vec<f64> = candidates.held_out(&all).iter().map(HeldOutCase::residual).collect();
+                let residuals: Vec<f64> = candidates.held_out_together(std::slice::from_ref(&all)).concat().iter().map(HeldOutCase::residual).collect();
                 let spread = Spread::of(&residuals);
                 for fresh in cases(20, 0.05, |x| 500.0 + 3.0 * x, &mut random) {
                     let predicted = candidates.predict(&fit, &fresh.work);
@@ -282,11 +359,11 @@ mod tests {
 
     #[test]
     fn nothing_to_fit_is_no_fit() {
-        let candidates: Candidates<i32, f64> = Candidates { sets: vec![vec![1]], evaluate: power };
+        let candidates: Candidates<i32, f64> = Candidates { sets: vec![vec![1]], evaluate: power, sizes: Sizes::NONE };
         assert!(candidates.fit(&[]).is_none());
         let one = FitCase { work: 2.0, ns: 10.0, key: "a".into() };
         assert!((candidates.fit(&[&one]).unwrap().coefficients[0] - 5.0).abs() < 1e-6);
-        assert!(candidates.held_out(&[&one]).is_empty());
+        assert!(candidates.held_out_together(&[vec![&one]]).concat().is_empty());
         assert_eq!(Spread::of(&[]), Spread::UNKNOWN);
     }
 }

@@ -146,7 +146,7 @@ pub struct LayerAnchor {
 }
 
 /// Fitted times of single operations: t = Σ coefficient · feature (docs/cost-model.md).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OperationFits {
     /// Fits of matrix products, one per phase: `forward`, `backward_input`, `backward_weight`; another element type's
@@ -178,16 +178,49 @@ pub struct Fit {
     pub relative_high: f64,
     /// Number of measured cases that the coefficients were fitted to.
     pub cases: u64,
+    /// What the sum is multiplied by near measured cases; absent where cross-validation found no use for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchors: Option<Anchors>,
+}
+
+/// The correction of a fit near measured cases: the sum of features is multiplied by exp(Σ weight · K(d ÷ length)),
+/// d = √Σ ln²(size ÷ the point's), K(h) = (1 + √3·h)·e^(−√3·h), the exponent held between the least and the greatest ln
+/// ratio of the points and 0 (docs/cost-model.md, "Near measured cases").
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Anchors {
+    /// Names of the sizes that distances are counted in: `m`, `n`, `k`; `bytes`; … (docs/cost-model.md lists them).
+    pub sizes: Vec<String>,
+    /// Distance over which a point speaks for its surroundings, in units of ln(size).
+    pub length: f64,
+    /// Part of the ratios' variance that was taken to be noise when the weights were found; 0 makes the correction exact
+    /// at every point.
+    pub nugget: f64,
+    /// The measured cases.
+    pub points: Vec<AnchorPoint>,
+}
+
+/// One measured case that corrects a fit around it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AnchorPoint {
+    /// Its sizes, in the order of the names.
+    pub at: Vec<f64>,
+    /// Its measured time ÷ the sum of features.
+    pub ratio: f64,
+    /// Its weight in the exponent of the correction.
+    pub weight: f64,
 }
 
 /// What operations cost beyond their own work: the fixed cost of each, and the difference between a layer and the sum
 /// of its operations.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LaunchFit {
     /// Median of the fixed costs (feature `1`) of the operations' fits, in nanoseconds; 0 where it is too small to see.
     pub per_operation_ns: f64,
-    /// Fits of whole layer phases, by phase. The coefficient of `operations_ns` is the layer's time ÷ the sum of its
+    /// Fits of whole layer phases, by phase; where there is one for each element type, with the type behind, as
+    /// `forward/bf16`. The coefficient of `operations_ns` is the layer's time ÷ the sum of its
     /// operations' times: above 1 for launch gaps and operands that left the cache.
     pub additivity: BTreeMap<String, Fit>,
 }

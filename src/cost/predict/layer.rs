@@ -117,7 +117,7 @@ fn fitted(
     phases_ns: f64,
     outside: Outside,
 ) -> Result<Option<Prediction>> {
-    let Some(fit) = model.operations.launch.additivity.get(phase.name()) else {
+    let Some(fit) = layers::find(&model.operations, phase, shape.dtype) else {
         return summed(model, shape, phase, outside);
     };
     let time = layers::evaluate(&model.operations, shape, phase, phases_ns)?;
