@@ -175,6 +175,8 @@ fn fit(features: &[&str], coefficients_ns: &[f64], spread: usize) -> Fit {
         relative_low: SPREADS[spread].0,
         relative_high: SPREADS[spread].1,
         cases: 0,
+        anchors: None,
+        without_gelu: spread == 0,
     }
 }
 

@@ -206,13 +206,8 @@ fn train(rows: &[LayerRow], fits: &OperationFits) -> Result<BTreeMap<String, Fit
 fn candidate_sets(operations: bool, own: bool) -> Vec<Vec<Feature>> {
     use Feature::{Bytes, Flop, One, OperationsNs, Pairs, ProductFlop};
     let of_operations = [vec![OperationsNs], vec![One, OperationsNs], vec![OperationsNs, Bytes]];
-    let of_layer = [
-        vec![Flop],
-        vec![One, Flop],
-        vec![Flop, Bytes],
-        vec![ProductFlop, Pairs],
-        vec![One, ProductFlop, Pairs],
-    ];
+    let of_layer =
+        [vec![Flop], vec![One, Flop], vec![Flop, Bytes], vec![ProductFlop, Pairs], vec![One, ProductFlop, Pairs]];
     let of_operations = of_operations.into_iter().filter(|_| operations);
     of_operations.chain(of_layer.into_iter().filter(|_| own)).collect()
 }

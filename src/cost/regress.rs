@@ -216,8 +216,7 @@ impl<F: Clone, W> Candidates<F, W> {
         let rows: Vec<Vec<f64>> =
             cases.iter().map(|c| form.set.iter().map(|f| (self.evaluate)(f, &c.work)).collect()).collect();
         let times: Vec<f64> = cases.iter().map(|c| c.ns).collect();
-        let mut fit =
-            LinearModel { features: form.set.to_vec(), coefficients: relative(&rows, &times), anchors: None };
+        let mut fit = LinearModel { features: form.set.to_vec(), coefficients: relative(&rows, &times), anchors: None };
         if let Some(tuning) = form.tuning {
             let ratio = |c: &&FitCase<W>| (self.sizes.of(&c.work), c.ns / self.sum(&fit, &c.work));
             fit.anchors = anchors::fit(tuning, self.sizes.names, &cases.iter().map(ratio).collect::<Vec<_>>());
@@ -315,7 +314,8 @@ mod tests {
     #[test]
     fn the_features_that_made_the_data_are_chosen() {
         let mut random = SplitMix(4);
-        let candidates = Candidates { sets: vec![vec![1], vec![0, 1], vec![0, 1, 2]], evaluate: power, sizes: Sizes::NONE };
+        let candidates =
+            Candidates { sets: vec![vec![1], vec![0, 1], vec![0, 1, 2]], evaluate: power, sizes: Sizes::NONE };
         let mut chosen = |truth: fn(f64) -> f64, right: &[i32]| {
             (0..20)
                 .filter(|_| {
@@ -343,7 +343,12 @@ mod tests {
                 let data = cases(n, 0.05, |x| 500.0 + 3.0 * x, &mut random);
                 let all: Vec<_> = data.iter().collect();
                 let fit = candidates.fit(&all).unwrap();
-                let residuals: Vec<f64> = candidates.held_out_together(std::slice::from_ref(&all)).concat().iter().map(HeldOutCase::residual).collect();
+                let residuals: Vec<f64> = candidates
+                    .held_out_together(std::slice::from_ref(&all))
+                    .concat()
+                    .iter()
+                    .map(HeldOutCase::residual)
+                    .collect();
                 let spread = Spread::of(&residuals);
                 for fresh in cases(20, 0.05, |x| 500.0 + 3.0 * x, &mut random) {
                     let predicted = candidates.predict(&fit, &fresh.work);

@@ -181,6 +181,16 @@ pub struct Fit {
     /// What the sum is multiplied by near measured cases; absent where cross-validation found no use for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anchors: Option<Anchors>,
+    /// Of products: whether no measured case had a GELU in its epilogue, so that one is priced as a pass of its own; absent
+    /// where some had.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub without_gelu: bool,
+}
+
+// Serde hands over a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// The correction of a fit near measured cases: the sum of features is multiplied by exp(Σ weight · K(d ÷ length)),
