@@ -1,7 +1,7 @@
 //! What changes with the number of ranks, and from one operation to another: how many steps an algorithm takes, and how
 //! many bytes pass a rank's link.
 //!
-//! A curve measured over n ranks is carried to n′ (or, in [`super::derived`], to another operation) by
+//! A curve measured over n ranks is carried to n′ (or, in `derived`, to another operation) by
 //!
 //! ```text
 //! t′ = latency · ((1 − h) + h · steps′ ÷ steps) + bytes' part · (moved′ ÷ moved) · (links ÷ links′)
