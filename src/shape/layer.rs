@@ -351,6 +351,12 @@ impl LayerShape {
         LayerShape { recompute, ..self }
     }
 
+    /// Whether the layer has the same parts as another, whatever the sizes of either.
+    pub fn like(&self, other: &LayerShape) -> bool {
+        let parts = |s: &LayerShape| (s.gated, s.norm, s.positions, s.causal, s.attention, s.kv_heads == s.heads);
+        parts(self) == parts(other)
+    }
+
     /// Checks that the shape can be computed; the error says what is wrong with it, and what would be right.
     pub fn validate(&self) -> Result<()> {
         let dims = [
