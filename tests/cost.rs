@@ -3,10 +3,8 @@
 use bubblebench::cost::predict::{self, CollectiveQuery};
 use bubblebench::cost::{self, Fitted, operations};
 use bubblebench::ops::DType;
-use bubblebench::ops::work::{Epilogue, Operation};
 use bubblebench::ops::work::{Epilogue, Operation, Product};
-use bubblebench::records::cost_model::{Anchors, CorunPair, GateCost};
-use bubblebench::records::cost_model::{CorunPair, GateCost, Topology, TopologyKind};
+use bubblebench::records::cost_model::{Anchors, CorunPair, GateCost, Topology, TopologyKind};
 use bubblebench::records::machine::{Cpu, RunInfo};
 use bubblebench::records::measurement::{Backend, Interval, Kind};
 use bubblebench::records::{CostModel, MachineRecord, Measurement};

@@ -12,7 +12,7 @@ use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, Fit, OperationFits};
 use crate::records::measurement::Kind;
 use crate::shape::operation::{Epilogue, Family, Operation, Product};
-use crate::shape::{DType, Linear};
+use crate::shape::{DType, Linear, Rows};
 use crate::{Error, Result, stats};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,8 +64,10 @@ pub fn primary_dtype(rows: &[OperationRow]) -> Option<DType> {
     counts.into_values().max_by_key(|(count, _)| *count).map(|(_, dtype)| dtype)
 }
 
-/// Its generator's integer arithmetic costs more than its bytes: its time per byte says nothing of other operations.
-const BOUND_BY_ARITHMETIC: &str = Operation::Dropout { len: 0 }.name();
+/// Operations whose time per byte says nothing of others: dropout's generator and the loss's exponentials cost more than
+/// their bytes.
+const BOUND_BY_ARITHMETIC: [&str; 2] =
+    [Operation::Dropout { len: 0 }.name(), Operation::CrossEntropy(Rows { rows: 0, cols: 0 }).name()];
 
 /// Fits that choose their form together, by name.
 type Kin = BTreeMap<String, Vec<FitCase<FeatureInput>>>;
@@ -85,7 +87,7 @@ fn groups(rows: &[&OperationRow], primary: Option<DType>) -> BTreeMap<(&'static 
             groups.entry((family_name(o.family), kin)).or_default().entry(fit).or_default().push(case.clone());
         };
         add(&o.name);
-        if o.family == Family::Streaming && o.name != BOUND_BY_ARITHMETIC {
+        if o.family == Family::Streaming && !BOUND_BY_ARITHMETIC.contains(&o.name.as_str()) {
             add(ANY_STREAMING);
         }
     }
