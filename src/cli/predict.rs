@@ -155,12 +155,12 @@ fn ask(model: &CostModel, question: &Question) -> Result<(Answer, Table)> {
     })
 }
 
-/// Reads a cost model and refuses one whose numbers cannot be used.
+/// Reads a cost model and refuses one whose numbers cannot be used; layers that stand alone in it are fitted.
 pub fn load(path: &Path) -> Result<CostModel> {
     let model: CostModel = files::read_json(path, "cost_model")?;
     cost::check(&model)
         .map_err(|e| Error::input(format!("{}: {e}", path.display()), "nothing was computed from it"))?;
-    Ok(model)
+    cost::with_layer_fits(model)
 }
 
 fn required<T: Clone>(value: &Option<T>, flag: &str, example: &str) -> Result<T> {

@@ -191,7 +191,8 @@ fn train(rows: &[LayerRow], fits: &OperationFits) -> Result<BTreeMap<String, Fit
         }
     }
     let whole = whole_cases(rows);
-    let of_phases = Candidates { sets: vec![vec![Feature::PhasesNs]], evaluate: Feature::value, sizes: Sizes::NONE };
+    let sets = vec![vec![Feature::PhasesNs]];
+    let of_phases = Candidates { sets, evaluate: Feature::value, sizes: Sizes::NONE, doubt: 1.0 };
     if whole.len() >= 2
         && let Some(linear) = of_phases.fit(&whole.iter().collect::<Cases<_>>())
     {
@@ -206,13 +207,8 @@ fn train(rows: &[LayerRow], fits: &OperationFits) -> Result<BTreeMap<String, Fit
 fn candidate_sets(operations: bool, own: bool) -> Vec<Vec<Feature>> {
     use Feature::{Bytes, Flop, One, OperationsNs, Pairs, ProductFlop};
     let of_operations = [vec![OperationsNs], vec![One, OperationsNs], vec![OperationsNs, Bytes]];
-    let of_layer = [
-        vec![Flop],
-        vec![One, Flop],
-        vec![Flop, Bytes],
-        vec![ProductFlop, Pairs],
-        vec![One, ProductFlop, Pairs],
-    ];
+    let of_layer =
+        [vec![Flop], vec![One, Flop], vec![Flop, Bytes], vec![ProductFlop, Pairs], vec![One, ProductFlop, Pairs]];
     let of_operations = of_operations.into_iter().filter(|_| operations);
     of_operations.chain(of_layer.into_iter().filter(|_| own)).collect()
 }
@@ -233,7 +229,8 @@ fn train_phases(
     }
     cases.retain(|(_, cases)| cases.len() >= 2);
     let sizes = Sizes { names: features::LAYER_SIZES, values: features::sizes };
-    let candidates = Candidates { sets, evaluate: Feature::value, sizes };
+    // Operations carry over to other shapes: a layer's own sizes must be surely better.
+    let candidates = Candidates { sets, evaluate: Feature::value, sizes, doubt: 2.0 };
     let groups: Vec<Cases<FeatureInput>> = cases.iter().map(|(_, cases)| cases.iter().collect()).collect();
     for ((phase, cases), linear) in cases.iter().zip(candidates.fit_together(&groups)) {
         if let Some(linear) = linear {
@@ -260,7 +257,8 @@ fn whole_cases(rows: &[LayerRow]) -> Vec<FitCase<FeatureInput>> {
 const LINEAR_LAYERS: [&str; 4] = ["qkv", "projection", "fc1", "fc2"];
 
 fn plain_work(shape: &LayerShape, phase: Phase) -> FeatureInput {
-    let mut work = FeatureInput { rows: shape.rows() as f64, ..FeatureInput::default() };
+    let (rows, attention_pairs) = (shape.rows() as f64, shape.attention().pairs());
+    let mut work = FeatureInput { rows, attention_pairs, ..FeatureInput::default() };
     let mut attention_flop = 0.0;
     for (name, operation) in shape.operations(phase) {
         work.flop += operation.flop();
@@ -315,26 +313,54 @@ pub fn evaluate(fits: &OperationFits, shape: &LayerShape, phase: Phase, phases_n
     work.map(|work| operations::evaluate(fit, &work)).transpose()
 }
 
+/// Fewest layers of a type that products and attention can be told apart from: two a coefficient.
+const FEWEST: usize = 4;
+
 /// Fits of the phases of layers that are all a model holds, as of published figures: from each other, with an attention
-/// term and the correction near them. Empty below four layers, which two coefficients need. Returns an error if none
-/// can be made.
+/// term and the correction near them. Element types with fewer than four layers have none. Returns an error if none can
+/// be made.
 pub fn fit_anchors(anchors: &[LayerAnchor]) -> Result<BTreeMap<String, Fit>> {
-    if anchors.len() < 4 {
-        return Ok(BTreeMap::new());
-    }
+    let of_type = |dtype| anchors.iter().filter(|a| a.shape.dtype == dtype).count();
+    let row = |a: &LayerAnchor, phase, time| LayerRow {
+        shape: a.shape,
+        phase,
+        time,
+        activation_bytes: a.activation_bytes,
+        parameter_bytes: a.parameter_bytes,
+    };
     let rows: Vec<LayerRow> = anchors
         .iter()
+        .filter(|a| of_type(a.shape.dtype) >= FEWEST)
         .flat_map(|a| {
             let times = [a.forward_ns, a.backward_input_ns, a.backward_weight_ns];
-            PARTS.into_iter().zip(times).map(|(phase, time)| LayerRow {
-                shape: a.shape,
-                phase,
-                time,
-                activation_bytes: a.activation_bytes,
-                parameter_bytes: a.parameter_bytes,
-            })
+            PARTS.into_iter().zip(times).map(|(phase, time)| row(a, phase, time))
         })
         .filter(|row| row.time.median > 0.0)
         .collect();
     Ok(fit(&rows, &[], &OperationFits::default(), None, DeviceFacts::default())?.additivity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_of_a_phase_are_those_its_attention_costs() {
+        let shape = LayerShape::new(512, 8, 128, 2, DType::F32);
+        let all = 2.0 * 8.0 * 128.0 * 128.0;
+        let lower = 2.0 * 8.0 * 128.0 * 129.0 / 2.0;
+        let pairs = |shape: LayerShape, phase| plain_work(&shape, phase).pairs;
+        assert_eq!(pairs(shape, Phase::Forward), lower);
+        assert_eq!(pairs(shape, Phase::BackwardInput), 2.5 * lower);
+        assert_eq!(pairs(shape.recompute(Recompute::Selective), Phase::BackwardInput), 3.5 * lower);
+        assert_eq!(pairs(shape, Phase::BackwardWeight), 0.0);
+        assert_eq!(pairs(LayerShape { causal: false, ..shape }, Phase::Forward), all);
+        // Unfused, masked pairs are multiplied too; nothing of that is a linear layer's.
+        let unfused = LayerShape { attention: crate::shape::AttentionKind::Materialised, ..shape };
+        assert_eq!(pairs(unfused, Phase::Forward), all);
+        assert_eq!(pairs(unfused, Phase::BackwardInput), 2.0 * all);
+        for shape in [shape, unfused] {
+            assert_eq!(plain_work(&shape, Phase::Forward).product_flop, 24.0 * 256.0 * 512.0 * 512.0);
+        }
+    }
 }

@@ -164,6 +164,17 @@ fn refuse_empty(model: &CostModel) -> Result<()> {
     ))
 }
 
+/// The model with fits of its layers' phases where layers are all it holds, as of published figures, and there are enough
+/// of a type to fit; any other model as it is. For whoever reads one from a file, once. Returns an error if a layer cannot
+/// be used.
+pub fn with_layer_fits(mut model: CostModel) -> Result<CostModel> {
+    let OperationFits { gemm, attention, streaming, launch } = &model.operations;
+    if [gemm, attention, streaming, &launch.additivity].iter().all(|table| table.is_empty()) {
+        model.operations.launch.additivity = layers::fit_anchors(&model.layer)?;
+    }
+    Ok(model)
+}
+
 /// Checks that a model, from whatever file, can be used. Returns an error if a fit has an unknown feature, or if a
 /// cost, an interval or a slowdown is negative, infinite or otherwise impossible.
 pub fn check(model: &CostModel) -> Result<()> {

@@ -107,7 +107,11 @@ pub fn fit(rows: &[&OperationRow], primary: Option<DType>, hardware: DeviceFacts
     let mut fixed_ns = Vec::new();
     for ((family, _), kin) in groups(rows, primary) {
         let (names, cases) = members(&kin, if family == "streaming" { 1 } else { 2 });
-        let candidates = candidates(family, &cases.concat(), hardware);
+        let mut candidates = candidates(family, &cases.concat(), hardware);
+        if names.iter().any(|name| name.starts_with(ANY_STREAMING)) {
+            // What another operation of as many bytes costs beyond its bytes says nothing of this one.
+            candidates.sizes = Sizes::NONE;
+        }
         let held_out = match spreads {
             true => candidates.held_out_together(&cases),
             false => vec![Vec::new(); cases.len()],
@@ -190,7 +194,7 @@ fn candidates(
         "attention" => features::ATTENTION_SIZES,
         _ => features::STREAMING_SIZES,
     };
-    Candidates { sets, evaluate: Feature::value, sizes: Sizes { names, values: features::sizes } }
+    Candidates { sets, evaluate: Feature::value, sizes: Sizes { names, values: features::sizes }, doubt: 1.0 }
 }
 
 fn product_sets(cases: &[&FitCase<FeatureInput>], hardware: DeviceFacts) -> Vec<Vec<Feature>> {
@@ -260,9 +264,8 @@ fn fixed_cost_ns(fit: &Fit) -> f64 {
 /// fit names an unknown feature or size.
 pub fn evaluate(fit: &Fit, work: &FeatureInput) -> Result<f64> {
     let parts = fit.features.iter().zip(&fit.coefficients_ns);
-    let sum: f64 = parts
-        .map(|(name, coefficient)| Ok(coefficient * Feature::parse(name)?.value(work)))
-        .sum::<Result<f64>>()?;
+    let sum: f64 =
+        parts.map(|(name, coefficient)| Ok(coefficient * Feature::parse(name)?.value(work))).sum::<Result<f64>>()?;
     let Some(near) = &fit.anchors else { return Ok(sum) };
     let sizes: Vec<f64> = near.sizes.iter().map(|name| known_size(name, work)).collect::<Result<_>>()?;
     Ok(sum * anchors::factor(near, &sizes))

@@ -1,5 +1,5 @@
-//! One GPT layer: as measured where the shape is an anchor; else from its operations; else scaled from the nearest
-//! anchor by FLOPs, which is always out of range.
+//! One GPT layer: as measured where the shape is an anchor; else from its operations, or where none was measured from its
+//! products and attention; else scaled from the nearest anchor by FLOPs, which is always out of range.
 
 use super::{Prediction, SCHEMA};
 use crate::cost::features::FeatureInput;
