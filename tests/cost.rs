@@ -4,7 +4,7 @@ use bubblebench::cost::predict::{self, CollectiveQuery};
 use bubblebench::cost::{self, Fitted, operations};
 use bubblebench::ops::DType;
 use bubblebench::ops::work::{Epilogue, Operation, Product};
-use bubblebench::records::cost_model::{Anchors, CorunPair, GateCost};
+use bubblebench::records::cost_model::{Anchors, CorunPair, GateCost, Topology, TopologyKind};
 use bubblebench::records::machine::{Cpu, RunInfo};
 use bubblebench::records::measurement::{Backend, Interval, Kind};
 use bubblebench::records::{CostModel, MachineRecord, Measurement};
@@ -652,15 +652,15 @@ fn collectives_beyond_what_was_measured() {
     assert!(!at(8, (1 << 10) - 1).in_range && !at(8, (1 << 26) + 1).in_range);
     assert!((at(8, 8).median_ns / 20_000.0 - 1.0).abs() < 0.05);
     assert!((at(8, 1 << 30).median_ns / (20_000.0 + 0.01 * f64::from(1 << 30)) - 1.0).abs() < 0.05);
-    // A ring of 16 has 15/7 of the steps, in which a quarter of the latency is taken to lie, and (15/16)/(7/8) of the
-    // bytes over each link.
+    // A tree of 16 has 4/3 of the steps of one of 8, in which a quarter of the latency is taken to lie; a ring (15/16)/(7/8)
+    // of the bytes over each link.
     let more = at(16, 1 << 20);
-    let expected = 20_000.0 * (0.75 + 0.25 * 15.0 / 7.0) + 0.01 * f64::from(1 << 20) * (15.0 / 16.0) / (7.0 / 8.0);
+    let expected = 20_000.0 * (0.75 + 0.25 * 4.0 / 3.0) + 0.01 * f64::from(1 << 20) * (15.0 / 16.0) / (7.0 / 8.0);
     assert!((more.median_ns / expected - 1.0).abs() < 0.05 && !more.in_range, "{more:?} is not {expected}");
     assert!(more.high_ns / more.low_ns > at(8, 1 << 20).high_ns / at(8, 1 << 20).low_ns);
     for wrong in [
         CollectiveQuery { nodes: 2, ..ask(8, 64) },
-        CollectiveQuery { operation: "all_gather".into(), ..ask(8, 64) },
+        CollectiveQuery { operation: "magic".into(), ..ask(8, 64) },
         CollectiveQuery { isolated: true, ..ask(8, 64) },
         CollectiveQuery { dtype: Some("bf16".into()), ..ask(8, 64) },
         ask(1, 64),
@@ -740,6 +740,161 @@ fn ranks_and_nodes_between_those_measured() {
         "{sentence}"
     );
     assert_eq!(predict::extrapolation(&model, &ask(8, 1 << 20)), None);
+}
+
+/// Rows of one operation between `ranks` on `nodes`, from a latency in µs and a cost per byte in µs.
+fn operation_rows(operation: &str, ranks: u64, nodes: u64, latency_us: f64, us_per_byte: f64) -> Vec<Measurement> {
+    let points: Vec<(u64, f64)> =
+        (10..31).step_by(2).map(|p| (1u64 << p, latency_us + us_per_byte * (1u64 << p) as f64)).collect();
+    let mut rows = collective_rows(&points);
+    for m in &mut rows {
+        m.id = format!("nccl/{operation}/r{ranks}/n{nodes}/f32/{}", m.param_u64("bytes").unwrap());
+        with(m, "operation", operation);
+        with(m, "ranks", ranks);
+        with(m, "nodes", nodes);
+    }
+    rows
+}
+
+fn ask_for(operation: &str, ranks: u64, nodes: u64, bytes: u64) -> CollectiveQuery {
+    CollectiveQuery { operation: operation.into(), nodes, ..ask(ranks, bytes) }
+}
+
+/// Sequence parallelism asks for all-gathers and reduce-scatters where most tables hold all-reduces alone: each is half.
+#[test]
+fn halves_of_an_all_reduce_are_derived_and_said_to_be() {
+    let model = fit(&operation_rows("all_reduce", 8, 1, 20.0, 1e-5)).model;
+    let whole = predict::collective(&model, &ask(8, 1 << 28)).unwrap();
+    let halves = ["all_gather", "reduce_scatter"].map(|half| {
+        let query = ask_for(half, 8, 1, 1 << 28);
+        let sentence = predict::extrapolation(&model, &query).unwrap();
+        assert!(sentence.contains(&format!("{half} between 8 ranks was not measured; derived from all_reduce")));
+        predict::collective(&model, &query).unwrap()
+    });
+    let sum = halves[0].median_ns + halves[1].median_ns;
+    assert!((sum / whole.median_ns - 1.0).abs() < 0.02, "{halves:?} are not {whole:?}");
+    for half in halves {
+        assert!(!half.in_range && half.high_ns / half.low_ns > 1.3 * whole.high_ns / whole.low_ns, "{half:?}");
+    }
+    let both = [operation_rows("all_gather", 8, 1, 20.0, 1e-5), operation_rows("reduce_scatter", 8, 1, 20.0, 2e-5)];
+    let model = fit(&both.concat()).model;
+    let sum = predict::collective(&model, &ask(8, 1 << 28)).unwrap();
+    assert!((sum.median_ns / (3e-2 * 2f64.powi(28)) - 1.0).abs() < 0.02 && !sum.in_range, "{sum:?}");
+    let sentence = predict::extrapolation(&model, &ask(8, 1 << 28)).unwrap();
+    assert!(sentence.contains("derived from all_gather and reduce_scatter between 8 ranks"), "{sentence}");
+    let model = fit(&both[0]).model;
+    let other = predict::collective(&model, &ask_for("reduce_scatter", 8, 1, 1 << 20)).unwrap().median_ns;
+    let own = predict::collective(&model, &ask_for("all_gather", 8, 1, 1 << 20)).unwrap().median_ns;
+    assert!((other / own - 1.0).abs() < 1e-9, "one half takes what the other takes");
+}
+
+/// Deriving errs as much as carrying to four times the ranks, so the nearer of the two answers.
+#[test]
+fn the_nearer_of_own_operation_and_own_ranks_answers() {
+    let rows = |ranks| {
+        let few = operation_rows("all_gather", ranks, 1, 20.0, 1e-5);
+        fit(&[few, operation_rows("all_reduce", 16, 1, 40.0, 6e-5)].concat()).model
+    };
+    let from = |ranks| predict::extrapolation(&rows(ranks), &ask_for("all_gather", 16, 1, 1 << 20)).unwrap();
+    assert!(from(8).contains("carried over from 8 ranks"), "{}", from(8));
+    assert!(from(2).contains("derived from all_reduce between 16 ranks"), "{}", from(2));
+}
+
+/// Messages from collectives and back, whatever of the two was measured; but nothing of a network from within a node.
+#[test]
+fn messages_and_collectives_answer_for_each_other() {
+    let model = fit(&operation_rows("all_reduce", 8, 1, 20.0, 1e-5)).model;
+    let message = predict::collective(&model, &ask_for("send_recv", 2, 1, 1 << 28)).unwrap();
+    assert!((message.median_ns / (1e-2 * 2f64.powi(28) / 1.75) - 1.0).abs() < 0.05, "{message:?}");
+    assert!(!message.in_range && message.high_ns > 1.9 * message.median_ns, "{message:?}");
+    assert!(predict::collective(&model, &ask_for("send_recv", 2, 2, 1 << 20)).is_err());
+    assert!(predict::collective(&model, &ask_for("all_gather", 16, 2, 1 << 20)).is_err());
+
+    let mut rows = operation_rows("send_recv", 2, 1, 8.0, 4e-6);
+    rows.iter_mut().for_each(|m| with(m, "pattern", "ping_pong"));
+    let model = fit(&rows).model;
+    for (operation, moved) in [("all_reduce", 1.75), ("all_gather", 0.875), ("broadcast", 1.0)] {
+        let p = predict::collective(&model, &ask_for(operation, 8, 1, 1 << 28)).unwrap();
+        assert!((p.median_ns / (4e-3 * 2f64.powi(28) * moved) - 1.0).abs() < 0.05 && !p.in_range, "{operation}: {p:?}");
+    }
+}
+
+fn topology(kind: TopologyKind) -> Topology {
+    Topology {
+        kind,
+        gpus_per_node: Some(4),
+        linked_gpus: None,
+        link_bytes_per_s: None,
+        network_bytes_per_s: None,
+        source: Some("a data sheet".into()),
+    }
+}
+
+/// From 2 ranks to 4 a ring moves 1.5 times the bytes; where each pair has links of its own, over 3 times the links.
+#[test]
+fn what_joins_the_gpus_decides_how_bandwidth_is_carried() {
+    let mut model = fit(&operation_rows("all_reduce", 2, 1, 20.0, 1e-5)).model;
+    let at = |model: &CostModel, ranks| predict::collective(model, &ask(ranks, 1 << 30)).unwrap();
+    let two = at(&model, 2).median_ns;
+    let guessed = at(&model, 4);
+    model.topology = Some(topology(TopologyKind::Switch));
+    assert_eq!(at(&model, 4), guessed, "a switch is what nothing else says");
+    assert!((guessed.median_ns / two - 1.5).abs() < 0.01, "{guessed:?}");
+    model.topology = Some(topology(TopologyKind::Pairwise));
+    assert!((at(&model, 4).median_ns / two - 0.5).abs() < 0.01);
+    let bridged = Topology { linked_gpus: Some(2), ..topology(TopologyKind::Pairwise) };
+    model.topology = Some(bridged);
+    let beyond = at(&model, 4);
+    assert!(beyond.high_ns > 8.0 * beyond.median_ns, "a group beyond a bridged pair passes the host: {beyond:?}");
+    assert!(predict::extrapolation(&model, &ask(4, 1 << 30)).unwrap().contains("passes other links"));
+    // Of two numbers of ranks the one on the same side of the bridges answers, not the nearer one.
+    let pair_and_four =
+        [operation_rows("all_reduce", 2, 1, 20.0, 5e-6), operation_rows("all_reduce", 4, 1, 20.0, 6e-5)].concat();
+    let model = fit(&pair_and_four).model;
+    let three = predict::collective(&model, &ask(3, 1 << 30)).unwrap().median_ns;
+    let four = at(&model, 4).median_ns;
+    assert!(three > 0.8 * four, "{three} is not like {four}");
+}
+
+/// A network nobody measured answers by its stated bandwidth, marked and wide; without one it stays unknown.
+#[test]
+fn a_stated_network_answers_where_none_was_measured() {
+    let mut model = fit(&operation_rows("all_reduce", 8, 1, 20.0, 1e-5)).model;
+    let query = ask_for("all_reduce", 16, 2, 1 << 30);
+    assert!(predict::collective(&model, &query).is_err());
+    model.topology = Some(Topology { network_bytes_per_s: Some(25e9), ..topology(TopologyKind::Switch) });
+    let p = predict::collective(&model, &query).unwrap();
+    // 8 GPUs of a node share out the ring: 8 × 25 GB/s, of which 80 % are reached.
+    assert!((p.median_ns / (1.875 * 2f64.powi(30) / 160.0) - 1.0).abs() < 0.02 && !p.in_range, "{p:?}");
+    assert!(p.high_ns > 2.0 * p.median_ns && p.low_ns < 0.5 * p.median_ns);
+    assert!(predict::extrapolation(&model, &query).unwrap().contains("the bandwidth stated by a data sheet"));
+    for network in [0.0, -1.0, f64::NAN] {
+        model.topology = Some(Topology { network_bytes_per_s: Some(network), ..topology(TopologyKind::Switch) });
+        assert!(cost::check(&model).is_err(), "{network}");
+    }
+}
+
+/// The all-reduces of published A100 nodes: each number of ranks predicted from the others, at the sizes of its own curve.
+#[test]
+fn published_numbers_of_ranks_are_predicted_from_others() {
+    let text = include_str!("../results/published/a100-80gb/cost_model.json");
+    let whole: CostModel = serde_json::from_str(text).unwrap();
+    let (mut errors, mut held) = (Vec::new(), 0);
+    for out in whole.collectives.iter().filter(|c| c.operation == "all_reduce") {
+        let mut model = whole.clone();
+        model.collectives.retain(|c| c.operation == "all_reduce" && (c.ranks, c.nodes) != (out.ranks, out.nodes));
+        for segment in &out.segments {
+            let query = ask_for("all_reduce", out.ranks, out.nodes, segment.from_bytes);
+            let truth = predict::collective(&whole, &query).unwrap().median_ns;
+            let p = predict::collective(&model, &query).unwrap();
+            assert!(!p.in_range);
+            errors.push((p.median_ns / truth - 1.0).abs());
+            held += usize::from(p.low_ns <= truth && truth <= p.high_ns);
+        }
+    }
+    let median = bubblebench::stats::median(&errors).unwrap();
+    let share = held as f64 / errors.len() as f64;
+    assert!(errors.len() > 45 && median < 0.25 && share >= 0.9, "{median} of {}, {share} held", errors.len());
 }
 
 #[test]

@@ -3,10 +3,10 @@
 //!
 //!     cargo run --release --example validate
 //!
-//! The figures stand in tests/data with their sources. A part alone: `… validate schedules`, `throughput`, `megatron`,
+//! The figures stand in tests/data with their sources. A part alone: `… validate schedules`, `throughput`, `iterations`,
 //! `speed`.
 
-mod megatron;
+mod iterations;
 mod schedules;
 mod speed;
 mod throughput;
@@ -21,7 +21,7 @@ type Part = fn() -> Result<String>;
 const PARTS: [(&str, Part); 4] = [
     ("schedules", schedules::table),
     ("throughput", throughput::table),
-    ("megatron", megatron::table),
+    ("iterations", iterations::tables),
     ("speed", speed::table),
 ];
 

@@ -1,7 +1,9 @@
 //! `bubblebench plan`: where a training job has bubbles, what fits into them, and what that wins.
 
+use super::known::known;
 use super::simulate::json_line;
 use super::{print, terminal};
+use crate::cost::{datasheet, join, predict};
 use crate::export::perfetto::{self, Counter, SideSpan};
 use crate::fill::measured::{self, IterationChoice};
 use crate::fill::{self, plan::FillPlan};
@@ -9,8 +11,9 @@ use crate::pipeline::activations::Live;
 use crate::pipeline::job::Job;
 use crate::pipeline::memory::GIB;
 use crate::records::store::{Journal, MEASUREMENTS};
-use crate::records::{Measurement, files};
-use crate::{Error, Result, report};
+use crate::records::{CostModel, Measurement, files};
+use crate::shape::DType;
+use crate::{Error, Result, nearest, report};
 use std::path::{Path, PathBuf};
 
 /// Show a training job's bubbles, what to fill them with, and the expected gain.
@@ -24,9 +27,15 @@ pub struct PlanArgs {
     /// The job: model, parallelism, hardware, and the small models to fill bubbles with
     #[arg(value_name = "JOB.toml")]
     job: PathBuf,
-    /// Cost model to use instead of the job's own
+    /// Cost model to use instead of the job's own; of several the first that knows a part answers for it
     #[arg(long, value_name = "FILE")]
-    cost_model: Option<PathBuf>,
+    cost_model: Vec<PathBuf>,
+    /// GPU whose data sheet answers for what no cost model knows, like h100-sxm
+    #[arg(long, value_name = "NAME", value_parser = known(datasheet::ALL.map(|sheet| sheet.name)))]
+    gpu: Option<String>,
+    /// Number format to train in, instead of the job's own
+    #[arg(long, value_name = "DTYPE", value_parser = known(DType::TRAINED.map(DType::name)))]
+    dtype: Option<String>,
     /// Bubbles of a real run (bubblebench.bubbles/1) in place of simulated ones, one device a stage
     #[arg(long, value_name = "FILE")]
     bubbles: Option<PathBuf>,
@@ -49,18 +58,13 @@ pub struct PlanArgs {
 
 /// Plans the job, writes what was asked for and prints the plan.
 pub fn run(args: &PlanArgs) -> Result<()> {
-    let job = Job::read(&args.job)?;
-    let path = args.cost_model.clone().or_else(|| job.hardware.cost_model.clone()).ok_or_else(|| {
-        Error::input(
-            format!("{} names no cost model", args.job.display()),
-            "add `cost_model = \"…/cost_model.json\"` to [hardware], or give --cost-model FILE",
-        )
-    })?;
-    let model = super::predict::load(&path)?;
+    let mut job = Job::read(&args.job)?;
+    let (model, paths) = machine(args, &job)?;
+    settle(args, &mut job, &model)?;
     if args.sweep {
         return super::sweep::run(&job, &model, args.json);
     }
-    let measurements = measurements(&job, &path)?;
+    let measurements = measurements(&job, &paths)?;
     let plan = match &args.bubbles {
         None => fill::plan(&job, &model, &measurements)?,
         Some(file) => measured::plan(&job, &model, &measurements, file, args.iteration)?,
@@ -75,9 +79,40 @@ pub fn run(args: &PlanArgs) -> Result<()> {
     if args.json { print(&json_line(&plan.record)?) } else { print(&report::plan::render(&plan, terminal::screen())) }
 }
 
-/// The measurements beside the cost model, if a side needs figures from them.
-fn measurements(job: &Job, cost_model: &Path) -> Result<Vec<Measurement>> {
-    let folder = cost_model.parent().unwrap_or(Path::new(""));
+/// The job's cost models as one, the data sheet behind them; and the models' paths.
+fn machine(args: &PlanArgs, job: &Job) -> Result<(CostModel, Vec<PathBuf>)> {
+    let own = args.cost_model.is_empty() && args.gpu.is_none();
+    let paths = if own { job.hardware.cost_models.clone() } else { args.cost_model.clone() };
+    let gpu = if own { job.hardware.gpu.clone() } else { args.gpu.clone() };
+    if paths.is_empty() && gpu.is_none() {
+        return Err(Error::input(
+            format!("{} names no cost model", args.job.display()),
+            "add `cost_model = \"…/cost_model.json\"` or `gpu = \"h100-sxm\"` to [hardware], or give --cost-model FILE or --gpu NAME",
+        ));
+    }
+    let mut models = paths.iter().map(|path| super::predict::load(path)).collect::<Result<Vec<_>>>()?;
+    if let Some(name) = gpu {
+        models.push(datasheet::model(&datasheet::find(&name)?));
+    }
+    Ok((join::join(models)?, paths))
+}
+
+/// What the job leaves to the machine: the number format, and whether attention is fused.
+fn settle(args: &PlanArgs, job: &mut Job, model: &CostModel) -> Result<()> {
+    if let Some(name) = &args.dtype {
+        job.model.dtype = Some(DType::parse(name).filter(|d| DType::TRAINED.contains(d)).ok_or_else(|| {
+            Error::input(format!("--dtype {name} is unknown"), nearest::cure(name, DType::TRAINED.map(DType::name)))
+        })?);
+    }
+    job.model.attention = job.model.attention.or_else(|| Some(predict::usual_attention(model)));
+    Ok(())
+}
+
+/// The measurements beside the first cost model, if a side needs figures from them.
+fn measurements(job: &Job, cost_models: &[PathBuf]) -> Result<Vec<Measurement>> {
+    let Some(folder) = cost_models.first().map(|path| path.parent().unwrap_or(Path::new(""))) else {
+        return Ok(Vec::new());
+    };
     let asked = job.side.iter().any(|s| s.measured.is_some());
     if !asked || !folder.join(MEASUREMENTS).exists() {
         return Ok(Vec::new());

@@ -10,17 +10,22 @@
 //! | [`heldout`] | which cases are held out, and the error on them |
 //! | [`features`], [`operations`], [`layers`] | single operations, and layers as sums of them |
 //! | [`piecewise`], [`collectives`], `borrowed` | latency–bandwidth segments over message size; points taken over from other operations |
-//! | [`ranks`] | bytes and steps of a collective over a link, from measured rank counts to others |
+//! | [`ranks`], [`topology`] | bytes and steps of a collective, and links of a group: from measured rank counts to others |
+//! | `derived` | a collective from another one, or from what is stated of the network |
 //! | [`interference`], [`gate`] | what a small model costs the big one; what the gate costs |
 //! | [`valid`] | the range of every input measured |
+//! | [`join`], [`datasheet`] | several models as one; a model of a GPU nobody measured |
 
 pub mod anchors;
 mod borrowed;
 pub mod collectives;
+pub mod datasheet;
+mod derived;
 pub mod features;
 pub mod gate;
 pub mod heldout;
 pub mod interference;
+pub mod join;
 pub mod layers;
 pub mod nnls;
 pub mod operations;
@@ -28,6 +33,7 @@ pub mod piecewise;
 pub mod predict;
 pub mod ranks;
 pub mod regress;
+pub mod topology;
 pub mod valid;
 
 use crate::records::cost_model::{
@@ -82,9 +88,11 @@ pub fn fit(measurements: &[Measurement], machine: &MachineRecord, sha256: &str) 
         valid: valid::ranges(&operation_rows, &layer_rows, &collective.fits),
         operations: fits,
         collectives: collective.fits,
+        topology: topology::of_machine(&machine.topology),
         interference,
         gate,
         accuracy,
+        origins: BTreeMap::new(),
     };
     notes.extend(missing(&model));
     refuse_empty(&model)?;
@@ -123,6 +131,7 @@ fn described(machine: &MachineRecord, records: &[&Measurement]) -> ModelMachine 
         device: first.map(|r| r.device.clone()).unwrap_or_default(),
         backend: first.map_or("host", |r| r.backend.name()).into(),
         memory_bytes: machine.gpus.first().map(|g| g.memory_bytes).or(machine.memory_bytes).filter(|&n| n > 0),
+        source: cost_model::Source::Measured,
     }
 }
 
@@ -183,6 +192,7 @@ pub fn check(model: &CostModel) -> Result<()> {
     for (name, fit) in [gemm, attention, streaming, &launch.additivity].into_iter().flatten() {
         check_fit(name, fit)?;
     }
+    model.topology.as_ref().map_or(Ok(()), topology::check)?;
     let usable = |ns: f64| ns.is_finite() && ns >= 0.0;
     for c in &model.collectives {
         let asked = c.ranks >= 2 && c.nodes >= 1 && usable(c.relative_low) && usable(c.relative_high);

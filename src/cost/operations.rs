@@ -11,8 +11,8 @@ use super::regress::{Candidates, Cases, FitCase, LinearModel, Sizes, Spread};
 use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, Fit, OperationFits};
 use crate::records::measurement::Kind;
-use crate::shape::DType;
-use crate::shape::operation::{Family, Operation};
+use crate::shape::operation::{Epilogue, Family, Operation, Product};
+use crate::shape::{DType, Linear};
 use crate::{Error, Result, stats};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -120,7 +120,8 @@ pub fn fit(rows: &[&OperationRow], primary: Option<DType>, hardware: DeviceFacts
         for (((name, cases), linear), outcomes) in names.into_iter().zip(cases).zip(found).zip(held_out) {
             let Some(linear) = linear else { continue };
             let residuals: Vec<f64> = outcomes.iter().map(HeldOutCase::residual).collect();
-            let fit = record(&linear, Spread::of(&residuals), cases.len());
+            let mut fit = record(&linear, Spread::of(&residuals), cases.len());
+            fit.without_gelu = family == "gemm" && cases.iter().all(|case| case.work.gelu_elements == 0.0);
             if distinct(&cases) > 1 && !name.starts_with(ANY_STREAMING) {
                 fixed_ns.push(fixed_cost_ns(&fit));
             }
@@ -251,6 +252,7 @@ pub fn record(linear: &LinearModel<Feature>, spread: Spread, cases: usize) -> Fi
         relative_high: spread.high,
         cases: cases as u64,
         anchors: linear.anchors.clone(),
+        without_gelu: false,
     }
 }
 
@@ -300,13 +302,66 @@ pub fn find<'a>(fits: &'a OperationFits, operation: &Operation, dtype: DType) ->
     })
 }
 
-/// Sum of the operations' predicted times in ns; `None` if one of them has no fit. Returns an error if a fit names an
-/// unknown feature.
+/// The time of one operation by the fits of a machine, with its 95 % interval.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OperationTime {
+    /// Predicted time in ns.
+    pub ns: f64,
+    /// How far the truth may lie below, as a fraction of the time.
+    pub relative_low: f64,
+    /// How far the truth may lie above, as a fraction of the time.
+    pub relative_high: f64,
+}
+
+/// The time of an operation by the fit that predicts it ([`find`]). A product whose fit saw no GELU in any epilogue gets
+/// one as a pass of its own behind it. Products of single heads, which have a fit of their own only where they were
+/// measured, take as long as a square product of as many FLOPs or as their bytes, whichever is longer (the roofline;
+/// Williams et al., CACM 2009). `None` where nothing is there to go by. Returns an error if a fit names an unknown feature.
+pub fn time(fits: &OperationFits, operation: &Operation, dtype: DType) -> Result<Option<OperationTime>> {
+    let by = |fit: &Fit, ns| OperationTime { ns, relative_low: fit.relative_low, relative_high: fit.relative_high };
+    if let Some(fit) = find(fits, operation, dtype) {
+        let found = by(fit, evaluate(fit, &FeatureInput::of(operation, dtype))?);
+        let beside = if fit.without_gelu { gelu_behind(operation) } else { None };
+        return Ok(Some(match beside.map(|gelu| time(fits, &gelu, dtype)).transpose()?.flatten() {
+            Some(gelu) => OperationTime { ns: found.ns + gelu.ns, ..found },
+            None => found,
+        }));
+    }
+    let Operation::BatchedProduct { .. } = operation else { return Ok(None) };
+    let side = (operation.flop() / 2.0).cbrt().round().max(1.0) as usize;
+    let square =
+        Operation::Linear { product: Product::Forward, shape: Linear::new(side, side, side), epilogue: Epilogue::None };
+    let pass = Operation::Copy { len: (operation.bytes(dtype) / (2.0 * dtype.bytes() as f64)) as usize };
+    let (Some(product), Some(bytes)) = (time(fits, &square, dtype)?, time(fits, &pass, dtype)?) else {
+        return Ok(None);
+    };
+    let longer = if product.ns > bytes.ns { product } else { bytes };
+    Ok(Some(OperationTime {
+        relative_low: longer.relative_low.max(ROOFLINE),
+        relative_high: longer.relative_high.max(ROOFLINE),
+        ..longer
+    }))
+}
+
+/// Half the interval, relative, of a time that only a roofline gives.
+const ROOFLINE: f64 = 0.3;
+
+fn gelu_behind(operation: &Operation) -> Option<Operation> {
+    let Operation::Linear { shape, epilogue, .. } = operation else { return None };
+    match epilogue {
+        Epilogue::BiasGelu => Some(Operation::GeluForward { len: shape.rows * shape.outputs }),
+        Epilogue::GeluBackward => Some(Operation::GeluBackward { len: shape.rows * shape.inputs }),
+        _ => None,
+    }
+}
+
+/// Sum of the operations' predicted times in ns; `None` if one of them has nothing to go by. Returns an error if a fit names
+/// an unknown feature.
 pub fn sum_ns(fits: &OperationFits, operations: &[(&'static str, Operation)], dtype: DType) -> Result<Option<f64>> {
     let mut sum = 0.0;
     for (_, operation) in operations {
-        match find(fits, operation, dtype) {
-            Some(fit) => sum += evaluate(fit, &FeatureInput::of(operation, dtype))?,
+        match time(fits, operation, dtype)? {
+            Some(found) => sum += found.ns,
             None => return Ok(None),
         }
     }

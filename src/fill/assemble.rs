@@ -5,7 +5,11 @@ use super::pack::{Residency, SideRun};
 use super::record::*;
 use super::stages::{Planned, StagePlan};
 use super::why;
-use crate::pipeline::{Bubble, Timeline, activations};
+use crate::cost::datasheet;
+use crate::pipeline::costs::ListedPrice;
+use crate::pipeline::prices::Price;
+use crate::pipeline::{Bubble, Timeline, activations, iteration};
+use crate::shape::DType;
 
 pub(super) fn record(
     context: &PlanContext,
@@ -14,6 +18,16 @@ pub(super) fn record(
     mut notes: Vec<String>,
 ) -> PlanRecord {
     let (job, timeline) = (context.job, &chosen.timeline);
+    let iteration_ns = chosen.base.iteration_ns;
+    // The job was priced before; where it cannot be priced again there is no interval to tell.
+    let (iteration_low_ns, iteration_high_ns) =
+        iteration::interval_ns(job, context.model, timeline, &context.costs).unwrap_or((iteration_ns, iteration_ns));
+    let use_of = iteration::utilisation(job, iteration_ns);
+    let sheet = datasheet::of_device(&context.model.machine.device);
+    let of_peak = |tflops: f64| {
+        let sheet = sheet?;
+        Some(tflops / if context.costs.dtype == DType::F32 { sheet.f32_tflops } else { sheet.tensor_tflops })
+    };
     let alternatives: Vec<Alternative> = others.iter().map(|o| alternative(context, timeline, o)).collect();
     let side: Vec<PlanSide> = (0..context.sides.len()).map(|s| side(context, chosen, s)).collect();
     let unused = side.iter().filter_map(|s| Some((s.name.as_str(), s.unused.as_ref()?)));
@@ -28,9 +42,18 @@ pub(super) fn record(
         stages: job.parallel.pipeline,
         micro_batches: job.micro_batches(),
         chunks: timeline.schedule.chunks as u64,
-        iteration_ns: chosen.base.iteration_ns,
+        iteration_ns,
+        iteration_low_ns,
+        iteration_high_ns,
+        tokens_per_s: use_of.tokens_per_s,
+        tflops_per_gpu: use_of.tflops_per_gpu,
+        hardware_tflops_per_gpu: use_of.hardware_tflops_per_gpu,
+        six_n_tflops_per_gpu: use_of.six_n_tflops_per_gpu,
+        model_flops_utilization: of_peak(use_of.tflops_per_gpu),
+        hardware_flops_utilization: of_peak(use_of.hardware_tflops_per_gpu),
+        gpu_hours_per_billion_tokens: use_of.gpu_hours_per_billion_tokens,
         pipeline_ns: chosen.base.pipeline_ns,
-        send_recv_ns: context.costs.times.send_recv_ns,
+        send_recv_ns: context.costs.send_recv_ns,
         data_parallel_ns: context.costs.after(chosen.timeline.schedule.layout.placement).gradients_ns,
         optimizer_ns: context.costs.after(chosen.timeline.schedule.layout.placement).optimizer_ns,
         bubble_ratio: chosen.base.bubble_ratio,
@@ -41,8 +64,22 @@ pub(super) fn record(
         outcome: outcome(context, chosen, &alternatives),
         alternatives,
         in_range: context.costs.in_range,
+        prices: context.costs.prices.iter().map(price).collect(),
+        assumed: context.costs.assumed(),
         measured: None,
         notes,
+    }
+}
+
+fn price(listed: &ListedPrice) -> PlanPrice {
+    let of = |value: fn(&Price) -> f64| listed.price.as_ref().map(value);
+    PlanPrice {
+        what: listed.what.clone(),
+        time_ns: of(|p| p.time_ns),
+        low_ns: of(|p| p.low_ns),
+        high_ns: of(|p| p.high_ns),
+        in_range: listed.price.is_some_and(|p| p.in_range),
+        source: listed.price.map(|p| p.source),
     }
 }
 
@@ -84,7 +121,7 @@ fn stage(context: &PlanContext, chosen: &Candidate, index: usize) -> PlanStage {
         optimizer_bytes: m.optimizer_bytes,
         activation_bytes_per_micro_batch: m.activation_bytes,
         peak_activations: peak,
-        peak_bytes: m.used_bytes(peak) as u64,
+        peak_bytes: m.peak_bytes(peak) as u64,
         resident: plan.resident.iter().map(|r| resident(context, r)).collect(),
         beside: plan
             .beside

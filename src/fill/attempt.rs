@@ -3,13 +3,13 @@
 
 use super::side::{self, CompleteSide};
 use super::stages::{Filling, StagePlan};
+use crate::Result;
 use crate::cost::predict;
 use crate::pipeline::costs::{self, Costs};
 use crate::pipeline::job::Job;
 use crate::pipeline::memory::{self, Memory};
-use crate::pipeline::{Schedule, ScheduleName, ScheduleSpec, Timeline, simulate};
+use crate::pipeline::{Schedule, ScheduleName, Timeline, iteration};
 use crate::records::{CostModel, Measurement};
-use crate::{Error, Result};
 
 /// What the candidates of a job have in common: costs, side models and limits.
 pub(super) struct PlanContext<'a> {
@@ -79,7 +79,7 @@ impl<'a> PlanContext<'a> {
     pub fn new(job: &'a Job, model: &'a CostModel, measurements: &[Measurement]) -> Result<(Self, Vec<String>)> {
         let dtype = job.model.dtype.unwrap_or_else(|| predict::usual_dtype(model));
         let mut costs = costs::of_job(job, model, dtype)?;
-        let memory = memory::of_job(job, dtype, costs.layer.activation_bytes, model.machine.memory_bytes)?;
+        let memory = memory::of_job(job, dtype, &costs.layer, model.machine.memory_bytes)?;
         let mut notes = std::mem::take(&mut costs.notes);
         let sides = side::of_job(job, model, measurements, &mut notes)?;
         notes.extend(general_notes(job, model, &memory));
@@ -88,20 +88,7 @@ impl<'a> PlanContext<'a> {
     }
 
     pub fn timeline(&self, name: ScheduleName, chunks: Option<usize>) -> Result<Timeline> {
-        let schedule = Schedule::build(&ScheduleSpec {
-            name,
-            stages: self.job.parallel.pipeline as usize,
-            micro_batches: self.job.micro_batches() as usize,
-            chunks,
-            memory_limit: None,
-            weight_share: self.weight_share,
-            times: &self.costs.times,
-        })
-        .map_err(|e| match e {
-            Error::Input { what, cure } => Error::input(format!("{}: {what}", self.job.path.display()), cure),
-            other => other,
-        })?;
-        simulate(schedule, self.costs.times.clone())
+        iteration::timeline(self.job, &self.costs, name, chunks)
     }
 
     pub fn filling(&self) -> Filling<'_> {
@@ -135,7 +122,7 @@ impl<'a> PlanContext<'a> {
     /// What each device holds under a schedule.
     pub fn memory_of(&self, schedule: &Schedule) -> Memory {
         let (costs, share) = (&self.costs, self.weight_share);
-        memory::for_schedule(self.job, costs.dtype, costs.layer.activation_bytes, &self.memory, schedule, share)
+        memory::for_schedule(self.job, costs.dtype, &costs.layer, &self.memory, schedule, share)
     }
 
     /// Whether the job itself fits the memory on every stage; `None` where the memory is not known.
@@ -145,9 +132,8 @@ impl<'a> PlanContext<'a> {
 
     /// Other schedules a flag would have chosen, filled.
     pub fn others(&self, own: &Schedule) -> Vec<Candidate> {
-        let layers = self.job.layers_per_stage() as usize;
-        let interleaved =
-            [2, 3, 4].into_iter().filter(|v| layers.is_multiple_of(*v)).map(|v| (ScheduleName::Interleaved, Some(v)));
+        let layers = (self.job.model.layers / self.job.parallel.pipeline) as usize;
+        let interleaved = [2, 3, 4].into_iter().filter(|v| layers >= *v).map(|v| (ScheduleName::Interleaved, Some(v)));
         let plain = [ScheduleName::OneFOneB, ScheduleName::ZbH1, ScheduleName::ZbH2].map(|n| (n, None));
         plain
             .into_iter()

@@ -89,6 +89,8 @@ pub fn plan(
     let from = from(&record, file, iteration, iterations, &lanes, &chosen.timeline);
     let mut plan = plan::finish(&context, chosen, notes);
     plan.record.measured = Some(from);
+    (plan.record.iteration_low_ns, plan.record.iteration_high_ns) =
+        (plan.record.iteration_ns, plan.record.iteration_ns);
     Ok(plan)
 }
 
@@ -227,7 +229,7 @@ fn empty(context: &PlanContext, memory: &Memory, timeline: &Timeline, stage: usi
     let peak = activations::peak(&timeline.schedule, stage, context.weight_share);
     StagePlan {
         bubbles,
-        least_free: memory.free_bytes(stage, peak),
+        least_free: memory.always_free_bytes(stage, peak),
         resident: Vec::new(),
         beside: Vec::new(),
         lost_ns: 0.0,

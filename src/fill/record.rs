@@ -1,17 +1,18 @@
-//! `bubblebench.plan/1`: what `plan --json` prints.
+//! `bubblebench.plan/2`: what `plan --json` prints.
 
 use crate::pipeline::BubbleKind;
+use crate::records::cost_model::Source;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Name and version of the format, the value of `schema` in every plan.
-pub const SCHEMA: &str = "bubblebench.plan/1";
+pub const SCHEMA: &str = "bubblebench.plan/2";
 
 /// What `plan --json` prints: the job, the side work put into each stage's bubbles, and what filling them is worth.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlanRecord {
-    /// Name and version of this format: `bubblebench.plan/1`.
+    /// Name and version of this format: `bubblebench.plan/2`.
     pub schema: String,
     /// Path of the job file.
     pub job: String,
@@ -33,6 +34,26 @@ pub struct PlanRecord {
     /// Length of an iteration without side work, in ns: pipeline, gradient all-reduce and optimizer step. With measured
     /// bubbles it is the length of the measured iteration.
     pub iteration_ns: u64,
+    /// Lower end of the 95 % interval of `iteration_ns`, in ns, from the intervals of all prices; with measured bubbles it
+    /// equals `iteration_ns`.
+    pub iteration_low_ns: u64,
+    /// Upper end of the 95 % interval of `iteration_ns`, in ns; with measured bubbles it equals `iteration_ns`.
+    pub iteration_high_ns: u64,
+    /// Tokens that the job trains on a second, over all GPUs.
+    pub tokens_per_s: f64,
+    /// FLOPs that training needs, a second and GPU, in TFLOP/s: three times the forward's, every pair of positions counted,
+    /// nothing recomputed.
+    pub tflops_per_gpu: f64,
+    /// `tflops_per_gpu` with what is recomputed.
+    pub hardware_tflops_per_gpu: f64,
+    /// 6 · parameters · tokens, a second and GPU, in TFLOP/s.
+    pub six_n_tflops_per_gpu: f64,
+    /// `tflops_per_gpu` ÷ the GPU's peak in the job's number format; null where the GPU's data sheet is not known.
+    pub model_flops_utilization: Option<f64>,
+    /// `hardware_tflops_per_gpu` ÷ the GPU's peak in the job's number format; null where the GPU's data sheet is not known.
+    pub hardware_flops_utilization: Option<f64>,
+    /// Hours of one GPU that a billion tokens take.
+    pub gpu_hours_per_billion_tokens: f64,
     /// Time of the pipeline alone in an iteration without side work, in ns. With measured bubbles it equals
     /// `iteration_ns`.
     pub pipeline_ns: u64,
@@ -63,11 +84,34 @@ pub struct PlanRecord {
     /// Whether every time of the main job was predicted from inputs within the range that the cost model was measured
     /// on.
     pub in_range: bool,
+    /// Every price that the iteration is made of.
+    pub prices: Vec<PlanPrice>,
+    /// The prices that nobody measured on this machine, a phrase each: from a data sheet, extrapolated, or unknown and
+    /// counted as 0.
+    pub assumed: Vec<String>,
     /// The measured run that the bubbles come from; absent where they come from the simulator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<MeasuredFrom>,
     /// Sentences on what was assumed, extrapolated, left out or not checked.
     pub notes: Vec<String>,
+}
+
+/// A price of the main job's iteration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlanPrice {
+    /// What was priced.
+    pub what: String,
+    /// Predicted time in ns; null where no cost model knows it, and then it counts as 0.
+    pub time_ns: Option<f64>,
+    /// Lower end of its 95 % interval, in ns.
+    pub low_ns: Option<f64>,
+    /// Upper end of its 95 % interval, in ns.
+    pub high_ns: Option<f64>,
+    /// Whether it lies within what was measured; false where it has no price.
+    pub in_range: bool,
+    /// Where the figures come from that answered: `measured`, `published` or `datasheet`; null where none did.
+    pub source: Option<Source>,
 }
 
 /// A measured run of the job whose bubbles take the place of simulated ones.

@@ -30,19 +30,19 @@ pub struct GptStep {
 pub fn step(gpt: SideGpt, prices: &dyn Prices, dtype: DType) -> Result<GptStep> {
     let shape = LayerShape::new(gpt.hidden, gpt.heads, gpt.sequence, gpt.batch, dtype);
     let layer = prices.layer(shape)?;
-    let mut list = List { prices, dtype, in_range: layer.in_range, times: Vec::new() };
+    let mut list = List { prices, dtype, in_range: layer.in_range(), times: Vec::new() };
     let head = Linear::new(shape.rows() as usize, gpt.hidden as usize, gpt.vocabulary as usize);
     list.small(&Operation::EmbeddingForward(shape.norm_rows()));
     for _ in 0..gpt.layers {
-        list.phase(&shape, Phase::Forward, layer.forward_ns);
+        list.phase(&shape, Phase::Forward, layer.forward.time_ns);
     }
-    list.head(&shape, head, Product::Forward, layer.forward_ns, Phase::Forward);
+    list.head(&shape, head, Product::Forward, layer.forward.time_ns, Phase::Forward);
     list.small(&Operation::CrossEntropy(Rows { rows: head.rows, cols: head.outputs }));
-    list.head(&shape, head, Product::ToInputs, layer.backward_input_ns, Phase::BackwardInput);
-    list.head(&shape, head, Product::ToWeights, layer.backward_weight_ns, Phase::BackwardWeight);
+    list.head(&shape, head, Product::ToInputs, layer.backward_input.time_ns, Phase::BackwardInput);
+    list.head(&shape, head, Product::ToWeights, layer.backward_weight.time_ns, Phase::BackwardWeight);
     for _ in 0..gpt.layers {
-        list.phase(&shape, Phase::BackwardInput, layer.backward_input_ns);
-        list.phase(&shape, Phase::BackwardWeight, layer.backward_weight_ns);
+        list.phase(&shape, Phase::BackwardInput, layer.backward_input.time_ns);
+        list.phase(&shape, Phase::BackwardWeight, layer.backward_weight.time_ns);
     }
     list.small(&Operation::EmbeddingToWeights(shape.norm_rows()));
     let parameters = parameters(gpt, &shape);
@@ -116,20 +116,14 @@ mod tests {
 
     impl Prices for Made {
         fn layer(&self, _: LayerShape) -> Result<LayerPrice> {
-            Ok(LayerPrice {
-                forward_ns: 900.0,
-                backward_input_ns: 700.0,
-                backward_weight_ns: 600.0,
-                activation_bytes: 50,
-                in_range: true,
-            })
+            Ok(LayerPrice::exact(900.0, 700.0, 600.0, 50))
         }
         fn collective(&self, _: PricedCollective) -> Option<Price> {
             None
         }
         fn operation(&self, operation: &Operation, _: DType) -> Option<Price> {
             let table = matches!(operation, Operation::Linear { shape, .. } if shape.outputs == 1000);
-            (self.priced && !table).then_some(Price { time_ns: 10.0, in_range: true })
+            (self.priced && !table).then_some(Price::exact(10.0, true))
         }
     }
 

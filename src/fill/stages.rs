@@ -190,7 +190,7 @@ fn empty(timeline: &Timeline, stage: usize, weight_share: f64, memory: &Memory) 
     let peak = activations::peak(&timeline.schedule, stage, weight_share);
     StagePlan {
         bubbles: bubbles::of_stage(timeline, stage).into_iter().map(planned).collect(),
-        least_free: memory.free_bytes(stage, peak),
+        least_free: memory.always_free_bytes(stage, peak),
         resident: Vec::new(),
         beside: Vec::new(),
         lost_ns: 0.0,
@@ -252,6 +252,7 @@ mod tests {
             gradients_bytes: 0,
             optimizer_bytes: 0,
             activation_bytes: 10,
+            temporary_bytes: 0,
         };
         Memory { stage: vec![stage; p], total_bytes: Some(total), headroom_bytes: 20.0 }
     }

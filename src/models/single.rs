@@ -63,7 +63,7 @@ impl<O: Ops> Single<O> {
     /// Whether the product's epilogue belongs to its direction, and attention is the kernels' form.
     fn runs(&self) -> bool {
         if let Operation::AttentionForward(a) | Operation::AttentionBackward(a) = self.operation {
-            return a.causal && a.kv_heads == a.heads;
+            return a.causal && a.kv_heads == a.heads && a.context == 1;
         }
         let Operation::Linear { product, epilogue, .. } = self.operation else { return true };
         matches!(
@@ -107,7 +107,12 @@ impl<O: Ops> Single<O> {
             | Operation::SwigluForward { .. }
             | Operation::SwigluBackward { .. }
             | Operation::SoftmaxForward { .. }
-            | Operation::SoftmaxBackward { .. } => {}
+            | Operation::SoftmaxBackward { .. }
+            | Operation::MaskedDropout { .. }
+            | Operation::BiasDropoutResidual { .. }
+            | Operation::BiasGradient { .. }
+            | Operation::Copy { .. }
+            | Operation::BatchedProduct { .. } => {}
         }
     }
 
@@ -275,7 +280,12 @@ impl<O: Ops> Maker<'_, O> {
             | Operation::SwigluForward { .. }
             | Operation::SwigluBackward { .. }
             | Operation::SoftmaxForward { .. }
-            | Operation::SoftmaxBackward { .. } => Err(unimplemented(operation)),
+            | Operation::SoftmaxBackward { .. }
+            | Operation::MaskedDropout { .. }
+            | Operation::BiasDropoutResidual { .. }
+            | Operation::BiasGradient { .. }
+            | Operation::Copy { .. }
+            | Operation::BatchedProduct { .. } => Err(unimplemented(operation)),
         }
     }
 

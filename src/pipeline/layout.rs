@@ -98,7 +98,10 @@ impl Layout {
     pub fn cell_times(&self, times: &Times, stage: usize, chunk: usize) -> StageTimes {
         let t = times.stage[self.held(stage, chunk)];
         let part = |ns: u64| if self.splits() { part_of(ns, chunk, self.chunks) } else { ns };
-        let mut cell = StageTimes::new(part(t.forward_ns), part(t.backward_input_ns), part(t.backward_weight_ns));
+        let mut cell = match &times.cells {
+            Some(cells) if self.splits() => cells[self.cell(stage, chunk)],
+            _ => StageTimes::new(part(t.forward_ns), part(t.backward_input_ns), part(t.backward_weight_ns)),
+        };
         if self.is_first(stage, chunk) {
             cell = cell.plus(times.first);
         }

@@ -10,6 +10,7 @@
 pub mod activations;
 pub mod bubbles;
 pub mod costs;
+pub mod iteration;
 pub mod job;
 pub mod layout;
 pub mod memory;

@@ -2,11 +2,10 @@
 //! iteration, bubble ratio and memory.
 
 use super::costs;
+use super::iteration;
 use super::job::Job;
 use super::memory;
 use super::prices::Prices;
-use super::schedule::{Schedule, ScheduleSpec};
-use super::simulate::simulate;
 use crate::shape::DType;
 use crate::units::counted;
 use crate::{Error, Result};
@@ -159,7 +158,7 @@ pub fn sweep(
         gpus: job.gpus(),
         global_batch: job.parallel.global_batch,
         schedule: job.parallel.schedule.text().into(),
-        memory_bytes: memory::estimate(job, dtype, 0, machine.1).total_bytes.map(|b| b as u64),
+        memory_bytes: job.hardware.memory_gib.map(|gib| (gib * memory::GIB) as u64).or(machine.1),
         notes: notes(&rows, failures),
         rows,
         left_out,
@@ -170,20 +169,10 @@ fn row(job: &Job, division: &Job, prices: &dyn Prices, dtype: DType, machine_byt
     let costs = costs::of_job(division, prices, dtype)?;
     let p = &division.parallel;
     let share = division.weight_share();
-    let schedule = Schedule::build(&ScheduleSpec {
-        name: p.schedule,
-        stages: p.pipeline as usize,
-        micro_batches: division.micro_batches() as usize,
-        chunks: p.chunks.map(|c| c as usize),
-        memory_limit: None,
-        weight_share: share,
-        times: &costs.times,
-    })?;
-    let timeline = simulate(schedule, costs.times.clone())?;
-    let memory = memory::estimate(division, dtype, costs.layer.activation_bytes, machine_bytes);
-    let memory =
-        memory::for_schedule(division, dtype, costs.layer.activation_bytes, &memory, &timeline.schedule, share);
-    let iteration_ns = timeline.iteration_ns + costs.after(timeline.schedule.layout.placement).total_ns();
+    let timeline = iteration::timeline(division, &costs, p.schedule, p.chunks.map(|c| c as usize))?;
+    let memory = memory::estimate(division, dtype, &costs.layer, machine_bytes);
+    let memory = memory::for_schedule(division, dtype, &costs.layer, &memory, &timeline.schedule, share);
+    let iteration_ns = iteration::whole_ns(&timeline, &costs);
     Ok(SweepRow {
         pipeline: p.pipeline,
         tensor: p.tensor,
@@ -195,7 +184,7 @@ fn row(job: &Job, division: &Job, prices: &dyn Prices, dtype: DType, machine_byt
         sequences_per_s: p.global_batch as f64 / (iteration_ns as f64 / 1e9).max(f64::MIN_POSITIVE),
         peak_bytes: memory.peak_bytes(&timeline.schedule, share) as u64,
         fits_memory: memory.fits(&timeline.schedule, share),
-        layer_in_range: costs.layer.in_range,
+        layer_in_range: costs.layer.in_range(),
         in_range: costs.in_range,
         own: *p == job.parallel,
     })
@@ -223,6 +212,7 @@ fn notes(rows: &[SweepRow], failures: Vec<Error>) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::pipeline::prices::{LayerPrice, Price, PricedCollective};
+    use crate::pipeline::{Schedule, ScheduleSpec, simulate};
     use crate::shape::LayerShape;
     use std::path::Path;
 
@@ -233,14 +223,13 @@ mod tests {
         fn layer(&self, shape: LayerShape) -> Result<LayerPrice> {
             let ns = (shape.micro_batch * 1000 / shape.tensor) as f64;
             let activation_bytes = (shape.rows() * shape.hidden * 34) / shape.tensor;
-            let (backward_input_ns, backward_weight_ns) = (ns, ns);
-            Ok(LayerPrice { forward_ns: ns, backward_input_ns, backward_weight_ns, activation_bytes, in_range: true })
+            Ok(LayerPrice::exact(ns, ns, ns, activation_bytes))
         }
         fn collective(&self, message: PricedCollective) -> Option<Price> {
-            Some(Price { time_ns: message.bytes as f64 / 1e4, in_range: message.nodes == 1 })
+            Some(Price::exact(message.bytes as f64 / 1e4, message.nodes == 1))
         }
         fn operation(&self, _: &crate::shape::operation::Operation, _: DType) -> Option<Price> {
-            Some(Price { time_ns: 10.0, in_range: true })
+            Some(Price::exact(10.0, true))
         }
     }
 
@@ -279,6 +268,7 @@ mod tests {
         let own = swept(parallel).rows.into_iter().find(|r| r.own).unwrap();
         let (job, dtype) = (job(parallel), DType::Bf16);
         let costs = costs::of_job(&job, &Made, dtype).unwrap();
+        let times = costs.times(&job, job.layout());
         let spec = ScheduleSpec {
             name: job.parallel.schedule,
             stages: 2,
@@ -286,9 +276,9 @@ mod tests {
             chunks: None,
             memory_limit: None,
             weight_share: job.weight_share(),
-            times: &costs.times,
+            times: &times,
         };
-        let timeline = simulate(Schedule::build(&spec).unwrap(), costs.times.clone()).unwrap();
+        let timeline = simulate(Schedule::build(&spec).unwrap(), times.clone()).unwrap();
         let after = costs.after(timeline.schedule.layout.placement).total_ns();
         assert_eq!(own.iteration_ns, timeline.iteration_ns + after);
         assert_eq!(own.bubble_ratio, timeline.bubble_ratio());

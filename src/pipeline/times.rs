@@ -49,6 +49,9 @@ impl StageTimes {
 pub struct Times {
     /// The times of each stage, in pipeline order.
     pub stage: Vec<StageTimes>,
+    /// The times of every cell by its index ([`Layout::cell`](super::Layout::cell)), for a schedule whose stages are cut into
+    /// chunks that are not equal; `None` cuts every stage into equal ones.
+    pub cells: Option<Vec<StageTimes>>,
     /// Time of a message in ns: from the end of an operation to the earliest start of the one on another stage that
     /// needs its result.
     pub send_recv_ns: u64,
@@ -70,7 +73,7 @@ impl Times {
     /// A pipeline whose stages take the times given, with nothing added at the ends and nothing overlapped.
     pub fn new(stage: Vec<StageTimes>, send_recv_ns: u64) -> Self {
         let none = StageTimes::default();
-        Times { stage, send_recv_ns, first: none, last: none, overlapped_ns: None }
+        Times { stage, cells: None, send_recv_ns, first: none, last: none, overlapped_ns: None }
     }
 
     /// Fails if the times are not one entry a stage, or if the length of the iteration could leave 64 bits.

@@ -61,6 +61,11 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Whether the key is given, whatever its value.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.get(key).is_some()
+    }
+
     fn get(&self, key: &str) -> Option<(usize, DeValue<'a>)> {
         self.entries.get(key).map(|v| (v.span().start, v.get_ref().clone()))
     }
@@ -122,6 +127,21 @@ impl<'a> Section<'a> {
             None => Ok(None),
             Some((_, DeValue::String(value))) => Ok(Some(value.into_owned())),
             Some((at, value)) => Err(self.wrong(key, at, &value, expected)),
+        }
+    }
+
+    /// The key's string or list of strings; empty where the key is not given. Fails if it is anything else; `expected`
+    /// says what belongs there.
+    pub fn strings(&self, key: &str, expected: &str) -> Result<Vec<String>> {
+        match self.get(key) {
+            Some((at, DeValue::Array(entries))) => entries
+                .iter()
+                .map(|entry| match entry.get_ref() {
+                    DeValue::String(text) => Ok(text.to_string()),
+                    other => Err(self.wrong(key, at, other, expected)),
+                })
+                .collect(),
+            _ => Ok(self.string(key, expected)?.into_iter().collect()),
         }
     }
 

@@ -5,17 +5,18 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub use super::measurement::Interval;
+pub use super::topology::{Topology, TopologyKind};
 pub use crate::shape::LayerShape;
 
 /// Value of `schema` in every `cost_model.json`: name and version of the format.
-pub const SCHEMA: &str = "bubblebench.cost_model/1";
+pub const SCHEMA: &str = "bubblebench.cost_model/2";
 
 /// What the measurements of one machine say about operations, layers, collectives and co-runs nobody measured.
 /// `bubblebench fit` makes it; `predict` and `plan` read it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CostModel {
-    /// Always `bubblebench.cost_model/1`: name and version of this format.
+    /// Name and version of this format, `bubblebench.cost_model/2`; files of version 1 are read too.
     pub schema: String,
     /// The machine and device that the times are of.
     pub machine: ModelMachine,
@@ -29,6 +30,9 @@ pub struct CostModel {
     /// Time over message size, one curve for each collective, number of ranks and nodes, element type and kind of
     /// latency.
     pub collectives: Vec<CollectiveFit>,
+    /// How the machine's GPUs are joined, where that is stated; it says how a group's bandwidth changes with its ranks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topology: Option<Topology>,
     /// How much programs that share a device slow each other down.
     pub interference: Interference,
     /// What stopping and starting the side work in a bubble costs; null if neither opening the gate nor a drain was
@@ -39,6 +43,32 @@ pub struct CostModel {
     /// Smallest and largest value measured of every input, by name (`hidden`, `sequence`,
     /// `collective/all_reduce/bytes`, …). A question outside of them is answered with `in_range` false.
     pub valid: BTreeMap<String, Range>,
+    /// Of a model joined from several, which of them answers for each part (`layers`, `collectives/all_reduce`, `gate`,
+    /// `interference`); absent where all parts are of one machine.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub origins: BTreeMap<String, Origin>,
+}
+
+impl CostModel {
+    /// What kind of figures answers for a part (`layers`, `collectives/all_reduce`, …).
+    pub fn source_of(&self, part: &str) -> Source {
+        let own = match (self.machine.source, &self.made_from.source) {
+            // Version 1 had no other word for it.
+            (Source::Measured, Some(_)) => Source::Published,
+            (source, _) => source,
+        };
+        self.origins.get(part).map_or(own, |origin| origin.source)
+    }
+}
+
+/// The cost model that a part of a joined one was taken from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// Name of the machine.
+    pub machine: String,
+    /// Whether its figures were measured, published by others or taken from a data sheet.
+    pub source: Source,
 }
 
 /// The machine that a cost model is of.
@@ -53,6 +83,33 @@ pub struct ModelMachine {
     pub backend: String,
     /// Memory of the first GPU, or of the host where there is no GPU, in bytes; null where it is not known.
     pub memory_bytes: Option<u64>,
+    /// Whether the figures were measured, published by others or taken from a data sheet; `measured` where absent.
+    #[serde(default)]
+    pub source: Source,
+}
+
+/// What kind of figures answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// Measured on the machine that the model is of, by this program or by the one whose log was imported.
+    #[default]
+    Measured,
+    /// Published by others, for a machine of this kind.
+    Published,
+    /// From the device's data sheet, with the efficiency of another machine.
+    Datasheet,
+}
+
+impl Source {
+    /// The word that reports and records spell.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Source::Measured => "measured",
+            Source::Published => "published",
+            Source::Datasheet => "datasheet",
+        }
+    }
 }
 
 /// Where the figures of a cost model come from.
@@ -124,6 +181,16 @@ pub struct Fit {
     /// What the sum is multiplied by near measured cases; absent where cross-validation found no use for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anchors: Option<Anchors>,
+    /// Of products: whether no measured case had a GELU in its epilogue, so that one is priced as a pass of its own; absent
+    /// where some had.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub without_gelu: bool,
+}
+
+// Serde hands over a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// The correction of a fit near measured cases: the sum of features is multiplied by exp(Σ weight · K(d ÷ length)),

@@ -60,7 +60,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, kind: &str) -> Result<T> {
     schema::check(&value, kind, &path.display().to_string())?;
     serde_json::from_value(value).map_err(|e| {
         Error::input(
-            format!("{} does not follow bubblebench.{kind}/1: {e}", path.display()),
+            format!("{} does not follow {}: {e}", path.display(), schema::name(kind)),
             format!("compare it with `bubblebench schema {kind}`"),
         )
     })

@@ -12,6 +12,7 @@ pub mod measurement;
 pub mod schema;
 pub mod store;
 pub mod telemetry;
+pub mod topology;
 
 pub use bubbles::BubblesRecord;
 pub use cost_model::CostModel;

@@ -1,14 +1,20 @@
-//! Which schema a file follows: `"schema": "bubblebench.<kind>/1"` in every file, checked before anything else is read.
+//! Which schema a file follows: `"schema": "bubblebench.<kind>/<version>"` in every file, checked before anything else is
+//! read.
 
 use crate::{Error, Result};
 use serde_json::Value;
 
-/// Version of every file format that this program writes, and the highest one it reads.
-pub const VERSION: u32 = 1;
+/// Version of a file format that this program writes, and the highest one it reads; it reads every earlier one too.
+pub fn version(kind: &str) -> u32 {
+    match kind {
+        "cost_model" | "plan" => 2,
+        _ => 1,
+    }
+}
 
 /// What stands in a file's `schema` field: `bubblebench.KIND/VERSION`.
 pub fn name(kind: &str) -> String {
-    format!("bubblebench.{kind}/{VERSION}")
+    format!("bubblebench.{kind}/{}", version(kind))
 }
 
 /// Refuses a file of another kind or version, naming both and what to do.
@@ -20,12 +26,11 @@ pub fn check(value: &Value, kind: &str, place: &str) -> Result<()> {
             format!("give a file whose schema is {wanted}"),
         ));
     };
-    if found == wanted {
-        return Ok(());
-    }
     let prefix = format!("bubblebench.{kind}/");
     Err(match found.strip_prefix(&prefix).and_then(|v| v.parse::<u32>().ok()) {
-        Some(version) if version > VERSION => Error::input(
+        Some(1..) if found == wanted => return Ok(()),
+        Some(found) if (1..version(kind)).contains(&found) => return Ok(()),
+        Some(newer) if newer > version(kind) => Error::input(
             format!("{place} has schema {found}, this program reads up to {wanted}"),
             "update bubblebench, or make the file again with this version",
         ),

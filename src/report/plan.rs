@@ -83,7 +83,7 @@ pub fn headline(r: &PlanRecord) -> String {
         ),
     };
     let mut text = format!(
-        "{} on {} ({}): {}, {}, {}{chunks}\niteration {}{after}; bubble ratio {:.4}\n",
+        "{} on {} ({}): {}, {}, {}{chunks}\niteration {}{}{after}; bubble ratio {:.4}\n",
         r.model,
         counted(r.gpus, "GPU"),
         r.machine,
@@ -91,8 +91,10 @@ pub fn headline(r: &PlanRecord) -> String {
         counted(r.micro_batches, "micro-batch"),
         r.schedule,
         format_ns(r.iteration_ns as f64),
+        interval(r),
         r.bubble_ratio
     );
+    text += &use_of_hardware(r);
     if let Some(m) = &r.measured {
         let _ = writeln!(
             text,
@@ -105,6 +107,35 @@ pub fn headline(r: &PlanRecord) -> String {
         );
     }
     text
+}
+
+/// ` [low, high]`; nothing where the iteration was measured.
+fn interval(r: &PlanRecord) -> String {
+    if r.measured.is_some() {
+        return String::new();
+    }
+    format!(" [{}, {}]", format_ns(r.iteration_low_ns as f64), format_ns(r.iteration_high_ns as f64))
+}
+
+/// What the iteration makes of the GPUs, in a line.
+fn use_of_hardware(r: &PlanRecord) -> String {
+    let percent =
+        |share: Option<f64>, what: &str| share.map_or(String::new(), |s| format!(", {:.1} % {what}", 100.0 * s));
+    let recomputed = match r.hardware_tflops_per_gpu > r.tflops_per_gpu {
+        true => format!(
+            " ({} with what is recomputed{})",
+            significant(r.hardware_tflops_per_gpu),
+            percent(r.hardware_flops_utilization, "HFU")
+        ),
+        false => String::new(),
+    };
+    format!(
+        "{} TFLOP/s a GPU{}{recomputed}; {} tokens/s, {} GPU-hours per billion tokens\n",
+        significant(r.tflops_per_gpu),
+        percent(r.model_flops_utilization, "MFU"),
+        significant(r.tokens_per_s),
+        significant(r.gpu_hours_per_billion_tokens)
+    )
 }
 
 fn stages(r: &PlanRecord, shown: &[usize]) -> Table {

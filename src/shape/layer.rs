@@ -177,6 +177,9 @@ pub struct LayerShape {
     /// Whether what tensor parallelism leaves whole, the normalisations and the skip paths, is divided along the sequence
     /// over the same ranks (Korthikanti et al., arXiv 2205.05198, §4.2). False where T is 1.
     pub sequence_parallel: bool,
+    /// Context-parallel ranks that every sequence is divided over: C. Each holds S/C positions of every sequence, half of
+    /// them early and half late, and attends with them to all of it.
+    pub context: u64,
     /// Type of activations, parameters and gradients.
     pub dtype: DType,
     /// What the backward pass computes again.
@@ -225,6 +228,9 @@ struct WrittenShape {
     /// Whether normalisations and skip paths are divided along the sequence; false where absent.
     #[serde(default, skip_serializing_if = "is_false")]
     sequence_parallel: bool,
+    /// Context-parallel ranks that every sequence is divided over; 1 where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    context: Option<u64>,
     /// Type of activations, parameters and gradients.
     dtype: DType,
     /// What the backward pass computes again.
@@ -251,6 +257,7 @@ impl From<WrittenShape> for LayerShape {
             attention: w.attention.unwrap_or(plain.attention),
             tensor: w.tensor,
             sequence_parallel: w.sequence_parallel && w.tensor > 1,
+            context: w.context.unwrap_or(plain.context),
             recompute: w.recompute,
             ..plain
         }
@@ -275,11 +282,15 @@ impl From<LayerShape> for WrittenShape {
             micro_batch: s.micro_batch,
             tensor: s.tensor,
             sequence_parallel: s.sequence_parallel,
+            context: changed(s.context, plain.context),
             dtype: s.dtype,
             recompute: s.recompute,
         }
     }
 }
+
+/// An operation with its name within the layer.
+type Named = (&'static str, Operation);
 
 fn changed<T: PartialEq>(value: T, plain: T) -> Option<T> {
     (value != plain).then_some(value)
@@ -303,6 +314,7 @@ impl LayerShape {
             micro_batch,
             tensor: 1,
             sequence_parallel: false,
+            context: 1,
             dtype,
             recompute: Recompute::None,
         }
@@ -339,6 +351,12 @@ impl LayerShape {
         LayerShape { recompute, ..self }
     }
 
+    /// Whether the layer has the same parts as another, whatever the sizes of either.
+    pub fn like(&self, other: &LayerShape) -> bool {
+        let parts = |s: &LayerShape| (s.gated, s.norm, s.positions, s.causal, s.attention, s.kv_heads == s.heads);
+        parts(self) == parts(other)
+    }
+
     /// Checks that the shape can be computed; the error says what is wrong with it, and what would be right.
     pub fn validate(&self) -> Result<()> {
         let dims = [
@@ -349,6 +367,7 @@ impl LayerShape {
             ("sequence", self.sequence, 1 << 22),
             ("micro_batch", self.micro_batch, 1 << 16),
             ("tensor", self.tensor, 1 << 12),
+            ("context", self.context, 1 << 12),
         ];
         for (name, value, most) in dims {
             if value == 0 || value > most {
@@ -411,6 +430,7 @@ impl LayerShape {
             (!self.causal, "-noncausal".into()),
             (self.attention == AttentionKind::Materialised, "-materialised".into()),
             (self.sequence_parallel, "-sp".into()),
+            (self.context > 1, format!("-c{}", self.context)),
             (self.recompute != Recompute::None, format!("-{}", self.recompute.name())),
         ];
         slug.extend(parts.into_iter().filter(|(differs, _)| *differs).map(|(_, part)| part));
@@ -441,7 +461,7 @@ impl LayerShape {
     /// The shape in the parameters of a record, as [`LayerShape::params`] writes it; tensor is 1 and nothing is
     /// recomputed where they do not say. `None` where a size is missing, or something is not what it must be.
     pub fn from_params(params: &Map<String, Value>) -> Option<LayerShape> {
-        const KEYS: [&str; 16] = [
+        const KEYS: [&str; 17] = [
             "hidden",
             "heads",
             "kv_heads",
@@ -456,6 +476,7 @@ impl LayerShape {
             "micro_batch",
             "tensor",
             "sequence_parallel",
+            "context",
             "dtype",
             "recompute",
         ];
@@ -467,9 +488,9 @@ impl LayerShape {
         shape.validate().is_ok().then_some(shape)
     }
 
-    /// Rows of the layer's activation matrices, one per token: B·S.
+    /// Rows of the layer's activation matrices on this rank, one per token: B·S/C.
     pub const fn rows(&self) -> u64 {
-        self.micro_batch * self.sequence
+        self.micro_batch * self.sequence.div_ceil(self.context)
     }
     /// Elements of an attention head: H/A.
     pub const fn head_size(&self) -> u64 {
@@ -503,6 +524,7 @@ impl LayerShape {
         Attention::new(self.micro_batch as usize, heads, self.sequence as usize, self.head_size() as usize)
             .grouped(self.local_kv_heads() as usize)
             .causal(self.causal)
+            .shared_by(self.context as usize)
     }
     /// Dimensions of each of the two normalisations: B·S × H, which every rank does in full unless the sequence is divided
     /// too.
@@ -562,7 +584,7 @@ impl LayerShape {
                 Normalization::Layernorm => 16,
                 Normalization::Rmsnorm => 8,
             };
-        let heads = self.micro_batch * (self.heads / self.tensor) * self.sequence;
+        let heads = rows * (self.heads / self.tensor);
         let (scores, lse, masks) = match self.attention {
             AttentionKind::Flash => (0, 4 * heads, 0),
             AttentionKind::Materialised => {
@@ -609,126 +631,174 @@ impl LayerShape {
         }
     }
 
-    fn forward_operations(&self) -> Vec<(&'static str, Operation)> {
+    fn forward_operations(&self) -> Vec<Named> {
+        let fused = self.attention == AttentionKind::Flash;
+        // Unfused layers add their biases in the passes behind the products.
+        let bias = if self.bias && fused { Epilogue::Bias } else { Epilogue::None };
         let linear = |shape: Linear, epilogue| Operation::Linear { product: Product::Forward, shape, epilogue };
-        let bias = if self.bias { Epilogue::Bias } else { Epilogue::None };
         let norm = match self.norm {
             Normalization::Layernorm => Operation::LayernormForward(self.norm_rows()),
             Normalization::Rmsnorm => Operation::RmsnormForward(self.norm_rows()),
         };
-        let residual = Operation::Residual { len: self.norm_rows().len() };
+        let len = self.norm_rows().len();
+        let residual = if fused { Operation::Residual { len } } else { Operation::BiasDropoutResidual { len } };
         let mut list = vec![("ln1", norm), ("qkv", linear(self.qkv(), bias))];
         if self.positions == Positions::Rotary {
-            list.push(("rotary", Operation::RotaryForward { len: self.rotated() }));
+            let (queries, keys) = (self.query_elements(), self.key_elements());
+            list.extend([
+                ("copy", Operation::Copy { len: queries }),
+                ("copy", Operation::Copy { len: keys }),
+                ("rotary", Operation::RotaryForward { len: queries }),
+                ("rotary", Operation::RotaryForward { len: keys }),
+            ]);
+        }
+        if !fused {
+            list.push(("copy", Operation::Copy { len: self.query_elements() + 2 * self.key_elements() }));
         }
         list.extend(self.attention_forward());
+        if !fused {
+            list.push(("copy", Operation::Copy { len: self.query_elements() }));
+        }
         list.extend([("projection", linear(self.projection(), bias)), ("residual1", residual), ("ln2", norm)]);
         if self.gated {
             list.push(("fc1", linear(self.fc1(), bias)));
             list.push(("swiglu", Operation::SwigluForward { len: self.inner_elements() }));
-        } else {
+        } else if fused {
             list.push(("fc1", linear(self.fc1(), Epilogue::BiasGelu)));
+        } else {
+            list.push(("fc1", linear(self.fc1(), Epilogue::None)));
+            list.push(("gelu", Operation::GeluForward { len: self.inner_elements() }));
         }
         list.extend([("fc2", linear(self.fc2(), bias)), ("residual2", residual)]);
         list
     }
 
-    fn backward_operations(&self) -> Vec<(&'static str, Operation)> {
+    fn backward_operations(&self) -> Vec<Named> {
+        let fused = self.attention == AttentionKind::Flash;
         let linear = |shape: Linear, epilogue| Operation::Linear { product: Product::ToInputs, shape, epilogue };
-        let norm = match self.norm {
-            Normalization::Layernorm => Operation::LayernormToInputs(self.norm_rows()),
-            Normalization::Rmsnorm => Operation::RmsnormToInputs(self.norm_rows()),
+        let len = self.norm_rows().len();
+        // Behind each RMS normalisation the skip path's gradient is added by itself.
+        let norm = |name: &'static str| match self.norm {
+            Normalization::Layernorm => vec![(name, Operation::LayernormToInputs(self.norm_rows()))],
+            Normalization::Rmsnorm => {
+                vec![(name, Operation::RmsnormToInputs(self.norm_rows())), ("skip", Operation::Residual { len })]
+            }
         };
-        let mut list = Vec::with_capacity(12);
+        let dropout = (!fused).then_some(("dropout", Operation::MaskedDropout { len }));
+        let mut list: Vec<Named> = dropout.into_iter().collect();
         if self.gated {
             list.push(("fc2", linear(self.fc2(), Epilogue::None)));
             list.push(("swiglu", Operation::SwigluBackward { len: self.inner_elements() }));
-        } else {
+        } else if fused {
             list.push(("fc2", linear(self.fc2(), Epilogue::GeluBackward)));
+        } else {
+            list.push(("fc2", linear(self.fc2(), Epilogue::None)));
+            list.push(("gelu", Operation::GeluBackward { len: self.inner_elements() }));
         }
-        list.extend([
-            ("fc1", linear(self.fc1(), Epilogue::None)),
-            ("ln2", norm),
-            ("projection", linear(self.projection(), Epilogue::None)),
-        ]);
+        list.push(("fc1", linear(self.fc1(), Epilogue::None)));
+        list.extend(norm("ln2"));
+        list.extend(dropout);
+        list.push(("projection", linear(self.projection(), Epilogue::None)));
+        if !fused {
+            list.push(("copy", Operation::Copy { len: self.query_elements() }));
+        }
         list.extend(self.attention_backward());
         if self.positions == Positions::Rotary {
-            list.push(("rotary", Operation::RotaryBackward { len: self.rotated() }));
+            let (queries, keys) = (self.query_elements(), self.key_elements());
+            list.extend([
+                ("rotary", Operation::RotaryBackward { len: queries }),
+                ("rotary", Operation::RotaryBackward { len: keys }),
+            ]);
         }
-        list.extend([("qkv", linear(self.qkv(), Epilogue::None)), ("ln1", norm)]);
+        if self.positions == Positions::Rotary || !fused {
+            list.push(("copy", Operation::Copy { len: self.query_elements() + 2 * self.key_elements() }));
+        }
+        list.push(("qkv", linear(self.qkv(), Epilogue::None)));
+        list.extend(norm("ln1"));
         list
     }
 
-    fn weight_operations(&self) -> Vec<(&'static str, Operation)> {
-        let epilogue = if self.bias { Epilogue::BiasGradient } else { Epilogue::None };
+    fn weight_operations(&self) -> Vec<Named> {
+        let fused = self.attention == AttentionKind::Flash;
+        let epilogue = if self.bias && fused { Epilogue::BiasGradient } else { Epilogue::None };
         let weight =
             |shape: Linear| Operation::Linear { product: Product::ToWeights, shape: shape.accumulating(), epilogue };
         let norm = match self.norm {
             Normalization::Layernorm => Operation::LayernormToWeights(self.norm_rows()),
             Normalization::Rmsnorm => Operation::RmsnormToWeights(self.norm_rows()),
         };
-        vec![
+        let mut list = vec![
             ("fc2", weight(self.fc2())),
             ("fc1", weight(self.fc1())),
             ("ln2", norm),
             ("projection", weight(self.projection())),
             ("qkv", weight(self.qkv())),
             ("ln1", norm),
-        ]
+        ];
+        if self.bias && !fused {
+            let outputs = [self.projection(), self.fc2(), self.fc1(), self.qkv()];
+            list.extend(outputs.map(|l| ("bias", Operation::BiasGradient { len: l.rows * l.outputs })));
+        }
+        list
     }
 
-    /// Elements of queries and keys that rotary positions turn.
-    const fn rotated(&self) -> usize {
-        (self.rows() * (self.local_width() + self.local_kv_heads() * self.head_size())) as usize
+    /// Elements of this rank's queries.
+    const fn query_elements(&self) -> usize {
+        (self.rows() * self.local_width()) as usize
     }
 
+    /// Elements of this rank's keys, and as many of its values.
+    const fn key_elements(&self) -> usize {
+        (self.rows() * self.local_kv_heads() * self.head_size()) as usize
+    }
+
+    /// Elements of this rank's part of the MLP between its two products.
     const fn inner_elements(&self) -> usize {
         (self.rows() * self.local_inner()) as usize
     }
 
     /// Attention as one operation, or where the scores lie in memory as two products of every head with softmax and
     /// dropout between them. Those multiply all pairs of positions, masked ones too.
-    fn attention_forward(&self) -> Vec<(&'static str, Operation)> {
+    fn attention_forward(&self) -> Vec<Named> {
         if self.attention == AttentionKind::Flash {
             return vec![("attention", Operation::AttentionForward(self.attention()))];
         }
         let (to_scores, from_scores) = self.score_products();
-        let product = |shape| Operation::Linear { product: Product::Forward, shape, epilogue: Epilogue::None };
         vec![
-            ("scores", product(to_scores)),
+            ("scores", to_scores),
             ("softmax", Operation::SoftmaxForward { len: self.scores() }),
-            ("dropout", Operation::Dropout { len: self.scores() }),
-            ("context", product(from_scores)),
+            ("dropout", Operation::MaskedDropout { len: self.scores() }),
+            ("context", from_scores),
         ]
     }
 
-    fn attention_backward(&self) -> Vec<(&'static str, Operation)> {
+    fn attention_backward(&self) -> Vec<Named> {
         if self.attention == AttentionKind::Flash {
             return vec![("attention", Operation::AttentionBackward(self.attention()))];
         }
         let (to_scores, from_scores) = self.score_products();
-        let product = |shape| Operation::Linear { product: Product::ToInputs, shape, epilogue: Epilogue::None };
-        // Each product has two inputs that are activations, and so two gradients.
+        // Each product has two inputs that are activations, and so two gradients: one of the other form, one of its own.
         vec![
-            ("context", product(from_scores)),
-            ("context", product(from_scores)),
-            ("dropout", Operation::Dropout { len: self.scores() }),
+            ("context", from_scores),
+            ("context", to_scores),
+            ("dropout", Operation::MaskedDropout { len: self.scores() }),
             ("softmax", Operation::SoftmaxBackward { len: self.scores() }),
-            ("scores", product(to_scores)),
-            ("scores", product(to_scores)),
+            ("scores", from_scores),
+            ("scores", from_scores),
         ]
     }
 
-    /// Q·Kᵀ and P·V of all of this rank's heads, each head's rows below the other's: S × D · D × S and S × S · S × D.
-    const fn score_products(&self) -> (Linear, Linear) {
-        let rows = (self.micro_batch * (self.heads / self.tensor) * self.sequence) as usize;
-        let (s, d) = (self.sequence as usize, self.head_size() as usize);
-        (Linear::new(rows, d, s), Linear::new(rows, s, d))
+    /// Q·Kᵀ and P·V of every head: S/C × D · D × S and S/C × S · S × D.
+    const fn score_products(&self) -> (Operation, Operation) {
+        let batch = (self.micro_batch * (self.heads / self.tensor)) as usize;
+        let (m, s, d) =
+            (self.sequence.div_ceil(self.context) as usize, self.sequence as usize, self.head_size() as usize);
+        (Operation::BatchedProduct { batch, m, n: s, k: d }, Operation::BatchedProduct { batch, m, n: d, k: s })
     }
 
     /// Scores of all of this rank's heads: B·(A/T)·S².
     const fn scores(&self) -> usize {
-        (self.micro_batch * (self.heads / self.tensor) * self.sequence * self.sequence) as usize
+        (self.rows() * (self.heads / self.tensor) * self.sequence) as usize
     }
 }
 

@@ -65,7 +65,7 @@ pub enum Operation {
     LayernormToWeights(Rows),
     /// RMS normalisation, which keeps the reciprocal root mean square of each row (Zhang & Sennrich, arXiv 1910.07467).
     RmsnormForward(Rows),
-    /// Gradient of RMS normalisation to its inputs, with the skip path's gradient added.
+    /// Gradient of RMS normalisation to its inputs; the skip path's gradient is added by a [`Operation::Residual`].
     RmsnormToInputs(Rows),
     /// Gradient of RMS normalisation to its gain, summed over the rows.
     RmsnormToWeights(Rows),
@@ -98,6 +98,37 @@ pub enum Operation {
     /// Gradient of the softmax to the scores.
     SoftmaxBackward {
         /// Number of scores.
+        len: usize,
+    },
+    /// A product of every head by itself, where attention is not fused: `batch` times m×k · k×n.
+    BatchedProduct {
+        /// Number of products.
+        batch: usize,
+        /// Rows of the left input and of the output.
+        m: usize,
+        /// Columns of the right input and of the output.
+        n: usize,
+        /// Columns of the left input, rows of the right one.
+        k: usize,
+    },
+    /// Dropout with a mask of a byte an element that the backward pass reads again.
+    MaskedDropout {
+        /// Number of elements.
+        len: usize,
+    },
+    /// Bias, masked dropout and the sum with the skip path in one pass.
+    BiasDropoutResidual {
+        /// Number of elements.
+        len: usize,
+    },
+    /// Gradient of a bias: the output's gradient summed over its rows.
+    BiasGradient {
+        /// Number of elements of the output's gradient.
+        len: usize,
+    },
+    /// One pass that reads and writes every element: a copy into another layout, or a bias added.
+    Copy {
+        /// Number of elements.
         len: usize,
     },
     /// GELU by itself, where no product could take it along.
@@ -150,7 +181,7 @@ impl Operation {
     /// The family whose fits answer for this operation.
     pub const fn family(&self) -> Family {
         match self {
-            Operation::Linear { .. } => Family::Gemm,
+            Operation::Linear { .. } | Operation::BatchedProduct { .. } => Family::Gemm,
             Operation::AttentionForward(_) | Operation::AttentionBackward(_) => Family::Attention,
             Operation::LayernormForward(_)
             | Operation::LayernormToInputs(_)
@@ -164,6 +195,10 @@ impl Operation {
             | Operation::SwigluBackward { .. }
             | Operation::SoftmaxForward { .. }
             | Operation::SoftmaxBackward { .. }
+            | Operation::MaskedDropout { .. }
+            | Operation::BiasDropoutResidual { .. }
+            | Operation::BiasGradient { .. }
+            | Operation::Copy { .. }
             | Operation::GeluForward { .. }
             | Operation::GeluBackward { .. }
             | Operation::Residual { .. }
@@ -195,6 +230,11 @@ impl Operation {
             Operation::SwigluBackward { .. } => "swiglu/backward",
             Operation::SoftmaxForward { .. } => "softmax/forward",
             Operation::SoftmaxBackward { .. } => "softmax/backward",
+            Operation::BatchedProduct { .. } => "batched",
+            Operation::MaskedDropout { .. } => "dropout/masked",
+            Operation::BiasDropoutResidual { .. } => "bias_dropout_residual",
+            Operation::BiasGradient { .. } => "bias_gradient",
+            Operation::Copy { .. } => "copy",
             Operation::GeluForward { .. } => "gelu/forward",
             Operation::GeluBackward { .. } => "gelu/backward",
             Operation::Residual { .. } => "residual",
@@ -227,6 +267,9 @@ impl Operation {
             Operation::SwigluBackward { len } => 9.0 * *len as f64,
             Operation::SoftmaxForward { len } => 5.0 * *len as f64,
             Operation::SoftmaxBackward { len } => 4.0 * *len as f64,
+            Operation::BatchedProduct { batch, m, n, k } => 2.0 * *batch as f64 * *m as f64 * *n as f64 * *k as f64,
+            Operation::MaskedDropout { len } | Operation::BiasGradient { len } | Operation::Copy { len } => *len as f64,
+            Operation::BiasDropoutResidual { len } => 3.0 * *len as f64,
             Operation::GeluForward { len } => 10.0 * *len as f64,
             Operation::GeluBackward { len } => 18.0 * *len as f64,
             Operation::Residual { len } => *len as f64,
@@ -263,9 +306,17 @@ impl Operation {
             Operation::RmsnormForward(r) | Operation::RmsnormToWeights(r) => {
                 e * 2.0 * r.len() as f64 + 4.0 * r.rows as f64
             }
-            Operation::RmsnormToInputs(r) => e * 4.0 * r.len() as f64 + 4.0 * r.rows as f64,
+            Operation::RmsnormToInputs(r) => e * 3.0 * r.len() as f64 + 4.0 * r.rows as f64,
+            Operation::BatchedProduct { batch, m, n, k } => {
+                let (m, n, k) = (*m as f64, *n as f64, *k as f64);
+                e * *batch as f64 * (m * k + k * n + m * n)
+            }
+            Operation::MaskedDropout { len } => (2.0 * e + 1.0) * *len as f64,
+            Operation::BiasDropoutResidual { len } => (3.0 * e + 1.0) * *len as f64,
+            Operation::BiasGradient { len } => e * *len as f64,
             Operation::RotaryForward { len }
             | Operation::RotaryBackward { len }
+            | Operation::Copy { len }
             | Operation::SoftmaxForward { len } => e * 2.0 * *len as f64,
             // both halves in, the result out; the gradient too, and two halves out
             Operation::SwigluForward { len } | Operation::SoftmaxBackward { len } => e * 3.0 * *len as f64,
@@ -305,12 +356,17 @@ impl Operation {
             | Operation::ResidualLayernorm(r) => r.len() as f64,
             Operation::LayernormToWeights(r) => 2.0 * r.cols as f64,
             Operation::RmsnormToWeights(r) => r.cols as f64,
+            Operation::BatchedProduct { batch, m, n, .. } => (batch * m * n) as f64,
             Operation::SwigluBackward { len } => 2.0 * *len as f64,
             Operation::RotaryForward { len }
             | Operation::RotaryBackward { len }
             | Operation::SwigluForward { len }
             | Operation::SoftmaxForward { len }
             | Operation::SoftmaxBackward { len }
+            | Operation::MaskedDropout { len }
+            | Operation::BiasDropoutResidual { len }
+            | Operation::BiasGradient { len }
+            | Operation::Copy { len }
             | Operation::GeluForward { len }
             | Operation::GeluBackward { len }
             | Operation::Residual { len }

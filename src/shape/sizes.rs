@@ -92,12 +92,15 @@ pub struct Attention {
     pub head_size: usize,
     /// Whether a position attends to itself and those before it only.
     pub causal: bool,
+    /// Ranks that the queries of every sequence are divided over (context parallelism): C. Each attends to the whole
+    /// sequence, with an early and a late part of the queries, so that causal ranks have equal shares.
+    pub context: usize,
 }
 
 impl Attention {
     /// Causal attention in which every head has keys and values of its own.
     pub const fn new(batch: usize, heads: usize, sequence: usize, head_size: usize) -> Self {
-        Attention { batch, heads, kv_heads: heads, sequence, head_size, causal: true }
+        Attention { batch, heads, kv_heads: heads, sequence, head_size, causal: true, context: 1 }
     }
 
     /// The attention with keys and values shared among the queries' heads (grouped-query attention; Ainslie et al.,
@@ -111,18 +114,23 @@ impl Attention {
         Attention { causal, ..self }
     }
 
+    /// One rank's part of the attention where `context` ranks share every sequence, otherwise unchanged.
+    pub const fn shared_by(self, context: usize) -> Self {
+        Attention { context, ..self }
+    }
+
     /// Elements of this rank's keys in a row, as many as of its values: K·D.
     pub const fn kv_width(&self) -> usize {
         self.kv_heads * self.head_size
     }
-    /// Pairs of a query and a key that are multiplied: B·A·S·(S+1)/2, or B·A·S² where attention is not causal.
+    /// Pairs of a query and a key that this rank multiplies: B·A·S·(S+1)/2, or B·A·S² where attention is not causal; ÷ C.
     pub const fn pairs(&self) -> f64 {
-        let (lse, s) = (self.lse_len() as f64, self.sequence as f64);
-        if self.causal { lse * (s + 1.0) / 2.0 } else { lse * s }
+        let (queries, s) = (self.lse_len() as f64, self.sequence as f64);
+        if self.causal { queries * (s + 1.0) / 2.0 } else { queries * s }
     }
-    /// Rows of the packed input: batch × sequence.
+    /// Rows of the packed input: batch × sequence ÷ context-parallel ranks.
     pub const fn rows(&self) -> usize {
-        self.batch * self.sequence
+        self.batch * self.sequence.div_ceil(self.context)
     }
     /// Elements of all this rank's heads in a row: A·D.
     pub const fn width(&self) -> usize {
@@ -130,7 +138,7 @@ impl Attention {
     }
     /// Elements of the log-sum-exp kept for the backward pass, one per (batch, head, position), always fp32 or wider.
     pub const fn lse_len(&self) -> usize {
-        self.batch * self.heads * self.sequence
+        self.rows() * self.heads
     }
     /// What the scores are multiplied by before the softmax: 1/√D.
     pub fn scale(&self) -> f64 {

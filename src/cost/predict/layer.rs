@@ -2,13 +2,12 @@
 //! products and attention; else scaled from the nearest anchor by FLOPs, which is always out of range.
 
 use super::{Prediction, SCHEMA};
-use crate::cost::features::FeatureInput;
 use crate::cost::valid::{self, Outside};
 use crate::cost::{layers, operations};
 use crate::records::CostModel;
-use crate::records::cost_model::LayerAnchor;
+use crate::records::cost_model::{LayerAnchor, Range};
 use crate::records::measurement::Interval;
-use crate::shape::operation::Operation;
+use crate::shape::operation::{Family, Operation};
 use crate::shape::{DType, LayerShape, Phase};
 use crate::{Error, Result};
 use schemars::JsonSchema;
@@ -46,6 +45,8 @@ pub fn layer(model: &CostModel, shape: LayerShape) -> Result<LayerPrediction> {
     }
     refuse_dtype(model, shape.dtype)?;
     let mut outside = Outside::of(&model.valid, &valid::inputs(&shape));
+    // A Llama's layer is none of those measured, however near its sizes.
+    outside.unknown += usize::from(!model.layer.iter().any(|a| a.shape.like(&shape)));
     let mut parts = Vec::with_capacity(3);
     for phase in layers::PARTS {
         parts.push(fitted(model, &shape, phase, 0.0, outside)?);
@@ -118,22 +119,23 @@ fn fitted(
     outside: Outside,
 ) -> Result<Option<Prediction>> {
     let Some(fit) = layers::find(&model.operations, phase, shape.dtype) else {
-        return summed(model, shape, phase, outside);
+        return summed(model, shape, phase);
     };
     let time = layers::evaluate(&model.operations, shape, phase, phases_ns)?;
     Ok(time.map(|ns| Prediction::with_spread(ns, fit.relative_low, fit.relative_high, outside)))
 }
 
-/// Without a measured layer: the plain sum of the operations, each with its own interval.
-fn summed(model: &CostModel, shape: &LayerShape, phase: Phase, outside: Outside) -> Result<Option<Prediction>> {
+/// Without a measured layer: the plain sum of the operations, each with its own interval and its own range.
+fn summed(model: &CostModel, shape: &LayerShape, phase: Phase) -> Result<Option<Prediction>> {
     if phase == Phase::ForwardBackward {
         return Ok(None);
     }
     let mut parts = Vec::new();
     for (_, op) in shape.operations(phase) {
-        let Some(fit) = operations::find(&model.operations, &op, shape.dtype) else { return Ok(None) };
-        let ns = operations::evaluate(fit, &FeatureInput::of(&op, shape.dtype))?;
-        parts.push(Prediction::with_spread(ns, fit.relative_low, fit.relative_high, outside));
+        match timed(model, &op, shape.dtype)? {
+            Some(part) => parts.push(part),
+            None => return Ok(None),
+        }
     }
     Ok(Some(Prediction::sum(&parts)))
 }
@@ -169,10 +171,33 @@ fn scaled(model: &CostModel, shape: &LayerShape, outside: Outside) -> Result<Vec
 /// Returns an error if nothing of its element type was measured.
 pub fn operation(model: &CostModel, operation: &Operation, dtype: DType) -> Result<Option<Prediction>> {
     refuse_dtype(model, dtype)?;
-    let Some(fit) = operations::find(&model.operations, operation, dtype) else { return Ok(None) };
-    let ns = operations::evaluate(fit, &FeatureInput::of(operation, dtype))?;
-    let outside = Outside::of(&model.valid, &sizes(operation, dtype));
-    Ok(Some(Prediction::with_spread(ns, fit.relative_low, fit.relative_high, outside)))
+    timed(model, operation, dtype)
+}
+
+fn timed(model: &CostModel, operation: &Operation, dtype: DType) -> Result<Option<Prediction>> {
+    let Some(found) = operations::time(&model.operations, operation, dtype)? else { return Ok(None) };
+    let outside = outside(model, operation, dtype);
+    Ok(Some(Prediction::with_spread(found.ns, found.relative_low, found.relative_high, outside)))
+}
+
+/// How far an operation's sizes lie outside what was measured. A streaming operation that was not measured by name is
+/// answered for by all others together, and held against their sizes; what only a roofline prices has its width already.
+fn outside(model: &CostModel, operation: &Operation, dtype: DType) -> Outside {
+    let sizes = match operation {
+        Operation::BatchedProduct { .. } => return Outside { distance: 0.0, unknown: 1 },
+        _ => sizes(operation, dtype),
+    };
+    let mut ranges = model.valid.clone();
+    if operation.family() == Family::Streaming
+        && let Some((name, _)) = sizes.first()
+        && !ranges.contains_key(name)
+    {
+        let all = model.valid.iter().filter(|(key, _)| key.starts_with("streaming/") && key.ends_with("/bytes"));
+        let joined =
+            all.map(|(_, range)| *range).reduce(|a, b| Range { low: a.low.min(b.low), high: a.high.max(b.high) });
+        ranges.extend(joined.map(|range| (name.clone(), range)));
+    }
+    Outside::of(&ranges, &sizes)
 }
 
 fn sizes(operation: &Operation, dtype: DType) -> Vec<(String, f64)> {

@@ -12,7 +12,7 @@ pub use layer::{LayerPrediction, layer, operation};
 use super::regress::Spread;
 use super::valid::{self, Outside};
 use crate::records::CostModel;
-use crate::shape::DType;
+use crate::shape::{AttentionKind, DType};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,12 @@ pub fn usual_dtype(model: &CostModel) -> DType {
     let of_layers = most.filter(|&d| count(d) > 0);
     let of_fits = || valid::dtypes(&model.valid).into_iter().find_map(DType::parse);
     of_layers.or_else(of_fits).unwrap_or(DType::Bf16)
+}
+
+/// How the layers that a model knows attend, for a job that does not say: as most of them do, fused where none is known.
+pub fn usual_attention(model: &CostModel) -> AttentionKind {
+    let unfused = model.layer.iter().filter(|a| a.shape.attention == AttentionKind::Materialised).count();
+    if 2 * unfused > model.layer.len() { AttentionKind::Materialised } else { AttentionKind::Flash }
 }
 
 /// A predicted time with its 95 % interval.

@@ -55,6 +55,11 @@ pub fn operation_params(operation: &Operation) -> Map<String, Value> {
             put(&mut map, "outputs", shape.outputs);
             put(&mut map, "epilogue", epilogue(*fused));
         }
+        Operation::BatchedProduct { batch, m, n, k } => {
+            for (name, size) in [("batch", *batch), ("m", *m), ("n", *n), ("k", *k)] {
+                put(&mut map, name, size);
+            }
+        }
         Operation::AttentionForward(a) | Operation::AttentionBackward(a) => attention(&mut map, a),
         Operation::LayernormForward(r)
         | Operation::LayernormToInputs(r)
@@ -72,6 +77,10 @@ pub fn operation_params(operation: &Operation) -> Map<String, Value> {
         | Operation::SwigluBackward { len }
         | Operation::SoftmaxForward { len }
         | Operation::SoftmaxBackward { len }
+        | Operation::MaskedDropout { len }
+        | Operation::BiasDropoutResidual { len }
+        | Operation::BiasGradient { len }
+        | Operation::Copy { len }
         | Operation::GeluForward { len }
         | Operation::GeluBackward { len }
         | Operation::Residual { len }

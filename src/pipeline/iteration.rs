@@ -1,0 +1,223 @@
+//! A job's whole iteration: pipeline, gradients and optimizer step, with its interval; and what it makes of the hardware.
+
+use super::costs::{self, Costs};
+use super::job::Job;
+use super::prices::{PriceGroup, Prices, ShiftedPrices};
+use super::schedule::{Schedule, ScheduleName, ScheduleSpec};
+use super::simulate::{Timeline, simulate};
+use crate::shape::operation::Operation;
+use crate::shape::{DType, Phase, Recompute};
+use crate::{Error, Result};
+
+/// Operations of a schedule up to which every shifted price is simulated; beyond, the pipeline's time follows the work of
+/// its stages.
+const SIMULATED: usize = 200_000;
+
+/// The timeline of a job under a schedule of `name`, with its stages' times from `costs`. Fails if the schedule does not
+/// exist for the job's numbers; the error names the job's file.
+pub fn timeline(job: &Job, costs: &Costs, name: ScheduleName, chunks: Option<usize>) -> Result<Timeline> {
+    let times = costs.times(job, job.layout_under(name, chunks));
+    let schedule = Schedule::build(&ScheduleSpec {
+        name,
+        stages: job.parallel.pipeline as usize,
+        micro_batches: job.micro_batches() as usize,
+        chunks,
+        memory_limit: None,
+        weight_share: job.weight_share(),
+        times: &times,
+    })
+    .map_err(|e| match e {
+        Error::Input { what, cure } => Error::input(format!("{}: {what}", job.path.display()), cure),
+        other => other,
+    })?;
+    simulate(schedule, times)
+}
+
+/// The length of an iteration in ns: the pipeline's, and what follows it.
+pub fn whole_ns(timeline: &Timeline, costs: &Costs) -> u64 {
+    timeline.iteration_ns + costs.after(timeline.schedule.layout.placement).total_ns()
+}
+
+/// The 95 % interval of the iteration in ns. The prices of a group ([`PriceGroup`]) rest on the same fits and are wrong
+/// together; groups are wrong independently. So each group is moved to its lower and its upper ends, the same schedule runs
+/// again, and the differences add up in quadrature. Fails where pricing the job does.
+pub fn interval_ns(job: &Job, prices: &dyn Prices, timeline: &Timeline, costs: &Costs) -> Result<(u64, u64)> {
+    let median = whole_ns(timeline, costs) as f64;
+    let mut squares = [0.0, 0.0];
+    for group in PriceGroup::ALL {
+        for up in [false, true] {
+            let shifted = costs::of_job(job, &ShiftedPrices { prices, group, up }, costs.dtype)?;
+            let moved = again_ns(job, timeline, &shifted)? - median;
+            // A shift may shorten one thing and lengthen nothing: its sign says on which side it counts.
+            squares[usize::from(moved > 0.0)] += moved * moved;
+        }
+    }
+    let [below, above] = squares.map(f64::sqrt);
+    Ok(((median - below).max(0.0).round() as u64, (median + above).round() as u64))
+}
+
+/// The iteration under the same schedule with other costs, in ns.
+fn again_ns(job: &Job, timeline: &Timeline, costs: &Costs) -> Result<f64> {
+    let schedule = &timeline.schedule;
+    let times = costs.times(job, schedule.layout);
+    if schedule.operations().len() <= SIMULATED {
+        let again = simulate(schedule.clone(), times)?;
+        return Ok(whole_ns(&again, costs) as f64);
+    }
+    let work = |times: &super::Times| {
+        let ends = times.first.total_ns() + times.last.total_ns();
+        (ends + times.stage.iter().map(|t| t.total_ns()).sum::<u64>()) as f64
+    };
+    let pipeline = timeline.iteration_ns as f64 * work(&times) / work(&timeline.times).max(1.0);
+    Ok(pipeline + costs.after(schedule.layout.placement).total_ns() as f64)
+}
+
+/// The work of an iteration, and how much of the GPUs' peak it takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Utilisation {
+    /// Tokens a second over all GPUs.
+    pub tokens_per_s: f64,
+    /// FLOPs that training the model needs, a second and GPU, in TFLOP/s: forward once, backward twice as much, every pair
+    /// of positions counted (Narayanan et al., arXiv 2104.04473, appendix, and Megatron-LM's own log).
+    pub tflops_per_gpu: f64,
+    /// The same with what is recomputed, which the GPUs execute too, in TFLOP/s.
+    pub hardware_tflops_per_gpu: f64,
+    /// 6 · parameters · tokens, a second and GPU, in TFLOP/s (Kaplan et al., arXiv 2001.08361): without attention.
+    pub six_n_tflops_per_gpu: f64,
+    /// Hours of one GPU for a billion tokens.
+    pub gpu_hours_per_billion_tokens: f64,
+}
+
+/// What an iteration of `iteration_ns` makes of the job's GPUs.
+pub fn utilisation(job: &Job, iteration_ns: u64) -> Utilisation {
+    let seconds = (iteration_ns as f64 / 1e9).max(f64::MIN_POSITIVE);
+    let gpus = job.gpus() as f64;
+    let tokens = (job.parallel.global_batch * job.model.sequence) as f64;
+    let per_gpu = |flop: f64| flop / seconds / gpus / 1e12;
+    let flop = Flop::of(job);
+    Utilisation {
+        tokens_per_s: tokens / seconds,
+        tflops_per_gpu: per_gpu(3.0 * flop.forward),
+        hardware_tflops_per_gpu: per_gpu(3.0 * flop.forward + flop.recomputed),
+        six_n_tflops_per_gpu: per_gpu(6.0 * flop.parameters * tokens),
+        gpu_hours_per_billion_tokens: gpus * seconds / 3600.0 * 1e9 / tokens,
+    }
+}
+
+/// FLOPs of one iteration over all GPUs.
+struct Flop {
+    forward: f64,
+    recomputed: f64,
+    parameters: f64,
+}
+
+impl Flop {
+    fn of(job: &Job) -> Flop {
+        let (m, p) = (&job.model, &job.parallel);
+        let sequences = p.global_batch as f64;
+        // One sequence on one rank, with every pair of positions.
+        let shape = crate::shape::LayerShape {
+            micro_batch: 1,
+            tensor: 1,
+            context: 1,
+            sequence_parallel: false,
+            causal: false,
+            recompute: Recompute::None,
+            ..job.layer(DType::Bf16)
+        };
+        let (mut products, mut attention) = (0.0, 0.0);
+        for (_, operation) in shape.operations(Phase::Forward) {
+            match operation {
+                Operation::Linear { .. } => products += operation.flop(),
+                Operation::AttentionForward(_) | Operation::BatchedProduct { .. } => attention += operation.flop(),
+                _ => {}
+            }
+        }
+        let layers = m.layers as f64;
+        let head = 2.0 * m.sequence as f64 * m.hidden as f64 * m.vocabulary as f64;
+        let again = match (p.recompute, p.recompute_layers) {
+            (Recompute::Full, _) => layers * (products + attention),
+            (Recompute::Selective, _) => layers * attention,
+            (Recompute::None, Some(k)) => (k * p.pipeline).min(m.layers) as f64 * (products + attention),
+            (Recompute::None, None) => 0.0,
+        };
+        let matrices = if m.tied { 1 } else { 2 };
+        let parameters = m.layers * shape.parameters() + matrices * m.vocabulary * m.hidden;
+        Flop {
+            forward: sequences * (layers * (products + attention) + head),
+            recomputed: sequences * again,
+            parameters: parameters as f64,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::prices::{LayerPrice, Price, PricedCollective};
+    use crate::records::cost_model::Source;
+    use crate::shape::LayerShape;
+    use std::path::Path;
+
+    /// Every layer takes 1 ms a phase, give or take a tenth; a message 10 µs, give or take half.
+    struct Made;
+
+    impl Prices for Made {
+        fn layer(&self, _: LayerShape) -> Result<LayerPrice> {
+            let phase = Price { time_ns: 1e6, low_ns: 0.9e6, high_ns: 1.2e6, in_range: true, source: Source::Measured };
+            Ok(LayerPrice { forward: phase, backward_input: phase, backward_weight: phase, activation_bytes: 0 })
+        }
+        fn collective(&self, message: PricedCollective) -> Option<Price> {
+            let exact = Price::exact(10_000.0, true);
+            Some(match message.operation {
+                "send_recv" => Price { low_ns: 5_000.0, high_ns: 15_000.0, ..exact },
+                _ => exact,
+            })
+        }
+        fn operation(&self, _: &Operation, _: DType) -> Option<Price> {
+            Some(Price::exact(0.0, true))
+        }
+    }
+
+    fn job(parallel: &str) -> Job {
+        let text = format!(
+            "[model]\nlayers = 8\nhidden = 1024\nheads = 16\nsequence = 128\nvocabulary = 1024\n[parallel]\n{parallel}"
+        );
+        Job::parse(Path::new("job.toml"), &text).unwrap()
+    }
+
+    /// With layers alone the interval is theirs; messages widen it in quadrature.
+    #[test]
+    fn groups_of_prices_move_together_and_apart_from_others() {
+        let ends = |parallel: &str| {
+            let job = job(parallel);
+            let costs = costs::of_job(&job, &Made, DType::Bf16).unwrap();
+            let timeline = timeline(&job, &costs, job.parallel.schedule, None).unwrap();
+            let median = whole_ns(&timeline, &costs) as f64;
+            let (low, high) = interval_ns(&job, &Made, &timeline, &costs).unwrap();
+            (median, median - low as f64, high as f64 - median)
+        };
+        let (median, below, above) = ends("pipeline = 1\nmicro_batch = 1\nglobal_batch = 4");
+        assert!((below / median - 0.1).abs() < 0.001 && (above / median - 0.2).abs() < 0.001, "{below} {above}");
+        let (_, below, above) = ends("pipeline = 4\nmicro_batch = 1\nglobal_batch = 4");
+        // 7 steps of 2 layers; a message out and back in each of the middle stages' steps.
+        let layers = 7.0 * 6e6 * 0.1;
+        assert!(below > layers && below < layers * 1.01, "{below}");
+        assert!(above > 2.0 * layers && above < 2.0 * layers * 1.01, "{above}");
+    }
+
+    /// Narayanan et al., equation 3: 96·B·s·l·h²·(1 + s/(6h) + V/(16·l·h)) FLOPs with full recomputation of the layers.
+    #[test]
+    fn flops_are_megatrons_count() {
+        let (b, s, l, h, v) = (4.0, 128.0, 8.0, 1024.0, 1024.0);
+        let full = job("pipeline = 1\nmicro_batch = 1\nglobal_batch = 4\nrecompute = \"full\"");
+        let flop = Flop::of(&full);
+        let expected = 96.0 * b * s * l * h * h * (1.0 + s / (6.0 * h) + v / (16.0 * l * h));
+        assert_eq!(3.0 * flop.forward + flop.recomputed, expected);
+        let found = utilisation(&full, 1_000_000_000);
+        assert_eq!(found.tokens_per_s, b * s);
+        assert_eq!(found.hardware_tflops_per_gpu, expected / 1e12);
+        assert!(found.six_n_tflops_per_gpu < found.tflops_per_gpu);
+        assert!((found.gpu_hours_per_billion_tokens - 1e9 / (b * s) / 3600.0).abs() < 1e-6);
+    }
+}
