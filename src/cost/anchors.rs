@@ -25,7 +25,7 @@ pub struct Tuning {
 }
 
 impl Tuning {
-    const LENGTHS: [f64; 4] = [0.7, 1.4, 2.8, 5.6];
+    const LENGTHS: [f64; 3] = [0.7, 1.4, 2.8];
     const NUGGETS: [f64; 4] = [0.0, 0.03, 0.1, 0.3];
 
     /// Everything that cross-validation chooses from.

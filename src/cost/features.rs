@@ -163,6 +163,8 @@ pub struct FeatureInput {
     pub product_flop: f64,
     /// Rows of a layer's activations, B·S; 0 for a single operation.
     pub rows: f64,
+    /// Query–key pairs of a layer's attention, whichever phase is asked for; 0 for a single operation.
+    pub attention_pairs: f64,
     /// Sequences · heads, sequence length and head size of attention; 0 for other operations.
     pub attention: [f64; 3],
     /// Sum of the predicted times of a layer phase's operations, in ns; 0 for a single operation.
@@ -205,8 +207,10 @@ pub const PRODUCT_SIZES: &[&str] = &["m", "n", "k"];
 pub const ATTENTION_SIZES: &[&str] = &["batch*heads", "sequence", "head_size"];
 /// Names of the sizes in which a streaming operation is near another of its name.
 pub const STREAMING_SIZES: &[&str] = &["bytes"];
-/// Names of the sizes in which a layer phase is near another: what there is to do for a row, and how many there are.
-pub const LAYER_SIZES: &[&str] = &["rows", "product_flop/rows", "pairs/rows"];
+/// Names of the sizes in which a layer phase is near another: how many rows there are, what there is to do for one, and how
+/// many keys it meets. The last is the layer's, not the phase's: where a whole backward time was divided between the phases,
+/// attention has its share in both.
+pub const LAYER_SIZES: &[&str] = &["rows", "product_flop/rows", "attention_pairs/rows"];
 
 /// The size of that name, by which near and far are told; `None` if the name is unknown.
 pub fn size(name: &str, work: &FeatureInput) -> Option<f64> {
@@ -222,7 +226,7 @@ pub fn size(name: &str, work: &FeatureInput) -> Option<f64> {
         "bytes" => work.bytes,
         "rows" => work.rows,
         "product_flop/rows" => work.product_flop / rows,
-        "pairs/rows" => work.pairs / rows,
+        "attention_pairs/rows" => work.attention_pairs / rows,
         _ => return None,
     })
 }

@@ -191,7 +191,8 @@ fn train(rows: &[LayerRow], fits: &OperationFits) -> Result<BTreeMap<String, Fit
         }
     }
     let whole = whole_cases(rows);
-    let of_phases = Candidates { sets: vec![vec![Feature::PhasesNs]], evaluate: Feature::value, sizes: Sizes::NONE };
+    let sets = vec![vec![Feature::PhasesNs]];
+    let of_phases = Candidates { sets, evaluate: Feature::value, sizes: Sizes::NONE, doubt: 1.0 };
     if whole.len() >= 2
         && let Some(linear) = of_phases.fit(&whole.iter().collect::<Cases<_>>())
     {
@@ -228,7 +229,8 @@ fn train_phases(
     }
     cases.retain(|(_, cases)| cases.len() >= 2);
     let sizes = Sizes { names: features::LAYER_SIZES, values: features::sizes };
-    let candidates = Candidates { sets, evaluate: Feature::value, sizes };
+    // Operations carry over to other shapes: a layer's own sizes must be surely better.
+    let candidates = Candidates { sets, evaluate: Feature::value, sizes, doubt: 2.0 };
     let groups: Vec<Cases<FeatureInput>> = cases.iter().map(|(_, cases)| cases.iter().collect()).collect();
     for ((phase, cases), linear) in cases.iter().zip(candidates.fit_together(&groups)) {
         if let Some(linear) = linear {
@@ -255,7 +257,8 @@ fn whole_cases(rows: &[LayerRow]) -> Vec<FitCase<FeatureInput>> {
 const LINEAR_LAYERS: [&str; 4] = ["qkv", "projection", "fc1", "fc2"];
 
 fn plain_work(shape: &LayerShape, phase: Phase) -> FeatureInput {
-    let mut work = FeatureInput { rows: shape.rows() as f64, ..FeatureInput::default() };
+    let (rows, attention_pairs) = (shape.rows() as f64, shape.attention().pairs());
+    let mut work = FeatureInput { rows, attention_pairs, ..FeatureInput::default() };
     let mut attention_flop = 0.0;
     for (name, operation) in shape.operations(phase) {
         work.flop += operation.flop();

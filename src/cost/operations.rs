@@ -109,7 +109,11 @@ pub fn fit(rows: &[&OperationRow], primary: Option<DType>, hardware: DeviceFacts
     let mut fixed_ns = Vec::new();
     for ((family, _), kin) in groups(rows, primary) {
         let (names, cases) = members(&kin, if family == "streaming" { 1 } else { 2 });
-        let candidates = candidates(family, &cases.concat(), hardware);
+        let mut candidates = candidates(family, &cases.concat(), hardware);
+        if names.iter().any(|name| name.starts_with(ANY_STREAMING)) {
+            // What another operation of as many bytes costs beyond its bytes says nothing of this one.
+            candidates.sizes = Sizes::NONE;
+        }
         let held_out = match spreads {
             true => candidates.held_out_together(&cases),
             false => vec![Vec::new(); cases.len()],
@@ -193,7 +197,7 @@ fn candidates(
         "attention" => features::ATTENTION_SIZES,
         _ => features::STREAMING_SIZES,
     };
-    Candidates { sets, evaluate: Feature::value, sizes: Sizes { names, values: features::sizes } }
+    Candidates { sets, evaluate: Feature::value, sizes: Sizes { names, values: features::sizes }, doubt: 1.0 }
 }
 
 fn product_sets(cases: &[&FitCase<FeatureInput>], hardware: DeviceFacts) -> Vec<Vec<Feature>> {

@@ -117,7 +117,12 @@ pub struct Candidates<F, W> {
     pub evaluate: Evaluate<F, W>,
     /// The sizes that tell near from far.
     pub sizes: Sizes<W>,
+    /// Standard errors of the difference by which a later set must be better than one before it.
+    pub doubt: f64,
 }
+
+/// Fewest cases of a fit that a correction near them can be judged on.
+const FEWEST_NEAR: usize = 6;
 
 /// Cases of one fit.
 pub type Cases<'a, W> = Vec<&'a FitCase<W>>;
@@ -147,9 +152,9 @@ impl<F: Clone, W> Candidates<F, W> {
     /// One fit for each group of cases, all of the form with the smallest cross-validated error; `None` for a group
     /// without cases.
     ///
-    /// A larger set of features must be better by more than one standard error of the difference, case by case, by 3 %
-    /// of it and by 0.1 % of the time, and leave every group two cases a coefficient. The correction near measured cases
-    /// must be better by 3 % and by 0.1 % of the time.
+    /// A larger set of features must be better by more than `doubt` standard errors of the difference, case by case, by
+    /// 3 % of it and by 0.1 % of the time, and leave every group two cases a coefficient. The correction near measured
+    /// cases must be better by 3 % and by 0.1 % of the time, and every group must have six cases.
     pub fn fit_together(&self, groups: &[Cases<W>]) -> Vec<Option<LinearModel<F>>> {
         let form = self.choose(groups);
         let fit = |cases: &Cases<W>| {
@@ -174,38 +179,43 @@ impl<F: Clone, W> Candidates<F, W> {
     fn choose(&self, groups: &[Cases<W>]) -> Option<Form<'_, F>> {
         let (first, rest) = self.sets.split_first()?;
         let form = |set, tuning| Form { set, tuning };
-        let mut best = (form(first.as_slice(), None), self.errors(&form(first, None), groups));
+        let mut best = (form(first.as_slice(), None), self.errors(first, groups));
         let smallest = groups.iter().map(Vec::len).filter(|&n| n > 0).min()?;
         for set in rest.iter().filter(|set| smallest >= 2 * set.len()) {
-            let errors = self.errors(&form(set, None), groups);
-            if gain(&errors, &best.1).is_some_and(|(gain, standard_error)| gain > standard_error) {
+            let errors = self.errors(set, groups);
+            if gain(&errors, &best.1).is_some_and(|(gain, standard_error)| gain > self.doubt * standard_error) {
                 best = (form(set, None), errors);
             }
         }
-        if !self.sizes.names.is_empty() {
-            let corrected = Tuning::grid().map(|tuning| {
-                let form = form(best.0.set, Some(tuning));
-                let errors = self.errors(&form, groups);
-                (form, errors)
-            });
+        if !self.sizes.names.is_empty() && smallest >= FEWEST_NEAR {
             let mean = |errors: &[f64]| stats::mean(errors).unwrap_or(f64::INFINITY);
+            let corrected = Tuning::grid().zip(self.corrected_errors(best.0.set, groups));
             let nearest = corrected.min_by(|a, b| mean(&a.1).total_cmp(&mean(&b.1)));
-            best = nearest.filter(|(_, errors)| gain(errors, &best.1).is_some()).unwrap_or(best);
+            if let Some((tuning, _)) = nearest.filter(|(_, errors)| gain(errors, &best.1).is_some()) {
+                best.0.tuning = Some(tuning);
+            }
         }
         Some(best.0)
     }
 
     /// Held-out errors of one form, in an order that is the same for all forms.
-    fn errors(&self, form: &Form<F>, groups: &[Cases<W>]) -> Vec<f64> {
+    fn errors(&self, set: &[F], groups: &[Cases<W>]) -> Vec<f64> {
         let mut outcomes = Vec::new();
-        for cases in groups {
-            for held in heldout::rounds(cases.iter().map(|c| c.key.as_str())) {
-                let (out, training) = split(cases, &held);
-                outcomes.extend(self.judge(&self.fit_form(form, &training), &out));
+        each_round(groups, |out, training| outcomes.extend(self.judge(&self.fit_set(set, training), out)));
+        outcomes.iter().map(error).collect()
+    }
+
+    /// Held-out errors with each correction of the grid, in the order of [`Candidates::errors`].
+    fn corrected_errors(&self, set: &[F], groups: &[Cases<W>]) -> Vec<Vec<f64>> {
+        let mut errors = vec![Vec::new(); Tuning::grid().count()];
+        each_round(groups, |out, training| {
+            let plain = self.fit_set(set, training);
+            for (tuning, errors) in Tuning::grid().zip(&mut errors) {
+                let fit = LinearModel { anchors: self.near(&plain, tuning, training), ..plain.clone() };
+                errors.extend(self.judge(&fit, out).iter().map(error));
             }
-        }
-        // |ln| so that predicting half and predicting double count the same; capped so that one case cannot decide.
-        outcomes.iter().map(|o| (o.predicted / o.measured).max(1e-9).ln().abs().min(1.0)).collect()
+        });
+        errors
     }
 
     fn judge(&self, fit: &LinearModel<F>, out: &[&FitCase<W>]) -> Vec<HeldOutCase> {
@@ -213,16 +223,37 @@ impl<F: Clone, W> Candidates<F, W> {
     }
 
     fn fit_form(&self, form: &Form<F>, cases: &[&FitCase<W>]) -> LinearModel<F> {
-        let rows: Vec<Vec<f64>> =
-            cases.iter().map(|c| form.set.iter().map(|f| (self.evaluate)(f, &c.work)).collect()).collect();
-        let times: Vec<f64> = cases.iter().map(|c| c.ns).collect();
-        let mut fit = LinearModel { features: form.set.to_vec(), coefficients: relative(&rows, &times), anchors: None };
-        if let Some(tuning) = form.tuning {
-            let ratio = |c: &&FitCase<W>| (self.sizes.of(&c.work), c.ns / self.sum(&fit, &c.work));
-            fit.anchors = anchors::fit(tuning, self.sizes.names, &cases.iter().map(ratio).collect::<Vec<_>>());
-        }
+        let mut fit = self.fit_set(form.set, cases);
+        fit.anchors = form.tuning.and_then(|tuning| self.near(&fit, tuning, cases));
         fit
     }
+
+    fn fit_set(&self, set: &[F], cases: &[&FitCase<W>]) -> LinearModel<F> {
+        let rows: Vec<Vec<f64>> =
+            cases.iter().map(|c| set.iter().map(|f| (self.evaluate)(f, &c.work)).collect()).collect();
+        let times: Vec<f64> = cases.iter().map(|c| c.ns).collect();
+        LinearModel { features: set.to_vec(), coefficients: relative(&rows, &times), anchors: None }
+    }
+
+    fn near(&self, fit: &LinearModel<F>, tuning: Tuning, cases: &[&FitCase<W>]) -> Option<Anchors> {
+        let ratio = |c: &&FitCase<W>| (self.sizes.of(&c.work), c.ns / self.sum(fit, &c.work));
+        anchors::fit(tuning, self.sizes.names, &cases.iter().map(ratio).collect::<Vec<_>>())
+    }
+}
+
+/// The cases held out and those to fit, in every round of every group.
+fn each_round<'a, W>(groups: &[Cases<'a, W>], mut round: impl FnMut(&[&'a FitCase<W>], &[&'a FitCase<W>])) {
+    for cases in groups {
+        for held in heldout::rounds(cases.iter().map(|c| c.key.as_str())) {
+            let (out, training) = split(cases, &held);
+            round(&out, &training);
+        }
+    }
+}
+
+/// |ln| so that predicting half and predicting double count the same; capped so that one case cannot decide.
+fn error(outcome: &HeldOutCase) -> f64 {
+    (outcome.predicted / outcome.measured).max(1e-9).ln().abs().min(1.0)
 }
 
 /// By how much the mean of `new` errors is smaller than that of the `old`, and the standard error of that, where it is
@@ -304,7 +335,7 @@ mod tests {
         for i in [3, 17, 40] {
             data[i].ns *= 8.0;
         }
-        let candidates = Candidates { sets: vec![vec![0, 1]], evaluate: power, sizes: Sizes::NONE };
+        let candidates = Candidates { sets: vec![vec![0, 1]], evaluate: power, sizes: Sizes::NONE, doubt: 1.0 };
         let fit = candidates.fit(&data.iter().collect::<Vec<_>>()).unwrap();
         assert!((fit.coefficients[0] / 500.0 - 1.0).abs() < 0.04, "{fit:?}");
         assert!((fit.coefficients[1] / 3.0 - 1.0).abs() < 0.04, "{fit:?}");
@@ -314,8 +345,12 @@ mod tests {
     #[test]
     fn the_features_that_made_the_data_are_chosen() {
         let mut random = SplitMix(4);
-        let candidates =
-            Candidates { sets: vec![vec![1], vec![0, 1], vec![0, 1, 2]], evaluate: power, sizes: Sizes::NONE };
+        let candidates = Candidates {
+            sets: vec![vec![1], vec![0, 1], vec![0, 1, 2]],
+            evaluate: power,
+            sizes: Sizes::NONE,
+            doubt: 1.0,
+        };
         let mut chosen = |truth: fn(f64) -> f64, right: &[i32]| {
             (0..20)
                 .filter(|_| {
@@ -337,7 +372,7 @@ mod tests {
     fn intervals_cover_about_ninety_five_percent() {
         for (n, seed) in [(12usize, 10u64), (80, 11)] {
             let mut random = SplitMix(seed);
-            let candidates = Candidates { sets: vec![vec![0, 1]], evaluate: power, sizes: Sizes::NONE };
+            let candidates = Candidates { sets: vec![vec![0, 1]], evaluate: power, sizes: Sizes::NONE, doubt: 1.0 };
             let (mut inside, mut total) = (0, 0);
             for _ in 0..60 {
                 let data = cases(n, 0.05, |x| 500.0 + 3.0 * x, &mut random);
@@ -364,7 +399,8 @@ mod tests {
 
     #[test]
     fn nothing_to_fit_is_no_fit() {
-        let candidates: Candidates<i32, f64> = Candidates { sets: vec![vec![1]], evaluate: power, sizes: Sizes::NONE };
+        let candidates: Candidates<i32, f64> =
+            Candidates { sets: vec![vec![1]], evaluate: power, sizes: Sizes::NONE, doubt: 1.0 };
         assert!(candidates.fit(&[]).is_none());
         let one = FitCase { work: 2.0, ns: 10.0, key: "a".into() };
         assert!((candidates.fit(&[&one]).unwrap().coefficients[0] - 5.0).abs() < 1e-6);
