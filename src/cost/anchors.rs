@@ -71,8 +71,7 @@ pub fn fit(tuning: Tuning, names: &[&str], cases: &[(Vec<f64>, f64)]) -> Option<
 /// What the time of a fit is multiplied by at these sizes. Where a case of just these was measured it is that case's own
 /// ratio: what was measured is answered as measured.
 pub fn factor(anchors: &Anchors, sizes: &[f64]) -> f64 {
-    let measured = |point: &&AnchorPoint| point.at.iter().zip(sizes).all(|(at, size)| *at == size.max(1.0));
-    if let Some(point) = anchors.points.iter().find(measured) {
+    if let Some(point) = measured(anchors, sizes) {
         return point.ratio;
     }
     let here = logs(sizes);
@@ -83,6 +82,11 @@ pub fn factor(anchors: &Anchors, sizes: &[f64]) -> f64 {
         (low, high) = (low.min(log_ratio), high.max(log_ratio));
     }
     sum.clamp(low, high).exp()
+}
+
+/// The case of just these sizes; `None` where none was measured.
+pub fn measured<'a>(anchors: &'a Anchors, sizes: &[f64]) -> Option<&'a AnchorPoint> {
+    anchors.points.iter().find(|point| point.at.iter().zip(sizes).all(|(at, size)| *at == size.max(1.0)))
 }
 
 /// One point for each place, with the mean of its cases' ln ratio, in the order of their sizes; of more than [`MOST`]
