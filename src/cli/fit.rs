@@ -36,9 +36,8 @@ pub fn run(args: &FitArgs) -> Result<()> {
         ));
     }
     let out = args.out.clone().unwrap_or_else(|| folder.join(COST_MODEL));
-    let model = results::fit(&folder)?;
-    // Behind the fit: a folder that has no measurements is told so first.
     refuse_foreign_file(&out, &folder, "give another file with --out")?;
+    let model = results::fit(&folder)?;
     files::write_json(&out, &model)?;
     let screen = terminal::screen();
     let written = screen.prose(&format!("Written to {}.\n", out.display()), 2);
