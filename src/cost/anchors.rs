@@ -8,8 +8,8 @@
 //! ln ratio(x) = Σᵢ weightᵢ · K(dᵢ ÷ length),   dᵢ = √Σ ln²(x's size ÷ i's size),   K(h) = (1 + √3·h)·e^(−√3·h)
 //! ```
 //!
-//! The weights solve (K + nugget)·weight = ln ratio, so that without a nugget the correction is exact at every case; far
-//! from all of them it is 1, and nowhere beyond the ratios that were seen.
+//! The weights solve (K + nugget)·weight = ln ratio: the nugget is how much of a ratio is noise. Far from all cases the
+//! correction is 1, and nowhere beyond the ratios that were seen; at the very sizes of a case it is that case's ratio.
 
 use crate::records::cost_model::{AnchorPoint, Anchors};
 use crate::stats;
@@ -68,8 +68,12 @@ pub fn fit(tuning: Tuning, names: &[&str], cases: &[(Vec<f64>, f64)]) -> Option<
     })
 }
 
-/// What the time of a fit is multiplied by at these sizes.
+/// What the time of a fit is multiplied by at these sizes. Where a case of just these was measured it is that case's own
+/// ratio: what was measured is answered as measured.
 pub fn factor(anchors: &Anchors, sizes: &[f64]) -> f64 {
+    if let Some(point) = measured(anchors, sizes) {
+        return point.ratio;
+    }
     let here = logs(sizes);
     let (mut sum, mut low, mut high) = (0.0, 0.0f64, 0.0f64);
     for point in &anchors.points {
@@ -78,6 +82,11 @@ pub fn factor(anchors: &Anchors, sizes: &[f64]) -> f64 {
         (low, high) = (low.min(log_ratio), high.max(log_ratio));
     }
     sum.clamp(low, high).exp()
+}
+
+/// The case of just these sizes; `None` where none was measured.
+pub fn measured<'a>(anchors: &'a Anchors, sizes: &[f64]) -> Option<&'a AnchorPoint> {
+    anchors.points.iter().find(|point| point.at.iter().zip(sizes).all(|(at, size)| *at == size.max(1.0)))
 }
 
 /// One point for each place, with the mean of its cases' ln ratio, in the order of their sizes; of more than [`MOST`]

@@ -5,10 +5,11 @@
 //! threads already awake — is in the coefficients. Without single operations a₁·products + a₂·attention serves. Near
 //! measured layers either is corrected by them. forward_backward is fitted on the sum of the three phases.
 
+use super::anchors;
 use super::features::{self, Feature, FeatureInput};
 use super::heldout::{self, HeldOutCase};
 use super::operations::{self, DeviceFacts, OperationRow};
-use super::regress::{Candidates, Cases, FitCase, Sizes, Spread};
+use super::regress::{Candidates, Cases, FitCase, LinearModel, Sizes, Spread};
 use crate::Result;
 use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, Fit, LayerAnchor, OperationFits};
@@ -232,7 +233,13 @@ fn train_phases(
     // Operations carry over to other shapes: a layer's own sizes must be surely better.
     let candidates = Candidates { sets, evaluate: Feature::value, sizes, doubt: 2.0 };
     let groups: Vec<Cases<FeatureInput>> = cases.iter().map(|(_, cases)| cases.iter().collect()).collect();
-    for ((phase, cases), linear) in cases.iter().zip(candidates.fit_together(&groups)) {
+    let few = groups.iter().any(|cases| cases.len() < FEWEST);
+    let of_operations = candidates.sets.first().is_some_and(|set| set.as_slice() == [Feature::OperationsNs]);
+    let linear = match few && of_operations {
+        true => groups.iter().map(|cases| Some(plain_sum(cases))).collect(),
+        false => candidates.fit_together(&groups),
+    };
+    for ((phase, cases), linear) in cases.iter().zip(linear) {
         if let Some(linear) = linear {
             let fit = operations::record(&linear, Spread::UNKNOWN, cases.len());
             found.insert(format!("{}{ending}", phase.name()), fit);
@@ -240,6 +247,20 @@ fn train_phases(
     }
     Ok(())
 }
+
+/// Two or three layers, perhaps of another machine of its kind, cannot say what a sum of operations lacks everywhere: the
+/// sum stands as it is, and is corrected near them alone.
+fn plain_sum(cases: &Cases<FeatureInput>) -> LinearModel<Feature> {
+    let ratio = |case: &&FitCase<FeatureInput>| {
+        (features::sizes(features::LAYER_SIZES, &case.work), case.ns / case.work.operations_ns)
+    };
+    let ratios: Vec<(Vec<f64>, f64)> = cases.iter().map(ratio).collect();
+    let near = anchors::fit(NEAR_FEW, features::LAYER_SIZES, &ratios);
+    LinearModel { features: vec![Feature::OperationsNs], coefficients: vec![1.0], anchors: near }
+}
+
+/// How near is near: a size half or double is still a neighbour; and a tenth of what a ratio varies is noise.
+const NEAR_FEW: anchors::Tuning = anchors::Tuning { length: 0.7, nugget: 0.1 };
 
 /// forward_backward of the layers whose three phases were measured too.
 fn whole_cases(rows: &[LayerRow]) -> Vec<FitCase<FeatureInput>> {
@@ -300,12 +321,17 @@ pub fn find(fits: &OperationFits, phase: Phase, dtype: DType) -> Option<&Fit> {
     fits.get(&format!("{}/{}", phase.name(), dtype.name())).or_else(|| fits.get(phase.name()))
 }
 
+/// Whether a phase's fit rests on its operations' times.
+pub fn of_operations(fit: &Fit) -> bool {
+    fit.features.iter().any(|f| *f == Feature::OperationsNs.name())
+}
+
 /// Predicted time of a phase in ns, Σ coefficient · feature and its correction near measured layers; `phases_ns` is the
 /// sum of the phases, for `forward_backward`. `None` if the phase or one of its operations has no fit. Returns an error
 /// if a fit names an unknown feature.
 pub fn evaluate(fits: &OperationFits, shape: &LayerShape, phase: Phase, phases_ns: f64) -> Result<Option<f64>> {
     let Some(fit) = find(fits, phase, shape.dtype) else { return Ok(None) };
-    let needs_operations = fit.features.iter().any(|f| *f == Feature::OperationsNs.name());
+    let needs_operations = of_operations(fit);
     let work = match needs_operations {
         true => work(fits, shape, phase)?,
         false => Some(FeatureInput { phases_ns, ..plain_work(shape, phase) }),

@@ -12,7 +12,7 @@ use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, Fit, OperationFits};
 use crate::records::measurement::Kind;
 use crate::shape::operation::{Epilogue, Family, Operation, Product};
-use crate::shape::{DType, Linear};
+use crate::shape::{DType, Linear, Rows};
 use crate::{Error, Result, stats};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,8 +64,10 @@ pub fn primary_dtype(rows: &[OperationRow]) -> Option<DType> {
     counts.into_values().max_by_key(|(count, _)| *count).map(|(_, dtype)| dtype)
 }
 
-/// Its generator's integer arithmetic costs more than its bytes: its time per byte says nothing of other operations.
-const BOUND_BY_ARITHMETIC: &str = Operation::Dropout { len: 0 }.name();
+/// Operations whose time per byte says nothing of others: dropout's generator and the loss's exponentials cost more than
+/// their bytes.
+const BOUND_BY_ARITHMETIC: [&str; 2] =
+    [Operation::Dropout { len: 0 }.name(), Operation::CrossEntropy(Rows { rows: 0, cols: 0 }).name()];
 
 /// Fits that choose their form together, by name.
 type Kin = BTreeMap<String, Vec<FitCase<FeatureInput>>>;
@@ -85,7 +87,7 @@ fn groups(rows: &[&OperationRow], primary: Option<DType>) -> BTreeMap<(&'static 
             groups.entry((family_name(o.family), kin)).or_default().entry(fit).or_default().push(case.clone());
         };
         add(&o.name);
-        if o.family == Family::Streaming && o.name != BOUND_BY_ARITHMETIC {
+        if o.family == Family::Streaming && !BOUND_BY_ARITHMETIC.contains(&o.name.as_str()) {
             add(ANY_STREAMING);
         }
     }
@@ -318,9 +320,14 @@ pub struct OperationTime {
 /// measured, take as long as a square product of as many FLOPs or as their bytes, whichever is longer (the roofline;
 /// Williams et al., CACM 2009). `None` where nothing is there to go by. Returns an error if a fit names an unknown feature.
 pub fn time(fits: &OperationFits, operation: &Operation, dtype: DType) -> Result<Option<OperationTime>> {
-    let by = |fit: &Fit, ns| OperationTime { ns, relative_low: fit.relative_low, relative_high: fit.relative_high };
     if let Some(fit) = find(fits, operation, dtype) {
-        let found = by(fit, evaluate(fit, &FeatureInput::of(operation, dtype))?);
+        let work = FeatureInput::of(operation, dtype);
+        let most = if measured(fit, &work)? { AS_MEASURED } else { f64::INFINITY };
+        let found = OperationTime {
+            ns: evaluate(fit, &work)?,
+            relative_low: fit.relative_low.min(most),
+            relative_high: fit.relative_high.min(most),
+        };
         let beside = if fit.without_gelu { gelu_behind(operation) } else { None };
         return Ok(Some(match beside.map(|gelu| time(fits, &gelu, dtype)).transpose()?.flatten() {
             Some(gelu) => OperationTime { ns: found.ns + gelu.ns, ..found },
@@ -343,6 +350,16 @@ pub fn time(fits: &OperationFits, operation: &Operation, dtype: DType) -> Result
     }))
 }
 
+/// Whether an operation of just these sizes was measured. Returns an error if the fit names an unknown size.
+fn measured(fit: &Fit, work: &FeatureInput) -> Result<bool> {
+    let Some(near) = &fit.anchors else { return Ok(false) };
+    let sizes: Vec<f64> = near.sizes.iter().map(|name| known_size(name, work)).collect::<Result<_>>()?;
+    Ok(anchors::measured(near, &sizes).is_some())
+}
+
+/// Half the interval, relative, of an operation that was measured itself: what two cards of a kind, or a short and a long
+/// run of one card, differ by.
+const AS_MEASURED: f64 = 0.08;
 /// Half the interval, relative, of a time that only a roofline gives.
 const ROOFLINE: f64 = 0.3;
 

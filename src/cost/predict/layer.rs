@@ -121,8 +121,22 @@ fn fitted(
     let Some(fit) = layers::find(&model.operations, phase, shape.dtype) else {
         return summed(model, shape, phase);
     };
-    let time = layers::evaluate(&model.operations, shape, phase, phases_ns)?;
-    Ok(time.map(|ns| Prediction::with_spread(ns, fit.relative_low, fit.relative_high, outside)))
+    let Some(ns) = layers::evaluate(&model.operations, shape, phase, phases_ns)? else { return Ok(None) };
+    let own = Prediction::with_spread(ns, fit.relative_low, fit.relative_high, outside);
+    if own.in_range || !layers::of_operations(fit) {
+        return Ok(Some(own));
+    }
+    // Beyond the layers measured the operations carry on: their own intervals and ranges count, and what the sum lacked.
+    Ok(summed(model, shape, phase)?.map(|sum| {
+        let joined = |end: f64, fit: f64| ((end / sum.median_ns - 1.0).powi(2) + fit.powi(2)).sqrt();
+        let (low, high) = (joined(sum.low_ns, fit.relative_low), joined(sum.high_ns, fit.relative_high));
+        Prediction {
+            median_ns: ns,
+            low_ns: ns * (1.0 - low).max(0.05),
+            high_ns: ns * (1.0 + high),
+            in_range: sum.in_range && outside.unknown == 0,
+        }
+    }))
 }
 
 /// Without a measured layer: the plain sum of the operations, each with its own interval and its own range.
@@ -137,7 +151,7 @@ fn summed(model: &CostModel, shape: &LayerShape, phase: Phase) -> Result<Option<
             None => return Ok(None),
         }
     }
-    Ok(Some(Prediction::sum(&parts)))
+    Ok(Some(Prediction::sum_of_kin(&parts)))
 }
 
 /// The nearest anchor's times by the ratio of FLOPs, phase by phase.

@@ -96,6 +96,19 @@ impl Prediction {
         Prediction { median_ns, low_ns, high_ns: median_ns * above, in_range: within }
     }
 
+    /// The sum of operations whose errors are half of a kind: the same clocks, the same library, but other kernels. Between
+    /// the plain sum of what each may be off and the root of its squares, ρ = ½ of the variance each.
+    fn sum_of_kin(parts: &[Prediction]) -> Prediction {
+        let sum = Prediction::sum(parts);
+        let off = |ends: fn(&Prediction) -> f64| {
+            let all = parts.iter().map(|p| (ends(p) - p.median_ns).abs());
+            let squares: f64 = all.clone().map(|d| d * d).sum();
+            (0.5 * all.sum::<f64>().powi(2) + 0.5 * squares).sqrt()
+        };
+        let (below, above) = (off(|p| p.low_ns), off(|p| p.high_ns));
+        Prediction { low_ns: (sum.median_ns - below).max(0.0), high_ns: sum.median_ns + above, ..sum }
+    }
+
     fn sum(parts: &[Prediction]) -> Prediction {
         let add = |f: fn(&Prediction) -> f64| parts.iter().map(f).sum();
         Prediction {
