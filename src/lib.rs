@@ -7,7 +7,7 @@
 //! (devices)  machine ─► ops ─► models ─► collectives, corun ─► suite (cases, sampler) ◄─ clock (how time is read)
 //!                                                                │
 //!                                                                ▼
-//! (both)     shape (sizes, layers, operations) ─►  results/<machine>/ ◄─ records ◄─ import (nccl-tests, nvbench)
+//! (both)     shape (sizes, layers, operations) ─►  results/<machine>/ ◄─ records ◄─ import (nccl-tests, nvbench, tables)
 //!                                                                │
 //!                                                                ▼
 //! (values)                 job.toml ─► pipeline ◄─ cost (fit, predict)

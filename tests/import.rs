@@ -3,7 +3,7 @@
 use assert_cmd::Command;
 use bubblebench::export::nccl_tests;
 use bubblebench::import::folder::{self, Target};
-use bubblebench::import::{self, Imported, Source};
+use bubblebench::import::{self, Hints, Imported, Source};
 use bubblebench::records::flags::IMPORTED;
 use bubblebench::records::machine::RunInfo;
 use bubblebench::records::store::{Journal, JournalRun, MACHINE, RunRequest};
@@ -57,7 +57,7 @@ fn run_info() -> RunInfo {
 fn read(text: &str) -> Imported {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), text).unwrap();
-    import::read(Source::NcclTests, file.path(), None).unwrap()
+    import::read(Source::NcclTests, &[file.path()], &Hints::default()).unwrap()
 }
 
 fn into(folder: &Path, text: &str) -> bubblebench::Result<folder::Written> {
@@ -281,6 +281,81 @@ fn host_runs_come_back_as_host_runs() {
     }
 }
 
+/// Several outputs of one machine are one import; of two machines they are none.
+#[test]
+fn several_files_are_taken_as_one() {
+    let here = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(here.path().join(name), text).unwrap();
+    write("two", &log("NVIDIA H200", 2, &ramp(20.0)));
+    write("eight", &log("NVIDIA H200", 8, &ramp(30.0)));
+    write("again", &log("NVIDIA H200", 2, &ramp(40.0)));
+    write("other", &log("NVIDIA A100", 2, &ramp(20.0)));
+    let run = |arguments: &[&str]| program().args(arguments).current_dir(here.path()).output().unwrap();
+    let output = run(&["import", "--from", "nccl-tests", "two", "eight", "again", "--results", "r"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let journal = Journal::read(&here.path().join("r")).unwrap();
+    assert_eq!(journal.measurements.len(), 32);
+    let of = |id: &str| journal.measurements.iter().find(|m| m.id == id).unwrap().median_ns;
+    assert_eq!(of("nccl/all_reduce/r2/f32/4KiB"), Some(1e3 * 40.04), "the last one counts");
+    let output = run(&["import", "--from", "nccl-tests", "two", "other", "--results", "x"]);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        stderr.contains("two is of NVIDIA H200, other of NVIDIA A100") && !here.path().join("x").exists(),
+        "{stderr}"
+    );
+}
+
+/// A cost model that nobody can make again from the folder is left as it is by every source, by `fit` and by a run.
+#[test]
+fn a_cost_model_from_elsewhere_is_never_replaced() {
+    let here = tempfile::tempdir().unwrap();
+    let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("results/published/rtx3090/cost_model.json");
+    let theirs = fs::read(published).unwrap();
+    let write = |name: &str, text: &str| fs::write(here.path().join(name), text).unwrap();
+    write("log", &log("NVIDIA H200", 8, &ramp(20.0)));
+    write("bench.json", &nvbench(json!([state(vec![summary("nv/cold/time/gpu/mean", "0.001")])])).to_string());
+    write(
+        "layers.csv",
+        "hidden,heads,sequence,micro_batch,dtype,causal,forward_ms,backward_ms\n768,12,512,4,f32,true,3,6\n",
+    );
+    write("operations.csv", "kind,operation,dtype,time_us,bytes\nstreaming,residual,bf16,100,1048576\n");
+    let run = |arguments: &[&str]| program().args(arguments).current_dir(here.path()).output().unwrap();
+    let untouched = |arguments: &[&str], folder: &str, files: usize| {
+        let output = run(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+        let says = ["cost_model.json was not fitted from the measurements of", "[hardware] cost_model = ["];
+        assert!(says.iter().all(|s| stderr.contains(s)) && stderr.lines().count() == 1, "{arguments:?}: {stderr}");
+        let folder = here.path().join(folder);
+        assert_eq!(fs::read(folder.join("cost_model.json")).unwrap(), theirs, "{arguments:?}");
+        let kept =
+            fs::read_dir(&folder).unwrap().filter(|e| !e.as_ref().unwrap().file_name().eq_ignore_ascii_case(".lock"));
+        assert_eq!(kept.count(), files, "{arguments:?} left something in the folder");
+    };
+    fs::create_dir(here.path().join("theirs")).unwrap();
+    fs::write(here.path().join("theirs/cost_model.json"), &theirs).unwrap();
+    let tables = |from, file| ["import", "--from", from, file, "--gpu", "v100", "--results", "theirs"];
+    untouched(&["import", "--from", "nccl-tests", "log", "--results", "theirs"], "theirs", 1);
+    untouched(&["import", "--from", "nvbench", "bench.json", "--results", "theirs"], "theirs", 1);
+    untouched(&tables("layers", "layers.csv"), "theirs", 1);
+    untouched(&tables("operations", "operations.csv"), "theirs", 1);
+    let measure =
+        ["measure", "collectives", "all_reduce/r2", "--device", "host", "--preset", "quick", "--results", "theirs"];
+    untouched(&measure, "theirs", 1);
+    // In a folder with records of its own too: beside them, and as the file that `fit --out` would write to.
+    assert!(run(&["import", "--from", "nccl-tests", "log", "--results", "ours"]).status.success());
+    let own = fs::read(here.path().join("ours/cost_model.json")).unwrap();
+    assert!(run(&["fit", "--results", "ours"]).status.success(), "its own model is made again");
+    assert_eq!(fs::read(here.path().join("ours/cost_model.json")).unwrap(), own);
+    untouched(&["fit", "--results", "ours", "--out", "theirs/cost_model.json"], "theirs", 1);
+    assert!(run(&["fit", "--results", "ours", "--out", "new.json"]).status.success());
+    assert!(run(&["fit", "--results", "ours", "--out", "new.json"]).status.success(), "of the same records");
+    fs::write(here.path().join("ours/cost_model.json"), &theirs).unwrap();
+    untouched(&["fit", "--results", "ours"], "ours", 4);
+    untouched(&["import", "--from", "nccl-tests", "log", "--results", "ours"], "ours", 4);
+    untouched(&["import", "--from", "nvbench", "bench.json", "--results", "ours"], "ours", 4);
+}
+
 fn nvbench(states: Value) -> Value {
     json!({
         "meta": {"argv": ["bench", "--json", "out.json"], "version": {"nvbench": {"string": "0.1.0"}}},
@@ -314,7 +389,7 @@ fn nvbenchs_states_become_operations() {
     ];
     let skipped = json!({"name": "Device=0 Elements=2^40", "device": 0, "is_skipped": true, "skip_reason": "too large", "summaries": []});
     fs::write(&path, nvbench(json!([state(means.clone()), skipped])).to_string()).unwrap();
-    let imported = import::read(Source::Nvbench, &path, None).unwrap();
+    let imported = import::read(Source::Nvbench, &[&path], &Hints::default()).unwrap();
     assert_eq!(imported.notes.len(), 1);
     let ids: Vec<&str> = imported.records.iter().map(|r| r.id.as_str()).collect();
     assert_eq!(ids, ["nvbench/copy/Elements=2^20/cold", "nvbench/copy/Elements=2^20/batch"]);
@@ -331,13 +406,13 @@ fn nvbenchs_states_become_operations() {
     let mut file = summary("nv/json/bin:nv/cold/sample_times", "");
     file["data"] = json!([{"name": "filename", "type": "string", "value": "/elsewhere/out.json-bin/0.bin"}]);
     fs::write(&path, nvbench(json!([state(newer.clone())])).to_string()).unwrap();
-    assert_eq!(import::read(Source::Nvbench, &path, None).unwrap().records[0].median_ns, Some(9.5e5));
+    assert_eq!(import::read(Source::Nvbench, &[&path], &Hints::default()).unwrap().records[0].median_ns, Some(9.5e5));
     newer.push(file);
     fs::create_dir(here.path().join("out.json-bin")).unwrap();
     let samples: Vec<u8> = [0.0009f32, 0.001, 0.0012].iter().flat_map(|s| s.to_le_bytes()).collect();
     fs::write(here.path().join("out.json-bin/0.bin"), samples).unwrap();
     fs::write(&path, nvbench(json!([state(newer)])).to_string()).unwrap();
-    let sampled = &import::read(Source::Nvbench, &path, None).unwrap().records[0];
+    let sampled = &import::read(Source::Nvbench, &[&path], &Hints::default()).unwrap().records[0];
     assert!((sampled.median_ns.unwrap() / 1e6 - 1.0).abs() < 1e-6 && sampled.samples_ns.len() == 3, "{sampled:?}");
     assert!(sampled.ci95_low_ns < sampled.median_ns);
 }
@@ -352,7 +427,7 @@ fn nvbench_of_two_kinds_of_gpu_is_no_machine() {
     value["benchmarks"][0]["states"] = json!([state(time()), other]);
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), value.to_string()).unwrap();
-    let error = import::read(Source::Nvbench, file.path(), None).unwrap_err().to_string();
+    let error = import::read(Source::Nvbench, &[file.path()], &Hints::default()).unwrap_err().to_string();
     assert!(error.contains("NVIDIA A100, NVIDIA H200"), "{error}");
 }
 
@@ -360,12 +435,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     /// Whatever a file holds: an answer or one line, never a panic.
     #[test]
-    fn no_file_brings_the_readers_down(bytes in prop::collection::vec(any::<u8>(), 0..600), json in any::<bool>()) {
+    fn no_file_brings_the_readers_down(bytes in prop::collection::vec(any::<u8>(), 0..600), start in 0..4usize) {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let start = if json { &b"{\"benchmarks\":[{\"states\":[{\"summaries\":"[..] } else { &b""[..] };
-        fs::write(file.path(), [start, &bytes].concat()).unwrap();
-        for source in [Source::NcclTests, Source::Nvbench] {
-            if let Err(error) = import::read(source, file.path(), None) {
+        let starts = ["", "{\"benchmarks\":[{\"states\":[{\"summaries\":", "hidden,heads\n", "{\"hidden\":"];
+        fs::write(file.path(), [starts[start].as_bytes(), &bytes].concat()).unwrap();
+        for source in Source::ALL {
+            if let Err(error) = import::read(source, &[file.path()], &Hints::default()) {
                 prop_assert_eq!(error.to_string().lines().count(), 1);
             }
         }

@@ -3,6 +3,7 @@
 use super::{results, terminal};
 use crate::machine::{self, Device, DeviceChoice};
 use crate::records::files;
+use crate::records::own_model::refuse_foreign_file;
 use crate::records::store::COST_MODEL;
 use crate::report::accuracy::accuracy;
 use crate::{Error, Result};
@@ -11,7 +12,8 @@ use std::path::PathBuf;
 /// What `bubblebench fit` is asked for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: bubblebench fit --results results/node7 --out node7.json\n\n\
-    Prints the error of every part of the model on cases that its fit had not seen (docs/cost-model.md).")]
+    Prints the error of every part of the model on cases that its fit had not seen (docs/cost-model.md). A cost model \
+    that was not fitted from this folder's measurements is never replaced.")]
 pub struct FitArgs {
     /// The folder that holds measurements.jsonl [default: results/<machine>] [env: BUBBLEBENCH_RESULTS]
     #[arg(long, env = "BUBBLEBENCH_RESULTS", hide_env = true, value_name = "DIR")]
@@ -33,8 +35,9 @@ pub fn run(args: &FitArgs) -> Result<()> {
             "give --results DIR with a folder that `cargo bench` or `bubblebench measure` wrote",
         ));
     }
-    let model = results::fit(&folder)?;
     let out = args.out.clone().unwrap_or_else(|| folder.join(COST_MODEL));
+    refuse_foreign_file(&out, &folder, "give another file with --out")?;
+    let model = results::fit(&folder)?;
     files::write_json(&out, &model)?;
     let screen = terminal::screen();
     let written = screen.prose(&format!("Written to {}.\n", out.display()), 2);

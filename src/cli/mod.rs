@@ -48,7 +48,7 @@ enum Command {
     Measure(measure::MeasureArgs),
     /// Fit the cost model to a machine's measurements
     Fit(fit::FitArgs),
-    /// Take other people's measurements (nccl-tests, nvbench) into a results folder
+    /// Take other people's measurements (nccl-tests, nvbench, tables of timings) into a results folder
     Import(import::ImportArgs),
     /// Write measurements in another tool's own format
     Export(export::ExportArgs),

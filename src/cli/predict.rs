@@ -11,7 +11,7 @@ use crate::cost::predict::{self, Answer, CollectiveQuery, CorunPrediction, Layer
 use crate::records::store::COST_MODEL;
 use crate::records::{CostModel, files};
 use crate::report::Table;
-use crate::shape::{DType, LayerShape, Recompute};
+use crate::shape::{AttentionKind, DType, LayerShape, Normalization, Positions, Recompute};
 use crate::{Error, Result, nearest, units};
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,9 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "Examples:\n  \
     bubblebench predict --cost-model cost_model.json layer --hidden 1024 \\\n    \
     --heads 16 --sequence 512 --micro-batch 2\n  \
+    bubblebench predict --cost-model cost_model.json layer --hidden 4096 \\\n    \
+    --heads 32 --kv-heads 8 --ffn-hidden 14336 --gated --norm rmsnorm \\\n    \
+    --positions rotary --no-bias --sequence 8192 --micro-batch 1\n  \
     bubblebench predict --cost-model cost_model.json collective \\\n    \
     --operation all_reduce --ranks 8 --bytes 16MiB --json\n  \
     bubblebench predict --cost-model cost_model.json corun \\\n    \
@@ -69,6 +72,33 @@ struct LayerArgs {
     /// What the backward pass computes again: nothing, attention, or the whole forward
     #[arg(long, value_name = "WHAT", default_value = "none", value_parser = known(Recompute::ALL.map(Recompute::name)))]
     recompute: String,
+    /// Heads of keys and values of the whole layer (grouped-query attention); they divide the heads [default: as many]
+    #[arg(long, value_name = "K")]
+    kv_heads: Option<u64>,
+    /// Inner width of the MLP of the whole layer, in elements [default: 4 h]
+    #[arg(long, value_name = "F")]
+    ffn_hidden: Option<u64>,
+    /// A gated MLP: its first product is twice as wide, and one half gates the other (SwiGLU)
+    #[arg(long)]
+    gated: bool,
+    /// How rows are normalised
+    #[arg(long, value_name = "NORM", default_value = "layernorm", value_parser = known(Normalization::ALL.map(Normalization::name)))]
+    norm: String,
+    /// How positions come in: added to the embedding, or rotated into queries and keys of every layer
+    #[arg(long, value_name = "KIND", default_value = "learned", value_parser = known(Positions::ALL.map(Positions::name)))]
+    positions: String,
+    /// Products without biases
+    #[arg(long)]
+    no_bias: bool,
+    /// Attention of every position to every other, as in BERT
+    #[arg(long)]
+    non_causal: bool,
+    /// Whether attention is one kernel that keeps its scores on the chip, or they lie in memory
+    #[arg(long, value_name = "KIND", default_value = "flash", value_parser = known(AttentionKind::ALL.map(AttentionKind::name)))]
+    attention: String,
+    /// Normalisations and skip paths divided along the sequence, over the tensor-parallel ranks
+    #[arg(long)]
+    sequence_parallel: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -167,6 +197,14 @@ fn required<T: Clone>(value: &Option<T>, flag: &str, example: &str) -> Result<T>
     value.clone().ok_or_else(|| Error::input(format!("{flag} is missing"), format!("give it, e.g. {flag} {example}")))
 }
 
+/// The value of that name; any other text is answered with the nearest one.
+fn one_of<T: Copy>(flag: &str, text: &str, all: &[T], spelled: fn(T) -> &'static str) -> Result<T> {
+    all.iter().copied().find(|value| spelled(*value) == text).ok_or_else(|| {
+        let names: Vec<&str> = all.iter().map(|value| spelled(*value)).collect();
+        Error::input(format!("{flag} {text} is unknown"), nearest::cure(text, names))
+    })
+}
+
 impl LayerArgs {
     fn shape(&self, model: &CostModel) -> Result<LayerShape> {
         let plain = LayerShape::new(
@@ -178,10 +216,16 @@ impl LayerArgs {
         );
         let shape = LayerShape {
             tensor: self.tensor,
-            recompute: Recompute::parse(&self.recompute).ok_or_else(|| {
-                let cure = nearest::cure(&self.recompute, Recompute::ALL.map(Recompute::name));
-                Error::input(format!("--recompute {} is unknown", self.recompute), cure)
-            })?,
+            recompute: one_of("--recompute", &self.recompute, &Recompute::ALL, Recompute::name)?,
+            kv_heads: self.kv_heads.unwrap_or(plain.kv_heads),
+            ffn_hidden: self.ffn_hidden.unwrap_or(plain.ffn_hidden),
+            gated: self.gated,
+            norm: one_of("--norm", &self.norm, &Normalization::ALL, Normalization::name)?,
+            positions: one_of("--positions", &self.positions, &Positions::ALL, Positions::name)?,
+            bias: !self.no_bias,
+            causal: !self.non_causal,
+            attention: one_of("--attention", &self.attention, &AttentionKind::ALL, AttentionKind::name)?,
+            sequence_parallel: self.sequence_parallel && self.tensor > 1,
             ..plain
         };
         shape.validate()?;

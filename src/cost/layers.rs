@@ -259,8 +259,8 @@ fn plain_sum(cases: &Cases<FeatureInput>) -> LinearModel<Feature> {
     LinearModel { features: vec![Feature::OperationsNs], coefficients: vec![1.0], anchors: near }
 }
 
-/// How near is near: a size half or double is still a neighbour; and a tenth of what a ratio varies is noise.
-const NEAR_FEW: anchors::Tuning = anchors::Tuning { length: 0.7, nugget: 0.1 };
+/// How near is near, in ln(size): a size half or double is a close neighbour. A tenth of what a ratio varies is noise.
+const NEAR_FEW: anchors::Tuning = anchors::Tuning { length: 1.4, nugget: 0.1 };
 
 /// forward_backward of the layers whose three phases were measured too.
 fn whole_cases(rows: &[LayerRow]) -> Vec<FitCase<FeatureInput>> {

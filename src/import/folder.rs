@@ -5,6 +5,7 @@
 use super::{Imported, Origin, Source, machine_of};
 use crate::records::flags::IMPORTED;
 use crate::records::machine::{Gpu, MachineRecord, RunInfo};
+use crate::records::own_model::refuse_foreign_model;
 use crate::records::store::{Journal, JournalRun, MACHINE, MEASUREMENTS, RunRequest};
 use crate::records::{Measurement, files};
 use crate::{Error, Result};
@@ -32,7 +33,8 @@ pub struct Written {
     pub kept: usize,
 }
 
-/// Writes imported records into a results folder, whose machine must have the same GPUs (or processor). `run` is the
+/// Writes imported records into a results folder, whose machine must have the same GPUs (or processor), and whose cost
+/// model, if it has one, must have been fitted from its own records. `run` is the
 /// identity of the run that begins here; its start is when the import happened.
 pub fn write(imported: Imported, source: Source, target: &Target, run: RunInfo) -> Result<Written> {
     let now = run.started.clone();
@@ -44,6 +46,7 @@ pub fn write(imported: Imported, source: Source, target: &Target, run: RunInfo) 
             "give --results DIR with the folder the records are to go to",
         ));
     }
+    refuse_foreign_model(&folder)?;
     let machine = match machine_of(&folder)? {
         Some(there) => same_machine(&folder, there, &imported.origin, &fresh)?,
         None => fresh,

@@ -9,6 +9,7 @@ pub mod files;
 pub mod flags;
 pub mod machine;
 pub mod measurement;
+pub mod own_model;
 pub mod schema;
 pub mod store;
 pub mod telemetry;

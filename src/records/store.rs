@@ -8,6 +8,7 @@ use super::files;
 use super::flags::IMPORTED;
 use super::machine::RunInfo;
 use super::measurement::{Backend, Kind, Measurement};
+use super::own_model::refuse_foreign_model;
 use super::{MachineRecord, schema};
 use crate::{Error, Result};
 use serde_json::Value;
@@ -134,14 +135,15 @@ pub struct JournalRun {
 
 impl JournalRun {
     /// Locks the folder and goes on with the unfinished run there, or moves an earlier one to `runs/` and starts anew.
-    /// It is an error where another process holds the lock, the folder is another machine's, or a selection does not
-    /// fit the preset and device of the run there.
+    /// It is an error where another process holds the lock, the folder is another machine's, a selection does not fit the
+    /// preset and device of the run there, or the folder's cost model was not fitted from its records.
     pub fn open(request: RunRequest) -> Result<JournalRun> {
         let folder = request.folder.clone();
         fs::create_dir_all(&folder).map_err(|source| Error::io("create", &folder, source))?;
         let lock = lock(&folder)?;
         files::sweep_temporaries(&folder);
         refuse_other_machine(&folder, &request.machine)?;
+        refuse_foreign_model(&folder)?;
         let mut machine = request.machine.clone();
         let (done, keep) = match previous(&folder)? {
             Some((old, journal)) => match go_on(&request, &old, &journal)? {

@@ -247,6 +247,35 @@ impl Operation {
         }
     }
 
+    /// The names of all streaming operations, as tables of other machines' timings spell them.
+    pub fn streaming_names() -> Vec<&'static str> {
+        let rows = Rows { rows: 1, cols: 1 };
+        let all = [
+            Operation::LayernormForward(rows),
+            Operation::LayernormToInputs(rows),
+            Operation::LayernormToWeights(rows),
+            Operation::RmsnormForward(rows),
+            Operation::RmsnormToInputs(rows),
+            Operation::RmsnormToWeights(rows),
+            Operation::RotaryForward { len: 1 },
+            Operation::RotaryBackward { len: 1 },
+            Operation::SwigluForward { len: 1 },
+            Operation::SwigluBackward { len: 1 },
+            Operation::SoftmaxForward { len: 1 },
+            Operation::SoftmaxBackward { len: 1 },
+            Operation::GeluForward { len: 1 },
+            Operation::GeluBackward { len: 1 },
+            Operation::Residual { len: 1 },
+            Operation::ResidualLayernorm(rows),
+            Operation::Dropout { len: 1 },
+            Operation::CrossEntropy(rows),
+            Operation::EmbeddingForward(rows),
+            Operation::EmbeddingToWeights(rows),
+            Operation::Adamw { len: 1 },
+        ];
+        all.iter().map(Operation::name).collect()
+    }
+
     /// Number of floating-point operations; a multiply-add counts two. Causal attention counts the lower triangle only.
     pub fn flop(&self) -> f64 {
         let attention = |a: &Attention, products: f64| a.pairs() * a.head_size as f64 * 2.0 * products;
@@ -373,5 +402,23 @@ impl Operation {
             | Operation::Dropout { len }
             | Operation::Adamw { len } => *len as f64,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// The names are read from this file, so that an operation which is added is not forgotten in the list.
+    #[test]
+    fn every_streaming_operation_is_in_the_list_of_names() {
+        let body = include_str!("operation.rs").split("pub const fn name(&self)").nth(1).unwrap();
+        let body = body.split("\n    }\n").next().unwrap();
+        let quoted = body.lines().filter_map(|line| line.split('"').nth(1));
+        let named: BTreeSet<&str> = quoted.filter(|name| !["forward", "backward"].contains(name)).collect();
+        let listed: BTreeSet<&str> = Operation::streaming_names().into_iter().collect();
+        assert_eq!(named, listed);
+        assert_eq!(listed.len(), Operation::streaming_names().len());
     }
 }

@@ -24,6 +24,16 @@ const TRACE: &str = r#"{"traceEvents":[
     {"ph":"X","cat":"kernel","name":"b","pid":0,"tid":7,"ts":150.5,"dur":50,"args":{"stream":7,"correlation":2}},
     {"ph":"X","cat":"user_annotation","name":"ProfilerStep#1","pid":1,"tid":1,"ts":0,"dur":200.5}]}"#;
 
+/// One size of an all-reduce, as nccl-tests prints it.
+const GOOD_LOG: &str = "# Collective test starting: all_reduce_perf
+# Using devices
+#  Rank  0 Group  0 Pid 42 on node01 device  0 [0000:00:00] NVIDIA H200
+#  Rank  1 Group  0 Pid 42 on node01 device  1 [0000:01:00] NVIDIA H200
+#       size         count      type   redop    root     time   algbw   busbw #wrong     time   algbw   busbw #wrong
+        4096          1024     float     sum      -1    20.00    0.20    0.20      0    20.00    0.20    0.20      0
+# Out of bounds values : 0 OK
+";
+
 /// The files that the commands name: some right, most wrong.
 fn files(folder: &Path) {
     let write = |name: &str, content: &str| fs::write(folder.join(name), content).unwrap();
@@ -41,10 +51,16 @@ fn files(folder: &Path) {
     write("empty.json", "");
     write("short.sqlite", "SQLite format 3\0garbage");
     write("report.nsys-rep", "\u{1}\u{2}");
+    fs::create_dir(folder.join("theirs")).unwrap();
+    write("theirs/cost_model.json", &model);
     let stage = r#"{"forward_ns":10,"backward_input_ns":10,"backward_weight_ns":5}"#;
     write("three.json", &format!("[{stage},{stage},{stage}]"));
     write("log.txt", "# nccl-tests version 2.17.6\nnothing measured\n");
     write("bench.json", "{\"devices\":");
+    write("good.log", GOOD_LOG);
+    let columns = "hidden,heads,sequence,micro_batch,dtype,causal,forward_ms,backward_ms";
+    write("layers.csv", &format!("{columns}\n768,12,128,1,f32,false,0.87,0.98\n768,12,128,2,f32,false,0.00084,0.9\n"));
+    write("operations.csv", "kind,operation,dtype,time_us,bytes\nstreaming,residul,bf16,100,1048576\n");
     for (name, lines) in [("torn", r#"{"schema":"bubblebench.mea"#), ("damaged", "{\"schema\":\n{}\n"), ("none", "")] {
         fs::create_dir(folder.join(name)).unwrap();
         write(&format!("{name}/measurements.jsonl"), lines);
@@ -90,6 +106,12 @@ import --from nccl-tests nowhere.log --results x
 import --from nccl-tests log.txt --results x
 import --from nvbench bench.json --results x
 import --from nvbench model.json --results x
+import --from layers layers.csv --results x
+import --from layers layers.csv --gpu v100 --results x
+import --from layers log.txt --gpu v100 --results x
+import --from operations operations.csv --gpu v100 --results x
+import --from nccl-tests log.txt --gpu v100 --results x
+import --from nccl-tests good.log --results theirs
 predict --cost-model nowhere.json layer
 predict --cost-model later.json layer
 predict --cost-model other.json layer
@@ -105,6 +127,11 @@ predict --cost-model model.json layer --hidden 640 --heads 10 --sequence 256 --m
 predict --cost-model model.json layer --hidden 640 --heads 10 --sequence 256 --micro-batch 2 --dtype bf16
 predict --cost-model model.json layer --hidden 640 --heads 10 --sequence 256 --micro-batch 2 --recompute some
 predict --cost-model model.json layer --hidden wide
+predict --cost-model model.json layer --hidden 640 --heads 10 --sequence 256 --micro-batch 2 --kv-heads 4
+predict --cost-model model.json layer --hidden 640 --heads 10 --sequence 256 --micro-batch 2 --ffn-hidden 0
+predict --cost-model model.json layer --hidden 640 --heads 10 --sequence 256 --micro-batch 2 --norm rms
+predict --cost-model model.json layer --hidden 640 --heads 10 --sequence 256 --micro-batch 2 --positions rotory
+predict --cost-model model.json layer --hidden 640 --heads 10 --sequence 256 --micro-batch 2 --attention flsah
 predict --cost-model model.json collective --ranks 2 --bytes 1MiB
 predict --cost-model model.json collective --operation all_reduce --ranks 2 --bytes 1MB
 predict --cost-model model.json collective --operation all_reduced --ranks 2 --bytes 1MiB

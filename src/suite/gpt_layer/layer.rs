@@ -1,10 +1,10 @@
 //! A phase of a whole layer as a case.
 
 use super::bench::{Bench, LaunchMode, sampling};
-use super::params::layer_params;
 use super::shared_bench::SharedBench;
 use crate::Result;
 use crate::records::measurement::{Kind, Verified};
+use crate::shape::params::layer_params;
 use crate::shape::{LayerShape, Phase};
 use crate::suite::case::Sampling;
 use crate::suite::{Case, CaseInfo, RawSample};

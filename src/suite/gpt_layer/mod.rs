@@ -9,12 +9,9 @@ mod cuda;
 mod layer;
 mod lists;
 mod operation;
-mod params;
 mod shared_bench;
 mod side;
 mod spot;
-
-pub use params::{layer_params, operation_params};
 
 use super::{Case, Context, Platform, Preset, Spec};
 use crate::Result;

@@ -3,7 +3,6 @@
 
 use super::bench::{Bench, LaunchMode, sampling};
 use super::check::Comparison;
-use super::params::operation_params;
 use super::shared_bench::{SEED, SharedBench};
 use super::spot;
 use crate::Result;
@@ -13,6 +12,7 @@ use crate::ops::work::Operation;
 use crate::ops::{DType, Ops};
 use crate::records::flags::CACHE_LARGER_THAN_ROTATION;
 use crate::records::measurement::{Cache, Kind, Verified};
+use crate::shape::params::operation_params;
 use crate::suite::case::Sampling;
 use crate::suite::{Case, CaseInfo, RawSample};
 

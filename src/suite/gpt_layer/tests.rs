@@ -5,6 +5,7 @@ use super::lists::{CALL, loose, operations_of};
 use super::*;
 use crate::ops::work::Family;
 use crate::shape::Recompute;
+use crate::shape::params::{layer_params, operation_params};
 use std::collections::BTreeSet;
 
 fn specs(preset: Preset) -> Vec<CaseSpec> {

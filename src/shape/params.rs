@@ -1,10 +1,10 @@
 //! What stands in a record about a layer or an operation: every number a fit needs, by name.
 //!
-//! The cases write it, `cost` reads it back from records; pure.
+//! The cases and the importers write it, `cost` reads it back from records.
 
-use crate::ops::work::{Epilogue, Family, Operation};
-use crate::ops::{Attention, Rows};
-use crate::shape::{LayerShape, Phase};
+use super::operation::{Epilogue, Family, Operation};
+use super::sizes::{Attention, Rows};
+use super::{LayerShape, Phase};
 use serde_json::{Map, Value};
 
 fn put(map: &mut Map<String, Value>, name: &str, value: impl Into<Value>) {
