@@ -341,10 +341,10 @@ fn single_operations_can_be_asked_for() {
     let operation = Operation::Residual { len: 300_000 };
     let p = predict::operation(&model, &operation, DType::F32).unwrap().unwrap();
     assert!((p.median_ns / truth_ns(&operation) - 1.0).abs() < 0.03 && p.in_range, "{p:?}");
-    // Never measured by name: all streaming operations answer together.
-    let adamw = Operation::Adamw { len: 100_000 };
-    let p = predict::operation(&model, &adamw, DType::F32).unwrap().unwrap();
-    assert!(p.median_ns > 0.0 && !p.in_range);
+    // Never measured by name: all streaming operations answer together, within the sizes of all of them.
+    let adamw = |len| predict::operation(&model, &Operation::Adamw { len }, DType::F32).unwrap().unwrap();
+    assert!(adamw(100_000).median_ns > 0.0 && adamw(100_000).in_range);
+    assert!(!adamw(1_000_000_000).in_range);
     assert!(model.operations.streaming.contains_key(operations::ANY_STREAMING));
 }
 
@@ -542,7 +542,7 @@ fn streaming_operations_without_a_name_are_priced() {
         Operation::CrossEntropy(rows),
     ] {
         let p = predict::operation(&model, &operation, DType::F32).unwrap();
-        assert!(p.is_some_and(|p| p.median_ns > 0.0 && !p.in_range), "{}: {p:?}", operation.name());
+        assert!(p.is_some_and(|p| p.median_ns > 0.0), "{}: {p:?}", operation.name());
     }
     let llama = LayerShape::new(768, 12, 256, 2, DType::F32).llama(4, 2048);
     let p = predict::layer(&model, llama).unwrap();
