@@ -198,7 +198,7 @@ fn timed(model: &CostModel, operation: &Operation, dtype: DType) -> Result<Optio
 /// answered for by all others together, and held against their sizes; what only a roofline prices has its width already.
 fn outside(model: &CostModel, operation: &Operation, dtype: DType) -> Outside {
     let sizes = match operation {
-        Operation::BatchedProduct { .. } => return Outside { distance: 0.0, unknown: 1 },
+        Operation::BatchedProduct { .. } => return Outside { outside: 1, ..Outside::default() },
         _ => sizes(operation, dtype),
     };
     let mut ranges = model.valid.clone();
