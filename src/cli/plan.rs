@@ -81,8 +81,10 @@ pub fn run(args: &PlanArgs) -> Result<()> {
 
 /// The job's cost models as one, the data sheet behind them; and the models' paths.
 fn machine(args: &PlanArgs, job: &Job) -> Result<(CostModel, Vec<PathBuf>)> {
-    let paths = if args.cost_model.is_empty() { job.hardware.cost_models.clone() } else { args.cost_model.clone() };
-    let gpu = args.gpu.clone().or_else(|| job.hardware.gpu.clone());
+    // Either flag stands for another machine: both keys of the job step back.
+    let own = args.cost_model.is_empty() && args.gpu.is_none();
+    let paths = if own { job.hardware.cost_models.clone() } else { args.cost_model.clone() };
+    let gpu = if own { job.hardware.gpu.clone() } else { args.gpu.clone() };
     if paths.is_empty() && gpu.is_none() {
         return Err(Error::input(
             format!("{} names no cost model", args.job.display()),
