@@ -93,7 +93,11 @@ fn machine(args: &PlanArgs, job: &Job) -> Result<(CostModel, Vec<PathBuf>)> {
     }
     let mut models = paths.iter().map(|path| super::predict::load(path)).collect::<Result<Vec<_>>>()?;
     if let Some(name) = gpu {
-        models.push(datasheet::model(&datasheet::find(&name)?));
+        let sheet = datasheet::find(&name).map_err(|e| match (e, own) {
+            (Error::Input { what, cure }, true) => Error::input(format!("{}: {what}", args.job.display()), cure),
+            (other, _) => other,
+        })?;
+        models.push(datasheet::model(&sheet));
     }
     Ok((join::join(models)?, paths))
 }
@@ -109,16 +113,14 @@ fn settle(args: &PlanArgs, job: &mut Job, model: &CostModel) -> Result<()> {
     Ok(())
 }
 
-/// The measurements beside the first cost model, if a side needs figures from them.
+/// The measurements beside the first cost model that has some, if a side needs figures from them.
 fn measurements(job: &Job, cost_models: &[PathBuf]) -> Result<Vec<Measurement>> {
-    let Some(folder) = cost_models.first().map(|path| path.parent().unwrap_or(Path::new(""))) else {
-        return Ok(Vec::new());
-    };
+    let folders = cost_models.iter().map(|path| path.parent().unwrap_or(Path::new("")));
     let asked = job.side.iter().any(|s| s.measured.is_some());
-    if !asked || !folder.join(MEASUREMENTS).exists() {
-        return Ok(Vec::new());
+    match folders.into_iter().find(|folder| asked && folder.join(MEASUREMENTS).exists()) {
+        Some(folder) => Ok(Journal::read(folder)?.measurements),
+        None => Ok(Vec::new()),
     }
-    Ok(Journal::read(folder)?.measurements)
 }
 
 fn write_trace(path: &Path, plan: &FillPlan) -> Result<()> {

@@ -6,7 +6,7 @@ use crate::fill::record::PlanRecord;
 use crate::machine::doctor::Doctor;
 use crate::pipeline::record::TimelineRecord;
 use crate::pipeline::sweep::SweepRecord;
-use crate::records::{BubblesRecord, CostModel, MachineRecord, Measurement, files};
+use crate::records::{BubblesRecord, CostModel, MachineRecord, Measurement, files, schema};
 use crate::{Error, Result, nearest};
 use schemars::{Schema, schema_for};
 
@@ -40,11 +40,12 @@ pub fn run(args: &SchemaArgs) -> Result<()> {
         let names: Vec<&str> = KINDS.iter().map(|(kind, _)| *kind).collect();
         return Err(Error::input(format!("`{}` is not a kind of file", args.kind), nearest::cure(&args.kind, names)));
     };
-    let mut schema = derive();
-    schema.insert("title".into(), format!("bubblebench.{kind}/1").into());
+    let mut described = derive();
+    let name = schema::name(kind);
+    described.insert("title".into(), name.as_str().into());
     // The version is part of the format, so the schema pins it.
-    if let Some(field) = schema.get_mut("properties").and_then(|p| p.get_mut("schema")) {
-        *field = serde_json::json!({ "const": format!("bubblebench.{kind}/1") });
+    if let Some(field) = described.get_mut("properties").and_then(|p| p.get_mut("schema")) {
+        *field = serde_json::json!({ "const": name });
     }
-    super::print(&format!("{}\n", files::to_json(&schema)?))
+    super::print(&format!("{}\n", files::to_json(&described)?))
 }

@@ -114,7 +114,12 @@ pub fn find(name: &str) -> Result<DataSheet> {
 /// The data sheet of a device by the name its driver gives it, such as `NVIDIA A100-SXM4-80GB`; `None` for any other device.
 pub fn of_device(device: &str) -> Option<DataSheet> {
     let device = device.to_ascii_lowercase();
-    let says = |part: &str| device.contains(part);
+    // Of `A100-SXM4-80GB` the words a100, sxm4 and 80gb; an A1000 is no A100.
+    let words: Vec<&str> = device.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    let begins = |word: &str, part: &str| {
+        word.strip_prefix(part).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()) || part == "sxm")
+    };
+    let says = |part: &str| words.iter().any(|word| begins(word, part));
     // Of two sizes or sockets the one that the name says; the first of the chip where it says neither.
     let told = |sheet: &DataSheet| {
         let (chip, rest) = sheet.name.split_once('-').unwrap_or((sheet.name, ""));
@@ -281,6 +286,7 @@ mod tests {
             assert_eq!(of_device(device).unwrap().name, name, "{device}");
         }
         assert_eq!(of_device("AMD EPYC"), None);
+        assert_eq!(of_device("NVIDIA RTX A1000"), None);
     }
 
     #[test]

@@ -87,6 +87,16 @@ pub fn mean(times: &[DerivedTime]) -> Option<DerivedTime> {
     })
 }
 
+/// The time that an operation between nodes takes at least: a ring's bytes over the stated network, each rank of a node by
+/// its own way into it. `None` within a node, or where the network is not stated.
+pub fn least_ns(topology: &Topology, to: RankedOperation<'_>, bytes: u64) -> Option<f64> {
+    if to.nodes < 2 {
+        return None;
+    }
+    let ways = if to.point_to_point() { 1.0 } else { (to.ranks as f64 / to.nodes as f64).max(1.0) };
+    Some(bytes as f64 * super::ranks::Algorithm::Tuned.moved(to) / (topology.network_bytes_per_s? * ways) * 1e9)
+}
+
 /// The time by the bandwidth stated for the links that `to` uses: of the network if it has more than one node, else within
 /// the node. `None` where that is not stated.
 ///

@@ -1,18 +1,17 @@
 //! Several cost models as one: layers from one, collectives from another. The first that knows a part answers for it.
 //!
-//! Parts are layers (with the fits of their phases), single operations, each collective, the gate, and interference. A
-//! layer's fit that rests on operations rests on those of its own machine.
+//! Parts are layers with the fits of their phases, products, attention, what moves bytes, each collective within a node and
+//! between nodes, the gate, and interference.
 
 use super::valid;
 use crate::records::CostModel;
-use crate::records::cost_model::Origin;
+use crate::records::cost_model::{CollectiveFit, Origin};
 use crate::shape::DType;
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 
-/// Joins cost models, each part from the first that has it: layers, with the operations beneath them where the same model has
-/// some; single operations; each collective by its name; gate; interference. [`CostModel::origins`] says which answered for what.
-/// One model is returned as it is. Fails without a model, or if two that have layers know no number format in common.
+/// Joins cost models, each part from the first that has it. [`CostModel::origins`] says which answered for what. One model is
+/// returned as it is. Fails without a model, or if two that have layers know no number format in common.
 pub fn join(models: Vec<CostModel>) -> Result<CostModel> {
     let mut models = models.into_iter();
     let Some(mut joined) = models.next() else {
@@ -35,7 +34,6 @@ pub fn join(models: Vec<CostModel>) -> Result<CostModel> {
             joined.origins.insert(part.clone(), origin(&model, &part));
         }
         joined.machine.memory_bytes = joined.machine.memory_bytes.or(model.machine.memory_bytes);
-        joined.topology = joined.topology.or(model.topology);
     }
     let mut names: Vec<&str> = Vec::new();
     for origin in joined.origins.values() {
@@ -48,28 +46,31 @@ pub fn join(models: Vec<CostModel>) -> Result<CostModel> {
 }
 
 const LAYERS: &str = "layers";
-const OPERATIONS: &str = "operations";
+const PRODUCTS: &str = "operations/gemm";
+const ATTENTION: &str = "operations/attention";
+const STREAMING: &str = "operations/streaming";
 const GATE: &str = "gate";
 const INTERFERENCE: &str = "interference";
 
 fn has_layers(model: &CostModel) -> bool {
-    has_operations(model) || !model.layer.is_empty()
+    !model.layer.is_empty() || !model.operations.launch.additivity.is_empty() || !model.operations.gemm.is_empty()
 }
 
-fn has_operations(model: &CostModel) -> bool {
-    let fits = &model.operations;
-    [&fits.gemm, &fits.attention, &fits.streaming].iter().any(|table| !table.is_empty())
-}
-
-/// `send_recv/ping_pong` is a way to measure `send_recv`.
-fn collective_part(operation: &str) -> String {
-    format!("collectives/{}", operation.split('/').next().unwrap_or(operation))
+/// `send_recv/ping_pong` is a way to measure `send_recv`; a network is another thing than a node's links.
+fn collective_part(fit: &CollectiveFit) -> String {
+    CostModel::collective_part(&fit.operation, fit.nodes)
 }
 
 fn parts_of(model: &CostModel) -> BTreeSet<String> {
-    let mut parts: BTreeSet<String> = model.collectives.iter().map(|c| collective_part(&c.operation)).collect();
-    parts.extend(has_layers(model).then(|| LAYERS.to_string()));
-    parts.extend(has_operations(model).then(|| OPERATIONS.to_string()));
+    let mut parts: BTreeSet<String> = model.collectives.iter().map(collective_part).collect();
+    let fits = &model.operations;
+    let own = [
+        (LAYERS, !model.layer.is_empty() || !fits.launch.additivity.is_empty()),
+        (PRODUCTS, !fits.gemm.is_empty()),
+        (ATTENTION, !fits.attention.is_empty()),
+        (STREAMING, !fits.streaming.is_empty()),
+    ];
+    parts.extend(own.into_iter().filter(|(_, has)| *has).map(|(part, _)| part.to_string()));
     parts.extend(model.gate.is_some().then(|| GATE.to_string()));
     parts.extend((!model.interference.pairs.is_empty()).then(|| INTERFERENCE.to_string()));
     parts
@@ -122,21 +123,33 @@ fn take(joined: &mut CostModel, model: &CostModel, part: &str) {
             joined.machine.device = model.machine.device.clone();
             joined.machine.memory_bytes = model.machine.memory_bytes.or(joined.machine.memory_bytes);
         }
-        OPERATIONS => {
-            ranges(&of_operations);
-            let (fits, theirs) = (&mut joined.operations, &model.operations);
-            fits.gemm = theirs.gemm.clone();
-            fits.attention = theirs.attention.clone();
-            fits.streaming = theirs.streaming.clone();
+        PRODUCTS => {
+            ranges(&|key| key.starts_with("gemm/") || key.starts_with("dtype/"));
+            joined.operations.gemm = model.operations.gemm.clone();
+            if joined.layer.is_empty() {
+                joined.machine.device = model.machine.device.clone();
+            }
+        }
+        ATTENTION => {
+            ranges(&|key| key.starts_with("attention/"));
+            joined.operations.attention = model.operations.attention.clone();
+        }
+        STREAMING => {
+            ranges(&|key| key.starts_with("streaming/"));
+            joined.operations.streaming = model.operations.streaming.clone();
         }
         GATE => joined.gate = model.gate.clone(),
         INTERFERENCE => joined.interference = model.interference.clone(),
         collective => {
             ranges(&|key| {
                 let operation = key.strip_prefix("collective/").unwrap_or("");
-                operation.split('/').next().is_some_and(|name| collective == format!("collectives/{name}"))
+                operation.split('/').next().is_some_and(|name| collective.starts_with(&format!("collectives/{name}")))
             });
-            let like = model.collectives.iter().filter(|c| collective_part(&c.operation) == collective);
+            let like = model.collectives.iter().filter(|c| collective_part(c) == collective);
+            // How one machine's GPUs are joined says nothing about another's curves.
+            if joined.collectives.is_empty() && joined.topology.is_none() {
+                joined.topology.clone_from(&model.topology);
+            }
             joined.collectives.extend(like.cloned());
         }
     }
@@ -145,6 +158,7 @@ fn take(joined: &mut CostModel, model: &CostModel, part: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::records::cost_model::OperationFits;
     use crate::records::files;
     use std::path::Path;
 
@@ -154,9 +168,7 @@ mod tests {
 
     fn without_layers(mut model: CostModel) -> CostModel {
         model.layer.clear();
-        model.operations.gemm.clear();
-        model.operations.attention.clear();
-        model.operations.streaming.clear();
+        model.operations = OperationFits::default();
         model.valid.retain(|key, _| key.starts_with("collective/"));
         model
     }
@@ -178,6 +190,13 @@ mod tests {
         assert_eq!(joined.source_of("collectives/all_reduce").name(), "published");
         assert!(joined.machine.name.contains("cluster") && joined.machine.name.contains(&host.machine.name));
         assert_eq!(joined.valid["hidden"], host.valid["hidden"]);
+        // The all-reduces within a node hide none between nodes, and no layers stand in the way of others' operations.
+        let mut node = a100.clone();
+        node.collectives.retain(|c| c.nodes == 1);
+        node.operations = OperationFits::default();
+        let joined = join(vec![node, a100.clone()]).unwrap();
+        assert_eq!(joined.collectives.len(), a100.collectives.len());
+        assert_eq!((&joined.operations.gemm, &joined.layer), (&a100.operations.gemm, &a100.layer));
         assert_eq!(join(vec![host.clone()]).unwrap(), host);
     }
 

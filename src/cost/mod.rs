@@ -231,7 +231,9 @@ pub fn check(model: &CostModel) -> Result<()> {
 fn check_fit(name: &str, fit: &Fit) -> Result<()> {
     fit.features.iter().try_for_each(|f| features::Feature::parse(f).map(drop))?;
     let numbers = fit.coefficients_ns.iter().chain([&fit.relative_low, &fit.relative_high]);
-    let sound = numbers.into_iter().all(|v| v.is_finite() && *v >= 0.0);
+    // An interval of a thousand times the prediction says nothing.
+    let narrow = fit.relative_low <= 1e3 && fit.relative_high <= 1e3;
+    let sound = narrow && numbers.into_iter().all(|v| v.is_finite() && *v >= 0.0);
     if fit.features.len() == fit.coefficients_ns.len() && sound && check_anchors(fit)? {
         return Ok(());
     }

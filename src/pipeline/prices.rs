@@ -4,7 +4,7 @@ use crate::Result;
 use crate::cost::predict::{self, CollectiveQuery};
 use crate::records::CostModel;
 use crate::records::cost_model::Source;
-use crate::shape::operation::Operation;
+use crate::shape::operation::{Family, Operation};
 use crate::shape::{DType, LayerShape};
 
 /// The predicted time of one operation, collective or layer phase, with its 95 % interval.
@@ -102,7 +102,8 @@ pub trait Prices {
 impl Prices for CostModel {
     fn layer(&self, shape: LayerShape) -> Result<LayerPrice> {
         let p = predict::layer(self, shape)?;
-        let price = |p| priced(p, self.source_of("layers"));
+        let part = if self.layer.is_empty() { "operations/gemm" } else { "layers" };
+        let price = |p| priced(p, self.source_of(part));
         Ok(LayerPrice {
             forward: price(p.forward),
             backward_input: price(p.backward_input),
@@ -114,11 +115,24 @@ impl Prices for CostModel {
     fn collective(&self, message: PricedCollective) -> Option<Price> {
         let PricedCollective { operation, ranks, nodes, bytes } = message;
         let query = CollectiveQuery { operation: operation.into(), ranks, nodes, bytes, isolated: false, dtype: None };
-        predict::collective(self, &query).ok().map(|p| priced(p, self.source_of(&format!("collectives/{operation}"))))
+        predict::collective(self, &query)
+            .ok()
+            .map(|p| priced(p, self.source_of(&CostModel::collective_part(operation, nodes))))
     }
 
     fn operation(&self, operation: &Operation, dtype: DType) -> Option<Price> {
-        predict::operation(self, operation, dtype).ok().flatten().map(|p| priced(p, self.source_of("operations")))
+        predict::operation(self, operation, dtype)
+            .ok()
+            .flatten()
+            .map(|p| priced(p, self.source_of(family_part(operation))))
+    }
+}
+
+const fn family_part(operation: &Operation) -> &'static str {
+    match operation.family() {
+        Family::Gemm => "operations/gemm",
+        Family::Attention => "operations/attention",
+        Family::Streaming => "operations/streaming",
     }
 }
 

@@ -88,7 +88,12 @@ pub fn divisions(job: &Job) -> (Vec<Job>, u64) {
     let mut left_out = 0;
     for pipeline in divisors(gpus, job.model.layers) {
         for tensor in divisors(gpus / pipeline, job.hardware.gpus_per_node) {
-            let data = gpus / pipeline / tensor;
+            let shared = pipeline * tensor * job.parallel.context;
+            if !gpus.is_multiple_of(shared) {
+                left_out += 1;
+                continue;
+            }
+            let data = gpus / shared;
             let mut micro_batches = divisors(batch / data, LARGEST_MICRO_BATCH);
             if !micro_batches.contains(&job.parallel.micro_batch) {
                 micro_batches.push(job.parallel.micro_batch);

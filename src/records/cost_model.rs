@@ -43,13 +43,21 @@ pub struct CostModel {
     /// Smallest and largest value measured of every input, by name (`hidden`, `sequence`,
     /// `collective/all_reduce/bytes`, …). A question outside of them is answered with `in_range` false.
     pub valid: BTreeMap<String, Range>,
-    /// Of a model joined from several, which of them answers for each part (`layers`, `collectives/all_reduce`, `gate`,
-    /// `interference`); absent where all parts are of one machine.
+    /// Of a model joined from several, which of them answers for each part (`layers`, `operations/gemm`, `collectives/all_reduce`,
+    /// `gate`, …); absent where all parts are of one machine.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub origins: BTreeMap<String, Origin>,
 }
 
 impl CostModel {
+    /// The part of a joined model that a collective belongs to: `collectives/all_reduce` within a node,
+    /// `collectives/all_reduce/between_nodes` over several.
+    pub fn collective_part(operation: &str, nodes: u64) -> String {
+        let name = operation.split('/').next().unwrap_or(operation);
+        let network = if nodes > 1 { "/between_nodes" } else { "" };
+        format!("collectives/{name}{network}")
+    }
+
     /// What kind of figures answers for a part (`layers`, `collectives/all_reduce`, …).
     pub fn source_of(&self, part: &str) -> Source {
         let own = match (self.machine.source, &self.made_from.source) {

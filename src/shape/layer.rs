@@ -798,7 +798,7 @@ impl LayerShape {
 
     /// Scores of all of this rank's heads: B·(A/T)·S².
     const fn scores(&self) -> usize {
-        (self.rows() * (self.heads / self.tensor) * self.sequence) as usize
+        (self.rows() * (self.heads / self.tensor)).saturating_mul(self.sequence) as usize
     }
 }
 

@@ -86,12 +86,24 @@ pub fn collective(model: &CostModel, query: &CollectiveQuery) -> Result<Predicti
         Basis::Measured(fit) => piecewise::predict(&fit.segments, query.bytes).map(|(ns, distance)| {
             Prediction::with_spread(ns, fit.relative_low, fit.relative_high, Outside { distance, ..Outside::default() })
         }),
-        Basis::Carried(fit) => other_ranks(model, query, fit),
-        Basis::Derived(fits) => other_operation(model, query, &fits),
+        Basis::Carried(fit) => other_ranks(model, query, fit).map(|p| no_faster(model, query, p)),
+        Basis::Derived(fits) => other_operation(model, query, &fits).map(|p| no_faster(model, query, p)),
         Basis::Stated(topology) => derived::from_stated(topology, query.asked(), query.bytes)
             .map(|time| wide(time, 0.0, Outside { unknown: 1, ..Outside::default() })),
     };
     answer.ok_or_else(|| unknown(model, query))
+}
+
+/// What is carried over cannot be faster than the adapters that the cost model states.
+fn no_faster(model: &CostModel, query: &CollectiveQuery, found: Prediction) -> Prediction {
+    let least = model.topology.as_ref().and_then(|t| derived::least_ns(t, query.asked(), query.bytes));
+    match least {
+        Some(least) if found.median_ns < least => {
+            let slower = least / found.median_ns;
+            Prediction { median_ns: least, low_ns: found.low_ns, high_ns: found.high_ns * slower, ..found }
+        }
+        _ => found,
+    }
 }
 
 /// A sentence on what a prediction rests on that was not measured between these ranks and nodes; `None` where it was
