@@ -239,11 +239,23 @@ fn measure_lists_its_cases_and_measures_none() {
 /// Every example plans from published figures, with no GPU near.
 #[test]
 fn the_examples_plan() {
-    for job in ["examples/gpt-a100-8.toml", "examples/gpt-a100-4x8.toml", "examples/gpt-rtx3090-4.toml"] {
+    let jobs = [
+        "gpt-a100-8",
+        "gpt-a100-4x8",
+        "gpt-rtx3090-4",
+        "gpt-1.3b-rtx3090-4",
+        "gpt-175b-a100-8x8",
+        "llama2-70b-h100-4x8",
+        "bloom-176b-a100-48x8",
+    ];
+    for job in jobs.map(|name| format!("examples/{name}.toml")) {
+        let job = job.as_str();
         let output = program().args(["plan", job, "--json"]).output().unwrap();
         assert!(output.status.success(), "{job}: {}", String::from_utf8_lossy(&output.stderr));
         let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(plan["schema"], "bubblebench.plan/1");
+        assert_eq!(plan["schema"], "bubblebench.plan/2");
+        let ns = |name: &str| plan[name].as_u64().unwrap();
+        assert!(ns("iteration_low_ns") < ns("iteration_ns") && ns("iteration_ns") < ns("iteration_high_ns"), "{job}");
         let outcome = |name: &str| plan["outcome"][name].as_f64().unwrap();
         let (gain, bound) = (outcome("gain"), outcome("gain_bound"));
         assert!(1.0 < gain && gain <= bound, "{job}: gain {gain} of at most {bound}");
@@ -263,7 +275,8 @@ fn the_sweep_knows(job: &str, plan: &serde_json::Value) {
     for key in ["iteration_ns", "bubble_ratio", "micro_batches"] {
         assert_eq!(own[0][key], plan[key], "{job}: {key}");
     }
-    assert!(rows.len() > 8 && rows.iter().any(|r| r["pipeline"] == 1), "{job}: {} rows", rows.len());
+    let others = rows.iter().filter(|r| r["pipeline"] != own[0]["pipeline"]).count();
+    assert!(rows.len() > 8 && others > 0, "{job}: {} rows", rows.len());
     let table = program().args(["plan", job, "--sweep"]).output().unwrap();
     assert!(String::from_utf8_lossy(&table.stdout).contains("bubble ratio"), "{job}");
 }

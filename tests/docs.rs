@@ -1,6 +1,8 @@
 //! Holds the documentation to the code: the flags that docs/reading.md explains are those a line can carry, and every file
 //! and page that the documentation names is there.
 
+#[path = "../examples/validate/iterations.rs"]
+mod iterations;
 #[path = "house/sources.rs"]
 mod sources;
 
@@ -188,6 +190,18 @@ fn every_page_is_in_the_readmes_list() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     for (page, _) in pages() {
         assert!(!page.starts_with("docs/") || readme.contains(&format!("]({page})")), "README.md does not link {page}");
+    }
+}
+
+/// Every row that `cargo run --example validate iterations` prints stands in docs/method.md as it is, and every mean error.
+#[test]
+fn the_page_on_method_holds_the_iteration_times_as_they_are_predicted() {
+    let page = fs::read_to_string(root().join("docs/method.md")).unwrap();
+    let tables = iterations::tables().unwrap();
+    let rows: Vec<&str> = tables.lines().filter(|line| line.starts_with('|') || line.contains("error")).collect();
+    assert!(rows.len() > 20, "{tables}");
+    for row in rows {
+        assert!(page.contains(row), "docs/method.md lacks a row that is predicted now:\n{row}\n\n{tables}");
     }
 }
 

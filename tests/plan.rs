@@ -143,7 +143,7 @@ fn bubbles_that_are_not_this_jobs_are_refused() {
     refused(&["plan", EXAMPLE, "--iteration", "1"], &["--bubbles"]);
     refused(
         &["plan", EXAMPLE, "--bubbles", "results/published/rtx3090/cost_model.json"],
-        &["bubblebench.cost_model/1", "bubbles"],
+        &["bubblebench.cost_model/2", "bubbles"],
     );
     refused(&["plan", EXAMPLE, "--bubbles", "nowhere.json"], &["nowhere.json"]);
     record.devices.pop();

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
     bubblebench plan examples/gpt-a100-4x8.toml --sweep\n  \
     bubblebench bubbles rank*.sqlite --json > bubbles.json\n  \
     bubblebench plan job.toml --bubbles bubbles.json\n\n\
-    Jobs are described in docs/planning.md and docs/pipeline.md; examples/ holds three.")]
+    Jobs are described in docs/planning.md and docs/pipeline.md; examples/ holds seven.")]
 pub struct PlanArgs {
     /// The job: model, parallelism, hardware, and the small models to fill bubbles with
     #[arg(value_name = "JOB.toml")]
@@ -45,7 +45,7 @@ pub struct PlanArgs {
     /// Compare every way to divide the GPUs: pipeline x tensor x data x micro-batch
     #[arg(long, conflicts_with_all = ["bubbles", "trace", "html"])]
     sweep: bool,
-    /// Print the plan as JSON (bubblebench.plan/1, with --sweep bubblebench.sweep/1)
+    /// Print the plan as JSON (bubblebench.plan/2, with --sweep bubblebench.sweep/1)
     #[arg(long)]
     json: bool,
     /// Write a trace for ui.perfetto.dev, side work and free memory included
@@ -81,6 +81,7 @@ pub fn run(args: &PlanArgs) -> Result<()> {
 
 /// The job's cost models as one, the data sheet behind them; and the models' paths.
 fn machine(args: &PlanArgs, job: &Job) -> Result<(CostModel, Vec<PathBuf>)> {
+    // Either flag stands for another machine: both keys of the job step back.
     let own = args.cost_model.is_empty() && args.gpu.is_none();
     let paths = if own { job.hardware.cost_models.clone() } else { args.cost_model.clone() };
     let gpu = if own { job.hardware.gpu.clone() } else { args.gpu.clone() };

@@ -101,10 +101,13 @@ pub const ALL: [DataSheet; 12] = [
 /// The data sheet of that name. Fails if there is none; the error proposes the nearest name.
 pub fn find(name: &str) -> Result<DataSheet> {
     ALL.into_iter().find(|sheet| sheet.name == name).ok_or_else(|| {
-        Error::input(
-            format!("no data sheet is known of `{name}`"),
-            nearest::cure(name, ALL.iter().map(|sheet| sheet.name)),
-        )
+        let names = || ALL.iter().map(|sheet| sheet.name);
+        let begin: Vec<&str> = names().filter(|known| !name.is_empty() && known.starts_with(name)).collect();
+        let cure = match begin.as_slice() {
+            [] => nearest::cure(name, names()),
+            begin => format!("say which: {}", begin.join(", ")),
+        };
+        Error::input(format!("no data sheet is known of `{name}`"), cure)
     })
 }
 
@@ -133,6 +136,12 @@ pub fn model(sheet: &DataSheet) -> CostModel {
         [("bf16", 2.0), ("f16", 2.0), ("f32", 4.0)].into_iter().filter(|(name, _)| sheet.bf16 || *name != "bf16")
     {
         valid.insert(format!("dtype/{name}"), Range { low: bytes, high: bytes });
+    }
+    // A sheet holds for all sizes alike: what is uncertain is in the fits' own intervals.
+    let sizes = ["gemm/rows", "gemm/inputs", "gemm/outputs", "streaming/any/bytes"];
+    let of_attention = ["attention/batch", "attention/heads", "attention/sequence", "attention/head_size"];
+    for name in sizes.into_iter().chain(of_attention) {
+        valid.insert(name.to_string(), Range { low: 1.0, high: 1e15 });
     }
     CostModel {
         schema: cost_model::SCHEMA.into(),
@@ -276,6 +285,7 @@ mod tests {
 
     #[test]
     fn a_misspelt_sheet_is_answered_with_the_nearest() {
+        assert!(find("a100").unwrap_err().to_string().contains("say which: a100-sxm-80, a100-sxm-40, a100-pcie-80"));
         assert_eq!(find("h100-sxm").unwrap().memory_gib, 80.0);
         let error = find("h100-smx").unwrap_err().to_string();
         assert!(error.contains("`h100-smx`") && error.contains("did you mean `h100-sxm`"), "{error}");

@@ -1,13 +1,17 @@
 //! Several cost models as one: layers from one, collectives from another. The first that knows a part answers for it.
+//!
+//! Parts are layers (with the fits of their phases), single operations, each collective, the gate, and interference. A
+//! layer's fit that rests on operations rests on those of its own machine.
 
 use super::valid;
 use crate::records::CostModel;
 use crate::records::cost_model::Origin;
+use crate::shape::DType;
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 
-/// Joins cost models, each part from the first that has it: layers and operations together, since a layer's time rests on
-/// its operations'; each collective by its name; gate; interference. [`CostModel::origins`] says which answered for what.
+/// Joins cost models, each part from the first that has it: layers, with the operations beneath them where the same model has
+/// some; single operations; each collective by its name; gate; interference. [`CostModel::origins`] says which answered for what.
 /// One model is returned as it is. Fails without a model, or if two that have layers know no number format in common.
 pub fn join(models: Vec<CostModel>) -> Result<CostModel> {
     let mut models = models.into_iter();
@@ -44,13 +48,17 @@ pub fn join(models: Vec<CostModel>) -> Result<CostModel> {
 }
 
 const LAYERS: &str = "layers";
+const OPERATIONS: &str = "operations";
 const GATE: &str = "gate";
 const INTERFERENCE: &str = "interference";
 
 fn has_layers(model: &CostModel) -> bool {
+    has_operations(model) || !model.layer.is_empty()
+}
+
+fn has_operations(model: &CostModel) -> bool {
     let fits = &model.operations;
-    let tables = [&fits.gemm, &fits.attention, &fits.streaming];
-    !model.layer.is_empty() || tables.iter().any(|table| !table.is_empty())
+    [&fits.gemm, &fits.attention, &fits.streaming].iter().any(|table| !table.is_empty())
 }
 
 /// `send_recv/ping_pong` is a way to measure `send_recv`.
@@ -61,6 +69,7 @@ fn collective_part(operation: &str) -> String {
 fn parts_of(model: &CostModel) -> BTreeSet<String> {
     let mut parts: BTreeSet<String> = model.collectives.iter().map(|c| collective_part(&c.operation)).collect();
     parts.extend(has_layers(model).then(|| LAYERS.to_string()));
+    parts.extend(has_operations(model).then(|| OPERATIONS.to_string()));
     parts.extend(model.gate.is_some().then(|| GATE.to_string()));
     parts.extend((!model.interference.pairs.is_empty()).then(|| INTERFERENCE.to_string()));
     parts
@@ -76,7 +85,10 @@ fn refuse_other_dtype(joined: &CostModel, model: &CostModel) -> Result<()> {
         return Ok(());
     }
     let (ours, theirs) = (valid::dtypes(&joined.valid), valid::dtypes(&model.valid));
-    if ours.is_empty() || theirs.is_empty() || ours.iter().any(|dtype| theirs.contains(dtype)) {
+    // f16 and bf16 take as long as each other.
+    let width = |name: &str| DType::parse(name).map(DType::bytes);
+    let known = |name: &&str| theirs.iter().any(|other| width(other) == width(name));
+    if ours.is_empty() || theirs.is_empty() || ours.iter().any(known) {
         return Ok(());
     }
     Err(Error::input(
@@ -91,6 +103,11 @@ fn refuse_other_dtype(joined: &CostModel, model: &CostModel) -> Result<()> {
     ))
 }
 
+/// Whether a range is of single operations.
+fn of_operations(key: &str) -> bool {
+    ["gemm/", "attention/", "streaming/"].iter().any(|family| key.starts_with(family))
+}
+
 fn take(joined: &mut CostModel, model: &CostModel, part: &str) {
     let mut ranges = |belongs: &dyn Fn(&str) -> bool| {
         for (key, range) in model.valid.iter().filter(|(key, _)| belongs(key)) {
@@ -99,11 +116,18 @@ fn take(joined: &mut CostModel, model: &CostModel, part: &str) {
     };
     match part {
         LAYERS => {
-            ranges(&|key| !key.starts_with("collective/"));
+            ranges(&|key| !key.starts_with("collective/") && !of_operations(key));
             joined.layer = model.layer.clone();
-            joined.operations = model.operations.clone();
+            joined.operations.launch = model.operations.launch.clone();
             joined.machine.device = model.machine.device.clone();
             joined.machine.memory_bytes = model.machine.memory_bytes.or(joined.machine.memory_bytes);
+        }
+        OPERATIONS => {
+            ranges(&of_operations);
+            let (fits, theirs) = (&mut joined.operations, &model.operations);
+            fits.gemm = theirs.gemm.clone();
+            fits.attention = theirs.attention.clone();
+            fits.streaming = theirs.streaming.clone();
         }
         GATE => joined.gate = model.gate.clone(),
         INTERFERENCE => joined.interference = model.interference.clone(),

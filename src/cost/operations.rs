@@ -359,7 +359,7 @@ fn measured(fit: &Fit, work: &FeatureInput) -> Result<bool> {
 
 /// Half the interval, relative, of an operation that was measured itself: what two cards of a kind, or a short and a long
 /// run of one card, differ by.
-const AS_MEASURED: f64 = 0.08;
+pub const AS_MEASURED: f64 = 0.08;
 /// Half the interval, relative, of a time that only a roofline gives.
 const ROOFLINE: f64 = 0.3;
 

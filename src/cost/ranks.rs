@@ -151,7 +151,7 @@ impl<'a> RankedOperation<'a> {
         if many { (self.ranks as f64 / self.nodes as f64).max(1.0).sqrt() } else { 1.0 }
     }
 
-    /// Ranks of a node, each of which has its own way into the network; 1 within a node.
+    /// Ranks of a node, each of which may have its own way into the network; 1 within a node.
     fn ways(self) -> f64 {
         if self.nodes > 1 && !self.point_to_point() { (self.ranks as f64 / self.nodes as f64).max(1.0) } else { 1.0 }
     }
@@ -246,9 +246,9 @@ impl Scaling {
         let moved = algorithm.moved(to) / self.moved_by(measured, to);
         let links = self.links.of_group(measured.group(), from.nodes) / self.links.of_group(to.group(), to.nodes);
         // A ring over several ranks of each node crosses between nodes by all their adapters, one over a single rank of each
-        // by one: where tensor-parallel ranks share a node, each of their rings has an adapter of its own.
+        // by one, unless the ranks of a node share one: half-way, in ratio, between the two.
         let both = !measured.point_to_point() && !to.point_to_point();
-        let adapters = if both { measured.ways() / to.ways() } else { 1.0 };
+        let adapters = if both { (measured.ways() / to.ways()).sqrt() } else { 1.0 };
         let ways = adapters * measured.ways_beside(to) / to.ways_beside(measured);
         let latency_ns = latency * ((1.0 - self.in_steps) + self.in_steps * steps);
         Some(CarriedTime { ns: latency_ns + (ns - latency) * moved * links * ways, latency_ns, outside })

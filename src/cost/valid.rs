@@ -84,11 +84,17 @@ fn include(ranges: &mut Ranges, name: &str, value: f64) {
     range.high = range.high.max(value);
 }
 
+/// How far outside its range an input is still near, as ln of the ratio: half or double. On published tables of products
+/// the times at other numbers of rows, a factor of two away, are predicted as well as those in between.
+pub const NEAR: f64 = std::f64::consts::LN_2;
+
 /// How far the inputs of a prediction lie outside the ranges that were measured.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Outside {
-    /// Σ |ln(value ÷ nearest bound)| over the inputs outside their range; 0 if all lie within.
+    /// Σ |ln(value ÷ nearest bound)| over the inputs outside their range, less [`NEAR`] each; 0 if all lie within or near.
     pub distance: f64,
+    /// Number of inputs outside their range, however near.
+    pub outside: usize,
     /// Number of inputs that have no range at all.
     pub unknown: usize,
 }
@@ -100,17 +106,22 @@ impl Outside {
         for (name, value) in inputs {
             match ranges.get(name.as_ref()) {
                 None => outside.unknown += 1,
-                Some(r) if *value < r.low => outside.distance += log_ratio(r.low, *value),
-                Some(r) if *value > r.high => outside.distance += log_ratio(*value, r.high),
+                Some(r) if *value < r.low => outside.add(log_ratio(r.low, *value)),
+                Some(r) if *value > r.high => outside.add(log_ratio(*value, r.high)),
                 Some(_) => {}
             }
         }
         outside
     }
 
+    fn add(&mut self, distance: f64) {
+        self.outside += 1;
+        self.distance += (distance - NEAR).max(0.0);
+    }
+
     /// Whether every input has a range and lies within it.
     pub fn in_range(&self) -> bool {
-        self.distance == 0.0 && self.unknown == 0
+        self.distance == 0.0 && self.unknown == 0 && self.outside == 0
     }
 }
 

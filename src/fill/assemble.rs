@@ -195,9 +195,9 @@ fn side(context: &PlanContext, chosen: &Candidate, index: usize) -> PlanSide {
     }
 }
 
-/// Pipelines side by side: tensor- and data-parallel ranks.
+/// Pipelines side by side: tensor-, context- and data-parallel ranks.
 fn replicas(context: &PlanContext) -> f64 {
-    (context.job.parallel.tensor * context.job.parallel.data) as f64
+    (context.job.gpus() / context.job.parallel.pipeline) as f64
 }
 
 fn outcome(context: &PlanContext, chosen: &Candidate, alternatives: &[Alternative]) -> Outcome {

@@ -7,7 +7,7 @@ use super::record::PlanRecord;
 use crate::Result;
 use crate::pipeline::Timeline;
 use crate::pipeline::job::Job;
-use crate::pipeline::memory::Memory;
+use crate::pipeline::memory::{GIB, Memory};
 use crate::records::{CostModel, Measurement};
 
 /// A plan, with the timeline that it was made on and the memory of its stages.
@@ -36,9 +36,14 @@ pub fn plan(job: &Job, model: &CostModel, measurements: &[Measurement]) -> Resul
 /// The plan that was chosen, beside what other schedules would have won.
 pub(super) fn finish(context: &PlanContext, chosen: Candidate, mut notes: Vec<String>) -> FillPlan {
     if context.fits(&chosen) == Some(false) {
-        notes.push(
-            "by this estimate the job itself does not fit the memory on every stage: nothing is put where none is free"
-                .into(),
+        let needed = chosen.memory.peak_bytes(&chosen.timeline.schedule, context.weight_share) / GIB;
+        let there = chosen.memory.total_bytes.unwrap_or(0.0) / GIB;
+        notes.insert(
+            0,
+            format!(
+                "by this estimate the job itself does not fit: the fullest GPU needs {needed:.1} GiB of {there:.1}; nothing is put \
+                 where none is free"
+            ),
         );
     }
     let others = context.others(&chosen.timeline.schedule);

@@ -20,7 +20,7 @@ pub struct PlanRecord {
     pub model: String,
     /// Name of the machine whose cost model the plan was made with.
     pub machine: String,
-    /// GPUs of the job: pipeline × tensor-parallel × data-parallel ranks.
+    /// GPUs of the job: pipeline × tensor-parallel × context-parallel × data-parallel ranks.
     pub gpus: u64,
     /// Name of the job's pipeline schedule, such as `1f1b` or `zb-h1`.
     pub schedule: String,
@@ -59,10 +59,10 @@ pub struct PlanRecord {
     pub pipeline_ns: u64,
     /// Time of one message between two neighbouring stages, in ns.
     pub send_recv_ns: u64,
-    /// Time to reduce the gradients over the data-parallel ranks and between the stages that share the embedding, in
-    /// ns.
+    /// Time to exchange the gradients, and with ZeRO the parameters, over the ranks that hold the same layers, and to sum
+    /// the gradient of the embedding between the stages that share it, in ns.
     pub data_parallel_ns: u64,
-    /// Time of the gradient norm and the optimizer step that follow the pipeline, in ns.
+    /// Time of the optimizer step and of the passes over gradients and parameters around it, in ns.
     pub optimizer_ns: u64,
     /// Fraction of the stages' pipeline time in which they compute nothing; gradient all-reduce and optimizer step are
     /// not counted. With measured bubbles it is that of the measured iteration.
@@ -171,8 +171,8 @@ pub struct PlanStage {
     /// Most activations that the stage holds at once, in micro-batches; not whole where only the part for the weight
     /// gradients remains.
     pub peak_activations: f64,
-    /// Most memory that the main job takes on one GPU of the stage, in bytes: weights, gradients, optimizer state and
-    /// activations at their peak.
+    /// Most memory that the main job takes on one GPU of the stage, in bytes: weights, gradients, optimizer state,
+    /// activations at their peak, and what it works with beside them.
     pub peak_bytes: u64,
     /// Side models that keep memory on this stage through the whole iteration.
     pub resident: Vec<PlanResident>,

@@ -177,7 +177,8 @@ fn stages(
     let part = |n: u64, from: u64| if p.zero >= from { n.div_ceil(job.replicas()) } else { n };
     let element = dtype.bytes() as u64;
     let shape = job.layer(dtype);
-    let working = working_bytes(&shape);
+    let recomputed = if p.recompute_layers.is_some() { Recompute::Full } else { shape.recompute };
+    let working = working_bytes(&shape.recompute(recomputed));
     let cells = job.cell_layers(layout);
     parameters(job, layout)
         .into_iter()

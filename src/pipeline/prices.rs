@@ -118,7 +118,7 @@ impl Prices for CostModel {
     }
 
     fn operation(&self, operation: &Operation, dtype: DType) -> Option<Price> {
-        predict::operation(self, operation, dtype).ok().flatten().map(|p| priced(p, self.source_of("layers")))
+        predict::operation(self, operation, dtype).ok().flatten().map(|p| priced(p, self.source_of("operations")))
     }
 }
 

@@ -4,8 +4,9 @@ use super::lanes::Lanes;
 use super::timeline::{draw, letter};
 use super::{Screen, Table};
 use crate::fill::plan::FillPlan;
-use crate::fill::record::{PlanBubble, PlanRecord, PlanStage};
+use crate::fill::record::{PlanBubble, PlanPrice, PlanRecord, PlanStage};
 use crate::pipeline::memory::GIB;
+use crate::records::cost_model::Source;
 use crate::report::lanes::Part;
 use crate::units::{counted, format_ns, significant};
 use std::fmt::Write;
@@ -77,7 +78,7 @@ pub fn headline(r: &PlanRecord) -> String {
         _ if r.measured.is_some() => String::new(),
         0 => String::new(),
         _ => format!(
-            ", of which {} gradient all-reduce and {} optimizer",
+            ", of which {} gradients and {} optimizer",
             format_ns(r.data_parallel_ns as f64),
             format_ns(r.optimizer_ns as f64)
         ),
@@ -94,7 +95,9 @@ pub fn headline(r: &PlanRecord) -> String {
         interval(r),
         r.bubble_ratio
     );
-    text += &use_of_hardware(r);
+    if r.measured.is_none() {
+        text += &use_of_hardware(r);
+    }
     if let Some(m) = &r.measured {
         let _ = writeln!(
             text,
@@ -130,12 +133,33 @@ fn use_of_hardware(r: &PlanRecord) -> String {
         false => String::new(),
     };
     format!(
-        "{} TFLOP/s a GPU{}{recomputed}; {} tokens/s, {} GPU-hours per billion tokens\n",
+        "{} TFLOP/s a GPU{}{recomputed}; {} tokens/s, {} GPU-hours per billion tokens\n{}",
         significant(r.tflops_per_gpu),
         percent(r.model_flops_utilization, "MFU"),
         significant(r.tokens_per_s),
-        significant(r.gpu_hours_per_billion_tokens)
+        significant(r.gpu_hours_per_billion_tokens),
+        sources(r)
     )
+}
+
+/// Where the prices come from, in a line; nothing where all were measured within range.
+fn sources(r: &PlanRecord) -> String {
+    let count = |is: &dyn Fn(&PlanPrice) -> bool| r.prices.iter().filter(|p| is(p)).count();
+    let of = |source: Source| count(&|p: &PlanPrice| p.source == Some(source));
+    let extrapolated = count(&|p: &PlanPrice| !p.in_range && p.source.is_some_and(|s| s != Source::Datasheet));
+    let unknown = count(&|p: &PlanPrice| p.source.is_none());
+    if of(Source::Measured) == r.prices.len() && extrapolated == 0 {
+        return String::new();
+    }
+    let parts = [
+        (of(Source::Measured), "measured"),
+        (of(Source::Published), "published"),
+        (of(Source::Datasheet), "from a data sheet"),
+        (unknown, "unknown and counted as 0"),
+    ];
+    let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let beyond = if extrapolated > 0 { format!("; {extrapolated} of them extrapolated") } else { String::new() };
+    format!("{}: {}{beyond}\n", counted(r.prices.len(), "price"), parts.join(", "))
 }
 
 fn stages(r: &PlanRecord, shown: &[usize]) -> Table {

@@ -263,6 +263,10 @@ impl Operation {
             Operation::SwigluBackward { len: 1 },
             Operation::SoftmaxForward { len: 1 },
             Operation::SoftmaxBackward { len: 1 },
+            Operation::MaskedDropout { len: 1 },
+            Operation::BiasDropoutResidual { len: 1 },
+            Operation::BiasGradient { len: 1 },
+            Operation::Copy { len: 1 },
             Operation::GeluForward { len: 1 },
             Operation::GeluBackward { len: 1 },
             Operation::Residual { len: 1 },
@@ -416,7 +420,7 @@ mod tests {
         let body = include_str!("operation.rs").split("pub const fn name(&self)").nth(1).unwrap();
         let body = body.split("\n    }\n").next().unwrap();
         let quoted = body.lines().filter_map(|line| line.split('"').nth(1));
-        let named: BTreeSet<&str> = quoted.filter(|name| !["forward", "backward"].contains(name)).collect();
+        let named: BTreeSet<&str> = quoted.filter(|name| !["forward", "backward", "batched"].contains(name)).collect();
         let listed: BTreeSet<&str> = Operation::streaming_names().into_iter().collect();
         assert_eq!(named, listed);
         assert_eq!(listed.len(), Operation::streaming_names().len());

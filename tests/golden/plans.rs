@@ -6,10 +6,13 @@ use std::path::Path;
 
 const EXAMPLES: [&str; 3] = ["gpt-a100-4x8", "gpt-a100-8", "gpt-rtx3090-4"];
 
+/// Larger jobs, of which the JSON would be hundreds of pages.
+const LARGE: [&str; 4] = ["bloom-176b-a100-48x8", "gpt-1.3b-rtx3090-4", "gpt-175b-a100-8x8", "llama2-70b-h100-4x8"];
+
 pub fn plans() -> Vec<Golden> {
     let files = std::fs::read_dir(Path::new(ROOT).join("examples")).unwrap().map(|entry| entry.unwrap().path());
     let jobs = files.filter(|path| path.extension().is_some_and(|e| e == "toml")).count();
-    assert_eq!(jobs, EXAMPLES.len(), "a job below examples/ is not held");
+    assert_eq!(jobs, EXAMPLES.len() + LARGE.len(), "a job below examples/ is not held");
     let mut goldens = Vec::new();
     for example in EXAMPLES {
         let job = format!("examples/{example}.toml");
@@ -18,6 +21,10 @@ pub fn plans() -> Vec<Golden> {
         goldens.push(Golden::new(format!("plan-{example}.json"), move || {
             json(Path::new(ROOT), &["plan", &again, "--json"])
         }));
+    }
+    for example in LARGE {
+        let job = format!("examples/{example}.toml");
+        goldens.push(Golden::new(format!("plan-{example}"), move || text(Path::new(ROOT), &["plan", &job])));
     }
     let sweep = ["plan", "examples/gpt-a100-4x8.toml", "--sweep"];
     goldens

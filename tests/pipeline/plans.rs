@@ -18,7 +18,11 @@ fn plan(schedule: &str) -> fill::plan::FillPlan {
 /// Embedding and head stand where the schedule begins and ends the model, and the same work is done under each.
 #[test]
 fn every_schedule_is_planned_with_its_ends_in_place() {
-    let work = |plan: &fill::plan::FillPlan| plan.record.stage.iter().map(|s| s.busy_ns).sum::<u64>();
+    // Without the messages that a micro-batch's way through the stages takes, there and back.
+    let work = |plan: &fill::plan::FillPlan, ways: u64| {
+        let busy: u64 = plan.record.stage.iter().map(|s| s.busy_ns).sum();
+        busy - 2 * ways * plan.record.micro_batches * plan.record.send_recv_ns
+    };
     let plain = plan("1f1b");
     for name in ScheduleName::ALL {
         let plan = plan(name.text());
@@ -30,8 +34,13 @@ fn every_schedule_is_planned_with_its_ends_in_place() {
             _ => (vec![3], 1),
         };
         assert!(expected.contains(&heaviest), "{}: {busy:?}", name.text());
+        let ways = match name {
+            ScheduleName::Interleaved => 7,
+            _ if expected == [0] => 6,
+            _ => 3,
+        };
         // Rounding to the nanosecond in each chunk.
-        assert!(work(&plan).abs_diff(work(&plain)) < 1000, "{}", name.text());
+        assert!(work(&plan, ways).abs_diff(work(&plain, 3)) < 1000, "{}", name.text());
         let parameters = |plan: &fill::plan::FillPlan| plan.record.stage[1].weights_bytes;
         assert_eq!(parameters(&plan), copies * parameters(&plain), "{}", name.text());
         assert!(plan.record.stage.iter().all(|s| s.busy_ns + s.bubble_ns == plan.record.pipeline_ns));

@@ -84,12 +84,12 @@ pub fn collective(model: &CostModel, query: &CollectiveQuery) -> Result<Predicti
     }
     let answer = match basis(model, query).ok_or_else(|| unknown(model, query))? {
         Basis::Measured(fit) => piecewise::predict(&fit.segments, query.bytes).map(|(ns, distance)| {
-            Prediction::with_spread(ns, fit.relative_low, fit.relative_high, Outside { distance, unknown: 0 })
+            Prediction::with_spread(ns, fit.relative_low, fit.relative_high, Outside { distance, ..Outside::default() })
         }),
         Basis::Carried(fit) => other_ranks(model, query, fit),
         Basis::Derived(fits) => other_operation(model, query, &fits),
         Basis::Stated(topology) => derived::from_stated(topology, query.asked(), query.bytes)
-            .map(|time| wide(time, 0.0, Outside { distance: 0.0, unknown: 1 })),
+            .map(|time| wide(time, 0.0, Outside { unknown: 1, ..Outside::default() })),
     };
     answer.ok_or_else(|| unknown(model, query))
 }
@@ -285,7 +285,7 @@ fn other_ranks(model: &CostModel, query: &CollectiveQuery, nearest: &CollectiveF
     let other_links = scaling.links.part(nearest.ranks, query.ranks);
     let spread = if other_links { OTHER_LINKS } else { scaling.spread };
     let unknown = usize::from(other_links);
-    let outside = Outside { distance: outside_bytes + distance(nearest, query), unknown };
+    let outside = Outside { distance: outside_bytes + distance(nearest, query), unknown, outside: 0 };
     // Both ends as far from the time, in ratio.
     let (low, high) = (nearest.relative_low.max(spread / (1.0 + spread)), nearest.relative_high.max(spread));
     Some(Prediction::with_spread(median_ns, low, high, outside))
@@ -302,7 +302,7 @@ fn other_operation(model: &CostModel, query: &CollectiveQuery, fits: &[&Collecti
     let spread = if other { OTHER_LINKS } else { 0.0 };
     let pairs = RankedOperation::of(from).point_to_point() || query.asked().point_to_point();
     let ranks = if pairs { 0.0 } else { distance(from, query) };
-    Some(wide(time, own + spread, Outside { distance: time.outside + ranks, unknown: 1 }))
+    Some(wide(time, own + spread, Outside { distance: time.outside + ranks, unknown: 1, outside: 0 }))
 }
 
 /// Both ends as far from the time, in ratio.

@@ -81,7 +81,13 @@ fn put_together(
 }
 
 fn measured(model: &CostModel, anchor: &LayerAnchor) -> LayerPrediction {
-    let as_measured = |t: &Interval| Prediction { median_ns: t.median, low_ns: t.low, high_ns: t.high, in_range: true };
+    let as_measured = |t: &Interval| match t.low < t.high {
+        true => Prediction { median_ns: t.median, low_ns: t.low, high_ns: t.high, in_range: true },
+        // A figure without a spread was measured once, or is somebody's mean.
+        false => {
+            Prediction::with_spread(t.median, operations::AS_MEASURED, operations::AS_MEASURED, Outside::default())
+        }
+    };
     let times = [&anchor.forward_ns, &anchor.backward_input_ns, &anchor.backward_weight_ns];
     let parts = times.map(as_measured);
     let sum = Prediction::sum(&parts);
@@ -198,7 +204,7 @@ fn timed(model: &CostModel, operation: &Operation, dtype: DType) -> Result<Optio
 /// answered for by all others together, and held against their sizes; what only a roofline prices has its width already.
 fn outside(model: &CostModel, operation: &Operation, dtype: DType) -> Outside {
     let sizes = match operation {
-        Operation::BatchedProduct { .. } => return Outside { distance: 0.0, unknown: 1 },
+        Operation::BatchedProduct { .. } => return Outside { outside: 1, ..Outside::default() },
         _ => sizes(operation, dtype),
     };
     let mut ranges = model.valid.clone();

@@ -85,10 +85,12 @@ impl From<Prediction> for Answer {
 }
 
 impl Prediction {
-    /// The interval of the fit, and wider outside its range: e times outside (distance 1) doubles it and adds 25 %.
+    /// The interval of the fit, and wider outside its range: 5 % for each input outside; beyond half or double its bound e
+    /// times more (distance 1) doubles it and adds 25 %.
     fn with_spread(median_ns: f64, low: f64, high: f64, outside: Outside) -> Prediction {
         let (low, high) = (low.max(Spread::FLOOR), high.max(Spread::FLOOR));
-        let (d, add) = (outside.distance, 0.25 * outside.distance + 0.25 * outside.unknown as f64);
+        let (d, add) =
+            (outside.distance, 0.25 * (outside.distance + outside.unknown as f64) + 0.05 * outside.outside as f64);
         let below = 1.0 + low * (1.0 + d) / (1.0 - low).max(0.05) + add;
         let above = 1.0 + high * (1.0 + d) + add;
         let within = outside.in_range();
@@ -130,7 +132,7 @@ mod tests {
         assert_eq!((inside.low_ns, inside.high_ns, inside.in_range), (90.0, 120.0, true));
         let mut last = inside;
         for distance in [0.1, 1.0, 3.0, 30.0] {
-            let p = Prediction::with_spread(100.0, 0.1, 0.2, Outside { distance, unknown: 0 });
+            let p = Prediction::with_spread(100.0, 0.1, 0.2, Outside { distance, ..Outside::default() });
             assert!(!p.in_range && 0.0 < p.low_ns && p.low_ns < last.low_ns && p.high_ns > last.high_ns, "{p:?}");
             last = p;
         }

@@ -13,7 +13,7 @@ use crate::Result;
 use crate::records::cost_model::Source;
 use crate::shape::operation::{Epilogue, Operation, Product};
 use crate::shape::{DType, LayerShape, Linear, Normalization, Phase, Recompute, Rows};
-use crate::units::{counted, format_bytes};
+use crate::units::{counted, format_bytes, significant};
 
 /// What one iteration of a job is made of: the times of its pipeline, and what follows it.
 #[derive(Debug, Clone, PartialEq)]
@@ -141,7 +141,9 @@ pub fn of_job(job: &Job, prices: &dyn Prices, dtype: DType) -> Result<Costs> {
         None => None,
     };
     let mut pricing = Pricing::new(job, prices, shape);
-    if !layer.in_range() {
+    if layer.forward.source == Source::Datasheet {
+        pricing.in_range = false;
+    } else if !layer.in_range() {
         pricing.outside(format!("layer {} lies outside what was measured: its times are extrapolated", shape.slug()));
     }
     for (phase, price) in [Phase::Forward, Phase::BackwardInput, Phase::BackwardWeight].into_iter().zip(layer.phases())
@@ -181,6 +183,10 @@ pub fn of_job(job: &Job, prices: &dyn Prices, dtype: DType) -> Result<Costs> {
         costs.after[*placement as usize] = (*placement, *after);
     }
     let Pricing { in_range, listed, mut notes, .. } = pricing;
+    let sheet = listed.iter().filter(|p| p.price.is_some_and(|price| price.source == Source::Datasheet)).count();
+    if sheet > 0 {
+        notes.insert(0, format!("{sheet} of {} are from a data sheet, not measured", counted(listed.len(), "price")));
+    }
     if job.parallel.layout.is_none() && !job.model.layers.is_multiple_of(spread::pieces(job.layout()) as u64) {
         let layers: Vec<String> = job.cell_layers(job.layout()).iter().map(u64::to_string).collect();
         notes.push(format!(
@@ -220,7 +226,9 @@ impl<'a> Pricing<'a> {
                 0.0
             }
             Some(price) => {
-                if !price.in_range {
+                if price.source == Source::Datasheet {
+                    self.in_range = false;
+                } else if !price.in_range {
                     self.outside(format!("{what} lies outside what was measured: its time is extrapolated"));
                 }
                 price.time_ns
@@ -261,7 +269,7 @@ impl<'a> Pricing<'a> {
         let what = format!(
             "{} of {} between {} on {}",
             message.operation,
-            format_bytes(message.bytes),
+            size(message.bytes),
             counted(message.ranks, "rank"),
             counted(message.nodes, "node")
         );
@@ -352,14 +360,15 @@ impl<'a> Pricing<'a> {
         .map(|(product, like, phase)| {
             let shape = if product == Product::ToWeights { shape.accumulating() } else { shape };
             let operation = Operation::Linear { product, shape, epilogue: Epilogue::None };
-            let price = self.prices.operation(&operation, s.dtype).filter(|p| p.in_range);
+            let price = self.prices.operation(&operation, s.dtype);
+            let price = price.filter(|p| p.in_range || p.source == Source::Datasheet);
             // Beyond the products that were measured, the rate the whole layer reaches is the better guide.
             by_rate |= price.is_none();
             let price = price.unwrap_or_else(|| like.times(operation.flop() / s.flop(phase).max(1.0)));
             self.list(format!("the head's product, {}", product.name()), Some(price));
             price.time_ns
         });
-        if by_rate {
+        if by_rate && layer.forward.source != Source::Datasheet {
             self.outside("the head's products lie outside what was measured: counted at a layer's FLOP rate".into());
         }
         let rows = Rows { rows: s.rows() as usize, cols: columns };
@@ -498,6 +507,17 @@ impl<'a> Pricing<'a> {
     /// Between the ends of a pipeline, or neighbours in it: two nodes if the job has more than one.
     const fn nodes(&self) -> u64 {
         if self.job.gpus() > self.job.hardware.gpus_per_node { 2 } else { 1 }
+    }
+}
+
+/// A size as people say it: exact where it is a round number of KiB, MiB or GiB, else to three digits.
+fn size(bytes: u64) -> String {
+    const UNITS: [(&str, f64); 3] = [("GiB", 1073741824.0), ("MiB", 1048576.0), ("KiB", 1024.0)];
+    let exact = format_bytes(bytes);
+    let large = UNITS.iter().find(|(_, unit)| bytes as f64 >= *unit);
+    match large {
+        Some((name, unit)) if !exact.ends_with(name) => format!("{} {name}", significant(bytes as f64 / unit)),
+        _ => exact,
     }
 }
 

@@ -245,7 +245,8 @@ impl Job {
             && (p.layout.is_some() || m.layers >= parts)
             && p.global_batch.is_multiple_of(data.checked_mul(micro_batch)?);
         let exists = || numbers::check(p.schedule, pipeline as usize, job.micro_batches() as usize, chunks).is_ok();
-        (divides && exists() && job.layer(DType::Bf16).validate().is_ok()).then_some(job)
+        (divides && exists() && job.memory_mistake().is_none() && job.layer(DType::Bf16).validate().is_ok())
+            .then_some(job)
     }
 
     /// Rows of the embedding's matrix that one tensor-parallel rank holds: padded to whole groups of 128 a rank, as
@@ -327,7 +328,9 @@ impl Job {
         let cure = "every data-parallel rank runs the same number of micro-batches";
         divides(parallel, "global_batch", "global_batch", p.global_batch, batch, what, cure)?;
         numbers::check(p.schedule, p.pipeline as usize, self.micro_batches() as usize, chunks).map_err(placed)?;
-        self.check_memory_savers(parallel)?;
+        if let Some((key, what, cure)) = self.memory_mistake() {
+            return Err(parallel.error(key, what, cure));
+        }
         self.layer(DType::Bf16).validate()
     }
 
@@ -349,11 +352,11 @@ impl Job {
         ))
     }
 
-    /// What ZeRO and recomputation ask of the rest.
-    fn check_memory_savers(&self, parallel: &Section) -> Result<()> {
+    /// What ZeRO and recomputation ask of the rest: the key that is wrong, what is wrong with it, and what to do.
+    fn memory_mistake(&self) -> Option<(&'static str, String, &'static str)> {
         let p = &self.parallel;
         if p.zero == 3 && p.pipeline > 1 {
-            return Err(parallel.error(
+            return Some((
                 "zero",
                 format!("zero = 3 with {} on {} stages", p.schedule.text(), p.pipeline),
                 "every micro-batch would gather a stage's weights again: use zero = 1 or 2, or pipeline = 1",
@@ -362,17 +365,17 @@ impl Job {
         let most =
             self.cell_layers(self.layout()).chunks(self.layout().chunks).map(|c| c.iter().sum()).max().unwrap_or(0);
         match p.recompute_layers {
-            Some(_) if p.recompute != Recompute::None => Err(parallel.error(
+            Some(_) if p.recompute != Recompute::None => Some((
                 "recompute_layers",
                 format!("recompute_layers and recompute = \"{}\" are both given", p.recompute.name()),
                 "keep one: recompute_layers recomputes everything in that many layers of each stage and nothing in the others",
             )),
-            Some(layers) if layers > most => Err(parallel.error(
+            Some(layers) if layers > most => Some((
                 "recompute_layers",
                 format!("recompute_layers {layers} are more than a stage's {most}"),
                 "give at most the layers of a stage, or recompute = \"full\"",
             )),
-            _ => Ok(()),
+            _ => None,
         }
     }
 }

@@ -115,6 +115,7 @@ fn no_bench() -> Error {
 /// The shape itself, or one with fewer rows, and then fewer heads of the same size, as make its check affordable.
 fn checked_twin(shape: LayerShape) -> LayerShape {
     let mut twin = shape;
+    let (kv, inner) = (shape.heads / shape.kv_heads, shape.ffn_hidden as f64 / shape.hidden as f64);
     let dear = |twin: &LayerShape| {
         twin.flop(Phase::ForwardBackward) > MOST_CHECKED_FLOP || twin.parameters() as f64 > MOST_CHECKED_PARAMETERS
     };
@@ -126,6 +127,8 @@ fn checked_twin(shape: LayerShape) -> LayerShape {
         } else if twin.heads.is_multiple_of(2) && (twin.heads / 2).is_multiple_of(twin.tensor) {
             twin.heads /= 2;
             twin.hidden /= 2;
+            twin.kv_heads = (twin.heads / kv).max(1);
+            twin.ffn_hidden = (inner * twin.hidden as f64).round() as u64;
         } else if twin.rows() > 16 {
             twin.sequence = (twin.sequence / 2).max(1);
         } else {
