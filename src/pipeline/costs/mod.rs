@@ -313,7 +313,7 @@ impl<'a> Pricing<'a> {
         let element = s.dtype.bytes() as u64;
         let queries = s.rows() * s.local_width() * element;
         let keys = s.rows() * kv_heads * s.head_size() * element;
-        let nodes = (s.context * s.tensor).div_ceil(self.job.hardware.gpus_per_node);
+        let nodes = (s.context * s.tensor).div_ceil(self.job.hardware.gpus_per_node).min(s.context);
         let mut over =
             |operation, bytes| self.collective(PricedCollective { operation, ranks: s.context, nodes, bytes });
         if local_heads.is_multiple_of(s.context) && kv_heads.is_multiple_of(s.context) {
