@@ -6,7 +6,7 @@ use crate::{Error, Result, nearest};
 /// How much is measured: the list of cases, and the stop rule of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Preset {
-    /// At most 64 cases, 90 s on two cores: enough to see that everything works, and roughly how fast.
+    /// At most 60 cases, 90 s on two cores: enough to see that everything works, and roughly how fast.
     Quick,
     /// At most 250 cases, 5 min on two cores; `cargo bench` runs this one.
     Standard,
