@@ -191,14 +191,8 @@ pub struct Fit {
     pub anchors: Option<Anchors>,
     /// Of products: whether no measured case had a GELU in its epilogue, so that one is priced as a pass of its own; absent
     /// where some had.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub without_gelu: bool,
-}
-
-// Serde hands over a reference.
-#[allow(clippy::trivially_copy_pass_by_ref)]
-const fn is_false(value: &bool) -> bool {
-    !*value
 }
 
 /// The correction of a fit near measured cases: the sum of features is multiplied by exp(Σ weight · K(d ÷ length)),

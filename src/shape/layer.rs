@@ -202,7 +202,7 @@ struct WrittenShape {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ffn_hidden: Option<u64>,
     /// Whether the MLP is gated; false where absent.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     gated: bool,
     /// How rows are normalised; `layernorm` where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -226,7 +226,7 @@ struct WrittenShape {
     /// Tensor-parallel ranks the layer is divided over.
     tensor: u64,
     /// Whether normalisations and skip paths are divided along the sequence; false where absent.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     sequence_parallel: bool,
     /// Context-parallel ranks that every sequence is divided over; 1 where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -235,12 +235,6 @@ struct WrittenShape {
     dtype: DType,
     /// What the backward pass computes again.
     recompute: Recompute,
-}
-
-// Serde hands over a reference.
-#[allow(clippy::trivially_copy_pass_by_ref)]
-const fn is_false(value: &bool) -> bool {
-    !*value
 }
 
 impl From<WrittenShape> for LayerShape {

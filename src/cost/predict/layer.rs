@@ -207,17 +207,15 @@ fn outside(model: &CostModel, operation: &Operation, dtype: DType) -> Outside {
         Operation::BatchedProduct { .. } => return Outside { outside: 1, ..Outside::default() },
         _ => sizes(operation, dtype),
     };
-    let mut ranges = model.valid.clone();
-    if operation.family() == Family::Streaming
-        && let Some((name, _)) = sizes.first()
-        && !ranges.contains_key(name)
-    {
-        let all = model.valid.iter().filter(|(key, _)| key.starts_with("streaming/") && key.ends_with("/bytes"));
-        let joined =
-            all.map(|(_, range)| *range).reduce(|a, b| Range { low: a.low.min(b.low), high: a.high.max(b.high) });
-        ranges.extend(joined.map(|range| (name.clone(), range)));
+    match sizes.as_slice() {
+        [(name, _)] if operation.family() == Family::Streaming && !model.valid.contains_key(name) => {
+            let all = model.valid.iter().filter(|(key, _)| key.starts_with("streaming/") && key.ends_with("/bytes"));
+            let joined =
+                all.map(|(_, range)| *range).reduce(|a, b| Range { low: a.low.min(b.low), high: a.high.max(b.high) });
+            Outside::of(&joined.into_iter().map(|range| (name.clone(), range)).collect(), &sizes)
+        }
+        _ => Outside::of(&model.valid, &sizes),
     }
-    Outside::of(&ranges, &sizes)
 }
 
 fn sizes(operation: &Operation, dtype: DType) -> Vec<(String, f64)> {

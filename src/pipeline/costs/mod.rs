@@ -122,6 +122,8 @@ impl Costs {
     }
 }
 
+const PLACEMENTS: [Placement; 3] = [Placement::Loop, Placement::Vee, Placement::Both];
+
 struct Pricing<'a> {
     job: &'a Job,
     prices: &'a dyn Prices,
@@ -169,19 +171,20 @@ pub fn of_job(job: &Job, prices: &dyn Prices, dtype: DType) -> Result<Costs> {
         body: [kept, full],
         first,
         last,
-        after: [Placement::Loop, Placement::Vee, Placement::Both].map(|placement| (placement, After::default())),
+        after: PLACEMENTS.map(|placement| (placement, After::default())),
         in_range: true,
         prices: Vec::new(),
         notes: Vec::new(),
     };
     let own = pricing.after(job.layout(), &costs);
-    for (placement, after) in &mut costs.after.clone() {
+    costs.after = PLACEMENTS.map(|placement| {
+        if placement == job.layout().placement {
+            return (placement, own);
+        }
         // What has no price was named for the job's own layout already.
-        let mut other = Pricing::new(job, prices, shape);
-        let layout = Layout { placement: *placement, chunks: 2, ..job.layout() };
-        *after = if *placement == job.layout().placement { own } else { other.after(layout, &costs) };
-        costs.after[*placement as usize] = (*placement, *after);
-    }
+        let layout = Layout { placement, chunks: 2, ..job.layout() };
+        (placement, Pricing::new(job, prices, shape).after(layout, &costs))
+    });
     let Pricing { in_range, listed, mut notes, .. } = pricing;
     let sheet = listed.iter().filter(|p| p.price.is_some_and(|price| price.source == Source::Datasheet)).count();
     if sheet > 0 {
