@@ -45,6 +45,9 @@ pub struct PlanArgs {
     /// Compare every way to divide the GPUs: pipeline x tensor x data x micro-batch
     #[arg(long, conflicts_with_all = ["bubbles", "trace", "html"])]
     sweep: bool,
+    /// Print the answer only: whether filling pays, by how much, and with what
+    #[arg(long, conflicts_with_all = ["json", "sweep"])]
+    brief: bool,
     /// Print the plan as JSON (bubblebench.plan/2, with --sweep bubblebench.sweep/1)
     #[arg(long)]
     json: bool,
@@ -76,7 +79,11 @@ pub fn run(args: &PlanArgs) -> Result<()> {
         let page = report::html::plan::html(&plan, model.made_from.source.as_deref());
         files::write_atomic(html, page.as_bytes())?;
     }
-    if args.json { print(&json_line(&plan.record)?) } else { print(&report::plan::render(&plan, terminal::screen())) }
+    match (args.json, args.brief) {
+        (true, _) => print(&json_line(&plan.record)?),
+        (_, true) => print(&report::plan::brief(&plan.record, terminal::screen())),
+        _ => print(&report::plan::render(&plan, terminal::screen())),
+    }
 }
 
 /// The job's cost models as one, the data sheet behind them; and the models' paths.

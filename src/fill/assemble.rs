@@ -1,5 +1,6 @@
-//! The plan as `plan --json` prints it, put together from the chosen candidate and those of the other schedules.
+//! The plan as `plan --json` prints it, put together from the chosen candidate and what other flags would make of the job.
 
+use super::alternatives::{Intervals, Tried};
 use super::attempt::{Candidate, PlanContext};
 use super::pack::{Residency, SideRun};
 use super::record::*;
@@ -8,28 +9,30 @@ use super::why;
 use crate::cost::datasheet;
 use crate::pipeline::costs::ListedPrice;
 use crate::pipeline::prices::Price;
-use crate::pipeline::{Bubble, Timeline, activations, iteration};
+use crate::pipeline::variants::Change;
+use crate::pipeline::{Bubble, activations, iteration};
 use crate::shape::DType;
 
 pub(super) fn record(
     context: &PlanContext,
     chosen: &Candidate,
-    others: &[Candidate],
+    tried: &[Tried],
+    intervals: &Intervals,
     mut notes: Vec<String>,
 ) -> PlanRecord {
     let (job, timeline) = (context.job, &chosen.timeline);
     let iteration_ns = chosen.base.iteration_ns;
-    // The job was priced before; where it cannot be priced again there is no interval to tell.
-    let (iteration_low_ns, iteration_high_ns) =
-        iteration::interval_ns(job, context.model, timeline, &context.costs).unwrap_or((iteration_ns, iteration_ns));
     let use_of = iteration::utilisation(job, iteration_ns);
     let sheet = datasheet::of_device(&context.model.machine.device);
     let of_peak = |tflops: f64| {
         let sheet = sheet?;
         Some(tflops / if context.costs.dtype == DType::F32 { sheet.f32_tflops } else { sheet.tensor_tflops })
     };
-    let alternatives: Vec<Alternative> = others.iter().map(|o| alternative(context, timeline, o)).collect();
-    let side: Vec<PlanSide> = (0..context.sides.len()).map(|s| side(context, chosen, s)).collect();
+    let own_ns = iteration::whole_ns(timeline, &context.costs);
+    let alternatives: Vec<Alternative> =
+        tried.iter().zip(&intervals.alternatives).map(|(tried, ends)| alternative(own_ns, tried, ends)).collect();
+    let side: Vec<PlanSide> =
+        (0..context.sides.len()).map(|s| side(context, chosen, s, intervals.steps_per_s[s])).collect();
     let unused = side.iter().filter_map(|s| Some((s.name.as_str(), s.unused.as_ref()?)));
     notes.extend(unused.map(|(name, why)| format!("side {name} is put nowhere: {why}")));
     PlanRecord {
@@ -43,8 +46,8 @@ pub(super) fn record(
         micro_batches: job.micro_batches(),
         chunks: timeline.schedule.chunks as u64,
         iteration_ns,
-        iteration_low_ns,
-        iteration_high_ns,
+        iteration_low_ns: intervals.iteration_ns.0.round() as u64,
+        iteration_high_ns: intervals.iteration_ns.1.round() as u64,
         tokens_per_s: use_of.tokens_per_s,
         tflops_per_gpu: use_of.tflops_per_gpu,
         hardware_tflops_per_gpu: use_of.hardware_tflops_per_gpu,
@@ -61,7 +64,7 @@ pub(super) fn record(
         memory_bytes: context.memory.total_bytes.map(|b| b as u64),
         stage: (0..chosen.stages.len()).map(|s| stage(context, chosen, s)).collect(),
         side,
-        outcome: outcome(context, chosen, &alternatives),
+        outcome: outcome(context, chosen, &alternatives, intervals),
         alternatives,
         in_range: context.costs.in_range,
         prices: context.costs.prices.iter().map(price).collect(),
@@ -83,21 +86,31 @@ fn price(listed: &ListedPrice) -> PlanPrice {
     }
 }
 
-/// Compared with the simulated iteration of the job's own schedule, with equal figures for what follows the pipeline.
-fn alternative(context: &PlanContext, own: &Timeline, candidate: &Candidate) -> Alternative {
-    let t = &candidate.timeline;
-    let now = (own.iteration_ns + context.after_pipeline_ns(&own.schedule)) as f64;
-    let gain = now / (candidate.base.iteration_ns as f64).max(1.0);
-    let peak = |s| activations::peak(&t.schedule, s, context.weight_share);
+/// Compared with the simulated iteration of the job as it is.
+fn alternative(own_ns: u64, tried: &Tried, ends: &[(f64, f64); 2]) -> Alternative {
+    let (variant, p) = (&tried.variant, &tried.variant.job.parallel);
+    let gain = own_ns as f64 / (variant.iteration_ns as f64).max(1.0);
+    let [iteration, gains] = ends;
     Alternative {
-        schedule: t.schedule.name.text().into(),
-        chunks: t.schedule.chunks as u64,
-        iteration_ns: candidate.base.iteration_ns,
-        bubble_ratio: candidate.base.bubble_ratio,
+        kind: variant.change.name().into(),
+        describes: variant.describes.clone(),
+        schedule: p.schedule.text().into(),
+        chunks: variant.job.layout().chunks as u64,
+        pipeline: p.pipeline,
+        tensor: p.tensor,
+        data: p.data,
+        micro_batch: p.micro_batch,
+        iteration_ns: variant.iteration_ns,
+        iteration_low_ns: iteration.0.round() as u64,
+        iteration_high_ns: iteration.1.round() as u64,
+        bubble_ratio: tried.bubble_ratio,
         gain,
-        gain_filled: gain * candidate.gain,
-        peak_activations: (0..t.schedule.stages).map(peak).fold(0.0, f64::max),
-        fits_memory: context.fits(candidate),
+        gain_low: gains.0,
+        gain_high: gains.1,
+        gain_filled: tried.filled.map(|filled| gain * filled),
+        peak_activations: tried.peak_activations,
+        fits_memory: variant.fits_memory,
+        sure: variant.sure,
     }
 }
 
@@ -165,19 +178,16 @@ fn bubble(context: &PlanContext, planned: &Planned) -> PlanBubble {
     }
 }
 
-fn side(context: &PlanContext, chosen: &Candidate, index: usize) -> PlanSide {
+fn side(context: &PlanContext, chosen: &Candidate, index: usize, per_s: (f64, f64)) -> PlanSide {
     let side = &context.sides[index];
     let runs = || chosen.stages.iter().flat_map(|s| &s.bubbles).flat_map(|b| &b.runs).filter(|r| r.side == index);
-    let beside: f64 = chosen.stages.iter().flat_map(|s| &s.beside).filter(|b| b.side == index).map(|b| b.work_ns).sum();
-    let step_ns = side.kernels.step_ns() as f64;
-    let work = runs().map(|r| r.work_ns as f64).sum::<f64>() + beside;
-    let steps = replicas(context) * work / step_ns;
-    let iteration_s = chosen.base.iteration_ns as f64 * chosen.slowdown / 1e9;
+    let pipelines = replicas(context);
+    let steps = pipelines * chosen.steps(&context.sides, index);
     let budget_ns = context.job.limits.main_slowdown * chosen.base.iteration_ns as f64;
     PlanSide {
         name: side.name.clone(),
         source: side.origin.text().into(),
-        step_ns,
+        step_ns: side.kernels.step_ns() as f64,
         kernels_per_step: side.kernels.per_step(),
         longest_kernel_ns: side.kernels.longest_ns(),
         margin_ns: side.margin.total_ns(),
@@ -190,8 +200,10 @@ fn side(context: &PlanContext, chosen: &Candidate, index: usize) -> PlanSide {
         value: side.value,
         bubbles_used: runs().count() as u64,
         steps_per_iteration: steps,
-        steps_per_s: if iteration_s > 0.0 { steps / iteration_s } else { 0.0 },
-        unused: (work == 0.0).then(|| why::nowhere(side, &chosen.stages, budget_ns, context.close_ns)),
+        steps_per_s: steps / chosen.seconds().max(f64::MIN_POSITIVE),
+        steps_per_s_low: pipelines * per_s.0,
+        steps_per_s_high: pipelines * per_s.1,
+        unused: (steps == 0.0).then(|| why::nowhere(side, &chosen.stages, budget_ns, context.close_ns)),
     }
 }
 
@@ -200,40 +212,78 @@ fn replicas(context: &PlanContext) -> f64 {
     (context.job.gpus() / context.job.parallel.pipeline) as f64
 }
 
-fn outcome(context: &PlanContext, chosen: &Candidate, alternatives: &[Alternative]) -> Outcome {
+fn outcome(context: &PlanContext, chosen: &Candidate, alternatives: &[Alternative], intervals: &Intervals) -> Outcome {
     let bubble: u64 = chosen.stages.iter().flat_map(|s| &s.bubbles).map(|b| b.bubble.length_ns()).sum();
     let filled: u64 = chosen.stages.iter().map(StagePlan::filled_ns).sum();
     let beside: f64 = chosen.stages.iter().map(StagePlan::beside_ns).sum();
-    let fitting = || alternatives.iter().filter(|a| a.fits_memory != Some(false));
-    let best = fitting().filter(|a| a.gain > 1.0).max_by(|a, b| a.gain.total_cmp(&b.gain));
-    let filled_best = fitting().max_by(|a, b| a.gain_filled.total_cmp(&b.gain_filled));
-    let filled_best = filled_best.filter(|a| a.gain_filled > chosen.gain);
-    let best_gain = best.map_or(1.0, |a| a.gain);
+    let best = Best::of(alternatives, chosen.gain, |_| true);
+    let schedule = Best::of(alternatives, chosen.gain, |a| a.kind == Change::Schedule.name() && one_flag(a));
     let gpu_s = |ns: f64| context.job.gpus() as f64 * ns / 1e9;
     let recovered_gpu_s = replicas(context) * (filled as f64 + beside) / 1e9;
     let iteration = chosen.base.iteration_ns as f64;
     let lost_gpu_s = gpu_s(iteration * (chosen.slowdown - 1.0));
-    let schedule_gpu_s = gpu_s(iteration * (1.0 - 1.0 / best_gain));
+    let freed_gpu_s = |gain: f64| gpu_s(iteration * (1.0 - 1.0 / gain));
+    let (net_low, net_high) = intervals.net;
     Outcome {
         bubble_used: if bubble > 0 { filled as f64 / bubble as f64 } else { 0.0 },
         main_slowdown: chosen.slowdown,
+        main_slowdown_low: intervals.slowdown.0,
+        main_slowdown_high: intervals.slowdown.1,
         gain: chosen.gain,
+        gain_low: intervals.gain.0,
+        gain_high: intervals.gain.1,
         gain_bound: 1.0 / (1.0 - chosen.base.bubble_ratio).max(1e-12),
-        best_schedule: best.map(named),
-        best_schedule_gain: best_gain,
-        net_gain: chosen.gain / best_gain,
-        best_filled_schedule: filled_best.map(named),
-        best_filled_gain: filled_best.map_or(chosen.gain, |a| a.gain_filled),
+        best_alternative_gain: best.gain,
+        best_alternative_gain_low: intervals.best.0,
+        best_alternative_gain_high: intervals.best.1,
+        net_gain: chosen.gain / best.gain,
+        net_gain_low: net_low,
+        net_gain_high: net_high,
+        filling_pays: match recovered_gpu_s > 0.0 {
+            true if net_low > 1.0 => Some(true),
+            true if net_high >= 1.0 => None,
+            _ => Some(false),
+        },
+        best_filled_alternative_gain: best.filled_gain,
+        best_schedule_gain: schedule.gain,
+        best_filled_gain: schedule.filled_gain,
         recovered_gpu_s,
         lost_gpu_s,
-        schedule_gpu_s,
-        net_recovered_gpu_s: recovered_gpu_s - lost_gpu_s - schedule_gpu_s,
+        schedule_gpu_s: freed_gpu_s(schedule.gain),
+        alternative_gpu_s: freed_gpu_s(best.gain),
+        net_recovered_gpu_s: recovered_gpu_s - lost_gpu_s - freed_gpu_s(best.gain),
+        best_alternative: best.alternative,
+        best_filled_alternative: best.filled,
+        best_schedule: schedule.alternative,
+        best_filled_schedule: schedule.filled,
     }
 }
 
-fn named(a: &Alternative) -> String {
-    match a.chunks {
-        1 => a.schedule.clone(),
-        v => format!("{} with {v} chunks", a.schedule),
+/// Whether nothing but the schedule is changed.
+fn one_flag(a: &Alternative) -> bool {
+    !a.describes.contains(',')
+}
+
+/// The best alternatives of some, empty and filled.
+struct Best {
+    alternative: Option<String>,
+    gain: f64,
+    filled: Option<String>,
+    filled_gain: f64,
+}
+
+impl Best {
+    /// Among those that fit and are sure; `own` is the plan's own gain.
+    fn of(alternatives: &[Alternative], own: f64, which: impl Fn(&Alternative) -> bool) -> Best {
+        let counting = || alternatives.iter().filter(|a| a.sure && a.fits_memory != Some(false) && which(a));
+        let best = counting().filter(|a| a.gain > 1.0).max_by(|a, b| a.gain.total_cmp(&b.gain));
+        let filled = counting().filter_map(|a| Some((a, a.gain_filled?)));
+        let filled = filled.filter(|(_, gain)| *gain > own).max_by(|a, b| a.1.total_cmp(&b.1));
+        Best {
+            alternative: best.map(|a| a.describes.clone()),
+            gain: best.map_or(1.0, |a| a.gain),
+            filled: filled.map(|(a, _)| a.describes.clone()),
+            filled_gain: filled.map_or(own, |(_, gain)| gain),
+        }
     }
 }

@@ -8,18 +8,41 @@ use crate::cost::predict;
 use crate::pipeline::costs::{self, Costs};
 use crate::pipeline::job::Job;
 use crate::pipeline::memory::{self, Memory};
+use crate::pipeline::prices::{PriceGroup, Prices, ShiftedPrices};
 use crate::pipeline::{Schedule, ScheduleName, Timeline, iteration};
 use crate::records::{CostModel, Measurement};
 
 /// What the candidates of a job have in common: costs, side models and limits.
+#[derive(Clone)]
 pub(super) struct PlanContext<'a> {
     pub job: &'a Job,
     pub model: &'a CostModel,
+    /// The cost model's, remembered from one variant of the job to the next.
+    pub prices: &'a (dyn Prices + Sync),
     pub costs: Costs,
     pub memory: Memory,
     pub sides: Vec<CompleteSide>,
     pub weight_share: f64,
     pub close_ns: f64,
+}
+
+/// What a plan's figures may be wrong by: each cause on its own, everything else at its median.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// A group of the main job's prices.
+    Prices(PriceGroup),
+    /// The side models' own steps.
+    Sides,
+}
+
+impl Cause {
+    pub const ALL: [Cause; 5] = [
+        Cause::Prices(PriceGroup::Layers),
+        Cause::Prices(PriceGroup::Operations),
+        Cause::Prices(PriceGroup::Collectives),
+        Cause::Prices(PriceGroup::Messages),
+        Cause::Sides,
+    ];
 }
 
 /// The job under one schedule, with its bubbles filled.
@@ -42,6 +65,20 @@ pub(super) struct Base {
     pub pipeline_ns: u64,
     pub busy_ns: Vec<u64>,
     pub bubble_ratio: f64,
+}
+
+impl Candidate {
+    /// Steps of a side in an iteration of one pipeline.
+    pub fn steps(&self, sides: &[CompleteSide], side: usize) -> f64 {
+        let runs = self.stages.iter().flat_map(|s| &s.bubbles).flat_map(|b| &b.runs).filter(|r| r.side == side);
+        let beside = self.stages.iter().flat_map(|s| &s.beside).filter(|b| b.side == side).map(|b| b.work_ns);
+        (runs.map(|r| r.work_ns as f64).sum::<f64>() + beside.sum::<f64>()) / sides[side].kernels.step_ns() as f64
+    }
+
+    /// Length of the filled iteration in s.
+    pub fn seconds(&self) -> f64 {
+        self.base.iteration_ns as f64 * self.slowdown / 1e9
+    }
 }
 
 impl Base {
@@ -75,16 +112,48 @@ fn general_notes(job: &Job, model: &CostModel, memory: &Memory) -> Vec<String> {
 }
 
 impl<'a> PlanContext<'a> {
-    /// Also returns what the reader should know so far.
-    pub fn new(job: &'a Job, model: &'a CostModel, measurements: &[Measurement]) -> Result<(Self, Vec<String>)> {
+    /// Also returns what the reader should know so far. `prices` are those of `model`.
+    pub fn new(
+        job: &'a Job,
+        model: &'a CostModel,
+        prices: &'a (dyn Prices + Sync),
+        measurements: &[Measurement],
+    ) -> Result<(Self, Vec<String>)> {
         let dtype = job.model.dtype.unwrap_or_else(|| predict::usual_dtype(model));
-        let mut costs = costs::of_job(job, model, dtype)?;
+        let mut costs = costs::of_job(job, prices, dtype)?;
         let memory = memory::of_job(job, dtype, &costs.layer, model.machine.memory_bytes)?;
         let mut notes = std::mem::take(&mut costs.notes);
         let sides = side::of_job(job, model, measurements, &mut notes)?;
         notes.extend(general_notes(job, model, &memory));
         let close_ns = side::close_ns(model.gate.as_ref());
-        Ok((PlanContext { job, model, weight_share: job.weight_share(), costs, memory, sides, close_ns }, notes))
+        Ok((PlanContext { job, model, prices, weight_share: job.weight_share(), costs, memory, sides, close_ns }, notes))
+    }
+
+    /// The same for another form of the job, which may or may not fit the memory. What its sides would do beside its
+    /// operations is another question: they stay in bubbles.
+    pub fn of_variant<'b>(&'b self, job: &'b Job, costs: Costs) -> PlanContext<'b> {
+        let memory = memory::estimate(job, costs.dtype, &costs.layer, self.model.machine.memory_bytes);
+        let same_layers = job.layer(costs.dtype) == self.job.layer(costs.dtype);
+        let mut sides = self.sides.clone();
+        sides.iter_mut().filter(|_| !same_layers).for_each(|side| side.beside = None);
+        PlanContext { job, memory, sides, weight_share: job.weight_share(), costs, ..*self }
+    }
+
+    /// The same with a cause at an end of its interval, the upper one where `up`.
+    pub fn moved(&self, cause: Cause, up: bool) -> Result<PlanContext<'a>> {
+        let mut moved = self.clone();
+        match cause {
+            Cause::Prices(group) => {
+                let shifted = ShiftedPrices { prices: self.prices, group, up };
+                moved.costs = costs::of_job(self.job, &shifted, self.costs.dtype)?;
+            }
+            Cause::Sides => {
+                for side in &mut moved.sides {
+                    side.kernels = side.kernels.scaled(side.step_interval[usize::from(up)]);
+                }
+            }
+        }
+        Ok(moved)
     }
 
     pub fn timeline(&self, name: ScheduleName, chunks: Option<usize>) -> Result<Timeline> {
@@ -101,7 +170,11 @@ impl<'a> PlanContext<'a> {
     }
 
     pub fn attempt(&self, name: ScheduleName, chunks: Option<usize>) -> Result<Candidate> {
-        let timeline = self.timeline(name, chunks)?;
+        Ok(self.filled(self.timeline(name, chunks)?))
+    }
+
+    /// A timeline with its bubbles filled.
+    pub fn filled(&self, timeline: Timeline) -> Candidate {
         let base = Base {
             iteration_ns: timeline.iteration_ns + self.after_pipeline_ns(&timeline.schedule),
             pipeline_ns: timeline.iteration_ns,
@@ -111,7 +184,7 @@ impl<'a> PlanContext<'a> {
         let memory = self.memory_of(&timeline.schedule);
         let (stages, lost_ns) = self.filling().timeline(&timeline, self.weight_share, &memory, base.iteration_ns);
         let (gain, slowdown) = base.gain(&stages, &self.sides, lost_ns);
-        Ok(Candidate { timeline, memory, base, stages, gain, slowdown })
+        Candidate { timeline, memory, base, stages, gain, slowdown }
     }
 
     /// Gradient all-reduce and optimizer step.
@@ -128,18 +201,5 @@ impl<'a> PlanContext<'a> {
     /// Whether the job itself fits the memory on every stage; `None` where the memory is not known.
     pub fn fits(&self, candidate: &Candidate) -> Option<bool> {
         candidate.memory.fits(&candidate.timeline.schedule, self.weight_share)
-    }
-
-    /// Other schedules a flag would have chosen, filled.
-    pub fn others(&self, own: &Schedule) -> Vec<Candidate> {
-        let layers = (self.job.model.layers / self.job.parallel.pipeline) as usize;
-        let interleaved = [2, 3, 4].into_iter().filter(|v| layers >= *v).map(|v| (ScheduleName::Interleaved, Some(v)));
-        let plain = [ScheduleName::OneFOneB, ScheduleName::ZbH1, ScheduleName::ZbH2].map(|n| (n, None));
-        plain
-            .into_iter()
-            .chain(interleaved)
-            .filter(|(name, chunks)| *name != own.name || chunks.is_some_and(|c| c != own.chunks))
-            .filter_map(|(name, chunks)| self.attempt(name, chunks).ok())
-            .collect()
     }
 }

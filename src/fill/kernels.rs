@@ -36,6 +36,16 @@ impl Kernels {
         Kernels { ends_ns }
     }
 
+    /// The same kernels, each `factor` times as long; none becomes shorter than a nanosecond.
+    pub fn scaled(&self, factor: f64) -> Kernels {
+        let mut ends_ns = vec![0u64];
+        for end in &self.ends_ns[1..] {
+            let before = ends_ns[ends_ns.len() - 1];
+            ends_ns.push(((*end as f64 * factor).round() as u64).max(before + 1));
+        }
+        Kernels { ends_ns }
+    }
+
     /// Number of kernels in one step.
     pub fn per_step(&self) -> u64 {
         self.ends_ns.len() as u64 - 1
@@ -70,6 +80,14 @@ impl Kernels {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_scaled_step_keeps_its_kernels() {
+        let kernels = Kernels::new(&[100, 50, 1]).unwrap();
+        assert_eq!(kernels.scaled(2.0), Kernels::new(&[200, 100, 2]).unwrap());
+        assert_eq!(kernels.scaled(1.0), kernels);
+        assert_eq!(kernels.scaled(0.0), Kernels::new(&[1, 1, 1]).unwrap());
+    }
 
     #[test]
     fn a_step_cut_in_two_goes_on_where_it_stopped() {

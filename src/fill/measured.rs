@@ -12,7 +12,8 @@ use super::stages::{Planned, StagePlan};
 use crate::pipeline::activations::{self, Live};
 use crate::pipeline::job::Job;
 use crate::pipeline::memory::Memory;
-use crate::pipeline::{Bubble, BubbleKind, Timeline, Work};
+use crate::pipeline::prices::RememberedPrices;
+use crate::pipeline::{Bubble, BubbleKind, Schedule, Timeline, Work, simulate};
 use crate::records::bubbles::{BubbleClass, BubblesRecord, DeviceBubbles, MeasuredBubble};
 use crate::records::{CostModel, Measurement};
 use crate::units::counted;
@@ -80,17 +81,21 @@ pub fn plan(
             "give one device a stage, in pipeline order: `bubblebench bubbles RANK… --json` with one rank of each stage",
         ));
     }
-    let (context, mut notes) = PlanContext::new(job, model, measurements)?;
+    let prices = RememberedPrices::new(model);
+    let (context, mut notes) = PlanContext::new(job, model, &prices, measurements)?;
     let timeline = context.timeline(job.parallel.schedule, job.parallel.chunks.map(|c| c as usize))?;
     let (iteration, iterations) = choose(&record, file, wanted)?;
     let lanes = lanes(&record, iteration);
     let chosen = fill(&context, timeline, &lanes);
     notes.extend(measured_notes(job));
     let from = from(&record, file, iteration, iterations, &lanes, &chosen.timeline);
-    let mut plan = plan::finish(&context, chosen, notes);
+    // The bubbles are what they are: prices only say where in the schedule they lie.
+    let again = |context: &PlanContext, schedule: &Schedule| {
+        let times = context.costs.times(context.job, schedule.layout);
+        Ok(fill(context, simulate(schedule.clone(), times)?, &lanes))
+    };
+    let mut plan = plan::finish(&context, chosen, notes, &again)?;
     plan.record.measured = Some(from);
-    (plan.record.iteration_low_ns, plan.record.iteration_high_ns) =
-        (plan.record.iteration_ns, plan.record.iteration_ns);
     Ok(plan)
 }
 

@@ -8,6 +8,7 @@
 //!
 //! Values to values: the gate that carries a plan out is `corun::gate`. The method and its equations: docs/planning.md.
 
+mod alternatives;
 pub mod assemble;
 mod attempt;
 pub mod beam;

@@ -1,13 +1,15 @@
 //! From a job and a cost model to a plan: stage times, timeline, bubbles with their free memory, side work in them, and
 //! what other schedules would have won instead.
 
+use super::alternatives::{self, Again};
 use super::assemble;
 use super::attempt::{Candidate, PlanContext};
 use super::record::PlanRecord;
 use crate::Result;
-use crate::pipeline::Timeline;
 use crate::pipeline::job::Job;
 use crate::pipeline::memory::{GIB, Memory};
+use crate::pipeline::prices::RememberedPrices;
+use crate::pipeline::{Timeline, iteration};
 use crate::records::{CostModel, Measurement};
 
 /// A plan, with the timeline that it was made on and the memory of its stages.
@@ -28,13 +30,19 @@ pub struct FillPlan {
 /// what was measured; may be empty.
 /// Returns an error if a layer or side cannot be priced, the weights alone do not fit, or the schedule cannot be built.
 pub fn plan(job: &Job, model: &CostModel, measurements: &[Measurement]) -> Result<FillPlan> {
-    let (context, notes) = PlanContext::new(job, model, measurements)?;
+    let prices = RememberedPrices::new(model);
+    let (context, notes) = PlanContext::new(job, model, &prices, measurements)?;
     let chosen = context.attempt(job.parallel.schedule, job.parallel.chunks.map(|c| c as usize))?;
-    Ok(finish(&context, chosen, notes))
+    finish(&context, chosen, notes, &alternatives::simulated)
 }
 
-/// The plan that was chosen, beside what other schedules would have won.
-pub(super) fn finish(context: &PlanContext, chosen: Candidate, mut notes: Vec<String>) -> FillPlan {
+/// The plan that was chosen, beside what other flags would have won. `again` makes it once more with other costs.
+pub(super) fn finish(
+    context: &PlanContext,
+    chosen: Candidate,
+    mut notes: Vec<String>,
+    again: Again,
+) -> Result<FillPlan> {
     if context.fits(&chosen) == Some(false) {
         let needed = chosen.memory.peak_bytes(&chosen.timeline.schedule, context.weight_share) / GIB;
         let there = chosen.memory.total_bytes.unwrap_or(0.0) / GIB;
@@ -46,8 +54,10 @@ pub(super) fn finish(context: &PlanContext, chosen: Candidate, mut notes: Vec<St
             ),
         );
     }
-    let others = context.others(&chosen.timeline.schedule);
-    let record = assemble::record(context, &chosen, &others, notes);
+    let tried = alternatives::tried(context);
+    let own_ns = iteration::whole_ns(&chosen.timeline, &context.costs);
+    let intervals = alternatives::intervals(context, &chosen, own_ns, &tried, again)?;
+    let record = assemble::record(context, &chosen, &tried, &intervals, notes);
     let Candidate { timeline, memory, .. } = chosen;
-    FillPlan { timeline, weight_share: context.weight_share, memory, record }
+    Ok(FillPlan { timeline, weight_share: context.weight_share, memory, record })
 }

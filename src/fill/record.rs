@@ -77,9 +77,10 @@ pub struct PlanRecord {
     pub stage: Vec<PlanStage>,
     /// The job's side models in the order of the job file.
     pub side: Vec<PlanSide>,
-    /// What filling the bubbles is worth, compared with the job alone and with other schedules.
+    /// What filling the bubbles is worth, compared with the job alone and with what other flags would make of it.
     pub outcome: Outcome,
-    /// The same job under other schedules.
+    /// The same model and batch on the same GPUs with other flags: each kind of flag changed alone, then the best of all
+    /// together.
     pub alternatives: Vec<Alternative>,
     /// Whether every time of the main job was predicted from inputs within the range that the cost model was measured
     /// on.
@@ -291,12 +292,17 @@ pub struct PlanSide {
     /// Training steps of the side per second, over all tensor- and data-parallel ranks of the job, with the iteration
     /// as long as filling makes it.
     pub steps_per_s: f64,
+    /// Lower end of the 95 % interval of `steps_per_s`.
+    pub steps_per_s_low: f64,
+    /// Upper end of the 95 % interval of `steps_per_s`.
+    pub steps_per_s_high: f64,
     /// Why the side was put nowhere; absent if it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unused: Option<String>,
 }
 
-/// What filling the bubbles is worth, compared with the job alone and with the other schedules.
+/// What filling the bubbles is worth, compared with the job alone and with other flags. Intervals are at 95 %: from those of
+/// the prices, of the side models' steps and of the gate's costs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Outcome {
@@ -304,20 +310,49 @@ pub struct Outcome {
     pub bubble_used: f64,
     /// Length of the filled iteration ÷ length of the empty one.
     pub main_slowdown: f64,
+    /// Lower end of the interval of `main_slowdown`.
+    pub main_slowdown_low: f64,
+    /// Upper end of the interval of `main_slowdown`.
+    pub main_slowdown_high: f64,
     /// Useful work per time relative to the main job alone: (main work + side work × value) ÷ main work ÷
     /// `main_slowdown`.
     pub gain: f64,
+    /// Lower end of the interval of `gain`.
+    pub gain_low: f64,
+    /// Upper end of the interval of `gain`.
+    pub gain_high: f64,
     /// Upper bound of `gain` from bubbles alone, 1 / (1 − `bubble_ratio`): every bubble filled completely with work of
     /// value 1.
     pub gain_bound: f64,
-    /// The other schedule that shortens the iteration most without any filling, among those that fit the memory; null
+    /// The other flags that shorten the iteration most without any filling, as its `describes` has them, among alternatives
+    /// that fit the memory and are `sure`; null if none shortens it.
+    pub best_alternative: Option<String>,
+    /// Length of this job's iteration ÷ that of `best_alternative`, both without side work; 1 if there is none.
+    pub best_alternative_gain: f64,
+    /// Lower end of the interval of `best_alternative_gain`.
+    pub best_alternative_gain_low: f64,
+    /// Upper end of the interval of `best_alternative_gain`.
+    pub best_alternative_gain_high: f64,
+    /// `gain` ÷ `best_alternative_gain`: what filling wins beyond what a change of flags would have won.
+    pub net_gain: f64,
+    /// Lower end of the interval of `net_gain`.
+    pub net_gain_low: f64,
+    /// Upper end of the interval of `net_gain`.
+    pub net_gain_high: f64,
+    /// Whether filling wins more than a change of flags would: true if all of the interval of `net_gain` lies above 1, false if
+    /// all of it lies below or nothing is filled, null if 1 lies within it.
+    pub filling_pays: Option<bool>,
+    /// The other flags that do the most useful work with their own bubbles filled, among alternatives that fit the memory and
+    /// are `sure`; null if the job's own flags do.
+    pub best_filled_alternative: Option<String>,
+    /// `gain_filled` of `best_filled_alternative`; the plan's own `gain` if there is none.
+    pub best_filled_alternative_gain: f64,
+    /// The other schedule that alone shortens the iteration most without any filling, among those that fit the memory; null
     /// if none shortens it.
     pub best_schedule: Option<String>,
     /// Length of this job's iteration ÷ that under `best_schedule`, both without side work; 1 if there is none.
     pub best_schedule_gain: f64,
-    /// `gain` ÷ `best_schedule_gain`: what filling wins beyond what a change of the schedule would have won.
-    pub net_gain: f64,
-    /// The other schedule that does the most useful work with its own bubbles filled, among those that fit the memory;
+    /// The other schedule that alone does the most useful work with its own bubbles filled, among those that fit the memory;
     /// null if the job's own schedule does.
     pub best_filled_schedule: Option<String>,
     /// `gain_filled` of `best_filled_schedule`; the plan's own `gain` if there is none.
@@ -329,30 +364,56 @@ pub struct Outcome {
     /// GPU-seconds that `best_schedule` would free on all GPUs in one iteration with nothing filled; 0 if there is
     /// none.
     pub schedule_gpu_s: f64,
-    /// `recovered_gpu_s` − `lost_gpu_s` − `schedule_gpu_s`, in GPU-seconds of one iteration.
+    /// GPU-seconds that `best_alternative` would free on all GPUs in one iteration with nothing filled; 0 if there is none.
+    pub alternative_gpu_s: f64,
+    /// `recovered_gpu_s` − `lost_gpu_s` − `alternative_gpu_s`, in GPU-seconds of one iteration.
     pub net_recovered_gpu_s: f64,
 }
 
-/// The same job under another schedule, for comparison.
+/// The same model and batch on the same GPUs with other flags, for comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Alternative {
+    /// Which kind of flag it changes, of several the one that changes most: `schedule`, `layout`, `recompute` or `division`.
+    pub kind: String,
+    /// Its flags that differ from the job's own, in words: `pipeline 2, data 4, zb-h1`.
+    pub describes: String,
     /// Name of the schedule.
     pub schedule: String,
     /// Model chunks that each device runs under it, 2 in a two-way pipeline; 1 where it does not divide a stage.
     pub chunks: u64,
+    /// Pipeline-parallel size.
+    pub pipeline: u64,
+    /// Tensor-parallel size.
+    pub tensor: u64,
+    /// Data-parallel size.
+    pub data: u64,
+    /// Sequences of one micro-batch.
+    pub micro_batch: u64,
     /// Length of an iteration without side work, in ns: pipeline, gradient all-reduce and optimizer step.
     pub iteration_ns: u64,
+    /// Lower end of the 95 % interval of `iteration_ns`, in ns.
+    pub iteration_low_ns: u64,
+    /// Upper end of the 95 % interval of `iteration_ns`, in ns.
+    pub iteration_high_ns: u64,
     /// Fraction of the stages' pipeline time in which they compute nothing.
     pub bubble_ratio: f64,
     /// Simulated length of this job's iteration ÷ that of the alternative, both without side work; above 1 the
     /// alternative is faster.
     pub gain: f64,
-    /// Useful work per time relative to the main job alone under its own schedule, with the alternative's bubbles
-    /// filled with the same sides.
-    pub gain_filled: f64,
+    /// Lower end of the 95 % interval of `gain`. Prices that both rest on are wrong in both alike, so it is narrower than the
+    /// iterations' own.
+    pub gain_low: f64,
+    /// Upper end of the 95 % interval of `gain`.
+    pub gain_high: f64,
+    /// Useful work per time relative to the main job alone under its own flags, with the alternative's bubbles filled with
+    /// the same sides; null where the schedule has too many operations to be filled for comparison.
+    pub gain_filled: Option<f64>,
     /// Most activations that any stage holds at once, in micro-batches.
     pub peak_activations: f64,
     /// Whether the main job itself fits a GPU's memory on every stage; null where the memory is not known.
     pub fits_memory: Option<bool>,
+    /// Whether every kind of price that it rests on (layers, other operations, collectives, messages) is as well known as the
+    /// job's own of that kind. If not, it is shown and counts for nothing.
+    pub sure: bool,
 }

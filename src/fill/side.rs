@@ -19,6 +19,8 @@ pub struct CompleteSide {
     pub name: String,
     /// Kernels of one training step, in order.
     pub kernels: Kernels,
+    /// The ends of the 95 % interval of the step's time, as multiples of it; both 1 where nothing is known of it.
+    pub step_interval: [f64; 2],
     /// Memory that the side takes while it runs or is stopped within a step, in bytes.
     pub memory_bytes: f64,
     /// Memory that the side keeps between two steps, in bytes.
@@ -132,12 +134,18 @@ struct Completer<'a> {
     measurements: &'a [Measurement],
 }
 
-/// Kernels, memory while running, memory between steps.
-type Body = (Kernels, f64, f64, KernelOrigin);
+/// A step and what it keeps in memory.
+struct Body {
+    kernels: Kernels,
+    step_interval: [f64; 2],
+    /// While it runs, and between steps, in bytes.
+    memory: [f64; 2],
+    origin: KernelOrigin,
+}
 
 impl Completer<'_> {
     fn complete(&self, side: &job::Side, notes: &mut Vec<String>) -> Result<CompleteSide> {
-        let (kernels, memory, resident, origin) = match side.gpt {
+        let Body { kernels, step_interval, memory: [memory, resident], origin } = match side.gpt {
             Some(gpt) => self.predicted(side, gpt)?,
             None => self.given(side)?,
         };
@@ -154,6 +162,7 @@ impl Completer<'_> {
             value: side.value,
             split: side.split,
             kernels,
+            step_interval,
             memory_bytes,
             resident_bytes,
             origin,
@@ -164,9 +173,14 @@ impl Completer<'_> {
     fn predicted(&self, side: &job::Side, gpt: job::SideGpt) -> Result<Body> {
         let dtype = self.job.model.dtype.unwrap_or_else(|| predict::usual_dtype(self.model));
         let step = side_gpt::step(gpt, self.model, dtype)?;
-        let origin = KernelOrigin::Predicted { in_range: step.in_range };
-        let kernels = self.own_kernels(side).map_or((step.kernels, origin), |own| (own, KernelOrigin::Profile));
-        Ok((kernels.0, step.memory_bytes, step.resident_bytes, kernels.1))
+        let memory = [step.memory_bytes, step.resident_bytes];
+        Ok(match self.own_kernels(side) {
+            Some(kernels) => Body { kernels, step_interval: [1.0; 2], memory, origin: KernelOrigin::Profile },
+            None => {
+                let origin = KernelOrigin::Predicted { in_range: step.in_range };
+                Body { kernels: step.kernels, step_interval: step.interval, memory, origin }
+            }
+        })
     }
 
     /// What the job itself says of a step's kernels.
@@ -183,14 +197,18 @@ impl Completer<'_> {
         let measured = side.measured.as_ref().and_then(|name| self.row(&format!("side/{name}/step")));
         let memory = measured.and_then(|m| m.param_u64("memory_bytes")).map(|b| b as f64);
         let memory = side.memory_gib.map(|g| g * GIB).or(memory).ok_or_else(|| self.lacking(side, "memory_gib"))?;
+        let memory = [memory; 2];
         if let Some(kernels) = self.own_kernels(side) {
-            return Ok((kernels, memory, memory, KernelOrigin::Profile));
+            return Ok(Body { kernels, step_interval: [1.0; 2], memory, origin: KernelOrigin::Profile });
         }
         let step = side.step_ns.or(measured.and_then(|m| m.median_ns)).ok_or_else(|| self.lacking(side, "step_ns"))?;
         // A measured drain holds the kernel in flight, so it is no shorter than the longest.
         let longest = side.kernel_ns.or_else(|| self.measured_longest(side)).or_else(|| self.drain(side));
         let longest = longest.ok_or_else(|| self.lacking(side, "kernel_ns"))?;
-        Ok((Kernels::of_longest(whole(step), whole(longest)), memory, memory, KernelOrigin::Measured))
+        let ends = measured.filter(|_| side.step_ns.is_none()).and_then(|m| Some([m.ci95_low_ns?, m.ci95_high_ns?]));
+        let step_interval = ends.map_or([1.0; 2], |ends| ends.map(|ns| ns / step));
+        let kernels = Kernels::of_longest(whole(step), whole(longest));
+        Ok(Body { kernels, step_interval, memory, origin: KernelOrigin::Measured })
     }
 
     fn lacking(&self, side: &job::Side, key: &str) -> Error {

@@ -6,7 +6,7 @@
 
 use super::kernels::Kernels;
 use crate::pipeline::job::SideGpt;
-use crate::pipeline::prices::Prices;
+use crate::pipeline::prices::{Price, Prices};
 use crate::shape::operation::{Epilogue, Operation, Product};
 use crate::shape::{DType, LayerShape, Linear, Phase, Rows};
 use crate::{Error, Result};
@@ -15,6 +15,8 @@ use crate::{Error, Result};
 pub struct GptStep {
     /// Kernels of the step in order, each at its predicted time.
     pub kernels: Kernels,
+    /// The ends of the 95 % interval of the step's time, as multiples of it: all its prices are wrong together.
+    pub interval: [f64; 2],
     /// Memory while the step runs, in bytes: parameters, gradients, optimizer state, and one batch's activations and
     /// logits.
     pub memory_bytes: f64,
@@ -30,19 +32,19 @@ pub struct GptStep {
 pub fn step(gpt: SideGpt, prices: &dyn Prices, dtype: DType) -> Result<GptStep> {
     let shape = LayerShape::new(gpt.hidden, gpt.heads, gpt.sequence, gpt.batch, dtype);
     let layer = prices.layer(shape)?;
-    let mut list = List { prices, dtype, in_range: layer.in_range(), times: Vec::new() };
+    let mut list = List { prices, dtype, in_range: layer.in_range(), times: Vec::new(), ends_ns: [0.0; 2] };
     let head = Linear::new(shape.rows() as usize, gpt.hidden as usize, gpt.vocabulary as usize);
     list.small(&Operation::EmbeddingForward(shape.norm_rows()));
     for _ in 0..gpt.layers {
-        list.phase(&shape, Phase::Forward, layer.forward.time_ns);
+        list.phase(&shape, Phase::Forward, layer.forward);
     }
-    list.head(&shape, head, Product::Forward, layer.forward.time_ns, Phase::Forward);
+    list.head(&shape, head, Product::Forward, layer.forward, Phase::Forward);
     list.small(&Operation::CrossEntropy(Rows { rows: head.rows, cols: head.outputs }));
-    list.head(&shape, head, Product::ToInputs, layer.backward_input.time_ns, Phase::BackwardInput);
-    list.head(&shape, head, Product::ToWeights, layer.backward_weight.time_ns, Phase::BackwardWeight);
+    list.head(&shape, head, Product::ToInputs, layer.backward_input, Phase::BackwardInput);
+    list.head(&shape, head, Product::ToWeights, layer.backward_weight, Phase::BackwardWeight);
     for _ in 0..gpt.layers {
-        list.phase(&shape, Phase::BackwardInput, layer.backward_input.time_ns);
-        list.phase(&shape, Phase::BackwardWeight, layer.backward_weight.time_ns);
+        list.phase(&shape, Phase::BackwardInput, layer.backward_input);
+        list.phase(&shape, Phase::BackwardWeight, layer.backward_weight);
     }
     list.small(&Operation::EmbeddingToWeights(shape.norm_rows()));
     let parameters = parameters(gpt, &shape);
@@ -51,11 +53,14 @@ pub fn step(gpt: SideGpt, prices: &dyn Prices, dtype: DType) -> Result<GptStep> 
     let kernels = Kernels::new(&whole).ok_or_else(|| {
         Error::input("the cost model gives a side's step no time at all", "measure layers again and fit again")
     })?;
+    let sum: f64 = list.times.iter().sum();
+    let interval = list.ends_ns.map(|ns| ns / sum);
     let state = if dtype.bytes() < 4 { dtype.bytes() as f64 + 16.0 } else { dtype.bytes() as f64 + 12.0 };
     let resident_bytes = parameters as f64 * state;
     let logits = 4.0 * head.rows as f64 * head.outputs as f64;
     let activations = layer.activation_bytes as f64 * gpt.layers as f64 + logits;
-    Ok(GptStep { kernels, memory_bytes: resident_bytes + activations, resident_bytes, in_range: list.in_range })
+    let in_range = list.in_range;
+    Ok(GptStep { kernels, interval, memory_bytes: resident_bytes + activations, resident_bytes, in_range })
 }
 
 /// Layers, and one matrix shared by embedding and head with the positions.
@@ -69,6 +74,8 @@ struct List<'a> {
     dtype: DType,
     in_range: bool,
     times: Vec<f64>,
+    /// What all of `times` would be at the lower and the upper ends of their intervals.
+    ends_ns: [f64; 2],
 }
 
 impl List<'_> {
@@ -78,12 +85,20 @@ impl List<'_> {
             Some(price) => {
                 self.in_range &= price.in_range;
                 self.times.push(price.time_ns);
+                self.widen(price);
             }
             None => self.in_range = false,
         }
     }
 
-    fn phase(&mut self, shape: &LayerShape, phase: Phase, time_ns: f64) {
+    fn widen(&mut self, price: Price) {
+        self.ends_ns[0] += price.low_ns;
+        self.ends_ns[1] += price.high_ns;
+    }
+
+    fn phase(&mut self, shape: &LayerShape, phase: Phase, price: Price) {
+        self.widen(price);
+        let time_ns = price.time_ns;
         let operations = shape.operations(phase);
         let prices: Option<Vec<f64>> =
             operations.iter().map(|(_, o)| self.prices.operation(o, self.dtype).map(|p| p.time_ns)).collect();
@@ -95,12 +110,14 @@ impl List<'_> {
     }
 
     /// A product of the head: as priced where that is within range, else at the rate a whole layer reaches in that phase.
-    fn head(&mut self, shape: &LayerShape, head: Linear, product: Product, layer_ns: f64, phase: Phase) {
+    fn head(&mut self, shape: &LayerShape, head: Linear, product: Product, layer: Price, phase: Phase) {
         let operation = Operation::Linear { product, shape: head, epilogue: Epilogue::None };
         let price = self.prices.operation(&operation, self.dtype).filter(|p| p.in_range);
         self.in_range &= price.is_some();
-        let by_rate = || layer_ns * operation.flop() / shape.flop(phase).max(1.0);
-        self.times.push(price.map_or_else(by_rate, |p| p.time_ns));
+        let by_rate = || layer.times(operation.flop() / shape.flop(phase).max(1.0));
+        let price = price.unwrap_or_else(by_rate);
+        self.widen(price);
+        self.times.push(price.time_ns);
     }
 }
 

@@ -11,16 +11,27 @@ use crate::{Error, Result};
 
 /// Operations of a schedule up to which every shifted price is simulated; beyond, the pipeline's time follows the work of
 /// its stages.
-const SIMULATED: usize = 200_000;
+pub const SIMULATED: usize = 200_000;
 
 /// The timeline of a job under a schedule of `name`, with its stages' times from `costs`. Fails if the schedule does not
 /// exist for the job's numbers; the error names the job's file.
 pub fn timeline(job: &Job, costs: &Costs, name: ScheduleName, chunks: Option<usize>) -> Result<Timeline> {
+    timeline_of(job, costs, name, chunks, job.micro_batches() as usize)
+}
+
+/// The [`timeline`] of an iteration of `micro_batches` in place of the job's own number.
+pub fn timeline_of(
+    job: &Job,
+    costs: &Costs,
+    name: ScheduleName,
+    chunks: Option<usize>,
+    micro_batches: usize,
+) -> Result<Timeline> {
     let times = costs.times(job, job.layout_under(name, chunks));
     let schedule = Schedule::build(&ScheduleSpec {
         name,
         stages: job.parallel.pipeline as usize,
-        micro_batches: job.micro_batches() as usize,
+        micro_batches,
         chunks,
         memory_limit: None,
         weight_share: job.weight_share(),
@@ -42,22 +53,37 @@ pub fn whole_ns(timeline: &Timeline, costs: &Costs) -> u64 {
 /// together; groups are wrong independently. So each group is moved to its lower and its upper ends, the same schedule runs
 /// again, and the differences add up in quadrature. Fails where pricing the job does.
 pub fn interval_ns(job: &Job, prices: &dyn Prices, timeline: &Timeline, costs: &Costs) -> Result<(u64, u64)> {
-    let median = whole_ns(timeline, costs) as f64;
-    let mut squares = [0.0, 0.0];
-    for group in PriceGroup::ALL {
-        for up in [false, true] {
-            let shifted = costs::of_job(job, &ShiftedPrices { prices, group, up }, costs.dtype)?;
-            let moved = again_ns(job, timeline, &shifted)? - median;
-            // A shift may shorten one thing and lengthen nothing: its sign says on which side it counts.
-            squares[usize::from(moved > 0.0)] += moved * moved;
-        }
-    }
-    let [below, above] = squares.map(f64::sqrt);
-    Ok(((median - below).max(0.0).round() as u64, (median + above).round() as u64))
+    let moved = moved_ns(job, prices, timeline, costs.dtype)?;
+    let (low, high) = quadrature(whole_ns(timeline, costs) as f64, moved);
+    Ok((low.round() as u64, high.round() as u64))
 }
 
-/// The iteration under the same schedule with other costs, in ns.
-fn again_ns(job: &Job, timeline: &Timeline, costs: &Costs) -> Result<f64> {
+/// The iteration of the timeline's schedule in ns with each group of prices at its lower, then its upper ends, in the order
+/// of [`PriceGroup::ALL`]. Fails where pricing the job does.
+pub fn moved_ns(job: &Job, prices: &dyn Prices, timeline: &Timeline, dtype: DType) -> Result<Vec<f64>> {
+    let ends = PriceGroup::ALL.into_iter().flat_map(|group| [(group, false), (group, true)]);
+    ends.map(|(group, up)| {
+        let shifted = costs::of_job(job, &ShiftedPrices { prices, group, up }, dtype)?;
+        again_ns(job, timeline, &shifted)
+    })
+    .collect()
+}
+
+/// The interval of a figure whose value is `median`, and one of `moved` when one cause after another is at an end of its own
+/// interval: independent causes add up in quadrature on the side to which they move the figure.
+pub fn quadrature(median: f64, moved: impl IntoIterator<Item = f64>) -> (f64, f64) {
+    let mut squares = [0.0, 0.0];
+    for value in moved {
+        let by = value - median;
+        // A cause may shorten one thing and lengthen nothing: its sign says on which side it counts.
+        squares[usize::from(by > 0.0)] += by * by;
+    }
+    let [below, above] = squares.map(f64::sqrt);
+    ((median - below).max(0.0), median + above)
+}
+
+/// The iteration of the timeline's schedule with other costs, in ns.
+pub fn again_ns(job: &Job, timeline: &Timeline, costs: &Costs) -> Result<f64> {
     let schedule = &timeline.schedule;
     let times = costs.times(job, schedule.layout);
     if schedule.operations().len() <= SIMULATED {

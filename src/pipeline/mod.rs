@@ -23,6 +23,7 @@ pub mod simulate;
 pub mod sweep;
 pub mod times;
 pub mod toml_section;
+pub mod variants;
 
 pub use bubbles::{Bubble, BubbleKind};
 pub use layout::{Layout, Placement};

@@ -6,6 +6,9 @@ use crate::records::CostModel;
 use crate::records::cost_model::Source;
 use crate::shape::operation::{Family, Operation};
 use crate::shape::{DType, LayerShape};
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Mutex;
 
 /// The predicted time of one operation, collective or layer phase, with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,7 +79,7 @@ impl LayerPrice {
 }
 
 /// A collective as the cost model is asked for it; bytes are counted as nccl-tests counts them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PricedCollective {
     /// The collective's name in the cost model, e.g. `all_reduce` or `send_recv`.
     pub operation: &'static str,
@@ -86,6 +89,13 @@ pub struct PricedCollective {
     pub nodes: u64,
     /// Size of the message in bytes.
     pub bytes: u64,
+}
+
+impl PricedCollective {
+    /// The prices it is wrong together with.
+    pub fn group(&self) -> PriceGroup {
+        if self.operation == "send_recv" { PriceGroup::Messages } else { PriceGroup::Collectives }
+    }
 }
 
 /// What answers for the cost of a job's parts; the cost model is one, and tests make up others.
@@ -193,11 +203,69 @@ impl Prices for ShiftedPrices<'_> {
     }
 
     fn collective(&self, message: PricedCollective) -> Option<Price> {
-        let group = if message.operation == "send_recv" { PriceGroup::Messages } else { PriceGroup::Collectives };
-        self.prices.collective(message).map(|price| self.shifted(price, group))
+        self.prices.collective(message).map(|price| self.shifted(price, message.group()))
     }
 
     fn operation(&self, operation: &Operation, dtype: DType) -> Option<Price> {
         self.prices.operation(operation, dtype).map(|price| self.shifted(price, PriceGroup::Operations))
+    }
+}
+
+/// Prices that remember what they were asked before: the many ways to divide a job share most of their layers, messages
+/// and operations.
+pub struct RememberedPrices<'a> {
+    prices: &'a (dyn Prices + Sync),
+    layers: Mutex<HashMap<LayerShape, LayerPrice>>,
+    collectives: Mutex<HashMap<PricedCollective, Option<Price>>>,
+    operations: Mutex<HashMap<(Operation, DType), Option<Price>>>,
+}
+
+impl<'a> RememberedPrices<'a> {
+    /// The same prices, nothing remembered yet.
+    pub fn new(prices: &'a (dyn Prices + Sync)) -> Self {
+        RememberedPrices {
+            prices,
+            layers: Mutex::default(),
+            collectives: Mutex::default(),
+            operations: Mutex::default(),
+        }
+    }
+}
+
+/// The answer to a question asked before, or `ask`'s. Asking is outside the lock: two threads may both ask, and agree.
+fn remembered<K: Eq + Hash, V: Copy, E>(
+    answers: &Mutex<HashMap<K, V>>,
+    question: K,
+    ask: impl FnOnce() -> Result<V, E>,
+) -> Result<V, E> {
+    let known = |answers: &HashMap<K, V>| answers.get(&question).copied();
+    // Nobody panics while holding the lock; were it so, the answers would still be whole.
+    if let Some(answer) = known(&answers.lock().unwrap_or_else(|poisoned| poisoned.into_inner())) {
+        return Ok(answer);
+    }
+    let answer = ask()?;
+    answers.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(question, answer);
+    Ok(answer)
+}
+
+/// An answer that is never an error.
+fn always<V>(answer: Result<V, std::convert::Infallible>) -> V {
+    match answer {
+        Ok(value) => value,
+        Err(never) => match never {},
+    }
+}
+
+impl Prices for RememberedPrices<'_> {
+    fn layer(&self, shape: LayerShape) -> Result<LayerPrice> {
+        remembered(&self.layers, shape, || self.prices.layer(shape))
+    }
+
+    fn collective(&self, message: PricedCollective) -> Option<Price> {
+        always(remembered(&self.collectives, message, || Ok(self.prices.collective(message))))
+    }
+
+    fn operation(&self, operation: &Operation, dtype: DType) -> Option<Price> {
+        always(remembered(&self.operations, (*operation, dtype), || Ok(self.prices.operation(operation, dtype))))
     }
 }

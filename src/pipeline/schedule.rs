@@ -161,6 +161,14 @@ impl ScheduleName {
         }
     }
 
+    /// Whether the order of operations is searched for, which takes many times as long as writing down a fixed one.
+    pub const fn searched(self) -> bool {
+        matches!(
+            self,
+            ScheduleName::Zb1p | ScheduleName::Zb2p | ScheduleName::ZbV | ScheduleName::VHalf | ScheduleName::VMin
+        )
+    }
+
     /// Whether some forwards run side by side with a backward of the other direction.
     pub const fn overlaps(self) -> bool {
         matches!(self, ScheduleName::Dualpipe | ScheduleName::Dualpipev)

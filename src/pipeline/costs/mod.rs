@@ -7,7 +7,7 @@
 use super::job::{Job, spread};
 use super::layout::{Layout, Placement};
 use super::memory;
-use super::prices::{LayerPrice, Price, PricedCollective, Prices};
+use super::prices::{LayerPrice, Price, PriceGroup, PricedCollective, Prices};
 use super::times::{StageTimes, Times};
 use crate::Result;
 use crate::records::cost_model::Source;
@@ -45,6 +45,8 @@ pub struct Costs {
 pub struct ListedPrice {
     /// What was priced.
     pub what: String,
+    /// The prices it is wrong together with.
+    pub group: PriceGroup,
     /// The price; `None` where no cost model knows it, which counts as 0.
     pub price: Option<Price>,
 }
@@ -109,6 +111,24 @@ impl Costs {
         Times { first: self.first, last: self.last, cells, ..times }
     }
 
+    /// F, B and W of one layer with its collectives together, in ns, whatever the job recomputes.
+    pub fn layer_ns(&self) -> f64 {
+        self.body[0].iter().sum()
+    }
+
+    /// F, B and W of what stands beside the layers, in ns: of the embedding, and of head and loss.
+    pub const fn ends_ns(&self) -> [u64; 2] {
+        [self.first.total_ns(), self.last.total_ns()]
+    }
+
+    /// The groups of prices of which one is extrapolated, from a data sheet, or unknown and counted as 0.
+    pub fn unsure(&self) -> Vec<PriceGroup> {
+        let unsure = |group: &PriceGroup| {
+            self.prices.iter().any(|p| p.group == *group && p.price.is_none_or(|price| !price.in_range))
+        };
+        PriceGroup::ALL.into_iter().filter(unsure).collect()
+    }
+
     /// What was priced that nobody measured on this machine: from published figures or a data sheet, extrapolated, or
     /// unknown and counted as 0.
     pub fn assumed(&self) -> Vec<String> {
@@ -150,7 +170,7 @@ pub fn of_job(job: &Job, prices: &dyn Prices, dtype: DType) -> Result<Costs> {
     }
     for (phase, price) in [Phase::Forward, Phase::BackwardInput, Phase::BackwardWeight].into_iter().zip(layer.phases())
     {
-        pricing.list(format!("layer, {}", phase.name()), Some(price));
+        pricing.list(format!("layer, {}", phase.name()), PriceGroup::Layers, Some(price));
     }
     let shared = pricing.layer_collectives(shape.recompute);
     let shared_full = recomputed.map(|_| pricing.layer_collectives(Recompute::Full));
@@ -206,9 +226,9 @@ impl<'a> Pricing<'a> {
         Pricing { job, prices, shape, in_range: true, listed: Vec::new(), notes: Vec::new() }
     }
 
-    fn list(&mut self, what: String, price: Option<Price>) {
+    fn list(&mut self, what: String, group: PriceGroup, price: Option<Price>) {
         if !self.listed.iter().any(|listed| listed.what == what) {
-            self.listed.push(ListedPrice { what, price });
+            self.listed.push(ListedPrice { what, group, price });
         }
     }
 
@@ -221,8 +241,8 @@ impl<'a> Pricing<'a> {
     }
 
     /// Lists a price and says where it stands on weak ground; its time in ns.
-    fn take(&mut self, what: &str, price: Option<Price>) -> f64 {
-        self.list(what.to_string(), price);
+    fn take(&mut self, what: &str, group: PriceGroup, price: Option<Price>) -> f64 {
+        self.list(what.to_string(), group, price);
         match price {
             None => {
                 self.outside(format!("{what} is not in the cost model: counted as 0"));
@@ -241,7 +261,7 @@ impl<'a> Pricing<'a> {
 
     /// An operation that is small beside the layers.
     fn small(&mut self, operation: &Operation, what: &str) -> f64 {
-        self.take(what, self.prices.operation(operation, self.shape.dtype))
+        self.take(what, PriceGroup::Operations, self.prices.operation(operation, self.shape.dtype))
     }
 
     /// A pass that reads and writes this many bytes.
@@ -262,7 +282,7 @@ impl<'a> Pricing<'a> {
                 source: price.source,
             });
         }
-        self.take(what, sum)
+        self.take(what, PriceGroup::Operations, sum)
     }
 
     fn collective(&mut self, message: PricedCollective) -> f64 {
@@ -276,7 +296,7 @@ impl<'a> Pricing<'a> {
             counted(message.ranks, "rank"),
             counted(message.nodes, "node")
         );
-        self.take(&what, self.prices.collective(message))
+        self.take(&what, message.group(), self.prices.collective(message))
     }
 
     /// A collective of the tensor-parallel ranks.
@@ -368,7 +388,7 @@ impl<'a> Pricing<'a> {
             // Beyond the products that were measured, the rate the whole layer reaches is the better guide.
             by_rate |= price.is_none();
             let price = price.unwrap_or_else(|| by_layer_rate(like, operation.flop() / s.flop(phase).max(1.0)));
-            self.list(format!("the head's product, {}", product.name()), Some(price));
+            self.list(format!("the head's product, {}", product.name()), PriceGroup::Operations, Some(price));
             price.time_ns
         });
         if by_rate && layer.forward.source != Source::Datasheet {

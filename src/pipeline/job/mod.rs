@@ -235,16 +235,21 @@ impl Job {
     /// The same job divided over its GPUs in another way; `None` where something does not divide, or the schedule does not
     /// exist for the numbers.
     pub fn divided(&self, pipeline: u64, tensor: u64, data: u64, micro_batch: u64) -> Option<Job> {
-        let layout = self.parallel.layout.clone().filter(|_| pipeline == self.parallel.pipeline);
-        let parallel = Parallel { pipeline, tensor, data, micro_batch, layout, ..self.parallel.clone() };
-        let job = Job { parallel, ..self.clone() };
+        self.with(Parallel { pipeline, tensor, data, micro_batch, ..self.parallel.clone() })
+    }
+
+    /// The same job under other `[parallel]` keys; `None` where something does not divide, or the schedule does not exist
+    /// for the numbers. A layout of the layers stays where it is for as many pieces; else they are spread evenly.
+    pub fn with(&self, parallel: Parallel) -> Option<Job> {
+        let mut job = Job { parallel, ..self.clone() };
+        let layout = job.layout();
+        job.parallel.layout = job.parallel.layout.filter(|given| given.fits(layout));
         let (m, p) = (&job.model, &job.parallel);
         let chunks = p.chunks.map(|c| c as usize);
-        let parts = pipeline.checked_mul(numbers::chunks(p.schedule, chunks) as u64)?;
-        let divides = m.heads.is_multiple_of(tensor)
-            && (p.layout.is_some() || m.layers >= parts)
-            && p.global_batch.is_multiple_of(data.checked_mul(micro_batch)?);
-        let exists = || numbers::check(p.schedule, pipeline as usize, job.micro_batches() as usize, chunks).is_ok();
+        let divides = m.heads.is_multiple_of(p.tensor)
+            && (p.layout.is_some() || m.layers >= spread::pieces(layout) as u64)
+            && p.global_batch.is_multiple_of(p.data.checked_mul(p.micro_batch)?);
+        let exists = || numbers::check(p.schedule, p.pipeline as usize, job.micro_batches() as usize, chunks).is_ok();
         (divides && exists() && job.memory_mistake().is_none() && job.layer(DType::Bf16).validate().is_ok())
             .then_some(job)
     }

@@ -21,6 +21,35 @@ impl Spread {
         Spread((0..pieces).map(|piece| base + u64::from((first..first + extra).contains(&piece))).collect())
     }
 
+    /// `layers` over the pieces of a layout so that the busiest device has as little to do as whole layers allow: a layer
+    /// takes `layer_ns`, and the ends of the model take `ends_ns` besides. One layer after another goes to the piece whose
+    /// device has least to do so far; every piece has one. `None` where there are fewer layers than pieces.
+    pub fn balanced(layers: u64, layout: Layout, layer_ns: f64, ends_ns: [u64; 2]) -> Option<Spread> {
+        let pieces = pieces(layout);
+        let rest = layers.checked_sub(pieces as u64)?;
+        // The devices that hold each piece: two in a two-way pipeline.
+        let numbered = Spread((0..pieces as u64).collect()).cells(layout);
+        let holders: Vec<Vec<usize>> = (0..pieces)
+            .map(|piece| (0..layout.cells()).filter(|&cell| numbered[cell] == piece as u64).collect::<Vec<_>>())
+            .map(|cells| cells.into_iter().map(|cell| cell / layout.chunks).collect())
+            .collect();
+        let mut counts = vec![1; pieces];
+        let mut busy = vec![0.0; layout.stages];
+        for (piece, holders) in holders.iter().enumerate() {
+            let [first, last] = ends_ns.map(|ns| ns as f64);
+            let ends = f64::from(piece == 0) * first + f64::from(piece + 1 == pieces) * last;
+            holders.iter().for_each(|&stage| busy[stage] += layer_ns + ends);
+        }
+        for _ in 0..rest {
+            let load = |piece: &usize| holders[*piece].iter().map(|&stage| busy[stage]).fold(0.0, f64::max);
+            // Of pieces on devices alike the shortest one: a long piece makes the others of its stage wait.
+            let next = (0..pieces).min_by(|a, b| load(a).total_cmp(&load(b)).then(counts[*a].cmp(&counts[*b])))?;
+            counts[next] += 1;
+            holders[next].iter().for_each(|&stage| busy[stage] += layer_ns);
+        }
+        Some(Spread(counts))
+    }
+
     /// Layers of all pieces together.
     pub fn layers(&self) -> u64 {
         self.0.iter().fold(0, |sum, &layers| sum.saturating_add(layers))
@@ -129,6 +158,27 @@ mod tests {
             assert_eq!(spread.layers(), layers);
             assert!(spread.0[0] <= spread.0[pieces as usize / 2]);
         }
+    }
+
+    /// A head that takes as long as two layers stands for two; with lighter ends than a layer nothing is moved.
+    #[test]
+    fn a_balanced_spread_leaves_room_for_the_ends() {
+        let layout = |placement, stages, chunks| Layout { placement, stages, chunks };
+        let plain = layout(Placement::Loop, 4, 1);
+        assert_eq!(Spread::balanced(24, plain, 10.0, [0, 20]).unwrap().0, [7, 7, 6, 4]);
+        assert_eq!(Spread::balanced(24, plain, 10.0, [1, 4]).unwrap().0, [6, 6, 6, 6]);
+        // A V has both ends on the first device, an interleaved stage one each on the first and the last.
+        let vee = Spread::balanced(24, layout(Placement::Vee, 4, 2), 10.0, [0, 20]).unwrap();
+        let devices = vee.cells(layout(Placement::Vee, 4, 2));
+        let of = |stage: usize| devices[2 * stage] + devices[2 * stage + 1];
+        assert_eq!([of(0), of(1), of(2), of(3)], [5, 7, 6, 6]);
+        let looped = Spread::balanced(24, layout(Placement::Loop, 4, 2), 10.0, [0, 20]).unwrap();
+        assert_eq!(looped.layers(), 24);
+        assert!(looped.0[7] < looped.0[4] && looped.0[3] + looped.0[7] == 4, "{looped:?}");
+        // Both ways hold the whole model, so that device d holds what d − 1 from the end holds.
+        let both = Spread::balanced(24, layout(Placement::Both, 4, 2), 10.0, [0, 20]).unwrap();
+        assert_eq!((both.layers(), both.0[0] + both.0[3] < both.0[1] + both.0[2]), (24, true));
+        assert_eq!(Spread::balanced(3, plain, 10.0, [0, 0]), None);
     }
 
     /// The example of Megatron-LM's own documentation, but for its multi-token prediction.

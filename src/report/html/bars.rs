@@ -1,8 +1,8 @@
-//! Two kinds of bars: where a stage's time goes, and what each schedule would win.
+//! Two kinds of bars: where a stage's time goes, and what other flags would win.
 
 use super::svg::{Svg, short, ticks};
 use super::timeline::side_class;
-use crate::fill::record::{PlanRecord, PlanStage};
+use crate::fill::record::{Alternative, PlanRecord, PlanStage};
 use crate::units::format_ns;
 
 const WIDTH: f64 = 1130.0;
@@ -57,35 +57,39 @@ pub fn time_legend(r: &PlanRecord) -> Vec<(&'static str, String)> {
     keys
 }
 
-/// Every schedule's throughput over this one's, empty and filled; this one's own on top.
-pub fn schedules(r: &PlanRecord) -> String {
-    let (left, right, row) = (190.0, 60.0, 46.0);
-    let name = |schedule: &str, chunks: u64| match chunks {
-        1 => schedule.to_string(),
-        v => format!("{schedule}, {v} chunks"),
-    };
-    let mut rows = vec![(format!("{} (this plan)", name(&r.schedule, r.chunks)), 1.0, r.outcome.gain, None)];
-    rows.extend(r.alternatives.iter().map(|a| (name(&a.schedule, a.chunks), a.gain, a.gain_filled, a.fits_memory)));
-    let most = rows.iter().flat_map(|(_, gain, filled, _)| [*gain, *filled]).fold(1.0, f64::max) * 1.02;
+/// The throughput of other flags over this job's, empty and filled; the job's own on top. The line across a bar's end is the
+/// interval.
+pub fn alternatives(r: &PlanRecord, list: &[&Alternative]) -> String {
+    let (left, right, row) = (2.0, 60.0, 60.0);
+    let o = &r.outcome;
+    let own = (format!("{} as it is (this plan)", r.schedule), 1.0, [1.0; 2], Some(o.gain), true);
+    let others = list.iter().map(|a| (a.describes.clone(), a.gain, [a.gain_low, a.gain_high], a.gain_filled, a.sure));
+    let rows: Vec<_> = std::iter::once(own).chain(others).collect();
+    let ends = rows.iter().flat_map(|(_, gain, ends, filled, _)| [*gain, ends[1], filled.unwrap_or(0.0)]);
+    let most = ends.fold(1.0, f64::max) * 1.02;
     let scale = (WIDTH - left - right) / most;
     let bottom = rows.len() as f64 * row;
     let mut svg = Svg::new(WIDTH, bottom + 22.0);
     for tick in ticks(most, 6.0) {
         let x = left + tick * scale;
         svg.line("grid", [x, 0.0, x, bottom]);
-        svg.text("soft", "middle", x, bottom + 16.0, &format!("{}×", short(tick)));
+        svg.text("soft", "middle", x.max(left + 12.0), bottom + 16.0, &format!("{}×", short(tick)));
     }
-    for (index, (name, gain, filled, fits)) in rows.iter().enumerate() {
+    for (index, (name, gain, [low, high], filled, sure)) in rows.iter().enumerate() {
         let y = index as f64 * row;
         let class = if index == 0 { "strong" } else { "" };
-        svg.text(class, "end", left - 12.0, y + 18.0, name);
-        if *fits == Some(false) {
-            svg.text("limit", "end", left - 12.0, y + 33.0, "does not fit the memory");
+        let doubt = if *sure { "" } else { " (not sure)" };
+        svg.text(class, "start", left, y + 15.0, &format!("{name}{doubt}"));
+        svg.told("gain", [left, y + 21.0, gain * scale, 14.0], &format!("empty: {gain:.3} [{low:.3}, {high:.3}]"));
+        if high > low {
+            let (from, to, middle) = (left + low * scale, left + high * scale, y + 28.0);
+            svg.line("ends", [from, middle, to, middle]);
         }
-        svg.told("gain", [left, y + 4.0, gain * scale, 15.0], &format!("empty: {gain:.3}"));
-        svg.text("soft", "start", left + gain * scale + 6.0, y + 16.0, &format!("{gain:.2}"));
-        svg.told("gainf", [left, y + 21.0, filled * scale, 15.0], &format!("filled: {filled:.3}"));
-        svg.text("soft", "start", left + filled * scale + 6.0, y + 33.0, &format!("{filled:.2}"));
+        svg.text("soft", "start", left + gain.max(*high) * scale + 6.0, y + 32.0, &format!("{gain:.3}"));
+        if let Some(filled) = filled {
+            svg.told("gainf", [left, y + 37.0, filled * scale, 14.0], &format!("filled: {filled:.3}"));
+            svg.text("soft", "start", left + filled * scale + 6.0, y + 48.0, &format!("{filled:.3}"));
+        }
     }
-    svg.finish("Throughput of each schedule over this one's, empty and with its bubbles filled")
+    svg.finish("Throughput of other flags over this job's, empty and with their bubbles filled")
 }

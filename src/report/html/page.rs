@@ -78,6 +78,7 @@ h1{font-size:30px;line-height:1.2;margin:0 0 6px;letter-spacing:-.01em}
 h2{font-size:20px;margin:0 0 4px}
 .sub{color:var(--soft);margin:0 0 26px}
 .lead{color:var(--soft);margin:0 0 14px;max-width:108ch}
+.verdict{font-size:1.15em;font-weight:600;margin:0 0 14px;max-width:90ch}
 section{margin-top:40px}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(205px,1fr));gap:14px}
 .card{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:16px 18px}
@@ -107,7 +108,7 @@ svg text.soft{fill:var(--soft)} svg text.on{fill:var(--on);font-size:10px} svg t
 .s0{fill:var(--s0)} .s1{fill:var(--s1)} .s2{fill:var(--s2)} .s3{fill:var(--s3)}
 .static{fill:var(--static)} .act{fill:var(--act);fill-opacity:.75} .lane{fill:var(--idle)} .shut{fill:var(--hatch)}
 .held{fill:var(--s0);fill-opacity:.45} .run{fill:var(--s0)}
-.gain{fill:var(--f)} .gainf{fill:var(--s0)} .none{fill:var(--hatch)}
+.ends{stroke:var(--ink);stroke-width:1.5} .gain{fill:var(--f)} .gainf{fill:var(--s0)} .none{fill:var(--hatch)}
 .grid{stroke:var(--grid);stroke-width:1} .axis{stroke:var(--line);stroke-width:1}
 .limit{stroke:var(--limit);stroke-width:1.3;stroke-dasharray:5 4;fill:none} svg text.limit{stroke:none;fill:var(--limit)}
 @media print{body{background:#fff} section{break-inside:avoid}}

@@ -4,9 +4,13 @@ use super::page::{self, escape, figure, section};
 use super::{bars, memory, timeline};
 use crate::fill::plan::FillPlan;
 use crate::fill::record::PlanRecord;
-use crate::report::plan::{alternatives, bubbles, gpu_seconds, shown, sides};
+use crate::report::plan::answer::{gpu_seconds, verdict, with_ends};
+use crate::report::plan::{alternatives, best_alternatives, bubbles, shown, sides};
 use crate::units::{counted, format_ns};
 use std::fmt::Write;
+
+/// Alternatives in the picture and the table.
+const ALTERNATIVES: usize = 16;
 
 /// Memory pictures are larger than lanes: so many of them.
 const MEMORY_STAGES: usize = 8;
@@ -16,6 +20,7 @@ pub fn html(plan: &FillPlan, source: Option<&str>) -> String {
     let r = &plan.record;
     let stages = shown(r.stage.len());
     let mut body = head(r);
+    let _ = writeln!(body, "<p class=\"verdict\">{}</p>", escape(&verdict(r)));
     body += &cards(r);
     body +=
         &section("One iteration", &timeline_lead(r), &figure(&timeline::svg(plan, &stages), &timeline::legend(plan)));
@@ -29,16 +34,17 @@ pub fn html(plan: &FillPlan, source: Option<&str>) -> String {
     if !r.side.is_empty() {
         body += &section("The side models", SIDES_LEAD, &page::table(&sides(r)));
     }
-    if !r.alternatives.is_empty() {
+    let best = best_alternatives(r, ALTERNATIVES);
+    if !best.is_empty() {
         let keys = [
             ("gain", "this job alone, nothing filled".to_string()),
             ("gainf", "with the bubbles that remain filled too".to_string()),
         ];
-        let picture = figure(&bars::schedules(r), &keys);
+        let picture = figure(&bars::alternatives(r, &best), &keys);
         body += &section(
-            "Would another schedule do?",
-            &schedules_lead(r),
-            &(picture + "<br>" + &page::table(&alternatives(r))),
+            "Would other flags do?",
+            &flags_lead(r),
+            &(picture + "<br>" + &page::table(&alternatives(&best))),
         );
     }
     body += &assumptions(r, source);
@@ -77,12 +83,22 @@ fn head(r: &PlanRecord) -> String {
 
 fn cards(r: &PlanRecord) -> String {
     let o = &r.outcome;
-    let net = match &o.best_schedule {
-        Some(best) => format!("what filling wins beyond {best}, which alone would win {:.3}", o.best_schedule_gain),
-        None => "no other schedule would be faster by itself".to_string(),
+    let net = match &o.best_alternative {
+        Some(best) => format!("what filling wins beyond {best}, which alone would win {:.3}", o.best_alternative_gain),
+        None => "no other flags would be faster".to_string(),
     };
+    let ends = |low: f64, high: f64| format!("95 %: {low:.3} to {high:.3}. ");
+    let iteration = match r.measured {
+        Some(_) => "measured, nothing filled".to_string(),
+        None => format!(
+            "95 %: {} to {}, nothing filled",
+            format_ns(r.iteration_low_ns as f64),
+            format_ns(r.iteration_high_ns as f64)
+        ),
+    };
+    let pays = if o.filling_pays == Some(true) { "good" } else { "" };
     let cards = [
-        ("", "one iteration", format_ns(r.iteration_ns as f64), "nothing filled".to_string()),
+        ("", "one iteration", format_ns(r.iteration_ns as f64), iteration),
         (
             "",
             "idle",
@@ -93,14 +109,23 @@ fn cards(r: &PlanRecord) -> String {
             "good",
             "useful work, filled",
             format!("{:.3}×", o.gain),
-            format!("main and side over main alone; at most {:.3}× if no bubble time were lost", o.gain_bound),
+            format!(
+                "{}Main and side over main alone; at most {:.3}× if no bubble time were lost",
+                ends(o.gain_low, o.gain_high),
+                o.gain_bound
+            ),
         ),
-        ("good", "net of a better schedule", format!("{:.3}×", o.net_gain), net),
+        (pays, "net of other flags", format!("{:.3}×", o.net_gain), ends(o.net_gain_low, o.net_gain_high) + &net),
         (
             "",
             "main job slower by",
             format!("{:.2} %", 100.0 * (o.main_slowdown - 1.0)),
-            format!("{:.0} % of the bubble time becomes side work", 100.0 * o.bubble_used),
+            format!(
+                "95 %: {:.2} to {:.2} %. {:.0} % of the bubble time becomes side work",
+                100.0 * (o.main_slowdown_low - 1.0),
+                100.0 * (o.main_slowdown_high - 1.0),
+                100.0 * o.bubble_used
+            ),
         ),
     ];
     let mut html = String::from("<div class=\"cards\">");
@@ -137,23 +162,23 @@ const SIDES_LEAD: &str = "A side model is a sequence of kernels. In each bubble 
     whole kernels, and starts none that would not end before the gate closes again; a step that is cut goes on in the next bubble. \
     Memory is what it takes while it runs, and what of it stays between steps.";
 
-fn schedules_lead(r: &PlanRecord) -> String {
+fn flags_lead(r: &PlanRecord) -> String {
     let o = &r.outcome;
-    let first = match &o.best_schedule {
+    let first = match &o.best_alternative {
         Some(best) => format!(
-            "Before filling a bubble, ask whether a flag would remove it: {best} would win {:.3} with nothing filled. ",
-            o.best_schedule_gain
+            "Before filling a bubble, ask whether a flag would remove it: {best} would win {} with nothing filled. ",
+            with_ends(o.best_alternative_gain, o.best_alternative_gain_low, o.best_alternative_gain_high)
         ),
-        None => "No other schedule would be faster by itself. ".to_string(),
+        None => "No other flags would be faster by themselves. ".to_string(),
     };
-    let second = match &o.best_filled_schedule {
+    let second = match &o.best_filled_alternative {
         Some(best) => format!(
             "Most useful work of all would come from {best} with its own bubbles filled: {:.3}. ",
-            o.best_filled_gain
+            o.best_filled_alternative_gain
         ),
-        None => "With bubbles filled this schedule does most. ".to_string(),
+        None => "With bubbles filled these flags do most. ".to_string(),
     };
-    format!("{first}{second}{}.", gpu_seconds(r))
+    format!("{first}{second}GPU-seconds an iteration: {}.", gpu_seconds(r))
 }
 
 fn memory_section(plan: &FillPlan, stages: &[usize]) -> String {

@@ -1,12 +1,13 @@
 //! A plan for people: headline, timeline, stages, bubbles, side models, other schedules, notes.
 
+pub mod answer;
+
 use super::lanes::Lanes;
 use super::timeline::{draw, letter};
 use super::{Screen, Table};
 use crate::fill::plan::FillPlan;
-use crate::fill::record::{PlanBubble, PlanPrice, PlanRecord, PlanStage};
+use crate::fill::record::{Alternative, PlanBubble, PlanRecord, PlanStage};
 use crate::pipeline::memory::GIB;
-use crate::records::cost_model::Source;
 use crate::report::lanes::Part;
 use crate::units::{counted, format_ns, significant};
 use std::fmt::Write;
@@ -14,11 +15,20 @@ use std::fmt::Write;
 /// Stages shown of a longer pipeline; all of them are in the JSON.
 const SHOWN: usize = 16;
 
-/// The whole plan as it is printed on a screen.
+/// Rows of the table of alternatives; all of them are in the JSON.
+const ALTERNATIVES: usize = 10;
+
+/// The job and the answer, without what stands behind them.
+pub fn brief(record: &PlanRecord, screen: Screen) -> String {
+    let headline = headline(record);
+    format!("{}\n{}", screen.prose(&headline, 2), answer::answer(record, screen))
+}
+
+/// The whole plan as it is printed on a screen: the answer first, then what it rests on.
 pub fn render(plan: &FillPlan, screen: Screen) -> String {
     let record = &plan.record;
     let shown = shown(record.stage.len());
-    let mut text = screen.prose(&headline(record), 2);
+    let mut text = brief(record, screen);
     let _ = write!(
         text,
         "\n{}\n{}\n{}",
@@ -36,10 +46,15 @@ pub fn render(plan: &FillPlan, screen: Screen) -> String {
         let _ = write!(text, "\n{}", beside(record, &shown).terminal(screen));
     }
     if !record.alternatives.is_empty() {
-        let _ = write!(text, "\n{}", alternatives(record).terminal(screen));
+        let best = best_alternatives(record, ALTERNATIVES);
+        let _ = write!(text, "\n{}", alternatives(&best).terminal(screen));
+        if best.len() < record.alternatives.len() {
+            let hidden = counted(record.alternatives.len() - best.len(), "slower or larger alternative");
+            text += &screen.prose(&format!("not shown: {hidden}; --json has all\n"), 2);
+        }
     }
-    let _ = write!(text, "\n{}", screen.prose(&outcome(record), 5));
-    for note in &record.notes {
+    for (index, note) in record.notes.iter().enumerate() {
+        text += if index == 0 { "\n" } else { "" };
         text += &screen.prose(&format!("note: {note}\n"), 6);
     }
     text
@@ -71,7 +86,7 @@ pub fn is_fused(schedule: &str) -> bool {
     crate::pipeline::ScheduleName::parse(schedule).is_ok_and(|name| name.fused_backward())
 }
 
-/// Model, GPUs, schedule, the iteration's time and its bubble ratio, in two lines.
+/// Model, GPUs, schedule, the iteration's time and its bubble ratio, and what it makes of the GPUs.
 pub fn headline(r: &PlanRecord) -> String {
     let chunks = if r.chunks > 1 { format!(", {} chunks", r.chunks) } else { String::new() };
     let after = match r.data_parallel_ns + r.optimizer_ns {
@@ -133,33 +148,12 @@ fn use_of_hardware(r: &PlanRecord) -> String {
         false => String::new(),
     };
     format!(
-        "{} TFLOP/s a GPU{}{recomputed}; {} tokens/s, {} GPU-hours per billion tokens\n{}",
+        "{} TFLOP/s a GPU{}{recomputed}; {} tokens/s, {} GPU-hours per billion tokens\n",
         significant(r.tflops_per_gpu),
         percent(r.model_flops_utilization, "MFU"),
         significant(r.tokens_per_s),
-        significant(r.gpu_hours_per_billion_tokens),
-        sources(r)
+        significant(r.gpu_hours_per_billion_tokens)
     )
-}
-
-/// Where the prices come from, in a line; nothing where all were measured within range.
-fn sources(r: &PlanRecord) -> String {
-    let count = |is: &dyn Fn(&PlanPrice) -> bool| r.prices.iter().filter(|p| is(p)).count();
-    let of = |source: Source| count(&|p: &PlanPrice| p.source == Some(source));
-    let extrapolated = count(&|p: &PlanPrice| !p.in_range && p.source.is_some_and(|s| s != Source::Datasheet));
-    let unknown = count(&|p: &PlanPrice| p.source.is_none());
-    if of(Source::Measured) == r.prices.len() && extrapolated == 0 {
-        return String::new();
-    }
-    let parts = [
-        (of(Source::Measured), "measured"),
-        (of(Source::Published), "published"),
-        (of(Source::Datasheet), "from a data sheet"),
-        (unknown, "unknown and counted as 0"),
-    ];
-    let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-    let beyond = if extrapolated > 0 { format!("; {extrapolated} of them extrapolated") } else { String::new() };
-    format!("{}: {}{beyond}\n", counted(r.prices.len(), "price"), parts.join(", "))
 }
 
 fn stages(r: &PlanRecord, shown: &[usize]) -> Table {
@@ -291,64 +285,35 @@ fn beside(r: &PlanRecord, shown: &[usize]) -> Table {
     table
 }
 
-/// A row a schedule that the job could have had instead.
-pub fn alternatives(r: &PlanRecord) -> Table {
+/// The fastest alternatives that fit, sure ones and others, at most so many; fewer where others do not fit.
+pub fn best_alternatives(r: &PlanRecord, most: usize) -> Vec<&Alternative> {
+    let mut list: Vec<&Alternative> = r.alternatives.iter().filter(|a| a.fits_memory != Some(false)).collect();
+    list.sort_by(|a, b| b.gain.total_cmp(&a.gain));
+    list.truncate(most);
+    list
+}
+
+/// A row for each of the flags that the job could have had instead.
+pub fn alternatives(list: &[&Alternative]) -> Table {
     let mut table = Table::new(
-        "Other schedules",
-        "The same job: throughput over this schedule's, empty and with its remaining bubbles filled.",
-        &["schedule", "chunks", "iteration", "bubble ratio", "gain", "gain filled", "peak activations", "fits"],
+        "Other flags",
+        "The same model and batch on the same GPUs: throughput over this job's, empty with its 95 % interval, and with its own bubbles filled. ~ further from what was measured than the job is.",
+        &["instead", "iteration", "gain", "interval", "gain filled", "bubble ratio", "peak activations", "fits"],
     )
-    .spare(&["peak activations", "chunks"]);
-    for a in &r.alternatives {
+    .spare(&["peak activations", "bubble ratio", "fits", "iteration"]);
+    for a in list {
         table.row(vec![
-            a.schedule.clone(),
-            a.chunks.to_string(),
+            a.describes.clone(),
             format_ns(a.iteration_ns as f64),
+            format!("{:.3}{}", a.gain, if a.sure { "" } else { " ~" }),
+            format!("[{:.3}, {:.3}]", a.gain_low, a.gain_high),
+            a.gain_filled.map_or("–".into(), |gain| format!("{gain:.3}")),
             format!("{:.4}", a.bubble_ratio),
-            format!("{:.3}", a.gain),
-            format!("{:.3}", a.gain_filled),
             format!("{:.1}", a.peak_activations),
             a.fits_memory.map_or("?", |f| if f { "yes" } else { "no" }).into(),
         ]);
     }
     table
-}
-
-fn outcome(r: &PlanRecord) -> String {
-    let o = &r.outcome;
-    let mut text = format!(
-        "gain {:.3} of at most {:.3}: useful work (main + side) over main alone; {:.0} % of bubble time used, main slowdown {:.2} %\n",
-        o.gain,
-        o.gain_bound,
-        100.0 * o.bubble_used,
-        100.0 * (o.main_slowdown - 1.0),
-    );
-    let _ = match &o.best_schedule {
-        Some(best) => writeln!(
-            text,
-            "net  {:.3}: {best} alone would win {:.3} with nothing filled",
-            o.net_gain, o.best_schedule_gain
-        ),
-        None if r.alternatives.is_empty() => Ok(()),
-        None => writeln!(text, "net  {:.3}: no other schedule would be faster", o.net_gain),
-    };
-    if let Some(best) = &o.best_filled_schedule {
-        let _ = writeln!(text, "best {:.3}: {best} with its own bubbles filled", o.best_filled_gain);
-    }
-    let _ = writeln!(text, "{}", gpu_seconds(r));
-    text
-}
-
-/// What an iteration brings in seconds of one GPU, and what of it filling alone can claim.
-pub fn gpu_seconds(r: &PlanRecord) -> String {
-    let o = &r.outcome;
-    format!(
-        "GPU-seconds an iteration: {} of side work, less {} of slowdown and {} that another schedule would free: net {}",
-        significant(o.recovered_gpu_s),
-        significant(o.lost_gpu_s),
-        significant(o.schedule_gpu_s),
-        significant(o.net_recovered_gpu_s)
-    )
 }
 
 /// Bytes in GiB, to two decimals where there is less than one.

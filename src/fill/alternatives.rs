@@ -1,0 +1,207 @@
+//! What else the job could have been ([`crate::pipeline::variants`]), filled with the same sides; and how far one may
+//! believe that, and the plan itself: each cause of error moved to the ends of its interval in turn.
+
+use super::attempt::{Candidate, Cause, PlanContext};
+use crate::Result;
+use crate::pipeline::job::{Job, Parallel};
+use crate::pipeline::variants::{self, Variant};
+use crate::pipeline::{Schedule, Timeline, activations, iteration};
+use rayon::prelude::*;
+
+/// A variant of the job with what it would bring.
+pub(super) struct Tried {
+    pub variant: Variant,
+    pub bubble_ratio: f64,
+    pub peak_activations: f64,
+    /// Gain over the variant's own empty iteration with its bubbles filled; `None` where the schedule is too long to be
+    /// filled for comparison.
+    pub filled: Option<f64>,
+    /// Its iteration with each cause at the lower and the upper end, in the order of [`causes`], over its median.
+    moved: Vec<f64>,
+}
+
+/// The plan's own figures once.
+#[derive(Debug, Clone, PartialEq)]
+struct Figures {
+    iteration_ns: f64,
+    gain: f64,
+    slowdown: f64,
+    steps_per_s: Vec<f64>,
+}
+
+/// The 95 % intervals of a plan's figures.
+pub(super) struct Intervals {
+    pub iteration_ns: (f64, f64),
+    pub gain: (f64, f64),
+    pub slowdown: (f64, f64),
+    /// Of the best alternative's gain, and of what filling wins beyond it.
+    pub best: (f64, f64),
+    pub net: (f64, f64),
+    /// By side.
+    pub steps_per_s: Vec<(f64, f64)>,
+    /// By alternative: of its iteration and of its gain.
+    pub alternatives: Vec<[(f64, f64); 2]>,
+}
+
+fn causes() -> impl Iterator<Item = (Cause, bool)> {
+    Cause::ALL.into_iter().flat_map(|cause| [(cause, false), (cause, true)])
+}
+
+/// All variants of the job that are worth showing, filled.
+pub(super) fn tried(context: &PlanContext) -> Vec<Tried> {
+    let machine_bytes = context.model.machine.memory_bytes;
+    let found = variants::of_job(context.job, &context.costs, context.prices, machine_bytes);
+    found.into_par_iter().filter_map(|variant| try_out(context, variant)).collect()
+}
+
+fn try_out(context: &PlanContext, mut variant: Variant) -> Option<Tried> {
+    let (job, costs) = (variant.job.clone(), variant.costs.clone());
+    let own = context.of_variant(&job, costs);
+    let p = &job.parallel;
+    let chunks = p.chunks.map(|c| c as usize);
+    let layout = job.layout();
+    let operations = 3 * layout.cells() as u64 * job.micro_batches();
+    let (timeline, filled) = if operations <= iteration::SIMULATED as u64 {
+        let candidate = own.attempt(p.schedule, chunks).ok()?;
+        variant.iteration_ns = candidate.base.iteration_ns;
+        variant.fits_memory = own.fits(&candidate);
+        (candidate.timeline, Some(candidate.gain))
+    } else {
+        let few = own.shortened()?;
+        (iteration::timeline(&few, &own.costs, p.schedule, chunks).ok()?, None)
+    };
+    let stages = timeline.schedule.stages;
+    let peak = |stage| activations::peak(&timeline.schedule, stage, own.weight_share);
+    let after = own.after_pipeline_ns(&timeline.schedule);
+    let pipeline_ns = variant.iteration_ns.saturating_sub(after) as f64;
+    let passes = job.micro_batches() as f64 / timeline.schedule.micro_batches as f64;
+    let busy = passes * (0..stages).map(|stage| timeline.busy_ns(stage) as f64).sum::<f64>();
+    let median = iteration::whole_ns(&timeline, &own.costs) as f64;
+    // Its own iteration is the same however long the sides' steps are.
+    let moved = iteration::moved_ns(&job, context.prices, &timeline, own.costs.dtype).ok()?;
+    let moved = moved.into_iter().map(|ns| ns / median).chain([1.0, 1.0]).collect();
+    Some(Tried {
+        bubble_ratio: if pipeline_ns > 0.0 { 1.0 - busy / (stages as f64 * pipeline_ns) } else { 0.0 },
+        peak_activations: (0..stages).map(peak).fold(0.0, f64::max),
+        filled,
+        moved,
+        variant,
+    })
+}
+
+impl PlanContext<'_> {
+    /// The job with few micro-batches, where it has so many that its plan cannot be made a dozen times: the middle of an
+    /// iteration repeats.
+    pub fn shortened(&self) -> Option<Job> {
+        let p = &self.job.parallel;
+        let micro_batches = 6 * p.pipeline;
+        let global_batch = p.data * p.micro_batch * micro_batches.min(self.job.micro_batches());
+        self.job.with(Parallel { global_batch, ..p.clone() })
+    }
+
+    fn figures(&self, candidate: &Candidate) -> Figures {
+        let per_s = |side| candidate.steps(&self.sides, side) / candidate.seconds();
+        Figures {
+            iteration_ns: candidate.base.iteration_ns as f64,
+            gain: candidate.gain,
+            slowdown: candidate.slowdown,
+            steps_per_s: (0..self.sides.len()).map(per_s).collect(),
+        }
+    }
+}
+
+/// How a plan is made again with other costs: on the timeline of the same schedule.
+pub(super) type Again<'a> = &'a (dyn Fn(&PlanContext, &Schedule) -> Result<Candidate> + Sync);
+
+/// A simulated plan, made again.
+pub(super) fn simulated(context: &PlanContext, schedule: &Schedule) -> Result<Candidate> {
+    let times = context.costs.times(context.job, schedule.layout);
+    Ok(context.filled(crate::pipeline::simulate(schedule.clone(), times)?))
+}
+
+/// The intervals of all figures of a plan. `own_ns` is the simulated iteration of the job as it is, which alternatives are
+/// compared with.
+pub(super) fn intervals(
+    context: &PlanContext,
+    chosen: &Candidate,
+    own_ns: u64,
+    tried: &[Tried],
+    again: Again,
+) -> Result<Intervals> {
+    let long = chosen.timeline.schedule.operations().len() > iteration::SIMULATED;
+    let few = if long { context.shortened() } else { None };
+    let short = few.as_ref().map(|job| context.of_variant(job, context.costs.clone()));
+    let probe = short.as_ref().unwrap_or(context);
+    let p = &probe.job.parallel;
+    let first = match &short {
+        Some(short) => short.attempt(p.schedule, p.chunks.map(|c| c as usize))?,
+        None => again(probe, &chosen.timeline.schedule)?,
+    };
+    let schedule = &first.timeline.schedule;
+    let (base, own) = (probe.figures(&first), simulated_ns(probe, &first.timeline));
+    let moved: Vec<(Figures, f64)> = causes()
+        .collect::<Vec<_>>()
+        .into_par_iter()
+        .map(|(cause, up)| {
+            let moved = probe.moved(cause, up)?;
+            let candidate = again(&moved, schedule)?;
+            Ok((moved.figures(&candidate), simulated_ns(&moved, &candidate.timeline)))
+        })
+        .collect::<Result<_>>()?;
+    let at = |value: f64, of: &dyn Fn(&Figures) -> f64| {
+        // Relative changes, so that a shortened job speaks for the long one.
+        iteration::quadrature(value, moved.iter().map(|(m, _)| value * of(m) / of(&base).max(f64::MIN_POSITIVE)))
+    };
+    let whole = own_ns as f64;
+    let gains = |cause: Option<usize>| {
+        let own = cause.map_or(1.0, |cause| moved[cause].1 / own);
+        let gain = move |t: &Tried| {
+            let other = cause.map_or(1.0, |cause| t.moved[cause]);
+            whole * own / (t.variant.iteration_ns as f64 * other).max(1.0)
+        };
+        tried.iter().map(gain).collect::<Vec<f64>>()
+    };
+    let best = |gains: &[f64]| {
+        let counting = tried.iter().zip(gains).filter(|(t, _)| t.counts());
+        counting.map(|(_, gain)| *gain).fold(1.0, f64::max)
+    };
+    let by_cause: Vec<Vec<f64>> = (0..moved.len()).map(|cause| gains(Some(cause))).collect();
+    let median = gains(None);
+    let best_now = best(&median);
+    let net = |gain: f64, best: f64| gain / best;
+    let nets = moved.iter().zip(&by_cause).map(|((m, _), gains)| net(chosen.gain * m.gain / base.gain, best(gains)));
+    let (low, high) = at(chosen.slowdown, &|f| f.slowdown);
+    Ok(Intervals {
+        iteration_ns: at(chosen.base.iteration_ns as f64, &|f| f.iteration_ns),
+        gain: at(chosen.gain, &|f| f.gain),
+        slowdown: (low.max(1.0), high),
+        best: iteration::quadrature(best_now, by_cause.iter().map(|gains| best(gains))),
+        net: iteration::quadrature(net(chosen.gain, best_now), nets),
+        steps_per_s: (0..context.sides.len())
+            .map(|side| at(context.figures(chosen).steps_per_s[side], &|f| f.steps_per_s[side]))
+            .collect(),
+        alternatives: tried
+            .iter()
+            .enumerate()
+            .map(|(index, t)| {
+                let ns = t.variant.iteration_ns as f64;
+                [
+                    iteration::quadrature(ns, t.moved.iter().map(|factor| ns * factor)),
+                    iteration::quadrature(median[index], by_cause.iter().map(|gains| gains[index])),
+                ]
+            })
+            .collect(),
+    })
+}
+
+/// The simulated iteration of a context on a timeline's schedule, in ns.
+fn simulated_ns(context: &PlanContext, timeline: &Timeline) -> f64 {
+    iteration::again_ns(context.job, timeline, &context.costs).unwrap_or(timeline.iteration_ns as f64)
+}
+
+impl Tried {
+    /// Whether it may be called better than the plan: it fits, and is known as well as the job itself.
+    pub fn counts(&self) -> bool {
+        self.variant.sure && self.variant.fits_memory != Some(false)
+    }
+}

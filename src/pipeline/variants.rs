@@ -1,0 +1,336 @@
+//! What else a flag would make of a job: the same model and batch on the same GPUs under another schedule, with its layers
+//! placed otherwise, recomputing more or less, or divided otherwise over the GPUs.
+//!
+//! Each flag is changed alone first. Then all of them together, for every division of the GPUs: divisions are taken in the
+//! order of a bound no schedule can beat (a stage's work, and what follows the pipeline), until the bound is no better than
+//! the best that were found. Long iterations are known from two shorter ones, since their middle repeats.
+
+use super::costs::{self, Costs};
+use super::iteration;
+use super::job::spread::{Spread, pieces};
+use super::job::{Job, Parallel};
+use super::layout::Placement;
+use super::memory;
+use super::prices::{PriceGroup, Prices};
+use super::schedule::ScheduleName;
+use super::sweep;
+use crate::shape::{AttentionKind, Recompute};
+use rayon::prelude::*;
+
+/// Chunks of an interleaved stage that are tried where a stage has as many layers; beyond, messages eat what is won.
+const CHUNKS: [u64; 5] = [2, 3, 4, 6, 8];
+/// Divisions that are kept: of those that are as well known as the job itself, and of the others.
+const KEPT: usize = 6;
+const KEPT_UNSURE: usize = 2;
+/// Micro-batches of the shorter iteration, in multiples of the stages, and how many more the longer one has.
+const SHORT: usize = 4;
+const STEP: usize = 2;
+
+/// Which kind of flag a variant changes; of several the one that changes most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// The schedule, or its chunks.
+    Schedule,
+    /// The layers of each stage.
+    Layout,
+    /// Which activations the backward computes again.
+    Recompute,
+    /// The sizes of pipeline, tensor and data parallelism, the micro-batch, or ZeRO.
+    Division,
+}
+
+impl Change {
+    /// The kind as plans spell it, e.g. `schedule`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Change::Schedule => "schedule",
+            Change::Layout => "layout",
+            Change::Recompute => "recompute",
+            Change::Division => "division",
+        }
+    }
+}
+
+/// The job with other flags.
+#[derive(Debug, Clone)]
+pub struct Variant {
+    /// What it changes.
+    pub change: Change,
+    /// Its flags that differ from the job's own, in words.
+    pub describes: String,
+    /// The job as it would be.
+    pub job: Job,
+    /// What its iteration is made of.
+    pub costs: Costs,
+    /// Predicted time of its iteration in ns: pipeline, gradients and optimizer step.
+    pub iteration_ns: u64,
+    /// Whether it rests on no kind of price that is less known than the job's own of that kind.
+    pub sure: bool,
+    /// Whether it fits the GPUs' memory; `None` where that is not known.
+    pub fits_memory: Option<bool>,
+}
+
+/// Every variant of a job that is worth showing, each kind of flag changed alone first: all other schedules, the balanced
+/// layout, the other recomputations; then the fastest combinations that fit the memory. `own` is what the job itself costs;
+/// `machine_bytes` is a GPU's memory where the job does not give it.
+pub fn of_job(job: &Job, own: &Costs, prices: &(dyn Prices + Sync), machine_bytes: Option<u64>) -> Vec<Variant> {
+    let search = Search { job, own, prices, machine_bytes, known: own.unsure() };
+    let mut found = search.alone();
+    for variant in search.together() {
+        if found.iter().all(|known| known.job.parallel != variant.job.parallel) {
+            found.push(variant);
+        }
+    }
+    found
+}
+
+/// A division with its recomputation: what schedules and layouts are then tried on.
+struct Start {
+    job: Job,
+    costs: Costs,
+    bound_ns: f64,
+}
+
+struct Search<'a> {
+    job: &'a Job,
+    own: &'a Costs,
+    prices: &'a (dyn Prices + Sync),
+    machine_bytes: Option<u64>,
+    /// Groups of prices that the job itself does not know well either.
+    known: Vec<PriceGroup>,
+}
+
+impl Search<'_> {
+    /// One flag at a time.
+    fn alone(&self) -> Vec<Variant> {
+        let p = &self.job.parallel;
+        let mut jobs = schedules(self.job);
+        let layout = balanced(self.job, self.own).filter(|job| layers(job) != layers(self.job));
+        jobs.extend(layout);
+        for recompute in recomputations(self.job).filter(|r| *r != p.recompute || p.recompute_layers.is_some()) {
+            jobs.extend(self.job.with(Parallel { recompute, recompute_layers: None, ..p.clone() }));
+        }
+        // Of schedules that nothing is known about there is nothing to tell.
+        jobs.into_par_iter().filter_map(|job| self.variant(job)).collect()
+    }
+
+    fn variant(&self, job: Job) -> Option<Variant> {
+        let costs = costs::of_job(&job, self.prices, self.own.dtype).ok()?;
+        self.estimated(job, &costs)
+    }
+
+    fn estimated(&self, job: Job, costs: &Costs) -> Option<Variant> {
+        let (iteration_ns, fits_memory) = self.estimate(&job, costs)?;
+        Some(Variant {
+            change: change(self.job, &job),
+            describes: describe(self.job, &job),
+            sure: costs.unsure().iter().all(|group| self.known.contains(group)),
+            costs: costs.clone(),
+            job,
+            iteration_ns,
+            fits_memory,
+        })
+    }
+
+    /// The iteration in ns, and whether it fits the memory.
+    fn estimate(&self, job: &Job, costs: &Costs) -> Option<(u64, Option<bool>)> {
+        let p = &job.parallel;
+        let (stages, all) = (p.pipeline as usize, job.micro_batches() as usize);
+        let run = |micro_batches| {
+            iteration::timeline_of(job, costs, p.schedule, p.chunks.map(|c| c as usize), micro_batches).ok()
+        };
+        let (short, step) = (SHORT * stages, STEP * stages);
+        let first = run(if all > short + step { short } else { all })?;
+        let share = job.weight_share();
+        let memory = memory::estimate(job, costs.dtype, &costs.layer, self.machine_bytes);
+        let memory = memory::for_schedule(job, costs.dtype, &costs.layer, &memory, &first.schedule, share);
+        let mut pipeline_ns = first.iteration_ns as f64;
+        if all > short + step {
+            let longer = run(short + step)?.iteration_ns as f64;
+            pipeline_ns += (longer - pipeline_ns) * (all - short) as f64 / step as f64;
+        }
+        let after = costs.after(first.schedule.layout.placement).total_ns();
+        Some((pipeline_ns.round() as u64 + after, memory.fits(&first.schedule, share)))
+    }
+
+    /// Every flag at once.
+    fn together(&self) -> Vec<Variant> {
+        let mut starts = self.starts();
+        starts.sort_by(|a, b| a.bound_ns.total_cmp(&b.bound_ns));
+        let mut kept = [Vec::<Variant>::new(), Vec::new()];
+        // A few at a time: enough for every core, few enough to stop early.
+        for group in starts.chunks(2 * rayon::current_num_threads()) {
+            let least = group[0].bound_ns;
+            let full = |list: &[Variant], most| list.len() >= most && (list[most - 1].iteration_ns as f64) <= least;
+            if full(&kept[0], KEPT) && full(&kept[1], KEPT_UNSURE) {
+                break;
+            }
+            let found: Vec<Variant> = group.par_iter().filter_map(|start| self.best(start)).collect();
+            for variant in found {
+                let list = &mut kept[usize::from(!variant.sure)];
+                list.push(variant);
+                list.sort_by_key(|v| v.iteration_ns);
+                list.truncate(KEPT);
+            }
+        }
+        let [mut sure, mut unsure] = kept;
+        unsure.truncate(KEPT_UNSURE);
+        // What is not well known is worth showing only where it would be the best.
+        let best = sure.first().map_or(u64::MAX, |v| v.iteration_ns);
+        unsure.retain(|v| v.iteration_ns < best);
+        sure.extend(unsure);
+        sure
+    }
+
+    /// Every division with every recomputation, and its bound.
+    fn starts(&self) -> Vec<Start> {
+        let p = &self.job.parallel;
+        let plain = Parallel { schedule: ScheduleName::OneFOneB, chunks: None, layout: None, ..p.clone() };
+        let Some(plain) = self.job.with(plain) else { return Vec::new() };
+        let (divisions, _) = sweep::divisions(&plain);
+        divisions
+            .into_par_iter()
+            .flat_map_iter(|division| {
+                let zero = [p.zero, p.zero.max(1)];
+                let zeros = if p.zero == 0 && division.replicas() > 1 { &zero[..] } else { &zero[..1] };
+                let ways = zeros.iter().flat_map(|&zero| recomputations(self.job).map(move |way| (zero, way)));
+                ways.filter_map(|(zero, recompute)| self.start(&division, zero, recompute)).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    fn start(&self, division: &Job, zero: u64, recompute: Recompute) -> Option<Start> {
+        let parallel = Parallel { zero, recompute, recompute_layers: None, ..division.parallel.clone() };
+        let job = division.with(parallel)?;
+        let costs = costs::of_job(&job, self.prices, self.own.dtype).ok()?;
+        let memory = memory::estimate(&job, costs.dtype, &costs.layer, self.machine_bytes);
+        // Two-way pipelines hold more, none holds less.
+        let stages = job.parallel.pipeline as f64;
+        let fixed: f64 = memory.stage.iter().map(|s| s.static_bytes() as f64).sum();
+        if memory.total_bytes.is_some_and(|total| fixed > total * stages) {
+            return None;
+        }
+        let [first, last] = costs.ends_ns();
+        let work = job.micro_batches() as f64 * (job.model.layers as f64 * costs.layer_ns() + (first + last) as f64);
+        let after = [Placement::Loop, Placement::Vee, Placement::Both].map(|p| costs.after(p).total_ns());
+        let least_after = after.into_iter().min().unwrap_or(0);
+        Some(Start { bound_ns: work / stages + least_after as f64, job, costs })
+    }
+
+    /// The fastest schedule and layout of a start that fits.
+    fn best(&self, start: &Start) -> Option<Variant> {
+        let own = std::iter::once(start.job.clone());
+        let fixed = schedules(&start.job).into_iter().filter(|job| !job.parallel.schedule.searched());
+        let tried = own.chain(fixed).flat_map(|job| {
+            let other = balanced(&job, &start.costs).filter(|other| layers(other) != layers(&job));
+            [Some(job), other].into_iter().flatten()
+        });
+        let costs = &start.costs;
+        let fitting = tried.filter_map(|job| {
+            let (iteration_ns, fits) = self.estimate(&job, costs)?;
+            (fits != Some(false)).then_some((iteration_ns, job))
+        });
+        let (_, job) = fitting.min_by_key(|(iteration_ns, _)| *iteration_ns)?;
+        if job.parallel == self.job.parallel {
+            return None;
+        }
+        self.estimated(job, costs)
+    }
+}
+
+/// The layers of every cell.
+fn layers(job: &Job) -> Vec<u64> {
+    job.cell_layers(job.layout())
+}
+
+/// The job under every schedule but its own. Where a whole layer is computed again, only those with one backward operation:
+/// a W of its own would need what B computed again, or compute it once more.
+fn schedules(job: &Job) -> Vec<Job> {
+    let p = &job.parallel;
+    let full = p.recompute == Recompute::Full || p.recompute_layers.is_some();
+    let named = ScheduleName::ALL.into_iter().filter(|name| !full || name.fused_backward());
+    let mut jobs = Vec::new();
+    for schedule in named {
+        let chunks: &[Option<u64>] = match schedule {
+            ScheduleName::Interleaved => &CHUNKS.map(Some),
+            _ => &[None],
+        };
+        for &chunks in chunks {
+            let parallel = Parallel { schedule, chunks, ..p.clone() };
+            jobs.extend(job.with(parallel).filter(|other| other.parallel != *p));
+        }
+    }
+    // A pipeline of one stage has nothing to order.
+    if p.pipeline == 1 { Vec::new() } else { jobs }
+}
+
+/// The recomputations that make a difference: fused attention has nothing to recompute selectively.
+fn recomputations(job: &Job) -> impl Iterator<Item = Recompute> + use<> {
+    let materialised = job.model.attention == Some(AttentionKind::Materialised);
+    Recompute::ALL.into_iter().filter(move |r| *r != Recompute::Selective || materialised)
+}
+
+/// The job with its layers placed so that the busiest device has least to do.
+fn balanced(job: &Job, costs: &Costs) -> Option<Job> {
+    let layout = job.layout();
+    if pieces(layout) < 2 {
+        return None;
+    }
+    let spread = Spread::balanced(job.model.layers, layout, costs.layer_ns(), costs.ends_ns())?;
+    job.with(Parallel { layout: Some(spread), ..job.parallel.clone() })
+}
+
+fn change(own: &Job, other: &Job) -> Change {
+    let (a, b) = (&own.parallel, &other.parallel);
+    let sizes = |p: &Parallel| [p.pipeline, p.tensor, p.data, p.micro_batch, p.zero];
+    if sizes(a) != sizes(b) {
+        Change::Division
+    } else if (a.recompute, a.recompute_layers) != (b.recompute, b.recompute_layers) {
+        Change::Recompute
+    } else if (a.schedule, a.chunks) != (b.schedule, b.chunks) {
+        Change::Schedule
+    } else {
+        Change::Layout
+    }
+}
+
+/// The flags of `other` that differ from `own`'s, in the words of a job file.
+fn describe(own: &Job, other: &Job) -> String {
+    let (a, b) = (&own.parallel, &other.parallel);
+    let mut parts = Vec::new();
+    let sizes = [
+        ("pipeline", a.pipeline, b.pipeline),
+        ("tensor", a.tensor, b.tensor),
+        ("data", a.data, b.data),
+        ("micro-batch", a.micro_batch, b.micro_batch),
+        ("zero", a.zero, b.zero),
+    ];
+    parts.extend(sizes.iter().filter(|(_, a, b)| a != b).map(|(name, _, b)| format!("{name} {b}")));
+    if (a.schedule, a.chunks) != (b.schedule, b.chunks) && b.pipeline > 1 {
+        parts.push(match b.chunks {
+            Some(v) if v > 1 => format!("{} with {v} chunks", b.schedule.text()),
+            _ => b.schedule.text().to_string(),
+        });
+    }
+    if (a.recompute, a.recompute_layers) != (b.recompute, b.recompute_layers) {
+        parts.push(format!("recompute {}", b.recompute.name()));
+    }
+    let even = Spread::even(other.model.layers, pieces(other.layout()) as u64);
+    match &b.layout {
+        Some(spread) if b.layout != a.layout && *spread != even => {
+            parts.push(format!("layers {}", in_short(&spread.0)));
+        }
+        None if a.layout.is_some() && pieces(other.layout()) > 1 => parts.push("layers spread evenly".into()),
+        _ => {}
+    }
+    parts.join(", ")
+}
+
+/// `5, 6×10, 5`: equal neighbours together.
+fn in_short(layers: &[u64]) -> String {
+    let runs = layers.chunk_by(|a, b| a == b).map(|run| match run.len() {
+        1 => run[0].to_string(),
+        n => format!("{}×{n}", run[0]),
+    });
+    runs.collect::<Vec<_>>().join(" ")
+}
