@@ -1,78 +1,156 @@
-//! Which runs go into which bubble, the residents being given: a beam search over the bubbles in order of time.
+//! Which runs go into which bubble, the residents being given: a search over the bubbles in order of time that keeps the states
+//! no other is ahead of.
 //!
 //! A state is how far each side has come and what the main job has lost so far. One state is at least as good as another if
 //! every side has come as far and the main job has lost no more: whoever is ahead in a fixed sequence of kernels stays ahead
 //! when both are given the same gap. So the dominated states can go, and with one side and no tight budget a single state
-//! is left: going as far as possible in every bubble is then the optimum. Otherwise the beam keeps the best by worth
-//! less `price` times what the main job loses; the price is found by bisection when the budget binds.
+//! is left: going as far as possible in every bubble is then the optimum.
+//!
+//! Where few states and few ways to go on remain, as with few long kernels, nothing is left out and the result is the
+//! optimum. Else the states worth most are kept, and [`super::ways`] leaves out some of the stops. Where the budget binds
+//! then, states are compared by worth less `price` times what the main job loses; the price is found by bisection.
 
-use super::pack::{Residency, Resident, SideRun, Slot, StageProblem, StageSolution};
+use super::pack::{Residency, Resident, SideRun, StageProblem, StageSolution};
+use super::ways;
+use std::cmp::Reverse;
 
-/// States kept, and shorter first runs tried before a second side in the same bubble, at most.
-const WIDEST: usize = 96;
-const MOST_GIVEN_BACK: u64 = 3;
-/// Choices looked at in one search, roughly: what the width of the beam is cut to. A plan searches once a stage,
-/// schedule and budget, so that long problems get less; their many bubbles leave little to gain by looking ahead.
-const EFFORT: usize = 60_000;
-const EFFORT_LONG: usize = 6_000;
-const SHORT: usize = 6;
-const PRICE_ROUNDS: usize = 20;
+/// States kept over all slots together, in a quick search and in a thorough one. A plan searches once a stage, schedule
+/// and budget.
+const QUICK: usize = 400;
+const THOROUGH: usize = 1_600;
+/// States kept behind one slot, at most, and at least up to `LONG` slots: among more there is little to gain by looking ahead.
+const MOST: usize = 400;
+const FEWEST: usize = 4;
+const LONG: usize = 250;
+/// Ways to go on that are looked at for each state that may be kept.
+const WAYS_EACH: usize = 12;
+/// Most slots for which a thorough search is worth its time.
+const SHORT: usize = 12;
+/// Share of a bound that no answer can pass from which on a quick search is good enough.
+const NEAR: f64 = 0.995;
+const PRICE_ROUNDS: usize = 12;
+const PRICE_WIDTH: usize = 4;
 
-/// What may be done in one slot.
-#[derive(Debug, Clone, Default)]
-struct Choice {
-    runs: Vec<SideRun>,
-    cost_ns: f64,
-    worth: f64,
+/// States behind a slot, or ways to go on in one: kernels of each resident, and what they come to.
+#[derive(Debug, Default)]
+pub(super) struct Front {
+    /// Resident by resident, in the search's order: done so far in a state, added in a way to go on.
+    pub kernels: Vec<u64>,
+    pub totals: Vec<Totals>,
 }
 
-#[derive(Debug, Clone)]
-struct State {
-    /// Kernels done, by resident.
-    position: Vec<u64>,
-    spent_ns: f64,
-    worth: f64,
-    /// Index into the trail; `u32::MAX` at the beginning.
-    last: u32,
+impl Front {
+    pub fn clear(&mut self) {
+        self.kernels.clear();
+        self.totals.clear();
+    }
+
+    pub fn kernels_of(&self, index: usize, stride: usize) -> &[u64] {
+        &self.kernels[index * stride..][..stride]
+    }
 }
 
-struct Search<'a> {
-    problem: &'a StageProblem<'a>,
-    residents: &'a [Resident],
-    held: Vec<f64>,
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Totals {
+    pub worth: f64,
+    pub spent_ns: f64,
+    /// Of a state: its place in the trail, `u32::MAX` at the beginning. Of a way to go on: the state it goes on from.
+    pub from: u32,
+}
+
+/// How each state that was kept came about: the one before, and the kernels each resident ran in the slot between.
+#[derive(Debug, Default)]
+struct Trail {
+    before: Vec<u32>,
+    kernels: Vec<u64>,
+}
+
+/// One walk through all slots.
+pub(super) struct Search<'a> {
+    pub problem: &'a StageProblem<'a>,
+    /// Those with the longest kernels first: the last in a bubble fills what the others leave, and short kernels fill it best.
+    pub residents: Vec<Resident>,
+    /// Memory each of them keeps.
+    pub held: Vec<f64>,
     /// Worth per nanosecond that the main job loses.
     price: f64,
-    budget_ns: f64,
+    pub budget_ns: f64,
+    /// Sides in one bubble, at most.
+    pub depth: usize,
+    /// States kept behind a slot.
     width: usize,
-    given_back: u64,
-    /// Sides in one bubble, at most: fewer than allowed where even one state would have too many choices.
-    depth: usize,
+}
+
+/// How one set of residents is best used, as far as was searched.
+pub(super) struct Found {
+    pub solution: StageSolution,
+    /// Whether a longer search could find more.
+    pub open: bool,
 }
 
 /// Fills every slot for one given set of residents, within the problem's budget.
 pub fn assign(problem: &StageProblem, residents: &[Resident]) -> StageSolution {
+    let quick = quick(problem, residents);
+    if quick.open { thorough(problem, residents, quick.solution) } else { quick.solution }
+}
+
+/// A first look.
+pub(super) fn quick(problem: &StageProblem, residents: &[Resident]) -> Found {
     if residents.is_empty() {
-        return StageSolution { runs: vec![Vec::new(); problem.slots.len()], ..StageSolution::default() };
+        let solution = StageSolution { runs: vec![Vec::new(); problem.slots.len()], ..StageSolution::default() };
+        return Found { solution, open: false };
     }
-    let free = Search::new(problem, residents, 0.0, f64::INFINITY);
-    let unbound = free.go();
-    if unbound.lost_ns <= problem.budget_ns {
+    let found = search(problem, residents, QUICK);
+    let far = || found.solution.worth < NEAR * bounds(problem, residents).sum::<f64>();
+    let open = found.open && problem.slots.len() <= SHORT && far();
+    Found { open, ..found }
+}
+
+/// The better of a quick search's answer and a longer one's.
+pub(super) fn thorough(problem: &StageProblem, residents: &[Resident], quick: StageSolution) -> StageSolution {
+    better(quick, search(problem, residents, THOROUGH).solution)
+}
+
+/// More than this nothing in a slot is worth, slot by slot: that it is full of the side worth most.
+fn bounds<'a>(problem: &'a StageProblem, residents: &'a [Resident]) -> impl Iterator<Item = f64> + 'a {
+    let room = |length_ns: u64, side: usize| length_ns.saturating_sub(problem.sides[side].margin.total_ns()) as f64;
+    let all: f64 = residents.iter().map(|r| r.held_bytes(problem.sides)).sum();
+    problem.slots.iter().map(move |slot| {
+        let fitting = residents.iter().filter(|r| problem.fits(slot, r.side, all - r.held_bytes(problem.sides)));
+        let length_ns = slot.end_ns - slot.start_ns;
+        fitting.map(|r| problem.sides[r.side].value * room(length_ns, r.side)).fold(0.0, f64::max)
+    })
+}
+
+fn search(problem: &StageProblem, residents: &[Resident], states: usize) -> Found {
+    let slots = problem.slots.len().max(1);
+    let width = (states / slots).min(MOST).max((FEWEST * LONG / slots).clamp(1, FEWEST));
+    let unbound = Search::new(problem, residents, width).go(0.0, f64::INFINITY);
+    if unbound.solution.lost_ns <= problem.budget_ns {
         return unbound;
     }
-    let price = price(problem, residents, &unbound);
-    let found = [0.0, price, 0.7 * price].map(|p| Search::new(problem, residents, p, problem.budget_ns).go());
-    found.into_iter().max_by(|a, b| a.worth.total_cmp(&b.worth)).unwrap_or_default()
+    let mut within = Search::new(problem, residents, width);
+    let found = within.go(0.0, problem.budget_ns);
+    if !found.open {
+        return found;
+    }
+    let price = price(problem, residents);
+    let priced = [price, 0.7 * price].map(|p| within.go(p, problem.budget_ns).solution);
+    Found { solution: priced.into_iter().fold(found.solution, better), open: true }
+}
+
+fn better(one: StageSolution, other: StageSolution) -> StageSolution {
+    if other.worth > one.worth { other } else { one }
 }
 
 /// The lowest price at which what is chosen freely stays within the budget.
-fn price(problem: &StageProblem, residents: &[Resident], unbound: &StageSolution) -> f64 {
+fn price(problem: &StageProblem, residents: &[Resident]) -> f64 {
     let cheapest = residents.iter().map(|r| problem.cost_ns(r.side)).fold(f64::INFINITY, f64::min);
-    let (mut low, mut high) = (0.0, unbound.worth / cheapest.max(1e-9));
+    let (mut low, mut high) = (0.0, bounds(problem, residents).fold(0.0, f64::max) / cheapest.max(1e-9));
+    let mut narrow = Search::new(problem, residents, PRICE_WIDTH);
     for _ in 0..PRICE_ROUNDS {
         let middle = 0.5 * (low + high);
-        let mut search = Search::new(problem, residents, middle, f64::INFINITY);
-        search.width = search.width.min(4);
-        if search.go().lost_ns > problem.budget_ns {
+        if narrow.go(middle, f64::INFINITY).solution.lost_ns > problem.budget_ns {
             low = middle;
         } else {
             high = middle;
@@ -81,157 +159,99 @@ fn price(problem: &StageProblem, residents: &[Resident], unbound: &StageSolution
     high
 }
 
-/// Ways to go on in one slot, at most: nothing, or an order of up to `depth` of `many` sides, of which each but the last may
-/// also run `given_back` kernels less far.
-fn choices(many: usize, depth: usize, given_back: u64) -> usize {
-    let mut orders = 1_usize;
-    let mut all = 1_usize;
-    for k in 1..=depth.min(many) {
-        let ways = if k < depth { given_back as usize + 1 } else { 1 };
-        orders = orders.saturating_mul(many + 1 - k);
-        all = all.saturating_add(orders.saturating_mul(ways));
-        orders = orders.saturating_mul(ways);
-    }
-    all
-}
-
 impl<'a> Search<'a> {
-    fn new(problem: &'a StageProblem<'a>, residents: &'a [Resident], price: f64, budget_ns: f64) -> Self {
+    fn new(problem: &'a StageProblem<'a>, residents: &[Resident], width: usize) -> Self {
+        let mut residents = residents.to_vec();
+        residents.sort_by_key(|r| {
+            let kernels = &problem.sides[r.side].kernels;
+            let unit_ns = if r.residency == Residency::Split { kernels.longest_ns() } else { kernels.step_ns() };
+            (Reverse(unit_ns), r.side)
+        });
         let held = residents.iter().map(|r| r.held_bytes(problem.sides)).collect();
-        let (many, slots) = (residents.len(), problem.slots.len().max(1));
-        let effort = if slots <= SHORT { EFFORT } else { EFFORT_LONG };
-        let width = |depth: usize, given_back: u64| effort / slots.saturating_mul(choices(many, depth, given_back));
-        let mut depth = problem.sides_per_bubble.min(many).max(1);
-        let given_back = if width(depth, MOST_GIVEN_BACK) >= 8 { MOST_GIVEN_BACK } else { 0 };
-        while depth > 1 && width(depth, given_back) == 0 {
-            depth -= 1;
-        }
-        let width = width(depth, given_back).clamp(1, WIDEST);
-        Search { problem, residents, held, price, budget_ns, width, given_back, depth }
+        let depth = problem.sides_per_bubble.min(residents.len()).max(1);
+        Search { problem, held, price: 0.0, budget_ns: f64::INFINITY, depth, width, residents }
     }
 
-    fn go(&self) -> StageSolution {
-        let mut trail: Vec<(u32, Vec<SideRun>)> = Vec::new();
-        let start = State { position: vec![0; self.residents.len()], spent_ns: 0.0, worth: 0.0, last: u32::MAX };
-        let mut states = vec![start];
-        let mut choices = Vec::new();
+    fn go(&mut self, price: f64, budget_ns: f64) -> Found {
+        (self.price, self.budget_ns) = (price, budget_ns);
+        let mut trail = Trail::default();
+        let start = Totals { from: u32::MAX, ..Totals::default() };
+        let mut states = Front { kernels: vec![0; self.residents.len()], totals: vec![start] };
+        let (mut ways, mut next) = (Front::default(), Front::default());
+        let mut complete = true;
         for slot in &self.problem.slots {
-            let mut next: Vec<(State, usize, Choice)> = Vec::new();
-            for (parent, state) in states.iter().enumerate() {
-                choices.clear();
-                self.extend(slot, &state.position, &Choice::default(), &mut choices);
-                choices.push(Choice::default());
-                for choice in choices.drain(..) {
-                    if state.spent_ns + choice.cost_ns <= self.budget_ns {
-                        next.push((self.after(state, &choice), parent, choice));
-                    }
-                }
-            }
-            let parents = states;
-            states = self.keep(next, &parents, &mut trail);
+            complete &= ways::list(self, slot, &states, WAYS_EACH * self.width, &mut ways);
+            complete &= self.keep(&states, &ways, &mut next, &mut trail);
+            std::mem::swap(&mut states, &mut next);
         }
-        let best = states.into_iter().max_by(|a, b| self.score(a).total_cmp(&self.score(b)));
-        best.map(|state| self.solution(&state, &trail)).unwrap_or_default()
+        let best = states.totals.iter().max_by(|a, b| self.score(a).total_cmp(&self.score(b)));
+        Found { solution: best.map(|t| self.solution(t, &trail)).unwrap_or_default(), open: !complete }
     }
 
-    fn score(&self, state: &State) -> f64 {
-        state.worth - self.price * state.spent_ns
+    fn score(&self, totals: &Totals) -> f64 {
+        totals.worth - self.price * totals.spent_ns
     }
 
-    fn after(&self, state: &State, choice: &Choice) -> State {
-        let mut position = state.position.clone();
-        for run in &choice.runs {
-            if let Some(index) = self.residents.iter().position(|r| r.side == run.side) {
-                position[index] += run.kernels;
-            }
-        }
-        State {
-            position,
-            spent_ns: state.spent_ns + choice.cost_ns,
-            worth: state.worth + choice.worth,
-            last: state.last,
-        }
-    }
-
-    /// Every way to go on in a slot after `so_far`: each side not in it yet, as far as it gets, and a little less far where
-    /// another may follow.
-    fn extend(&self, slot: &Slot, position: &[u64], so_far: &Choice, out: &mut Vec<Choice>) {
-        if so_far.runs.len() >= self.depth {
-            return;
-        }
-        let at_ns = so_far
-            .runs
-            .last()
-            .map_or(slot.start_ns, |last| last.end_ns() + self.problem.sides[last.side].margin.signal_ns);
-        let all: f64 = self.held.iter().sum();
-        for (index, &resident) in self.residents.iter().enumerate() {
-            let used = so_far.runs.iter().any(|run| run.side == resident.side);
-            if used || !self.problem.fits(slot, resident.side, all - self.held[index]) {
-                continue;
-            }
-            let Some(longest) = self.problem.longest_run(slot, at_ns, resident, position[index]) else { continue };
-            let unit = match resident.residency {
-                Residency::Split => 1,
-                Residency::Whole => self.problem.sides[resident.side].kernels.per_step(),
-            };
-            let more = so_far.runs.len() + 1 < self.depth;
-            for less in 0..=if more { self.given_back } else { 0 } {
-                let kernels = longest.kernels.saturating_sub(less * unit);
-                if kernels == 0 {
-                    break;
-                }
-                let run = self.problem.run(resident.side, longest.start_ns, position[index], kernels);
-                let mut choice = so_far.clone();
-                choice.cost_ns += self.problem.cost_ns(run.side);
-                choice.worth += self.problem.worth(&run);
-                choice.runs.push(run);
-                if more {
-                    self.extend(slot, position, &choice, out);
-                }
-                out.push(choice);
-            }
-        }
-    }
-
-    /// The best states, none of them dominated by another that is kept.
-    fn keep(
-        &self,
-        mut next: Vec<(State, usize, Choice)>,
-        parents: &[State],
-        trail: &mut Vec<(u32, Vec<SideRun>)>,
-    ) -> Vec<State> {
-        next.sort_by(|a, b| self.score(&b.0).total_cmp(&self.score(&a.0)));
-        let mut kept: Vec<State> = Vec::with_capacity(self.width);
-        for (mut state, parent, choice) in next {
-            if kept.iter().any(|other| self.dominates(other, &state)) {
-                continue;
-            }
-            trail.push((parents[parent].last, choice.runs));
-            state.last = trail.len() as u32 - 1;
-            kept.push(state);
-            if kept.len() == self.width {
-                break;
-            }
-        }
-        kept
-    }
-
-    fn dominates(&self, a: &State, b: &State) -> bool {
+    /// Puts the best states behind a slot into `kept`, none of them dominated by another; whether there was room for all.
+    fn keep(&self, states: &Front, ways: &Front, kept: &mut Front, trail: &mut Trail) -> bool {
+        let stride = self.residents.len();
+        let scored = ways.totals.iter().enumerate().map(|(index, totals)| (self.score(totals), index));
+        let mut order: Vec<(f64, usize)> = scored.collect();
+        // Whoever dominates another is worth more, or spent less, so that it comes first.
+        order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        kept.clear();
         let nobody_counts = self.price == 0.0 && self.budget_ns.is_infinite();
-        let cheaper = nobody_counts || a.spent_ns <= b.spent_ns;
-        cheaper && a.position.iter().zip(&b.position).all(|(x, y)| x >= y)
+        let mut position = vec![0u64; stride];
+        for (_, index) in order {
+            let (totals, added) = (&ways.totals[index], ways.kernels_of(index, stride));
+            let before = states.kernels_of(totals.from as usize, stride);
+            for ((at, before), added) in position.iter_mut().zip(before).zip(added) {
+                *at = before + added;
+            }
+            let ahead = |(kernels, other): (&[u64], &Totals)| {
+                (nobody_counts || other.spent_ns <= totals.spent_ns)
+                    && kernels.iter().zip(&position).all(|(x, y)| x >= y)
+            };
+            if kept.kernels.chunks_exact(stride).zip(&kept.totals).any(ahead) {
+                continue;
+            }
+            if kept.totals.len() == self.width {
+                return false;
+            }
+            trail.before.push(states.totals[totals.from as usize].from);
+            trail.kernels.extend_from_slice(added);
+            kept.kernels.extend_from_slice(&position);
+            kept.totals.push(Totals { from: trail.before.len() as u32 - 1, ..*totals });
+        }
+        true
     }
 
-    fn solution(&self, state: &State, trail: &[(u32, Vec<SideRun>)]) -> StageSolution {
-        let mut runs: Vec<Vec<SideRun>> = Vec::with_capacity(self.problem.slots.len());
-        let mut at = state.last;
-        while let Some((before, chosen)) = trail.get(at as usize) {
-            runs.push(chosen.clone());
-            at = *before;
+    /// The runs that led to a state.
+    fn solution(&self, state: &Totals, trail: &Trail) -> StageSolution {
+        let stride = self.residents.len();
+        let mut added: Vec<&[u64]> = Vec::with_capacity(self.problem.slots.len());
+        let mut at = state.from;
+        while let Some(&before) = trail.before.get(at as usize) {
+            added.push(&trail.kernels[at as usize * stride..][..stride]);
+            at = before;
         }
-        runs.reverse();
-        let used = |r: &&Resident| runs.iter().flatten().any(|run| run.side == r.side);
-        let resident = self.residents.iter().filter(used).copied().collect();
+        let mut position = vec![0u64; stride];
+        let mut runs: Vec<Vec<SideRun>> = Vec::with_capacity(added.len());
+        for (slot, added) in self.problem.slots.iter().zip(added.into_iter().rev()) {
+            let mut at_ns = slot.start_ns;
+            let mut in_slot = Vec::new();
+            for (index, &kernels) in added.iter().enumerate().filter(|(_, kernels)| **kernels > 0) {
+                let side = self.residents[index].side;
+                let margin = self.problem.sides[side].margin;
+                let run = self.problem.run(side, at_ns.saturating_add(margin.before_ns()), position[index], kernels);
+                at_ns = run.end_ns() + margin.signal_ns;
+                position[index] += kernels;
+                in_slot.push(run);
+            }
+            runs.push(in_slot);
+        }
+        let used = self.residents.iter().zip(position).filter(|(_, kernels)| *kernels > 0);
+        let resident = used.map(|(resident, _)| *resident).collect();
         StageSolution { resident, lost_ns: state.spent_ns, worth: state.worth, runs }
     }
 }

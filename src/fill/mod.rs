@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! job.toml, cost model ─► side (kernels, memory, margins) ─┐
-//! pipeline: bubbles, free memory (or measured ones) ───────┴─► pack (a stage's problem) ─► planner, beam (solution)
+//! pipeline: bubbles, free memory (or measured ones) ───────┴─► pack (a stage's problem) ─► planner, beam, ways (solution)
 //!                                     plan: all stages, slowdown by delay, other schedules ─► record ◄─┘
 //! ```
 //!
@@ -24,6 +24,7 @@ pub mod record;
 pub mod side;
 pub mod side_gpt;
 pub mod stages;
+mod ways;
 pub mod why;
 
 pub use plan::plan;

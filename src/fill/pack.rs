@@ -128,6 +128,14 @@ impl StageProblem<'_> {
         (kernels > 0).then(|| self.run(resident.side, start_ns, position, kernels))
     }
 
+    /// Kernels between two places where a resident may stop: one, or all of a step.
+    pub fn unit(&self, resident: Resident) -> u64 {
+        match resident.residency {
+            Residency::Split => 1,
+            Residency::Whole => self.sides[resident.side].kernels.per_step(),
+        }
+    }
+
     /// A run of `kernels` kernels from `position` in the side's sequence on, the first of them at `start_ns`.
     pub fn run(&self, side: usize, start_ns: u64, position: u64, kernels: u64) -> SideRun {
         let all = &self.sides[side].kernels;

@@ -12,6 +12,8 @@ use super::pack::{Residency, Resident, StageProblem, StageSolution};
 /// Most combinations of residents that are solved, each over at most `SHORT` slots.
 const MOST_SETS: usize = 90;
 const SHORT: usize = 24;
+/// Of these the best are searched thoroughly.
+const AGAIN: usize = 3;
 
 /// Chooses the residents of one stage and fills its slots so that Σ side work · value is as large as the search finds;
 /// docs/planning.md compares it with the exact optimum.
@@ -29,8 +31,7 @@ pub fn solve(problem: &StageProblem) -> StageSolution {
     }
     let sets = combinations(problem, &able, &sides);
     if problem.slots.len() <= SHORT && sets.len() <= MOST_SETS {
-        let solutions = sets.iter().map(|set| beam::assign(problem, set));
-        return better(solutions).unwrap_or_else(|| beam::assign(problem, &[]));
+        return best_of(problem, &sets);
     }
     one_by_one(problem, &able)
 }
@@ -82,8 +83,15 @@ fn combinations(problem: &StageProblem, able: &[Resident], sides: &[usize]) -> V
     sets
 }
 
-fn better(solutions: impl Iterator<Item = StageSolution>) -> Option<StageSolution> {
-    solutions.reduce(|best, other| if other.worth > best.worth { other } else { best })
+/// The best use of any of these sets: a quick look at each, and a second one at the most promising.
+fn best_of(problem: &StageProblem, sets: &[Vec<Resident>]) -> StageSolution {
+    let mut found: Vec<(beam::Found, &Vec<Resident>)> =
+        sets.iter().map(|set| (beam::quick(problem, set), set)).collect();
+    found.sort_by(|a, b| b.0.solution.worth.total_cmp(&a.0.solution.worth));
+    let looked_at_again = found.into_iter().enumerate().map(|(rank, (quick, set))| {
+        if quick.open && rank < AGAIN { beam::thorough(problem, set, quick.solution) } else { quick.solution }
+    });
+    looked_at_again.reduce(|best, other| if other.worth > best.worth { other } else { best }).unwrap_or_default()
 }
 
 /// Takes up sides in the order of what each is worth alone, as long as the stage gains by it: another resident takes room
@@ -207,6 +215,17 @@ mod tests {
         let dear = [CompleteSide { after_ns: 3.0, ..sides[0].clone() }];
         q.sides = &dear;
         assert_eq!(work(&solve(&q)), [0; 5], "one bubble costs 4, 2.5 are allowed");
+    }
+
+    /// Two sides of few long kernels in one long bubble and three short ones: going as far as possible in each, or a little less
+    /// far, leaves 4 % undone. The optimum stops the first side after two of its kernels in the long bubble.
+    #[test]
+    fn a_side_stops_early_where_all_of_them_get_further_so() {
+        let kernels = [&[357_898_989, 326_353_183, 167_540_818][..], &[282_264_331, 54_632_263]];
+        let sides = kernels.map(|kernels| side("long", kernels, 0.5, 1.0));
+        let answer = solve(&problem(&sides, &[1_859_631_864, 310_152_699, 310_152_699, 310_152_699], None));
+        let (first, both, short) = (684_252_172 + 3 * 336_896_594, 167_540_818 + 54_632_263, 282_264_331);
+        assert_eq!(work(&answer), [first, short, both, short]);
     }
 
     proptest! {
