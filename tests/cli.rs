@@ -269,7 +269,7 @@ fn the_sweep_knows(job: &str, plan: &serde_json::Value) {
     let output = program().args(["plan", job, "--sweep", "--json"]).output().unwrap();
     assert!(output.status.success(), "{job}: {}", String::from_utf8_lossy(&output.stderr));
     let sweep: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(sweep["schema"], "bubblebench.sweep/1");
+    assert_eq!(sweep["schema"], "bubblebench.sweep/2");
     let rows = sweep["rows"].as_array().unwrap();
     let own: Vec<_> = rows.iter().filter(|r| r["own"] == true).collect();
     assert_eq!(own.len(), 1, "{job}");

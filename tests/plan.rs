@@ -174,12 +174,75 @@ fn the_page_is_whole_and_safe() {
     assert!(!html.replace("http://www.w3.org/2000/svg", "").contains("http"));
     assert!(!html.contains("NaN") && !html.contains("\"inf") && !html.contains(">inf"), "a number went missing");
     for part in
-        ["stage 3", "prefers-color-scheme:dark", "PipeFisher", "zb-h2", "before backward", "GiB free at the fullest"]
+        ["stage 3", "prefers-color-scheme:dark", "PipeFisher", "Would other flags do?", "before backward", "GiB free at the fullest"]
     {
         assert!(html.contains(part), "{part}");
     }
     assert!(html.matches("<svg viewBox=\"0 0 1130").count() == 4, "timeline, time, memory, schedules");
     refused(&["plan", EXAMPLE, "--html", "/no/such/folder/plan.html"], &["/no/such/folder"]);
+}
+
+/// The straw man of old: a job on eight GPUs that one flag makes as fast as filling does is told so, with how well that is
+/// known; where memory keeps the model from being copied, filling pays.
+#[test]
+fn the_headline_compares_with_everything_a_flag_changes() {
+    let plan = |example: &str| {
+        let job = Job::read(Path::new(example)).unwrap();
+        let model = job.hardware.cost_models.first().map(|path| CostModel::read(path).unwrap());
+        let model = model.unwrap_or_else(|| {
+            let sheet = bubblebench::cost::datasheet::find(job.hardware.gpu.as_deref().unwrap()).unwrap();
+            bubblebench::cost::datasheet::model(&sheet)
+        });
+        fill::plan(&job, &model, &[]).unwrap().record
+    };
+    let r = plan("examples/gpt-a100-8.toml");
+    let o = &r.outcome;
+    assert_eq!(o.best_alternative.as_deref(), Some("pipeline 1, data 8"));
+    assert!(o.best_alternative_gain > o.best_schedule_gain && o.best_schedule_gain > 1.0, "{o:?}");
+    assert_eq!(o.net_gain, o.gain / o.best_alternative_gain);
+    let kinds = ["schedule", "layout", "recompute", "division"];
+    for kind in kinds {
+        assert!(r.alternatives.iter().any(|a| a.kind == kind), "{kind}");
+    }
+    for (low, value, high) in [
+        (o.gain_low, o.gain, o.gain_high),
+        (o.net_gain_low, o.net_gain, o.net_gain_high),
+        (o.main_slowdown_low, o.main_slowdown, o.main_slowdown_high),
+        (o.best_alternative_gain_low, o.best_alternative_gain, o.best_alternative_gain_high),
+        (r.side[0].steps_per_s_low, r.side[0].steps_per_s, r.side[0].steps_per_s_high),
+    ] {
+        assert!(low <= value && value <= high && high < 3.0 * value, "{low} {value} {high}");
+    }
+    for a in &r.alternatives {
+        assert!(a.iteration_low_ns <= a.iteration_ns && a.iteration_ns <= a.iteration_high_ns, "{a:?}");
+        assert!(a.gain_low <= a.gain && a.gain <= a.gain_high && !a.describes.is_empty(), "{a:?}");
+        assert!(a.gain_filled.unwrap() >= 0.999 * a.gain, "{a:?}");
+        assert_eq!(a.pipeline * a.tensor * a.data, 8);
+        // What is wrong in both is wrong in their ratio no more: a schedule's gain is known better than its iteration.
+        let width = |low: f64, high: f64, value: f64| (high - low) / value;
+        let of = width(a.iteration_low_ns as f64, a.iteration_high_ns as f64, a.iteration_ns as f64);
+        assert!(a.kind != "schedule" || width(a.gain_low, a.gain_high, a.gain) < of, "{a:?}");
+    }
+    assert_eq!(plan("examples/gpt-1.3b-rtx3090-4.toml").outcome.filling_pays, Some(true));
+    assert_eq!(plan("examples/llama2-70b-h100-4x8.toml").outcome.filling_pays, Some(false));
+}
+
+/// Whether it pays, by how much, and with what: on the first screen, whole with `--brief`.
+#[test]
+fn the_answer_stands_first() {
+    let print = |flags: &[&str]| {
+        let mut command = program();
+        command.env("COLUMNS", "80").args(["plan", "examples/llama2-70b-h100-4x8.toml"]).args(flags);
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    let (brief, whole) = (print(&["--brief"]), print(&[]));
+    assert!(whole.starts_with(&brief), "{brief}");
+    for words in ["Filling does not pay here: ", "  gain ", "  without filling  ", "  net ", "  main job ", "  fill with ", "  prices "] {
+        assert!(brief.contains(words), "{words}: {brief}");
+    }
+    assert!(!brief.contains("Stages") && whole.contains("Stages") && whole.contains("Other flags"), "{whole}");
+    refused(&["plan", EXAMPLE, "--brief", "--json"], &["--brief"]);
+    refused(&["plan", EXAMPLE, "--brief", "--sweep"], &["--brief"]);
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub struct PlanArgs {
     /// Print the answer only: whether filling pays, by how much, and with what
     #[arg(long, conflicts_with_all = ["json", "sweep"])]
     brief: bool,
-    /// Print the plan as JSON (bubblebench.plan/2, with --sweep bubblebench.sweep/1)
+    /// Print the plan as JSON (bubblebench.plan/2, with --sweep bubblebench.sweep/2)
     #[arg(long)]
     json: bool,
     /// Write a trace for ui.perfetto.dev, side work and free memory included

@@ -47,24 +47,26 @@ fn render(record: &SweepRecord, screen: Screen) -> String {
     let mut table = Table::new(
         "Divisions",
         &format!(
-            "Predicted iteration with gradients and optimizer step, bubble ratio of the pipeline, GiB of the fullest GPU{memory}. ~ layer times extrapolated. → the job as it is."
+            "Predicted iteration with gradients and optimizer step and its 95 % interval, bubble ratio of the pipeline, GiB of the fullest GPU{memory}. Rows of one place are not known to differ. ~ layer times extrapolated. → the job as it is."
         ),
         &[
             "",
+            "place",
             "pipeline",
             "tensor",
             "data",
             "micro-batch",
             "micro-batches",
             "iteration",
+            "interval",
             "bubble ratio",
             "sequences/s",
             "memory",
             "fits",
         ],
     )
-    .keys(5)
-    .spare(&["micro-batches", "sequences/s", "bubble ratio"]);
+    .keys(6)
+    .spare(&["micro-batches", "sequences/s", "bubble ratio", "interval"]);
     let own = record.rows.iter().position(|r| r.own);
     let shown = |index: &usize| *index < SHOWN || Some(*index) == own;
     for r in (0..record.rows.len()).filter(shown).map(|index| &record.rows[index]) {
@@ -73,10 +75,11 @@ fn render(record: &SweepRecord, screen: Screen) -> String {
             Some(false) => "no",
             None => "?",
         };
-        let mut cells = vec![if r.own { "→" } else { "" }.to_string()];
+        let mut cells = vec![if r.own { "→" } else { "" }.to_string(), r.rank.to_string()];
         cells.extend([r.pipeline, r.tensor, r.data, r.micro_batch, r.micro_batches].map(|n| n.to_string()));
         let extrapolated = if r.layer_in_range { "" } else { " ~" };
         cells.push(format!("{}{extrapolated}", format_ns(r.iteration_ns as f64)));
+        cells.push(format!("[{}, {}]", format_ns(r.iteration_low_ns as f64), format_ns(r.iteration_high_ns as f64)));
         cells.push(format!("{:.4}", r.bubble_ratio));
         cells.push(format!("{:.2}", r.sequences_per_s));
         cells.push(gib(r.peak_bytes as f64));

@@ -152,42 +152,43 @@ pub(super) fn intervals(
         // Relative changes, so that a shortened job speaks for the long one.
         iteration::quadrature(value, moved.iter().map(|(m, _)| value * of(m) / of(&base).max(f64::MIN_POSITIVE)))
     };
-    let whole = own_ns as f64;
-    let gains = |cause: Option<usize>| {
-        let own = cause.map_or(1.0, |cause| moved[cause].1 / own);
-        let gain = move |t: &Tried| {
-            let other = cause.map_or(1.0, |cause| t.moved[cause]);
-            whole * own / (t.variant.iteration_ns as f64 * other).max(1.0)
-        };
-        tried.iter().map(gain).collect::<Vec<f64>>()
+    let own_moved: Vec<f64> = moved.iter().map(|(_, ns)| ns / own).collect();
+    let gains: Vec<f64> = tried.iter().map(|t| own_ns as f64 / (t.variant.iteration_ns as f64).max(1.0)).collect();
+    // By alternative, its gain under each cause; an alternative of other layers has causes of its own.
+    let ratios = |(t, gain): (&Tried, &f64)| iteration::ratios(*gain, &own_moved, &t.moved, t.variant.is_apart());
+    let by_cause: Vec<Vec<f64>> = tried.iter().zip(&gains).map(ratios).collect();
+    let best = |gain: &dyn Fn(usize) -> f64| {
+        let counting = (0..tried.len()).filter(|&index| tried[index].counts());
+        counting.map(gain).fold(1.0, f64::max)
     };
-    let best = |gains: &[f64]| {
-        let counting = tried.iter().zip(gains).filter(|(t, _)| t.counts());
-        counting.map(|(_, gain)| *gain).fold(1.0, f64::max)
-    };
-    let by_cause: Vec<Vec<f64>> = (0..moved.len()).map(|cause| gains(Some(cause))).collect();
-    let median = gains(None);
-    let best_now = best(&median);
-    let net = |gain: f64, best: f64| gain / best;
-    let nets = moved.iter().zip(&by_cause).map(|((m, _), gains)| net(chosen.gain * m.gain / base.gain, best(gains)));
+    let best_now = best(&|index| gains[index]);
+    // Whichever is best under a cause; what is apart only for the one that is best now.
+    let mut bests: Vec<f64> = (0..moved.len()).map(|cause| best(&|index| by_cause[index][cause])).collect();
+    let mut nets: Vec<f64> =
+        moved.iter().zip(&bests).map(|((m, _), best)| chosen.gain * m.gain / base.gain / best).collect();
+    let first = (0..tried.len()).find(|&index| tried[index].counts() && gains[index] == best_now);
+    for gain in first.iter().flat_map(|&index| &by_cause[index][moved.len()..]) {
+        bests.push(*gain);
+        nets.push(chosen.gain / gain.max(1.0));
+    }
     let (low, high) = at(chosen.slowdown, &|f| f.slowdown);
     Ok(Intervals {
         iteration_ns: at(chosen.base.iteration_ns as f64, &|f| f.iteration_ns),
         gain: at(chosen.gain, &|f| f.gain),
         slowdown: (low.max(1.0), high),
-        best: iteration::quadrature(best_now, by_cause.iter().map(|gains| best(gains))),
-        net: iteration::quadrature(net(chosen.gain, best_now), nets),
+        best: iteration::quadrature(best_now, bests),
+        net: iteration::quadrature(chosen.gain / best_now, nets),
         steps_per_s: (0..context.sides.len())
             .map(|side| at(context.figures(chosen).steps_per_s[side], &|f| f.steps_per_s[side]))
             .collect(),
         alternatives: tried
             .iter()
-            .enumerate()
-            .map(|(index, t)| {
+            .zip(gains.iter().zip(&by_cause))
+            .map(|(t, (gain, by_cause))| {
                 let ns = t.variant.iteration_ns as f64;
                 [
                     iteration::quadrature(ns, t.moved.iter().map(|factor| ns * factor)),
-                    iteration::quadrature(median[index], by_cause.iter().map(|gains| gains[index])),
+                    iteration::quadrature(*gain, by_cause.iter().copied()),
                 ]
             })
             .collect(),

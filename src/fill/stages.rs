@@ -227,6 +227,7 @@ mod tests {
             after_ns: 0.0,
             split: true,
             origin: KernelOrigin::Profile,
+            step_interval: [1.0; 2],
             beside: None,
         }
     }

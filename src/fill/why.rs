@@ -92,6 +92,7 @@ mod tests {
             after_ns: 0.0,
             split: true,
             origin: KernelOrigin::Profile,
+            step_interval: [1.0; 2],
             beside: None,
         };
         let cases: [(CompleteSide, &str); 7] = [

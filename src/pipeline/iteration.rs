@@ -82,6 +82,18 @@ pub fn quadrature(median: f64, moved: impl IntoIterator<Item = f64>) -> (f64, f6
     ((median - below).max(0.0), median + above)
 }
 
+/// What the ratio `own` ÷ `other` of two iterations becomes under each cause, its median being `ratio`: their moves are given
+/// over their own medians, lower and upper end in turn. A cause moves both alike. Where they rest on prices of other shapes
+/// (`apart`), only half of what they may be wrong by is common to both (a correlation of ½), and what is not comes on top.
+pub fn ratios(ratio: f64, own: &[f64], other: &[f64], apart: bool) -> Vec<f64> {
+    let together = own.iter().zip(other).map(|(own, other)| ratio * own / other);
+    let alone = own.iter().zip(other).enumerate().filter(|_| apart).map(|(end, (own, other))| {
+        let by = ((own - 1.0).abs() * (other - 1.0).abs()).sqrt();
+        ratio * if end % 2 == 0 { 1.0 / (1.0 + by) } else { 1.0 + by }
+    });
+    together.chain(alone).collect()
+}
+
 /// The iteration of the timeline's schedule with other costs, in ns.
 pub fn again_ns(job: &Job, timeline: &Timeline, costs: &Costs) -> Result<f64> {
     let schedule = &timeline.schedule;
@@ -230,6 +242,17 @@ mod tests {
         let layers = 7.0 * 6e6 * 0.1;
         assert!(below > layers && below < layers * 1.01, "{below}");
         assert!(above > 2.0 * layers && above < 2.0 * layers * 1.01, "{above}");
+    }
+
+    /// Two iterations wrong by a tenth each: alike they cancel, apart a tenth remains; a cause of one alone stays whole.
+    #[test]
+    fn what_is_common_to_two_iterations_cancels_in_their_ratio() {
+        let ends = |own: [f64; 2], other: [f64; 2], apart| quadrature(2.0, ratios(2.0, &own, &other, apart));
+        assert_eq!(ends([0.9, 1.1], [0.9, 1.1], false), (2.0, 2.0));
+        let (low, high) = ends([0.9, 1.1], [0.9, 1.1], true);
+        assert!((low - 2.0 / 1.1).abs() < 1e-12 && (high - 2.2).abs() < 1e-12, "{low} {high}");
+        let (low, high) = ends([0.9, 1.1], [1.0, 1.0], true);
+        assert!((low - 1.8).abs() < 1e-12 && (high - 2.2).abs() < 1e-12, "{low} {high}");
     }
 
     /// Narayanan et al., equation 3: 96·B·s·l·h²·(1 + s/(6h) + V/(16·l·h)) FLOPs with full recomputation of the layers.

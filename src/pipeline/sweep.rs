@@ -5,7 +5,7 @@ use super::costs;
 use super::iteration;
 use super::job::Job;
 use super::memory;
-use super::prices::Prices;
+use super::prices::{Prices, RememberedPrices};
 use crate::shape::DType;
 use crate::units::counted;
 use crate::{Error, Result};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The name and version of the format, which every file holds in `schema`.
-pub const SCHEMA: &str = "bubblebench.sweep/1";
+pub const SCHEMA: &str = "bubblebench.sweep/2";
 
 /// Sequences of a micro-batch that are tried; beyond, a layer gains nothing more and the pipeline only loses.
 const LARGEST_MICRO_BATCH: u64 = 32;
@@ -23,7 +23,7 @@ const LARGEST_MICRO_BATCH: u64 = 32;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SweepRecord {
-    /// Always `bubblebench.sweep/1`.
+    /// Always `bubblebench.sweep/2`.
     pub schema: String,
     /// Path of the job file.
     pub job: String,
@@ -64,6 +64,13 @@ pub struct SweepRow {
     pub micro_batches: u64,
     /// Predicted time of one iteration in ns: pipeline, gradients and optimizer step.
     pub iteration_ns: u64,
+    /// Lower end of the 95 % interval of `iteration_ns`, in ns.
+    pub iteration_low_ns: u64,
+    /// Upper end of the 95 % interval of `iteration_ns`, in ns.
+    pub iteration_high_ns: u64,
+    /// The row's place in the list, counted from 1. Rows share a place as long as they are not known to be
+    /// slower than the first of it: the 95 % interval of the ratio of their iterations holds 1.
+    pub rank: u64,
     /// The share of the pipeline's time in which stages compute nothing; gradients and optimizer step do not count.
     pub bubble_ratio: f64,
     /// Sequences of the global batch per second of `iteration_ns`.
@@ -124,6 +131,7 @@ pub fn sweep(
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<SweepRecord> {
     let (divisions, left_out) = divisions(job);
+    let prices = &RememberedPrices::new(prices);
     let cores = std::thread::available_parallelism().map_or(1, usize::from).min(divisions.len().max(1));
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let work = || {
@@ -134,7 +142,7 @@ pub fn sweep(
         }
         rows
     };
-    let tried: Vec<Result<SweepRow>> = std::thread::scope(|scope| {
+    let tried: Vec<Result<Swept>> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
         workers.into_iter().filter_map(|w| w.join().ok()).flatten().collect()
     });
@@ -154,7 +162,9 @@ pub fn sweep(
             )
         }));
     }
-    rows.sort_by_key(|r| (r.fits_memory == Some(false), r.iteration_ns, r.pipeline, r.tensor, r.micro_batch));
+    let place = |r: &SweepRow| (r.fits_memory == Some(false), r.iteration_ns, r.pipeline, r.tensor, r.micro_batch);
+    rows.sort_by_key(|swept: &Swept| place(&swept.row));
+    let rows = ranked(rows);
     Ok(SweepRecord {
         schema: SCHEMA.into(),
         job: job.path.display().to_string(),
@@ -170,7 +180,32 @@ pub fn sweep(
     })
 }
 
-fn row(job: &Job, division: &Job, prices: &dyn Prices, dtype: DType, machine_bytes: Option<u64>) -> Result<SweepRow> {
+/// A row, and its iteration with each group of prices at its ends, over its median.
+struct Swept {
+    row: SweepRow,
+    moved: Vec<f64>,
+}
+
+/// Gives rows, the fastest first, their places.
+fn ranked(swept: Vec<Swept>) -> Vec<SweepRow> {
+    let (mut rows, mut first): (Vec<SweepRow>, Option<(SweepRow, Vec<f64>)>) = (Vec::new(), None);
+    for Swept { mut row, moved } in swept {
+        let like = first.as_ref().filter(|(leader, leaders)| {
+            let ratio = row.iteration_ns as f64 / (leader.iteration_ns as f64).max(1.0);
+            let apart = (row.tensor, row.micro_batch) != (leader.tensor, leader.micro_batch);
+            let (low, _) = iteration::quadrature(ratio, iteration::ratios(ratio, &moved, leaders, apart));
+            low <= 1.0 && (row.fits_memory == Some(false)) == (leader.fits_memory == Some(false))
+        });
+        row.rank = like.map_or(rows.len() as u64 + 1, |(leader, _)| leader.rank);
+        if like.is_none() {
+            first = Some((row.clone(), moved));
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+fn row(job: &Job, division: &Job, prices: &dyn Prices, dtype: DType, machine_bytes: Option<u64>) -> Result<Swept> {
     let costs = costs::of_job(division, prices, dtype)?;
     let p = &division.parallel;
     let share = division.weight_share();
@@ -178,13 +213,19 @@ fn row(job: &Job, division: &Job, prices: &dyn Prices, dtype: DType, machine_byt
     let memory = memory::estimate(division, dtype, &costs.layer, machine_bytes);
     let memory = memory::for_schedule(division, dtype, &costs.layer, &memory, &timeline.schedule, share);
     let iteration_ns = iteration::whole_ns(&timeline, &costs);
-    Ok(SweepRow {
+    let median = iteration_ns as f64;
+    let moved = iteration::moved_ns(division, prices, &timeline, dtype)?;
+    let (low, high) = iteration::quadrature(median, moved.iter().copied());
+    let row = SweepRow {
         pipeline: p.pipeline,
         tensor: p.tensor,
         data: p.data,
         micro_batch: p.micro_batch,
         micro_batches: division.micro_batches(),
         iteration_ns,
+        iteration_low_ns: low.round() as u64,
+        iteration_high_ns: high.round() as u64,
+        rank: 0,
         bubble_ratio: timeline.bubble_ratio(),
         sequences_per_s: p.global_batch as f64 / (iteration_ns as f64 / 1e9).max(f64::MIN_POSITIVE),
         peak_bytes: memory.peak_bytes(&timeline.schedule, share) as u64,
@@ -192,7 +233,8 @@ fn row(job: &Job, division: &Job, prices: &dyn Prices, dtype: DType, machine_byt
         layer_in_range: costs.layer.in_range(),
         in_range: costs.in_range,
         own: *p == job.parallel,
-    })
+    };
+    Ok(Swept { row, moved: moved.into_iter().map(|ns| ns / median.max(1.0)).collect() })
 }
 
 fn notes(rows: &[SweepRow], failures: Vec<Error>) -> Vec<String> {

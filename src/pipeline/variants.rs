@@ -70,6 +70,13 @@ pub struct Variant {
     pub fits_memory: Option<bool>,
 }
 
+impl Variant {
+    /// Whether its layers or collectives are of other shapes than the job's, so that their prices may be wrong by themselves.
+    pub const fn is_apart(&self) -> bool {
+        matches!(self.change, Change::Division | Change::Recompute)
+    }
+}
+
 /// Every variant of a job that is worth showing, each kind of flag changed alone first: all other schedules, the balanced
 /// layout, the other recomputations; then the fastest combinations that fit the memory. `own` is what the job itself costs;
 /// `machine_bytes` is a GPU's memory where the job does not give it.
@@ -333,4 +340,133 @@ fn in_short(layers: &[u64]) -> String {
         n => format!("{}×{n}", run[0]),
     });
     runs.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Result;
+    use crate::pipeline::prices::{LayerPrice, Price, PricedCollective};
+    use crate::records::cost_model::Source;
+    use crate::shape::operation::Operation;
+    use crate::shape::{DType, LayerShape};
+    use proptest::prelude::*;
+    use std::path::Path;
+
+    /// A layer takes 1 µs a phase and sequence, of which tensor-parallel ranks divide 0.8; the head as long as `head` says; messages next to
+    /// nothing. Collectives are known to two ranks only.
+    struct Made {
+        head_ns: f64,
+    }
+
+    impl Prices for Made {
+        fn layer(&self, shape: LayerShape) -> Result<LayerPrice> {
+            let ns = 1000.0 * shape.micro_batch as f64 * (0.8 / shape.tensor as f64 + 0.2);
+            let bytes = if shape.recompute == Recompute::Full { 1 } else { 40 } * (shape.micro_batch << 20);
+            Ok(LayerPrice::exact(ns, ns + if shape.recompute == Recompute::Full { ns } else { 0.0 }, ns, bytes))
+        }
+        fn collective(&self, message: PricedCollective) -> Option<Price> {
+            Some(Price { in_range: message.ranks <= 2, ..Price::exact(message.bytes as f64 / 1e6, true) })
+        }
+        fn operation(&self, operation: &Operation, _: DType) -> Option<Price> {
+            let head = matches!(operation, Operation::Linear { .. });
+            let price = Price::exact(if head { self.head_ns } else { 1.0 }, true);
+            Some(Price { source: Source::Datasheet, ..price }).filter(|_| head).or(Some(Price::exact(1.0, true)))
+        }
+    }
+
+    fn job(layers: u64, parallel: &str, memory_gib: f64) -> Job {
+        let text = format!(
+            "[model]\nlayers = {layers}\nhidden = 256\nheads = 4\nsequence = 128\nvocabulary = 1024\n\
+             attention = \"materialised\"\n[parallel]\n{parallel}\n[hardware]\ngpus_per_node = 4\nmemory_gib = {memory_gib}"
+        );
+        Job::parse(Path::new("job.toml"), &text).unwrap()
+    }
+
+    fn found(job: &Job, prices: &Made) -> Vec<Variant> {
+        let own = costs::of_job(job, prices, DType::Bf16).unwrap();
+        of_job(job, &own, prices, None)
+    }
+
+    /// Four stages whose last also has a head as long as four layers.
+    #[test]
+    fn every_kind_of_flag_is_changed_alone() {
+        let job = job(16, "pipeline = 4\nmicro_batch = 1\nglobal_batch = 16", 1.0);
+        let all = found(&job, &Made { head_ns: 4000.0 });
+        let of = |change: Change| all.iter().filter(|v| v.change == change).collect::<Vec<_>>();
+        let mut names: Vec<&str> = of(Change::Schedule).iter().map(|v| v.job.parallel.schedule.text()).collect();
+        names.dedup();
+        for name in ScheduleName::ALL.map(ScheduleName::text) {
+            assert_eq!(names.contains(&name), name != "1f1b", "{name}");
+        }
+        assert_eq!(of(Change::Layout)[0].describes, "layers 5×3 1");
+        let recomputed: Vec<&str> = of(Change::Recompute).iter().map(|v| v.describes.as_str()).collect();
+        assert!(recomputed.contains(&"recompute selective") && recomputed.contains(&"recompute full"), "{recomputed:?}");
+        assert!(!of(Change::Division).is_empty());
+    }
+
+    /// Two copies of the whole model have no bubble at all; where they do not fit, only what fits is left.
+    #[test]
+    fn a_division_without_bubbles_is_found_unless_the_memory_forbids_it() {
+        let best = |gib| {
+            let job = job(16, "pipeline = 2\nmicro_batch = 1\nglobal_batch = 4", gib);
+            let all = found(&job, &Made { head_ns: 10.0 });
+            let fitting = all.into_iter().filter(|v| v.sure && v.fits_memory == Some(true));
+            fitting.min_by_key(|v| v.iteration_ns).unwrap()
+        };
+        let best_with_room = best(10.0);
+        assert!(best_with_room.describes.starts_with("pipeline 1, data 2"), "{}", best_with_room.describes);
+        let tight = best(0.6);
+        assert_eq!(tight.job.parallel.pipeline * tight.job.parallel.tensor, 2, "{}", tight.describes);
+        assert!(tight.iteration_ns > best_with_room.iteration_ns);
+    }
+
+    /// An exchange between four ranks is beyond what is known, so that four copies do not count, whatever they promise.
+    #[test]
+    fn what_is_known_less_well_than_the_job_is_not_sure() {
+        let job = job(16, "pipeline = 4\nmicro_batch = 1\nglobal_batch = 8", 10.0);
+        let all = found(&job, &Made { head_ns: 10.0 });
+        let data = |d| all.iter().filter(move |v| v.job.parallel.data == d && v.job.parallel.tensor == 1);
+        assert!(data(4).all(|v| !v.sure) && data(2).all(|v| v.sure) && data(2).count() > 0);
+    }
+
+    /// A W of its own would need again what a full recomputation makes for B.
+    #[test]
+    fn full_recomputation_goes_with_one_backward_operation_only() {
+        let full = job(16, "pipeline = 4\nmicro_batch = 1\nglobal_batch = 16\nrecompute = \"full\"", 1.0);
+        for job in schedules(&full) {
+            assert!(job.parallel.schedule.fused_backward(), "{:?}", job.parallel.schedule);
+        }
+        assert!(schedules(&job(16, "pipeline = 1\nmicro_batch = 1\nglobal_batch = 16", 1.0)).is_empty());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// The middle of an iteration repeats, and stopping at the bound loses nothing: the same best as by trying every
+        /// combination in full.
+        #[test]
+        fn the_best_combination_is_the_best_of_all(
+            pipeline in 1u64..5, tensor in 0u32..2, data in 0u32..2, layers in 8u64..20, batch in 1u64..9, head in 0u64..5000,
+            tight in any::<bool>(),
+        ) {
+            let (tensor, data) = (1 << tensor, 1 << data);
+            let parallel = format!(
+                "pipeline = {pipeline}\ntensor = {tensor}\ndata = {data}\nmicro_batch = 1\nglobal_batch = {}", 8 * batch * data
+            );
+            let (job, prices) = (job(layers, &parallel, if tight { 0.5 } else { 5.0 }), Made { head_ns: head as f64 });
+            let own = costs::of_job(&job, &prices, DType::Bf16).unwrap();
+            let search = Search { job: &job, own: &own, prices: &prices, machine_bytes: None, known: own.unsure() };
+            let best = |list: Vec<Variant>| list.into_iter().filter(|v| v.sure).map(|v| v.iteration_ns).min();
+            let every: Vec<Variant> = search.starts().iter().filter_map(|start| search.best(start)).collect();
+            prop_assert_eq!(best(search.together()), best(every));
+            for variant in search.together() {
+                let p = &variant.job.parallel;
+                let chunks = p.chunks.map(|c| c as usize);
+                let timeline = iteration::timeline(&variant.job, &variant.costs, p.schedule, chunks).unwrap();
+                let full = iteration::whole_ns(&timeline, &variant.costs) as f64;
+                prop_assert!((variant.iteration_ns as f64 / full - 1.0).abs() < 1e-3, "{} {full}", variant.iteration_ns);
+            }
+        }
+    }
 }

@@ -27,6 +27,7 @@ pub fn side(random: &mut SplitMix) -> CompleteSide {
         after_ns: between(random, 0, 4) as f64,
         split: random.below(5) > 0,
         origin: KernelOrigin::Profile,
+        step_interval: [1.0; 2],
         beside: None,
     }
 }

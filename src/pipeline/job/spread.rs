@@ -165,7 +165,7 @@ mod tests {
     fn a_balanced_spread_leaves_room_for_the_ends() {
         let layout = |placement, stages, chunks| Layout { placement, stages, chunks };
         let plain = layout(Placement::Loop, 4, 1);
-        assert_eq!(Spread::balanced(24, plain, 10.0, [0, 20]).unwrap().0, [7, 7, 6, 4]);
+        assert_eq!(Spread::balanced(24, plain, 10.0, [0, 20]).unwrap().0, [7, 6, 6, 5]);
         assert_eq!(Spread::balanced(24, plain, 10.0, [1, 4]).unwrap().0, [6, 6, 6, 6]);
         // A V has both ends on the first device, an interleaved stage one each on the first and the last.
         let vee = Spread::balanced(24, layout(Placement::Vee, 4, 2), 10.0, [0, 20]).unwrap();

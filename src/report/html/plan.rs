@@ -178,7 +178,7 @@ fn flags_lead(r: &PlanRecord) -> String {
         ),
         None => "With bubbles filled these flags do most. ".to_string(),
     };
-    format!("{first}{second}GPU-seconds an iteration: {}.", gpu_seconds(r))
+    format!("{first}{second}In GPU-seconds: {}.", gpu_seconds(r))
 }
 
 fn memory_section(plan: &FillPlan, stages: &[usize]) -> String {

@@ -95,7 +95,7 @@ fn figures(r: &PlanRecord) -> Vec<(&'static str, String)> {
         ),
     ));
     list.extend(sides(r).into_iter().map(|side| ("fill with", side)));
-    list.push(("GPU-seconds", format!("{} an iteration", gpu_seconds(r))));
+    list.push(("GPU-seconds", gpu_seconds(r)));
     let sources = sources(r);
     if !sources.is_empty() {
         list.push(("prices", sources));
@@ -141,7 +141,7 @@ pub fn gpu_seconds(r: &PlanRecord) -> String {
         false => String::new(),
     };
     format!(
-        "{} of side work, less {} of slowdown{freed}: net {}",
+        "{} of side work an iteration, less {} of slowdown{freed}: net {}",
         significant(o.recovered_gpu_s),
         significant(o.lost_gpu_s),
         significant(o.net_recovered_gpu_s)
