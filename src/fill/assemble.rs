@@ -13,9 +13,10 @@ use crate::pipeline::variants::Change;
 use crate::pipeline::{Bubble, activations, iteration};
 use crate::shape::DType;
 
+/// Takes the side work out of the candidate: of millions of bubbles there should be no second copy.
 pub(super) fn record(
     context: &PlanContext,
-    chosen: &Candidate,
+    chosen: &mut Candidate,
     tried: &[Tried],
     intervals: &Intervals,
     mut notes: Vec<String>,
@@ -35,6 +36,11 @@ pub(super) fn record(
         (0..context.sides.len()).map(|s| side(context, chosen, s, intervals.steps_per_s[s])).collect();
     let unused = side.iter().filter_map(|s| Some((s.name.as_str(), s.unused.as_ref()?)));
     notes.extend(unused.map(|(name, why)| format!("side {name} is put nowhere: {why}")));
+    let outcome = outcome(context, chosen, &alternatives, intervals);
+    let plans = std::mem::take(&mut chosen.stages);
+    let chosen = &*chosen;
+    let stage = plans.into_iter().enumerate().map(|(index, plan)| stage(context, chosen, index, plan)).collect();
+    let timeline = &chosen.timeline;
     PlanRecord {
         schema: SCHEMA.into(),
         job: job.path.display().to_string(),
@@ -62,9 +68,9 @@ pub(super) fn record(
         bubble_ratio: chosen.base.bubble_ratio,
         weight_share: context.weight_share,
         memory_bytes: context.memory.total_bytes.map(|b| b as u64),
-        stage: (0..chosen.stages.len()).map(|s| stage(context, chosen, s)).collect(),
+        stage,
         side,
-        outcome: outcome(context, chosen, &alternatives, intervals),
+        outcome,
         alternatives,
         in_range: context.costs.in_range,
         prices: context.costs.prices.iter().map(price).collect(),
@@ -114,8 +120,8 @@ fn alternative(own_ns: u64, tried: &Tried, ends: &[(f64, f64); 2]) -> Alternativ
     }
 }
 
-fn stage(context: &PlanContext, chosen: &Candidate, index: usize) -> PlanStage {
-    let (timeline, m, plan) = (&chosen.timeline, &chosen.memory.stage[index], &chosen.stages[index]);
+fn stage(context: &PlanContext, chosen: &Candidate, index: usize, plan: StagePlan) -> PlanStage {
+    let (timeline, m) = (&chosen.timeline, &chosen.memory.stage[index]);
     let times = timeline.stage_times(index);
     let peak = activations::peak(&timeline.schedule, index, context.weight_share);
     let name = |side: usize| context.sides[side].name.clone();
@@ -147,7 +153,7 @@ fn stage(context: &PlanContext, chosen: &Candidate, index: usize) -> PlanStage {
                 cost_each_ns: b.cost_each_ns,
             })
             .collect(),
-        bubbles: plan.bubbles.iter().map(|b| bubble(context, b)).collect(),
+        bubbles: plan.bubbles.into_iter().map(|b| bubble(context, b)).collect(),
     }
 }
 
@@ -159,7 +165,7 @@ fn resident(context: &PlanContext, resident: &super::pack::Resident) -> PlanResi
     }
 }
 
-fn bubble(context: &PlanContext, planned: &Planned) -> PlanBubble {
+fn bubble(context: &PlanContext, planned: Planned) -> PlanBubble {
     let Bubble { start_ns, end_ns, kind, .. } = planned.bubble;
     let fill = |run: &SideRun| PlanFill {
         side: context.sides[run.side].name.clone(),

@@ -5,11 +5,13 @@
 
 use crate::pipeline::{StageOperation, Timeline, Work};
 
+const PENDING: u64 = u64::MAX;
+
 struct Run<'a> {
     timeline: &'a Timeline,
     extra_ns: &'a [u64],
-    /// End of F and of the backward the stage before waits for, by cell and micro-batch.
-    ends: Vec<[Option<u64>; 2]>,
+    /// End of F and of the backward the stage before waits for, by cell and micro-batch; `PENDING` until it has run.
+    ends: Vec<[u64; 2]>,
     position: Vec<usize>,
     first_start: Vec<Option<u64>>,
     free: Vec<u64>,
@@ -22,7 +24,7 @@ pub fn iteration_ns(timeline: &Timeline, extra_ns: &[u64], tail_ns: &[u64]) -> u
     let mut run = Run {
         timeline,
         extra_ns,
-        ends: vec![[None; 2]; schedule.cells() * schedule.micro_batches],
+        ends: vec![[PENDING; 2]; schedule.cells() * schedule.micro_batches],
         position: (0..schedule.stages).map(|s| schedule.range(s).start).collect(),
         first_start: vec![None; schedule.stages],
         free: vec![0; schedule.stages],
@@ -60,7 +62,7 @@ impl Run<'_> {
             self.free[stage] = free;
             if operation.work != Work::BackwardWeight {
                 let slot = self.slot(stage, operation.chunk as usize, operation.micro_batch);
-                self.ends[slot][usize::from(operation.work != Work::Forward)] = Some(ended);
+                self.ends[slot][usize::from(operation.work != Work::Forward)] = ended;
             }
             self.position[stage] += 1;
         }
@@ -77,8 +79,8 @@ impl Run<'_> {
             _ => (schedule.next(stage, chunk), 1),
         };
         let Some((other, c)) = from else { return Some(0) };
-        let ended = self.ends[self.slot(other, c, operation.micro_batch)][backward]?;
-        Some(ended + if other == stage { 0 } else { self.timeline.times.send_recv_ns })
+        let ended = self.ends[self.slot(other, c, operation.micro_batch)][backward];
+        (ended != PENDING).then(|| ended + if other == stage { 0 } else { self.timeline.times.send_recv_ns })
     }
 
     fn takes(&self, stage: usize, index: usize, operation: StageOperation) -> u64 {

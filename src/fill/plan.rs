@@ -39,7 +39,7 @@ pub fn plan(job: &Job, model: &CostModel, measurements: &[Measurement]) -> Resul
 /// The plan that was chosen, beside what other flags would have won. `again` makes it once more with other costs.
 pub(super) fn finish(
     context: &PlanContext,
-    chosen: Candidate,
+    mut chosen: Candidate,
     mut notes: Vec<String>,
     again: Again,
 ) -> Result<FillPlan> {
@@ -57,7 +57,7 @@ pub(super) fn finish(
     let tried = alternatives::tried(context);
     let own_ns = iteration::whole_ns(&chosen.timeline, &context.costs);
     let intervals = alternatives::intervals(context, &chosen, own_ns, &tried, again)?;
-    let record = assemble::record(context, &chosen, &tried, &intervals, notes);
+    let record = assemble::record(context, &mut chosen, &tried, &intervals, notes);
     let Candidate { timeline, memory, .. } = chosen;
     Ok(FillPlan { timeline, weight_share: context.weight_share, memory, record })
 }
