@@ -1,6 +1,7 @@
 //! A job under one schedule, filled: a candidate that a plan chooses from. [`PlanContext`] holds what the candidates of
 //! a job have in common.
 
+use super::gate_defaults::{self, GateLevel};
 use super::side::{self, CompleteSide};
 use super::stages::{Filling, StagePlan};
 use crate::Result;
@@ -17,6 +18,8 @@ use crate::records::{CostModel, Measurement};
 pub(super) struct PlanContext<'a> {
     pub job: &'a Job,
     pub model: &'a CostModel,
+    /// Those that the cost model was made from, for sides named by what was measured.
+    pub measurements: &'a [Measurement],
     /// The cost model's, remembered from one variant of the job to the next.
     pub prices: &'a (dyn Prices + Sync),
     pub costs: Costs,
@@ -33,15 +36,18 @@ pub(super) enum Cause {
     Prices(PriceGroup),
     /// The side models' own steps.
     Sides,
+    /// What opening and closing the gate costs, where nobody measured it.
+    Gate,
 }
 
 impl Cause {
-    pub const ALL: [Cause; 5] = [
+    pub const ALL: [Cause; 6] = [
         Cause::Prices(PriceGroup::Layers),
         Cause::Prices(PriceGroup::Operations),
         Cause::Prices(PriceGroup::Collectives),
         Cause::Prices(PriceGroup::Messages),
         Cause::Sides,
+        Cause::Gate,
     ];
 }
 
@@ -97,13 +103,7 @@ fn general_notes(job: &Job, model: &CostModel, memory: &Memory) -> Vec<String> {
         notes.push("the GPU's memory is not known, so nothing was checked against it: set memory_gib".into());
     }
     if model.gate.is_none() && !job.side.is_empty() {
-        let assumed = side::ASSUMED_GATE;
-        notes.push(format!(
-            "the cost model has no gate figures: {:.0} µs to open, {:.0} µs to signal and {:.0} µs to restart are assumed",
-            assumed.open_ns / 1e3,
-            assumed.signal_ns / 1e3,
-            assumed.restart_ns / 1e3
-        ));
+        notes.push(gate_defaults::assumed_note());
     }
     if job.side.is_empty() {
         notes.push("the job names no [[side]]: bubbles are shown, not filled".into());
@@ -117,16 +117,17 @@ impl<'a> PlanContext<'a> {
         job: &'a Job,
         model: &'a CostModel,
         prices: &'a (dyn Prices + Sync),
-        measurements: &[Measurement],
+        measurements: &'a [Measurement],
     ) -> Result<(Self, Vec<String>)> {
         let dtype = job.model.dtype.unwrap_or_else(|| predict::usual_dtype(model));
         let mut costs = costs::of_job(job, prices, dtype)?;
         let memory = memory::of_job(job, dtype, &costs.layer, model.machine.memory_bytes)?;
         let mut notes = std::mem::take(&mut costs.notes);
-        let sides = side::of_job(job, model, measurements, &mut notes)?;
+        let sides = side::of_job(job, model, measurements, GateLevel::Median, &mut notes)?;
         notes.extend(general_notes(job, model, &memory));
-        let close_ns = side::close_ns(model.gate.as_ref());
-        Ok((PlanContext { job, model, prices, weight_share: job.weight_share(), costs, memory, sides, close_ns }, notes))
+        let close_ns = side::close_ns(model.gate.as_ref(), GateLevel::Median);
+        let weight_share = job.weight_share();
+        Ok((PlanContext { job, model, measurements, prices, costs, memory, sides, weight_share, close_ns }, notes))
     }
 
     /// The same for another form of the job, which may or may not fit the memory. What its sides would do beside its
@@ -146,6 +147,15 @@ impl<'a> PlanContext<'a> {
             Cause::Prices(group) => {
                 let shifted = ShiftedPrices { prices: self.prices, group, up };
                 moved.costs = costs::of_job(self.job, &shifted, self.costs.dtype)?;
+            }
+            Cause::Gate => {
+                let level = if up { GateLevel::High } else { GateLevel::Low };
+                // What there is to say of the sides was said when they stood at their medians.
+                let sides = side::of_job(self.job, self.model, self.measurements, level, &mut Vec::new())?;
+                for (side, again) in moved.sides.iter_mut().zip(sides) {
+                    (side.margin, side.after_ns) = (again.margin, again.after_ns);
+                }
+                moved.close_ns = side::close_ns(self.model.gate.as_ref(), level);
             }
             Cause::Sides => {
                 for side in &mut moved.sides {

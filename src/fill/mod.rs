@@ -14,6 +14,7 @@ mod attempt;
 pub mod beam;
 pub mod beside;
 pub mod delay;
+pub mod gate_defaults;
 pub mod kernels;
 pub mod measured;
 pub mod overlap;

@@ -2,6 +2,7 @@
 //! its ends. Completed here from the job's own figures, from measurements, or by [`super::side_gpt`] from the cost model.
 
 use super::beside::BesideCompute;
+use super::gate_defaults::{GateFigures, GateLevel};
 use super::kernels::Kernels;
 use super::side_gpt;
 use crate::cost::predict;
@@ -92,39 +93,23 @@ impl Margin {
     }
 }
 
-/// Figures that stand in where no gate was measured: of the order of host signals and kernel launches, rather too long
-/// than too short.
-pub const ASSUMED_GATE: AssumedGate =
-    AssumedGate { open_ns: 50_000.0, close_ns: 2_000.0, signal_ns: 50_000.0, restart_ns: 50_000.0 };
-
-/// Costs of opening and closing a gate that nobody measured.
-pub struct AssumedGate {
-    /// Time from opening the gate to the side's first kernel, in ns.
-    pub open_ns: f64,
-    /// Time of the call that closes the gate, in ns.
-    pub close_ns: f64,
-    /// Time from closing the gate until the side knows of it, in ns.
-    pub signal_ns: f64,
-    /// Time that resuming after a pause takes beyond `open_ns`, in ns.
-    pub restart_ns: f64,
-}
-
-/// Time of the call that closes the gate, in ns, which the main model's own thread makes once a run; of
-/// [`ASSUMED_GATE`] where `gate` is `None`.
-pub fn close_ns(gate: Option<&GateCost>) -> f64 {
-    gate.map_or(ASSUMED_GATE.close_ns, |g| g.close_ns)
+/// Time of the call that closes the gate, in ns, which the main model's own thread makes once a run; at `level` of the
+/// published figures where `gate` is `None`.
+pub fn close_ns(gate: Option<&GateCost>, level: GateLevel) -> f64 {
+    GateFigures::of(gate, level).close_ns
 }
 
 /// Completes the job's sides from the cost model and the measurements it was made from; remarks for the reader go to
-/// `notes`.
+/// `notes`. Where the cost model has no gate, published figures stand in, at `level`.
 /// Returns an error if a side's memory, step or longest kernel is known from nowhere, or a side GPT cannot be priced.
 pub fn of_job(
     job: &Job,
     model: &CostModel,
     measurements: &[Measurement],
+    level: GateLevel,
     notes: &mut Vec<String>,
 ) -> Result<Vec<CompleteSide>> {
-    let completer = Completer { job, model, measurements };
+    let completer = Completer { job, model, measurements, gate: GateFigures::of(model.gate.as_ref(), level) };
     job.side.iter().map(|side| completer.complete(side, notes)).collect()
 }
 
@@ -132,6 +117,7 @@ struct Completer<'a> {
     job: &'a Job,
     model: &'a CostModel,
     measurements: &'a [Measurement],
+    gate: GateFigures,
 }
 
 /// A step and what it keeps in memory.
@@ -154,10 +140,11 @@ impl Completer<'_> {
         if let KernelOrigin::Predicted { in_range: false } = origin {
             notes.push(format!("side {}: its step lies outside what was measured and is extrapolated", side.name));
         }
+        let piece_ns = if side.split { kernels.longest_ns() } else { kernels.step_ns() };
         Ok(CompleteSide {
             name: side.name.clone(),
             margin: self.margin(side, kernels.longest_ns()),
-            after_ns: side.after_ns.or_else(|| self.measured_after(side)).unwrap_or(0.0),
+            after_ns: side.after_ns.or_else(|| self.measured_after(side)).unwrap_or(self.gate.behind_ns(piece_ns)),
             beside: BesideCompute::of(self.job, self.model, side, notes),
             value: side.value,
             split: side.split,
@@ -248,15 +235,12 @@ impl Completer<'_> {
         self.model.gate.as_ref()?.drain_by_side_ns.get(side.measured.as_ref()?).copied()
     }
 
-    /// The signal takes the same way as the opening; a measured drain may show that it takes longer.
+    /// The gate's own signal, or more where a measured drain shows that it takes longer.
     fn margin(&self, side: &job::Side, longest_ns: u64) -> Margin {
         let up = |ns: f64| whole(ns.ceil());
-        let Some(gate) = &self.model.gate else {
-            let a = ASSUMED_GATE;
-            return Margin { open_ns: up(a.open_ns), restart_ns: up(a.restart_ns), signal_ns: up(a.signal_ns) };
-        };
         let beyond = self.drain(side).map_or(0.0, |drain| drain - longest_ns as f64);
-        Margin { open_ns: up(gate.open_ns), restart_ns: up(gate.restart_ns), signal_ns: up(beyond.max(gate.open_ns)) }
+        let GateFigures { open_ns, restart_ns, signal_ns, .. } = self.gate;
+        Margin { open_ns: up(open_ns), restart_ns: up(restart_ns), signal_ns: up(beyond.max(signal_ns)) }
     }
 }
 
