@@ -6,6 +6,7 @@ mod iterations;
 #[path = "house/sources.rs"]
 mod sources;
 
+use assert_cmd::Command;
 use bubblebench::machine::nvml::reasons;
 use bubblebench::records::flags;
 use sources::{code, root, sources};
@@ -202,6 +203,23 @@ fn the_page_on_method_holds_the_iteration_times_as_they_are_predicted() {
     assert!(rows.len() > 20, "{tables}");
     for row in rows {
         assert!(page.contains(row), "docs/method.md lacks a row that is predicted now:\n{row}\n\n{tables}");
+    }
+}
+
+/// The printouts of `plan` in README.md: what the program prints now, but for what `[…]` stands for.
+#[test]
+fn the_plans_in_the_readme_are_what_is_printed() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let blocks: Vec<&str> = readme.split("```console\n$ bubblebench plan ").skip(1).collect();
+    assert!(blocks.len() >= 2, "README.md shows a plan that pays and one that does not");
+    for block in blocks {
+        let (command, shown) = block.split_once('\n').unwrap();
+        let mut program = Command::new(assert_cmd::cargo::cargo_bin!("bubblebench"));
+        program.current_dir(root()).arg("plan").args(command.split_whitespace());
+        let printed = String::from_utf8(program.output().unwrap().stdout).unwrap();
+        for line in shown.split("```").next().unwrap().lines().filter(|line| !line.contains("[…")) {
+            assert!(printed.lines().any(|known| known == line), "plan {command} does not print:\n{line}\n\n{printed}");
+        }
     }
 }
 

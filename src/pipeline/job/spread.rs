@@ -174,7 +174,7 @@ mod tests {
         assert_eq!([of(0), of(1), of(2), of(3)], [5, 7, 6, 6]);
         let looped = Spread::balanced(24, layout(Placement::Loop, 4, 2), 10.0, [0, 20]).unwrap();
         assert_eq!(looped.layers(), 24);
-        assert!(looped.0[7] < looped.0[4] && looped.0[3] + looped.0[7] == 4, "{looped:?}");
+        assert!(looped.0[7] < looped.0[4] && looped.0[3] + looped.0[7] == 5, "{looped:?}");
         // Both ways hold the whole model, so that device d holds what d − 1 from the end holds.
         let both = Spread::balanced(24, layout(Placement::Both, 4, 2), 10.0, [0, 20]).unwrap();
         assert_eq!((both.layers(), both.0[0] + both.0[3] < both.0[1] + both.0[2]), (24, true));

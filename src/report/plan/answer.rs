@@ -82,7 +82,9 @@ fn figures(r: &PlanRecord) -> Vec<(&'static str, String)> {
         });
         list.push(("net", format!("{}: gain over that", with_ends(o.net_gain, o.net_gain_low, o.net_gain_high))));
     }
-    if let Some(best) = &o.best_filled_alternative {
+    // Half a percent is less than anybody would change a flag for.
+    let worth_it = o.best_filled_alternative_gain > 1.005 * o.gain;
+    if let Some(best) = o.best_filled_alternative.as_ref().filter(|_| worth_it) {
         list.push(("most of all", format!("{:.3} by {best}, its own bubbles filled", o.best_filled_alternative_gain)));
     }
     list.extend(not_sure(r));
