@@ -168,8 +168,9 @@ impl Search<'_> {
         // A few at a time: enough for every core, few enough to stop early.
         for group in starts.chunks(2 * rayon::current_num_threads()) {
             let least = group[0].bound_ns;
-            let full = |list: &[Variant], most| list.len() >= most && (list[most - 1].iteration_ns as f64) <= least;
-            if full(&kept[0], KEPT) && full(&kept[1], KEPT_UNSURE) {
+            let known = |list: &[Variant], most: usize| list.len() >= most && (list[most - 1].iteration_ns as f64) <= least;
+            // One that is not sure is shown only where it beats all that are.
+            if known(&kept[0], KEPT) && (known(&kept[1], KEPT_UNSURE) || known(&kept[0], 1)) {
                 break;
             }
             let found: Vec<Variant> = group.par_iter().filter_map(|start| self.best(start)).collect();
