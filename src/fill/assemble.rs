@@ -68,6 +68,7 @@ pub(super) fn record(
         assumed: context.costs.assumed(),
         measured: None,
         notes,
+        operations: None,
     }
 }
 

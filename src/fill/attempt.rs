@@ -87,8 +87,9 @@ impl<'a> PlanContext<'a> {
         Ok((PlanContext { job, model, weight_share: job.weight_share(), costs, memory, sides, close_ns }, notes))
     }
 
-    pub fn timeline(&self, name: ScheduleName, chunks: Option<usize>) -> Result<Timeline> {
-        iteration::timeline(self.job, &self.costs, name, chunks)
+    /// The timeline of the job under its own schedule.
+    pub fn timeline(&self) -> Result<Timeline> {
+        iteration::own_timeline(self.job, &self.costs)
     }
 
     pub fn filling(&self) -> Filling<'_> {
@@ -100,8 +101,12 @@ impl<'a> PlanContext<'a> {
         }
     }
 
+    /// The job under another schedule than its own, filled.
     pub fn attempt(&self, name: ScheduleName, chunks: Option<usize>) -> Result<Candidate> {
-        let timeline = self.timeline(name, chunks)?;
+        Ok(self.filled(iteration::timeline(self.job, &self.costs, name, chunks)?))
+    }
+
+    pub fn filled(&self, timeline: Timeline) -> Candidate {
         let base = Base {
             iteration_ns: timeline.iteration_ns + self.after_pipeline_ns(&timeline.schedule),
             pipeline_ns: timeline.iteration_ns,
@@ -111,7 +116,7 @@ impl<'a> PlanContext<'a> {
         let memory = self.memory_of(&timeline.schedule);
         let (stages, lost_ns) = self.filling().timeline(&timeline, self.weight_share, &memory, base.iteration_ns);
         let (gain, slowdown) = base.gain(&stages, &self.sides, lost_ns);
-        Ok(Candidate { timeline, memory, base, stages, gain, slowdown })
+        Candidate { timeline, memory, base, stages, gain, slowdown }
     }
 
     /// Gradient all-reduce and optimizer step.

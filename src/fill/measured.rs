@@ -81,7 +81,7 @@ pub fn plan(
         ));
     }
     let (context, mut notes) = PlanContext::new(job, model, measurements)?;
-    let timeline = context.timeline(job.parallel.schedule, job.parallel.chunks.map(|c| c as usize))?;
+    let timeline = context.timeline()?;
     let (iteration, iterations) = choose(&record, file, wanted)?;
     let lanes = lanes(&record, iteration);
     let chosen = fill(&context, timeline, &lanes);

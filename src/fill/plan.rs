@@ -29,7 +29,7 @@ pub struct FillPlan {
 /// Returns an error if a layer or side cannot be priced, the weights alone do not fit, or the schedule cannot be built.
 pub fn plan(job: &Job, model: &CostModel, measurements: &[Measurement]) -> Result<FillPlan> {
     let (context, notes) = PlanContext::new(job, model, measurements)?;
-    let chosen = context.attempt(job.parallel.schedule, job.parallel.chunks.map(|c| c as usize))?;
+    let chosen = context.filled(context.timeline()?);
     Ok(finish(&context, chosen, notes))
 }
 
