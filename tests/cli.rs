@@ -87,6 +87,46 @@ fn wrong_input_is_answered_with_its_place_and_exit_2() {
     assert!(!here.join("x").exists(), "a refused run leaves no folder");
 }
 
+/// The list that docs/pipeline.md shows, with the command and the answer that stand below it.
+#[test]
+fn the_list_of_operations_in_the_documentation_runs() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pipeline.md")).unwrap();
+    let section = page.split_once("\n### Operations in and out\n").unwrap().1;
+    let block = |kind: &str| section.split_once(&format!("```{kind}\n")).unwrap().1.split_once("```").unwrap().0;
+    let (command, answer) = block("console").split_once('\n').unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("order.json"), block("json")).unwrap();
+    let words = command.strip_prefix("$ bubblebench ").unwrap().split(' ');
+    let output =
+        program().args(words).env("COLUMNS", "80").env("LC_ALL", "C.UTF-8").current_dir(folder.path()).output();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    let shown = answer.lines().take_while(|line| *line != "[…]").collect::<Vec<_>>().join("\n");
+    assert!(shown.lines().count() > 4 && text.starts_with(&shown), "{text}\n{shown}");
+}
+
+/// A list of millions of operations is written as it is made: a reader that has enough ends it, a full disk is told.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_long_list_of_operations_may_be_cut_short() {
+    let times = "--forward 1ms --backward-input 1ms --backward-weight 1ms";
+    let words = format!("simulate --schedule 1f1b --stages 16 --micro-batches 4096 {times} --json --operations");
+    let run = |out: Stdio| {
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("bubblebench"));
+        command.args(words.split(' ')).stdout(out).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut cut = run(Stdio::piped());
+    let mut start = [0; 64];
+    std::io::Read::read_exact(cut.stdout.as_mut().unwrap(), &mut start).unwrap();
+    assert!(start.starts_with(br#"{"schema":"bubblebench.timeline/1""#));
+    drop(cut.stdout.take());
+    let output = cut.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    let full = fs::File::create("/dev/full").unwrap();
+    let output = run(full.into()).wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && stderr.contains("cannot write to stdout"), "{stderr}");
+}
+
 /// Two kernels with a gap of 100 µs between them, in one iteration.
 const TRACE: &str = r#"{"traceEvents":[
     {"ph":"X","cat":"kernel","name":"a","pid":0,"tid":7,"ts":10,"dur":40.5,"args":{"stream":7,"correlation":1}},

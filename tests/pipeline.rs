@@ -2,6 +2,8 @@
 
 #[path = "pipeline/forms.rs"]
 mod forms;
+#[path = "pipeline/given.rs"]
+mod given;
 #[path = "pipeline/plans.rs"]
 mod plans;
 #[path = "pipeline/properties.rs"]

@@ -276,3 +276,67 @@ fn what_does_not_fit_is_said() {
         "{text}"
     );
 }
+
+/// The operations of a plan, read back: the same plan, its memory and its fills too. Of every placement and with pairs.
+#[test]
+fn a_plan_on_its_own_operations_is_the_same_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plan.json");
+    let file = file.to_str().unwrap();
+    let answer = |arguments: &[&str]| -> serde_json::Value {
+        let output = program().args([&["plan", EXAMPLE, "--json"], arguments].concat()).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    for name in ["1f1b", "zb-h2", "v-half", "chimera", "dualpipev"] {
+        let mut plan = answer(&["--schedule", name, "--operations"]);
+        assert_eq!(plan["schedule"], name);
+        fs::write(file, plan.to_string()).unwrap();
+        let mut again = answer(&["--schedule", file]);
+        assert!(again.get("operations").is_none());
+        let listed = plan["operations"].as_array().unwrap().len() as u64;
+        let number = |key: &str| plan[key].as_u64().unwrap();
+        let passes =
+            number("stages") * number("micro_batches") * if name == "v-half" || name == "dualpipev" { 2 } else { 1 };
+        assert!((2 * passes..=3 * passes).contains(&listed), "{name}: {listed}");
+        // A list is no schedule of ours, so its own is among the others.
+        for plan in [&mut plan, &mut again] {
+            let plan = plan.as_object_mut().unwrap();
+            ["operations", "alternatives", "outcome"].map(|key| plan.remove(key));
+        }
+        assert_eq!(plan, again, "{name}");
+    }
+}
+
+/// An order of one's own is planned like any other, and compared with the schedules that have names.
+#[test]
+fn a_list_takes_the_place_of_the_jobs_schedule() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gpipe.json");
+    let micro_batches = job().micro_batches();
+    // As GPipe, but the backwards come in the order of the forwards.
+    let of_stage = |stage: u64| {
+        let kind = move |kind: &'static str| {
+            (0..micro_batches).map(move |m| serde_json::json!({"stage": stage, "kind": kind, "micro_batch": m}))
+        };
+        kind("F").chain(kind("B"))
+    };
+    fs::write(&file, serde_json::to_string(&(0..4).flat_map(of_stage).collect::<Vec<_>>()).unwrap()).unwrap();
+    let file = file.to_str().unwrap();
+    let output = program().args(["plan", EXAMPLE, "--schedule", file, "--json"]).output().unwrap();
+    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(plan["schedule"], "list");
+    assert_eq!(plan["stage"][0]["peak_activations"].as_f64(), Some(micro_batches as f64));
+    assert!(plan["stage"].as_array().unwrap().iter().any(|s| s["filled_ns"].as_u64() > Some(0)));
+    let others = plan["alternatives"].as_array().unwrap();
+    assert!(others.iter().any(|o| o["schedule"] == "1f1b"), "{others:?}");
+    let output = program().args(["plan", EXAMPLE, "--schedule", file]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("list") && text.contains("F forward  B backward  ") && !text.contains("W backward"),
+        "{text}"
+    );
+    refused(&["plan", "examples/gpt-a100-8.toml", "--schedule", file], &["the job has 8 stages", "has 4 stages"]);
+    refused(&["plan", EXAMPLE, "--schedule", file, "--sweep"], &["--sweep with the operations of"]);
+    refused(&["plan", EXAMPLE, "--schedule", "interleavd"], &["did you mean `interleaved`"]);
+}

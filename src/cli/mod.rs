@@ -20,6 +20,7 @@ pub mod plan;
 pub mod predict;
 mod ranks;
 pub mod results;
+mod schedule;
 pub mod schema;
 pub mod session;
 pub mod simulate;
@@ -29,7 +30,8 @@ mod terminal;
 use crate::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use std::io::Write;
+use serde::Serialize;
+use std::io::{BufWriter, Write};
 
 /// The program and what it is asked to do.
 #[derive(Debug, Parser)]
@@ -99,6 +101,17 @@ pub fn run(cli: Cli) -> Result<()> {
 pub fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     told(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// Writes a record to stdout as one line of JSON, as [`print()`] writes a result. It is written as it is made: a timeline
+/// may hold millions of operations.
+pub fn print_json(record: &impl Serialize) -> Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+    match serde_json::to_writer(&mut out, record) {
+        Err(e) if !e.is_io() => Err(crate::Error::bug(format!("the answer cannot be written as JSON: {e}"))),
+        Err(e) => told(Err(e.into())),
+        Ok(()) => told(out.write_all(b"\n").and_then(|()| out.flush())),
+    }
 }
 
 /// Writes the help or the version that somebody asked for to stdout, as [`print()`] writes a result.

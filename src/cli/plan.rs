@@ -1,8 +1,8 @@
 //! `bubblebench plan`: where a training job has bubbles, what fits into them, and what that wins.
 
 use super::known::known;
-use super::simulate::json_line;
-use super::{print, terminal};
+use super::schedule::{self, Asked};
+use super::{print, print_json, terminal};
 use crate::cost::{datasheet, join, predict};
 use crate::export::perfetto::{self, Counter, SideSpan};
 use crate::fill::measured::{self, IterationChoice};
@@ -10,6 +10,7 @@ use crate::fill::{self, plan::FillPlan};
 use crate::pipeline::activations::Live;
 use crate::pipeline::job::Job;
 use crate::pipeline::memory::GIB;
+use crate::pipeline::{ScheduleName, given, operations};
 use crate::records::store::{Journal, MEASUREMENTS};
 use crate::records::{CostModel, Measurement, files};
 use crate::shape::DType;
@@ -36,6 +37,9 @@ pub struct PlanArgs {
     /// Number format to train in, instead of the job's own
     #[arg(long, value_name = "DTYPE", value_parser = known(DType::TRAINED.map(DType::name)))]
     dtype: Option<String>,
+    /// Schedule instead of the job's own: a name, or a JSON file of operations (docs/pipeline.md)
+    #[arg(long, value_name = "NAME|FILE", value_parser = known(ScheduleName::ALL.map(ScheduleName::text)))]
+    schedule: Option<String>,
     /// Bubbles of a real run (bubblebench.bubbles/1) in place of simulated ones, one device a stage
     #[arg(long, value_name = "FILE")]
     bubbles: Option<PathBuf>,
@@ -51,6 +55,9 @@ pub struct PlanArgs {
     /// Print the plan as JSON (bubblebench.plan/2, with --sweep bubblebench.sweep/2)
     #[arg(long)]
     json: bool,
+    /// Put every operation of the iteration without side work into the JSON
+    #[arg(long, requires = "json", conflicts_with_all = ["bubbles", "sweep"])]
+    operations: bool,
     /// Write a trace for ui.perfetto.dev, side work and free memory included
     #[arg(long, value_name = "FILE", conflicts_with = "bubbles")]
     trace: Option<PathBuf>,
@@ -61,14 +68,14 @@ pub struct PlanArgs {
 
 /// Plans the job, writes what was asked for and prints the plan.
 pub fn run(args: &PlanArgs) -> Result<()> {
-    let mut job = Job::read(&args.job)?;
+    let mut job = under_schedule(args, Job::read(&args.job)?)?;
     let (model, paths) = machine(args, &job)?;
     settle(args, &mut job, &model)?;
     if args.sweep {
         return super::sweep::run(&job, &model, args.json);
     }
     let measurements = measurements(&job, &paths)?;
-    let plan = match &args.bubbles {
+    let mut plan = match &args.bubbles {
         None => fill::plan(&job, &model, &measurements)?,
         Some(file) => measured::plan(&job, &model, &measurements, file, args.iteration)?,
     };
@@ -79,10 +86,26 @@ pub fn run(args: &PlanArgs) -> Result<()> {
         let page = report::html::plan::html(&plan, model.made_from.source.as_deref());
         files::write_atomic(html, page.as_bytes())?;
     }
+    if args.operations {
+        plan.record.operations = Some(operations::of_timeline(&plan.timeline));
+    }
     match (args.json, args.brief) {
-        (true, _) => print(&json_line(&plan.record)?),
+        (true, _) => print_json(&plan.record),
         (_, true) => print(&report::plan::brief(&plan.record, terminal::screen())),
         _ => print(&report::plan::render(&plan, terminal::screen())),
+    }
+}
+
+/// The job under the schedule that was asked for in place of its own.
+fn under_schedule(args: &PlanArgs, job: Job) -> Result<Job> {
+    match args.schedule.as_deref().map(schedule::asked).transpose()? {
+        None => Ok(job),
+        Some(Asked::Name(name)) => job.with_schedule(name),
+        Some(Asked::File(file)) if args.sweep => Err(Error::input(
+            format!("--sweep with the operations of {}", file.display()),
+            "they are of one number of stages and micro-batches: leave one of the two out, or give --schedule a name",
+        )),
+        Some(Asked::File(file)) => job.with_order(given::read(&file)?),
     }
 }
 

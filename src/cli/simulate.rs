@@ -1,30 +1,32 @@
 //! `bubblebench simulate`: bubbles of a schedule from times given by hand.
 
 use super::known::known;
-use super::{print, terminal};
+use super::schedule::{self, Asked};
+use super::{print, print_json, terminal};
 use crate::export::perfetto::{self, Counter};
 use crate::pipeline::activations::DEFAULT_WEIGHT_SHARE;
 use crate::pipeline::record::TimelineRecord;
-use crate::pipeline::{Schedule, ScheduleName, ScheduleSpec, StageTimes, Timeline, Times, simulate};
+use crate::pipeline::{Schedule, ScheduleName, ScheduleSpec, StageTimes, Timeline, Times, given, operations, simulate};
 use crate::{Error, Result, report, units};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Show where a pipeline schedule leaves its stages idle, from times given by hand.
 #[derive(Debug, clap::Args)]
 #[command(
-    override_usage = "bubblebench simulate [OPTIONS] --schedule <NAME> --stages <P>\n                            --micro-batches <M>",
+    override_usage = "bubblebench simulate [OPTIONS] --schedule <NAME> --stages <P>\n                            --micro-batches <M>\n       bubblebench simulate [OPTIONS] --schedule <FILE>",
     after_help = "Example:\n  bubblebench simulate --schedule 1f1b --stages 8 --micro-batches 24 \\\n    --forward 18.522ms --backward-input 18.086ms --backward-weight 9.337ms \\\n    --send-recv 601us"
 )]
 pub struct SimulateArgs {
-    /// The schedule: in which order each stage runs its micro-batches (docs/pipeline.md)
-    #[arg(long, value_name = "NAME", value_parser = known(ScheduleName::ALL.map(ScheduleName::text)))]
+    /// The schedule, in which order each stage runs its micro-batches: a name, or a JSON file of operations
+    /// (docs/pipeline.md)
+    #[arg(long, value_name = "NAME|FILE", value_parser = known(ScheduleName::ALL.map(ScheduleName::text)))]
     schedule: String,
-    /// Pipeline stages
+    /// Pipeline stages; a file of operations has its own
     #[arg(long, value_name = "P")]
-    stages: usize,
-    /// Micro-batches of one iteration
+    stages: Option<usize>,
+    /// Micro-batches of one iteration; a file of operations has its own
     #[arg(long, value_name = "M")]
-    micro_batches: usize,
+    micro_batches: Option<usize>,
     /// Forward of one micro-batch on one stage, e.g. 18.522ms
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     forward: Option<String>,
@@ -55,6 +57,9 @@ pub struct SimulateArgs {
     /// Print the timeline as JSON (bubblebench.timeline/1)
     #[arg(long)]
     json: bool,
+    /// Put every operation into the JSON: stage, kind, micro-batch, chunk, start, end
+    #[arg(long, requires = "json")]
+    operations: bool,
     /// Write a trace for ui.perfetto.dev
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -69,36 +74,77 @@ pub fn run(args: &SimulateArgs) -> Result<()> {
         perfetto::write_file(path, &timeline, &Counter { name: "activations (micro-batches)", value: &value }, &[])?;
     }
     if args.json {
-        let record = TimelineRecord::new(&timeline, args.weight_share);
-        print(&json_line(&record)?)
+        let mut record = TimelineRecord::new(&timeline, args.weight_share);
+        record.operations = args.operations.then(|| operations::of_timeline(&timeline));
+        print_json(&record)
     } else {
         print(&report::timeline::render(&timeline, args.weight_share, terminal::screen()))
     }
 }
 
 fn timeline(args: &SimulateArgs) -> Result<Timeline> {
-    let name = ScheduleName::parse(&args.schedule)?;
-    if args.stages == 0 || args.stages > 1 << 20 {
-        return Err(Error::input(format!("--stages is {}", args.stages), "give 1 to 1048576 stages"));
+    match schedule::asked(&args.schedule)? {
+        Asked::Name(name) => built(args, name),
+        Asked::File(path) => from_file(args, &path),
     }
-    let send_recv_ns = time("--send-recv", &args.send_recv)?;
-    let times = match &args.per_stage {
-        Some(path) => Times::new(Times::read_stages(path, args.stages)?, send_recv_ns),
-        None => Times {
-            overlapped_ns: overlapped(args, name)?,
-            ..Times::even(args.stages, even_times(args)?, send_recv_ns)
-        },
+}
+
+fn built(args: &SimulateArgs, name: ScheduleName) -> Result<Timeline> {
+    let needed = |flag: &str, given: Option<usize>| {
+        given.ok_or_else(|| {
+            Error::input(
+                format!("{flag} is missing"),
+                "give --stages and --micro-batches, or a file of operations as --schedule",
+            )
+        })
     };
+    let (stages, micro_batches) = (needed("--stages", args.stages)?, needed("--micro-batches", args.micro_batches)?);
+    if stages == 0 || stages > 1 << 20 {
+        return Err(Error::input(format!("--stages is {stages}"), "give 1 to 1048576 stages"));
+    }
+    let times = times(args, stages, name.text(), name.overlaps())?;
     let schedule = Schedule::build(&ScheduleSpec {
         name,
-        stages: args.stages,
-        micro_batches: args.micro_batches,
+        stages,
+        micro_batches,
         chunks: args.chunks,
         memory_limit: args.memory_limit,
         weight_share: args.weight_share,
         times: &times,
     })?;
     simulate(schedule, times)
+}
+
+/// The sizes are the file's own; flags may only say the same.
+fn from_file(args: &SimulateArgs, path: &Path) -> Result<Timeline> {
+    let schedule = given::read(path)?;
+    let sizes = [
+        ("--stages", args.stages, schedule.stages),
+        ("--micro-batches", args.micro_batches, schedule.micro_batches),
+        ("--chunks", args.chunks, schedule.chunks),
+    ];
+    for (flag, said, held) in sizes {
+        if let Some(said) = said.filter(|&said| said != held) {
+            return Err(Error::input(
+                format!("{flag} is {said}, {} has {held}", path.display()),
+                format!("leave {flag} out: the file says it"),
+            ));
+        }
+    }
+    let times = times(args, schedule.stages, &path.display().to_string(), schedule.name.overlaps())?;
+    schedule.check_given(args.memory_limit, args.weight_share, &times)?;
+    simulate(schedule, times)
+}
+
+fn times(args: &SimulateArgs, stages: usize, schedule: &str, overlaps: bool) -> Result<Times> {
+    let send_recv_ns = time("--send-recv", &args.send_recv)?;
+    Ok(match &args.per_stage {
+        Some(path) => Times::new(Times::read_stages(path, stages)?, send_recv_ns),
+        None => Times {
+            overlapped_ns: overlapped(args, schedule, overlaps)?,
+            ..Times::even(stages, even_times(args)?, send_recv_ns)
+        },
+    })
 }
 
 fn even_times(args: &SimulateArgs) -> Result<StageTimes> {
@@ -117,13 +163,13 @@ fn even_times(args: &SimulateArgs) -> Result<StageTimes> {
 }
 
 /// A pair takes no longer than its halves one after the other, and no less than the longer of them.
-fn overlapped(args: &SimulateArgs, name: ScheduleName) -> Result<Option<u64>> {
+fn overlapped(args: &SimulateArgs, schedule: &str, overlaps: bool) -> Result<Option<u64>> {
     let Some(text) = &args.overlapped else { return Ok(None) };
     let (pair, t) = (time("--overlapped", text)?, even_times(args)?);
-    if !name.overlaps() {
+    if !overlaps {
         return Err(Error::input(
-            format!("--overlapped is not a choice of {}", name.text()),
-            "leave it out, or use dualpipe or dualpipev",
+            format!("--overlapped is not a choice of {schedule}"),
+            "leave it out, or use dualpipe or dualpipev, or a file with pairs",
         ));
     }
     if pair > t.total_ns() || pair < t.forward_ns.max(t.backward_ns()) {
@@ -140,14 +186,6 @@ fn time(flag: &str, text: &str) -> Result<u64> {
         Error::Input { what, cure } => Error::input(format!("{flag} {what}"), cure),
         other => other,
     })
-}
-
-/// One line, however long: a timeline may hold a million bubbles.
-pub(super) fn json_line(record: &impl serde::Serialize) -> Result<String> {
-    let mut text =
-        serde_json::to_string(record).map_err(|e| Error::bug(format!("the answer cannot be written as JSON: {e}")))?;
-    text.push('\n');
-    Ok(text)
 }
 
 #[cfg(test)]
@@ -199,7 +237,7 @@ mod tests {
         std::fs::write(&path, format!("[{}]", [entry; 4].join(","))).unwrap();
         assert_eq!(use_file().unwrap().busy_ns(3), 8 * 25);
         std::fs::write(&path, format!("[{}]", [entry; 3].join(","))).unwrap();
-        assert!(use_file().unwrap_err().to_string().contains("holds 3 stages, --stages says 4"));
+        assert!(use_file().unwrap_err().to_string().contains("holds 3 stages, the pipeline has 4"));
         std::fs::write(&path, r#"[{"forward_ns":-1}]"#).unwrap();
         assert!(use_file().unwrap_err().to_string().contains("times.json"));
         std::fs::remove_file(&path).unwrap();

@@ -1,8 +1,7 @@
 //! `bubblebench plan --sweep`: the job divided over its GPUs in every way.
 
-use super::print;
-use super::simulate::json_line;
 use super::terminal::{self, note};
+use super::{print, print_json};
 use crate::Result;
 use crate::cost::predict;
 use crate::pipeline::job::Job;
@@ -30,7 +29,7 @@ pub fn run(job: &Job, model: &CostModel, json: bool) -> Result<()> {
     };
     let machine = (model.machine.name.as_str(), model.machine.memory_bytes);
     let record = sweep::sweep(job, model, dtype, machine, &progress)?;
-    if json { print(&json_line(&record)?) } else { print(&render(&record, terminal::screen())) }
+    if json { print_json(&record) } else { print(&render(&record, terminal::screen())) }
 }
 
 fn render(record: &SweepRecord, screen: Screen) -> String {

@@ -128,7 +128,8 @@ pub(super) fn intervals(
     tried: &[Tried],
     again: Again,
 ) -> Result<Intervals> {
-    let long = chosen.timeline.schedule.operations().len() > iteration::SIMULATED;
+    // A list of operations is as long as it is.
+    let long = chosen.timeline.schedule.operations().len() > iteration::SIMULATED && context.job.order.is_none();
     let few = if long { context.shortened() } else { None };
     let short = few.as_ref().map(|job| context.of_variant(job, context.costs.clone()));
     let probe = short.as_ref().unwrap_or(context);

@@ -77,6 +77,7 @@ pub(super) fn record(
         assumed: context.costs.assumed(),
         measured: None,
         notes,
+        operations: None,
     }
 }
 

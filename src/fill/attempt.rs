@@ -166,8 +166,9 @@ impl<'a> PlanContext<'a> {
         Ok(moved)
     }
 
-    pub fn timeline(&self, name: ScheduleName, chunks: Option<usize>) -> Result<Timeline> {
-        iteration::timeline(self.job, &self.costs, name, chunks)
+    /// The timeline of the job under its own schedule.
+    pub fn timeline(&self) -> Result<Timeline> {
+        iteration::own_timeline(self.job, &self.costs)
     }
 
     pub fn filling(&self) -> Filling<'_> {
@@ -179,8 +180,9 @@ impl<'a> PlanContext<'a> {
         }
     }
 
+    /// The job under another schedule than its own, filled.
     pub fn attempt(&self, name: ScheduleName, chunks: Option<usize>) -> Result<Candidate> {
-        Ok(self.filled(self.timeline(name, chunks)?))
+        Ok(self.filled(iteration::timeline(self.job, &self.costs, name, chunks)?))
     }
 
     /// A timeline with its bubbles filled.

@@ -83,7 +83,7 @@ pub fn plan(
     }
     let prices = RememberedPrices::new(model);
     let (context, mut notes) = PlanContext::new(job, model, &prices, measurements)?;
-    let timeline = context.timeline(job.parallel.schedule, job.parallel.chunks.map(|c| c as usize))?;
+    let timeline = context.timeline()?;
     let (iteration, iterations) = choose(&record, file, wanted)?;
     let lanes = lanes(&record, iteration);
     let chosen = fill(&context, timeline, &lanes);

@@ -32,7 +32,7 @@ pub struct FillPlan {
 pub fn plan(job: &Job, model: &CostModel, measurements: &[Measurement]) -> Result<FillPlan> {
     let prices = RememberedPrices::new(model);
     let (context, notes) = PlanContext::new(job, model, &prices, measurements)?;
-    let chosen = context.attempt(job.parallel.schedule, job.parallel.chunks.map(|c| c as usize))?;
+    let chosen = context.filled(context.timeline()?);
     finish(&context, chosen, notes, &alternatives::simulated)
 }
 

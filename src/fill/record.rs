@@ -1,6 +1,7 @@
 //! `bubblebench.plan/2`: what `plan --json` prints.
 
 use crate::pipeline::BubbleKind;
+use crate::pipeline::operations::OperationRecord;
 use crate::records::cost_model::Source;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,7 @@ pub struct PlanRecord {
     pub machine: String,
     /// GPUs of the job: pipeline × tensor-parallel × context-parallel × data-parallel ranks.
     pub gpus: u64,
-    /// Name of the job's pipeline schedule, such as `1f1b` or `zb-h1`.
+    /// Name of the job's pipeline schedule, such as `1f1b` or `zb-h1`; `list` for operations from a file that names none.
     pub schedule: String,
     /// Number of pipeline stages.
     pub stages: u64,
@@ -95,6 +96,10 @@ pub struct PlanRecord {
     pub measured: Option<MeasuredFrom>,
     /// Sentences on what was assumed, extrapolated, left out or not checked.
     pub notes: Vec<String>,
+    /// Every operation of the iteration without side work, the stages one after another, each in the order in which it
+    /// runs; only with `--operations`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operations: Option<Vec<OperationRecord>>,
 }
 
 /// A price of the main job's iteration.

@@ -13,6 +13,25 @@ use crate::{Error, Result};
 /// its stages.
 pub const SIMULATED: usize = 200_000;
 
+/// The timeline of a job under its own schedule, or under the list of operations that stands in its place. Fails like
+/// [`timeline`].
+pub fn own_timeline(job: &Job, costs: &Costs) -> Result<Timeline> {
+    let Some(order) = &job.order else {
+        return timeline(job, costs, job.parallel.schedule, job.parallel.chunks.map(|c| c as usize));
+    };
+    let times = costs.times(job, order.layout);
+    order.check_given(None, job.weight_share(), &times).map_err(|e| named(job, e))?;
+    simulate(Schedule::clone(order), times)
+}
+
+/// The error with the job's file in front.
+fn named(job: &Job, error: Error) -> Error {
+    match error {
+        Error::Input { what, cure } => Error::input(format!("{}: {what}", job.path.display()), cure),
+        other => other,
+    }
+}
+
 /// The timeline of a job under a schedule of `name`, with its stages' times from `costs`. Fails if the schedule does not
 /// exist for the job's numbers; the error names the job's file.
 pub fn timeline(job: &Job, costs: &Costs, name: ScheduleName, chunks: Option<usize>) -> Result<Timeline> {
@@ -37,10 +56,7 @@ pub fn timeline_of(
         weight_share: job.weight_share(),
         times: &times,
     })
-    .map_err(|e| match e {
-        Error::Input { what, cure } => Error::input(format!("{}: {what}", job.path.display()), cure),
-        other => other,
-    })?;
+    .map_err(|e| named(job, e))?;
     simulate(schedule, times)
 }
 

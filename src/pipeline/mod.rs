@@ -1,8 +1,8 @@
 //! Pipeline-parallel schedules, their timelines, and the bubbles in them: values to values, whole nanoseconds, no clock.
 //!
 //! ```text
-//! schedules (a fixed list of operations per stage) ─► simulate (when each runs) ─► bubbles (where nothing does)
-//! job.toml ─► job ─► costs (a stage's times from the cost model) ─┘               └─► memory (what is free in each)
+//! schedules, or given (a fixed list of operations per stage) ─► simulate (when each runs) ─► bubbles (where nothing does)
+//! job.toml ─► job ─► costs (a stage's times from the cost model) ─┘                          └─► memory (what is free in each)
 //! ```
 //!
 //! The rules stand in docs/pipeline.md.
@@ -10,10 +10,12 @@
 pub mod activations;
 pub mod bubbles;
 pub mod costs;
+pub mod given;
 pub mod iteration;
 pub mod job;
 pub mod layout;
 pub mod memory;
+pub mod operations;
 pub mod presets;
 pub mod prices;
 pub mod record;
@@ -27,6 +29,6 @@ pub mod variants;
 
 pub use bubbles::{Bubble, BubbleKind};
 pub use layout::{Layout, Placement};
-pub use schedule::{Schedule, ScheduleName, ScheduleSpec, StageOperation, Work};
+pub use schedule::{OrderName, Schedule, ScheduleName, ScheduleSpec, StageOperation, Work};
 pub use simulate::{Timeline, simulate};
 pub use times::{StageTimes, Times};

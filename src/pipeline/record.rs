@@ -2,6 +2,7 @@
 
 use super::activations;
 use super::bubbles::{self, BubbleKind};
+use super::operations::OperationRecord;
 use super::simulate::Timeline;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ pub const SCHEMA: &str = "bubblebench.timeline/1";
 pub struct TimelineRecord {
     /// Always `bubblebench.timeline/1`.
     pub schema: String,
-    /// The schedule's name, e.g. `1f1b`.
+    /// The schedule's name, e.g. `1f1b`; `list` for operations from a file that names none.
     pub schedule: String,
     /// Number of pipeline stages.
     pub stages: u64,
@@ -30,6 +31,10 @@ pub struct TimelineRecord {
     pub peak_activations: Vec<f64>,
     /// One entry a stage, in pipeline order.
     pub stage: Vec<StageRecord>,
+    /// Every operation with its time, the stages one after another, each in the order in which it runs; only with
+    /// `--operations`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operations: Option<Vec<OperationRecord>>,
 }
 
 /// One stage's work and bubbles.
@@ -72,6 +77,7 @@ impl TimelineRecord {
             bubble_ratio: timeline.bubble_ratio(),
             peak_activations: stages.clone().map(|s| activations::peak(schedule, s, weight_share)).collect(),
             stage: stages.map(|s| StageRecord::new(timeline, s, weight_share)).collect(),
+            operations: None,
         }
     }
 }

@@ -181,6 +181,64 @@ impl ScheduleName {
     }
 }
 
+/// Which order of operations a schedule has: that of a known schedule, or one that was given as a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderName {
+    /// The schedule of this name, as [`Schedule::build`] makes it.
+    Known(ScheduleName),
+    /// A list of operations that somebody else made ([`super::given`]).
+    Given {
+        /// The schedule that whoever gave the list says it is. Its operations need not be that schedule's own.
+        says: Option<ScheduleName>,
+        /// Whether the list holds no W, so that every B is the whole backward.
+        fused_backward: bool,
+        /// Whether the list holds overlapped pairs.
+        overlaps: bool,
+    },
+}
+
+impl OrderName {
+    /// The schedule's name; `list` for a list of operations that does not say which schedule it is.
+    pub const fn text(self) -> &'static str {
+        match self {
+            OrderName::Known(name) | OrderName::Given { says: Some(name), .. } => name.text(),
+            OrderName::Given { says: None, .. } => "list",
+        }
+    }
+
+    /// Whether every backward pass is one operation, as [`ScheduleName::fused_backward`] says; a list shows it.
+    pub const fn fused_backward(self) -> bool {
+        match self {
+            OrderName::Known(name) => name.fused_backward(),
+            OrderName::Given { fused_backward, .. } => fused_backward,
+        }
+    }
+
+    /// Whether some forwards run side by side with a backward; a list shows it.
+    pub const fn overlaps(self) -> bool {
+        match self {
+            OrderName::Known(name) => name.overlaps(),
+            OrderName::Given { overlaps, .. } => overlaps,
+        }
+    }
+
+    /// Whether the iteration is the longest span of one stage, as [`ScheduleName::windowed`] says; a list that does not
+    /// say which schedule it is has the usual barrier over the stages.
+    pub const fn windowed(self) -> bool {
+        match self {
+            OrderName::Known(name) | OrderName::Given { says: Some(name), .. } => name.windowed(),
+            OrderName::Given { says: None, .. } => false,
+        }
+    }
+}
+
+/// A list that was given is no known schedule's own, whatever it says.
+impl PartialEq<OrderName> for ScheduleName {
+    fn eq(&self, order: &OrderName) -> bool {
+        *order == OrderName::Known(*self)
+    }
+}
+
 /// What a schedule is built for: its sizes, its memory limit, and the times that a searched schedule looks at.
 #[derive(Debug, Clone)]
 pub struct ScheduleSpec<'a> {
@@ -213,10 +271,10 @@ impl ScheduleSpec<'_> {
 pub const MAX_OPERATIONS: u128 = 50_000_000;
 
 /// A schedule: the list of operations of every stage, laid end to end.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     /// Which schedule this is.
-    pub name: ScheduleName,
+    pub name: OrderName,
     /// Number of pipeline stages.
     pub stages: usize,
     /// Micro-batches of one iteration, of both directions together.
@@ -246,7 +304,7 @@ impl Schedule {
             offsets.push(operations.len());
         }
         Schedule {
-            name: spec.name,
+            name: OrderName::Known(spec.name),
             stages: spec.stages,
             micro_batches: spec.micro_batches,
             chunks,
@@ -254,6 +312,19 @@ impl Schedule {
             operations,
             offsets,
         }
+    }
+
+    /// A schedule of operations that were given: the lists of the stages laid end to end, and where each begins, with one
+    /// more entry than stages.
+    pub(super) fn from_given(
+        name: OrderName,
+        layout: Layout,
+        micro_batches: usize,
+        operations: Vec<StageOperation>,
+        offsets: Vec<usize>,
+    ) -> Self {
+        let Layout { stages, chunks, .. } = layout;
+        Schedule { name, stages, micro_batches, chunks, layout, operations, offsets }
     }
 
     /// All operations, the lists of the stages one after another.
@@ -318,7 +389,8 @@ impl Schedule {
         [first, whole - first]
     }
 
-    /// The number of micro-batches that go through each chunk: all, or half of them in a two-way pipeline.
+    /// The number of micro-batches that go through each chunk: all, or half of them in a two-way pipeline (in one that
+    /// was given as a list, the directions need not have equally many).
     pub const fn passes(&self) -> usize {
         if self.layout.splits() { self.micro_batches } else { self.micro_batches / 2 }
     }

@@ -4,7 +4,7 @@
 
 use super::schedule::{DURATIONS, Schedule, StageOperation, Work};
 use super::times::{StageTimes, Times};
-use crate::{Error, Result};
+use crate::Result;
 
 const PENDING: u64 = u64::MAX;
 const NOTHING: u32 = u32::MAX;
@@ -64,7 +64,7 @@ pub fn simulate(schedule: Schedule, times: Times) -> Result<Timeline> {
         run.advance(stage as usize, &mut ready);
     }
     if let Some(stage) = (0..schedule.stages).find(|&s| run.position[s] != schedule.range(s).end) {
-        return Err(Error::bug(format!("{} waits for itself on stage {stage}", schedule.name.text())));
+        return Err(schedule.never_starts(stage, run.position[stage]));
     }
     let start_ns = run.start_ns;
     let mut timeline = Timeline { schedule, times, start_ns, durations, iteration_ns: 0 };
@@ -246,7 +246,7 @@ impl Timeline {
 
     /// Time in which the stage computes, in ns.
     pub fn busy_ns(&self, stage: usize) -> u64 {
-        if self.schedule.name.overlaps() {
+        if self.schedule.name.overlaps() || !self.schedule.layout.splits() {
             return self.operations(stage).map(|(_, start, end)| end - start).sum();
         }
         let cells = &self.durations[self.schedule.cell(stage, 0)..self.schedule.cell(stage + 1, 0)];

@@ -109,7 +109,7 @@ impl Times {
         })?;
         if list.len() != stages {
             return Err(Error::input(
-                format!("{} holds {}, --stages says {stages}", path.display(), counted(list.len(), "stage")),
+                format!("{} holds {}, the pipeline has {stages}", path.display(), counted(list.len(), "stage")),
                 "give one entry a stage, in pipeline order",
             ));
         }

@@ -239,7 +239,7 @@ impl Search<'_> {
             (fits != Some(false)).then_some((iteration_ns, job))
         });
         let (_, job) = fitting.min_by_key(|(iteration_ns, _)| *iteration_ns)?;
-        if job.parallel == self.job.parallel {
+        if job.parallel == self.job.parallel && self.job.order.is_none() {
             return None;
         }
         self.estimated(job, costs)
@@ -265,7 +265,8 @@ fn schedules(job: &Job) -> Vec<Job> {
         };
         for &chunks in chunks {
             let parallel = Parallel { schedule, chunks, ..p.clone() };
-            jobs.extend(job.with(parallel).filter(|other| other.parallel != *p));
+            // A list of operations hides what its job's own schedule would be.
+            jobs.extend(job.with(parallel).filter(|other| other.parallel != *p || job.order.is_some()));
         }
     }
     // A pipeline of one stage has nothing to order.
@@ -295,7 +296,7 @@ fn change(own: &Job, other: &Job) -> Change {
         Change::Division
     } else if (a.recompute, a.recompute_layers) != (b.recompute, b.recompute_layers) {
         Change::Recompute
-    } else if (a.schedule, a.chunks) != (b.schedule, b.chunks) {
+    } else if (a.schedule, a.chunks) != (b.schedule, b.chunks) || own.order.is_some() {
         Change::Schedule
     } else {
         Change::Layout
@@ -314,7 +315,7 @@ fn describe(own: &Job, other: &Job) -> String {
         ("zero", a.zero, b.zero),
     ];
     parts.extend(sizes.iter().filter(|(_, a, b)| a != b).map(|(name, _, b)| format!("{name} {b}")));
-    if (a.schedule, a.chunks) != (b.schedule, b.chunks) && b.pipeline > 1 {
+    if ((a.schedule, a.chunks) != (b.schedule, b.chunks) || own.order.is_some()) && b.pipeline > 1 {
         parts.push(match b.chunks {
             Some(v) if v > 1 => format!("{} with {v} chunks", b.schedule.text()),
             _ => b.schedule.text().to_string(),

@@ -34,6 +34,10 @@ const GOOD_LOG: &str = "# Collective test starting: all_reduce_perf
 # Out of bounds values : 0 OK
 ";
 
+/// 1F1B on two stages, with two micro-batches.
+const ORDER: [(u32, &str, u32); 8] =
+    [(0, "F", 0), (0, "F", 1), (0, "B", 0), (0, "B", 1), (1, "F", 0), (1, "B", 0), (1, "F", 1), (1, "B", 1)];
+
 /// The files that the commands name: some right, most wrong.
 fn files(folder: &Path) {
     let write = |name: &str, content: &str| fs::write(folder.join(name), content).unwrap();
@@ -55,6 +59,30 @@ fn files(folder: &Path) {
     write("theirs/cost_model.json", &model);
     let stage = r#"{"forward_ns":10,"backward_input_ns":10,"backward_weight_ns":5}"#;
     write("three.json", &format!("[{stage},{stage},{stage}]"));
+    let list = |of: &[(u32, &str, u32)]| {
+        let entry = |(stage, kind, micro_batch): &(u32, &str, u32)| {
+            format!(r#"{{"stage":{stage},"kind":"{kind}","micro_batch":{micro_batch}}}"#)
+        };
+        format!("[{}]", of.iter().map(entry).collect::<Vec<_>>().join(","))
+    };
+    let order = list(&ORDER);
+    write("order.json", &order);
+    write("order-short.json", &list(&ORDER[1..]));
+    write("order-twice.json", &list(&[&ORDER[..], &ORDER[..1]].concat()));
+    write("order-stage.json", &order.replace("\"stage\":1", "\"stage\":2"));
+    write("order-kind.json", &order.replacen("\"F\"", "\"f\"", 1));
+    write("order-field.json", &order.replacen("micro_batch", "microbatch", 1));
+    write("order-weight.json", &list(&[&ORDER[..], &[(0, "W", 0)]].concat()));
+    write(
+        "order-back.json",
+        &order.replacen("\"F\"", "\"W\"", 1).replacen("\"B\"", "\"F\"", 1).replacen("\"W\"", "\"B\"", 1),
+    );
+    let circle =
+        [(0, "F", 0), (0, "B", 0), (0, "F", 1), (0, "B", 1), (1, "F", 0), (1, "F", 1), (1, "B", 0), (1, "B", 1)];
+    write("order-circle.json", &list(&circle));
+    write("order-says.json", &format!(r#"{{"schedule":"dualpipe","operations":{order}}}"#));
+    write("order-paired.json", &order.replacen("\"micro_batch\":0", "\"micro_batch\":0,\"paired\":true", 1));
+    write("order-nul.json", "\0\0\0\0");
     write("log.txt", "# nccl-tests version 2.17.6\nnothing measured\n");
     write("bench.json", "{\"devices\":");
     write("good.log", GOOD_LOG);
@@ -152,6 +180,14 @@ plan job.toml --bubbles bubbles.json
 plan job.toml --iteration 1
 plan job.toml --bubbles bubbles.json --iteration last
 plan job.toml --sweep --html plan.html
+plan job.toml --schedule 1f1c
+plan job.toml --schedule dualpipe --sweep --operations --json
+plan job.toml --schedule nowhere.json
+plan job.toml --schedule order.json
+plan job.toml --schedule order.json --sweep
+plan job.toml --schedule order-circle.json
+plan job.toml --operations
+plan job.toml --operations --json --bubbles bubbles.json
 plan job.toml --html nowhere/plan.html
 bubbles
 bubbles nowhere.sqlite
@@ -169,6 +205,7 @@ bubbles right.json --min-gap 12
 bubbles right.json --compute-streams x
 bubbles right.json --compute-streams 9
 simulate --schedule 1f1b
+simulate --schedule 1f1b --stages 4 --micro-batches 8 --operations
 simulate --schedule 1f1b --stages 4 --micro-batches 8
 simulate --schedule zb-h1 --stages 4 --micro-batches 8 --per-stage three.json
 simulate --schedule zb-h1 --stages 4 --micro-batches 8 --per-stage foreign.json
@@ -199,6 +236,30 @@ zb-1p --stages 4 --micro-batches 8 --memory-limit 0.5
 zb-v --stages 4 --micro-batches 8 --memory-limit -3
 zb-h1 --stages 4 --micro-batches 8 --weight-share 2
 gpipe --stages 1000000 --micro-batches 1000000
+1f1b --micro-batches 8
+1f1b --stages 4
+nowhere.json
+./theirs
+empty.json
+foreign.json
+half.json
+model.json
+order.json --stages 3
+order.json --micro-batches 3
+order.json --chunks 2
+order.json --overlapped 2ms
+order.json --memory-limit 1
+order-short.json
+order-twice.json
+order-stage.json
+order-kind.json
+order-field.json
+order-weight.json
+order-back.json
+order-circle.json
+order-says.json
+order-paired.json
+order-nul.json
 ";
 
 fn commands() -> String {

@@ -67,6 +67,9 @@ pub fn schedules() -> Vec<Golden> {
         goldens.push(Golden::new(format!("simulate-{}", name.text()), move || text(Path::new(ROOT), &arguments)));
         goldens.push(Golden::new(format!("simulate-{}.json", name.text()), move || json(Path::new(ROOT), &again)));
     }
+    let small = ["simulate", "--schedule", "zb-h1", "--stages", "2", "--micro-batches", "2"];
+    let listed = [&small[..], &TIMES, &["--json", "--operations"]].concat();
+    goldens.push(Golden::new("simulate-operations.json", move || json(Path::new(ROOT), &listed)));
     goldens.push(Golden::new("simulate-per-stage", per_stage));
     goldens.push(Golden::new("simulate-trace.json", perfetto));
     goldens

@@ -3,7 +3,7 @@
 use crate::{run, spec};
 use bubblebench::pipeline::activations::{self, DEFAULT_WEIGHT_SHARE};
 use bubblebench::pipeline::{
-    BubbleKind, Schedule, ScheduleName, ScheduleSpec, StageTimes, Timeline, Times, Work, bubbles,
+    BubbleKind, OrderName, Schedule, ScheduleName, ScheduleSpec, StageTimes, Timeline, Times, Work, bubbles,
 };
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -127,7 +127,8 @@ fn check_bubbles(timeline: &Timeline, stage: usize) -> Result<(), TestCaseError>
 /// The most whole micro-batches a stage may hold (w = 0), by the schedule's own rule.
 fn bound(schedule: &Schedule, stage: usize) -> usize {
     let (p, m, v) = (schedule.stages, schedule.micro_batches, schedule.chunks);
-    let chunks = match schedule.name {
+    let OrderName::Known(name) = schedule.name else { panic!("not built") };
+    let chunks = match name {
         ScheduleName::Gpipe => m,
         ScheduleName::OneFOneB | ScheduleName::ZbH1 => p - stage,
         ScheduleName::ZbH2 => 2 * (p - 1 - stage) + 1,

@@ -1,11 +1,12 @@
 //! `job.toml`: a training job as its owner describes it. Every key is checked; docs/pipeline.md lists them.
 
 mod read;
+mod schedule;
 pub mod spread;
 
 use super::activations;
 use super::layout::{Layout, Placement};
-use super::schedule::ScheduleName;
+use super::schedule::{Schedule, ScheduleName};
 use super::schedules::numbers::{self, Number};
 use super::toml_section::Section;
 use crate::shape::{AttentionKind, DType, LayerShape, Normalization, Positions, Recompute};
@@ -13,6 +14,7 @@ use crate::{Error, Result};
 use spread::Spread;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A training job as its `job.toml` describes it, checked: everything that must divide does.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +31,9 @@ pub struct Job {
     pub side: Vec<Side>,
     /// The `[limits]` section: what side work may cost the main job.
     pub limits: Limits,
+    /// A list of operations that stands in place of the order of `parallel.schedule`; no job file holds one
+    /// ([`Job::with_order`]).
+    pub order: Option<Arc<Schedule>>,
 }
 
 /// The shape of the GPT that the job trains.
@@ -241,7 +246,8 @@ impl Job {
     /// The same job under other `[parallel]` keys; `None` where something does not divide, or the schedule does not exist
     /// for the numbers. A layout of the layers stays where it is for as many pieces; else they are spread evenly.
     pub fn with(&self, parallel: Parallel) -> Option<Job> {
-        let mut job = Job { parallel, ..self.clone() };
+        // A list of operations is of one division and layout only.
+        let mut job = Job { parallel, order: None, ..self.clone() };
         let layout = job.layout();
         job.parallel.layout = job.parallel.layout.filter(|given| given.fits(layout));
         let (m, p) = (&job.model, &job.parallel);
@@ -270,9 +276,12 @@ impl Job {
         Layout { placement, stages: self.parallel.pipeline as usize, chunks }
     }
 
-    /// Which layers each stage holds under the job's own schedule.
+    /// Which layers each stage holds under the job's own schedule, or under the list that stands in its place.
     pub fn layout(&self) -> Layout {
-        self.layout_under(self.parallel.schedule, self.parallel.chunks.map(|c| c as usize))
+        match &self.order {
+            Some(order) => order.layout,
+            None => self.layout_under(self.parallel.schedule, self.parallel.chunks.map(|c| c as usize)),
+        }
     }
 
     /// GPUs of the whole job: pipeline · tensor · context · data.

@@ -20,7 +20,8 @@ pub(super) fn job(path: &Path, text: &str) -> Result<Job> {
     let hardware = read_hardware(&mut file, path)?;
     let side = file.side.into_iter().map(|section| read_side(section, source)).collect::<Result<Vec<_>>>()?;
     let limits = read_limits(file.limits)?;
-    let job = Job { path: path.to_path_buf(), model: model.0, parallel: parallel.0, hardware, side, limits };
+    let job =
+        Job { path: path.to_path_buf(), model: model.0, parallel: parallel.0, hardware, side, limits, order: None };
     job.check(&model.1, &parallel.1)?;
     Ok(job)
 }

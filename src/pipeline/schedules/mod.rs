@@ -15,6 +15,7 @@ mod zb_v;
 
 use super::activations;
 use super::schedule::{MAX_OPERATIONS, Schedule, ScheduleName, ScheduleSpec};
+use super::times::Times;
 use crate::units::counted;
 use crate::{Error, Result};
 
@@ -24,6 +25,14 @@ impl Schedule {
     pub fn build(spec: &ScheduleSpec) -> Result<Self> {
         check_sizes(spec)?;
         build(spec)
+    }
+
+    /// Checks a schedule that was given as a list as [`Schedule::build`] checks what it makes. Fails if times or limits
+    /// cannot be used, or if the schedule needs more activations than the memory limit.
+    pub fn check_given(&self, memory_limit: Option<f64>, weight_share: f64, times: &Times) -> Result<()> {
+        check_limits(memory_limit, weight_share)?;
+        times.validate(self.stages, self.micro_batches, self.chunks)?;
+        check_memory(self, memory_limit, weight_share)
     }
 }
 
@@ -44,7 +53,7 @@ fn build(spec: &ScheduleSpec) -> Result<Schedule> {
         ScheduleName::Dualpipe => dualpipe::two_way(spec),
         ScheduleName::Dualpipev => dualpipe::vee(spec),
     };
-    check_memory(&schedule, spec)?;
+    check_memory(&schedule, spec.memory_limit, spec.weight_share)?;
     Ok(schedule)
 }
 
@@ -71,25 +80,30 @@ fn check_sizes(spec: &ScheduleSpec) -> Result<()> {
             format!("stay under {MAX_OPERATIONS}: the pattern repeats, fewer micro-batches show the same bubbles"),
         ));
     }
-    if !(0.0..=1.0).contains(&spec.weight_share) {
-        return Err(Error::input(
-            format!("the weight share is {}", spec.weight_share),
-            "give the part of a micro-batch's activations that W still needs, 0 to 1",
-        ));
-    }
-    if let Some(limit) = spec.memory_limit
-        && !(limit > 0.0 && limit.is_finite())
-    {
-        return Err(Error::input(format!("the memory limit is {limit}"), "give a number of micro-batches above 0"));
-    }
+    check_limits(spec.memory_limit, spec.weight_share)?;
     spec.times.validate(spec.stages, spec.micro_batches, chunks)
 }
 
+fn check_limits(memory_limit: Option<f64>, weight_share: f64) -> Result<()> {
+    if !(0.0..=1.0).contains(&weight_share) {
+        return Err(Error::input(
+            format!("the weight share is {weight_share}"),
+            "give the part of a micro-batch's activations that W still needs, 0 to 1",
+        ));
+    }
+    match memory_limit {
+        Some(limit) if !(limit > 0.0 && limit.is_finite()) => {
+            Err(Error::input(format!("the memory limit is {limit}"), "give a number of micro-batches above 0"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A fixed list cannot give way to a limit: it can only say that it does not fit.
-fn check_memory(schedule: &Schedule, spec: &ScheduleSpec) -> Result<()> {
-    let Some(limit) = spec.memory_limit else { return Ok(()) };
+fn check_memory(schedule: &Schedule, memory_limit: Option<f64>, weight_share: f64) -> Result<()> {
+    let Some(limit) = memory_limit else { return Ok(()) };
     for stage in 0..schedule.stages {
-        let peak = activations::peak(schedule, stage, spec.weight_share);
+        let peak = activations::peak(schedule, stage, weight_share);
         if peak > limit + 1e-9 {
             return Err(Error::input(
                 format!(

@@ -4,7 +4,7 @@ use super::svg::{Svg, short, ticks, time_unit};
 use crate::fill::plan::FillPlan;
 use crate::fill::record::{PlanBubble, PlanRecord};
 use crate::report::lanes::{LaneSpan, Lanes, Part};
-use crate::report::plan::{gib, is_fused};
+use crate::report::plan::gib;
 use crate::units::format_ns;
 
 const WIDTH: f64 = 1130.0;
@@ -53,7 +53,7 @@ pub fn time_axis(svg: &mut Svg, end_ns: f64, scale: f64, left: f64, bottom: f64)
 /// What its colours mean, a CSS class and a name each.
 pub fn legend(plan: &FillPlan) -> Vec<(&'static str, String)> {
     let r = &plan.record;
-    let mut keys = match (&r.measured, is_fused(&r.schedule)) {
+    let mut keys = match (&r.measured, plan.timeline.schedule.name.fused_backward()) {
         (Some(_), _) => vec![("c", "compute (measured)".to_string())],
         (None, true) => vec![("f", "forward".to_string()), ("b", "backward".to_string())],
         (None, false) => vec![

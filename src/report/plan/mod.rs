@@ -32,7 +32,7 @@ pub fn render(plan: &FillPlan, screen: Screen) -> String {
     let _ = write!(
         text,
         "\n{}\n{}\n{}",
-        draw(&Lanes::of_plan(plan), &shown, screen, &letters(record)),
+        draw(&Lanes::of_plan(plan), &shown, screen, &letters(plan)),
         stages(record, &shown).terminal(screen),
         bubbles(record, &shown).terminal(screen)
     );
@@ -68,8 +68,9 @@ pub fn shown(stages: usize) -> Vec<usize> {
     (0..SHOWN).map(|k| k * (stages - 1) / (SHOWN - 1)).collect()
 }
 
-fn letters(r: &PlanRecord) -> String {
-    let fused = r.stage.iter().all(|s| s.backward_weight_ns == 0) || is_fused(&r.schedule);
+fn letters(plan: &FillPlan) -> String {
+    let r = &plan.record;
+    let fused = r.stage.iter().all(|s| s.backward_weight_ns == 0) || plan.timeline.schedule.name.fused_backward();
     let mut text = match (&r.measured, fused) {
         (Some(_), _) => "█ compute".to_string(),
         (None, true) => "F forward  B backward".to_string(),
@@ -79,11 +80,6 @@ fn letters(r: &PlanRecord) -> String {
         let _ = write!(text, "  {} {}", letter(Some(Part::Side(index))), side.name);
     }
     text + "  · bubble"
-}
-
-/// Whether a schedule's backward is one operation, to inputs and to weights together.
-pub fn is_fused(schedule: &str) -> bool {
-    crate::pipeline::ScheduleName::parse(schedule).is_ok_and(|name| name.fused_backward())
 }
 
 /// Model, GPUs, schedule, the iteration's time and its bubble ratio, and what it makes of the GPUs.
