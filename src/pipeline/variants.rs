@@ -422,9 +422,11 @@ mod tests {
             list.iter().find(|v| v.describes.starts_with("pipeline 1, data 2")).map(|v| v.iteration_ns)
         };
         let (now, with_room) = fitting(10.0);
-        assert!(copies(&with_room).unwrap() < now);
+        let whole = copies(&with_room).unwrap();
+        assert!(whole < now);
+        // Copies that compute everything again may fit, and take longer.
         let (_, tight) = fitting(0.6);
-        assert!(copies(&tight).is_none() && !tight.is_empty(), "{:?}", copies(&tight));
+        assert!(copies(&tight).is_none_or(|ns| ns > whole) && !tight.is_empty(), "{:?}", copies(&tight));
     }
 
     /// An exchange between four ranks is beyond what is known, so that four copies do not count, whatever they promise.

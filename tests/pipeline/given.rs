@@ -285,7 +285,7 @@ proptest! {
         let says = if named { json!({"schedule": name.text(), "operations": list}) } else { Value::from(list) };
         match read(&says.to_string()) {
             Ok(schedule) => {
-                prop_assert!(matches!(schedule.name, OrderName::Given { .. }));
+                prop_assert!(matches!(schedule.name, OrderName::Given { .. }), "a list has no known name");
                 let times = Times::even(schedule.stages, StageTimes::new(5, 4, 3), 1);
                 let timeline = simulate(schedule, times).unwrap();
                 for stage in 0..timeline.schedule.stages {
