@@ -175,9 +175,14 @@ fn the_page_is_whole_and_safe() {
     // No request goes anywhere: the only address is SVG's namespace.
     assert!(!html.replace("http://www.w3.org/2000/svg", "").contains("http"));
     assert!(!html.contains("NaN") && !html.contains("\"inf") && !html.contains(">inf"), "a number went missing");
-    for part in
-        ["stage 3", "prefers-color-scheme:dark", "PipeFisher", "Would other flags do?", "before backward", "GiB free at the fullest"]
-    {
+    for part in [
+        "stage 3",
+        "prefers-color-scheme:dark",
+        "PipeFisher",
+        "Would other flags do?",
+        "before backward",
+        "GiB free at the fullest",
+    ] {
         assert!(html.contains(part), "{part}");
     }
     assert!(html.matches("<svg viewBox=\"0 0 1130").count() == 4, "timeline, time, memory, schedules");
@@ -190,7 +195,11 @@ fn the_page_is_whole_and_safe() {
 fn the_headline_compares_with_everything_a_flag_changes() {
     let plan = |example: &str| {
         let mut job = Job::read(Path::new(example)).unwrap();
-        let model: Option<CostModel> = job.hardware.cost_models.first().map(|path| serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap());
+        let model: Option<CostModel> = job
+            .hardware
+            .cost_models
+            .first()
+            .map(|path| serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap());
         let model = model.unwrap_or_else(|| {
             let sheet = bubblebench::cost::datasheet::find(job.hardware.gpu.as_deref().unwrap()).unwrap();
             bubblebench::cost::datasheet::model(&sheet)
@@ -240,7 +249,15 @@ fn the_answer_stands_first() {
     };
     let (brief, whole) = (print(&["--brief"]), print(&[]));
     assert!(whole.starts_with(&brief), "{brief}");
-    for words in ["Filling does not pay here: ", "  gain ", "  without filling  ", "  net ", "  main job ", "  fill with ", "  prices "] {
+    for words in [
+        "Filling does not pay here: ",
+        "  gain ",
+        "  without filling  ",
+        "  net ",
+        "  main job ",
+        "  fill with ",
+        "  prices ",
+    ] {
         assert!(brief.contains(words), "{words}: {brief}");
     }
     assert!(!brief.contains("Stages") && whole.contains("Stages") && whole.contains("Other flags"), "{whole}");
@@ -302,7 +319,7 @@ fn a_plan_on_its_own_operations_is_the_same_plan() {
         // A list is no schedule of ours, so its own is among the others.
         for plan in [&mut plan, &mut again] {
             let plan = plan.as_object_mut().unwrap();
-            ["operations", "alternatives", "outcome"].map(|key| plan.remove(key));
+            plan.retain(|key, _| !["operations", "alternatives", "outcome"].contains(&key.as_str()));
         }
         assert_eq!(plan, again, "{name}");
     }

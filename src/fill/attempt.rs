@@ -180,9 +180,10 @@ impl<'a> PlanContext<'a> {
         }
     }
 
-    /// The job under another schedule than its own, filled.
+    /// The job under a schedule that is only compared with its own, filled.
     pub fn attempt(&self, name: ScheduleName, chunks: Option<usize>) -> Result<Candidate> {
-        Ok(self.filled(iteration::timeline(self.job, &self.costs, name, chunks)?))
+        let micro_batches = self.job.micro_batches() as usize;
+        Ok(self.filled(iteration::compared(self.job, &self.costs, name, chunks, micro_batches)?))
     }
 
     /// A timeline with its bubbles filled.

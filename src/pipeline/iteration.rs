@@ -4,6 +4,7 @@ use super::costs::{self, Costs};
 use super::job::Job;
 use super::prices::{PriceGroup, Prices, ShiftedPrices};
 use super::schedule::{Schedule, ScheduleName, ScheduleSpec};
+use super::schedules::SearchEffort;
 use super::simulate::{Timeline, simulate};
 use crate::shape::operation::Operation;
 use crate::shape::{DType, Phase, Recompute};
@@ -35,19 +36,30 @@ fn named(job: &Job, error: Error) -> Error {
 /// The timeline of a job under a schedule of `name`, with its stages' times from `costs`. Fails if the schedule does not
 /// exist for the job's numbers; the error names the job's file.
 pub fn timeline(job: &Job, costs: &Costs, name: ScheduleName, chunks: Option<usize>) -> Result<Timeline> {
-    timeline_of(job, costs, name, chunks, job.micro_batches() as usize)
+    searched(job, costs, (name, chunks), job.micro_batches() as usize, SearchEffort::Full)
 }
 
-/// The [`timeline`] of an iteration of `micro_batches` in place of the job's own number.
-pub fn timeline_of(
+/// The [`timeline`] of an iteration of `micro_batches` in place of the job's own number, for a comparison: a schedule that is
+/// searched for is not searched for as long.
+pub fn compared(
     job: &Job,
     costs: &Costs,
     name: ScheduleName,
     chunks: Option<usize>,
     micro_batches: usize,
 ) -> Result<Timeline> {
+    searched(job, costs, (name, chunks), micro_batches, SearchEffort::Quick)
+}
+
+fn searched(
+    job: &Job,
+    costs: &Costs,
+    (name, chunks): (ScheduleName, Option<usize>),
+    micro_batches: usize,
+    effort: SearchEffort,
+) -> Result<Timeline> {
     let times = costs.times(job, job.layout_under(name, chunks));
-    let schedule = Schedule::build(&ScheduleSpec {
+    let spec = ScheduleSpec {
         name,
         stages: job.parallel.pipeline as usize,
         micro_batches,
@@ -55,8 +67,8 @@ pub fn timeline_of(
         memory_limit: None,
         weight_share: job.weight_share(),
         times: &times,
-    })
-    .map_err(|e| named(job, e))?;
+    };
+    let schedule = Schedule::build_with(&spec, effort).map_err(|e| named(job, e))?;
     simulate(schedule, times)
 }
 

@@ -144,7 +144,7 @@ impl Search<'_> {
         let p = &job.parallel;
         let (stages, all) = (p.pipeline as usize, job.micro_batches() as usize);
         let run = |micro_batches| {
-            iteration::timeline_of(job, costs, p.schedule, p.chunks.map(|c| c as usize), micro_batches).ok()
+            iteration::compared(job, costs, p.schedule, p.chunks.map(|c| c as usize), micro_batches).ok()
         };
         let (short, step) = (SHORT * stages, STEP * stages);
         let first = run(if all > short + step { short } else { all })?;
@@ -168,7 +168,8 @@ impl Search<'_> {
         // A few at a time: enough for every core, few enough to stop early.
         for group in starts.chunks(2 * rayon::current_num_threads()) {
             let least = group[0].bound_ns;
-            let known = |list: &[Variant], most: usize| list.len() >= most && (list[most - 1].iteration_ns as f64) <= least;
+            let known =
+                |list: &[Variant], most: usize| list.len() >= most && (list[most - 1].iteration_ns as f64) <= least;
             // One that is not sure is shown only where it beats all that are.
             if known(&kept[0], KEPT) && (known(&kept[1], KEPT_UNSURE) || known(&kept[0], 1)) {
                 break;
@@ -403,7 +404,10 @@ mod tests {
         }
         assert_eq!(of(Change::Layout)[0].describes, "layers 5×3 1");
         let recomputed: Vec<&str> = of(Change::Recompute).iter().map(|v| v.describes.as_str()).collect();
-        assert!(recomputed.contains(&"recompute selective") && recomputed.contains(&"recompute full"), "{recomputed:?}");
+        assert!(
+            recomputed.contains(&"recompute selective") && recomputed.contains(&"recompute full"),
+            "{recomputed:?}"
+        );
         assert!(!of(Change::Division).is_empty());
     }
 

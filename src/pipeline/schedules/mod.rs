@@ -19,12 +19,26 @@ use super::times::Times;
 use crate::units::counted;
 use crate::{Error, Result};
 
+/// How long the order of operations is searched for by the schedules that search for one; the others do not look at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SearchEffort {
+    /// Some tenths of a second for `zb-v`, less for the others: for a schedule that is shown.
+    Full,
+    /// One to three milliseconds on eight stages: for schedules that are only compared with each other.
+    Quick,
+}
+
 impl Schedule {
     /// Builds the schedule. Fails if sizes, times or limits cannot be used, if the schedule does not exist for them, or
     /// if it needs more activations than the memory limit.
     pub fn build(spec: &ScheduleSpec) -> Result<Self> {
+        Schedule::build_with(spec, SearchEffort::Full)
+    }
+
+    /// Builds the schedule as [`Schedule::build`] does, the searched ones with this effort.
+    pub fn build_with(spec: &ScheduleSpec, effort: SearchEffort) -> Result<Self> {
         check_sizes(spec)?;
-        build(spec)
+        build(spec, effort)
     }
 
     /// Checks a schedule that was given as a list as [`Schedule::build`] checks what it makes. Fails if times or limits
@@ -36,7 +50,7 @@ impl Schedule {
     }
 }
 
-fn build(spec: &ScheduleSpec) -> Result<Schedule> {
+fn build(spec: &ScheduleSpec, effort: SearchEffort) -> Result<Schedule> {
     numbers::check(spec.name, spec.stages, spec.micro_batches, spec.chunks)?;
     let schedule = match spec.name {
         ScheduleName::Gpipe => gpipe::build(spec),
@@ -46,7 +60,7 @@ fn build(spec: &ScheduleSpec) -> Result<Schedule> {
         ScheduleName::ZbH2 => zb_h::build(spec, 2),
         ScheduleName::Zb1p => zb_search::build(spec, 1)?,
         ScheduleName::Zb2p => zb_search::build(spec, 2)?,
-        ScheduleName::ZbV => zb_v::build(spec)?,
+        ScheduleName::ZbV => zb_v::build(spec, effort)?,
         ScheduleName::VHalf => vee::build(spec, 3)?,
         ScheduleName::VMin => vee::build(spec, 2)?,
         ScheduleName::Chimera => chimera::build(spec),

@@ -41,11 +41,8 @@ pub fn html(plan: &FillPlan, source: Option<&str>) -> String {
             ("gainf", "with the bubbles that remain filled too".to_string()),
         ];
         let picture = figure(&bars::alternatives(r, &best), &keys);
-        body += &section(
-            "Would other flags do?",
-            &flags_lead(r),
-            &(picture + "<br>" + &page::table(&alternatives(&best))),
-        );
+        body +=
+            &section("Would other flags do?", &flags_lead(r), &(picture + "<br>" + &page::table(&alternatives(&best))));
     }
     body += &assumptions(r, source);
     let _ = write!(
