@@ -1,6 +1,8 @@
 //! Holds the documentation to the code: the flags that docs/reading.md explains are those a line can carry, and every file
 //! and page that the documentation names is there.
 
+#[path = "../examples/validate/fills.rs"]
+mod fills;
 #[path = "../examples/validate/iterations.rs"]
 mod iterations;
 #[path = "house/sources.rs"]
@@ -220,6 +222,18 @@ fn the_plans_in_the_readme_are_what_is_printed() {
         for line in shown.split("```").next().unwrap().lines().filter(|line| !line.contains("[…")) {
             assert!(printed.lines().any(|known| known == line), "plan {command} does not print:\n{line}\n\n{printed}");
         }
+    }
+}
+
+/// Every row that `cargo run --example validate fills` prints stands there too.
+#[test]
+fn the_page_on_method_holds_the_fills_as_they_are_predicted() {
+    let page = fs::read_to_string(root().join("docs/method.md")).unwrap();
+    let table = fills::table().unwrap();
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with('|') || line.contains("error")).collect();
+    assert!(rows.len() > 12, "{table}");
+    for row in rows {
+        assert!(page.contains(row), "docs/method.md lacks a row that is predicted now:\n{row}\n\n{table}");
     }
 }
 

@@ -4,8 +4,9 @@
 //!     cargo run --release --example validate
 //!
 //! The figures stand in tests/data with their sources. A part alone: `… validate schedules`, `throughput`, `iterations`,
-//! `speed`.
+//! `fills`, `speed`.
 
+mod fills;
 mod iterations;
 mod schedules;
 mod speed;
@@ -18,10 +19,11 @@ use serde_json::Value;
 
 type Part = fn() -> Result<String>;
 
-const PARTS: [(&str, Part); 4] = [
+const PARTS: [(&str, Part); 5] = [
     ("schedules", schedules::table),
     ("throughput", throughput::table),
     ("iterations", iterations::tables),
+    ("fills", fills::table),
     ("speed", speed::table),
 ];
 
