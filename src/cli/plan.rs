@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
     bubblebench plan examples/gpt-a100-4x8.toml --sweep\n  \
     bubblebench bubbles rank*.sqlite --json > bubbles.json\n  \
     bubblebench plan job.toml --bubbles bubbles.json\n\n\
-    Jobs are described in docs/planning.md and docs/pipeline.md; examples/ holds seven.")]
+    Jobs are described in docs/planning.md and docs/pipeline.md; examples/ holds eight.")]
 pub struct PlanArgs {
     /// The job: model, parallelism, hardware, and the small models to fill bubbles with
     #[arg(value_name = "JOB.toml")]

@@ -64,7 +64,7 @@ fn render(record: &SweepRecord, screen: Screen) -> String {
             "fits",
         ],
     )
-    .keys(6)
+    .keys(2)
     .spare(&["micro-batches", "sequences/s", "bubble ratio", "interval"]);
     let own = record.rows.iter().position(|r| r.own);
     let shown = |index: &usize| *index < SHOWN || Some(*index) == own;

@@ -6,6 +6,7 @@ use crate::Result;
 use crate::pipeline::job::{Job, Parallel};
 use crate::pipeline::variants::{self, Variant};
 use crate::pipeline::{Schedule, Timeline, activations, iteration};
+use crate::stats::{self, SplitMix};
 use rayon::prelude::*;
 
 /// A variant of the job with what it would bring.
@@ -64,7 +65,7 @@ fn try_out(context: &PlanContext, mut variant: Variant) -> Option<Tried> {
     let (timeline, filled) = if operations <= iteration::SIMULATED as u64 {
         let candidate = own.attempt(p.schedule, chunks).ok()?;
         variant.iteration_ns = candidate.base.iteration_ns;
-        variant.fits_memory = own.fits(&candidate);
+        variant.fits_memory = candidate.memory.fits_with_headroom(&candidate.timeline.schedule, own.weight_share);
         (candidate.timeline, Some(candidate.gain))
     } else {
         let few = own.shortened()?;
@@ -158,27 +159,17 @@ pub(super) fn intervals(
     // By alternative, its gain under each cause; an alternative of other layers has causes of its own.
     let ratios = |(t, gain): (&Tried, &f64)| iteration::ratios(*gain, &own_moved, &t.moved, t.variant.is_apart());
     let by_cause: Vec<Vec<f64>> = tried.iter().zip(&gains).map(ratios).collect();
-    let best = |gain: &dyn Fn(usize) -> f64| {
-        let counting = (0..tried.len()).filter(|&index| tried[index].counts());
-        counting.map(gain).fold(1.0, f64::max)
-    };
-    let best_now = best(&|index| gains[index]);
-    // Whichever is best under a cause; what is apart only for the one that is best now.
-    let mut bests: Vec<f64> = (0..moved.len()).map(|cause| best(&|index| by_cause[index][cause])).collect();
-    let mut nets: Vec<f64> =
-        moved.iter().zip(&bests).map(|((m, _), best)| chosen.gain * m.gain / base.gain / best).collect();
-    let first = (0..tried.len()).find(|&index| tried[index].counts() && gains[index] == best_now);
-    for gain in first.iter().flat_map(|&index| &by_cause[index][moved.len()..]) {
-        bests.push(*gain);
-        nets.push(chosen.gain / gain.max(1.0));
-    }
+    let best_now = tried.iter().zip(&gains).filter(|(t, _)| t.counts()).map(|(_, gain)| *gain).fold(1.0, f64::max);
+    let own_gain: Vec<f64> = moved.iter().map(|(m, _)| m.gain / base.gain).collect();
+    let question = Question { tried, gains: &gains, own_moved: &own_moved, gain: chosen.gain, gain_moved: &own_gain };
+    let (best, net) = question.sampled();
     let (low, high) = at(chosen.slowdown, &|f| f.slowdown);
     Ok(Intervals {
         iteration_ns: at(chosen.base.iteration_ns as f64, &|f| f.iteration_ns),
         gain: at(chosen.gain, &|f| f.gain),
         slowdown: (low.max(1.0), high),
-        best: iteration::quadrature(best_now, bests),
-        net: iteration::quadrature(chosen.gain / best_now, nets),
+        best: around(best_now, best),
+        net: around(chosen.gain / best_now, net),
         steps_per_s: (0..context.sides.len())
             .map(|side| at(context.figures(chosen).steps_per_s[side], &|f| f.steps_per_s[side]))
             .collect(),
@@ -194,6 +185,88 @@ pub(super) fn intervals(
             })
             .collect(),
     })
+}
+
+/// Draws for the interval of the best of several alternatives, which no sum of squares gives.
+const DRAWS: usize = 4000;
+/// How far what is apart goes together: half of its variance is common (a correlation of ½).
+const TOGETHER: f64 = 0.5;
+
+/// Of which the best alternative's gain and the net gain are asked: medians, and what each cause makes of them at its ends.
+struct Question<'a> {
+    tried: &'a [Tried],
+    gains: &'a [f64],
+    own_moved: &'a [f64],
+    gain: f64,
+    gain_moved: &'a [f64],
+}
+
+impl Question<'_> {
+    /// The 95 % intervals of the best alternative's gain and of net, drawn: every cause normally, its ends being 1.96 standard
+    /// deviations away; the causes of an alternative that is apart half on their own, alike for alternatives of like shapes.
+    /// Seeded, so that the same question has the same answer.
+    fn sampled(&self) -> ((f64, f64), (f64, f64)) {
+        let mut random = SplitMix(0x9a1_2026);
+        let causes = self.own_moved.len() / 2;
+        let counting: Vec<usize> = (0..self.tried.len()).filter(|&index| self.tried[index].counts()).collect();
+        let mut shapes: Vec<[u64; 5]> = Vec::new();
+        let of_shape: Vec<Option<usize>> = counting
+            .iter()
+            .map(|&index| {
+                let variant = &self.tried[index].variant;
+                let p = &variant.job.parallel;
+                let shape = [p.pipeline, p.tensor, p.data, p.micro_batch, p.recompute as u64];
+                variant.is_apart().then(|| {
+                    shapes.iter().position(|known| *known == shape).unwrap_or_else(|| {
+                        shapes.push(shape);
+                        shapes.len() - 1
+                    })
+                })
+            })
+            .collect();
+        let (mut bests, mut nets) = (Vec::with_capacity(DRAWS), Vec::with_capacity(DRAWS));
+        for _ in 0..DRAWS {
+            let common: Vec<f64> = (0..causes).map(|_| normal(&mut random)).collect();
+            let alone: Vec<Vec<f64>> =
+                shapes.iter().map(|_| (0..causes).map(|_| normal(&mut random)).collect()).collect();
+            let own = moved_by(self.own_moved, common.iter().copied());
+            let best = counting.iter().zip(&of_shape).fold(1.0_f64, |best, (&index, shape)| {
+                let draws = common.iter().enumerate().map(|(cause, &common)| match shape {
+                    Some(shape) => TOGETHER * common + (1.0 - TOGETHER * TOGETHER).sqrt() * alone[*shape][cause],
+                    None => common,
+                });
+                best.max(self.gains[index] * own / moved_by(&self.tried[index].moved, draws))
+            });
+            bests.push(best);
+            nets.push(self.gain * moved_by(self.gain_moved, common.iter().copied()) / best);
+        }
+        (ends(bests), ends(nets))
+    }
+}
+
+/// What causes that are so many half-intervals away from their medians make of a figure, over its median; `moved` is that at
+/// each cause's lower and upper end.
+fn moved_by(moved: &[f64], draws: impl Iterator<Item = f64>) -> f64 {
+    let parts = moved.chunks(2).zip(draws).map(|(ends, draw)| ends[usize::from(draw > 0.0)].max(1e-3).powf(draw.abs()));
+    parts.product()
+}
+
+/// A normal deviate, in half-widths of a 95 % interval (Box and Muller, 1958).
+fn normal(random: &mut SplitMix) -> f64 {
+    let radius = (-2.0 * (1.0 - random.unit()).ln()).sqrt();
+    radius * (std::f64::consts::TAU * random.unit()).cos() / 1.96
+}
+
+/// The middle 95 % of some draws.
+fn ends(mut draws: Vec<f64>) -> (f64, f64) {
+    draws.sort_by(f64::total_cmp);
+    let at = |share| stats::quantile_sorted(&draws, share).unwrap_or(f64::NAN);
+    (at(0.025), at(0.975))
+}
+
+/// An interval that holds the figure at the medians, whatever the draws' own middle.
+fn around(value: f64, (low, high): (f64, f64)) -> (f64, f64) {
+    (low.min(value), high.max(value))
 }
 
 /// The simulated iteration of a context on a timeline's schedule, in ns.

@@ -222,11 +222,12 @@ fn replicas(context: &PlanContext) -> f64 {
 fn outcome(context: &PlanContext, chosen: &Candidate, alternatives: &[Alternative], intervals: &Intervals) -> Outcome {
     let bubble: u64 = chosen.stages.iter().flat_map(|s| &s.bubbles).map(|b| b.bubble.length_ns()).sum();
     let filled: u64 = chosen.stages.iter().map(StagePlan::filled_ns).sum();
-    let beside: f64 = chosen.stages.iter().map(StagePlan::beside_ns).sum();
     let best = Best::of(alternatives, chosen.gain, |_| true);
     let schedule = Best::of(alternatives, chosen.gain, |a| a.kind == Change::Schedule.name() && one_flag(a));
     let gpu_s = |ns: f64| context.job.gpus() as f64 * ns / 1e9;
-    let recovered_gpu_s = replicas(context) * (filled as f64 + beside) / 1e9;
+    let worth: f64 = chosen.stages.iter().map(|stage| stage.worth(&context.sides)).sum();
+    let recovered_gpu_s = replicas(context) * worth / 1e9;
+    let most_valuable = context.sides.iter().map(|side| side.value).reduce(f64::max).unwrap_or(1.0);
     let iteration = chosen.base.iteration_ns as f64;
     let lost_gpu_s = gpu_s(iteration * (chosen.slowdown - 1.0));
     let freed_gpu_s = |gain: f64| gpu_s(iteration * (1.0 - 1.0 / gain));
@@ -239,7 +240,7 @@ fn outcome(context: &PlanContext, chosen: &Candidate, alternatives: &[Alternativ
         gain: chosen.gain,
         gain_low: intervals.gain.0,
         gain_high: intervals.gain.1,
-        gain_bound: 1.0 / (1.0 - chosen.base.bubble_ratio).max(1e-12),
+        gain_bound: 1.0 + most_valuable * bubble as f64 / chosen.base.work_ns.max(1.0),
         best_alternative_gain: best.gain,
         best_alternative_gain_low: intervals.best.0,
         best_alternative_gain_high: intervals.best.1,

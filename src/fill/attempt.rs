@@ -70,6 +70,8 @@ pub(super) struct Base {
     pub iteration_ns: u64,
     pub pipeline_ns: u64,
     pub busy_ns: Vec<u64>,
+    /// The main job's work on all stages, with what follows the pipeline.
+    pub work_ns: f64,
     pub bubble_ratio: f64,
 }
 
@@ -90,7 +92,7 @@ impl Candidate {
 impl Base {
     /// Useful work over the main job's alone, and the filled iteration over the empty one.
     pub fn gain(&self, stages: &[StagePlan], sides: &[CompleteSide], lost_ns: u64) -> (f64, f64) {
-        let main: f64 = self.busy_ns.iter().map(|&ns| ns as f64).sum();
+        let main = self.work_ns;
         let side: f64 = stages.iter().map(|s| s.worth(sides)).sum();
         let slowdown = 1.0 + lost_ns as f64 / (self.iteration_ns as f64).max(1.0);
         (if main > 0.0 { (main + side) / main / slowdown } else { 1.0 }, slowdown)
@@ -188,10 +190,13 @@ impl<'a> PlanContext<'a> {
 
     /// A timeline with its bubbles filled.
     pub fn filled(&self, timeline: Timeline) -> Candidate {
+        let after_ns = self.after_pipeline_ns(&timeline.schedule);
+        let busy_ns: Vec<u64> = (0..timeline.schedule.stages).map(|s| timeline.busy_ns(s)).collect();
         let base = Base {
-            iteration_ns: timeline.iteration_ns + self.after_pipeline_ns(&timeline.schedule),
+            iteration_ns: timeline.iteration_ns + after_ns,
             pipeline_ns: timeline.iteration_ns,
-            busy_ns: (0..timeline.schedule.stages).map(|s| timeline.busy_ns(s)).collect(),
+            work_ns: busy_ns.iter().map(|ns| (ns + after_ns) as f64).sum(),
+            busy_ns,
             bubble_ratio: timeline.bubble_ratio(),
         };
         let memory = self.memory_of(&timeline.schedule);

@@ -189,10 +189,12 @@ fn lane(device: &DeviceBubbles, iteration: u64, start: Option<u64>) -> Lane<'_> 
 fn fill(context: &PlanContext, timeline: Timeline, lanes: &[Lane]) -> Candidate {
     let iteration_ns = lanes.iter().map(|l| l.length_ns).max().unwrap_or(0);
     let (all, idle) = lanes.iter().fold((0u64, 0u64), |(all, idle), l| (all + l.length_ns, idle + l.idle_ns()));
+    let busy_ns: Vec<u64> = lanes.iter().map(|l| l.length_ns - l.idle_ns()).collect();
     let base = Base {
         iteration_ns,
         pipeline_ns: iteration_ns,
-        busy_ns: lanes.iter().map(|l| l.length_ns - l.idle_ns()).collect(),
+        work_ns: busy_ns.iter().map(|&ns| ns as f64).sum(),
+        busy_ns,
         bubble_ratio: if all > 0 { idle as f64 / all as f64 } else { 0.0 },
     };
     let memory = context.memory_of(&timeline.schedule);

@@ -320,14 +320,14 @@ pub struct Outcome {
     /// Upper end of the interval of `main_slowdown`.
     pub main_slowdown_high: f64,
     /// Useful work per time relative to the main job alone: (main work + side work × value) ÷ main work ÷
-    /// `main_slowdown`.
+    /// `main_slowdown`. The exchange of gradients and the optimizer step are main work too.
     pub gain: f64,
     /// Lower end of the interval of `gain`.
     pub gain_low: f64,
     /// Upper end of the interval of `gain`.
     pub gain_high: f64,
-    /// Upper bound of `gain` from bubbles alone, 1 / (1 − `bubble_ratio`): every bubble filled completely with work of
-    /// value 1.
+    /// Upper bound of `gain` from bubbles alone at the median times: every bubble filled completely with the most valuable
+    /// side.
     pub gain_bound: f64,
     /// The other flags that shorten the iteration most without any filling, as its `describes` has them, among alternatives
     /// that fit the memory and are `sure`; null if none shortens it.
@@ -362,7 +362,7 @@ pub struct Outcome {
     pub best_filled_schedule: Option<String>,
     /// `gain_filled` of `best_filled_schedule`; the plan's own `gain` if there is none.
     pub best_filled_gain: f64,
-    /// Side work of all GPUs in one iteration, in GPU-seconds of the side models' time alone; not weighted by value.
+    /// Side work of all GPUs in one iteration, in GPU-seconds of the side models' time alone, each side's times its value.
     pub recovered_gpu_s: f64,
     /// GPU-seconds that the main job's slowdown costs on all GPUs in one iteration.
     pub lost_gpu_s: f64,
@@ -416,7 +416,8 @@ pub struct Alternative {
     pub gain_filled: Option<f64>,
     /// Most activations that any stage holds at once, in micro-batches.
     pub peak_activations: f64,
-    /// Whether the main job itself fits a GPU's memory on every stage; null where the memory is not known.
+    /// Whether the main job itself fits a GPU's memory on every stage and leaves the headroom free; null where the memory is not
+    /// known.
     pub fits_memory: Option<bool>,
     /// Whether every kind of price that it rests on (layers, other operations, collectives, messages) is as well known as the
     /// job's own of that kind. If not, it is shown and counts for nothing.

@@ -83,6 +83,12 @@ impl Memory {
         (0..schedule.stages).map(peak).fold(0.0, f64::max)
     }
 
+    /// Whether every device holds the job and leaves the headroom free, which is for what no estimate counts (the CUDA context,
+    /// NCCL's buffers, fragmentation); `None` where the GPU's memory is not known.
+    pub fn fits_with_headroom(&self, schedule: &Schedule, weight_share: f64) -> Option<bool> {
+        Some(self.peak_bytes(schedule, weight_share) + self.headroom_bytes <= self.total_bytes?)
+    }
+
     /// Whether every device holds the job, headroom aside; `None` where the GPU's memory is not known.
     pub fn fits(&self, schedule: &Schedule, weight_share: f64) -> Option<bool> {
         Some(self.peak_bytes(schedule, weight_share) <= self.total_bytes?)

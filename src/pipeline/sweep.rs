@@ -77,7 +77,7 @@ pub struct SweepRow {
     pub sequences_per_s: f64,
     /// The most bytes that the fullest GPU holds at once.
     pub peak_bytes: u64,
-    /// Whether `peak_bytes` is within the GPU's memory; null where the memory is not known.
+    /// Whether `peak_bytes` and the headroom are within the GPU's memory; null where the memory is not known.
     pub fits_memory: Option<bool>,
     /// Whether the layer's shape lies within what the cost model was measured on; its times are extrapolated if not.
     pub layer_in_range: bool,
@@ -229,7 +229,7 @@ fn row(job: &Job, division: &Job, prices: &dyn Prices, dtype: DType, machine_byt
         bubble_ratio: timeline.bubble_ratio(),
         sequences_per_s: p.global_batch as f64 / (iteration_ns as f64 / 1e9).max(f64::MIN_POSITIVE),
         peak_bytes: memory.peak_bytes(&timeline.schedule, share) as u64,
-        fits_memory: memory.fits(&timeline.schedule, share),
+        fits_memory: memory.fits_with_headroom(&timeline.schedule, share),
         layer_in_range: costs.layer.in_range(),
         in_range: costs.in_range,
         own: *p == job.parallel,
@@ -283,7 +283,7 @@ mod tests {
     fn job(parallel: &str) -> Job {
         let text = format!(
             "[model]\nlayers = 8\nhidden = 1024\nheads = 16\nsequence = 128\nvocabulary = 4096\n[parallel]\n{parallel}\n\
-             [hardware]\ngpus_per_node = 4\nmemory_gib = 0.8"
+             [hardware]\ngpus_per_node = 4\nmemory_gib = 0.8\n[limits]\nmemory_headroom_gib = 0"
         );
         Job::parse(Path::new("job.toml"), &text).unwrap()
     }

@@ -66,7 +66,7 @@ pub struct Variant {
     pub iteration_ns: u64,
     /// Whether it rests on no kind of price that is less known than the job's own of that kind.
     pub sure: bool,
-    /// Whether it fits the GPUs' memory; `None` where that is not known.
+    /// Whether it fits the GPUs' memory and leaves the headroom free; `None` where that is not known.
     pub fits_memory: Option<bool>,
 }
 
@@ -123,16 +123,12 @@ impl Search<'_> {
 
     fn variant(&self, job: Job) -> Option<Variant> {
         let costs = costs::of_job(&job, self.prices, self.own.dtype).ok()?;
-        self.estimated(job, &costs)
-    }
-
-    fn estimated(&self, job: Job, costs: &Costs) -> Option<Variant> {
-        let (iteration_ns, fits_memory) = self.estimate(&job, costs)?;
+        let (iteration_ns, fits_memory) = self.estimate(&job, &costs)?;
         Some(Variant {
             change: change(self.job, &job),
             describes: describe(self.job, &job),
             sure: costs.unsure().iter().all(|group| self.known.contains(group)),
-            costs: costs.clone(),
+            costs,
             job,
             iteration_ns,
             fits_memory,
@@ -157,7 +153,7 @@ impl Search<'_> {
             pipeline_ns += (longer - pipeline_ns) * (all - short) as f64 / step as f64;
         }
         let after = costs.after(first.schedule.layout.placement).total_ns();
-        Some((pipeline_ns.round() as u64 + after, memory.fits(&first.schedule, share)))
+        Some((pipeline_ns.round() as u64 + after, memory.fits_with_headroom(&first.schedule, share)))
     }
 
     /// Every flag at once.
@@ -232,7 +228,12 @@ impl Search<'_> {
         let fixed = schedules(&start.job).into_iter().filter(|job| !job.parallel.schedule.searched());
         let tried = own.chain(fixed).flat_map(|job| {
             let other = balanced(&job, &start.costs).filter(|other| layers(other) != layers(&job));
-            [Some(job), other].into_iter().flatten()
+            let layout = self.job.parallel.layout.clone();
+            let given = layout.and_then(|given| {
+                let fits = given.fits(job.layout());
+                fits.then(|| job.with(Parallel { layout: Some(given), ..job.parallel.clone() }))?
+            });
+            [Some(job), other, given].into_iter().flatten()
         });
         let costs = &start.costs;
         let fitting = tried.filter_map(|job| {
@@ -243,7 +244,8 @@ impl Search<'_> {
         if job.parallel == self.job.parallel && self.job.order.is_none() {
             return None;
         }
-        self.estimated(job, costs)
+        // Priced again: another layout puts other parameters on the fullest device.
+        self.variant(job).filter(|variant| variant.fits_memory != Some(false))
     }
 }
 
@@ -286,7 +288,7 @@ fn balanced(job: &Job, costs: &Costs) -> Option<Job> {
     if pieces(layout) < 2 {
         return None;
     }
-    let spread = Spread::balanced(job.model.layers, layout, costs.layer_ns(), costs.ends_ns())?;
+    let spread = Spread::balanced(job.model.layers, layout, costs.layer_ns(), costs.ends_ns(), costs.send_recv_ns)?;
     job.with(Parallel { layout: Some(spread), ..job.parallel.clone() })
 }
 
@@ -381,7 +383,8 @@ mod tests {
     fn job(layers: u64, parallel: &str, memory_gib: f64) -> Job {
         let text = format!(
             "[model]\nlayers = {layers}\nhidden = 256\nheads = 4\nsequence = 128\nvocabulary = 1024\n\
-             attention = \"materialised\"\n[parallel]\n{parallel}\n[hardware]\ngpus_per_node = 4\nmemory_gib = {memory_gib}"
+             attention = \"materialised\"\n[parallel]\n{parallel}\n[hardware]\ngpus_per_node = 4\nmemory_gib = {memory_gib}\n\
+             [limits]\nmemory_headroom_gib = 0"
         );
         Job::parse(Path::new("job.toml"), &text).unwrap()
     }
@@ -437,9 +440,19 @@ mod tests {
     #[test]
     fn what_is_known_less_well_than_the_job_is_not_sure() {
         let job = job(16, "pipeline = 4\nmicro_batch = 1\nglobal_batch = 8", 10.0);
-        let all = found(&job, &Made { head_ns: 10.0 });
-        let data = |d| all.iter().filter(move |v| v.job.parallel.data == d && v.job.parallel.tensor == 1);
-        assert!(data(4).all(|v| !v.sure) && data(2).all(|v| v.sure) && data(2).count() > 0);
+        let prices = Made { head_ns: 10.0 };
+        let own = costs::of_job(&job, &prices, DType::Bf16).unwrap();
+        let search = Search { job: &job, own: &own, prices: &prices, machine_bytes: None, known: own.unsure() };
+        let sure = |pipeline, data| search.variant(job.divided(pipeline, 1, data, 1).unwrap()).unwrap().sure;
+        assert!(sure(2, 2) && !sure(1, 4));
+        let all = search.together();
+        assert!(!all.is_empty());
+        for variant in all.iter().filter(|v| v.sure) {
+            // In a two-way pipeline every stage has two copies, which exchange too.
+            let copies = if variant.job.layout().splits() { 1 } else { 2 };
+            let p = &variant.job.parallel;
+            assert!(p.data * copies <= 2 && p.tensor <= 2, "{}", variant.describes);
+        }
     }
 
     /// A W of its own would need again what a full recomputation makes for B.

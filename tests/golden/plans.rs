@@ -7,7 +7,13 @@ use std::path::Path;
 const EXAMPLES: [&str; 3] = ["gpt-a100-4x8", "gpt-a100-8", "gpt-rtx3090-4"];
 
 /// Larger jobs, of which the JSON would be hundreds of pages.
-const LARGE: [&str; 4] = ["bloom-176b-a100-48x8", "gpt-1.3b-rtx3090-4", "gpt-175b-a100-8x8", "llama2-70b-h100-4x8"];
+const LARGE: [&str; 5] = [
+    "bloom-176b-a100-48x8",
+    "gpt-1.3b-rtx3090-4",
+    "gpt-175b-a100-8x8",
+    "gpt-175b-finetune-a100-8x8",
+    "llama2-70b-h100-4x8",
+];
 
 pub fn plans() -> Vec<Golden> {
     let files = std::fs::read_dir(Path::new(ROOT).join("examples")).unwrap().map(|entry| entry.unwrap().path());

@@ -20,6 +20,11 @@ use std::path::Path;
 /// Reads a schedule from a JSON file of operations. Fails if the file cannot be read, or if what it holds is no schedule
 /// that can run to its end; the error names the file and the operation.
 pub fn read(path: &Path) -> Result<Schedule> {
+    let kind = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?;
+    // A pipe that nobody writes to would be waited for without end.
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(Error::input(format!("{} is not a file", path.display()), "give a JSON file of operations"));
+    }
     let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
     parse(path, BufReader::with_capacity(1 << 16, file))
 }

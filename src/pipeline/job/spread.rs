@@ -22,9 +22,10 @@ impl Spread {
     }
 
     /// `layers` over the pieces of a layout so that the busiest device has as little to do as whole layers allow: a layer
-    /// takes `layer_ns`, and the ends of the model take `ends_ns` besides. One layer after another goes to the piece whose
-    /// device has least to do so far; every piece has one. `None` where there are fewer layers than pieces.
-    pub fn balanced(layers: u64, layout: Layout, layer_ns: f64, ends_ns: [u64; 2]) -> Option<Spread> {
+    /// takes `layer_ns`, the ends of the model take `ends_ns` besides, and a message to either neighbour `message_ns`. One layer
+    /// after another goes to the piece whose device has least to do so far; every piece has one. `None` where there are fewer
+    /// layers than pieces.
+    pub fn balanced(layers: u64, layout: Layout, layer_ns: f64, ends_ns: [u64; 2], message_ns: u64) -> Option<Spread> {
         let pieces = pieces(layout);
         let rest = layers.checked_sub(pieces as u64)?;
         // The devices that hold each piece: two in a two-way pipeline.
@@ -38,7 +39,9 @@ impl Spread {
         for (piece, holders) in holders.iter().enumerate() {
             let [first, last] = ends_ns.map(|ns| ns as f64);
             let ends = f64::from(piece == 0) * first + f64::from(piece + 1 == pieces) * last;
-            holders.iter().for_each(|&stage| busy[stage] += layer_ns + ends);
+            let neighbours = f64::from(piece > 0) + f64::from(piece + 1 < pieces);
+            let messages = neighbours * message_ns as f64;
+            holders.iter().for_each(|&stage| busy[stage] += layer_ns + ends + messages);
         }
         for _ in 0..rest {
             let load = |piece: &usize| holders[*piece].iter().map(|&stage| busy[stage]).fold(0.0, f64::max);
@@ -165,20 +168,22 @@ mod tests {
     fn a_balanced_spread_leaves_room_for_the_ends() {
         let layout = |placement, stages, chunks| Layout { placement, stages, chunks };
         let plain = layout(Placement::Loop, 4, 1);
-        assert_eq!(Spread::balanced(24, plain, 10.0, [0, 20]).unwrap().0, [7, 6, 6, 5]);
-        assert_eq!(Spread::balanced(24, plain, 10.0, [1, 4]).unwrap().0, [6, 6, 6, 6]);
+        assert_eq!(Spread::balanced(24, plain, 10.0, [0, 20], 0).unwrap().0, [7, 6, 6, 5]);
+        assert_eq!(Spread::balanced(24, plain, 10.0, [1, 4], 0).unwrap().0, [6, 6, 6, 6]);
         // A V has both ends on the first device, an interleaved stage one each on the first and the last.
-        let vee = Spread::balanced(24, layout(Placement::Vee, 4, 2), 10.0, [0, 20]).unwrap();
+        let vee = Spread::balanced(24, layout(Placement::Vee, 4, 2), 10.0, [0, 20], 0).unwrap();
         let devices = vee.cells(layout(Placement::Vee, 4, 2));
         let of = |stage: usize| devices[2 * stage] + devices[2 * stage + 1];
         assert_eq!([of(0), of(1), of(2), of(3)], [5, 7, 6, 6]);
-        let looped = Spread::balanced(24, layout(Placement::Loop, 4, 2), 10.0, [0, 20]).unwrap();
+        let looped = Spread::balanced(24, layout(Placement::Loop, 4, 2), 10.0, [0, 20], 0).unwrap();
         assert_eq!(looped.layers(), 24);
         assert!(looped.0[7] < looped.0[4] && looped.0[3] + looped.0[7] == 5, "{looped:?}");
         // Both ways hold the whole model, so that device d holds what d − 1 from the end holds.
-        let both = Spread::balanced(24, layout(Placement::Both, 4, 2), 10.0, [0, 20]).unwrap();
+        let both = Spread::balanced(24, layout(Placement::Both, 4, 2), 10.0, [0, 20], 0).unwrap();
         assert_eq!((both.layers(), both.0[0] + both.0[3] < both.0[1] + both.0[2]), (24, true));
-        assert_eq!(Spread::balanced(3, plain, 10.0, [0, 0]), None);
+        assert_eq!(Spread::balanced(3, plain, 10.0, [0, 0], 0), None);
+        // The first stage sends no gradient on, so that it may hold a layer more.
+        assert_eq!(Spread::balanced(25, plain, 10.0, [0, 0], 6).unwrap().0, [7, 6, 6, 6]);
     }
 
     /// The example of Megatron-LM's own documentation, but for its multi-token prediction.

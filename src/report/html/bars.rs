@@ -60,7 +60,7 @@ pub fn time_legend(r: &PlanRecord) -> Vec<(&'static str, String)> {
 /// The throughput of other flags over this job's, empty and filled; the job's own on top. The line across a bar's end is the
 /// interval.
 pub fn alternatives(r: &PlanRecord, list: &[&Alternative]) -> String {
-    let (left, right, row) = (2.0, 60.0, 60.0);
+    let (left, right, row) = (2.0, 150.0, 60.0);
     let o = &r.outcome;
     let own = (format!("{} as it is (this plan)", r.schedule), 1.0, [1.0; 2], Some(o.gain), true);
     let others = list.iter().map(|a| (a.describes.clone(), a.gain, [a.gain_low, a.gain_high], a.gain_filled, a.sure));
@@ -85,7 +85,8 @@ pub fn alternatives(r: &PlanRecord, list: &[&Alternative]) -> String {
             let (from, to, middle) = (left + low * scale, left + high * scale, y + 28.0);
             svg.line("ends", [from, middle, to, middle]);
         }
-        svg.text("soft", "start", left + gain.max(*high) * scale + 6.0, y + 32.0, &format!("{gain:.3}"));
+        let figure = if high > low { format!("{gain:.3} [{low:.3}, {high:.3}]") } else { format!("{gain:.3}") };
+        svg.text("soft", "start", left + gain.max(*high) * scale + 6.0, y + 32.0, &figure);
         if let Some(filled) = filled {
             svg.told("gainf", [left, y + 37.0, filled * scale, 14.0], &format!("filled: {filled:.3}"));
             svg.text("soft", "start", left + filled * scale + 6.0, y + 48.0, &format!("{filled:.3}"));

@@ -3,7 +3,8 @@
 use crate::fill::record::{Alternative, PlanPrice, PlanRecord};
 use crate::records::cost_model::Source;
 use crate::report::Screen;
-use crate::units::{counted, significant};
+use crate::report::plan::gib;
+use crate::units::{counted, format_ns, significant};
 use std::fmt::Write;
 
 /// Side models named in the answer; the table has all.
@@ -26,13 +27,17 @@ pub fn verdict(r: &PlanRecord) -> String {
     let more = 100.0 * (o.net_gain - 1.0);
     let beside = match &o.best_alternative {
         Some(best) => format!("than {best} alone would"),
-        None => "than any other flags would, which gain nothing here".to_string(),
+        None => "than the job as it is, which no other flags make faster".to_string(),
     };
+    if let Some(text) = too_full(r) {
+        return text;
+    }
     if r.side.is_empty() {
         return "Nothing to fill the bubbles with: the job names no [[side]].".into();
     }
     if o.recovered_gpu_s <= 0.0 {
-        return "No side work fits into the bubbles; the notes say why.".into();
+        let why = r.side.iter().find_map(|s| Some(format!(" {} is put nowhere: {}.", s.name, s.unused.as_ref()?)));
+        return format!("Nothing is filled.{}", why.unwrap_or_default());
     }
     match o.filling_pays {
         Some(true) => format!("Filling pays here: it wins {more:.1} % more {beside}."),
@@ -41,16 +46,32 @@ pub fn verdict(r: &PlanRecord) -> String {
             format!("Filling does not pay here: {best} alone wins {:.1} % more than filling does.", less(o.net_gain))
         }
         None if more >= 0.0 => {
-            format!("Filling may pay here: it wins {more:.1} % more {beside}, which is less than is known of it.")
+            format!("Filling may pay here: it wins {more:.1} % more {beside}, less than the prices are uncertain by.")
         }
         None => {
             let best = o.best_alternative.as_deref().unwrap_or("the job as it is");
             format!(
-                "Filling hardly pays here: {best} alone wins {:.1} % more, which is less than is known of it.",
+                "Filling hardly pays here: {best} alone wins {:.1} % more, less than the prices are uncertain by.",
                 less(o.net_gain)
             )
         }
     }
+}
+
+/// That the job itself does not fit its GPUs, and which flags would let it; none where it fits.
+fn too_full(r: &PlanRecord) -> Option<String> {
+    let there = r.memory_bytes?;
+    let needed = r.stage.iter().map(|s| s.peak_bytes).max().filter(|needed| *needed > there)?;
+    let fits = |a: &&Alternative| a.sure && a.fits_memory == Some(true);
+    let best = r.alternatives.iter().filter(fits).max_by(|a, b| a.gain.total_cmp(&b.gain));
+    let cure = best.map_or("no other flags that were tried would let it".to_string(), |best| {
+        format!("{} fits, in {} an iteration", best.describes, format_ns(best.iteration_ns as f64))
+    });
+    Some(format!(
+        "The job itself does not fit: the fullest GPU needs {} of {} GiB; {cure}.",
+        gib(needed as f64),
+        gib(there as f64)
+    ))
 }
 
 /// By how many percent the alternative is better than a net gain below 1.
@@ -64,7 +85,7 @@ fn figures(r: &PlanRecord) -> Vec<(&'static str, String)> {
     let mut list = vec![(
         "gain",
         format!(
-            "{} of at most {:.3}: useful work, main and side, over the main job alone",
+            "{}: useful work, main and side, over the main job alone; {:.3} if no bubble time were lost",
             with_ends(o.gain, o.gain_low, o.gain_high),
             o.gain_bound
         ),
@@ -83,7 +104,7 @@ fn figures(r: &PlanRecord) -> Vec<(&'static str, String)> {
         list.push(("net", format!("{}: gain over that", with_ends(o.net_gain, o.net_gain_low, o.net_gain_high))));
     }
     // Half a percent is less than anybody would change a flag for.
-    let worth_it = o.best_filled_alternative_gain > 1.005 * o.gain;
+    let worth_it = o.best_filled_alternative_gain > 1.005 * o.gain.max(o.best_alternative_gain);
     if let Some(best) = o.best_filled_alternative.as_ref().filter(|_| worth_it) {
         list.push(("most of all", format!("{:.3} by {best}, its own bubbles filled", o.best_filled_alternative_gain)));
     }
@@ -143,7 +164,7 @@ pub fn gpu_seconds(r: &PlanRecord) -> String {
         false => String::new(),
     };
     format!(
-        "{} of side work an iteration, less {} of slowdown{freed}: net {}",
+        "{} of side work by its value an iteration, less {} of slowdown{freed}: net {}",
         significant(o.recovered_gpu_s),
         significant(o.lost_gpu_s),
         significant(o.net_recovered_gpu_s)

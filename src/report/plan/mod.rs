@@ -34,7 +34,7 @@ pub fn render(plan: &FillPlan, screen: Screen) -> String {
         "\n{}\n{}\n{}",
         draw(&Lanes::of_plan(plan), &shown, screen, &letters(plan)),
         stages(record, &shown).terminal(screen),
-        bubbles(record, &shown).terminal(screen)
+        Some(bubbles(record, &shown)).filter(|table| !table.is_empty()).map_or(String::new(), |t| t.terminal(screen))
     );
     if shown.len() < record.stage.len() {
         let _ = writeln!(text, "{} of {} stages are shown: --json has all", shown.len(), record.stage.len());
@@ -85,15 +85,13 @@ fn letters(plan: &FillPlan) -> String {
 /// Model, GPUs, schedule, the iteration's time and its bubble ratio, and what it makes of the GPUs.
 pub fn headline(r: &PlanRecord) -> String {
     let chunks = if r.chunks > 1 { format!(", {} chunks", r.chunks) } else { String::new() };
-    let after = match r.data_parallel_ns + r.optimizer_ns {
-        _ if r.measured.is_some() => String::new(),
-        0 => String::new(),
-        _ => format!(
-            ", of which {} gradients and {} optimizer",
-            format_ns(r.data_parallel_ns as f64),
-            format_ns(r.optimizer_ns as f64)
-        ),
-    };
+    let parts = [(r.data_parallel_ns, "gradients"), (r.optimizer_ns, "optimizer")];
+    let parts: Vec<String> = parts
+        .iter()
+        .filter(|(ns, _)| *ns > 0 && r.measured.is_none())
+        .map(|(ns, what)| format!("{} {what}", format_ns(*ns as f64)))
+        .collect();
+    let after = if parts.is_empty() { String::new() } else { format!(", of which {}", parts.join(" and ")) };
     let mut text = format!(
         "{} on {} ({}): {}, {}, {}{chunks}\niteration {}{}{after}; bubble ratio {:.4}\n",
         r.model,
