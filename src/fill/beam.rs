@@ -7,7 +7,7 @@
 //! is left: going as far as possible in every bubble is then the optimum.
 //!
 //! Where few states and few ways to go on remain, as with few long kernels, nothing is left out and the result is the
-//! optimum. Else the states worth most are kept, and [`super::ways`] leaves out some of the stops. Where the budget binds
+//! optimum. Else the states worth most are kept, and `fill/ways.rs` leaves out some of the stops. Where the budget binds
 //! then, states are compared by worth less `price` times what the main job loses; the price is found by bisection.
 
 use super::pack::{Residency, Resident, SideRun, StageProblem, StageSolution};

@@ -143,12 +143,14 @@ impl Search<'_> {
             iteration::compared(job, costs, p.schedule, p.chunks.map(|c| c as usize), micro_batches).ok()
         };
         let (short, step) = (SHORT * stages, STEP * stages);
-        let first = run(if all > short + step { short } else { all })?;
+        // GPipe holds every micro-batch at once: a short iteration would tell of too little memory.
+        let long = all > short + step && p.schedule != ScheduleName::Gpipe;
+        let first = run(if long { short } else { all })?;
         let share = job.weight_share();
         let memory = memory::estimate(job, costs.dtype, &costs.layer, self.machine_bytes);
         let memory = memory::for_schedule(job, costs.dtype, &costs.layer, &memory, &first.schedule, share);
         let mut pipeline_ns = first.iteration_ns as f64;
-        if all > short + step {
+        if long {
             let longer = run(short + step)?.iteration_ns as f64;
             pipeline_ns += (longer - pipeline_ns) * (all - short) as f64 / step as f64;
         }

@@ -29,7 +29,7 @@ pub fn read(path: &Path) -> Result<Schedule> {
     parse(path, BufReader::with_capacity(1 << 16, file))
 }
 
-/// Reads a schedule like [`read`], from anything that holds the JSON; `path` is what errors call it.
+/// Reads a schedule like [`read()`], from anything that holds the JSON; `path` is what errors call it.
 pub fn parse(path: &Path, json: impl Read) -> Result<Schedule> {
     let found = read::entries(path, json)?;
     let mistake = |(what, cure): Mistake| Error::input(format!("{}: {what}", path.display()), cure);
