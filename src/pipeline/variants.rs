@@ -227,7 +227,9 @@ impl Search<'_> {
     /// The fastest schedule and layout of a start that fits.
     fn best(&self, start: &Start) -> Option<Variant> {
         let own = std::iter::once(start.job.clone());
-        let fixed = schedules(&start.job).into_iter().filter(|job| !job.parallel.schedule.searched());
+        // GPipe takes as long as 1F1B, and holds more.
+        let quick = |name: ScheduleName| !name.searched() && name != ScheduleName::Gpipe;
+        let fixed = schedules(&start.job).into_iter().filter(|job| quick(job.parallel.schedule));
         let tried = own.chain(fixed).flat_map(|job| {
             let other = balanced(&job, &start.costs).filter(|other| layers(other) != layers(&job));
             let layout = self.job.parallel.layout.clone();
