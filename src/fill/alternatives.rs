@@ -164,15 +164,14 @@ pub(super) fn intervals(
     let question = Question { tried, gains: &gains, own_moved: &own_moved, gain: chosen.gain, gain_moved: &own_gain };
     let (best, net) = question.sampled();
     let (low, high) = at(chosen.slowdown, &|f| f.slowdown);
+    let steps_per_s = context.figures(chosen).steps_per_s;
     Ok(Intervals {
         iteration_ns: at(chosen.base.iteration_ns as f64, &|f| f.iteration_ns),
         gain: at(chosen.gain, &|f| f.gain),
         slowdown: (low.max(1.0), high),
         best: around(best_now, best),
         net: around(chosen.gain / best_now, net),
-        steps_per_s: (0..context.sides.len())
-            .map(|side| at(context.figures(chosen).steps_per_s[side], &|f| f.steps_per_s[side]))
-            .collect(),
+        steps_per_s: (0..steps_per_s.len()).map(|side| at(steps_per_s[side], &|f| f.steps_per_s[side])).collect(),
         alternatives: tried
             .iter()
             .zip(gains.iter().zip(&by_cause))

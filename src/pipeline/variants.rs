@@ -112,8 +112,7 @@ impl Search<'_> {
     fn alone(&self) -> Vec<Variant> {
         let p = &self.job.parallel;
         let mut jobs = schedules(self.job);
-        let layout = balanced(self.job, self.own).filter(|job| layers(job) != layers(self.job));
-        jobs.extend(layout);
+        jobs.extend(balanced(self.job, self.own));
         for recompute in recomputations(self.job).filter(|r| *r != p.recompute || p.recompute_layers.is_some()) {
             jobs.extend(self.job.with(Parallel { recompute, recompute_layers: None, ..p.clone() }));
         }
@@ -231,12 +230,9 @@ impl Search<'_> {
         let quick = |name: ScheduleName| !name.searched() && name != ScheduleName::Gpipe;
         let fixed = schedules(&start.job).into_iter().filter(|job| quick(job.parallel.schedule));
         let tried = own.chain(fixed).flat_map(|job| {
-            let other = balanced(&job, &start.costs).filter(|other| layers(other) != layers(&job));
-            let layout = self.job.parallel.layout.clone();
-            let given = layout.and_then(|given| {
-                let fits = given.fits(job.layout());
-                fits.then(|| job.with(Parallel { layout: Some(given), ..job.parallel.clone() }))?
-            });
+            let given = self.job.parallel.layout.as_ref().filter(|given| given.fits(job.layout()));
+            let given = given.and_then(|given| placed(&job, given.clone()));
+            let other = balanced(&job, &start.costs);
             [Some(job), other, given].into_iter().flatten()
         });
         let costs = &start.costs;
@@ -286,13 +282,17 @@ fn recomputations(job: &Job) -> impl Iterator<Item = Recompute> + use<> {
     Recompute::ALL.into_iter().filter(move |r| *r != Recompute::Selective || materialised)
 }
 
-/// The job with its layers placed so that the busiest device has least to do.
+/// The job with its layers placed so that the busiest device has least to do; `None` where they are.
 fn balanced(job: &Job, costs: &Costs) -> Option<Job> {
     let layout = job.layout();
     if pieces(layout) < 2 {
         return None;
     }
     let spread = Spread::balanced(job.model.layers, layout, costs.layer_ns(), costs.ends_ns(), costs.send_recv_ns)?;
+    placed(job, spread).filter(|other| layers(other) != layers(job))
+}
+
+fn placed(job: &Job, spread: Spread) -> Option<Job> {
     job.with(Parallel { layout: Some(spread), ..job.parallel.clone() })
 }
 
