@@ -1,5 +1,6 @@
 //! Criterion in front of the suite's cases: same preparation, same records; Criterion chooses how often to sample,
-//! compares with baselines and prints.
+//! compares with baselines and prints. Where a run visits its cases more than once, the first visit is Criterion's and
+//! takes half of the case's time; the later ones are our sampler's.
 
 use crate::arguments::Arguments;
 use crate::raw_samples::{Batch, RawSamples};
@@ -11,7 +12,7 @@ use bubblebench::report::layers::time_cell;
 use bubblebench::suite::Spec;
 use bubblebench::suite::collectives::SharedCoordinator;
 use bubblebench::suite::groups::Group;
-use bubblebench::suite::recorder::{PreparedCase, Recorder};
+use bubblebench::suite::recorder::{PreparedCase, Recorder, Step};
 use bubblebench::suite::sampler::Watch;
 use bubblebench::suite::watch::ProcessWatch;
 use bubblebench::units::counted;
@@ -25,6 +26,8 @@ pub struct Driver {
     raw: RawSamples,
     recorder: Recorder,
     cases: Vec<Box<dyn Spec>>,
+    /// Those that had their first visit.
+    visited: Vec<Box<dyn Spec>>,
     watch: ProcessWatch,
     baselines: bool,
     coordinator: Option<SharedCoordinator>,
@@ -81,7 +84,8 @@ impl Driver {
             cli::print(&format!("Going on with run {run}, which has {cases} already.\n\n"))?;
         }
         let baselines = arguments.save_baseline.is_some() || arguments.baseline.is_some();
-        Ok(Driver { criterion, raw, recorder, cases, watch: ProcessWatch::start()?, baselines, coordinator })
+        let (watch, visited) = (ProcessWatch::start()?, Vec::new());
+        Ok(Driver { criterion, raw, recorder, cases, visited, watch, baselines, coordinator })
     }
 
     /// Measures the cases of one group, in their order.
@@ -97,6 +101,7 @@ impl Driver {
                 self.case(spec.as_ref())?;
             }
         }
+        self.visited.extend(chosen);
         Ok(())
     }
 
@@ -111,7 +116,7 @@ impl Driver {
         let first = prepared.case.sample(1).map(|samples| samples.iter().map(|s| s.ns).sum::<f64>());
         match first {
             // Criterion takes at least ten samples after a warm-up: too many for a case this long.
-            Ok(ns) if ns * 11.0 > self.recorder.rule.cap_ns as f64 => {
+            Ok(ns) if ns * 11.0 > self.cap(&prepared).as_nanos() as f64 => {
                 let record = self.recorder.measure(prepared, &self.watch)?;
                 let kept = if self.baselines { ", not in Criterion's baselines" } else { "" };
                 note(
@@ -124,10 +129,16 @@ impl Driver {
         }
     }
 
+    /// The time that Criterion may take for a case.
+    fn cap(&self, prepared: &PreparedCase) -> Duration {
+        let later_visits = self.recorder.visits_of(prepared.case.as_ref()) > 1;
+        Duration::from_nanos(self.recorder.rule.cap_ns) / if later_visits { 2 } else { 1 }
+    }
+
     fn criterion_case(&mut self, mut prepared: PreparedCase) -> Result<()> {
         let info = prepared.case.info().clone();
         let (group, function) = info.id.rsplit_once('/').unwrap_or(("", &info.id));
-        let cap = Duration::from_nanos(self.recorder.rule.cap_ns);
+        let cap = self.cap(&prepared);
         let mut failure = None;
         self.raw.take();
         let mut bench = self.criterion.benchmark_group(group);
@@ -154,8 +165,18 @@ impl Driver {
         }
     }
 
-    /// Closes the run, fits, prints the tables.
-    pub fn finish(self) -> Result<()> {
+    /// Makes the later visits, closes the run, fits, prints the tables.
+    pub fn finish(mut self) -> Result<()> {
+        let mut told = Ok(());
+        self.recorder.visit_again(&self.visited, &self.watch, &mut |step| {
+            let line = match step {
+                Step::Round { visit, of, cases } => format!("\nVisit {visit} of {of}: {}\n", counted(cases, "case")),
+                Step::Case(_) => return,
+                Step::Failed(id, error) => format!("{id}: not visited again: {error}\n"),
+            };
+            told = std::mem::replace(&mut told, Ok(())).and_then(|()| cli::print(&line));
+        })?;
+        told?;
         let folder = self.recorder.finish()?;
         cli::print(&format!("\n{}", results::conclude(&folder)?))?;
         self.coordinator.map_or(Ok(()), |coordinator| coordinator.lock().finish())

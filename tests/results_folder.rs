@@ -158,7 +158,7 @@ fn a_damaged_line_is_named_and_nothing_is_thrown_away() {
     let error = JournalRun::open(request(folder.path(), "run-2")).unwrap_err().to_string();
     assert!(error.contains("measurements.jsonl:2") && error.contains("remove that line"), "{error}");
     assert!(fs::read_to_string(&path).unwrap().ends_with(&good), "the file is untouched");
-    fs::write(&path, good.replace("measurement/1", "measurement/7")).unwrap();
+    fs::write(&path, good.replace("measurement/2", "measurement/7")).unwrap();
     let error = Journal::read(folder.path()).unwrap_err().to_string();
     assert!(error.contains("measurement/7") && error.contains("update bubblebench"), "{error}");
 }

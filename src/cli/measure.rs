@@ -10,6 +10,7 @@ use crate::records::{MachineRecord, Measurement, files};
 use crate::report::layers::time_cell;
 use crate::suite::groups::Group;
 use crate::suite::presets::Preset;
+use crate::suite::recorder::Step;
 use crate::suite::watch::ProcessWatch;
 use crate::units::counted;
 use crate::{Error, Result};
@@ -141,6 +142,7 @@ impl MeasureArgs {
             }
             bar.inc(1);
         }
+        recorder.visit_again(&cases, watch, &mut |step| visited(&bar, &step))?;
         bar.finish_and_clear();
         let folder = recorder.finish()?;
         let tables = results::conclude(&folder)?;
@@ -188,6 +190,21 @@ fn progress(cases: u64) -> ProgressBar {
 fn say(bar: &ProgressBar, text: &str) {
     let text = terminal::error_screen().text(text);
     if bar.is_hidden() { eprintln!("{text}") } else { bar.println(text) }
+}
+
+fn visited(bar: &ProgressBar, step: &Step<'_>) {
+    match step {
+        Step::Round { visit, of, cases } => {
+            bar.set_length(*cases as u64);
+            bar.set_position(0);
+            say(bar, &format!("note: visit {visit} of {of} to {}", counted(*cases as u64, "case")));
+        }
+        Step::Case(id) => {
+            bar.set_message(id.to_string());
+            bar.inc(1);
+        }
+        Step::Failed(id, error) => say(bar, &format!("note: {id} was not visited again: {error}")),
+    }
 }
 
 fn line(record: &Measurement, number: u64, of: usize) -> String {

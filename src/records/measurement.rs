@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// Value of `schema` in every line of `measurements.jsonl`: name and version of the format.
-pub const SCHEMA: &str = "bubblebench.measurement/1";
+pub const SCHEMA: &str = "bubblebench.measurement/2";
 
 /// What a case measures, and so which fields its line has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -81,11 +81,26 @@ pub struct Verified {
     pub wrong: u64,
 }
 
+/// One of the separate times at which a run came to a case: from its first to its last sample there, between which no
+/// other case ran.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Visit {
+    /// When the visit ended, RFC 3339 in UTC.
+    pub at: String,
+    /// How many of the samples it gave; those of all visits stand one after the other in `samples_ns`.
+    pub samples: u64,
+    /// Median of its samples, in nanoseconds of one operation.
+    pub median_ns: f64,
+    /// Collectives: median of its isolated latencies, in nanoseconds; null for every other case.
+    pub isolated_ns: Option<f64>,
+}
+
 /// One line of `measurements.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Measurement {
-    /// Always `bubblebench.measurement/1`: name and version of this format.
+    /// `bubblebench.measurement/2`: name and version of this format; lines of version 1 lack `visits` and are still read.
     pub schema: String,
     /// Stable path of the case, e.g. `gpt/h512-a8-s256-b1-t1-f32/forward`.
     pub id: String,
@@ -107,10 +122,16 @@ pub struct Measurement {
     /// Median time of one operation in nanoseconds, for collectives the pipelined one; null where there is no time, for
     /// the reason in `flags`. Imported figures may be a mean: see `params.statistic`.
     pub median_ns: Option<f64>,
-    /// Lower end of the median's 95 % bootstrap interval, in nanoseconds; null where there is no interval.
+    /// Lower end of the median's 95 % interval, in nanoseconds: of the bootstrap, or the smallest of the visits' medians
+    /// where that is lower; null where there is no interval.
     pub ci95_low_ns: Option<f64>,
-    /// Upper end of the median's 95 % bootstrap interval, in nanoseconds; null where there is no interval.
+    /// Upper end of the median's 95 % interval, in nanoseconds: of the bootstrap, or the largest of the visits' medians
+    /// where that is higher; null where there is no interval.
     pub ci95_high_ns: Option<f64>,
+    /// The separate visits that the samples are of, in the order made; null where the case is visited once: on a GPU,
+    /// for co-run pairs and filled stages, and where nothing was timed.
+    #[serde(default)]
+    pub visits: Option<Vec<Visit>>,
     /// Shortest sample, in nanoseconds of one operation; null where it is not known.
     pub min_ns: Option<f64>,
     /// 99 % quantile of the samples in nanoseconds; null under 500 samples.
@@ -252,6 +273,7 @@ impl Measurement {
             median_ns: None,
             ci95_low_ns: None,
             ci95_high_ns: None,
+            visits: None,
             min_ns: None,
             p99_ns: None,
             cache: None,

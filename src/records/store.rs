@@ -1,13 +1,15 @@
 //! A machine's folder: the journal of measurements, which run it belongs to, and what becomes of older runs.
 //!
 //! Measurements are appended one line at a time and fsynced, so a kill at any moment loses at most the case in flight.
+//! A case that is visited again gets a line with all its visits, which stands for the one before; of both only the last
+//! is left when the run is closed.
 //! An unfinished run of the same machine, commit, preset and device goes on where it stopped; any other run moves the
 //! old files to `runs/<run>/`. A run limited to some cases replaces only those.
 
 use super::files;
 use super::flags::IMPORTED;
 use super::machine::RunInfo;
-use super::measurement::{Backend, Kind, Measurement};
+use super::measurement::{self, Backend, Kind, Measurement};
 use super::own_model::refuse_foreign_model;
 use super::{MachineRecord, schema};
 use crate::{Error, Result};
@@ -100,7 +102,10 @@ fn parse_line(line: &[u8], here: &dyn Fn() -> String) -> Result<Measurement> {
     let value: Value = serde_json::from_slice(line)
         .map_err(|e| Error::input(format!("{} cannot be read as a measurement: {e}", here()), cure))?;
     schema::check(&value, "measurement", &here())?;
-    serde_json::from_value(value).map_err(|e| Error::input(format!("{} is not a measurement: {e}", here()), cure))
+    let record: Measurement = serde_json::from_value(value)
+        .map_err(|e| Error::input(format!("{} is not a measurement: {e}", here()), cure))?;
+    // Whoever writes the line again writes it with every field of this version.
+    Ok(Measurement { schema: measurement::SCHEMA.into(), ..record })
 }
 
 /// What a run is asked to do.
@@ -124,8 +129,9 @@ pub struct JournalRun {
     length: u64,
     id: String,
     selection: Option<String>,
-    done: HashSet<String>,
-    written: u64,
+    /// The last line of every case that this run has settled before or written since.
+    lines: HashMap<String, Measurement>,
+    resumed: usize,
     backend: Backend,
     device: String,
     /// Of the program that writes; a selection may be measured by a later one than its run.
@@ -145,19 +151,19 @@ impl JournalRun {
         refuse_other_machine(&folder, &request.machine)?;
         refuse_foreign_model(&folder)?;
         let mut machine = request.machine.clone();
-        let (done, keep) = match previous(&folder)? {
+        let (lines, keep) = match previous(&folder)? {
             Some((old, journal)) => match go_on(&request, &old, &journal)? {
-                Some(done) => {
+                Some(lines) => {
                     // The run goes on under its own name; the last command is the one that can be repeated.
                     machine.run = RunInfo { command: machine.run.command, ..old.run };
-                    (done, journal.whole_bytes)
+                    (lines, journal.whole_bytes)
                 }
                 None => {
                     retire(&folder, &old.run.id)?;
-                    (HashSet::new(), 0)
+                    (HashMap::new(), 0)
                 }
             },
-            None => (HashSet::new(), 0),
+            None => (HashMap::new(), 0),
         };
         files::write_json(&folder.join(MACHINE), &machine)?;
         let file = open_journal(&folder, keep)?;
@@ -167,8 +173,8 @@ impl JournalRun {
             length: keep,
             id: machine.run.id.clone(),
             selection: request.selection,
-            done,
-            written: 0,
+            resumed: lines.len(),
+            lines,
             backend: if machine.run.device.starts_with("cuda") { Backend::Cuda } else { Backend::Host },
             device: machine.run.device,
             commit: request.machine.run.commit,
@@ -189,12 +195,17 @@ impl JournalRun {
     /// Whether an earlier, unfinished part of this run has settled the case ([`Measurement::is_settled`]), so that it
     /// need not be measured again.
     pub fn is_done(&self, case: &str) -> bool {
-        self.done.contains(case)
+        self.line(case).is_some_and(Measurement::is_settled)
+    }
+
+    /// The case's last line of this run; `None` where it has none, or none that an earlier part of the run has settled.
+    pub fn line(&self, case: &str) -> Option<&Measurement> {
+        self.lines.get(case)
     }
 
     /// Number of cases that an earlier, unfinished part of this run has settled; 0 for a run that starts anew.
     pub fn resumed_cases(&self) -> usize {
-        self.done.len()
+        self.resumed
     }
 
     /// Appends the record as one line of this run and waits until it is on disk. Where it cannot be written whole, what
@@ -213,7 +224,9 @@ impl JournalRun {
             return Err(Error::io("append to", &path, source));
         }
         self.length += line.len() as u64;
-        self.written += 1;
+        if record.kind != Kind::End {
+            self.lines.insert(record.id.clone(), record);
+        }
         Ok(())
     }
 
@@ -223,7 +236,7 @@ impl JournalRun {
         let mut end = Measurement::blank("end", Kind::End, self.backend);
         end.device.clone_from(&self.device);
         end.at = at;
-        end.params.insert("cases".into(), (self.written + self.done.len() as u64).into());
+        end.params.insert("cases".into(), self.lines.len().into());
         end.params.insert("selection".into(), self.selection.clone().map_or(Value::Null, Value::String));
         end.params.insert("commit".into(), self.commit.clone().map_or(Value::Null, Value::String));
         self.append(end)?;
@@ -232,8 +245,8 @@ impl JournalRun {
     }
 }
 
-/// The cases that need not be measured again if the folder's run goes on; `None` where a new run starts.
-fn go_on(request: &RunRequest, old: &MachineRecord, journal: &Journal) -> Result<Option<HashSet<String>>> {
+/// The lines of the cases that the folder's run has settled, if it goes on; `None` where a new run starts.
+fn go_on(request: &RunRequest, old: &MachineRecord, journal: &Journal) -> Result<Option<HashMap<String, Measurement>>> {
     let new = &request.machine;
     let (same_run, same_setting) = (same_identity(old, new), same_setting(old, new));
     if request.fresh || request.selection.is_none() && (!same_run || journal.finished(&old.run.id)) {
@@ -255,12 +268,14 @@ fn go_on(request: &RunRequest, old: &MachineRecord, journal: &Journal) -> Result
     }
     // Another tool's time for a case does not make it measured.
     let own = |m: &&Measurement| m.is_settled() && !m.has_flag(IMPORTED);
-    let settled = journal.measurements.iter().filter(own).map(|m| m.id.clone());
+    let settled = journal.measurements.iter().filter(own).map(|m| (m.id.clone(), m.clone()));
     Ok(Some(match &request.selection {
         None => settled.collect(),
         // The same command again goes on; any other selection is measured anew.
-        Some(_) if same_run && old.run.command == new.run.command => journal.unclosed.clone(),
-        Some(_) => HashSet::new(),
+        Some(_) if same_run && old.run.command == new.run.command => {
+            settled.filter(|(id, _)| journal.unclosed.contains(id)).collect()
+        }
+        Some(_) => HashMap::new(),
     }))
 }
 

@@ -27,6 +27,8 @@ pub trait Spec {
     /// Makes the case; nothing of its data is allocated before [`Case::prepare`]. An error where this machine cannot
     /// run it.
     fn build(&self, context: &Context) -> Result<Box<dyn Case>>;
+    /// Frees what cases of one list share and keep for each other, so that a later visit finds it on new memory.
+    fn forget(&self) {}
 }
 
 /// What a case's record holds whatever the times are.
@@ -204,11 +206,22 @@ pub struct Sampling {
     pub min_samples: usize,
     /// Samples that are taken even beyond the time cap: with fewer the case's result would mean nothing.
     pub least_samples: usize,
+    /// Whether a run on the host comes back to the case, so that its samples are of several times. Not where a sample
+    /// holds what it is compared with (pairs), and not where making the case takes longer than all its samples.
+    pub revisited: bool,
+}
+
+impl Sampling {
+    /// The same for one of several visits.
+    pub fn of_one_visit(&self, visits: usize) -> Self {
+        let share = |samples: usize| samples.div_ceil(visits.max(1));
+        Sampling { min_samples: share(self.min_samples), least_samples: share(self.least_samples), ..*self }
+    }
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Sampling { batch_ns: 200_000.0, min_samples: 10, least_samples: 3 }
+        Sampling { batch_ns: 200_000.0, min_samples: 10, least_samples: 3, revisited: true }
     }
 }
 
@@ -225,6 +238,12 @@ pub trait Case {
     /// Allocates, runs once and checks the result (`None`: nothing to check); an error where the machine cannot run it.
     /// After an error or a wrong result no time is reported.
     fn prepare(&mut self) -> Result<Option<Verified>>;
+
+    /// Makes the case for a later visit of a run that has checked it before, on new memory. The check may be left out,
+    /// and `None` is returned where it was; by default it is made again.
+    fn prepare_again(&mut self) -> Result<Option<Verified>> {
+        self.prepare()
+    }
 
     /// Times `n` operations: as one sample of `n` iterations where the case batches, else as up to `n` samples. An
     /// error where the device or a rank fails, or the case was not prepared.

@@ -101,7 +101,7 @@ impl Case for GateCase {
     }
 
     fn sampling(&self) -> Sampling {
-        Sampling { batch_ns: 0.0, min_samples: 20, least_samples: 20 }
+        Sampling { batch_ns: 0.0, min_samples: 20, least_samples: 20, revisited: true }
     }
 
     fn prepare(&mut self) -> Result<Option<Verified>> {
@@ -186,7 +186,7 @@ impl Case for StageCase {
     }
 
     fn sampling(&self) -> Sampling {
-        Sampling { batch_ns: 0.0, min_samples: LEAST_PAIRS, least_samples: LEAST_PAIRS }
+        Sampling { batch_ns: 0.0, min_samples: LEAST_PAIRS, least_samples: LEAST_PAIRS, revisited: false }
     }
 
     fn prepare(&mut self) -> Result<Option<Verified>> {

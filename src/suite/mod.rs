@@ -18,6 +18,7 @@ pub mod sampler;
 pub mod stop_rule;
 pub mod summary;
 pub mod throttle;
+pub mod visits;
 pub mod watch;
 pub mod watchdog;
 

@@ -1,5 +1,6 @@
 //! The presets: how much is measured, and how long each case may take.
 
+use super::Platform;
 use super::stop_rule::StopRule;
 use crate::{Error, Result, nearest};
 
@@ -37,13 +38,19 @@ impl Preset {
     /// When a case of this preset has been measured well enough (docs/method.md, "One case").
     pub const fn stop_rule(self) -> StopRule {
         match self {
-            Preset::Quick => StopRule { min_samples: 12, max_samples: 40, relative_width: 0.05, cap_ns: 500_000_000 },
-            Preset::Standard => {
-                StopRule { min_samples: 12, max_samples: 100, relative_width: 0.02, cap_ns: 900_000_000 }
-            }
-            Preset::Full => {
-                StopRule { min_samples: 20, max_samples: 1000, relative_width: 0.01, cap_ns: 5_000_000_000 }
-            }
+            Preset::Quick => StopRule::new(12, 40, 0.05, 500_000_000),
+            Preset::Standard => StopRule::new(12, 100, 0.02, 900_000_000),
+            Preset::Full => StopRule::new(20, 1000, 0.01, 5_000_000_000),
+        }
+    }
+
+    /// How often a run on this platform comes to each of its cases. On the CPU the whole list lies between two visits
+    /// of a case, because what slows it drifts more slowly than one case takes (docs/method.md, "Visits"); a GPU's
+    /// clock is watched instead.
+    pub const fn visits(self, platform: Platform) -> usize {
+        match platform {
+            Platform::Host => 5,
+            Platform::Gpu(_) | Platform::Software(_) => 1,
         }
     }
 }

@@ -2,20 +2,22 @@
 //!
 //! Both drivers go the same way: [`Recorder::prepare`] builds and checks a case, the driver samples it (our sampler in
 //! [`Recorder::measure`], Criterion in `benches/`), [`Recorder::record`] writes the line. A case that cannot run here
-//! leaves a line that says why, and the rest goes on.
+//! leaves a line that says why, and the rest goes on. On the host [`Recorder::visit_again`] then comes back to the cases,
+//! with our own sampler whichever driver made the first visit.
 
 use super::Platform;
 use super::case::{Case, CaseInfo, Context, RawSample, Spec};
 use super::collectives::{Choices, SharedCoordinator};
 use super::groups::{self, Group};
 use super::presets::Preset;
-use super::sampler::{self, Watch};
+use super::sampler::{self, Part, Watch};
 use super::stop_rule::{StopReason, StopRule};
 use super::summary::{self, CaseOutcome};
+use super::visits;
 use super::watchdog::{self, Stuck, Watchdog};
 use crate::machine::telemetry::Sampler;
 use crate::records::Measurement;
-use crate::records::flags::{BUG, GPU_FAULT, SOFTWARE};
+use crate::records::flags::{BUG, GPU_FAULT, SOFTWARE, WRONG};
 use crate::records::measurement::{Backend, Verified};
 use crate::records::store::JournalRun;
 use crate::{Error, Result};
@@ -55,6 +57,8 @@ pub struct PreparedCase {
     /// The case itself, for a driver that samples it on its own.
     pub case: Box<dyn Case>,
     verified: Option<Verified>,
+    /// The record of the run's earlier visits to it; `None` at the first.
+    earlier: Option<Measurement>,
     /// When that was, on the sensors' clock.
     ready_ns: u64,
 }
@@ -66,14 +70,34 @@ impl PreparedCase {
     }
 }
 
+/// What [`Recorder::visit_again`] tells its driver.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// A round begins.
+    Round {
+        /// Which visit its cases get; 2 is the first that is told.
+        visit: usize,
+        /// How many visits a case has in the end.
+        of: usize,
+        /// Number of cases that are visited.
+        cases: usize,
+    },
+    /// The case of this name is next.
+    Case(&'a str),
+    /// The case of this name could not be visited again, for this reason; the line of its earlier visits stands.
+    Failed(&'a str, &'a Error),
+}
+
 /// Turns the cases of one run into lines of its journal.
 pub struct Recorder {
     /// The journal that lines are appended to.
     pub run: JournalRun,
     /// What the machine offers the cases.
     pub context: Context,
-    /// When our own sampler stops; the preset's rule unless it is changed.
+    /// When our own sampler stops, all visits to a case together; the preset's rule unless it is changed.
     pub rule: StopRule,
+    /// How often the run comes to a case that can be visited more than once; the preset's number unless it is changed.
+    pub visits: usize,
     device: String,
     telemetry: Option<Sampler>,
     watchdog: Option<Watchdog>,
@@ -87,6 +111,7 @@ impl Recorder {
         Recorder {
             run,
             rule: context.preset.stop_rule(),
+            visits: context.preset.visits(context.platform),
             context,
             device,
             telemetry: None,
@@ -125,7 +150,7 @@ impl Recorder {
         match case.prepare() {
             Ok(verified) => {
                 let ready_ns = self.telemetry.as_ref().map_or(0, Sampler::now_ns);
-                Ok(Ok(PreparedCase { case, verified, ready_ns }))
+                Ok(Ok(PreparedCase { case, verified, earlier: None, ready_ns }))
             }
             Err(error) => self.skip(case.info(), error).map(Err),
         }
@@ -134,14 +159,21 @@ impl Recorder {
     /// Times a prepared case with our own sampler and writes its line; an error ends the run: an interrupt, a failed
     /// GPU, a lost rank, a bug, or a journal that cannot be written.
     pub fn measure(&mut self, mut prepared: PreparedCase, watch: &dyn Watch) -> Result<Measurement> {
-        if prepared.is_wrong() {
-            return self.record(prepared, Vec::new(), None);
-        }
-        match sampler::measure(prepared.case.as_mut(), &self.rule, watch) {
-            Ok((samples, stop)) => self.record(prepared, samples, Some(stop)),
-            Err(Error::Interrupted) => Err(Error::Interrupted),
+        match self.sample(&mut prepared, watch) {
+            Ok((samples, stop)) => self.record(prepared, samples, stop),
             Err(error) => self.skip(prepared.case.info(), error),
         }
+    }
+
+    /// The samples of this visit: none where the result is wrong.
+    fn sample(&self, prepared: &mut PreparedCase, watch: &dyn Watch) -> Result<(Vec<RawSample>, Option<StopReason>)> {
+        if prepared.is_wrong() {
+            return Ok((Vec::new(), None));
+        }
+        let iterations = prepared.earlier.as_ref().map(|earlier| earlier.iterations_per_sample);
+        let part = Part { visits: self.visits_of(prepared.case.as_ref()), iterations };
+        let (samples, stop) = sampler::measure(prepared.case.as_mut(), &self.rule, part, watch)?;
+        Ok((samples, Some(stop)))
     }
 
     /// Writes the line of a case from its samples, whichever driver took them; an error where the journal cannot be
@@ -152,14 +184,84 @@ impl Recorder {
         samples: Vec<RawSample>,
         stop: Option<StopReason>,
     ) -> Result<Measurement> {
-        let PreparedCase { case, verified, ready_ns } = prepared;
+        let visits = self.visits_of(prepared.case.as_ref());
+        let PreparedCase { case, verified, earlier, ready_ns } = prepared;
         let on_gpu = self.telemetry.as_ref().filter(|_| case.info().backend == Backend::Cuda);
         let telemetry = on_gpu.and_then(|sampler| sampler.since(ready_ns));
         let fill = case.outcome(&samples);
         let (discarded, device, at) = (case.discarded(), self.device.clone(), now());
         let outcome = CaseOutcome { samples, verified, stop, discarded, fill, telemetry, device, at };
         let record = self.flagged(summary::summarise(case.info(), outcome));
-        self.append(record)
+        let wrong = record.has_flag(WRONG);
+        self.append(match earlier {
+            // A result that is wrong now makes the times before doubtful: the case has none.
+            Some(earlier) if !wrong => visits::join(earlier, record),
+            None if visits > 1 => visits::first(record),
+            _ => record,
+        })
+    }
+
+    /// How many visits the samples and the time of a case are shared among.
+    pub fn visits_of(&self, case: &dyn Case) -> usize {
+        if case.sampling().revisited { self.visits } else { 1 }
+    }
+
+    /// Comes back to the cases whose first visit this run or an earlier part of it has made, until each has all its
+    /// visits: the list in its order, then again. A visit that fails leaves the line of the earlier ones as it is. An
+    /// error ends the run, as in [`Recorder::measure`].
+    pub fn visit_again(
+        &mut self,
+        specs: &[Box<dyn Spec>],
+        watch: &dyn Watch,
+        tell: &mut dyn FnMut(Step<'_>),
+    ) -> Result<()> {
+        for visit in 2..=self.visits {
+            let due = |spec: &&dyn Spec| self.visits_made(&spec.id()).is_some_and(|made| made < visit);
+            let due: Vec<&dyn Spec> = specs.iter().map(Box::as_ref).filter(due).collect();
+            if due.is_empty() {
+                continue;
+            }
+            tell(Step::Round { visit, of: self.visits, cases: due.len() });
+            due.iter().for_each(|spec| spec.forget());
+            for spec in due {
+                if watch.interrupted() {
+                    return Err(Error::Interrupted);
+                }
+                let id = spec.id();
+                tell(Step::Case(&id));
+                match self.one_more_visit(spec, watch) {
+                    Err(error @ (Error::Machine { .. } | Error::Input { .. })) => tell(Step::Failed(&id, &error)),
+                    other => other?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Number of visits the run has made to this case; `None` where it has no time, or is visited once only.
+    fn visits_made(&self, id: &str) -> Option<usize> {
+        self.run.line(id)?.visits.as_ref().map(Vec::len)
+    }
+
+    fn one_more_visit(&mut self, spec: &dyn Spec, watch: &dyn Watch) -> Result<()> {
+        let earlier = self.run.line(&spec.id()).cloned();
+        let mut case = spec.build(&self.context)?;
+        let mut prepared = match case.prepare_again() {
+            Ok(verified) => PreparedCase { case, verified, earlier, ready_ns: 0 },
+            Err(error) => return self.keep(case.info(), error),
+        };
+        match self.sample(&mut prepared, watch) {
+            Ok((samples, stop)) => self.record(prepared, samples, stop).map(drop),
+            Err(error) => self.keep(prepared.case.info(), error),
+        }
+    }
+
+    /// An error that the run can go on from leaves the line of the earlier visits; a bug is seen in the case's line.
+    fn keep(&mut self, info: &CaseInfo, error: Error) -> Result<()> {
+        match error {
+            Error::Gpu { .. } | Error::Bug { .. } => self.skip(info, error).map(drop),
+            other => Err(other),
+        }
     }
 
     fn append(&mut self, record: Measurement) -> Result<Measurement> {
@@ -220,3 +322,6 @@ fn unbuilt(spec: &dyn Spec, platform: Platform) -> CaseInfo {
     let kind = groups::kind_of(&id);
     CaseInfo::new(id, kind, platform.backend())
 }
+
+#[cfg(test)]
+mod tests;

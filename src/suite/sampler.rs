@@ -15,6 +15,20 @@ pub trait Watch {
     fn interrupted(&self) -> bool;
 }
 
+/// Which part of a case's measuring is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Number of visits that the case's samples and time are shared among.
+    pub visits: usize,
+    /// Operations in a sample, where an earlier visit has settled it: all samples of a case are of one length.
+    pub iterations: Option<u64>,
+}
+
+impl Part {
+    /// All of the case at one go.
+    pub const WHOLE: Part = Part { visits: 1, iterations: None };
+}
+
 /// While the GPU is throttled a case may take this many times its time cap.
 const PATIENCE: u64 = 3;
 
@@ -35,12 +49,23 @@ pub fn batch_size(case: &mut dyn Case, batch_ns: f64) -> Result<u64> {
 
 /// Samples a prepared case until the rule stops, throttled samples included; an error where the case fails or somebody
 /// asked to stop.
-pub fn measure(case: &mut dyn Case, rule: &StopRule, watch: &dyn Watch) -> Result<(Vec<RawSample>, StopReason)> {
-    let sampling = case.sampling();
-    let rule = StopRule { min_samples: rule.min_samples.max(sampling.min_samples), ..*rule };
+pub fn measure(
+    case: &mut dyn Case,
+    rule: &StopRule,
+    part: Part,
+    watch: &dyn Watch,
+) -> Result<(Vec<RawSample>, StopReason)> {
+    let whole = case.sampling();
+    let rule = StopRule { min_samples: rule.min_samples.max(whole.min_samples), ..*rule }.of_one_visit(part.visits);
+    let sampling = whole.of_one_visit(part.visits);
     let start = watch.elapsed_ns();
     let spent = || watch.elapsed_ns().saturating_sub(start);
-    let n = batch_size(case, sampling.batch_ns)?;
+    let n = match part.iterations {
+        // Never batched: `sample(n)` gives n samples, whatever the iterations of each.
+        Some(_) if sampling.batch_ns <= 0.0 => 1,
+        Some(iterations) => iterations.max(1),
+        None => batch_size(case, sampling.batch_ns)?,
+    };
     warm_up(case, n, rule.cap_ns / 6, &spent)?;
     let (mut samples, mut empty) = (Vec::new(), 0);
     loop {
@@ -97,7 +122,7 @@ mod tests {
     use std::cell::Cell;
     use std::rc::Rc;
 
-    const RULE: StopRule = StopRule { min_samples: 8, max_samples: 100, relative_width: 0.02, cap_ns: 1_000_000_000 };
+    const RULE: StopRule = StopRule::new(8, 100, 0.02, 1_000_000_000);
 
     /// A case on a scripted clock: an operation takes `ns`, the first `warm` samples twice that.
     struct Scripted {
@@ -129,7 +154,7 @@ mod tests {
             &self.info
         }
         fn sampling(&self) -> Sampling {
-            Sampling { batch_ns: self.batch_ns, min_samples: 4, least_samples: self.least }
+            Sampling { batch_ns: self.batch_ns, min_samples: 4, least_samples: self.least, revisited: true }
         }
         fn prepare(&mut self) -> Result<Option<Verified>> {
             Ok(None)
@@ -165,7 +190,7 @@ mod tests {
     #[test]
     fn short_operations_are_batched_and_the_warm_up_is_not_measured() {
         let (mut case, clock) = scripted(100.0, 6, 200_000.0);
-        let (samples, stop) = measure(&mut case, &RULE, &ScriptedWatch(clock, false)).unwrap();
+        let (samples, stop) = measure(&mut case, &RULE, Part::WHOLE, &ScriptedWatch(clock, false)).unwrap();
         assert_eq!(stop, StopReason::Steady);
         assert!(samples.iter().all(|s| s.iterations >= 1000 && s.per_operation_ns() == 100.0), "{samples:?}");
     }
@@ -173,29 +198,41 @@ mod tests {
     #[test]
     fn a_slow_case_is_capped_but_has_a_number() {
         let (mut case, clock) = scripted(0.7e9, 0, 200_000.0);
-        let (samples, stop) = measure(&mut case, &RULE, &ScriptedWatch(clock, false)).unwrap();
+        let (samples, stop) = measure(&mut case, &RULE, Part::WHOLE, &ScriptedWatch(clock, false)).unwrap();
         assert_eq!((stop, samples.len()), (StopReason::Capped, 3));
         let (mut case, clock) = scripted(0.7e9, 0, 200_000.0);
         case.least = 7;
-        let (samples, stop) = measure(&mut case, &RULE, &ScriptedWatch(clock, false)).unwrap();
+        let (samples, stop) = measure(&mut case, &RULE, Part::WHOLE, &ScriptedWatch(clock, false)).unwrap();
         assert_eq!((stop, samples.len()), (StopReason::Capped, 7), "a case may need more");
+    }
+
+    #[test]
+    fn a_visit_takes_its_share_in_samples_of_the_length_it_is_told() {
+        let (mut case, clock) = scripted(100.0, 0, 200_000.0);
+        let part = Part { visits: 2, iterations: Some(7) };
+        let (samples, _) = measure(&mut case, &RULE, part, &ScriptedWatch(clock, false)).unwrap();
+        assert!(samples.len() == 4 && samples.iter().all(|s| s.iterations == 7), "{samples:?}");
+        let (mut case, clock) = scripted(0.7e9, 0, 200_000.0);
+        let part = Part { visits: 5, iterations: Some(1) };
+        let (samples, stop) = measure(&mut case, &RULE, part, &ScriptedWatch(clock, false)).unwrap();
+        assert_eq!((stop, samples.len()), (StopReason::Capped, 1), "the visits together have enough");
     }
 
     #[test]
     fn an_interrupt_ends_the_case() {
         let (mut case, clock) = scripted(100.0, 0, 0.0);
-        assert!(matches!(measure(&mut case, &RULE, &ScriptedWatch(clock, true)), Err(Error::Interrupted)));
+        assert!(matches!(measure(&mut case, &RULE, Part::WHOLE, &ScriptedWatch(clock, true)), Err(Error::Interrupted)));
     }
 
     #[test]
     fn throttled_samples_do_not_count_and_do_not_go_on_forever() {
         let (mut case, clock) = scripted(100.0, 0, 200_000.0);
         case.throttled_but = 4;
-        let (samples, stop) = measure(&mut case, &RULE, &ScriptedWatch(clock, false)).unwrap();
+        let (samples, stop) = measure(&mut case, &RULE, Part::WHOLE, &ScriptedWatch(clock, false)).unwrap();
         assert_eq!((stop, samples.iter().filter(|s| !s.throttled).count()), (StopReason::Steady, 8));
         let (mut case, clock) = scripted(1e6, 0, 200_000.0);
         case.throttled_but = u64::MAX;
-        let (samples, stop) = measure(&mut case, &RULE, &ScriptedWatch(clock, false)).unwrap();
+        let (samples, stop) = measure(&mut case, &RULE, Part::WHOLE, &ScriptedWatch(clock, false)).unwrap();
         assert!(stop == StopReason::Capped && samples.iter().all(|s| s.throttled));
     }
 
@@ -203,6 +240,6 @@ mod tests {
     fn a_case_whose_trials_are_all_thrown_away_ends() {
         let (mut case, clock) = scripted(100.0, 0, 0.0);
         case.drop_all = true;
-        assert!(measure(&mut case, &RULE, &ScriptedWatch(clock, false)).unwrap().0.is_empty());
+        assert!(measure(&mut case, &RULE, Part::WHOLE, &ScriptedWatch(clock, false)).unwrap().0.is_empty());
     }
 }

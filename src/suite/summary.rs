@@ -11,7 +11,7 @@ use crate::shape::collective::bus_factor;
 use crate::stats;
 
 /// Samples kept in a record.
-const KEPT: usize = 1000;
+pub(super) const KEPT: usize = 1000;
 /// An interval wider than this share of the median makes the row `noisy`.
 const NOISY: f64 = 0.02;
 
@@ -95,16 +95,10 @@ fn clock_flags(record: &mut Measurement, samples: &[RawSample], verdict: &Sample
 
 fn times(record: &mut Measurement, samples: &[RawSample]) {
     let times: Vec<f64> = samples.iter().map(RawSample::per_operation_ns).collect();
-    if let Some((median, low, high)) = stats::median_interval(&times) {
-        record.median_ns = Some(median);
-        record.ci95_low_ns = Some(low);
-        record.ci95_high_ns = Some(high);
-        if high - low > NOISY * median {
-            record.flags.push(flags::NOISY.into());
-        }
+    if let Some(interval) = interval(&times) {
+        median_of(record, interval);
     }
-    record.min_ns = stats::quantile(&times, 0.0);
-    record.p99_ns = if times.len() >= 500 { stats::quantile(&times, 0.99) } else { None };
+    extremes(record, &times);
     record.samples_total = times.len() as u64;
     record.iterations_per_sample = samples[0].iterations;
     // An unresolved clock is still the best there is; its flag stands beside it.
@@ -112,6 +106,21 @@ fn times(record: &mut Measurement, samples: &[RawSample]) {
     record.sm_clock_mhz = stats::median(&clocks);
     record.samples_ns = times;
     record.samples_ns.truncate(KEPT);
+}
+
+/// Sets the median, its interval, and whether that is too wide.
+pub(super) fn median_of(record: &mut Measurement, Interval { median, low, high }: Interval) {
+    (record.median_ns, record.ci95_low_ns, record.ci95_high_ns) = (Some(median), Some(low), Some(high));
+    record.flags.retain(|flag| flag != flags::NOISY);
+    if high - low > NOISY * median {
+        record.flags.push(flags::NOISY.into());
+    }
+}
+
+/// Sets the smallest sample, and the 99 % quantile where there are enough samples for one.
+pub(super) fn extremes(record: &mut Measurement, times: &[f64]) {
+    record.min_ns = stats::quantile(times, 0.0);
+    record.p99_ns = if times.len() >= 500 { stats::quantile(times, 0.99) } else { None };
 }
 
 /// The clock read beside each sample is the better one; the sensors' stands in where there is none.
@@ -127,7 +136,8 @@ fn sensors(record: &mut Measurement, telemetry: Option<Telemetry>) {
     record.telemetry = Some(telemetry);
 }
 
-fn interval(values: &[f64]) -> Option<Interval> {
+/// The median of values that were taken at one go, and its bootstrap interval; `None` where there are none.
+pub(super) fn interval(values: &[f64]) -> Option<Interval> {
     stats::median_interval(values).map(|(median, low, high)| Interval { median, low, high })
 }
 
@@ -144,6 +154,11 @@ fn collective(record: &mut Measurement, samples: &[RawSample]) {
     let isolated: Vec<f64> =
         samples.iter().filter_map(|s| if let Detail::Isolated { ns } = s.detail { Some(ns) } else { None }).collect();
     record.isolated_ns = interval(&isolated);
+    bandwidths(record);
+}
+
+/// Sets a collective's bandwidths, from its bytes and its median.
+pub(super) fn bandwidths(record: &mut Measurement) {
     let (Some(bytes), Some(ns)) = (record.bytes, record.median_ns) else { return };
     let algorithm_bandwidth = bytes / ns; // bytes per ns are GB/s
     record.algbw_gb_per_s = Some(algorithm_bandwidth);

@@ -97,6 +97,10 @@ impl<R: Bench> Spec for ListedCase<R> {
             CaseSpec::Side(spec, dtype, how) => Box::new(side::SideCase::new(id, shared, *spec, *dtype, *how)),
         })
     }
+
+    fn forget(&self) {
+        self.shared.lock().forget_layer();
+    }
 }
 
 #[cfg(test)]

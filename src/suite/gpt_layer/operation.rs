@@ -77,12 +77,26 @@ impl<R: Bench> Case for OperationCase<R> {
     }
 
     fn prepare(&mut self) -> Result<Option<Verified>> {
+        let OperationSpec { operation, dtype, .. } = self.what;
+        let twin = {
+            let mut state = self.shared.lock();
+            state.forget_layer();
+            state.bench()?.within(|ops| verify(ops, operation, dtype))?
+        };
+        self.prepare_again()?;
+        if affordable(operation) == operation {
+            return Ok(Some(twin));
+        }
+        let single = &self.singles[0];
+        self.shared.lock().bench()?.within(|ops| spot_check(ops, single, twin)).map(Some)
+    }
+
+    fn prepare_again(&mut self) -> Result<Option<Verified>> {
         let mut state = self.shared.lock();
         state.forget_layer();
         let (OperationSpec { operation, dtype, how }, copies) = (self.what, self.copies);
         let bench = state.bench()?;
-        let (singles, verified) = bench.within(|ops| -> Result<_> {
-            let verified = verify(ops, operation, dtype)?;
+        self.singles = bench.within(|ops| -> Result<_> {
             let mut singles = Vec::with_capacity(copies);
             for copy in 0..copies as u64 {
                 let mut single = Single::new(ops, operation, dtype, SEED + copy)?;
@@ -90,17 +104,14 @@ impl<R: Bench> Case for OperationCase<R> {
                 singles.push(single);
             }
             ops.synchronize()?;
-            let verified =
-                if affordable(operation) == operation { verified } else { spot_check(ops, &singles[0], verified)? };
-            Ok((singles, verified))
+            Ok(singles)
         })?;
-        self.singles = singles;
         let first = &mut self.singles[0];
         bench.settle(how, &mut |ops| first.run(ops))?;
         if let Some(choice) = bench.choice(&operation) {
             self.info.params.insert("choice".into(), choice);
         }
-        Ok(Some(verified))
+        Ok(None)
     }
 
     fn sample(&mut self, n: u64) -> Result<Vec<RawSample>> {
