@@ -82,7 +82,7 @@ fn bubbles_measured_as_simulated_are_planned_alike() {
             s.bubbles.iter().map(|b| (b.start_ns, b.end_ns, b.kind)).collect()
         };
         assert_eq!(positions(x), positions(y), "stage {}", x.stage);
-        for (x, y) in x.bubbles.iter().zip(&y.bubbles) {
+        for (x, y) in x.bubbles.iter().zip(y.bubbles.iter()) {
             assert!(y.free_bytes.unwrap() <= x.free_bytes.unwrap(), "{x:?} {y:?}");
             assert!(x.live_micro_batches == 0.0 || y.live_micro_batches <= x.live_micro_batches + 1.0);
         }
@@ -119,9 +119,9 @@ fn the_median_iteration_is_planned_and_only_waits_for_peers_are_filled() {
     record.write(&path).unwrap();
     let plan = measured::plan(&job, &model, &[], &path, IterationChoice::Median).unwrap().record;
     assert_eq!(plan.measured.as_ref().unwrap().iteration, 2);
-    let all = || plan.stage.iter().flat_map(|s| &s.bubbles);
-    assert!(all().filter(|b| b.class.as_deref() == Some("launch")).all(|b| b.fills.is_empty()));
-    assert!(all().any(|b| b.class.as_deref() == Some("dependency") && !b.fills.is_empty()));
+    let all = || plan.stage.iter().flat_map(|s| s.bubbles.iter());
+    assert!(all().filter(|b| b.class == Some(BubbleClass::Launch)).all(|b| b.fills.is_empty()));
+    assert!(all().any(|b| b.class == Some(BubbleClass::Dependency) && !b.fills.is_empty()));
     assert!(plan.measured.unwrap().launch_ns > 0);
     let text = program().args(["plan", EXAMPLE, "--bubbles"]).arg(&path).output().unwrap();
     let text = String::from_utf8_lossy(&text.stdout);

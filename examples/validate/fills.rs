@@ -181,7 +181,7 @@ impl Run {
         let filling = Filling { sides: &sides, main_slowdown: 1.0, close_ns, sides_per_bubble: 1 };
         let iteration_ns = self.timeline.iteration_ns;
         let (stages, lost_ns) = filling.timeline(&self.timeline, DEFAULT_WEIGHT_SHARE, &self.memory, iteration_ns);
-        let steps = |s: &StagePlan| s.bubbles.iter().flat_map(|b| &b.runs).map(|run| run.kernels).sum::<u64>() as f64;
+        let steps = |s: &StagePlan| s.bubbles.runs().iter().map(|run| run.kernels).sum::<u64>() as f64;
         let gpus = |s: &StagePlan| steps(s) * number(row, "step_ms") * 1e6 / iteration_ns as f64;
         Ok(Filled {
             gpus: stages.iter().map(gpus).collect(),

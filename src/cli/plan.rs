@@ -6,6 +6,7 @@ use super::{print, print_json, terminal};
 use crate::cost::{datasheet, join, predict};
 use crate::export::perfetto::{self, Counter, SideSpan};
 use crate::fill::measured::{self, IterationChoice};
+use crate::fill::record::{PlanFill, PlanStage};
 use crate::fill::{self, plan::FillPlan};
 use crate::pipeline::activations::Live;
 use crate::pipeline::job::Job;
@@ -162,13 +163,10 @@ fn write_trace(path: &Path, plan: &FillPlan) -> Result<()> {
         Some(_) => Counter { name: "free memory (GiB)", value: &free },
         None => Counter { name: "activations (micro-batches)", value: &held },
     };
-    let spans = |stage: &fill::record::PlanStage| {
+    let spans = |stage: &PlanStage| {
         let stage_index = stage.stage as usize;
-        let fills: Vec<_> = stage.bubbles.iter().flat_map(|b| &b.fills).collect();
-        fills
-            .into_iter()
-            .map(move |f| SideSpan { stage: stage_index, start_ns: f.start_ns, end_ns: f.end_ns, name: f.side.clone() })
-            .collect::<Vec<_>>()
+        let span = |f: PlanFill| SideSpan { stage: stage_index, start_ns: f.start_ns, end_ns: f.end_ns, name: f.side };
+        stage.bubbles.fills().map(span).collect::<Vec<_>>()
     };
     let side: Vec<SideSpan> = plan.record.stage.iter().flat_map(spans).collect();
     perfetto::write_file(path, &plan.timeline, &counter, &side)

@@ -12,6 +12,8 @@ use rayon::prelude::*;
 /// A variant of the job with what it would bring.
 pub(super) struct Tried {
     pub variant: Variant,
+    /// The job's own simulated iteration over the variant's.
+    pub gain: f64,
     pub bubble_ratio: f64,
     pub peak_activations: f64,
     /// Gain over the variant's own empty iteration with its bubbles filled; `None` where the schedule is too long to be
@@ -48,28 +50,27 @@ fn causes() -> impl Iterator<Item = (Cause, bool)> {
     Cause::ALL.into_iter().flat_map(|cause| [(cause, false), (cause, true)])
 }
 
-/// All variants of the job that are worth showing, filled.
-pub(super) fn tried(context: &PlanContext) -> Vec<Tried> {
+/// All variants of the job that are worth showing, filled. `own_ns` is the simulated iteration of the job as it is.
+pub(super) fn tried(context: &PlanContext, own_ns: u64) -> Vec<Tried> {
     let machine_bytes = context.model.machine.memory_bytes;
     let found = variants::of_job(context.job, &context.costs, context.prices, machine_bytes);
-    found.into_par_iter().filter_map(|variant| try_out(context, variant)).collect()
+    found.into_par_iter().filter_map(|variant| try_out(context, own_ns, variant)).collect()
 }
 
-fn try_out(context: &PlanContext, mut variant: Variant) -> Option<Tried> {
+fn try_out(context: &PlanContext, own_ns: u64, mut variant: Variant) -> Option<Tried> {
     let (job, costs) = (variant.job.clone(), variant.costs.clone());
     let own = context.of_variant(&job, costs);
     let p = &job.parallel;
-    let chunks = p.chunks.map(|c| c as usize);
     let layout = job.layout();
     let operations = 3 * layout.cells() as u64 * job.micro_batches();
     let (timeline, filled) = if operations <= iteration::SIMULATED as u64 {
-        let candidate = own.attempt(p.schedule, chunks).ok()?;
+        let candidate = own.attempt(p.schedule, p.chunks()).ok()?;
         variant.iteration_ns = candidate.base.iteration_ns;
         variant.fits_memory = candidate.memory.fits_with_headroom(&candidate.timeline.schedule, own.weight_share);
         (candidate.timeline, Some(candidate.gain))
     } else {
         let few = own.shortened()?;
-        (iteration::timeline(&few, &own.costs, p.schedule, chunks).ok()?, None)
+        (iteration::timeline(&few, &own.costs, p.schedule, p.chunks()).ok()?, None)
     };
     let stages = timeline.schedule.stages;
     let peak = |stage| activations::peak(&timeline.schedule, stage, own.weight_share);
@@ -82,6 +83,7 @@ fn try_out(context: &PlanContext, mut variant: Variant) -> Option<Tried> {
     let moved = iteration::moved_ns(&job, context.prices, &timeline, own.costs.dtype).ok()?;
     let moved = moved.into_iter().map(|ns| ns / median).chain([1.0; 4]).collect();
     Some(Tried {
+        gain: own_ns as f64 / (variant.iteration_ns as f64).max(1.0),
         bubble_ratio: if pipeline_ns > 0.0 { 1.0 - busy / (stages as f64 * pipeline_ns) } else { 0.0 },
         peak_activations: (0..stages).map(peak).fold(0.0, f64::max),
         filled,
@@ -120,12 +122,10 @@ pub(super) fn simulated(context: &PlanContext, schedule: &Schedule) -> Result<Ca
     Ok(context.filled(crate::pipeline::simulate(schedule.clone(), times)?))
 }
 
-/// The intervals of all figures of a plan. `own_ns` is the simulated iteration of the job as it is, which alternatives are
-/// compared with.
+/// The intervals of all figures of a plan.
 pub(super) fn intervals(
     context: &PlanContext,
     chosen: &Candidate,
-    own_ns: u64,
     tried: &[Tried],
     again: Again,
 ) -> Result<Intervals> {
@@ -136,7 +136,7 @@ pub(super) fn intervals(
     let probe = short.as_ref().unwrap_or(context);
     let p = &probe.job.parallel;
     let first = match &short {
-        Some(short) => short.attempt(p.schedule, p.chunks.map(|c| c as usize))?,
+        Some(short) => short.attempt(p.schedule, p.chunks())?,
         None => again(probe, &chosen.timeline.schedule)?,
     };
     let schedule = &first.timeline.schedule;
@@ -155,13 +155,12 @@ pub(super) fn intervals(
         iteration::quadrature(value, moved.iter().map(|(m, _)| value * of(m) / of(&base).max(f64::MIN_POSITIVE)))
     };
     let own_moved: Vec<f64> = moved.iter().map(|(_, ns)| ns / own).collect();
-    let gains: Vec<f64> = tried.iter().map(|t| own_ns as f64 / (t.variant.iteration_ns as f64).max(1.0)).collect();
     // By alternative, its gain under each cause; an alternative of other layers has causes of its own.
-    let ratios = |(t, gain): (&Tried, &f64)| iteration::ratios(*gain, &own_moved, &t.moved, t.variant.is_apart());
-    let by_cause: Vec<Vec<f64>> = tried.iter().zip(&gains).map(ratios).collect();
-    let best_now = tried.iter().zip(&gains).filter(|(t, _)| t.counts()).map(|(_, gain)| *gain).fold(1.0, f64::max);
+    let ratios = |t: &Tried| iteration::ratios(t.gain, &own_moved, &t.moved, t.variant.is_apart());
+    let by_cause: Vec<Vec<f64>> = tried.iter().map(ratios).collect();
+    let best_now = tried.iter().filter(|t| t.variant.counts()).map(|t| t.gain).fold(1.0, f64::max);
     let own_gain: Vec<f64> = moved.iter().map(|(m, _)| m.gain / base.gain).collect();
-    let question = Question { tried, gains: &gains, own_moved: &own_moved, gain: chosen.gain, gain_moved: &own_gain };
+    let question = Question { tried, own_moved: &own_moved, gain: chosen.gain, gain_moved: &own_gain };
     let (best, net) = question.sampled();
     let (low, high) = at(chosen.slowdown, &|f| f.slowdown);
     let steps_per_s = context.figures(chosen).steps_per_s;
@@ -174,12 +173,12 @@ pub(super) fn intervals(
         steps_per_s: (0..steps_per_s.len()).map(|side| at(steps_per_s[side], &|f| f.steps_per_s[side])).collect(),
         alternatives: tried
             .iter()
-            .zip(gains.iter().zip(&by_cause))
-            .map(|(t, (gain, by_cause))| {
+            .zip(&by_cause)
+            .map(|(t, by_cause)| {
                 let ns = t.variant.iteration_ns as f64;
                 [
                     iteration::quadrature(ns, t.moved.iter().map(|factor| ns * factor)),
-                    iteration::quadrature(*gain, by_cause.iter().copied()),
+                    iteration::quadrature(t.gain, by_cause.iter().copied()),
                 ]
             })
             .collect(),
@@ -194,7 +193,6 @@ const TOGETHER: f64 = 0.5;
 /// Of which the best alternative's gain and the net gain are asked: medians, and what each cause makes of them at its ends.
 struct Question<'a> {
     tried: &'a [Tried],
-    gains: &'a [f64],
     own_moved: &'a [f64],
     gain: f64,
     gain_moved: &'a [f64],
@@ -207,7 +205,7 @@ impl Question<'_> {
     fn sampled(&self) -> ((f64, f64), (f64, f64)) {
         let mut random = SplitMix(0x9a1_2026);
         let causes = self.own_moved.len() / 2;
-        let counting: Vec<usize> = (0..self.tried.len()).filter(|&index| self.tried[index].counts()).collect();
+        let counting: Vec<usize> = (0..self.tried.len()).filter(|&index| self.tried[index].variant.counts()).collect();
         let mut shapes: Vec<[u64; 5]> = Vec::new();
         let of_shape: Vec<Option<usize>> = counting
             .iter()
@@ -234,7 +232,7 @@ impl Question<'_> {
                     Some(shape) => TOGETHER * common + (1.0 - TOGETHER * TOGETHER).sqrt() * alone[*shape][cause],
                     None => common,
                 });
-                best.max(self.gains[index] * own / moved_by(&self.tried[index].moved, draws))
+                best.max(self.tried[index].gain * own / moved_by(&self.tried[index].moved, draws))
             });
             bests.push(best);
             nets.push(self.gain * moved_by(self.gain_moved, common.iter().copied()) / best);
@@ -271,11 +269,4 @@ fn around(value: f64, (low, high): (f64, f64)) -> (f64, f64) {
 /// The simulated iteration of a context on a timeline's schedule, in ns.
 fn simulated_ns(context: &PlanContext, timeline: &Timeline) -> f64 {
     iteration::again_ns(context.job, timeline, &context.costs).unwrap_or(timeline.iteration_ns as f64)
-}
-
-impl Tried {
-    /// Whether it may be called better than the plan: it fits, and is known as well as the job itself.
-    pub fn counts(&self) -> bool {
-        self.variant.sure && self.variant.fits_memory != Some(false)
-    }
 }

@@ -2,16 +2,17 @@
 
 use super::alternatives::{Intervals, Tried};
 use super::attempt::{Candidate, PlanContext};
-use super::pack::{Residency, SideRun};
+use super::pack::Residency;
 use super::record::*;
-use super::stages::{Planned, StagePlan};
+use super::stages::StagePlan;
 use super::why;
 use crate::cost::datasheet;
 use crate::pipeline::costs::ListedPrice;
 use crate::pipeline::prices::Price;
 use crate::pipeline::variants::Change;
-use crate::pipeline::{Bubble, activations, iteration};
+use crate::pipeline::{activations, iteration};
 use crate::shape::DType;
+use std::sync::Arc;
 
 /// Takes the side work out of the candidate: of millions of bubbles there should be no second copy.
 pub(super) fn record(
@@ -21,7 +22,7 @@ pub(super) fn record(
     intervals: &Intervals,
     mut notes: Vec<String>,
 ) -> PlanRecord {
-    let (job, timeline) = (context.job, &chosen.timeline);
+    let job = context.job;
     let iteration_ns = chosen.base.iteration_ns;
     let use_of = iteration::utilisation(job, iteration_ns);
     let sheet = datasheet::of_device(&context.model.machine.device);
@@ -29,17 +30,18 @@ pub(super) fn record(
         let sheet = sheet?;
         Some(tflops / if context.costs.dtype == DType::F32 { sheet.f32_tflops } else { sheet.tensor_tflops })
     };
-    let own_ns = iteration::whole_ns(timeline, &context.costs);
     let alternatives: Vec<Alternative> =
-        tried.iter().zip(&intervals.alternatives).map(|(tried, ends)| alternative(own_ns, tried, ends)).collect();
+        tried.iter().zip(&intervals.alternatives).map(|(tried, ends)| alternative(tried, ends)).collect();
     let side: Vec<PlanSide> =
         (0..context.sides.len()).map(|s| side(context, chosen, s, intervals.steps_per_s[s])).collect();
     let unused = side.iter().filter_map(|s| Some((s.name.as_str(), s.unused.as_ref()?)));
     notes.extend(unused.map(|(name, why)| format!("side {name} is put nowhere: {why}")));
-    let outcome = outcome(context, chosen, &alternatives, intervals);
+    let outcome = outcome(context, chosen, tried, &alternatives, intervals);
+    let names: Arc<[String]> = context.sides.iter().map(|side| side.name.clone()).collect();
     let plans = std::mem::take(&mut chosen.stages);
     let chosen = &*chosen;
-    let stage = plans.into_iter().enumerate().map(|(index, plan)| stage(context, chosen, index, plan)).collect();
+    let stage = plans.into_iter().enumerate().map(|(index, plan)| stage(context, chosen, index, plan, &names)).collect();
+
     let timeline = &chosen.timeline;
     PlanRecord {
         schema: SCHEMA.into(),
@@ -93,14 +95,12 @@ fn price(listed: &ListedPrice) -> PlanPrice {
     }
 }
 
-/// Compared with the simulated iteration of the job as it is.
-fn alternative(own_ns: u64, tried: &Tried, ends: &[(f64, f64); 2]) -> Alternative {
+fn alternative(tried: &Tried, ends: &[(f64, f64); 2]) -> Alternative {
     let (variant, p) = (&tried.variant, &tried.variant.job.parallel);
-    let gain = own_ns as f64 / (variant.iteration_ns as f64).max(1.0);
     let [iteration, gains] = ends;
     Alternative {
         kind: variant.change.name().into(),
-        describes: variant.describes.clone(),
+        describes: variant.describes(),
         schedule: p.schedule.text().into(),
         chunks: variant.job.layout().chunks as u64,
         pipeline: p.pipeline,
@@ -111,28 +111,34 @@ fn alternative(own_ns: u64, tried: &Tried, ends: &[(f64, f64); 2]) -> Alternativ
         iteration_low_ns: iteration.0.round() as u64,
         iteration_high_ns: iteration.1.round() as u64,
         bubble_ratio: tried.bubble_ratio,
-        gain,
+        gain: tried.gain,
         gain_low: gains.0,
         gain_high: gains.1,
-        gain_filled: tried.filled.map(|filled| gain * filled),
+        gain_filled: tried.filled.map(|filled| tried.gain * filled),
         peak_activations: tried.peak_activations,
         fits_memory: variant.fits_memory,
         sure: variant.sure,
     }
 }
 
-fn stage(context: &PlanContext, chosen: &Candidate, index: usize, plan: StagePlan) -> PlanStage {
+fn stage(
+    context: &PlanContext,
+    chosen: &Candidate,
+    index: usize,
+    plan: StagePlan,
+    names: &Arc<[String]>,
+) -> PlanStage {
     let (timeline, m) = (&chosen.timeline, &chosen.memory.stage[index]);
     let times = timeline.stage_times(index);
     let peak = activations::peak(&timeline.schedule, index, context.weight_share);
-    let name = |side: usize| context.sides[side].name.clone();
+    let name = |side: usize| names[side].clone();
     PlanStage {
         stage: index as u64,
         forward_ns: times.forward_ns,
         backward_input_ns: times.backward_input_ns,
         backward_weight_ns: times.backward_weight_ns,
         busy_ns: chosen.base.busy_ns[index],
-        bubble_ns: plan.bubbles.iter().map(|b| b.bubble.length_ns()).sum(),
+        bubble_ns: plan.bubbles.length_ns(),
         filled_ns: plan.filled_ns(),
         beside_ns: plan.beside_ns(),
         lost_ns: plan.lost_ns,
@@ -154,7 +160,7 @@ fn stage(context: &PlanContext, chosen: &Candidate, index: usize, plan: StagePla
                 cost_each_ns: b.cost_each_ns,
             })
             .collect(),
-        bubbles: plan.bubbles.into_iter().map(|b| bubble(context, b)).collect(),
+        bubbles: PlanBubbles::new(plan.bubbles, Arc::clone(names)),
     }
 }
 
@@ -166,28 +172,9 @@ fn resident(context: &PlanContext, resident: &super::pack::Resident) -> PlanResi
     }
 }
 
-fn bubble(context: &PlanContext, planned: Planned) -> PlanBubble {
-    let Bubble { start_ns, end_ns, kind, .. } = planned.bubble;
-    let fill = |run: &SideRun| PlanFill {
-        side: context.sides[run.side].name.clone(),
-        start_ns: run.start_ns,
-        end_ns: run.end_ns(),
-        kernels: run.kernels,
-    };
-    PlanBubble {
-        start_ns,
-        end_ns,
-        kind,
-        live_micro_batches: planned.live_micro_batches,
-        free_bytes: planned.free_bytes.map(|b| b as u64),
-        fills: planned.runs.iter().map(fill).collect(),
-        class: planned.class.map(|class| class.to_string()),
-    }
-}
-
 fn side(context: &PlanContext, chosen: &Candidate, index: usize, per_s: (f64, f64)) -> PlanSide {
     let side = &context.sides[index];
-    let runs = || chosen.stages.iter().flat_map(|s| &s.bubbles).flat_map(|b| &b.runs).filter(|r| r.side == index);
+    let runs = || chosen.stages.iter().flat_map(|s| s.bubbles.runs()).filter(|r| r.side == index);
     let pipelines = replicas(context);
     let steps = pipelines * chosen.steps(&context.sides, index);
     let budget_ns = context.job.limits.main_slowdown * chosen.base.iteration_ns as f64;
@@ -219,11 +206,18 @@ fn replicas(context: &PlanContext) -> f64 {
     (context.job.gpus() / context.job.parallel.pipeline) as f64
 }
 
-fn outcome(context: &PlanContext, chosen: &Candidate, alternatives: &[Alternative], intervals: &Intervals) -> Outcome {
-    let bubble: u64 = chosen.stages.iter().flat_map(|s| &s.bubbles).map(|b| b.bubble.length_ns()).sum();
+fn outcome(
+    context: &PlanContext,
+    chosen: &Candidate,
+    tried: &[Tried],
+    alternatives: &[Alternative],
+    intervals: &Intervals,
+) -> Outcome {
+    let bubble: u64 = chosen.stages.iter().map(|s| s.bubbles.length_ns()).sum();
     let filled: u64 = chosen.stages.iter().map(StagePlan::filled_ns).sum();
-    let best = Best::of(alternatives, chosen.gain, |_| true);
-    let schedule = Best::of(alternatives, chosen.gain, |a| a.kind == Change::Schedule.name() && one_flag(a));
+    let best = Best::of(alternatives.iter(), chosen.gain);
+    let other_schedules = tried.iter().zip(alternatives).filter(|(t, _)| t.variant.changes_only(Change::Schedule));
+    let schedule = Best::of(other_schedules.map(|(_, alternative)| alternative), chosen.gain);
     let gpu_s = |ns: f64| context.job.gpus() as f64 * ns / 1e9;
     let worth: f64 = chosen.stages.iter().map(|stage| stage.worth(&context.sides)).sum();
     let recovered_gpu_s = replicas(context) * worth / 1e9;
@@ -267,11 +261,6 @@ fn outcome(context: &PlanContext, chosen: &Candidate, alternatives: &[Alternativ
     }
 }
 
-/// Whether nothing but the schedule is changed.
-fn one_flag(a: &Alternative) -> bool {
-    !a.describes.contains(',')
-}
-
 /// The best alternatives of some, empty and filled.
 struct Best {
     alternative: Option<String>,
@@ -282,8 +271,8 @@ struct Best {
 
 impl Best {
     /// Among those that fit and are sure; `own` is the plan's own gain.
-    fn of(alternatives: &[Alternative], own: f64, which: impl Fn(&Alternative) -> bool) -> Best {
-        let counting = || alternatives.iter().filter(|a| a.sure && a.fits_memory != Some(false) && which(a));
+    fn of<'a>(alternatives: impl Iterator<Item = &'a Alternative> + Clone, own: f64) -> Best {
+        let counting = || alternatives.clone().filter(|a| a.sure && a.may_fit());
         let best = counting().filter(|a| a.gain > 1.0).max_by(|a, b| a.gain.total_cmp(&b.gain));
         let filled = counting().filter_map(|a| Some((a, a.gain_filled?)));
         let filled = filled.filter(|(_, gain)| *gain > own).max_by(|a, b| a.1.total_cmp(&b.1));

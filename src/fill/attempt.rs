@@ -78,7 +78,7 @@ pub(super) struct Base {
 impl Candidate {
     /// Steps of a side in an iteration of one pipeline.
     pub fn steps(&self, sides: &[CompleteSide], side: usize) -> f64 {
-        let runs = self.stages.iter().flat_map(|s| &s.bubbles).flat_map(|b| &b.runs).filter(|r| r.side == side);
+        let runs = self.stages.iter().flat_map(|s| s.bubbles.runs()).filter(|r| r.side == side);
         let beside = self.stages.iter().flat_map(|s| &s.beside).filter(|b| b.side == side).map(|b| b.work_ns);
         (runs.map(|r| r.work_ns as f64).sum::<f64>() + beside.sum::<f64>()) / sides[side].kernels.step_ns() as f64
     }

@@ -6,14 +6,15 @@
 //! go if the host launched in time, and in `communication` bubbles a collective runs on the device: both are only counted.
 
 use super::attempt::{Base, Candidate, PlanContext};
+use super::bubble_list::{BubbleList, MemoryLevel, Planned};
 use super::plan::{self, FillPlan};
 use super::record::MeasuredFrom;
-use super::stages::{Planned, StagePlan};
+use super::stages::StagePlan;
 use crate::pipeline::activations::{self, Live};
 use crate::pipeline::job::Job;
 use crate::pipeline::memory::Memory;
 use crate::pipeline::prices::RememberedPrices;
-use crate::pipeline::{Bubble, BubbleKind, Schedule, Timeline, Work, simulate};
+use crate::pipeline::{BubbleKind, Schedule, Timeline, Work, simulate};
 use crate::records::bubbles::{BubbleClass, BubblesRecord, DeviceBubbles, MeasuredBubble};
 use crate::records::{CostModel, Measurement};
 use crate::units::counted;
@@ -213,24 +214,19 @@ fn empty(context: &PlanContext, memory: &Memory, timeline: &Timeline, stage: usi
     let share = timeline.schedule.chunk_share();
     let busy = (lane.length_ns - lane.idle_ns()).max(1);
     let mut idle = 0;
-    let mut bubbles = Vec::with_capacity(lane.bubbles.len());
+    let mut bubbles = BubbleList::default();
     for measured in &lane.bubbles {
         let done = (measured.start_ns - lane.start_ns).saturating_sub(idle) as f64 / busy as f64;
         idle += measured.length_ns();
         let (kind, live) = positions.at(done, measured);
         let live_micro_batches = live.iter().map(|l| l.micro_batches(share, context.weight_share)).fold(0.0, f64::max);
-        bubbles.push(Planned {
-            bubble: Bubble {
-                start_ns: measured.start_ns - lane.start_ns + lane.offset_ns,
-                end_ns: measured.end_ns - lane.start_ns + lane.offset_ns,
-                kind,
-                live: live[1],
-            },
-            live_micro_batches,
-            free_bytes: memory.free_bytes(stage, live_micro_batches),
-            runs: Vec::new(),
-            class: Some(measured.class.name()),
-            fillable: matches!(measured.class, BubbleClass::Dependency | BubbleClass::Tail),
+        bubbles.push(&Planned {
+            start_ns: measured.start_ns - lane.start_ns + lane.offset_ns,
+            end_ns: measured.end_ns - lane.start_ns + lane.offset_ns,
+            kind,
+            level: MemoryLevel { live_micro_batches, free_bytes: memory.free_bytes(stage, live_micro_batches) },
+            class: Some(measured.class),
+            runs: &[],
         });
     }
     let peak = activations::peak(&timeline.schedule, stage, context.weight_share);

@@ -13,6 +13,7 @@ pub mod assemble;
 mod attempt;
 pub mod beam;
 pub mod beside;
+pub mod bubble_list;
 pub mod delay;
 pub mod gate_defaults;
 pub mod kernels;

@@ -54,9 +54,8 @@ pub(super) fn finish(
             ),
         );
     }
-    let tried = alternatives::tried(context);
-    let own_ns = iteration::whole_ns(&chosen.timeline, &context.costs);
-    let intervals = alternatives::intervals(context, &chosen, own_ns, &tried, again)?;
+    let tried = alternatives::tried(context, iteration::whole_ns(&chosen.timeline, &context.costs));
+    let intervals = alternatives::intervals(context, &chosen, &tried, again)?;
     let record = assemble::record(context, &mut chosen, &tried, &intervals, notes);
     let Candidate { timeline, memory, .. } = chosen;
     Ok(FillPlan { timeline, weight_share: context.weight_share, memory, record })

@@ -1,10 +1,14 @@
 //! `bubblebench.plan/2`: what `plan --json` prints.
 
+use super::bubble_list::{BubbleList, MemoryLevel, Planned};
+use super::pack::SideRun;
 use crate::pipeline::BubbleKind;
 use crate::pipeline::operations::OperationRecord;
+use crate::records::bubbles::BubbleClass;
 use crate::records::cost_model::Source;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use std::sync::Arc;
 
 /// Name and version of the format, the value of `schema` in every plan.
 pub const SCHEMA: &str = "bubblebench.plan/2";
@@ -185,7 +189,7 @@ pub struct PlanStage {
     /// Side models that run beside the stage's own operations; empty unless the job sets `beside_compute`.
     pub beside: Vec<PlanBeside>,
     /// Bubbles of the stage in order of time.
-    pub bubbles: Vec<PlanBubble>,
+    pub bubbles: PlanBubbles,
 }
 
 /// A side model that keeps memory on a stage through the whole iteration.
@@ -217,6 +221,88 @@ pub struct PlanBeside {
     pub cost_each_ns: f64,
 }
 
+/// The bubbles of a stage in order of time, as a list of [`PlanBubble`]s. There may be millions: they are made from fewer bytes
+/// when they are asked for.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(from = "Vec<PlanBubble>")]
+#[schemars(with = "Vec<PlanBubble>")]
+pub struct PlanBubbles {
+    list: BubbleList,
+    /// Names of the side models, by the index that runs have.
+    sides: Arc<[String]>,
+}
+
+impl PlanBubbles {
+    /// The bubbles of a stage's plan, with the names of the side models that its runs refer to.
+    pub fn new(list: BubbleList, sides: Arc<[String]>) -> Self {
+        PlanBubbles { list, sides }
+    }
+
+    /// The bubbles in order of time.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = PlanBubble> + ExactSizeIterator {
+        self.list.iter().map(|planned| PlanBubble {
+            start_ns: planned.start_ns,
+            end_ns: planned.end_ns,
+            kind: planned.kind,
+            live_micro_batches: planned.level.live_micro_batches,
+            free_bytes: planned.level.free_bytes.map(|bytes| bytes as u64),
+            fills: planned.runs.iter().map(|run| self.fill(run)).collect(),
+            class: planned.class,
+        })
+    }
+
+    /// Side work in all bubbles, in order of time.
+    pub fn fills(&self) -> impl Iterator<Item = PlanFill> {
+        self.list.runs().iter().map(|run| self.fill(run))
+    }
+
+    fn fill(&self, run: &SideRun) -> PlanFill {
+        let side = self.sides[run.side].clone();
+        PlanFill { side, start_ns: run.start_ns, end_ns: run.end_ns(), kernels: run.kernels }
+    }
+}
+
+impl PartialEq for PlanBubbles {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Serialize for PlanBubbles {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl From<Vec<PlanBubble>> for PlanBubbles {
+    fn from(bubbles: Vec<PlanBubble>) -> Self {
+        let (mut list, mut sides) = (BubbleList::default(), Vec::new());
+        for bubble in bubbles {
+            let run = |fill: PlanFill| {
+                let side = sides.iter().position(|name| *name == fill.side).unwrap_or_else(|| {
+                    sides.push(fill.side);
+                    sides.len() - 1
+                });
+                let work_ns = fill.end_ns.saturating_sub(fill.start_ns);
+                SideRun { side, start_ns: fill.start_ns, kernels: fill.kernels, work_ns }
+            };
+            let runs: Vec<SideRun> = bubble.fills.into_iter().map(run).collect();
+            list.push(&Planned {
+                start_ns: bubble.start_ns,
+                end_ns: bubble.end_ns,
+                kind: bubble.kind,
+                level: MemoryLevel {
+                    live_micro_batches: bubble.live_micro_batches,
+                    free_bytes: bubble.free_bytes.map(|bytes| bytes as f64),
+                },
+                class: bubble.class,
+                runs: &runs,
+            });
+        }
+        PlanBubbles { list, sides: sides.into() }
+    }
+}
+
 /// A maximal interval in which a stage computes nothing, and the side work in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -238,7 +324,7 @@ pub struct PlanBubble {
     /// What a measured bubble waits for: `dependency`, `tail`, `communication` or `launch`; side work goes into the
     /// first two only. Absent for simulated bubbles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub class: Option<String>,
+    pub class: Option<BubbleClass>,
 }
 
 /// A side model's run of kernels in one bubble, without a pause.
@@ -422,4 +508,11 @@ pub struct Alternative {
     /// Whether every kind of price that it rests on (layers, other operations, collectives, messages) is as well known as the
     /// job's own of that kind. If not, it is shown and counts for nothing.
     pub sure: bool,
+}
+
+impl Alternative {
+    /// Whether the job fits under these flags as far as is known.
+    pub fn may_fit(&self) -> bool {
+        self.fits_memory != Some(false)
+    }
 }

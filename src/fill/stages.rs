@@ -1,5 +1,6 @@
 //! All stages of a timeline filled, and what that makes of the iteration.
 
+use super::bubble_list::{BubbleList, MemoryLevel, Planned};
 use super::delay;
 use super::overlap::{self, BesideRun, Busy};
 use super::pack::{Resident, SideRun, Slot, StageProblem};
@@ -13,30 +14,11 @@ use rayon::prelude::*;
 /// Rounds in which the budget is lowered until the slowdown of the whole keeps to the limit.
 const ROUNDS: usize = 6;
 
-/// A bubble, the memory free in it, and the side work that was put there.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Planned {
-    /// The bubble's interval and its place in the schedule.
-    pub bubble: Bubble,
-    /// Activations that the stage holds during the bubble, in micro-batches.
-    pub live_micro_batches: f64,
-    /// Memory free during the bubble, in bytes, beyond what the main job holds and the headroom; `None` where the GPU's
-    /// memory is not known.
-    pub free_bytes: Option<f64>,
-    /// Side work in the bubble, in order of time.
-    pub runs: Vec<SideRun>,
-    /// What a measured bubble waits for (`dependency`, `tail`, `communication` or `launch`); `None` for a simulated
-    /// one.
-    pub class: Option<&'static str>,
-    /// Whether side work may go into the bubble at all.
-    pub fillable: bool,
-}
-
 /// The bubbles of one stage with the side work in them and beside its operations.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StagePlan {
     /// Bubbles of the stage in order of time, those that may not be filled included.
-    pub bubbles: Vec<Planned>,
+    pub bubbles: BubbleList,
     /// Memory free at the moment when the main job holds most, in bytes; `None` where the GPU's memory is not known.
     pub least_free: Option<f64>,
     /// Side models that keep memory on the stage through the whole iteration.
@@ -50,7 +32,7 @@ pub struct StagePlan {
 impl StagePlan {
     /// Side work in this stage's bubbles, in ns of the side models' time alone.
     pub fn filled_ns(&self) -> u64 {
-        self.bubbles.iter().flat_map(|b| &b.runs).map(|run| run.work_ns).sum()
+        self.bubbles.runs().iter().map(|run| run.work_ns).sum()
     }
 
     /// Side work beside this stage's own operations, in ns of the side models' time alone.
@@ -61,7 +43,7 @@ impl StagePlan {
     /// All side work of the stage, each side's in ns times its value. `sides` are those that the runs' indices refer
     /// to.
     pub fn worth(&self, sides: &[CompleteSide]) -> f64 {
-        let runs = self.bubbles.iter().flat_map(|b| &b.runs).map(|r| r.work_ns as f64 * sides[r.side].value);
+        let runs = self.bubbles.runs().iter().map(|r| r.work_ns as f64 * sides[r.side].value);
         runs.chain(self.beside.iter().map(|r| r.work_ns * sides[r.side].value)).sum()
     }
 }
@@ -85,11 +67,10 @@ impl Filling<'_> {
     pub fn fill(&self, stages: &mut [StagePlan], busy: &[Busy], budget_ns: f64) {
         stages.par_iter_mut().enumerate().for_each(|(index, stage)| {
             let slot =
-                |b: &Planned| Slot { start_ns: b.bubble.start_ns, end_ns: b.bubble.end_ns, free_bytes: b.free_bytes };
-            let fillable = || stage.bubbles.iter().filter(|b| b.fillable);
+                |b: Planned| Slot { start_ns: b.start_ns, end_ns: b.end_ns, free_bytes: b.level.free_bytes };
             let problem = StageProblem {
                 sides: self.sides,
-                slots: fillable().map(slot).collect(),
+                slots: stage.bubbles.fillable().map(slot).collect(),
                 least_free: stage.least_free,
                 budget_ns,
                 close_ns: self.close_ns,
@@ -99,9 +80,7 @@ impl Filling<'_> {
             stage.beside = busy.get(index).map_or_else(Vec::new, |&busy| overlap::fill(&problem, &solution, busy));
             let lost_beside: f64 = stage.beside.iter().map(|b| b.operations as f64 * b.cost_each_ns).sum();
             (stage.lost_ns, stage.resident) = (solution.lost_ns + lost_beside, solution.resident);
-            for (planned, runs) in stage.bubbles.iter_mut().filter(|b| b.fillable).zip(solution.runs) {
-                planned.runs = runs;
-            }
+            stage.bubbles.put(solution.runs);
         });
     }
 
@@ -126,10 +105,10 @@ impl Filling<'_> {
             self.fill(&mut stages, &busy, share * allowed);
             let lost = self.lost_ns(timeline, &stages);
             if lost as f64 <= allowed {
-                (low, best) = (share, Some((stages.clone(), lost)));
                 if share == 1.0 {
-                    break;
+                    return (stages, lost);
                 }
+                (low, best) = (share, Some((stages.clone(), lost)));
             } else {
                 high = share;
             }
@@ -150,14 +129,14 @@ impl Filling<'_> {
         let mut extra = vec![0u64; timeline.schedule.operations().len()];
         let mut tail = vec![0u64; stages.len()];
         for (index, stage) in stages.iter().enumerate() {
-            let cost = |b: &Planned| -> u64 {
+            let cost = |b: Planned| -> u64 {
                 let each = |run: &SideRun| self.close_ns + self.sides[run.side].after_ns;
                 b.runs.iter().map(each).sum::<f64>().ceil() as u64
             };
             let mut bubbles = stage.bubbles.iter().peekable();
             let offset = timeline.schedule.range(index).start;
             for (nth, (_, start, _)) in timeline.operations(index).enumerate() {
-                if let Some(b) = bubbles.next_if(|b| b.bubble.end_ns == start) {
+                if let Some(b) = bubbles.next_if(|b| b.end_ns == start) {
                     extra[offset + nth] += cost(b);
                 }
             }
@@ -182,10 +161,10 @@ fn beside_delays(timeline: &Timeline, stage: usize, runs: &[BesideRun], extra: &
 /// A stage's bubbles with the memory free in each, nothing in them.
 fn empty(timeline: &Timeline, stage: usize, weight_share: f64, memory: &Memory) -> StagePlan {
     let share = timeline.schedule.chunk_share();
-    let planned = |bubble: Bubble| {
-        let live = bubble.live.micro_batches(share, weight_share);
-        let free_bytes = memory.free_bytes(stage, live);
-        Planned { bubble, live_micro_batches: live, free_bytes, runs: Vec::new(), class: None, fillable: true }
+    let planned = |Bubble { start_ns, end_ns, kind, live }: Bubble| {
+        let live_micro_batches = live.micro_batches(share, weight_share);
+        let level = MemoryLevel { live_micro_batches, free_bytes: memory.free_bytes(stage, live_micro_batches) };
+        Planned { start_ns, end_ns, kind, level, class: None, runs: &[] }
     };
     let peak = activations::peak(&timeline.schedule, stage, weight_share);
     StagePlan {
@@ -278,10 +257,10 @@ mod tests {
     fn memory_decides_where_and_how_a_side_may_run() {
         let (stages, _) = filled(&[side(60.0)], 215.0, 1.0, 0.0);
         let empty: Vec<BubbleKind> =
-            stages[0].bubbles.iter().filter(|b| b.runs.is_empty()).map(|b| b.bubble.kind).collect();
+            stages[0].bubbles.iter().filter(|b| b.runs.is_empty()).map(|b| b.kind).collect();
         assert_eq!(empty, [BubbleKind::BeforeBackward]);
-        assert!(stages[0].bubbles.iter().flat_map(|b| &b.runs).all(|r| r.work_ns % 100 == 0));
-        assert_eq!(stages[3].bubbles[0].runs[0].work_ns, 900 - 90, "there it may stop anywhere");
+        assert!(stages[0].bubbles.runs().iter().all(|r| r.work_ns % 100 == 0));
+        assert_eq!(stages[3].bubbles.runs()[0].work_ns, 900 - 90, "there it may stop anywhere");
         let (stages, _) = filled(&[side(60.0)], 185.0, 1.0, 0.0);
         assert!(stages[0].bubbles.iter().all(|b| b.runs.is_empty()), "25 are free at the fullest, 30 stay");
     }

@@ -1,17 +1,18 @@
 //! Why a side model was put nowhere: the first of its needs that no bubble meets.
 
 use super::side::CompleteSide;
-use super::stages::{Planned, StagePlan};
+use super::bubble_list::Planned;
+use super::stages::StagePlan;
 use crate::pipeline::memory::GIB;
 use crate::units::format_ns;
 
 /// The reason why no bubble takes the side, as a clause to stand behind "side x is put nowhere: ". `budget_ns` is what
 /// the main job may lose in an iteration, `close_ns` the call that closes the gate.
 pub fn nowhere(side: &CompleteSide, stages: &[StagePlan], budget_ns: f64, close_ns: f64) -> String {
-    let bubbles = || stages.iter().flat_map(|s| &s.bubbles).filter(|b| b.fillable);
+    let bubbles = || stages.iter().flat_map(|s| s.bubbles.fillable());
     let most = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
     let least_free = most(&mut stages.iter().map(|s| s.least_free.unwrap_or(f64::INFINITY)));
-    let most_free = most(&mut bubbles().map(|b| b.free_bytes.unwrap_or(f64::INFINITY)));
+    let most_free = most(&mut bubbles().map(|b| b.level.free_bytes.unwrap_or(f64::INFINITY)));
     let kept = if side.split { side.resident_bytes.min(side.memory_bytes) } else { side.resident_bytes };
     if bubbles().next().is_none() {
         return "there is no bubble".into();
@@ -36,8 +37,8 @@ pub fn nowhere(side: &CompleteSide, stages: &[StagePlan], budget_ns: f64, close_
     // What it must finish to run at all: one kernel if its memory may stay, else a step.
     let splits = |s: &StagePlan| side.split && s.least_free.is_none_or(|free| side.memory_bytes <= free);
     let unit = if stages.iter().any(splits) { side.kernels.work_ns(1) } else { side.kernels.step_ns() };
-    let room = |b: &Planned| b.free_bytes.is_none_or(|free| side.memory_bytes <= free);
-    let longest = bubbles().filter(|b| room(b)).map(|b| b.bubble.length_ns()).max().unwrap_or(0);
+    let room = |b: &Planned| b.level.free_bytes.is_none_or(|free| side.memory_bytes <= free);
+    let longest = bubbles().filter(room).map(|b| b.length_ns()).max().unwrap_or(0);
     if longest < side.margin.total_ns().saturating_add(unit) {
         return format!(
             "the longest bubble with room for it has {}, its margin and its first {} take {}",
@@ -61,22 +62,15 @@ mod tests {
     use super::super::kernels::Kernels;
     use super::super::side::{KernelOrigin, Margin};
     use super::*;
-    use crate::pipeline::activations::Live;
-    use crate::pipeline::{Bubble, BubbleKind};
+    use super::super::bubble_list::MemoryLevel;
+    use crate::pipeline::BubbleKind;
 
     #[test]
     fn the_first_unmet_need_is_named() {
-        let bubble = Bubble { start_ns: 0, end_ns: 1000, kind: BubbleKind::Tail, live: Live::default() };
-        let planned = Planned {
-            bubble,
-            live_micro_batches: 0.0,
-            free_bytes: Some(2.0 * GIB),
-            runs: Vec::new(),
-            class: None,
-            fillable: true,
-        };
+        let level = MemoryLevel { live_micro_batches: 0.0, free_bytes: Some(2.0 * GIB) };
+        let planned = Planned { start_ns: 0, end_ns: 1000, kind: BubbleKind::Tail, level, class: None, runs: &[] };
         let stage = StagePlan {
-            bubbles: vec![planned],
+            bubbles: [planned].into_iter().collect(),
             least_free: Some(GIB),
             resident: Vec::new(),
             beside: Vec::new(),

@@ -18,7 +18,7 @@ pub const SIMULATED: usize = 200_000;
 /// [`timeline`].
 pub fn own_timeline(job: &Job, costs: &Costs) -> Result<Timeline> {
     let Some(order) = &job.order else {
-        return timeline(job, costs, job.parallel.schedule, job.parallel.chunks.map(|c| c as usize));
+        return timeline(job, costs, job.parallel.schedule, job.parallel.chunks());
     };
     let times = costs.times(job, order.layout);
     order.check_given(None, job.weight_share(), &times).map_err(|e| named(job, e))?;

@@ -209,7 +209,7 @@ fn row(job: &Job, division: &Job, prices: &dyn Prices, dtype: DType, machine_byt
     let costs = costs::of_job(division, prices, dtype)?;
     let p = &division.parallel;
     let share = division.weight_share();
-    let timeline = iteration::timeline(division, &costs, p.schedule, p.chunks.map(|c| c as usize))?;
+    let timeline = iteration::timeline(division, &costs, p.schedule, p.chunks())?;
     let memory = memory::estimate(division, dtype, &costs.layer, machine_bytes);
     let memory = memory::for_schedule(division, dtype, &costs.layer, &memory, &timeline.schedule, share);
     let iteration_ns = iteration::whole_ns(&timeline, &costs);

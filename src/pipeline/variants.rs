@@ -56,8 +56,8 @@ impl Change {
 pub struct Variant {
     /// What it changes.
     pub change: Change,
-    /// Its flags that differ from the job's own, in words.
-    pub describes: String,
+    /// Its flags that differ from the job's own, each in words.
+    pub flags: Vec<String>,
     /// The job as it would be.
     pub job: Job,
     /// What its iteration is made of.
@@ -71,6 +71,21 @@ pub struct Variant {
 }
 
 impl Variant {
+    /// Its flags that differ from the job's own, in words.
+    pub fn describes(&self) -> String {
+        self.flags.join(", ")
+    }
+
+    /// Whether this is all that it changes.
+    pub fn changes_only(&self, change: Change) -> bool {
+        self.change == change && self.flags.len() == 1
+    }
+
+    /// Whether it may be called better than the job: it fits, and is known as well as the job itself.
+    pub fn counts(&self) -> bool {
+        self.sure && self.fits_memory != Some(false)
+    }
+
     /// Whether its layers or collectives are of other shapes than the job's, so that their prices may be wrong by themselves.
     pub const fn is_apart(&self) -> bool {
         matches!(self.change, Change::Division | Change::Recompute)
@@ -125,7 +140,7 @@ impl Search<'_> {
         let (iteration_ns, fits_memory) = self.estimate(&job, &costs)?;
         Some(Variant {
             change: change(self.job, &job),
-            describes: describe(self.job, &job),
+            flags: flags(self.job, &job),
             sure: costs.unsure().iter().all(|group| self.known.contains(group)),
             costs,
             job,
@@ -139,7 +154,7 @@ impl Search<'_> {
         let p = &job.parallel;
         let (stages, all) = (p.pipeline as usize, job.micro_batches() as usize);
         let run = |micro_batches| {
-            iteration::compared(job, costs, p.schedule, p.chunks.map(|c| c as usize), micro_batches).ok()
+            iteration::compared(job, costs, p.schedule, p.chunks(), micro_batches).ok()
         };
         let (short, step) = (SHORT * stages, STEP * stages);
         // GPipe holds every micro-batch at once: a short iteration would tell of too little memory.
@@ -311,7 +326,7 @@ fn change(own: &Job, other: &Job) -> Change {
 }
 
 /// The flags of `other` that differ from `own`'s, in the words of a job file.
-fn describe(own: &Job, other: &Job) -> String {
+fn flags(own: &Job, other: &Job) -> Vec<String> {
     let (a, b) = (&own.parallel, &other.parallel);
     let mut parts = Vec::new();
     let sizes = [
@@ -339,7 +354,7 @@ fn describe(own: &Job, other: &Job) -> String {
         None if a.layout.is_some() && pieces(other.layout()) > 1 => parts.push("layers spread evenly".into()),
         _ => {}
     }
-    parts.join(", ")
+    parts
 }
 
 /// `5, 6×10, 5`: equal neighbours together.
@@ -409,8 +424,8 @@ mod tests {
         for name in ScheduleName::ALL.map(ScheduleName::text) {
             assert_eq!(names.contains(&name), name != "1f1b", "{name}");
         }
-        assert_eq!(of(Change::Layout)[0].describes, "layers 5×3 1");
-        let recomputed: Vec<&str> = of(Change::Recompute).iter().map(|v| v.describes.as_str()).collect();
+        assert_eq!(of(Change::Layout)[0].describes(), "layers 5×3 1");
+        let recomputed: Vec<&str> = of(Change::Recompute).iter().map(|v| v.flags[0].as_str()).collect();
         assert!(
             recomputed.contains(&"recompute selective") && recomputed.contains(&"recompute full"),
             "{recomputed:?}"
@@ -430,7 +445,7 @@ mod tests {
             (iteration::whole_ns(&now, &own), list)
         };
         let copies = |list: &[Variant]| {
-            list.iter().find(|v| v.describes.starts_with("pipeline 1, data 2")).map(|v| v.iteration_ns)
+            list.iter().find(|v| v.describes().starts_with("pipeline 1, data 2")).map(|v| v.iteration_ns)
         };
         let (now, with_room) = fitting(10.0);
         let whole = copies(&with_room).unwrap();
@@ -455,7 +470,7 @@ mod tests {
             // In a two-way pipeline every stage has two copies, which exchange too.
             let copies = if variant.job.layout().splits() { 1 } else { 2 };
             let p = &variant.job.parallel;
-            assert!(p.data * copies <= 2 && p.tensor <= 2, "{}", variant.describes);
+            assert!(p.data * copies <= 2 && p.tensor <= 2, "{}", variant.describes());
         }
     }
 
@@ -491,8 +506,7 @@ mod tests {
             prop_assert_eq!(best(search.together()), best(every));
             for variant in search.together() {
                 let p = &variant.job.parallel;
-                let chunks = p.chunks.map(|c| c as usize);
-                let timeline = iteration::timeline(&variant.job, &variant.costs, p.schedule, chunks).unwrap();
+                let timeline = iteration::timeline(&variant.job, &variant.costs, p.schedule, p.chunks()).unwrap();
                 let full = iteration::whole_ns(&timeline, &variant.costs) as f64;
                 prop_assert!((variant.iteration_ns as f64 / full - 1.0).abs() < 1e-3, "{} {full}", variant.iteration_ns);
             }

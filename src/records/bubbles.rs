@@ -105,6 +105,12 @@ impl BubbleClass {
             BubbleClass::Tail => "tail",
         }
     }
+
+    /// Whether side work may go into a bubble of this class: where a collective runs it would be in the way, and where the
+    /// host was late there would be no bubble if it were not.
+    pub const fn is_fillable(self) -> bool {
+        matches!(self, BubbleClass::Dependency | BubbleClass::Tail)
+    }
 }
 
 /// A kernel's name. A profile has few names and may have millions of bubbles: those of one profile share the text, and

@@ -57,7 +57,7 @@ impl Lanes {
             Some(_) => Lanes::of_bubbles(&plan.record.stage),
         };
         for (lane, stage) in lanes.stages.iter_mut().zip(&plan.record.stage) {
-            for fill in stage.bubbles.iter().flat_map(|b| &b.fills) {
+            for fill in stage.bubbles.fills() {
                 let index = plan.record.side.iter().position(|s| s.name == fill.side).unwrap_or(0);
                 let part = Part::Side(index);
                 lane.push(LaneSpan { start_ns: fill.start_ns, end_ns: fill.end_ns, part, micro_batch: None });
@@ -72,12 +72,12 @@ impl Lanes {
         let mut lanes = Lanes::default();
         for stage in stages {
             let whole = stage.busy_ns + stage.bubble_ns;
-            let first = stage.bubbles.first().map_or(0, |b| b.start_ns);
+            let first = stage.bubbles.iter().next().map_or(0, |b| b.start_ns);
             // A stage that begins with work begins where its bubbles and its work together would end.
-            let last = stage.bubbles.last().map_or(whole, |b| b.end_ns);
+            let last = stage.bubbles.iter().next_back().map_or(whole, |b| b.end_ns);
             let begin = first.min(last.saturating_sub(whole));
             let (mut at, mut lane) = (begin, Vec::new());
-            for b in &stage.bubbles {
+            for b in stage.bubbles.iter() {
                 lane.push(LaneSpan { start_ns: at, end_ns: b.start_ns, part: Part::Compute, micro_batch: None });
                 at = b.end_ns;
             }

@@ -111,6 +111,13 @@ pub struct Parallel {
     pub gradient_dtype: DType,
 }
 
+impl Parallel {
+    /// [`Parallel::chunks`] as schedules count them.
+    pub fn chunks(&self) -> Option<usize> {
+        self.chunks.map(|chunks| chunks as usize)
+    }
+}
+
 /// The machine that the job is to run on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hardware {
@@ -251,7 +258,7 @@ impl Job {
         let layout = job.layout();
         job.parallel.layout = job.parallel.layout.filter(|given| given.fits(layout));
         let (m, p) = (&job.model, &job.parallel);
-        let chunks = p.chunks.map(|c| c as usize);
+        let chunks = p.chunks();
         let divides = m.heads.is_multiple_of(p.tensor)
             && (p.layout.is_some() || m.layers >= spread::pieces(layout) as u64)
             && p.global_batch.is_multiple_of(p.data.checked_mul(p.micro_batch)?);
@@ -280,7 +287,7 @@ impl Job {
     pub fn layout(&self) -> Layout {
         match &self.order {
             Some(order) => order.layout,
-            None => self.layout_under(self.parallel.schedule, self.parallel.chunks.map(|c| c as usize)),
+            None => self.layout_under(self.parallel.schedule, self.parallel.chunks()),
         }
     }
 
@@ -327,7 +334,7 @@ impl Job {
         let cure = "each rank takes an early and a late part of every sequence, so that causal attention is balanced";
         let parts = if p.context > 1 { 2 * p.context } else { 1 };
         divides(parallel, "context", "sequence", m.sequence, parts, "2 · context", cure)?;
-        let chunks = p.chunks.map(|c| c as usize);
+        let chunks = p.chunks();
         let placed = |misfit: numbers::Misfit| {
             let key = match misfit.number {
                 Number::Stages => "pipeline",

@@ -15,7 +15,7 @@ impl Job {
         let parallel = Parallel { schedule: name, chunks, ..self.parallel.clone() };
         let job = Job { parallel, order: None, ..self.clone() };
         let (stages, micro_batches) = (job.parallel.pipeline as usize, job.micro_batches() as usize);
-        numbers::check(name, stages, micro_batches, chunks.map(|c| c as usize))
+        numbers::check(name, stages, micro_batches, job.parallel.chunks())
             .map_err(|misfit| job.misfit(misfit.what, misfit.cure))?;
         job.holds(name.text())?;
         Ok(job)

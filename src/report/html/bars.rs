@@ -38,7 +38,7 @@ pub fn time(r: &PlanRecord, shown: &[usize]) -> String {
 fn parts(r: &PlanRecord, stage: &PlanStage) -> Vec<(&'static str, u64, String)> {
     let mut list = vec![("f", stage.busy_ns, "the job's own work".to_string())];
     for (index, side) in r.side.iter().enumerate() {
-        let fills = stage.bubbles.iter().flat_map(|b| &b.fills).filter(|f| f.side == side.name);
+        let fills = stage.bubbles.fills().filter(|f| f.side == side.name);
         list.push((side_class(index), fills.map(|f| f.end_ns - f.start_ns).sum(), side.name.clone()));
     }
     let opened: u64 = stage.bubbles.iter().filter(|b| !b.fills.is_empty()).map(|b| b.end_ns - b.start_ns).sum();

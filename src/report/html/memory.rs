@@ -144,7 +144,7 @@ impl Plot<'_> {
     /// What running sides take beyond what they hold anyway.
     fn running(&self, svg: &mut Svg, record: &PlanStage, base: f64) {
         let each = self.plan.memory.stage[self.stage].activation_bytes as f64;
-        for b in &record.bubbles {
+        for b in record.bubbles.iter() {
             let below = base + each * b.live_micro_batches;
             for fill in &b.fills {
                 let memory = self.plan.record.side.iter().find(|s| s.name == fill.side).map_or(0, |s| s.memory_bytes);

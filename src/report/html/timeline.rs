@@ -105,8 +105,8 @@ impl Lane<'_> {
     }
 
     fn fine(&self, svg: &mut Svg, spans: &[LaneSpan]) {
-        for bubble in &self.plan.stage[self.stage].bubbles {
-            self.bubble(svg, bubble);
+        for bubble in self.plan.stage[self.stage].bubbles.iter() {
+            self.bubble(svg, &bubble);
         }
         for span in spans {
             let (x, width) = (self.x(span.start_ns), (span.end_ns - span.start_ns) as f64 * self.scale);
@@ -125,14 +125,14 @@ impl Lane<'_> {
 
     fn bubble(&self, svg: &mut Svg, b: &PlanBubble) {
         let free = b.free_bytes.map_or(String::new(), |bytes| format!(", {} GiB free", gib(bytes as f64)));
-        let class = b.class.as_deref().map_or(String::new(), |class| format!(" ({class})"));
+        let class = b.class.map_or(String::new(), |class| format!(" ({})", class.name()));
         let kind = b.kind.name().replace('_', " ");
         let what = format!(
             "bubble, {kind}{class}: {}{free}, {:.1} micro-batches live",
             format_ns((b.end_ns - b.start_ns) as f64),
             b.live_micro_batches
         );
-        let shut = matches!(b.class.as_deref(), Some("launch" | "communication"));
+        let shut = b.class.is_some_and(|class| !class.is_fillable());
         let width = (b.end_ns - b.start_ns) as f64 * self.scale;
         svg.told(if shut { "shut" } else { "idle" }, [self.x(b.start_ns), self.y, width, self.height], &what);
     }

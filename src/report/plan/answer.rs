@@ -128,7 +128,7 @@ fn figures(r: &PlanRecord) -> Vec<(&'static str, String)> {
 
 /// Alternatives that would be best of all, were they known as well as the job is.
 fn not_sure(r: &PlanRecord) -> Option<(&'static str, String)> {
-    let better = |a: &&Alternative| !a.sure && a.fits_memory != Some(false) && a.gain > r.outcome.best_alternative_gain;
+    let better = |a: &&Alternative| !a.sure && a.may_fit() && a.gain > r.outcome.best_alternative_gain;
     let best = r.alternatives.iter().filter(better).max_by(|a, b| a.gain.total_cmp(&b.gain))?;
     let figure = with_ends(best.gain, best.gain_low, best.gain_high);
     Some(("not sure", format!("{figure} by {}, further from what was measured than the job is", best.describes)))

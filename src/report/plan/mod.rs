@@ -8,6 +8,7 @@ use super::{Screen, Table};
 use crate::fill::plan::FillPlan;
 use crate::fill::record::{Alternative, PlanBubble, PlanRecord, PlanStage};
 use crate::pipeline::memory::GIB;
+use crate::records::bubbles::BubbleClass;
 use crate::report::lanes::Part;
 use crate::units::{counted, format_ns, significant};
 use std::fmt::Write;
@@ -195,23 +196,23 @@ pub fn bubbles(r: &PlanRecord, shown: &[usize]) -> Table {
 }
 
 /// A stage's bubbles by kind; measured ones that are not filled by their class instead.
-pub fn groups(stage: &PlanStage) -> Vec<(String, Vec<&PlanBubble>)> {
-    let unfillable = |b: &&PlanBubble| matches!(b.class.as_deref(), Some("launch" | "communication"));
+pub fn groups(stage: &PlanStage) -> Vec<(String, Vec<PlanBubble>)> {
+    let unfillable = |b: &PlanBubble| b.class.is_some_and(|class| !class.is_fillable());
     let mut groups = Vec::new();
     for kind in crate::pipeline::BubbleKind::ALL {
-        let list: Vec<&PlanBubble> = stage.bubbles.iter().filter(|b| b.kind == kind && !unfillable(b)).collect();
+        let list: Vec<PlanBubble> = stage.bubbles.iter().filter(|b| b.kind == kind && !unfillable(b)).collect();
         groups.push((kind.name().replace('_', " "), list));
     }
-    for class in ["communication", "launch"] {
-        let list: Vec<&PlanBubble> = stage.bubbles.iter().filter(|b| b.class.as_deref() == Some(class)).collect();
-        groups.push((format!("({class})"), list));
+    for class in BubbleClass::ALL.into_iter().filter(|class| !class.is_fillable()) {
+        let list: Vec<PlanBubble> = stage.bubbles.iter().filter(|b| b.class == Some(class)).collect();
+        groups.push((format!("({})", class.name()), list));
     }
     groups.retain(|(_, list)| !list.is_empty());
     groups
 }
 
-fn bubble_row(r: &PlanRecord, stage: &PlanStage, kind: &str, list: &[&PlanBubble]) -> Vec<String> {
-    let length = |b: &&PlanBubble| b.end_ns - b.start_ns;
+fn bubble_row(r: &PlanRecord, stage: &PlanStage, kind: &str, list: &[PlanBubble]) -> Vec<String> {
+    let length = |b: &PlanBubble| b.end_ns - b.start_ns;
     let together: u64 = list.iter().map(length).sum();
     let fills = || list.iter().flat_map(|b| &b.fills);
     let filled: u64 = fills().map(|f| f.end_ns - f.start_ns).sum();
@@ -281,7 +282,7 @@ fn beside(r: &PlanRecord, shown: &[usize]) -> Table {
 
 /// The fastest alternatives that fit, sure ones and others, at most so many; fewer where others do not fit.
 pub fn best_alternatives(r: &PlanRecord, most: usize) -> Vec<&Alternative> {
-    let mut list: Vec<&Alternative> = r.alternatives.iter().filter(|a| a.fits_memory != Some(false)).collect();
+    let mut list: Vec<&Alternative> = r.alternatives.iter().filter(|a| a.may_fit()).collect();
     list.sort_by(|a, b| b.gain.total_cmp(&a.gain));
     list.truncate(most);
     list

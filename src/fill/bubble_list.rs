@@ -1,0 +1,164 @@
+//! The bubbles of a stage with the side work in them. A long iteration has millions of them, so each takes a few dozen bytes
+//! here: what a stage holds is one of few levels, and all runs of side work stand in one list.
+
+use super::pack::SideRun;
+use crate::pipeline::BubbleKind;
+use crate::records::bubbles::BubbleClass;
+
+/// What a stage holds at some moment, and what is free then.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MemoryLevel {
+    /// Activations that the stage holds, in micro-batches.
+    pub live_micro_batches: f64,
+    /// Memory free, in bytes, beyond what the main job holds and the headroom; `None` where the GPU's memory is not known.
+    pub free_bytes: Option<f64>,
+}
+
+/// A bubble, the memory free in it, and the side work that was put there.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Planned<'a> {
+    /// When the bubble begins, in ns from the beginning of the iteration.
+    pub start_ns: u64,
+    /// When the bubble is expected to end, in ns from the beginning of the iteration.
+    pub end_ns: u64,
+    /// Where in the schedule the bubble lies.
+    pub kind: BubbleKind,
+    /// What the stage holds during the bubble.
+    pub level: MemoryLevel,
+    /// What a measured bubble waits for; `None` for a simulated one.
+    pub class: Option<BubbleClass>,
+    /// Side work in the bubble, in order of time.
+    pub runs: &'a [SideRun],
+}
+
+impl Planned<'_> {
+    /// How long the bubble lasts, in ns.
+    pub const fn length_ns(&self) -> u64 {
+        self.end_ns - self.start_ns
+    }
+
+    /// Whether side work may go into the bubble at all.
+    pub fn is_fillable(&self) -> bool {
+        self.class.is_none_or(BubbleClass::is_fillable)
+    }
+}
+
+/// Bubbles of a stage in order of time.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct BubbleList {
+    places: Vec<Place>,
+    levels: Vec<MemoryLevel>,
+    runs: Vec<SideRun>,
+}
+
+/// How many levels back a bubble's own is looked for.
+const LOOKED_AT: usize = 16;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Place {
+    start_ns: u64,
+    end_ns: u64,
+    /// Index of its level.
+    level: u32,
+    /// Where its runs end in the list of all; they begin where those of the bubble before end.
+    runs_end: u32,
+    kind: BubbleKind,
+    class: Option<BubbleClass>,
+}
+
+impl BubbleList {
+    /// Adds a bubble behind those there are; its `runs` are copied.
+    pub fn push(&mut self, bubble: &Planned) {
+        // Among the last ones only: the middle of an iteration goes back and forth between two, and where every bubble has a
+        // level of its own, as in GPipe, nothing is gained by looking through all.
+        let known = (0..self.levels.len()).rev().take(LOOKED_AT).find(|&index| self.levels[index] == bubble.level);
+        let level = known.unwrap_or(self.levels.len());
+        if known.is_none() {
+            self.levels.push(bubble.level);
+        }
+        self.runs.extend_from_slice(bubble.runs);
+        let Planned { start_ns, end_ns, kind, class, .. } = *bubble;
+        let level = level as u32;
+        self.places.push(Place { start_ns, end_ns, level, runs_end: self.runs.len() as u32, kind, class });
+    }
+
+    /// Takes the side work of all bubbles out and puts this in: a list of runs for each bubble that may be filled, in order.
+    pub fn put(&mut self, solution: Vec<Vec<SideRun>>) {
+        self.runs.clear();
+        self.runs.reserve_exact(solution.iter().map(Vec::len).sum());
+        let mut solution = solution.into_iter();
+        for place in &mut self.places {
+            if place.class.is_none_or(BubbleClass::is_fillable) {
+                self.runs.extend(solution.next().unwrap_or_default());
+            }
+            place.runs_end = self.runs.len() as u32;
+        }
+    }
+
+    /// The bubbles in order of time.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Planned<'_>> + ExactSizeIterator + Clone {
+        (0..self.places.len()).map(|index| self.get(index))
+    }
+
+    fn get(&self, index: usize) -> Planned<'_> {
+        let Place { start_ns, end_ns, level, runs_end, kind, class } = self.places[index];
+        let runs_start = if index == 0 { 0 } else { self.places[index - 1].runs_end };
+        let runs = &self.runs[runs_start as usize..runs_end as usize];
+        Planned { start_ns, end_ns, kind, level: self.levels[level as usize], class, runs }
+    }
+
+    /// The bubbles that side work may go into, in order of time.
+    pub fn fillable(&self) -> impl Iterator<Item = Planned<'_>> + Clone {
+        self.iter().filter(Planned::is_fillable)
+    }
+
+    /// Side work in all bubbles, in order of time.
+    pub fn runs(&self) -> &[SideRun] {
+        &self.runs
+    }
+
+    /// Length of all bubbles together, in ns.
+    pub fn length_ns(&self) -> u64 {
+        self.places.iter().map(|place| place.end_ns - place.start_ns).sum()
+    }
+}
+
+impl<'a> FromIterator<Planned<'a>> for BubbleList {
+    fn from_iter<T: IntoIterator<Item = Planned<'a>>>(bubbles: T) -> Self {
+        let mut list = BubbleList::default();
+        bubbles.into_iter().for_each(|bubble| list.push(&bubble));
+        list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUN: SideRun = SideRun { side: 1, start_ns: 12, kernels: 2, work_ns: 5 };
+
+    fn planned(start_ns: u64, live: f64, class: Option<BubbleClass>) -> Planned<'static> {
+        let level = MemoryLevel { live_micro_batches: live, free_bytes: Some(100.0 - live) };
+        Planned { start_ns, end_ns: start_ns + 10, kind: BubbleKind::Steady, level, class, runs: &[] }
+    }
+
+    #[test]
+    fn bubbles_come_out_as_they_went_in_and_take_little_room() {
+        let bubbles: Vec<_> = (0..100).map(|i| planned(20 * i, (i % 3) as f64, None)).collect();
+        let list: BubbleList = bubbles.iter().copied().collect();
+        assert!(list.iter().eq(bubbles.iter().copied()));
+        assert_eq!((list.levels.len(), list.length_ns()), (3, 1000));
+        assert_eq!(size_of::<Place>(), 32);
+    }
+
+    #[test]
+    fn side_work_goes_into_the_fillable_ones_and_is_replaced() {
+        let classes = [None, Some(BubbleClass::Launch), Some(BubbleClass::Dependency)];
+        let mut list: BubbleList = classes.into_iter().enumerate().map(|(i, c)| planned(20 * i as u64, 0.0, c)).collect();
+        let counts = |list: &BubbleList| list.iter().map(|b| b.runs.len()).collect::<Vec<_>>();
+        list.put(vec![vec![RUN; 2], vec![RUN]]);
+        assert_eq!((counts(&list), list.runs().len(), list.fillable().count()), (vec![2, 0, 1], 3, 2));
+        list.put(vec![vec![], vec![RUN; 3]]);
+        assert_eq!(counts(&list), [0, 0, 3]);
+    }
+}
