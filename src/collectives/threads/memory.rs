@@ -34,8 +34,18 @@ impl<T> Deref for Padded<T> {
     }
 }
 
+/// Elements of a cache line, on which every buffer begins. Where malloc puts a buffer is chance, and not a harmless one: with
+/// source and destination 16 bytes apart modulo a page, an AMD EPYC copies 256 KiB in 110 µs instead of 7.
+const LINE: usize = 16;
+
+#[repr(C, align(64))]
+struct Line([UnsafeCell<f32>; LINE]);
+
 /// Elements of one rank, readable by others where lent.
-pub(super) struct Region(Box<[UnsafeCell<f32>]>);
+pub(super) struct Region {
+    lines: Box<[Line]>,
+    len: usize,
+}
 
 // SAFETY: references into the cells are formed only by `Ports`, by the rule at the top of this file.
 unsafe impl Sync for Region {}
@@ -44,23 +54,25 @@ unsafe impl Send for Region {}
 
 impl Region {
     fn new(len: usize) -> Result<Self> {
-        let mut cells = Vec::new();
-        cells.try_reserve_exact(len).map_err(|_| {
+        let (mut lines, count) = (Vec::new(), len.div_ceil(LINE));
+        lines.try_reserve_exact(count).map_err(|_| {
             let what = format!("no memory for a buffer of {} MiB", (len * size_of::<f32>()) >> 20);
             Error::machine(what, "use fewer ranks or smaller messages")
         })?;
         // Written here, by the rank's own thread, so that its pages exist before anything is timed.
-        cells.extend((0..len).map(|_| UnsafeCell::new(f32::NAN)));
-        Ok(Region(cells.into_boxed_slice()))
+        lines.extend((0..count).map(|_| Line([const { UnsafeCell::new(f32::NAN) }; LINE])));
+        Ok(Region { lines: lines.into_boxed_slice(), len })
     }
 
     fn empty() -> Arc<Self> {
-        Arc::new(Region(Box::default()))
+        Arc::new(Region { lines: Box::default(), len: 0 })
     }
 
     fn at(&self, span: BufferSpan) -> *mut f32 {
-        let cells = &self.0[span.start..span.end()];
-        UnsafeCell::raw_get(cells.as_ptr())
+        assert!(span.start <= span.end() && span.end() <= self.len, "{span:?} of {} elements", self.len);
+        // Lines are arrays of cells without padding between them.
+        let cells = self.lines.as_ptr().cast::<UnsafeCell<f32>>();
+        UnsafeCell::raw_get(cells.wrapping_add(span.start))
     }
 }
 
@@ -140,7 +152,7 @@ impl Ports {
 
     /// Makes sure that the buffer has `len` elements; a buffer that grows loses its contents.
     pub fn reserve(&mut self, buffer: RankBuffer, len: usize) -> Result<()> {
-        if self.region(buffer).0.len() < len {
+        if self.region(buffer).len < len {
             let region = Arc::new(Region::new(len)?);
             self.shared.keep(&region);
             self.regions[buffer as usize] = region;

@@ -123,3 +123,16 @@ fn a_world_of_nobody_is_refused() {
     assert!(World::new(0, Tuning::new(1, 1)).is_err());
     assert_eq!(World::new(1, Tuning::new(1, 1)).unwrap().run(|rank| rank.meet().map(|_| rank.next())).unwrap(), [0]);
 }
+
+/// Wherever malloc puts them: whether a copy is fast must not be chance.
+#[test]
+fn buffers_begin_on_cache_lines() {
+    for len in [1, LARGE, LARGE + 1] {
+        let starts = world(2).run(move |rank| {
+            Ok([RankBuffer::Send, RankBuffer::Receive].map(|buffer| {
+                rank.reserve(buffer, len).map(|()| rank.view(BufferSpan::new(buffer, 0, len)).as_ptr() as usize % 64)
+            }))
+        });
+        assert!(starts.unwrap().into_iter().flatten().all(|start| start.unwrap() == 0), "{len}");
+    }
+}
