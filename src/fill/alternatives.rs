@@ -123,12 +123,7 @@ pub(super) fn simulated(context: &PlanContext, schedule: &Schedule) -> Result<Ca
 }
 
 /// The intervals of all figures of a plan.
-pub(super) fn intervals(
-    context: &PlanContext,
-    chosen: &Candidate,
-    tried: &[Tried],
-    again: Again,
-) -> Result<Intervals> {
+pub(super) fn intervals(context: &PlanContext, chosen: &Candidate, tried: &[Tried], again: Again) -> Result<Intervals> {
     // A list of operations is as long as it is.
     let long = chosen.timeline.schedule.operations().len() > iteration::SIMULATED && context.job.order.is_none();
     let few = if long { context.shortened() } else { None };

@@ -40,7 +40,8 @@ pub(super) fn record(
     let names: Arc<[String]> = context.sides.iter().map(|side| side.name.clone()).collect();
     let plans = std::mem::take(&mut chosen.stages);
     let chosen = &*chosen;
-    let stage = plans.into_iter().enumerate().map(|(index, plan)| stage(context, chosen, index, plan, &names)).collect();
+    let stage =
+        plans.into_iter().enumerate().map(|(index, plan)| stage(context, chosen, index, plan, &names)).collect();
 
     let timeline = &chosen.timeline;
     PlanRecord {
@@ -121,13 +122,7 @@ fn alternative(tried: &Tried, ends: &[(f64, f64); 2]) -> Alternative {
     }
 }
 
-fn stage(
-    context: &PlanContext,
-    chosen: &Candidate,
-    index: usize,
-    plan: StagePlan,
-    names: &Arc<[String]>,
-) -> PlanStage {
+fn stage(context: &PlanContext, chosen: &Candidate, index: usize, plan: StagePlan, names: &Arc<[String]>) -> PlanStage {
     let (timeline, m) = (&chosen.timeline, &chosen.memory.stage[index]);
     let times = timeline.stage_times(index);
     let peak = activations::peak(&timeline.schedule, index, context.weight_share);

@@ -10,7 +10,7 @@
 //! optimum. Else the states worth most are kept, and `fill/ways.rs` leaves out some of the stops. Where the budget binds
 //! then, states are compared by worth less `price` times what the main job loses; the price is found by bisection.
 
-use super::pack::{Residency, Resident, SideRun, StageProblem, StageSolution};
+use super::pack::{Residency, Resident, RunLists, StageProblem, StageSolution};
 use super::ways;
 use std::cmp::Reverse;
 
@@ -97,7 +97,7 @@ pub fn assign(problem: &StageProblem, residents: &[Resident]) -> StageSolution {
 /// A first look.
 pub(super) fn quick(problem: &StageProblem, residents: &[Resident]) -> Found {
     if residents.is_empty() {
-        let solution = StageSolution { runs: vec![Vec::new(); problem.slots.len()], ..StageSolution::default() };
+        let solution = StageSolution { runs: RunLists::empty(problem.slots.len()), ..StageSolution::default() };
         return Found { solution, open: false };
     }
     let found = search(problem, residents, QUICK);
@@ -236,19 +236,17 @@ impl<'a> Search<'a> {
             at = before;
         }
         let mut position = vec![0u64; stride];
-        let mut runs: Vec<Vec<SideRun>> = Vec::with_capacity(added.len());
+        let mut runs = RunLists::with_capacity(added.len());
         for (slot, added) in self.problem.slots.iter().zip(added.into_iter().rev()) {
             let mut at_ns = slot.start_ns;
-            let mut in_slot = Vec::new();
-            for (index, &kernels) in added.iter().enumerate().filter(|(_, kernels)| **kernels > 0) {
+            runs.push(added.iter().enumerate().filter(|(_, kernels)| **kernels > 0).map(|(index, &kernels)| {
                 let side = self.residents[index].side;
                 let margin = self.problem.sides[side].margin;
                 let run = self.problem.run(side, at_ns.saturating_add(margin.before_ns()), position[index], kernels);
                 at_ns = run.end_ns() + margin.signal_ns;
                 position[index] += kernels;
-                in_slot.push(run);
-            }
-            runs.push(in_slot);
+                run
+            }));
         }
         let used = self.residents.iter().zip(position).filter(|(_, kernels)| *kernels > 0);
         let resident = used.map(|(resident, _)| *resident).collect();

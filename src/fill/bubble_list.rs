@@ -1,7 +1,7 @@
 //! The bubbles of a stage with the side work in them. A long iteration has millions of them, so each takes a few dozen bytes
 //! here: what a stage holds is one of few levels, and all runs of side work stand in one list.
 
-use super::pack::SideRun;
+use super::pack::{RunLists, SideRun};
 use crate::pipeline::BubbleKind;
 use crate::records::bubbles::BubbleClass;
 
@@ -83,15 +83,15 @@ impl BubbleList {
     }
 
     /// Takes the side work of all bubbles out and puts this in: a list of runs for each bubble that may be filled, in order.
-    pub fn put(&mut self, solution: Vec<Vec<SideRun>>) {
-        self.runs.clear();
-        self.runs.reserve_exact(solution.iter().map(Vec::len).sum());
-        let mut solution = solution.into_iter();
+    pub fn put(&mut self, solution: RunLists) {
+        let (runs, ends) = solution.into_parts();
+        self.runs = runs;
+        let (mut ends, mut end) = (ends.into_iter(), 0);
         for place in &mut self.places {
             if place.class.is_none_or(BubbleClass::is_fillable) {
-                self.runs.extend(solution.next().unwrap_or_default());
+                end = ends.next().unwrap_or(end);
             }
-            place.runs_end = self.runs.len() as u32;
+            place.runs_end = end;
         }
     }
 
@@ -154,11 +154,17 @@ mod tests {
     #[test]
     fn side_work_goes_into_the_fillable_ones_and_is_replaced() {
         let classes = [None, Some(BubbleClass::Launch), Some(BubbleClass::Dependency)];
-        let mut list: BubbleList = classes.into_iter().enumerate().map(|(i, c)| planned(20 * i as u64, 0.0, c)).collect();
+        let mut list: BubbleList =
+            classes.into_iter().enumerate().map(|(i, c)| planned(20 * i as u64, 0.0, c)).collect();
         let counts = |list: &BubbleList| list.iter().map(|b| b.runs.len()).collect::<Vec<_>>();
-        list.put(vec![vec![RUN; 2], vec![RUN]]);
+        let lists = |counts: [usize; 2]| {
+            let mut lists = RunLists::default();
+            counts.into_iter().for_each(|count| lists.push(vec![RUN; count]));
+            lists
+        };
+        list.put(lists([2, 1]));
         assert_eq!((counts(&list), list.runs().len(), list.fillable().count()), (vec![2, 0, 1], 3, 2));
-        list.put(vec![vec![], vec![RUN; 3]]);
+        list.put(lists([0, 3]));
         assert_eq!(counts(&list), [0, 0, 3]);
     }
 }

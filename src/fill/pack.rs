@@ -69,6 +69,61 @@ impl SideRun {
     }
 }
 
+/// A list of runs for each slot of a stage, one behind the other: there may be millions of slots.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RunLists {
+    runs: Vec<SideRun>,
+    /// Where each list ends.
+    ends: Vec<u32>,
+}
+
+impl RunLists {
+    /// As many lists without a run.
+    pub fn empty(slots: usize) -> Self {
+        RunLists { runs: Vec::new(), ends: vec![0; slots] }
+    }
+
+    /// No list yet; memory for so many with about a run each.
+    pub fn with_capacity(slots: usize) -> Self {
+        RunLists { runs: Vec::with_capacity(slots), ends: Vec::with_capacity(slots) }
+    }
+
+    /// Adds a list.
+    pub fn push(&mut self, list: impl IntoIterator<Item = SideRun>) {
+        self.runs.extend(list);
+        self.ends.push(self.runs.len() as u32);
+    }
+
+    /// The number of lists.
+    pub const fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is no list.
+    pub const fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The lists, in the order of the slots.
+    pub fn iter(&self) -> impl Iterator<Item = &[SideRun]> {
+        (0..self.len()).map(|index| &self[index])
+    }
+
+    /// All runs, and where each list ends among them.
+    pub fn into_parts(self) -> (Vec<SideRun>, Vec<u32>) {
+        (self.runs, self.ends)
+    }
+}
+
+impl std::ops::Index<usize> for RunLists {
+    type Output = [SideRun];
+
+    fn index(&self, index: usize) -> &[SideRun] {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        &self.runs[start as usize..self.ends[index] as usize]
+    }
+}
+
 /// What one stage has to offer to side models, and which limits its filling must respect.
 #[derive(Debug, Clone)]
 pub struct StageProblem<'a> {
@@ -92,7 +147,7 @@ pub struct StageProblem<'a> {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct StageSolution {
     /// Runs in each slot, in order of time, one list for each of `StageProblem::slots`.
-    pub runs: Vec<Vec<SideRun>>,
+    pub runs: RunLists,
     /// Side models that stay on the stage; those that run in no bubble are left out.
     pub resident: Vec<Resident>,
     /// Time that the main job loses on this stage in an iteration, in ns.

@@ -251,7 +251,7 @@ mod tests {
             prop_assert!(all <= free * less + 1e-9);
             let mut position = vec![0u64; sides.len()];
             let (mut lost, mut worth) = (0.0, 0.0);
-            for (slot, runs) in q.slots.iter().zip(&answer.runs) {
+            for (slot, runs) in q.slots.iter().zip(answer.runs.iter()) {
                 prop_assert!(runs.len() <= together);
                 let mut at = slot.start_ns;
                 for run in runs {

@@ -238,6 +238,16 @@ impl PlanBubbles {
         PlanBubbles { list, sides }
     }
 
+    /// The bubbles as the planner has them, which are quicker to go through.
+    pub const fn list(&self) -> &BubbleList {
+        &self.list
+    }
+
+    /// The name of the side model that a run is of.
+    pub fn side(&self, run: &SideRun) -> &str {
+        &self.sides[run.side]
+    }
+
     /// The bubbles in order of time.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = PlanBubble> + ExactSizeIterator {
         self.list.iter().map(|planned| PlanBubble {
@@ -257,8 +267,12 @@ impl PlanBubbles {
     }
 
     fn fill(&self, run: &SideRun) -> PlanFill {
-        let side = self.sides[run.side].clone();
-        PlanFill { side, start_ns: run.start_ns, end_ns: run.end_ns(), kernels: run.kernels }
+        PlanFill {
+            side: self.side(run).to_string(),
+            start_ns: run.start_ns,
+            end_ns: run.end_ns(),
+            kernels: run.kernels,
+        }
     }
 }
 

@@ -66,8 +66,7 @@ impl Filling<'_> {
     /// each stage's own operations; where it is empty no side runs beside compute.
     pub fn fill(&self, stages: &mut [StagePlan], busy: &[Busy], budget_ns: f64) {
         stages.par_iter_mut().enumerate().for_each(|(index, stage)| {
-            let slot =
-                |b: Planned| Slot { start_ns: b.start_ns, end_ns: b.end_ns, free_bytes: b.level.free_bytes };
+            let slot = |b: Planned| Slot { start_ns: b.start_ns, end_ns: b.end_ns, free_bytes: b.level.free_bytes };
             let problem = StageProblem {
                 sides: self.sides,
                 slots: stage.bubbles.fillable().map(slot).collect(),
@@ -256,8 +255,7 @@ mod tests {
     #[test]
     fn memory_decides_where_and_how_a_side_may_run() {
         let (stages, _) = filled(&[side(60.0)], 215.0, 1.0, 0.0);
-        let empty: Vec<BubbleKind> =
-            stages[0].bubbles.iter().filter(|b| b.runs.is_empty()).map(|b| b.kind).collect();
+        let empty: Vec<BubbleKind> = stages[0].bubbles.iter().filter(|b| b.runs.is_empty()).map(|b| b.kind).collect();
         assert_eq!(empty, [BubbleKind::BeforeBackward]);
         assert!(stages[0].bubbles.runs().iter().all(|r| r.work_ns % 100 == 0));
         assert_eq!(stages[3].bubbles.runs()[0].work_ns, 900 - 90, "there it may stop anywhere");

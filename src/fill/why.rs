@@ -1,7 +1,7 @@
 //! Why a side model was put nowhere: the first of its needs that no bubble meets.
 
-use super::side::CompleteSide;
 use super::bubble_list::Planned;
+use super::side::CompleteSide;
 use super::stages::StagePlan;
 use crate::pipeline::memory::GIB;
 use crate::units::format_ns;
@@ -59,10 +59,10 @@ pub fn nowhere(side: &CompleteSide, stages: &[StagePlan], budget_ns: f64, close_
 
 #[cfg(test)]
 mod tests {
+    use super::super::bubble_list::MemoryLevel;
     use super::super::kernels::Kernels;
     use super::super::side::{KernelOrigin, Margin};
     use super::*;
-    use super::super::bubble_list::MemoryLevel;
     use crate::pipeline::BubbleKind;
 
     #[test]

@@ -75,7 +75,7 @@ pub struct OperationRecord {
     /// `F` the forward, `B` the backward to the inputs, `W` the backward to the weights. A `B` without a `W` of the same
     /// stage, micro-batch and chunk is the whole backward, as all are in a schedule with one backward operation.
     pub kind: OperationKind,
-    /// The micro-batch's number, counted from 0; in a two-way pipeline both directions count as one.
+    /// The micro-batch's number, counted from 0, those of both directions of a two-way pipeline together.
     pub micro_batch: u32,
     /// Which of the stage's chunks runs, counted from 0; in a two-way pipeline 0 runs down the stages and 1 up them.
     pub chunk: u32,

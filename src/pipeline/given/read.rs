@@ -77,6 +77,7 @@ pub fn entries(path: &Path, json: impl Read) -> Result<Found> {
         if e.is_io() {
             return Err(Error::io("read", path, e.into()));
         }
+        found.check_schema(&place.to_string())?;
         let (what, cure) = found.mistake.unwrap_or_else(|| {
             let entry =
                 if found.began && !found.ended { format!("entry {}: ", found.listed.len() + 1) } else { String::new() };
@@ -92,20 +93,14 @@ pub fn entries(path: &Path, json: impl Read) -> Result<Found> {
 impl Found {
     /// What is said beside the list: a record of ours may hold more than a list needs, anything else may not.
     fn settle(&mut self, place: &str) -> Result<()> {
-        match (&self.schema, &self.unknown) {
-            (Some(name), _) => {
-                let kind = if name.starts_with("bubblebench.plan/") { "plan" } else { "timeline" };
-                schema::check(&serde_json::json!({ "schema": name }), kind, place)?;
-            }
-            (None, Some(field)) => {
-                let known = ["operations", "schedule", "stages", "micro_batches", "chunks"];
-                let shown: String = field.chars().take(40).collect();
-                return Err(Error::input(
-                    format!("{place}: `{shown}` is not a field of a list of operations"),
-                    nearest::cure(field, known),
-                ));
-            }
-            (None, None) => {}
+        self.check_schema(place)?;
+        if let (None, Some(field)) = (&self.schema, &self.unknown) {
+            let known = ["operations", "schedule", "stages", "micro_batches", "chunks"];
+            let shown: String = field.chars().take(40).collect();
+            return Err(Error::input(
+                format!("{place}: `{shown}` is not a field of a list of operations"),
+                nearest::cure(field, known),
+            ));
         }
         if !self.began {
             return Err(Error::input(
@@ -127,6 +122,13 @@ impl Found {
             })?),
         };
         Ok(())
+    }
+
+    /// Of the program's own records a timeline and a plan hold operations.
+    fn check_schema(&self, place: &str) -> Result<()> {
+        let Some(name) = &self.schema else { return Ok(()) };
+        let kind = if name.starts_with("bubblebench.plan/") { "plan" } else { "timeline" };
+        schema::check(&serde_json::json!({ "schema": name }), kind, place)
     }
 
     /// Takes an entry into the list, if its numbers can be.

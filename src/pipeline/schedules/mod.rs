@@ -9,6 +9,7 @@ pub mod numbers;
 mod one_f_one_b;
 mod vee;
 mod vee_order;
+mod vee_pattern;
 mod zb_h;
 mod zb_search;
 mod zb_v;
@@ -58,8 +59,8 @@ fn build(spec: &ScheduleSpec, effort: SearchEffort) -> Result<Schedule> {
         ScheduleName::Interleaved => interleaved::build(spec),
         ScheduleName::ZbH1 => zb_h::build(spec, 1),
         ScheduleName::ZbH2 => zb_h::build(spec, 2),
-        ScheduleName::Zb1p => zb_search::build(spec, 1)?,
-        ScheduleName::Zb2p => zb_search::build(spec, 2)?,
+        ScheduleName::Zb1p => zb_search::build(spec, 1, effort)?,
+        ScheduleName::Zb2p => zb_search::build(spec, 2, effort)?,
         ScheduleName::ZbV => zb_v::build(spec, effort)?,
         ScheduleName::VHalf => vee::build(spec, 3)?,
         ScheduleName::VMin => vee::build(spec, 2)?,

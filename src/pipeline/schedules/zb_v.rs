@@ -6,7 +6,8 @@
 //! has been run, not by a clock, so the same question has the same answer on every machine.
 
 use super::SearchEffort;
-use super::vee_order::{Decisions, Filler, PassPattern, Score};
+use super::vee_order::{Decisions, Filler, Score};
+use super::vee_pattern::PassPattern;
 use crate::pipeline::schedule::{Schedule, ScheduleSpec};
 use crate::stats::SplitMix;
 use crate::units::counted;
@@ -34,10 +35,12 @@ struct Extent {
 }
 
 impl Extent {
-    fn new(effort: SearchEffort, stages: usize) -> Self {
-        let stages = stages as f64;
+    fn new(effort: SearchEffort, spec: &ScheduleSpec) -> Self {
+        let stages = spec.stages as f64;
+        // Each chain holds the times of all passes: of millions, one.
+        let chains = if spec.stages * spec.micro_batches > 250_000 { 1 } else { 4 };
         match effort {
-            SearchEffort::Full => Extent { passes: 3e7, steps: 8000.0 * stages, starting: 0.1, chains: 4, rounds: 2 },
+            SearchEffort::Full => Extent { passes: 3e7, steps: 8000.0 * stages, starting: 0.1, chains, rounds: 2 },
             SearchEffort::Quick => {
                 let stages = stages.max(8.0);
                 Extent { passes: 25_000.0 * stages, steps: 100.0 * stages, starting: 0.3, chains: 1, rounds: 1 }
@@ -48,7 +51,7 @@ impl Extent {
 
 pub fn build(spec: &ScheduleSpec, effort: SearchEffort) -> Result<Schedule> {
     let limit = spec.memory_limit.unwrap_or(spec.stages as f64);
-    let lists = search(spec, limit, &Extent::new(effort, spec.stages))
+    let lists = search(spec, limit, &Extent::new(effort, spec))
         .and_then(|block| Filler::new(spec, spec.micro_batches, limit).lists(&block))
         .ok_or_else(|| {
             Error::input(
@@ -186,55 +189,6 @@ impl Chain {
                 *best = now.clone();
             }
         }
-    }
-}
-
-impl PassPattern {
-    /// Fits any memory: a micro-batch begins when the one before it is through.
-    fn one_at_a_time(stages: usize) -> Self {
-        // Down and back, twice, is less than half a period however long the pipeline.
-        let pace = (0.1 / stages as f64).min(1e-3);
-        PassPattern { pace: [pace; 4], turn: [1e-3; 3], early: 0.0, early_fall: 0.0, patience: vec![0.5; stages] }
-    }
-
-    /// Paces near the fastest that the memory allows: on the first stage a micro-batch is held down and up the pipeline
-    /// twice, and over its turns.
-    fn random(stages: usize, limit: f64, random: &mut SplitMix) -> Self {
-        let turn: [f64; 3] = std::array::from_fn(|_| 0.2 + 0.5 * random.unit());
-        let far = (stages - 1).max(1) as f64;
-        let held = (2.0 * limit - turn[0] - 2.0 * turn[1] - turn[2]).max(0.2 * limit);
-        let pace = (0.8 + 0.2 * random.unit()) * (held / (4.0 * far)).min(0.5);
-        let patience = [0.0, 0.25, 0.5, 0.75, 1.0].get(random.below(6)).copied();
-        PassPattern {
-            pace: std::array::from_fn(|_| pace * (1.0 + 0.03 * random.symmetric())),
-            turn,
-            early: random.unit() * stages as f64,
-            early_fall: 1.5 * random.unit(),
-            patience: (0..stages).map(|_| patience.unwrap_or_else(|| random.unit())).collect(),
-        }
-    }
-
-    fn step(&self, random: &mut SplitMix) -> Self {
-        let mut next = self.clone();
-        match random.below(12) {
-            k @ 0..=3 => {
-                let size = [0.8, 0.16, 0.04][random.below(3)] / self.patience.len() as f64;
-                next.pace[k] = (self.pace[k] + size * random.symmetric()).max(1e-3);
-            }
-            k @ 4..=6 => {
-                let size = [0.2, 0.03][random.below(2)];
-                next.turn[k - 4] = (self.turn[k - 4] + size * random.symmetric()).max(0.0);
-            }
-            7 => next.early = (self.early + 2.0 * random.symmetric()).max(0.0),
-            8 => next.early_fall += 0.15 * random.symmetric(),
-            _ => {
-                // One stage, or a few neighbours.
-                let few = if random.below(5) == 0 { 1 + random.below(4) } else { 1 };
-                let (first, value) = (random.below(self.patience.len()), 1.6 * random.unit());
-                next.patience.iter_mut().skip(first).take(few).for_each(|p| *p = value);
-            }
-        }
-        next
     }
 }
 

@@ -22,16 +22,16 @@ pub fn svg(plan: &FillPlan, shown: &[usize]) -> String {
     let mut svg = Svg::new(WIDTH, bottom + 34.0);
     let scale = (WIDTH - LEFT - RIGHT) / lanes.end_ns.max(1) as f64;
     time_axis(&mut svg, lanes.end_ns as f64, scale, LEFT, bottom);
-    let spans: usize = shown.iter().map(|&s| lanes.stages[s].len()).sum();
+    let is_fine = shown.iter().map(|&stage| lanes.count(stage)).sum::<usize>() <= MOST_SPANS;
     for (row, &stage) in shown.iter().enumerate() {
         let y = row as f64 * (height + gap);
         svg.text("soft", "end", LEFT - 10.0, y + height / 2.0 + 4.0, &format!("stage {stage}"));
         svg.rect("lane", LEFT, y, WIDTH - LEFT - RIGHT, height);
         let lane = Lane { plan: &plan.record, stage, y, height, scale };
-        if spans > MOST_SPANS {
-            lane.coarse(&mut svg, &lanes);
+        if is_fine {
+            lane.fine(&mut svg, &lanes.spans(stage));
         } else {
-            lane.fine(&mut svg, &lanes.stages[stage]);
+            lane.coarse(&mut svg, &lanes);
         }
     }
     svg.finish("Timeline of one iteration: each stage's forward and backward work, its bubbles, and the side work put into them")

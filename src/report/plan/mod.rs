@@ -5,12 +5,15 @@ pub mod answer;
 use super::lanes::Lanes;
 use super::timeline::{draw, letter};
 use super::{Screen, Table};
+use crate::fill::bubble_list::Planned;
 use crate::fill::plan::FillPlan;
-use crate::fill::record::{Alternative, PlanBubble, PlanRecord, PlanStage};
+use crate::fill::record::{Alternative, PlanBubbles, PlanRecord, PlanStage};
+use crate::pipeline::BubbleKind;
 use crate::pipeline::memory::GIB;
 use crate::records::bubbles::BubbleClass;
 use crate::report::lanes::Part;
 use crate::units::{counted, format_ns, significant};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Stages shown of a longer pipeline; all of them are in the JSON.
@@ -188,48 +191,73 @@ pub fn bubbles(r: &PlanRecord, shown: &[usize]) -> Table {
     .keys(2)
     .spare(&["longest", "cost", "free"]);
     for stage in shown.iter().map(|&s| &r.stage[s]) {
-        for (label, list) in groups(stage) {
-            table.row(bubble_row(r, stage, &label, &list));
+        for (label, group) in groups(stage) {
+            table.row(bubble_row(r, stage, &label, &group));
         }
     }
     table
 }
 
+/// Bubbles of one stage and kind together.
+#[derive(Default)]
+struct Group<'a> {
+    count: usize,
+    longest_ns: u64,
+    together_ns: u64,
+    least_free: Option<f64>,
+    filled_ns: u64,
+    /// Runs of each side model.
+    runs: BTreeMap<&'a str, usize>,
+}
+
+impl<'a> Group<'a> {
+    fn add(&mut self, bubbles: &'a PlanBubbles, bubble: &Planned<'a>) {
+        self.count += 1;
+        self.longest_ns = self.longest_ns.max(bubble.length_ns());
+        self.together_ns += bubble.length_ns();
+        self.least_free = match (self.least_free, bubble.level.free_bytes) {
+            (Some(least), Some(free)) => Some(least.min(free)),
+            (one, other) => one.or(other),
+        };
+        for run in bubble.runs {
+            self.filled_ns += run.work_ns;
+            *self.runs.entry(bubbles.side(run)).or_default() += 1;
+        }
+    }
+}
+
 /// A stage's bubbles by kind; measured ones that are not filled by their class instead.
-pub fn groups(stage: &PlanStage) -> Vec<(String, Vec<PlanBubble>)> {
-    let unfillable = |b: &PlanBubble| b.class.is_some_and(|class| !class.is_fillable());
-    let mut groups = Vec::new();
-    for kind in crate::pipeline::BubbleKind::ALL {
-        let list: Vec<PlanBubble> = stage.bubbles.iter().filter(|b| b.kind == kind && !unfillable(b)).collect();
-        groups.push((kind.name().replace('_', " "), list));
+fn groups(stage: &PlanStage) -> Vec<(String, Group<'_>)> {
+    let shut = BubbleClass::ALL.into_iter().filter(|class| !class.is_fillable());
+    let by_kind = BubbleKind::ALL.into_iter().map(|kind| kind.name().replace('_', " "));
+    let labels = by_kind.chain(shut.clone().map(|class| format!("({})", class.name())));
+    let mut groups: Vec<(String, Group)> = labels.map(|label| (label, Group::default())).collect();
+    for bubble in stage.bubbles.list().iter() {
+        let place = match bubble.class.filter(|class| !class.is_fillable()) {
+            None => BubbleKind::ALL.iter().position(|kind| *kind == bubble.kind),
+            Some(class) => shut.clone().position(|other| other == class).map(|place| BubbleKind::ALL.len() + place),
+        };
+        if let Some((_, group)) = place.and_then(|place| groups.get_mut(place)) {
+            group.add(&stage.bubbles, &bubble);
+        }
     }
-    for class in BubbleClass::ALL.into_iter().filter(|class| !class.is_fillable()) {
-        let list: Vec<PlanBubble> = stage.bubbles.iter().filter(|b| b.class == Some(class)).collect();
-        groups.push((format!("({})", class.name()), list));
-    }
-    groups.retain(|(_, list)| !list.is_empty());
+    groups.retain(|(_, group)| group.count > 0);
     groups
 }
 
-fn bubble_row(r: &PlanRecord, stage: &PlanStage, kind: &str, list: &[PlanBubble]) -> Vec<String> {
-    let length = |b: &PlanBubble| b.end_ns - b.start_ns;
-    let together: u64 = list.iter().map(length).sum();
-    let fills = || list.iter().flat_map(|b| &b.fills);
-    let filled: u64 = fills().map(|f| f.end_ns - f.start_ns).sum();
-    let mut names: Vec<&str> = fills().map(|f| f.side.as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
+fn bubble_row(r: &PlanRecord, stage: &PlanStage, kind: &str, group: &Group) -> Vec<String> {
+    let names: Vec<&str> = group.runs.keys().copied().collect();
     let each = |name: &str| r.side.iter().find(|s| s.name == name).map_or(0.0, |s| s.cost_ns);
     vec![
         stage.stage.to_string(),
         kind.to_string(),
-        list.len().to_string(),
-        format_ns(list.iter().map(length).max().unwrap_or(0) as f64),
-        format_ns(together as f64),
-        list.iter().filter_map(|b| b.free_bytes).min().map_or("?".into(), |b| gib(b as f64)),
-        share(filled, together),
+        group.count.to_string(),
+        format_ns(group.longest_ns as f64),
+        format_ns(group.together_ns as f64),
+        group.least_free.map_or("?".into(), gib),
+        share(group.filled_ns, group.together_ns),
         if names.is_empty() { "–".into() } else { names.join(", ") },
-        time(fills().map(|f| each(&f.side)).sum()),
+        time(group.runs.iter().map(|(name, runs)| *runs as f64 * each(name)).sum()),
     ]
 }
 
