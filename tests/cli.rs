@@ -178,7 +178,7 @@ fn schemas_completions_and_the_manual_are_printed() {
     for kind in ["measurement", "machine", "cost_model", "prediction", "timeline", "plan", "sweep", "doctor"] {
         let output = program().args(["schema", kind]).output().unwrap();
         let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        let version = if ["cost_model", "plan"].contains(&kind) { 2 } else { 1 };
+        let version = if ["cost_model", "measurement", "plan", "sweep"].contains(&kind) { 2 } else { 1 };
         assert_eq!(schema["title"], format!("bubblebench.{kind}/{version}"), "{kind}");
     }
     let manual = program().arg("man").output().unwrap();

@@ -113,26 +113,39 @@ impl PlanContext<'_> {
     }
 }
 
-/// How a plan is made again with other costs: on the timeline of the same schedule.
-pub(super) type Again<'a> = &'a (dyn Fn(&PlanContext, &Schedule) -> Result<Candidate> + Sync);
+/// How a plan is made again with other costs.
+#[derive(Clone, Copy)]
+pub(super) enum Again<'a> {
+    /// On the simulated timeline of the same schedule, of a long one with fewer micro-batches: its middle repeats.
+    Simulated,
+    /// On what was measured, which is as long as it is.
+    Measured(&'a (dyn Fn(&PlanContext, &Schedule) -> Result<Candidate> + Sync)),
+}
 
-/// A simulated plan, made again.
-pub(super) fn simulated(context: &PlanContext, schedule: &Schedule) -> Result<Candidate> {
-    let times = context.costs.times(context.job, schedule.layout);
-    Ok(context.filled(crate::pipeline::simulate(schedule.clone(), times)?))
+impl Again<'_> {
+    fn plan(self, context: &PlanContext, schedule: &Schedule) -> Result<Candidate> {
+        match self {
+            Again::Measured(plan) => plan(context, schedule),
+            Again::Simulated => {
+                let times = context.costs.times(context.job, schedule.layout);
+                Ok(context.filled(crate::pipeline::simulate(schedule.clone(), times)?))
+            }
+        }
+    }
 }
 
 /// The intervals of all figures of a plan.
 pub(super) fn intervals(context: &PlanContext, chosen: &Candidate, tried: &[Tried], again: Again) -> Result<Intervals> {
-    // A list of operations is as long as it is.
-    let long = chosen.timeline.schedule.operations().len() > iteration::SIMULATED && context.job.order.is_none();
+    // A list of operations is as long as it is, too.
+    let shortens = matches!(again, Again::Simulated) && context.job.order.is_none();
+    let long = shortens && chosen.timeline.schedule.operations().len() > iteration::SIMULATED;
     let few = if long { context.shortened() } else { None };
     let short = few.as_ref().map(|job| context.of_variant(job, context.costs.clone()));
     let probe = short.as_ref().unwrap_or(context);
     let p = &probe.job.parallel;
     let first = match &short {
         Some(short) => short.attempt(p.schedule, p.chunks())?,
-        None => again(probe, &chosen.timeline.schedule)?,
+        None => again.plan(probe, &chosen.timeline.schedule)?,
     };
     let schedule = &first.timeline.schedule;
     let (base, own) = (probe.figures(&first), simulated_ns(probe, &first.timeline));
@@ -141,7 +154,7 @@ pub(super) fn intervals(context: &PlanContext, chosen: &Candidate, tried: &[Trie
         .into_par_iter()
         .map(|(cause, up)| {
             let moved = probe.moved(cause, up)?;
-            let candidate = again(&moved, schedule)?;
+            let candidate = again.plan(&moved, schedule)?;
             Ok((moved.figures(&candidate), simulated_ns(&moved, &candidate.timeline)))
         })
         .collect::<Result<_>>()?;

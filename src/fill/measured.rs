@@ -5,6 +5,7 @@
 //! gives its kind and, from the job, the memory free in it. `dependency` and `tail` bubbles may be filled; `launch` bubbles would
 //! go if the host launched in time, and in `communication` bubbles a collective runs on the device: both are only counted.
 
+use super::alternatives::Again;
 use super::attempt::{Base, Candidate, PlanContext};
 use super::bubble_list::{BubbleList, MemoryLevel, Planned};
 use super::plan::{self, FillPlan};
@@ -95,7 +96,7 @@ pub fn plan(
         let times = context.costs.times(context.job, schedule.layout);
         Ok(fill(context, simulate(schedule.clone(), times)?, &lanes))
     };
-    let mut plan = plan::finish(&context, chosen, notes, &again)?;
+    let mut plan = plan::finish(&context, chosen, notes, Again::Measured(&again))?;
     plan.record.measured = Some(from);
     Ok(plan)
 }

@@ -33,7 +33,7 @@ pub fn plan(job: &Job, model: &CostModel, measurements: &[Measurement]) -> Resul
     let prices = RememberedPrices::new(model);
     let (context, notes) = PlanContext::new(job, model, &prices, measurements)?;
     let chosen = context.filled(context.timeline()?);
-    finish(&context, chosen, notes, &alternatives::simulated)
+    finish(&context, chosen, notes, Again::Simulated)
 }
 
 /// The plan that was chosen, beside what other flags would have won. `again` makes it once more with other costs.

@@ -7,7 +7,7 @@ use serde_json::Value;
 /// Version of a file format that this program writes, and the highest one it reads; it reads every earlier one too.
 pub fn version(kind: &str) -> u32 {
     match kind {
-        "cost_model" | "measurement" | "plan" => 2,
+        "cost_model" | "measurement" | "plan" | "sweep" => 2,
         _ => 1,
     }
 }
