@@ -56,12 +56,11 @@ mod tests {
     use super::*;
     use crate::records::schema;
 
-    /// What a file says it is, what is read, and what the schema pins are one.
+    /// What a file says it is and what is read are one; what the schema pins is the former.
     #[test]
     fn every_kind_is_written_as_it_is_read() {
-        for (kind, name, derive) in KINDS {
+        for (kind, name, _) in KINDS {
             assert_eq!(*name, schema::name(kind));
-            assert!(derive().get("properties").and_then(|p| p.get("schema")).is_some(), "{kind}");
         }
     }
 }
