@@ -195,6 +195,29 @@ fn a_wrong_table_of_layers_is_answered_with_its_place_and_a_cure() {
 }
 
 /// The row of an operation with these cells, in the order of the header.
+/// A thousand times too long or too short is beyond what the GPU's data sheet allows, both ways and in either format.
+#[test]
+fn times_in_the_wrong_unit_are_held_against_the_gpus_data_sheet() {
+    let layers = |gpu: &str, dtype: &str, ms: f64| {
+        let row = format!("m,4096,32,2048,1,{dtype},true,{ms},{}", 2.0 * ms);
+        read(Source::Layers, &format!("{LAYERS}\n{row}\n"), Some(gpu))
+    };
+    for (gpu, dtype, ms) in [("a100-sxm-80", "bf16", 4.0), ("h100-sxm", "bf16", 1.8), ("v100", "f32", 75.0)] {
+        assert!(layers(gpu, dtype, ms).is_ok(), "{gpu}");
+        for (factor, word) in [(1000.0, "less than the NVIDIA"), (0.001, "more than the NVIDIA")] {
+            let error = layers(gpu, dtype, factor * ms).unwrap_err().to_string();
+            assert!(error.contains(word) && error.contains("milliseconds") && error.contains("table:2"), "{error}");
+        }
+    }
+    assert!(layers("Somebody's TPU", "bf16", 4000.0).is_ok(), "nothing is known of it");
+    let product = |us: f64| {
+        let text = format!("{OPERATIONS}\n{}\n", product("forward", ["8192", "4096", "4096"], &us.to_string()));
+        read(Source::Operations, &text, Some("a100-sxm-80"))
+    };
+    assert!(product(1200.0).is_ok());
+    assert!(product(1.2e6).unwrap_err().to_string().contains("less than the NVIDIA A100"));
+}
+
 fn row(cells: &[(&str, &str)]) -> String {
     let cell = |name: &str| cells.iter().find(|(n, _)| *n == name).map_or("", |(_, value)| *value);
     OPERATIONS.split(',').map(cell).collect::<Vec<_>>().join(",")

@@ -33,7 +33,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
     ("pipeline", &["cost", "nearest", "records", "shape", "stats", "units"]),
     ("trace", &["pipeline", "records", "stats", "units"]),
     ("fill", &["cost", "pipeline", "records", "shape", "stats", "units"]),
-    ("import", &["nearest", "records", "shape", "stats", "units"]),
+    ("import", &["cost", "nearest", "records", "shape", "stats", "units"]),
     ("export", &["import", "pipeline", "records", "shape", "stats"]),
     ("report", &["fill", "pipeline", "records", "trace", "units"]),
     //

@@ -66,7 +66,7 @@ pub(super) fn read(files: &[TextFile], gpu: Option<&str>) -> Result<Imported> {
     let (mut seen, mut divided, mut records) = (Seen::default(), 0, Vec::new());
     for row in &rows {
         let shape = shape(row)?;
-        let times = times(row, &shape)?;
+        let times = times(row, &shape, &gpu)?;
         if seen.first(row, &shape.slug(), &times.of_phases())? {
             divided += usize::from(times.divided.is_some());
             for (phase, time) in PHASES.into_iter().zip(times.of_phases()) {
@@ -125,10 +125,10 @@ impl Times {
     }
 }
 
-fn times(row: &Row, shape: &LayerShape) -> Result<Times> {
+fn times(row: &Row, shape: &LayerShape, gpu: &str) -> Result<Times> {
     let time = |name: &str| row.time_ns(name, "ms", NS_PER_MS);
     let forward = time("forward")?.ok_or_else(|| row.missing("forward_ms"))?;
-    let bounds = Bounds::flop(shape.dtype);
+    let bounds = Bounds::flop(shape.dtype, gpu);
     let product_flop = |phase| product_flop(shape, phase);
     bounds.hold(row, "forward_ms", "milliseconds", forward, product_flop(Phase::Forward))?;
     let [whole, input, weight] = [time("backward")?, time("backward_input")?, time("backward_weight")?];

@@ -144,7 +144,7 @@ fn attention(row: &Row) -> Result<(Operation, String)> {
 
 fn computed(row: &Row, time: Interval, gpu: &str, (operation, id): (Operation, String)) -> Result<Measurement> {
     let dtype = dtype(row)?;
-    Bounds::flop(dtype).hold(row, "time_us", "microseconds", time, operation.flop())?;
+    Bounds::flop(dtype, gpu).hold(row, "time_us", "microseconds", time, operation.flop())?;
     let mut line = imported_line(format!("{id}-{}", dtype.name()), Kind::Operation, gpu, time);
     line.params = operation_params(&operation);
     line.params.insert("dtype".into(), dtype.name().into());
@@ -155,7 +155,7 @@ fn computed(row: &Row, time: Interval, gpu: &str, (operation, id): (Operation, S
 
 fn streaming(row: &Row, time: Interval, gpu: &str) -> Result<Measurement> {
     let (name, dtype, bytes) = (named(row, &Operation::streaming_names())?, dtype(row)?, size(row, "bytes")?);
-    Bounds::memory().hold(row, "time_us", "microseconds", time, bytes as f64)?;
+    Bounds::memory(gpu).hold(row, "time_us", "microseconds", time, bytes as f64)?;
     let id = format!("op/{name}/{}-{}", format_bytes(bytes), dtype.name());
     let mut line = imported_line(id, Kind::Operation, gpu, time);
     for (key, value) in [("operation", name), ("family", "streaming"), ("dtype", dtype.name())] {
