@@ -2,7 +2,7 @@
 
 use bubblebench::records::flags;
 use bubblebench::records::machine::{Cpu, MachineRecord, RunInfo};
-use bubblebench::records::measurement::{Backend, Kind, Measurement};
+use bubblebench::records::measurement::{Backend, Kind, Measurement, Visit};
 use bubblebench::records::store::{Journal, JournalRun, MEASUREMENTS, RunRequest};
 use std::collections::BTreeMap;
 use std::fs;
@@ -205,4 +205,53 @@ fn an_unfinished_selection_goes_on_and_one_of_another_preset_is_refused() {
     later.machine.run.commit = Some("def".into());
     drop(JournalRun::open(later).unwrap());
     assert_eq!(ids(folder.path()), ["a"]);
+}
+
+fn visited(id: &str, medians: &[f64]) -> Measurement {
+    let visit = |&median_ns: &f64| Visit { at: "then".into(), samples: 4, median_ns, isolated_ns: None };
+    let visits: Vec<Visit> = medians.iter().map(visit).collect();
+    Measurement { samples_total: 4 * visits.len() as u64, visits: Some(visits), ..line(id, medians[0]) }
+}
+
+/// A selection that is stopped before it has made all visits must not put a fifth of a measurement in place of a whole one.
+#[test]
+fn what_a_closed_run_visited_more_often_stands_until_the_next_one_is_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = JournalRun::open(request(folder.path(), "run-1")).unwrap();
+    run.append(visited("a", &[1.0, 2.0])).unwrap();
+    run.append(visited("b", &[5.0, 6.0])).unwrap();
+    run.finish("now".into()).unwrap();
+    let selection = || RunRequest { selection: Some("a".into()), ..request(folder.path(), "run-1") };
+    let mut run = JournalRun::open(selection()).unwrap();
+    run.append(visited("a", &[3.0])).unwrap();
+    drop(run);
+    let medians = || -> Vec<f64> {
+        Journal::read(folder.path()).unwrap().measurements.iter().filter_map(|m| m.median_ns).collect()
+    };
+    assert_eq!(medians(), [1.0, 5.0], "the closed run's");
+    let mut run = JournalRun::open(selection()).unwrap();
+    assert_eq!(run.line("a").and_then(|line| line.median_ns), Some(3.0), "the same selection goes on with its own");
+    run.append(visited("a", &[3.0, 4.0])).unwrap();
+    assert_eq!(medians(), [3.0, 5.0], "as many visits");
+    run.append(line("b", 7.0)).unwrap();
+    assert_eq!(medians(), [3.0, 7.0], "a line of no visits replaces any");
+    run.finish("now".into()).unwrap();
+    assert_eq!(medians(), [3.0, 7.0]);
+}
+
+#[test]
+fn visits_that_cannot_be_those_of_their_line_are_refused() {
+    let good = serde_json::to_value(visited("a", &[1.0, 2.0])).unwrap();
+    let refused = |change: &dyn Fn(&mut serde_json::Value), word: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut line = good.clone();
+        change(&mut line);
+        fs::write(folder.path().join(MEASUREMENTS), format!("{line}\n")).unwrap();
+        let error = Journal::read(folder.path()).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(word) && error.contains("measurements.jsonl:1"), "{error}");
+    };
+    refused(&|line| line["visits"] = serde_json::json!([]), "without samples");
+    refused(&|line| line["visits"][0]["samples"] = 0.into(), "without samples");
+    refused(&|line| line["visits"][1]["median_ns"] = (-5.0).into(), "-5 ns");
+    refused(&|line| line["samples_total"] = 9.into(), "8 samples, samples_total says 9");
 }

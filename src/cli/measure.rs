@@ -119,7 +119,8 @@ impl MeasureArgs {
     fn measure(&self, plan: RunPlan, watch: &ProcessWatch) -> Result<()> {
         let coordinator = plan.coordinator();
         let (mut recorder, cases) = plan.start()?;
-        let bar = progress(cases.len() as u64);
+        let visits = recorder.visits.max(1);
+        let bar = progress((visits * cases.len()) as u64);
         if recorder.run.resumed_cases() > 0 {
             say(
                 &bar,
@@ -129,6 +130,9 @@ impl MeasureArgs {
                     counted(recorder.run.resumed_cases(), "case")
                 ),
             );
+        }
+        if visits > 1 {
+            say(&bar, &format!("note: visit 1 of {visits} to {}", counted(cases.len() as u64, "case")));
         }
         for spec in &cases {
             let id = spec.id();
@@ -142,7 +146,11 @@ impl MeasureArgs {
             }
             bar.inc(1);
         }
-        recorder.visit_again(&cases, watch, &mut |step| visited(&bar, &step))?;
+        let mut due = 0;
+        recorder.visit_again(&cases, watch, &mut |step| {
+            visited(&bar, &step, due);
+            due = if let Step::Case(_) = step { 1 } else { due };
+        })?;
         bar.finish_and_clear();
         let folder = recorder.finish()?;
         let tables = results::conclude(&folder)?;
@@ -192,16 +200,17 @@ fn say(bar: &ProgressBar, text: &str) {
     if bar.is_hidden() { eprintln!("{text}") } else { bar.println(text) }
 }
 
-fn visited(bar: &ProgressBar, step: &Step<'_>) {
+/// `before` counts the case that was told last, and is done now.
+fn visited(bar: &ProgressBar, step: &Step<'_>, before: u64) {
     match step {
         Step::Round { visit, of, cases } => {
-            bar.set_length(*cases as u64);
-            bar.set_position(0);
+            // Not all are visited again.
+            bar.set_length(bar.position() + before + ((of + 1 - visit) * cases) as u64);
             say(bar, &format!("note: visit {visit} of {of} to {}", counted(*cases as u64, "case")));
         }
         Step::Case(id) => {
             bar.set_message(id.to_string());
-            bar.inc(1);
+            bar.inc(before);
         }
         Step::Failed(id, error) => say(bar, &format!("note: {id} was not visited again: {error}")),
     }

@@ -308,6 +308,28 @@ impl Measurement {
         self.flags.iter().any(|f| f == flag)
     }
 
+    /// Whether both are of several visits, and this one of more.
+    pub fn has_more_visits(&self, other: &Measurement) -> bool {
+        matches!((&self.visits, &other.visits), (Some(own), Some(others)) if own.len() > others.len())
+    }
+
+    /// Whether the visits can be those of this line; if not, what is wrong with them.
+    pub(super) fn check_visits(&self) -> Result<(), String> {
+        let Some(visits) = &self.visits else { return Ok(()) };
+        let times = visits.iter().flat_map(|visit| [Some(visit.median_ns), visit.isolated_ns]).flatten();
+        let samples = visits.iter().map(|visit| visit.samples).fold(0, u64::saturating_add);
+        if visits.is_empty() || visits.iter().any(|visit| visit.samples == 0) {
+            return Err("it has a visit without samples".into());
+        }
+        if let Some(time) = times.into_iter().find(|time| !(time.is_finite() && *time >= 0.0)) {
+            return Err(format!("a visit's time is {time} ns"));
+        }
+        if samples != self.samples_total {
+            return Err(format!("its visits hold {samples} samples, samples_total says {}", self.samples_total));
+        }
+        Ok(())
+    }
+
     /// Whether the run that goes on leaves this case as it is: it has a time, or ended the run and would end it again.
     /// A case without a time for any other reason is tried again.
     pub fn is_settled(&self) -> bool {

@@ -15,7 +15,7 @@ use super::{MachineRecord, schema};
 use crate::{Error, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -30,15 +30,16 @@ pub const COST_MODEL: &str = "cost_model.json";
 pub const TABLES: &str = "tables.md";
 const LOCK: &str = ".lock";
 
-/// What a `measurements.jsonl` holds: the last line of every case, in the order of their first lines.
+/// What a `measurements.jsonl` holds: a line of every case, in the order of their first lines.
 #[derive(Debug, Default)]
 pub struct Journal {
-    /// The last line written of every case, in the order of the cases' first lines.
+    /// The last line written of every case, in the order of the cases' first lines. Where a closed run has made more visits to a
+    /// case than one that was not closed, the closed run's.
     pub measurements: Vec<Measurement>,
     /// Closing lines of runs and selections ([`Kind::End`]), in the order of the file.
     pub ends: Vec<Measurement>,
-    /// Settled cases that were written since the last closing line: by a run that was not closed.
-    unclosed: HashSet<String>,
+    /// The last lines of settled cases that were written since the last closing line: by a run that was not closed.
+    unclosed: HashMap<String, Measurement>,
     /// Bytes of whole lines; a half-written last line lies behind them.
     whole_bytes: u64,
     /// SHA-256 of the file as it was read, in hexadecimal.
@@ -61,6 +62,7 @@ impl Journal {
         let sha256 = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
         let mut journal = Journal { sha256, ..Journal::default() };
         let mut place: HashMap<String, usize> = HashMap::new();
+        let mut since_end: Vec<Measurement> = Vec::new();
         for (number, line) in text.split_inclusive(|&b| b == b'\n').enumerate() {
             let here = || format!("{}:{}", path.display(), number + 1);
             if !line.ends_with(b"\n") {
@@ -74,21 +76,32 @@ impl Journal {
             let record = parse_line(line, &here)?;
             if record.kind == Kind::End {
                 journal.ends.push(record);
-                journal.unclosed.clear();
+                since_end.drain(..).for_each(|record| journal.take(record, &mut place));
                 continue;
             }
+            since_end.push(record);
+        }
+        for record in since_end {
             if record.is_settled() {
-                journal.unclosed.insert(record.id.clone());
+                journal.unclosed.insert(record.id.clone(), record.clone());
             }
-            match place.get(&record.id) {
-                Some(&at) => journal.measurements[at] = record,
-                None => {
-                    place.insert(record.id.clone(), journal.measurements.len());
-                    journal.measurements.push(record);
-                }
+            let closed = place.get(&record.id).map(|&at| &journal.measurements[at]);
+            if !closed.is_some_and(|closed| closed.has_more_visits(&record)) {
+                journal.take(record, &mut place);
             }
         }
         Ok(journal)
+    }
+
+    /// Puts a case's line in place of its earlier one, which is at `place`.
+    fn take(&mut self, record: Measurement, place: &mut HashMap<String, usize>) {
+        match place.get(&record.id) {
+            Some(&at) => self.measurements[at] = record,
+            None => {
+                place.insert(record.id.clone(), self.measurements.len());
+                self.measurements.push(record);
+            }
+        }
     }
 
     /// Whether a run over all its preset's cases was closed.
@@ -104,6 +117,7 @@ fn parse_line(line: &[u8], here: &dyn Fn() -> String) -> Result<Measurement> {
     schema::check(&value, "measurement", &here())?;
     let record: Measurement = serde_json::from_value(value)
         .map_err(|e| Error::input(format!("{} is not a measurement: {e}", here()), cure))?;
+    record.check_visits().map_err(|what| Error::input(format!("{} is not a measurement: {what}", here()), cure))?;
     // Whoever writes the line again writes it with every field of this version.
     Ok(Measurement { schema: measurement::SCHEMA.into(), ..record })
 }
@@ -273,7 +287,7 @@ fn go_on(request: &RunRequest, old: &MachineRecord, journal: &Journal) -> Result
         None => settled.collect(),
         // The same command again goes on; any other selection is measured anew.
         Some(_) if same_run && old.run.command == new.run.command => {
-            settled.filter(|(id, _)| journal.unclosed.contains(id)).collect()
+            journal.unclosed.values().filter(own).map(|m| (m.id.clone(), m.clone())).collect()
         }
         Some(_) => HashMap::new(),
     }))

@@ -12,12 +12,16 @@ pub fn time_cell(record: &Measurement) -> String {
     match (record.median_ns, record.ci95_low_ns, record.ci95_high_ns) {
         // Clamped at zero (a restart that costs nothing): no relative interval.
         (Some(median), ..) if median <= 0.0 => format_ns(0.0),
-        (Some(median), Some(low), Some(high)) => {
-            let noisy = if record.has_flag(NOISY) { " ~" } else { "" };
-            format!("{} ±{:.1}%{noisy}", format_ns(median), 50.0 * (high - low) / median)
+        // Imported figures come without an interval, and a single sample makes none.
+        (Some(median), low, high) => {
+            let half = low.zip(high).map(|(low, high)| 50.0 * (high - low) / median);
+            let interval = match half {
+                Some(half) if half > 100.0 => " ±>100%".to_string(),
+                Some(half) => format!(" ±{half:.1}%"),
+                None => String::new(),
+            };
+            format!("{}{interval}{}", format_ns(median), if record.has_flag(NOISY) { " ~" } else { "" })
         }
-        // Imported figures come without an interval.
-        (Some(median), ..) => format_ns(median),
         _ => why_without_a_time(record),
     }
 }

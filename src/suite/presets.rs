@@ -9,7 +9,7 @@ use crate::{Error, Result, nearest};
 pub enum Preset {
     /// At most 60 cases, 90 s on two cores: enough to see that everything works, and roughly how fast.
     Quick,
-    /// At most 250 cases, 5 min on two cores; `cargo bench` runs this one.
+    /// At most 250 cases, 6 min on two cores; `cargo bench` runs this one.
     Standard,
     /// Every shape, size and pair in the lists.
     Full,

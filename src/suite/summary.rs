@@ -96,7 +96,7 @@ fn clock_flags(record: &mut Measurement, samples: &[RawSample], verdict: &Sample
 fn times(record: &mut Measurement, samples: &[RawSample]) {
     let times: Vec<f64> = samples.iter().map(RawSample::per_operation_ns).collect();
     if let Some(interval) = interval(&times) {
-        median_of(record, interval);
+        median_of(record, interval, times.len());
     }
     extremes(record, &times);
     record.samples_total = times.len() as u64;
@@ -108,11 +108,13 @@ fn times(record: &mut Measurement, samples: &[RawSample]) {
     record.samples_ns.truncate(KEPT);
 }
 
-/// Sets the median, its interval, and whether that is too wide.
-pub(super) fn median_of(record: &mut Measurement, Interval { median, low, high }: Interval) {
-    (record.median_ns, record.ci95_low_ns, record.ci95_high_ns) = (Some(median), Some(low), Some(high));
+/// Sets the median of so many samples, its interval, and whether that is too wide. Two samples make no interval narrow, and one
+/// makes none at all.
+pub(super) fn median_of(record: &mut Measurement, Interval { median, low, high }: Interval, samples: usize) {
+    let ends = (samples > 1).then_some((low, high)).unzip();
+    (record.median_ns, (record.ci95_low_ns, record.ci95_high_ns)) = (Some(median), ends);
     record.flags.retain(|flag| flag != flags::NOISY);
-    if high - low > NOISY * median {
+    if samples < 3 || high - low > NOISY * median {
         record.flags.push(flags::NOISY.into());
     }
 }

@@ -26,12 +26,12 @@ pub fn join(earlier: Measurement, later: Measurement) -> Measurement {
     let mut record = Measurement { at: later.at, ..earlier };
     record.flags.extend(later.flags.into_iter().filter(|flag| !earlier_has(&record.flags, flag)).collect::<Vec<_>>());
     record.samples_ns.extend(later.samples_ns);
-    record.samples_total += later.samples_total;
+    record.samples_total = record.samples_total.saturating_add(later.samples_total);
     record.discarded_samples = add(record.discarded_samples, later.discarded_samples);
     let times = std::mem::take(&mut record.samples_ns);
     let medians: Vec<f64> = visits.iter().map(|visit| visit.median_ns).collect();
     if let Some(interval) = summary::interval(&times) {
-        summary::median_of(&mut record, over_visits(interval, &medians));
+        summary::median_of(&mut record, over_visits(interval, &medians), times.len());
     }
     summary::extremes(&mut record, &times);
     record.samples_ns = times;
@@ -70,7 +70,7 @@ fn earlier_has(flags: &[String], flag: &str) -> bool {
 }
 
 fn add(a: Option<u64>, b: Option<u64>) -> Option<u64> {
-    a.map_or(b, |a| Some(a + b.unwrap_or(0)))
+    a.map_or(b, |a| Some(a.saturating_add(b.unwrap_or(0))))
 }
 
 #[cfg(test)]
@@ -140,6 +140,17 @@ mod tests {
         assert_eq!(record.isolated_ns, Some(Interval { median: 40.0, low: 30.0, high: 50.0 }));
         assert_eq!((record.algbw_gb_per_s, record.discarded_samples), (Some(50.0), Some(0)));
         assert!(record.has_flag(CAPPED));
+    }
+
+    /// However sure one sample seems of itself.
+    #[test]
+    fn few_samples_are_noisy_and_one_makes_no_interval() {
+        let one = first(of_times(&[100.0]));
+        assert_eq!((one.median_ns, one.ci95_low_ns, one.ci95_high_ns), (Some(100.0), None, None));
+        assert!(one.has_flag(NOISY));
+        let two = join(one, of_times(&[100.0]));
+        assert!(two.has_flag(NOISY) && two.ci95_low_ns == Some(100.0));
+        assert!(!join(two, of_times(&[100.0])).has_flag(NOISY));
     }
 
     #[test]

@@ -310,7 +310,8 @@ impl Coordinator {
         self.number += 1;
         let doing = self.doing(&command);
         for rank in 0..ranks {
-            if let Err(why) = self.send(rank, &command) {
+            if let Err(unreached) = self.send(rank, &command) {
+                let why = last_words(&self.inbox, rank, SETTLE).unwrap_or(unreached);
                 return Err(self.fail(failure::lost(&self.members[rank], &doing, &why)));
             }
         }
@@ -402,6 +403,43 @@ fn checking(command: &Command) -> Duration {
     Duration::from_nanos(elements.saturating_mul(ranks + 8).saturating_mul(CHECK_NS))
 }
 
+/// What a rank said before it went, which may lie in the inbox or still be on its way there: that it cannot be written to is
+/// noticed before that is read. `None` if it went without a word, or says nothing within `limit`.
+fn last_words(inbox: &Receiver<Note>, rank: usize, limit: Duration) -> Option<String> {
+    let until = Instant::now() + limit;
+    loop {
+        match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok((from, RankEvent::Leaving(why))) if from == rank => return Some(why),
+            Ok((from, RankEvent::Lost(_))) if from == rank => return None,
+            Ok(_) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
 fn confused(reply: &Reply) -> Error {
     Error::bug(format!("a rank gave the reply {reply:?} to another command"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Its connection is found broken before its farewell is read.
+    #[test]
+    fn a_rank_that_says_why_it_leaves_is_heard() {
+        let (tell, inbox) = channel();
+        let none = Duration::ZERO;
+        tell.send((1, RankEvent::Lost("it broke".into()))).unwrap();
+        tell.send((2, RankEvent::Leaving("it was interrupted".into()))).unwrap();
+        tell.send((2, RankEvent::Lost("it closed".into()))).unwrap();
+        assert_eq!(last_words(&inbox, 2, none).as_deref(), Some("it was interrupted"));
+        assert_eq!(last_words(&inbox, 2, none), None, "killed without a word");
+        let late = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(30));
+            tell.send((2, RankEvent::Leaving("at last".into())))
+        });
+        assert_eq!(last_words(&inbox, 2, Duration::from_secs(20)).as_deref(), Some("at last"));
+        late.join().unwrap().unwrap();
+    }
 }

@@ -20,7 +20,7 @@ const LEAST_TRIED: usize = 6;
 const fn budget(effort: SearchEffort) -> usize {
     match effort {
         SearchEffort::Full => 6_000_000,
-        SearchEffort::Quick => 30_000,
+        SearchEffort::Quick => 400_000,
     }
 }
 
