@@ -210,8 +210,9 @@ fn outcome(
 ) -> Outcome {
     let bubble: u64 = chosen.stages.iter().map(|s| s.bubbles.length_ns()).sum();
     let filled: u64 = chosen.stages.iter().map(StagePlan::filled_ns).sum();
-    let best = Best::of(alternatives.iter(), chosen.gain);
-    let other_schedules = tried.iter().zip(alternatives).filter(|(t, _)| t.variant.changes_only(Change::Schedule));
+    let counting = tried.iter().zip(alternatives).filter(|(tried, _)| tried.variant.counts());
+    let best = Best::of(counting.clone().map(|(_, alternative)| alternative), chosen.gain);
+    let other_schedules = counting.filter(|(tried, _)| tried.variant.changes_only(Change::Schedule));
     let schedule = Best::of(other_schedules.map(|(_, alternative)| alternative), chosen.gain);
     let gpu_s = |ns: f64| context.job.gpus() as f64 * ns / 1e9;
     let worth: f64 = chosen.stages.iter().map(|stage| stage.worth(&context.sides)).sum();
@@ -265,11 +266,10 @@ struct Best {
 }
 
 impl Best {
-    /// Among those that fit and are sure; `own` is the plan's own gain.
+    /// `own` is the plan's own gain.
     fn of<'a>(alternatives: impl Iterator<Item = &'a Alternative> + Clone, own: f64) -> Best {
-        let counting = || alternatives.clone().filter(|a| a.sure && a.may_fit());
-        let best = counting().filter(|a| a.gain > 1.0).max_by(|a, b| a.gain.total_cmp(&b.gain));
-        let filled = counting().filter_map(|a| Some((a, a.gain_filled?)));
+        let best = alternatives.clone().filter(|a| a.gain > 1.0).max_by(|a, b| a.gain.total_cmp(&b.gain));
+        let filled = alternatives.filter_map(|a| Some((a, a.gain_filled?)));
         let filled = filled.filter(|(_, gain)| *gain > own).max_by(|a, b| a.1.total_cmp(&b.1));
         Best {
             alternative: best.map(|a| a.describes.clone()),

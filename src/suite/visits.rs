@@ -24,18 +24,22 @@ pub fn join(earlier: Measurement, later: Measurement) -> Measurement {
     visits.push(visit);
     // What the case is, and that it was checked, stands in the first visit's record.
     let mut record = Measurement { at: later.at, ..earlier };
-    record.flags.extend(later.flags.into_iter().filter(|flag| !earlier_has(&record.flags, flag)).collect::<Vec<_>>());
-    record.samples_ns.extend(later.samples_ns);
+    for flag in later.flags {
+        if !record.has_flag(&flag) {
+            record.flags.push(flag);
+        }
+    }
+    let mut times = std::mem::take(&mut record.samples_ns);
+    times.extend(later.samples_ns);
     record.samples_total = record.samples_total.saturating_add(later.samples_total);
     record.discarded_samples = add(record.discarded_samples, later.discarded_samples);
-    let times = std::mem::take(&mut record.samples_ns);
     let medians: Vec<f64> = visits.iter().map(|visit| visit.median_ns).collect();
     if let Some(interval) = summary::interval(&times) {
         summary::median_of(&mut record, over_visits(interval, &medians), times.len());
     }
     summary::extremes(&mut record, &times);
+    times.truncate(KEPT);
     record.samples_ns = times;
-    record.samples_ns.truncate(KEPT);
     if record.kind == Kind::Collective {
         let isolated: Vec<f64> = visits.iter().filter_map(|visit| visit.isolated_ns).collect();
         record.isolated_ns = stats::median(&isolated).map(|median| {
@@ -63,10 +67,6 @@ fn visit(record: &Measurement) -> Option<Visit> {
         median_ns,
         isolated_ns,
     })
-}
-
-fn earlier_has(flags: &[String], flag: &str) -> bool {
-    flags.iter().any(|f| f == flag)
 }
 
 fn add(a: Option<u64>, b: Option<u64>) -> Option<u64> {
