@@ -13,12 +13,12 @@
 //! (values)                 job.toml ─► pipeline ◄─ cost (fit, predict)
 //!                                       │    ▲
 //!                                       ▼    └─ trace (profiles of real runs)
-//!                                     fill (a plan) ─► report (for people), export (for programs)
+//!               fill (a plan), compare (of several sides) ─► report (for people), export (for programs)
 //! ```
 //!
 //! The device wing ([`machine`], [`ops`], [`clock`], [`models`], [`collectives`], [`corun`], [`suite`]) touches hardware. The
-//! value wing ([`cost`], [`pipeline`], [`trace`], [`fill`], [`import`], [`export`], [`report`]) does not: its functions go from
-//! values to values and run on a laptop. The wings share two rooms: [`shape`], the values both speak of, and [`records`], the
+//! value wing ([`cost`], [`pipeline`], [`trace`], [`fill`], [`compare`], [`import`], [`export`], [`report`]) does not: its
+//! functions go from values to values and run on a laptop. The wings share two rooms: [`shape`], the values both speak of, and [`records`], the
 //! files one writes and the other reads; [`error`], [`nearest`], [`stats`] and [`units`] serve both.
 //!
 //! Who may use whom is a table in `tests/rooms.rs`, which every `cargo test` holds the code against; `unsafe` code
@@ -32,6 +32,7 @@ pub mod cli;
 pub mod clock;
 #[allow(unsafe_code)]
 pub mod collectives;
+pub mod compare;
 #[allow(unsafe_code)]
 pub mod corun;
 pub mod cost;

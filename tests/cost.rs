@@ -32,6 +32,7 @@ fn machine() -> MachineRecord {
         device: "host".into(),
         command: vec![],
         started: "2026-01-01T00:00:00Z".into(),
+        case_definitions: None,
     };
     value["cpu"] = serde_json::to_value(cpu).unwrap();
     value["run"] = serde_json::to_value(run).unwrap();

@@ -51,6 +51,7 @@ fn run_info() -> RunInfo {
         device: "cuda".into(),
         command: vec!["bubblebench".into(), "import".into()],
         started: "2026-11-26T00:00:00Z".into(),
+        case_definitions: None,
     }
 }
 

@@ -28,6 +28,7 @@ fn machine(run: &str) -> MachineRecord {
             device: "host".into(),
             command: vec![],
             started: "2026-01-01T00:00:00Z".into(),
+            case_definitions: None,
         },
     }
 }

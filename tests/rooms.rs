@@ -10,7 +10,7 @@ use std::fs;
 /// Every room and the rooms it may import, from the ground up: a row names rows above it only, so no circle can be written
 /// down. `error` is open to all. The first block is the ground floor, the second the device wing, which touches hardware; the
 /// third the value wing, whose functions run on a laptop; the command line stands above both.
-const ROOMS: [(&str, &[&str]); 21] = [
+const ROOMS: [(&str, &[&str]); 22] = [
     ("error", &[]),
     ("nearest", &[]),
     ("units", &[]),
@@ -33,14 +33,16 @@ const ROOMS: [(&str, &[&str]); 21] = [
     ("pipeline", &["cost", "nearest", "records", "shape", "stats", "units"]),
     ("trace", &["pipeline", "records", "stats", "units"]),
     ("fill", &["cost", "pipeline", "records", "shape", "stats", "units"]),
+    ("compare", &["cost", "fill", "nearest", "records", "shape", "stats", "units"]),
     ("import", &["cost", "nearest", "records", "shape", "stats", "units"]),
     ("export", &["import", "pipeline", "records", "shape", "stats"]),
-    ("report", &["fill", "pipeline", "records", "trace", "units"]),
+    ("report", &["compare", "fill", "pipeline", "records", "trace", "units"]),
     //
     (
         "cli",
         &[
             "collectives",
+            "compare",
             "corun",
             "cost",
             "export",

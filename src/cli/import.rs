@@ -57,7 +57,13 @@ pub fn run(args: &ImportArgs) -> Result<()> {
     let imported = import::read(source, &args.files, &hints)?;
     let notes = imported.notes.clone();
     let device = if imported.origin.gpus.is_empty() { "host" } else { "cuda" };
-    let run = RunInfo { preset: IMPORTED.into(), device: device.into(), commit: None, ..session::run_identity() };
+    let run = RunInfo {
+        preset: IMPORTED.into(),
+        device: device.into(),
+        commit: None,
+        case_definitions: None,
+        ..session::run_identity()
+    };
     let target = Target { results: args.results.clone(), machine };
     let written = folder::write(imported, source, &target, run)?;
     notes.iter().for_each(note);

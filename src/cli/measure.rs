@@ -197,7 +197,7 @@ fn progress(cases: u64) -> ProgressBar {
 /// Above the bar in a terminal, as a plain line in a log.
 fn say(bar: &ProgressBar, text: &str) {
     let text = terminal::error_screen().text(text);
-    if bar.is_hidden() { eprintln!("{text}") } else { bar.println(text) }
+    if bar.is_hidden() { terminal::tell(&text.to_string()) } else { bar.println(text) }
 }
 
 /// `before` counts the case that was told last, and is done now.

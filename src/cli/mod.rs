@@ -8,6 +8,7 @@
 
 pub mod bubbles;
 mod collectives;
+pub mod compare;
 pub mod doctor;
 pub mod export;
 pub mod fit;
@@ -62,6 +63,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Show the bubbles of a real run, from its nsys or Kineto profiles
     Bubbles(bubbles::BubblesArgs),
+    /// Say what is slower, faster or the same in two or more results folders, cost models or plans
+    Compare(compare::CompareArgs),
     /// Print the JSON Schema of one kind of file
     Schema(schema::SchemaArgs),
     /// Print shell completions: commands, options, and the values that are names
@@ -74,8 +77,17 @@ enum Command {
     Man(man::ManArgs),
 }
 
+/// What a command that did what it was asked for answers with its exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Exit code 0.
+    Done,
+    /// What was asked to be so is not (`--fail-on`): exit code 1.
+    No,
+}
+
 /// Runs one command; what it answers is on stdout when this returns.
-pub fn run(cli: Cli) -> Result<()> {
+pub fn run(cli: Cli) -> Result<Outcome> {
     match cli.command {
         Command::Doctor(args) => doctor::run(&args),
         Command::Measure(args) => measure::run(&args),
@@ -86,6 +98,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Plan(args) => plan::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Bubbles(args) => bubbles::run(&args),
+        Command::Compare(args) => return compare::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Completions { shell } => {
             let mut text = Vec::new();
@@ -93,7 +106,8 @@ pub fn run(cli: Cli) -> Result<()> {
             print(&String::from_utf8_lossy(&text))
         }
         Command::Man(args) => man::run(&args, Cli::command()),
-    }
+    }?;
+    Ok(Outcome::Done)
 }
 
 /// Writes a result to stdout; a reader that closed the pipe early (`| head`) has what it wanted. Any other failure is an
@@ -121,7 +135,7 @@ pub fn print_help(asked: &clap::Error) -> Result<()> {
 
 /// Says on stderr, in one line, why the program ends.
 pub fn say_error(error: &crate::Error) {
-    eprintln!("bubblebench: {}", terminal::error_screen().text(&error.to_string()));
+    terminal::tell(&format!("bubblebench: {}", terminal::error_screen().text(&error.to_string())));
 }
 
 fn told(written: std::io::Result<()>) -> Result<()> {

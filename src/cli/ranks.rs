@@ -141,7 +141,7 @@ pub(super) fn last_resort(error: &Error) {
     let (why, code) = (error.to_string(), i32::from(error.exit_code()));
     let body = move || {
         std::thread::sleep(LAST_RESORT);
-        eprintln!("bubblebench: {}", super::terminal::error_screen().text(&why));
+        super::terminal::tell(&format!("bubblebench: {}", super::terminal::error_screen().text(&why)));
         leave(code);
     };
     if std::thread::Builder::new().name("last resort".into()).spawn(body).is_err() {

@@ -4,6 +4,7 @@ use super::terminal::{self, note};
 use crate::records::store::{COST_MODEL, Journal, MACHINE, MEASUREMENTS, TABLES};
 use crate::records::{CostModel, MachineRecord, files};
 use crate::report::tables;
+use crate::units::counted;
 use crate::{Error, Result, cost};
 use std::path::Path;
 
@@ -12,12 +13,22 @@ pub fn fit(folder: &Path) -> Result<CostModel> {
     fit_journal(folder, &Journal::read(folder)?)
 }
 
-fn fit_journal(folder: &Path, journal: &Journal) -> Result<CostModel> {
+/// Says what of a journal is not used.
+pub(super) fn note_set_aside(journal: &Journal) {
     if let Some(place) = &journal.torn {
         note(format_args!(
             "{place} is half a line (its run was killed while writing it); it is left out, the rest is used"
         ));
     }
+    if let [first, rest @ ..] = journal.visits_set_aside.as_slice() {
+        let more =
+            if rest.is_empty() { String::new() } else { format!(", and so of {}", counted(rest.len(), "more line")) };
+        note(format_args!("{first}{more}; its samples are read as those of one visit"));
+    }
+}
+
+fn fit_journal(folder: &Path, journal: &Journal) -> Result<CostModel> {
+    note_set_aside(journal);
     if journal.measurements.is_empty() {
         let place = journal.torn.clone().unwrap_or_else(|| folder.join(MEASUREMENTS).display().to_string());
         return Err(Error::input(

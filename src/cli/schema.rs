@@ -1,6 +1,7 @@
 //! `bubblebench schema KIND`: the JSON Schema of a file, derived from the struct that reads and writes it.
 
 use super::known::known;
+use crate::compare::record::{self as comparison, ComparisonRecord};
 use crate::cost::predict::{self, Answer};
 use crate::fill::{self, record::PlanRecord};
 use crate::machine::doctor::{self, Doctor};
@@ -34,6 +35,7 @@ const KINDS: &[KindOfFile] = &[
     ("timeline", pipeline::record::SCHEMA, || schema_for!(TimelineRecord)),
     ("sweep", sweep::SCHEMA, || schema_for!(SweepRecord)),
     ("bubbles", bubbles::SCHEMA, || schema_for!(BubblesRecord)),
+    ("comparison", comparison::SCHEMA, || schema_for!(ComparisonRecord)),
 ];
 
 /// Prints the schema of a kind of file.

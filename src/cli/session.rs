@@ -15,7 +15,7 @@ use crate::suite::collectives::SharedCoordinator;
 use crate::suite::groups::Group;
 use crate::suite::presets::Preset;
 use crate::suite::recorder::{self, Recorder};
-use crate::suite::{Context, Platform, Spec};
+use crate::suite::{self, Context, Platform, Spec};
 use crate::{Error, Result};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -221,6 +221,7 @@ pub(super) fn run_identity() -> RunInfo {
         device: String::new(),
         command: command_line(),
         started,
+        case_definitions: Some(suite::CASE_DEFINITIONS),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where the answer is read: how wide the terminal is, which characters it shows, and whether it may be drawn upon.
 
 use crate::report::Screen;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 /// What stdout is, asked of the terminal and the environment once.
 pub fn screen() -> Screen {
@@ -41,7 +41,12 @@ pub fn error_screen() -> Screen {
 
 /// A line on stderr that is no error and no result: `note: …`.
 pub fn note(text: impl std::fmt::Display) {
-    eprintln!("note: {}", error_screen().text(&text.to_string()));
+    tell(&format!("note: {}", error_screen().text(&text.to_string())));
+}
+
+/// Writes a line to stderr. That it cannot be written is no reason to end: the answer is on stdout, and in the exit code.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 #[cfg(test)]

@@ -144,6 +144,7 @@ fn machine(about: &About) -> MachineRecord {
         device: "cuda".into(),
         command: Vec::new(),
         started: about.at.clone(),
+        case_definitions: None,
     };
     let mut origin = Origin::of_gpu(&about.device);
     for gpu in &mut origin.gpus {

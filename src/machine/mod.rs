@@ -82,6 +82,7 @@ pub fn record(device: &Device) -> Result<MachineRecord> {
         device: device.to_string(),
         command: Vec::new(),
         started: String::new(),
+        case_definitions: None,
     };
     Ok(probe(*device).into_record(run))
 }

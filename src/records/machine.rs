@@ -126,6 +126,10 @@ pub struct RunInfo {
     pub command: Vec<String>,
     /// When the run began, RFC 3339 in UTC.
     pub started: String,
+    /// Version of what the cases measure: under two versions a case of one name may be of two things. Null where it is not
+    /// known, as in files of earlier programs, and for imported results.
+    #[serde(default)]
+    pub case_definitions: Option<u32>,
 }
 
 /// Makes a folder's name from a device's: lower-case ASCII letters and digits with single hyphens between words, or

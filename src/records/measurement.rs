@@ -319,13 +319,13 @@ impl Measurement {
         let times = visits.iter().flat_map(|visit| [Some(visit.median_ns), visit.isolated_ns]).flatten();
         let samples = visits.iter().map(|visit| visit.samples).fold(0, u64::saturating_add);
         if visits.is_empty() || visits.iter().any(|visit| visit.samples == 0) {
-            return Err("it has a visit without samples".into());
+            return Err("a visit has no samples".into());
         }
         if let Some(time) = times.into_iter().find(|time| !(time.is_finite() && *time >= 0.0)) {
             return Err(format!("a visit's time is {time} ns"));
         }
         if samples != self.samples_total {
-            return Err(format!("its visits hold {samples} samples, samples_total says {}", self.samples_total));
+            return Err(format!("visits hold {samples} samples, samples_total says {}", self.samples_total));
         }
         Ok(())
     }

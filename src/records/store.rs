@@ -47,15 +47,21 @@ pub struct Journal {
     /// Place of a half-written last line as `file:line`; that line is not among the measurements. `None` where the file
     /// ends whole.
     pub torn: Option<String>,
+    /// Lines whose visits cannot be theirs, as `file:line: what is wrong`. Their samples are read as those of one visit.
+    pub visits_set_aside: Vec<String>,
 }
 
 impl Journal {
     /// Reads `measurements.jsonl` of a machine's folder. It is an error where the file cannot be read or a whole line
     /// is no measurement; a half-written last line is left out.
     pub fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join(MEASUREMENTS);
-        let text = fs::read(&path).map_err(|source| Error::io("read", &path, source))?;
-        Self::parse(&text, &path)
+        Self::read_file(&folder.join(MEASUREMENTS))
+    }
+
+    /// Reads one such file, wherever it lies, as [`Journal::read`] does.
+    pub fn read_file(path: &Path) -> Result<Self> {
+        let text = fs::read(path).map_err(|source| Error::io("read", path, source))?;
+        Self::parse(&text, path)
     }
 
     fn parse(text: &[u8], path: &Path) -> Result<Self> {
@@ -73,7 +79,11 @@ impl Journal {
             if line.trim_ascii().is_empty() {
                 continue;
             }
-            let record = parse_line(line, &here)?;
+            let mut record = parse_line(line, &here)?;
+            if let Err(what) = record.check_visits() {
+                journal.visits_set_aside.push(format!("{}: {what}", here()));
+                record.visits = None;
+            }
             if record.kind == Kind::End {
                 journal.ends.push(record);
                 since_end.drain(..).for_each(|record| journal.take(record, &mut place));
@@ -117,7 +127,6 @@ fn parse_line(line: &[u8], here: &dyn Fn() -> String) -> Result<Measurement> {
     schema::check(&value, "measurement", &here())?;
     let record: Measurement = serde_json::from_value(value)
         .map_err(|e| Error::input(format!("{} is not a measurement: {e}", here()), cure))?;
-    record.check_visits().map_err(|what| Error::input(format!("{} is not a measurement: {what}", here()), cure))?;
     // Whoever writes the line again writes it with every field of this version.
     Ok(Measurement { schema: measurement::SCHEMA.into(), ..record })
 }

@@ -3,10 +3,13 @@
 pub mod accuracy;
 pub mod bubbles;
 pub mod collectives;
+pub mod compare;
 pub mod corun;
+pub mod csv;
 pub mod fill;
 pub mod html;
 pub mod lanes;
+pub mod latex;
 pub mod layers;
 pub mod plan;
 pub mod screen;

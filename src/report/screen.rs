@@ -1,6 +1,8 @@
 //! What the reader's screen can show: how wide a line may be, and which characters. The command line finds it out; all that
 //! is printed for people is laid out for one of these values, here and in [`super::table`].
 
+use std::borrow::Cow;
+
 /// Where the text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Screen {
@@ -55,8 +57,9 @@ impl Screen {
 
     /// The text in characters that the screen shows. Names that users gave keep theirs.
     pub fn text(self, text: &str) -> String {
+        let text = harmless(text);
         if !self.ascii || text.is_ascii() {
-            return text.to_string();
+            return text.into_owned();
         }
         let shown = |c: char| IN_ASCII.iter().find(|(known, _)| *known == c).map(|(_, ascii)| *ascii);
         let mut out = String::with_capacity(text.len());
@@ -91,6 +94,14 @@ impl Screen {
 }
 
 /// What a line may be broken between. A number stays with its unit.
+/// The text without what a terminal takes for commands: control characters, and those that turn the direction of writing, which
+/// names in files may hold. Each is a question mark; a line's end stays.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    let commands =
+        |c: char| c.is_control() && c != '\n' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if text.chars().any(commands) { text.replace(commands, "?").into() } else { text.into() }
+}
+
 fn entries(line: &str, between: &str) -> Vec<String> {
     let mut entries: Vec<String> = Vec::new();
     for entry in line.split(between) {
@@ -132,6 +143,12 @@ fn fill(line: &str, between: &str, columns: usize, hang: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_cannot_command_the_terminal() {
+        assert_eq!(Screen::default().text("a\u{1b}[2Jb\u{9b}c\u{202e}d\ne\0"), "a?[2Jb?c?d\ne?");
+        assert_eq!(Screen { columns: None, ascii: true }.text("\u{7}µ"), "?u");
+    }
 
     #[test]
     fn lines_are_broken_between_words_only() {

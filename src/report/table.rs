@@ -4,7 +4,7 @@
 //! [`Table::spare`] names, in that order, and says so below; what is too wide even so is printed as a record a row. A cell
 //! is never cut or broken.
 
-use super::screen::Screen;
+use super::screen::{Screen, harmless};
 use comfy_table::presets::{ASCII_FULL_CONDENSED, ASCII_MARKDOWN, UTF8_FULL_CONDENSED};
 use comfy_table::{CellAlignment, ContentArrangement, TableStyle};
 
@@ -98,7 +98,11 @@ impl Table {
 
     /// Title, note and the whole table as Markdown, whatever the screen.
     pub fn markdown(&self) -> String {
-        format!("## {}\n\n{}\n\n{}\n", self.title, self.note, self.build(ASCII_MARKDOWN))
+        let cell = |text: &String| harmless(&text.replace('\n', " ")).replace('|', "\\|");
+        let cells = |row: &Vec<String>| row.iter().map(cell).collect();
+        let escaped =
+            Table { header: cells(&self.header), rows: self.rows.iter().map(cells).collect(), ..self.clone() };
+        format!("## {}\n\n{}\n\n{}\n", self.title, self.note, escaped.build(ASCII_MARKDOWN))
     }
 
     /// Its cells in characters that the screen shows.
@@ -223,6 +227,13 @@ mod tests {
         let text = layers().markdown();
         assert!(text.starts_with("## Layers\n\nMedian times.\n\n| shape |"), "{text}");
         assert!(text.contains("| h512  | 1.25 ms ±1% |"), "{text}");
+    }
+
+    #[test]
+    fn bars_and_line_ends_in_names_do_not_break_a_markdown_table() {
+        let mut table = Table::new("T", "", &["a"]);
+        table.row(vec!["x|y\nz".into()]);
+        assert!(table.markdown().contains("| x\\|y z |"), "{}", table.markdown());
     }
 
     #[test]

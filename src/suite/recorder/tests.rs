@@ -29,6 +29,7 @@ fn request(folder: &Path) -> RunRequest {
             device: "host".into(),
             command: vec![],
             started: "2026-01-01T00:00:00Z".into(),
+            case_definitions: None,
         },
     };
     RunRequest { folder: folder.into(), machine, fresh: false, selection: None }

@@ -1,0 +1,224 @@
+//! What the sides of a comparison are: results folders, cost models or plans, read and named.
+
+use crate::cli::results::note_set_aside;
+use crate::cli::terminal::note;
+use crate::compare::measured::{MeasuredRun, MeasuredSide};
+use crate::compare::models::ModelSide;
+use crate::compare::plans::PlanSideFile;
+use crate::records::store::{COST_MODEL, Journal, MACHINE, MEASUREMENTS};
+use crate::records::{CostModel, MachineRecord, files};
+use crate::{Error, Result};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// The sides, all of one kind.
+pub enum Sides {
+    /// Results folders.
+    Measured(Vec<MeasuredSide>),
+    /// Cost models.
+    Models(Vec<ModelSide>),
+    /// Plans.
+    Plans(Vec<PlanSideFile>),
+}
+
+/// What a path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KindOfSide {
+    Measurements,
+    CostModel,
+    Plan,
+}
+
+impl KindOfSide {
+    const fn name(self) -> &'static str {
+        match self {
+            KindOfSide::Measurements => "measurements",
+            KindOfSide::CostModel => "a cost model",
+            KindOfSide::Plan => "a plan",
+        }
+    }
+}
+
+/// Reads the sides as they were named on the command line. It is an error where one cannot be read, where they are of
+/// different kinds, and where cost models or plans are joined by commas.
+pub fn read(named: &[String]) -> Result<Sides> {
+    let names = short_names(named);
+    let paths: Vec<Vec<PathBuf>> = named.iter().map(|side| paths(side)).collect::<Result<_>>()?;
+    let first = kind_of(&paths[0][0])?;
+    for path in paths.iter().flatten() {
+        let kind = kind_of(path)?;
+        if kind != first {
+            return Err(Error::input(
+                format!("{} is {}, {} is {}", paths[0][0].display(), first.name(), path.display(), kind.name()),
+                "compare sides of one kind; the cost model of a results folder is DIR/cost_model.json",
+            ));
+        }
+    }
+    if first != KindOfSide::Measurements
+        && let Some(side) = paths.iter().position(|runs| runs.len() > 1)
+    {
+        return Err(Error::input(
+            format!("{} joins files that are no repeated runs", named[side]),
+            "commas join results folders only: name cost models and plans one by one",
+        ));
+    }
+    note_shared_runs(&paths);
+    let sides = names.into_iter().zip(&paths);
+    Ok(match first {
+        KindOfSide::Measurements => {
+            Sides::Measured(sides.map(|(name, paths)| measured(name, paths)).collect::<Result<_>>()?)
+        }
+        KindOfSide::CostModel => {
+            Sides::Models(sides.map(|(name, paths)| model(name, &paths[0])).collect::<Result<_>>()?)
+        }
+        KindOfSide::Plan => Sides::Plans(sides.map(|(name, paths)| plan(name, &paths[0])).collect::<Result<_>>()?),
+    })
+}
+
+/// A run on both sides pulls their ratio towards 1. A side beside itself is a test of the program.
+fn note_shared_runs(sides: &[Vec<PathBuf>]) {
+    let own = |path: &PathBuf| {
+        path.canonicalize().ok().map(|path| if path.is_dir() { path.join(MEASUREMENTS) } else { path })
+    };
+    let reference: BTreeSet<PathBuf> = sides[0].iter().filter_map(own).collect();
+    for path in sides[1..].iter().flatten() {
+        if own(path).is_some_and(|path| reference.contains(&path)) {
+            note(format_args!("{} is on both sides", path.display()));
+        }
+    }
+}
+
+/// The paths of a side. A path that exists as it was written is one, whatever commas it has.
+fn paths(side: &str) -> Result<Vec<PathBuf>> {
+    if Path::new(side).exists() {
+        return Ok(vec![side.into()]);
+    }
+    let paths: Vec<PathBuf> = side.split(',').map(PathBuf::from).collect();
+    let mut seen = BTreeSet::new();
+    for path in &paths {
+        if path.as_os_str().is_empty() {
+            return Err(Error::input(
+                format!("`{side}` joins a path to nothing"),
+                "write repeated runs as a1,a2,a3, without blanks",
+            ));
+        }
+        let own = path.canonicalize().map_err(|source| Error::io("read", path, source))?;
+        let own = if own.is_dir() { own.join(MEASUREMENTS) } else { own };
+        if !seen.insert(own) {
+            return Err(Error::input(
+                format!("`{side}` names {} twice", path.display()),
+                "a run counts once: the same samples again would pass for certainty",
+            ));
+        }
+    }
+    Ok(paths)
+}
+
+fn kind_of(path: &Path) -> Result<KindOfSide> {
+    if path.is_dir() {
+        return match (path.join(MEASUREMENTS).exists(), path.join(COST_MODEL).exists()) {
+            (true, _) => Ok(KindOfSide::Measurements),
+            (false, true) => Ok(KindOfSide::CostModel),
+            (false, false) => Err(Error::input(
+                format!("{} holds neither {MEASUREMENTS} nor {COST_MODEL}", path.display()),
+                "give a folder that `cargo bench`, `bubblebench measure` or `bubblebench import` wrote",
+            )),
+        };
+    }
+    if path.extension().is_some_and(|extension| extension == "jsonl") {
+        return Ok(KindOfSide::Measurements);
+    }
+    let text = files::read_text(path)?;
+    let value: Option<Value> = serde_json::from_str(&text).ok();
+    let schema = value.as_ref().and_then(|value| value.get("schema")).and_then(Value::as_str).unwrap_or_default();
+    match schema.split('/').next().unwrap_or_default() {
+        "bubblebench.cost_model" => Ok(KindOfSide::CostModel),
+        "bubblebench.plan" => Ok(KindOfSide::Plan),
+        "bubblebench.measurement" => Ok(KindOfSide::Measurements),
+        _ => Err(Error::input(
+            format!("{} is no measurements.jsonl, cost model or plan", path.display()),
+            "give results folders, cost models (`bubblebench fit`) or plans (`bubblebench plan --json`)",
+        )),
+    }
+}
+
+fn measured(name: String, paths: &[PathBuf]) -> Result<MeasuredSide> {
+    Ok(MeasuredSide { name, runs: paths.iter().map(|path| measured_run(path)).collect::<Result<_>>()? })
+}
+
+fn measured_run(path: &Path) -> Result<MeasuredRun> {
+    let journal = if path.is_dir() { Journal::read(path)? } else { Journal::read_file(path)? };
+    note_set_aside(&journal);
+    if journal.measurements.is_empty() {
+        return Err(Error::input(
+            format!("{} holds no measurement", path.display()),
+            "give a folder in which `cargo bench` or `bubblebench measure` measured something",
+        ));
+    }
+    let folder = if path.is_dir() { Some(path) } else { path.parent() };
+    let machine = folder.map(|folder| folder.join(MACHINE)).filter(|file| file.exists());
+    let machine: Option<MachineRecord> = machine.map(|file| files::read_json(&file, "machine")).transpose()?;
+    Ok(MeasuredRun { name: path.display().to_string(), machine, measurements: journal.measurements })
+}
+
+fn model(name: String, path: &Path) -> Result<ModelSide> {
+    let file = if path.is_dir() { path.join(COST_MODEL) } else { path.to_path_buf() };
+    let model: CostModel = files::read_json(&file, "cost_model")?;
+    Ok(ModelSide { name, model })
+}
+
+fn plan(name: String, path: &Path) -> Result<PlanSideFile> {
+    Ok(PlanSideFile { name, plan: files::read_json(path, "plan")? })
+}
+
+/// What the sides are called: the shortest end of each path that tells it from all others, of repeated runs the first with
+/// how many there are.
+fn short_names(named: &[String]) -> Vec<String> {
+    let first = |side: &String| -> Vec<String> {
+        let path = if Path::new(side).exists() { side.as_str() } else { side.split(',').next().unwrap_or(side) };
+        let parts = Path::new(path).components().map(|part| part.as_os_str().to_string_lossy().into_owned());
+        let known = [MEASUREMENTS, COST_MODEL];
+        let mut parts: Vec<String> = parts.filter(|part| part != "/").collect();
+        if parts.len() > 1 && parts.last().is_some_and(|last| known.contains(&last.as_str())) {
+            parts.pop();
+        }
+        parts
+    };
+    let parts: Vec<Vec<String>> = named.iter().map(first).collect();
+    let end = |parts: &Vec<String>, count: usize| parts[parts.len().saturating_sub(count)..].join("/");
+    let longest = parts.iter().map(Vec::len).max().unwrap_or(1);
+    let distinct = (1..=longest)
+        .find(|&count| parts.iter().map(|parts| end(parts, count)).collect::<BTreeSet<_>>().len() == parts.len());
+    let names = |count| parts.iter().map(|parts| end(parts, count)).collect::<Vec<_>>();
+    let mut names = names(distinct.unwrap_or(1));
+    for (at, (name, side)) in names.iter_mut().zip(named).enumerate() {
+        let runs = if Path::new(side).exists() { 1 } else { side.split(',').count() };
+        if runs > 1 {
+            *name = format!("{name} ×{runs}");
+        }
+        if distinct.is_none() {
+            // One path twice: the place tells them apart.
+            *name = format!("{name} ({})", at + 1);
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(sides: &[&str]) -> Vec<String> {
+        short_names(&sides.iter().map(|side| side.to_string()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn sides_are_called_by_what_tells_them_apart() {
+        assert_eq!(names(&["results/before", "results/after/"]), ["before", "after"]);
+        assert_eq!(names(&["/a/x/run", "/b/x/run"]), ["a/x/run", "b/x/run"]);
+        assert_eq!(names(&["a/cost_model.json", "b/cost_model.json"]), ["a", "b"]);
+        assert_eq!(names(&["r/a1,r/a2,r/a3", "r/b"]), ["a1 ×3", "b"]);
+        assert_eq!(names(&["same", "same"]), ["same (1)", "same (2)"]);
+    }
+}
