@@ -16,7 +16,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
     ("units", &[]),
     ("stats", &[]),
     ("shape", &[]),
-    ("records", &["shape"]),
+    ("records", &["nearest", "shape"]),
     //
     ("machine", &["nearest", "records", "stats"]),
     ("ops", &["machine", "shape", "stats"]),
@@ -34,7 +34,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
     ("trace", &["pipeline", "records", "stats", "units"]),
     ("fill", &["cost", "pipeline", "records", "shape", "stats", "units"]),
     ("import", &["cost", "nearest", "records", "shape", "stats", "units"]),
-    ("export", &["import", "pipeline", "records", "shape", "stats"]),
+    ("export", &["cost", "fill", "import", "nearest", "pipeline", "records", "shape", "stats", "units"]),
     ("report", &["fill", "pipeline", "records", "trace", "units"]),
     //
     (

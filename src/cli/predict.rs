@@ -140,7 +140,7 @@ struct CorunArgs {
 pub fn run(args: &PredictArgs) -> Result<()> {
     let path = match &args.cost_model {
         Some(path) => path.clone(),
-        None => own_model()?,
+        None => own_model(None)?,
     };
     let model = load(&path)?;
     let (answer, table) = ask(&model, &args.question)?;
@@ -148,10 +148,11 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     super::print(&out)
 }
 
-/// The model that this machine's own measurements were fitted to.
-fn own_model() -> Result<PathBuf> {
-    let folder = std::env::var_os("BUBBLEBENCH_RESULTS").filter(|folder| !folder.is_empty());
-    let path = folder.map_or_else(this_machines_folder, PathBuf::from).join(COST_MODEL);
+/// The model in the folder given, else the one that this machine's own measurements were fitted to.
+pub(super) fn own_model(folder: Option<&Path>) -> Result<PathBuf> {
+    let variable = || std::env::var_os("BUBBLEBENCH_RESULTS").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let folder = folder.map(Path::to_path_buf).or_else(variable);
+    let path = folder.unwrap_or_else(this_machines_folder).join(COST_MODEL);
     if path.exists() {
         return Ok(path);
     }

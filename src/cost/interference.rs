@@ -75,7 +75,13 @@ fn pair(record: &Measurement) -> Option<CorunPair> {
         sharing: record.param_str("sharing").or(record.sharing.as_deref()).unwrap_or("free").to_string(),
         slowdown,
         side_rate,
+        side_alone_per_s: record.side_alone_per_s.filter(|_| trains(record)).filter(|rate| rate.is_finite() && *rate > 0.0),
     })
+}
+
+/// Whether the side of a co-run row is a model in training, which counts its progress in steps.
+fn trains(record: &Measurement) -> bool {
+    record.param_str("side_unit") == Some("steps")
 }
 
 /// All A/A rows together: the median of their medians, the widest of their intervals.
