@@ -104,8 +104,18 @@ fn zero_bubble_takes_the_models_first_layer() {
     assert_eq!(
         keys(&value),
         [
-            "n_stages", "n_micro", "max_chunks", "cost_f", "cost_b", "cost_w", "cost_comm", "mem_f", "mem_b", "mem_w",
-            "max_mem", "print_scaling"
+            "n_stages",
+            "n_micro",
+            "max_chunks",
+            "cost_f",
+            "cost_b",
+            "cost_w",
+            "cost_comm",
+            "mem_f",
+            "mem_b",
+            "mem_w",
+            "max_mem",
+            "print_scaling"
         ]
     );
     assert_eq!((&value["n_stages"], &value["n_micro"]), (&json!(4), &json!(12)));
@@ -137,8 +147,7 @@ fn perfetto_is_the_trace_of_the_plan() {
     let place = tempfile::tempdir().unwrap();
     let job = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/gpt-a100-8.toml");
     let [ours, theirs] = ["ours.json", "theirs.json"].map(|name| place.path().join(name));
-    let output =
-        export(&["--to", "perfetto", "--job", job.to_str().unwrap(), "--out", ours.to_str().unwrap()]);
+    let output = export(&["--to", "perfetto", "--job", job.to_str().unwrap(), "--out", ours.to_str().unwrap()]);
     assert!(output.status.success(), "{}", stderr(&output));
     let mut command = Command::cargo_bin("bubblebench").unwrap();
     let planned = command.arg("plan").arg(&job).arg("--trace").arg(&theirs).output().unwrap();

@@ -214,7 +214,8 @@ fn gavel(args: &ExportArgs) -> Result<Exported> {
     let sharing = args.sharing.as_deref().unwrap_or_else(|| gavel::usual_sharing(&model));
     let mut made = gavel::file(&model, records, &args.worker, sharing)?;
     if let (Some(folder), false) = (given, its_own) {
-        made.notes.push(format!("the model was not made from the measurements in {}: they are not used", folder.display()));
+        made.notes
+            .push(format!("the model was not made from the measurements in {}: they are not used", folder.display()));
     }
     Ok(made)
 }

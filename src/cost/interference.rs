@@ -75,7 +75,10 @@ fn pair(record: &Measurement) -> Option<CorunPair> {
         sharing: record.param_str("sharing").or(record.sharing.as_deref()).unwrap_or("free").to_string(),
         slowdown,
         side_rate,
-        side_alone_per_s: record.side_alone_per_s.filter(|_| trains(record)).filter(|rate| rate.is_finite() && *rate > 0.0),
+        side_alone_per_s: record
+            .side_alone_per_s
+            .filter(|_| trains(record))
+            .filter(|rate| rate.is_finite() && *rate > 0.0),
     })
 }
 

@@ -150,7 +150,8 @@ fn most(rates: &[(f64, f64)]) -> f64 {
 /// `[[size ÷ scale, share of the peak], …]`, large sizes first; the smallest size holds from 0 on.
 fn shares(rates: &[(f64, f64)], peak: f64, scale: f64) -> Vec<[f64; 2]> {
     let share = |rate: f64| (rate / peak).clamp(f64::MIN_POSITIVE, 1.0);
-    let from = |(index, (size, rate)): (usize, &(f64, f64))| [if index == 0 { 0.0 } else { size / scale }, share(*rate)];
+    let from =
+        |(index, (size, rate)): (usize, &(f64, f64))| [if index == 0 { 0.0 } else { size / scale }, share(*rate)];
     rates.iter().enumerate().map(from).rev().collect()
 }
 

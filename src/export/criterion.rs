@@ -146,7 +146,10 @@ mod tests {
         let Exported { content: Content::File(text), notes } = file("before", &records).unwrap() else { panic!() };
         let value: Value = serde_json::from_str(&text).unwrap();
         let layer = &value["benchmarks"]["gpt/h256/forward"];
-        assert_eq!((value["name"].as_str(), layer["fullname"].as_str()), (Some("before"), Some("before/gpt/h256/forward")));
+        assert_eq!(
+            (value["name"].as_str(), layer["fullname"].as_str()),
+            (Some("before"), Some("before/gpt/h256/forward"))
+        );
         let about = &layer["criterion_benchmark_v1"];
         assert_eq!(about["group_id"], "gpt/h256");
         assert_eq!(about["function_id"], "forward");

@@ -139,7 +139,8 @@ fn operation(case: &MeasuredCase) -> Row {
         }
         Family::Streaming => ("streaming", &[]),
     };
-    let mut row = Row::of("operation").text("name", &format!("{family}/{}{cold}", case.name)).text("dtype", case.dtype.name());
+    let mut row =
+        Row::of("operation").text("name", &format!("{family}/{}{cold}", case.name)).text("dtype", case.dtype.name());
     for (size, column) in sizes {
         row = row.count(column, case.size(size));
     }
@@ -216,7 +217,8 @@ mod tests {
         assert_eq!((cell("part"), cell("phase"), cell("hidden"), cell("ranks")), ("layer", "forward", "4096", ""));
         assert_eq!(cell("median_ns").parse::<f64>().unwrap(), 4_389_914.885_068_672);
         // 31 µs and a byte at the ring's rate.
-        let reduce = lines.iter().find(|l| l.starts_with("collective,all_reduce,") && l.contains(",8,1,pipelined,")).unwrap();
+        let reduce =
+            lines.iter().find(|l| l.starts_with("collective,all_reduce,") && l.contains(",8,1,pipelined,")).unwrap();
         let ns: f64 = reduce.split(',').nth(21).unwrap().parse().unwrap();
         assert!((ns - 31_000.0).abs() < 1.0, "{reduce}");
     }

@@ -101,7 +101,10 @@ fn training_pairs<'a>(model: &'a CostModel, sharing: &str) -> Result<(Vec<&'a Co
     let trains = |p: &&CorunPair| {
         // Older models do not say it; no training is called so.
         let load = p.side.starts_with("pressure-") || p.side.contains("all_reduce");
-        p.side_rate.is_some() && (p.side_alone_per_s.is_some() || !load) && !p.main.contains('\'') && !p.side.contains('\'')
+        p.side_rate.is_some()
+            && (p.side_alone_per_s.is_some() || !load)
+            && !p.main.contains('\'')
+            && !p.side.contains('\'')
     };
     let pairs: Vec<&CorunPair> = of_mode.into_iter().filter(trains).collect();
     if pairs.is_empty() {
@@ -264,9 +267,8 @@ mod tests {
 
     #[test]
     fn what_lacks_is_refused() {
-        let says = |model: &CostModel, worker: &str, sharing: &str| {
-            file(model, &[], worker, sharing).unwrap_err().to_string()
-        };
+        let says =
+            |model: &CostModel, worker: &str, sharing: &str| file(model, &[], worker, sharing).unwrap_err().to_string();
         assert!(says(&model(vec![]), "v100", "free").contains("no two programs ran on one device"));
         let one = model(vec![pair("pressure-memory", "free", 2.0, 0.5, None)]);
         assert!(says(&one, "a100", "free").contains("known are v100, p100, k80"));

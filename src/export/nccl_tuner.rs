@@ -12,8 +12,7 @@ use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-const HEADER: &str =
-    "collective,size_bytes,algorithm,protocol,channels,nodes,ranks,pipeOps,regBuff,cost_metric,bandwidth_gbps,latency_us";
+const HEADER: &str = "collective,size_bytes,algorithm,protocol,channels,nodes,ranks,pipeOps,regBuff,cost_metric,bandwidth_gbps,latency_us";
 /// The largest size that a line can name.
 const MOST_BYTES: u64 = u32::MAX as u64;
 
@@ -113,9 +112,11 @@ fn notes(rows: &BTreeMap<Key, f64>, left_out: usize) -> Vec<String> {
         let size = choices.entry((key.collective, key.nodes, key.ranks, key.bytes)).or_default();
         size.insert((key.algorithm, key.protocol));
     }
-    let mut notes = vec!["lost: element types, in-place and isolated times, intervals; sizes up to 4294967295 take the largest \
+    let mut notes = vec![
+        "lost: element types, in-place and isolated times, intervals; sizes up to 4294967295 take the largest \
                           size's bandwidth"
-        .to_string()];
+            .to_string(),
+    ];
     if choices.values().all(|found| found.len() == 1) {
         notes.push(
             "every size was measured with one algorithm only: nothing is left to choose; measure again with NCCL_ALGO and \
@@ -124,7 +125,10 @@ fn notes(rows: &BTreeMap<Key, f64>, left_out: usize) -> Vec<String> {
         );
     }
     if left_out > 0 {
-        notes.push(format!("left out: {} that do not say what ran, or that no tuner is asked for", counted(left_out, "case")));
+        notes.push(format!(
+            "left out: {} that do not say what ran, or that no tuner is asked for",
+            counted(left_out, "case")
+        ));
     }
     notes
 }
@@ -191,7 +195,10 @@ mod tests {
         assert_eq!(lines[0], HEADER);
         assert_eq!(lines[1], "allreduce,1048576,nvls_tree,simple,16,1,8,-1,-1,10.0000,104.8576,10.0000");
         assert_eq!(lines[2], "allreduce,1048576,ring,ll128,16,1,8,-1,-1,20.0000,52.4288,20.0000");
-        assert!(lines[3].starts_with("allreduce,4294967295,nvls_tree,simple,16,1,8,-1,-1,") && lines[3].contains(",104.8576,"));
+        assert!(
+            lines[3].starts_with("allreduce,4294967295,nvls_tree,simple,16,1,8,-1,-1,")
+                && lines[3].contains(",104.8576,")
+        );
         assert_eq!(lines.len(), 5);
         assert!(!notes.iter().any(|n| n.contains("one algorithm only")), "{notes:?}");
     }

@@ -92,7 +92,9 @@ fn benchmark_name(record: &Measurement) -> String {
     let of = |name| record.param_str(name).map(str::to_string);
     let last = || record.id.rsplit('/').next().unwrap_or_default().to_string();
     match record.kind {
-        Kind::Operation => format!("operation/{}/{}", of("family").unwrap_or_default(), of("operation").unwrap_or_else(last)),
+        Kind::Operation => {
+            format!("operation/{}/{}", of("family").unwrap_or_default(), of("operation").unwrap_or_else(last))
+        }
         Kind::Layer if record.params.contains_key("phase") => format!("layer/{}", of("phase").unwrap_or_default()),
         Kind::Layer => "training_step".into(),
         Kind::Collective => format!("collective/{}", of("operation").unwrap_or_else(last)),
@@ -145,10 +147,7 @@ fn benchmark(index: usize, name: &str, mut cases: Vec<Case>) -> Value {
         }
     }
     let axes = axes_of(&cases);
-    let types: BTreeMap<String, String> = axes
-        .iter()
-        .map(|axis| (text(&axis["name"]), text(&axis["type"])))
-        .collect();
+    let types: BTreeMap<String, String> = axes.iter().map(|axis| (text(&axis["name"]), text(&axis["type"]))).collect();
     let states: Vec<Value> = cases.iter().map(|case| state(case, &types)).collect();
     json!({
         "name": name,
@@ -207,7 +206,8 @@ fn state(case: &Case, types: &BTreeMap<String, String>) -> Value {
 
 /// The figures that the scripts read, and rates beside them.
 fn summaries(record: &Measurement, s: &SampleStatistics) -> Vec<Value> {
-    let seconds = |tag: &str, name: &str, ns: f64| float(&format!("nv/cold/time/gpu/{tag}"), name, "duration", ns * 1e-9);
+    let seconds =
+        |tag: &str, name: &str, ns: f64| float(&format!("nv/cold/time/gpu/{tag}"), name, "duration", ns * 1e-9);
     let share = |tag: &str, value: f64| float(&format!("nv/cold/time/gpu/{tag}"), "Noise", "percentage", value);
     let between = s.third_quartile - s.first_quartile;
     let mut all = vec![
@@ -283,10 +283,15 @@ mod tests {
     /// Seconds as text; the shape of NVBench's own file.
     #[test]
     fn a_case_is_a_state_in_seconds_whose_axes_the_benchmark_has() {
-        let mut small = record("a/1", json!({"operation": "all_reduce", "ranks": 2, "bytes": 8, "in_place": false}), &[1000.0, 3000.0]);
+        let mut small = record(
+            "a/1",
+            json!({"operation": "all_reduce", "ranks": 2, "bytes": 8, "in_place": false}),
+            &[1000.0, 3000.0],
+        );
         small.bytes = Some(8.0);
         small.sm_clock_mhz = Some(1980.0);
-        let large = record("a/2", json!({"operation": "all_reduce", "ranks": 2, "bytes": 64, "in_place": false}), &[5000.0]);
+        let large =
+            record("a/2", json!({"operation": "all_reduce", "ranks": 2, "bytes": 64, "in_place": false}), &[5000.0]);
         let value = value(&[small, large]);
         let bench = &value["benchmarks"][0];
         assert_eq!(bench["name"], "collective/all_reduce");

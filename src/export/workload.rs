@@ -46,10 +46,13 @@ impl Workload {
         let gpus = gpus_per_node(model);
         let (job, note) = match model.layer.first() {
             Some(anchor) => (of_layer(anchor, gpus)?, of_layer_note(&anchor.shape)),
-            None => (of_preset(model, gpus)?, format!(
-                "no layer was measured: the sizes are those of GPT-3 6.7B ({USUAL}: hidden 4096, 32 heads, sequence 2048); \
+            None => (
+                of_preset(model, gpus)?,
+                format!(
+                    "no layer was measured: the sizes are those of GPT-3 6.7B ({USUAL}: hidden 4096, 32 heads, sequence 2048); \
                  --job JOB.toml gives others"
-            )),
+                ),
+            ),
         };
         let dtype = job.model.dtype.unwrap_or(usual);
         Ok(Workload { job, dtype, gpus, given: false, notes: vec![note] })

@@ -167,7 +167,9 @@ mod tests {
         let (value, _) = written(&format!("{SIZES}pipeline = 4")).unwrap();
         let model = datasheet::model(&datasheet::find("h100-sxm").unwrap());
         let layer = predict::layer(&model, LayerShape::new(2560, 32, 2048, 2, DType::Bf16)).unwrap();
-        for (key, time) in [("cost_f", layer.forward), ("cost_b", layer.backward_input), ("cost_w", layer.backward_weight)] {
+        for (key, time) in
+            [("cost_f", layer.forward), ("cost_b", layer.backward_input), ("cost_w", layer.backward_weight)]
+        {
             let us = list(&value[key]);
             assert!((us[1] - 8.0 * time.median_ns / 1e3).abs() < 0.001, "{key} {us:?}");
             assert!(us[1] == us[2] && us[3] > us[1], "the head stands on the last: {us:?}");

@@ -5,12 +5,13 @@
 //! two and a half times as much backward, so that a causal one has about twice the share that it reaches. Starts stand in
 //! `fixed_latency_us`: the plain `latency_us` of a collective is multiplied by its steps.
 
+mod networks;
+
 use super::Exported;
 use super::measured::{self, MeasuredCase};
-use super::questions::{self, CollectiveLine, PRODUCTS, collective_line, product_ns, streaming_ns};
+use super::questions::{self, PRODUCTS, product_ns, streaming_ns};
 use super::workload::Workload;
 use crate::records::CostModel;
-use crate::records::cost_model::TopologyKind;
 use crate::shape::operation::{Family, Operation, Product};
 use crate::shape::{Attention, DType, LayerShape, Linear};
 use crate::{Error, Result, stats};
@@ -23,15 +24,6 @@ const BATCHES: [u64; 3] = [1, 2, 4];
 const TENSORS: [u64; 4] = [1, 2, 4, 8];
 /// Sizes that the line of memory traffic is drawn through, in bytes.
 const TRAFFIC: (f64, f64) = (1e4, 1e9);
-/// Ours and SimuMax's name of a collective, and by what it multiplies bytes: scale · (n + offset) / n.
-const COLLECTIVES: [(&str, &str, i64, i64); 5] = [
-    ("all_reduce", "all_reduce", 2, -1),
-    ("all_gather", "all_gather", 1, -1),
-    ("reduce_scatter", "reduce_scatter", 1, -1),
-    ("all_to_all", "all2all", 1, -1),
-    ("send_recv", "p2p", 1, 0),
-];
-
 /// Shares of the peak by SimuMax's keys, in the order in which they were found.
 type Shares = Map<String, Value>;
 
@@ -40,33 +32,12 @@ type Shares = Map<String, Value>;
 pub fn file(model: &CostModel, workload: &Workload) -> Result<Exported> {
     let mut notes = workload.notes.clone();
     check(model, workload)?;
-    let peak = match questions::data_sheet(model) {
-        Some(sheet) => sheet.tensor_tflops,
-        None => {
-            notes.push("no data sheet is known of the device: the peak is the best rate of the products written".into());
-            best_rate(model, workload)?
-        }
-    };
-    let mut share = |flop: f64, ns: f64| json!(flop / (ns * peak * 1e3));
-    let cases: Vec<MeasuredCase> =
-        measured::cases(model)?.into_iter().filter(|c| c.dtype == DType::Bf16 && !c.cold).collect();
-    let mut products = measured_products(&cases, &mut share);
-    products.extend(job_products(model, workload, &mut share)?);
-    let mut attention = measured_attention(&cases, &mut share);
-    for (found, job) in attention.iter_mut().zip(job_attention(model, workload, &mut share)?) {
-        found.extend(job);
-    }
-    let [forward, backward] = attention;
-    let default = json!({"tflops": peak, "efficient_factor": median(&products)});
-    let ops = json!({
-        "default": default,
-        "matmul": engine(peak, products),
-        "sdp_fwd": engine(peak, forward),
-        "sdp_bwd": engine(peak, backward),
-    });
+    let peak = peak(model, workload, &mut notes)?;
+    let ops = engines(model, workload, peak)?;
     let (rate, start_ns) = traffic(model)?;
-    let bandwidth = json!({"default": {"gbps": rate / GIB * 1e9, "efficient_factor": 1.0, "latency_us": start_ns / 1e3}});
-    let (networks, per_node) = networks(model, &mut notes)?;
+    let bandwidth =
+        json!({"default": {"gbps": rate / GIB * 1e9, "efficient_factor": 1.0, "latency_us": start_ns / 1e3}});
+    let (networks, per_node) = networks::of(model, &mut notes)?;
     let system = json!({
         "sys_name": model.machine.name,
         "num_per_node": per_node,
@@ -85,6 +56,35 @@ pub fn file(model: &CostModel, workload: &Workload) -> Result<Exported> {
             .into(),
     );
     Exported::json(&system, notes)
+}
+
+/// The data sheet's peak in TFLOP/s, else the best rate of the job's products.
+fn peak(model: &CostModel, workload: &Workload, notes: &mut Vec<String>) -> Result<f64> {
+    if let Some(sheet) = questions::data_sheet(model) {
+        return Ok(sheet.tensor_tflops);
+    }
+    notes.push("no data sheet is known of the device: the peak is the best rate of the products written".into());
+    best_rate(model, workload)
+}
+
+/// What computes: products and attention, each key with its share of the peak.
+fn engines(model: &CostModel, workload: &Workload, peak: f64) -> Result<Value> {
+    let mut share = |flop: f64, ns: f64| json!(flop / (ns * peak * 1e3));
+    let cases = measured::cases(model)?.into_iter().filter(|c| c.dtype == DType::Bf16 && !c.cold);
+    let cases: Vec<MeasuredCase> = cases.collect();
+    let mut products = measured_products(&cases, &mut share);
+    products.extend(job_products(model, workload, &mut share)?);
+    let mut attention = measured_attention(&cases, &mut share);
+    for (found, job) in attention.iter_mut().zip(job_attention(model, workload, &mut share)?) {
+        found.extend(job);
+    }
+    let [forward, backward] = attention;
+    Ok(json!({
+        "default": {"tflops": peak, "efficient_factor": median(&products)},
+        "matmul": engine(peak, products),
+        "sdp_fwd": engine(peak, forward),
+        "sdp_bwd": engine(peak, backward),
+    }))
 }
 
 fn check(model: &CostModel, workload: &Workload) -> Result<()> {
@@ -236,87 +236,6 @@ fn traffic(model: &CostModel) -> Result<(f64, f64)> {
     Ok((rate, (small - TRAFFIC.0 / rate).max(0.0)))
 }
 
-/// The networks by SimuMax's names, and the GPUs of a node. GPUs joined through the host have a network for each number of
-/// them, the others one within and one between nodes.
-fn networks(model: &CostModel, notes: &mut Vec<String>) -> Result<(Map<String, Value>, u64)> {
-    let per_node = super::workload::gpus_per_node(model).max(2);
-    let host = model.topology.as_ref().is_some_and(|t| t.kind == TopologyKind::Host);
-    let mut networks = Map::from_iter([("intra_with_pcie".to_string(), json!(host))]);
-    if host {
-        for ranks in [2, 4, 8] {
-            let name = format!("intra_node_pcie_{ranks}x");
-            networks.insert(name.clone(), within(model, &name, ranks, &[])?);
-        }
-    } else {
-        let fewer: Vec<u64> = [2, 4, 8].into_iter().filter(|ranks| *ranks <= per_node).collect();
-        networks.insert("high_intra_node".into(), within(model, "high_intra_node", per_node, &fewer)?);
-    }
-    match lines(model, 2 * per_node, 2) {
-        Ok(lines) => {
-            networks.insert("inter_node".into(), network(&lines, per_node, &[]));
-        }
-        Err(_) => notes.push("without inter_node: no network between nodes is known".into()),
-    }
-    Ok((networks, per_node))
-}
-
-/// A network within a node, with the starts for fewer ranks; refused where one of the five collectives has no price.
-fn within(model: &CostModel, name: &str, ranks: u64, fewer: &[u64]) -> Result<Value> {
-    let starts = fewer.iter().map(|&n| Ok((n, lines(model, n, 1)?))).collect::<Result<Vec<_>>>();
-    let found = lines(model, ranks, 1).and_then(|own| Ok((own, starts?)));
-    let (own, starts) = found.map_err(|cause| {
-        Error::input(
-            format!("{name} lacks a collective that SimuMax wants: {cause}"),
-            "measure all five (all_reduce, all_gather, reduce_scatter, all_to_all, send_recv) and fit again",
-        )
-    })?;
-    Ok(network(&own, 1, &starts))
-}
-
-/// The five collectives in the order of [`COLLECTIVES`].
-fn lines(model: &CostModel, ranks: u64, nodes: u64) -> Result<Vec<CollectiveLine>> {
-    COLLECTIVES
-        .iter()
-        .map(|(operation, ..)| {
-            let ranks = if *operation == "send_recv" { 2 } else { ranks };
-            collective_line(model, operation, ranks, nodes)
-        })
-        .collect()
-}
-
-/// `divided`: between nodes SimuMax divides messages and all-to-alls by the GPUs of a node, so that these bandwidths are a
-/// node's.
-fn network(own: &[CollectiveLine], divided: u64, starts: &[(u64, Vec<CollectiveLine>)]) -> Value {
-    let rates: Vec<f64> = own
-        .iter()
-        .zip(COLLECTIVES)
-        .map(|(line, (operation, ..))| {
-            let parts = if matches!(operation, "all_to_all" | "send_recv") { divided } else { 1 };
-            line.bus_gb_per_s * 1e9 / GIB * parts as f64
-        })
-        .collect();
-    let most = rates.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
-    let mut ops = Map::new();
-    for (index, (_, name, scale, offset)) in COLLECTIVES.into_iter().enumerate() {
-        let by_ranks: Map<String, Value> =
-            starts.iter().map(|(n, lines)| (n.to_string(), json!(lines[index].start_ns / 1e3))).collect();
-        let op = json!({
-            "scale": scale,
-            "offset": offset,
-            "efficient_factor": rates[index] / most,
-            "latency_us": 0.0,
-            "fixed_latency_us": own[index].start_ns / 1e3,
-            "fixed_latency_us_by_comm_num": by_ranks,
-        });
-        ops.insert(name.to_string(), op);
-    }
-    json!({
-        "processor_usage": 0.0,
-        "bandwidth": {"gbps": most, "efficient_factor": 1.0, "latency_us": 0.0},
-        "op": ops,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -354,14 +273,20 @@ mod tests {
             assert!(near(&shares[key], share), "{key} {} {share}", shares[key]);
         }
         assert_eq!(matmul["tflops"], 989.4);
-        assert!(shares.as_object().unwrap().contains_key("b=1, m=2048, k=4096, n=51200, layout=TN, accumulate=False, out_dtype=bf16"));
+        assert!(
+            shares
+                .as_object()
+                .unwrap()
+                .contains_key("b=1, m=2048, k=4096, n=51200, layout=TN, accumulate=False, out_dtype=bf16")
+        );
     }
 
     /// All pairs counted: a causal attention at half the peak of its own pairs has nearly 0.78 · 0.5 · 2.
     #[test]
     fn attention_counts_every_pair() {
         let (value, _) = written(&h100()).unwrap();
-        let key = "batch=1, seq_len=2048, head_num=32, kv_head_num=32, qk_head_dim=128, v_head_dim=128, qkv_contiguous=True";
+        let key =
+            "batch=1, seq_len=2048, head_num=32, kv_head_num=32, qk_head_dim=128, v_head_dim=128, qkv_contiguous=True";
         let flop = 4.0 * 32.0 * 2048.0 * 2048.0 * 128.0;
         let pairs = 32.0 * 2048.0 * 2049.0 / 2.0;
         let ns = 5_000.0 + 4.0 * pairs * 128.0 / (0.5 * 0.78 * 989.4e3);

@@ -5,25 +5,23 @@
 //! forward, backward to inputs and backward to weights together. Keys are the engine's; it looks up every power of two up
 //! to the GPUs.
 
+mod memory;
+
 use super::questions::{collective_line, collective_ns};
 use super::workload::Workload;
 use super::{Content, Exported, MIB, json_text};
 use crate::pipeline::costs::{self, Costs};
 use crate::pipeline::job::{Job, Parallel};
 use crate::records::CostModel;
-use crate::shape::{DType, Normalization, Positions, Recompute};
+use crate::shape::{DType, Recompute};
 use crate::{Error, Result};
-use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
 
 /// Batch sizes whose times are written: the engine fits a line through eight or more.
 const BATCHES: std::ops::RangeInclusive<u64> = 1..=8;
 /// Sizes of the messages whose times are written, as powers of two of a MiB: 1 to 256 MiB; the engine fits a line through
 /// eight or more.
 const MESSAGES: std::ops::RangeInclusive<u32> = 0..=8;
-/// Bytes of a parameter with its gradient and two moments, all in 32 bits, as the engine counts model states.
-const STATE_BYTES: f64 = 16.0;
 /// From GB/s to MiB/ms.
 const MIB_PER_MS: f64 = 1e6 / MIB;
 
@@ -53,7 +51,7 @@ pub fn files(model: &CostModel, workload: &Workload, name: Option<&str>) -> Resu
     };
     let machine = format!("{}nodes_{}gpus_per_node", cluster.nodes, cluster.gpus_per_node);
     let times = times(model, workload, &mut notes)?;
-    let memory = memory(workload, &cluster, &mut notes);
+    let memory = memory::parts(workload, &cluster.degrees, &mut notes);
     let overlap = overlap(model, &cluster, &mut notes);
     let files: [(String, Value); 6] = [
         (format!("computation_profiling_{dtype}_{name}"), times.into()),
@@ -141,7 +139,8 @@ fn times(model: &CostModel, workload: &Workload, notes: &mut Vec<String>) -> Res
         ));
         let unpriced = costs.prices.iter().filter(|p| p.price.is_none()).map(|p| p.what.as_str());
         // What follows the pipeline is no part of these files.
-        let unpriced: Vec<&str> = unpriced.filter(|what| !what.contains("optimizer") && !what.contains("passes")).collect();
+        let unpriced: Vec<&str> =
+            unpriced.filter(|what| !what.contains("optimizer") && !what.contains("passes")).collect();
         if !unpriced.is_empty() {
             notes.push(format!("no price, counted as 0: {}", unpriced.join(", ")));
         }
@@ -150,109 +149,6 @@ fn times(model: &CostModel, workload: &Workload, notes: &mut Vec<String>) -> Res
         }
     }
     Ok(numbers)
-}
-
-#[derive(Serialize)]
-struct LayerMemory {
-    parameter_size: f64,
-    tp_activation_per_bsz_dict: BTreeMap<String, f64>,
-}
-
-#[derive(Serialize)]
-struct OtherMemory {
-    model_states: BTreeMap<String, f64>,
-    activation: BTreeMap<String, f64>,
-}
-
-/// Every part of the memory, without and with sequence parallelism, by the sequence's length.
-fn memory(workload: &Workload, cluster: &Cluster, notes: &mut Vec<String>) -> Map<String, Value> {
-    let mut parts = Map::new();
-    let job = &workload.job;
-    let sequence = job.model.sequence.to_string();
-    let shape = workload.shape(1, 1);
-    let tensors: Vec<u64> = std::iter::once(1).chain(cluster.degrees.iter().copied()).collect();
-    let undivided: Vec<u64> =
-        tensors.iter().copied().filter(|&t| workload.shape(1, t).validate().is_err()).collect();
-    if let Some(least) = undivided.first() {
-        notes.push(format!(
-            "{} heads cannot be divided by {least}: activations at that tensor parallelism are a part of one rank's",
-            job.model.heads
-        ));
-    }
-    for (ending, sequence_parallel) in [("", false), ("_sp", true)] {
-        let activation = |t: u64| {
-            let divided = workload.shape(1, t);
-            match divided.validate() {
-                Ok(()) => crate::shape::LayerShape { sequence_parallel: sequence_parallel && t > 1, ..divided }
-                    .activation_bytes() as f64,
-                Err(_) => shape.activation_bytes() as f64 / t as f64,
-            }
-        };
-        let mut activations: BTreeMap<String, f64> =
-            tensors.iter().map(|&t| (t.to_string(), activation(t) / MIB)).collect();
-        let input = (job.model.sequence * job.model.hidden * workload.dtype.bytes() as u64) as f64;
-        activations.insert("checkpoint".into(), input / MIB);
-        let layer = LayerMemory {
-            parameter_size: 4.0 * shape.parameters() as f64 / MIB,
-            tp_activation_per_bsz_dict: activations,
-        };
-        let mut put = |name: &str, value: Value| {
-            parts.insert(format!("{name}{ending}"), json!({ sequence.as_str(): value }));
-        };
-        put("layertype_0", json!(layer));
-        for (name, part) in Ends::of(workload).parts() {
-            put(&format!("other_memory_pp_{name}"), json!(part.memory(&tensors)));
-        }
-    }
-    parts
-}
-
-/// Parameters as a count of elements, and bytes of activations of one sample, beside the layers.
-#[derive(Clone, Copy)]
-struct Beside {
-    parameters: u64,
-    activation_bytes: u64,
-}
-
-impl Beside {
-    fn memory(self, tensors: &[u64]) -> OtherMemory {
-        let of = |bytes: &dyn Fn(u64) -> f64| tensors.iter().map(|&t| (t.to_string(), bytes(t) / MIB)).collect();
-        OtherMemory {
-            model_states: of(&|t| STATE_BYTES * self.parameters as f64 / t as f64),
-            activation: of(&|_| self.activation_bytes as f64),
-        }
-    }
-}
-
-/// What stands before the layers, behind them, and both on one device.
-struct Ends {
-    first: Beside,
-    last: Beside,
-    both: Beside,
-}
-
-impl Ends {
-    fn of(workload: &Workload) -> Ends {
-        let (job, m) = (&workload.job, &workload.job.model);
-        let matrix = on_one_gpu(job, 1).local_vocabulary() * m.hidden;
-        let positions = if m.positions == Positions::Learned { m.sequence * m.hidden } else { 0 };
-        let norm = if m.norm == Normalization::Layernorm { 2 * m.hidden } else { m.hidden };
-        let element = workload.dtype.bytes() as u64;
-        let first =
-            Beside { parameters: matrix + positions, activation_bytes: element * m.sequence * m.hidden };
-        // Logits in the training format, and in 32 bits for the loss.
-        let last =
-            Beside { parameters: matrix + norm, activation_bytes: (element + 4) * m.sequence * m.vocabulary };
-        let both = Beside {
-            parameters: first.parameters + last.parameters - if m.tied { matrix } else { 0 },
-            activation_bytes: first.activation_bytes + last.activation_bytes,
-        };
-        Ends { first, last, both }
-    }
-
-    fn parts(&self) -> [(&'static str, Beside); 3] {
-        [("off", self.both), ("on_first", self.first), ("on_last", self.last)]
-    }
 }
 
 /// `allreduce_size_N_consec_C` in MiB/ms: C is 1 for neighbours and 0 for ranks a stride apart; all GPUs are neighbours.
@@ -313,6 +209,7 @@ mod tests {
     use super::*;
     use crate::cost::datasheet;
     use crate::records::cost_model::{CorunPair, Interval};
+    use std::collections::BTreeMap;
     use std::path::Path;
 
     fn h100() -> CostModel {
@@ -345,7 +242,8 @@ mod tests {
         let keys = |name: &str| files[name].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
         assert_eq!(
             keys("allreduce_bandwidth_1nodes_8gpus_per_node.json"),
-            ["8_consec_1", "4_consec_1", "4_consec_0", "2_consec_1", "2_consec_0"].map(|k| format!("allreduce_size_{k}"))
+            ["8_consec_1", "4_consec_1", "4_consec_0", "2_consec_1", "2_consec_0"]
+                .map(|k| format!("allreduce_size_{k}"))
         );
         assert_eq!(keys("p2p_bandwidth_1nodes_8gpus_per_node.json"), ["pp_size_2", "pp_size_4", "pp_size_8"]);
         assert_eq!(keys("sp_time_1nodes_8gpus_per_node.json").len(), 2 * 3 * 9);
@@ -419,10 +317,12 @@ mod tests {
     /// Two nodes: the groups that lie across them use the network, at its bandwidth.
     #[test]
     fn strided_groups_of_two_nodes_cross_the_network() {
-        let job = "[model]\npreset = \"gpt-1.3b\"\n[parallel]\npipeline = 2\ndata = 8\nmicro_batch = 1\nglobal_batch = 16";
+        let job =
+            "[model]\npreset = \"gpt-1.3b\"\n[parallel]\npipeline = 2\ndata = 8\nmicro_batch = 1\nglobal_batch = 16";
         let (files, _) = written(&h100(), Some(job));
         let bandwidths = &files["allreduce_bandwidth_2nodes_8gpus_per_node.json"];
-        let [near, far] = ["allreduce_size_2_consec_1", "allreduce_size_2_consec_0"].map(|k| bandwidths[k].as_f64().unwrap());
+        let [near, far] =
+            ["allreduce_size_2_consec_1", "allreduce_size_2_consec_0"].map(|k| bandwidths[k].as_f64().unwrap());
         assert!(near > 5.0 * far, "{bandwidths}");
         assert!(files.contains_key("p2p_bandwidth_2nodes_8gpus_per_node.json"));
     }
