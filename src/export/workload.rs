@@ -77,9 +77,10 @@ pub fn gpus_per_node(model: &CostModel) -> u64 {
 }
 
 fn of_layer_note(shape: &LayerShape) -> String {
+    let causal = if shape.causal { "" } else { ", causal here" };
     format!(
-        "the sizes are those of the model's first layer, {}, in 4 stages of 8 layers with a vocabulary of {VOCABULARY}; --job \
-         JOB.toml gives others",
+        "the sizes are those of the model's first layer, {}{causal}, in 4 stages of 8 layers with a vocabulary of {VOCABULARY}; \
+         --job JOB.toml gives others",
         shape.slug()
     )
 }

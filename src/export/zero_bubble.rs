@@ -44,7 +44,9 @@ pub fn file(model: &CostModel, workload: &Workload) -> Result<Exported> {
     let mut notes = workload.notes.clone();
     let job = one_chunk(&workload.job, &mut notes)?;
     let mut costs = costs::of_job(&job, model, workload.dtype)?;
-    notes.extend(costs.notes.iter().cloned());
+    // The optimizer is no part of the pipeline.
+    let follows = |note: &&String| note.contains("optimizer step") || note.contains("passes over gradients");
+    notes.extend(costs.notes.iter().filter(|note| !follows(note)).cloned());
     let message_ns = costs.send_recv_ns;
     // The scheduler adds messages itself.
     costs.send_recv_ns = 0;
