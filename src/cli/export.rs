@@ -184,15 +184,15 @@ fn exported(args: &ExportArgs) -> Result<Exported> {
     }
 }
 
-/// The model given, else the job's own, else the one of the results folder; and the file it was read from, if it is one file.
-fn model(args: &ExportArgs, job: Option<&Job>) -> Result<(CostModel, Option<PathBuf>)> {
+/// The model given, else the job's own, else the one of the results folder; and the files it was read from.
+fn model(args: &ExportArgs, job: Option<&Job>) -> Result<(CostModel, Vec<PathBuf>)> {
     let names_one = |job: &&Job| !job.hardware.cost_models.is_empty() || job.hardware.gpu.is_some();
     let path = match (&args.cost_model, job.filter(names_one)) {
         (Some(path), _) => path.clone(),
-        (None, Some(job)) => return Ok((plan::machine(&[], None, job)?.0, None)),
+        (None, Some(job)) => return plan::machine(&[], None, job),
         (None, None) => predict::own_model(args.results.first().map(PathBuf::as_path))?,
     };
-    Ok((predict::load(&path)?, Some(path)))
+    Ok((predict::load(&path)?, vec![path]))
 }
 
 fn workload(args: &ExportArgs) -> Result<(CostModel, Workload)> {
@@ -204,9 +204,9 @@ fn workload(args: &ExportArgs) -> Result<(CostModel, Workload)> {
 
 /// Speeds alone stand in the records that the model was made from: those given, else those beside it.
 fn gavel(args: &ExportArgs) -> Result<Exported> {
-    let (model, path) = model(args, None)?;
+    let (model, paths) = model(args, None)?;
     let given = args.results.first().cloned();
-    let beside = || path.as_deref().and_then(Path::parent).map(Path::to_path_buf);
+    let beside = || paths.first().and_then(|path| path.parent()).map(Path::to_path_buf);
     let folder = given.clone().or_else(beside).filter(|folder| folder.join(MEASUREMENTS).exists());
     let journal = folder.as_deref().map(Journal::read).transpose()?.unwrap_or_default();
     let its_own = model.made_from.measurements_sha256.as_ref() == Some(&journal.sha256);
@@ -225,8 +225,7 @@ fn planned(args: &ExportArgs) -> Result<Exported> {
         return Err(Error::input("perfetto shows the plan of a job", "give --job JOB.toml (examples/ holds eight)"));
     };
     let mut job = Job::read(path)?;
-    let given: Vec<PathBuf> = args.cost_model.iter().cloned().collect();
-    let (model, paths) = plan::machine(&given, None, &job)?;
+    let (model, paths) = model(args, Some(&job))?;
     plan::settle(None, &mut job, &model)?;
     perfetto::of_plan(&fill::plan(&job, &model, &plan::measurements(&job, &paths)?)?)
 }

@@ -151,15 +151,21 @@ pub fn run(args: &PredictArgs) -> Result<()> {
 /// The model in the folder given, else the one that this machine's own measurements were fitted to.
 pub(super) fn own_model(folder: Option<&Path>) -> Result<PathBuf> {
     let variable = || std::env::var_os("BUBBLEBENCH_RESULTS").filter(|folder| !folder.is_empty()).map(PathBuf::from);
-    let folder = folder.map(Path::to_path_buf).or_else(variable);
-    let path = folder.unwrap_or_else(this_machines_folder).join(COST_MODEL);
+    let own = || variable().unwrap_or_else(this_machines_folder);
+    let path = folder.map_or_else(own, Path::to_path_buf).join(COST_MODEL);
     if path.exists() {
         return Ok(path);
     }
-    Err(Error::input(
-        format!("this machine has no cost model: {} is not there", path.display()),
-        "measure it first with `cargo bench` or `bubblebench measure all`, or give --cost-model FILE",
-    ))
+    Err(match folder {
+        Some(folder) => Error::input(
+            format!("there is no cost model: {} is not there", path.display()),
+            format!("make it with `bubblebench fit --results {}`, or give --cost-model FILE", folder.display()),
+        ),
+        None => Error::input(
+            format!("this machine has no cost model: {} is not there", path.display()),
+            "measure it first with `cargo bench` or `bubblebench measure all`, or give --cost-model FILE",
+        ),
+    })
 }
 
 /// The answer for programs and for people.

@@ -27,8 +27,6 @@ pub struct Workload {
     pub dtype: DType,
     /// All GPUs: the job's, or those of one node where no job was given.
     pub gpus: u64,
-    /// Whether the job was given, and not made up here.
-    pub given: bool,
     /// Sentences on what was taken for granted.
     pub notes: Vec<String>,
 }
@@ -41,7 +39,7 @@ impl Workload {
         if let Some(mut job) = job {
             job.model.attention = job.model.attention.or_else(|| Some(predict::usual_attention(model)));
             let (dtype, gpus) = (job.model.dtype.unwrap_or(usual), job.gpus());
-            return Ok(Workload { job, dtype, gpus, given: true, notes: Vec::new() });
+            return Ok(Workload { job, dtype, gpus, notes: Vec::new() });
         }
         let gpus = gpus_per_node(model);
         let (job, note) = match model.layer.first() {
@@ -55,7 +53,7 @@ impl Workload {
             ),
         };
         let dtype = job.model.dtype.unwrap_or(usual);
-        Ok(Workload { job, dtype, gpus, given: false, notes: vec![note] })
+        Ok(Workload { job, dtype, gpus, notes: vec![note] })
     }
 
     /// The layer's shape for a micro-batch of `micro_batch` sequences on one of `tensor` ranks; invalid where the heads
@@ -142,7 +140,7 @@ mod tests {
         let workload = Workload::of(&model, None).unwrap();
         let shape = workload.job.layer(workload.dtype);
         assert_eq!((shape.hidden, shape.heads, shape.sequence, workload.gpus), (4096, 32, 2048, 8));
-        assert!(workload.notes[0].contains("GPT-3 6.7B") && !workload.given, "{:?}", workload.notes);
+        assert!(workload.notes[0].contains("GPT-3 6.7B"), "{:?}", workload.notes);
         assert_eq!((workload.job.micro_batches(), workload.job.parallel.pipeline), (12, 4));
     }
 
