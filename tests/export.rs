@@ -119,9 +119,9 @@ fn zero_bubble_takes_the_models_first_layer() {
         ]
     );
     assert_eq!((&value["n_stages"], &value["n_micro"]), (&json!(4), &json!(12)));
-    // 24 layers of that paper's 1.5B model take 18.522 ms forward on 8 stages of 3: a layer 6.17 ms and less.
+    // That paper's stages of 3 layers take 18.522 ms forward: 8 layers 49,392 µs.
     let forward = value["cost_f"][1].as_f64().unwrap();
-    assert!((20_000.0..60_000.0).contains(&forward), "{forward}");
+    assert!((forward - 8.0 * 18_522.0 / 3.0).abs() < 0.001, "{forward}");
     for stage in 0..4 {
         let sum: f64 = ["mem_f", "mem_b", "mem_w"].iter().map(|key| value[key][stage].as_f64().unwrap()).sum();
         assert_eq!(sum, 0.0);
@@ -177,7 +177,7 @@ fn galvatron_writes_a_folder_and_spares_other_files() {
     refused(&words[..6], &["six files", "--out DIR"]);
 }
 
-/// Steps a second of the records beside the model, both ways; as `shared` table they have no holes.
+/// Steps a second of the records beside the model, both ways, and no holes.
 #[test]
 fn gavel_has_every_two_jobs_and_the_speeds_of_the_records() {
     let (value, notes) = written(&["--to", "gavel", "--cost-model", &model("amd-epyc-2c")]);
@@ -194,7 +194,7 @@ fn gavel_has_every_two_jobs_and_the_speeds_of_the_records() {
             assert_eq!(table[other][job], json!([together[1], together[0]]));
         }
     }
-    // 165 forwards of 6.07 ms.
+    // Forwards of 6 ms.
     let main = table["('gpt-h512-a8-s128-b1-t1-f32-forward', 1)"]["null"].as_f64().unwrap();
     assert!((100.0..300.0).contains(&main), "{main}");
     assert!(!notes.contains("relative") && notes.contains("whose side is no training"), "{notes}");
@@ -275,7 +275,8 @@ fn what_a_format_needs_and_lacks_is_said_in_one_line() {
 /// The long help has a paragraph for each format, in 80 columns: what it is for, what it needs, what is lost.
 #[test]
 fn help_says_of_each_format_what_it_is_for_and_what_is_lost() {
-    let output = export(&["--help"]);
+    let mut command = Command::cargo_bin("bubblebench").unwrap();
+    let output = command.args(["export", "--help"]).env("COLUMNS", "80").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     let about = text.split("is lost (x):").nth(1).unwrap();

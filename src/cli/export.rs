@@ -41,32 +41,33 @@ const EXAMPLES: &str = "Examples:
 /// For each format what it is for, what it needs, and what is lost. Pages of more: docs/exports.md.
 const FORMATS: &str = "Formats, each with what it is for, what it needs (-) and what is lost (x):
 
-galvatron    Searches parallel training: the six files of hetu-galvatron 2.4.0 in
-             the folder --out, for the job's GPUs, else one node.
+galvatron    Searches parallel training: the six files of hetu-galvatron 2.4.0
+             in the folder --out, for the job's GPUs, else one node.
              - layers or operations; all_reduce, all_to_all, send_recv
              x a backward that is not twice the forward (a third of both is
-               written); intervals; starts; smaller products of tensor parallelism
+               written); intervals; starts; smaller products of tensor
+               parallelism
 simumax      Simulates training: SimuMax 1.2's system.json.
              - products and attention of bf16; five collectives within a node
              x intervals, additivity of layers, cold caches, co-running
 calculon     Models training of language models: Calculon's system file.
              - products, streaming operations, memory size, an all-reduce
-             x shapes (one curve of products), attention's own times, a start for
-               each collective, copies to the host, intervals
-zero-bubble  Schedules a pipeline: keyword arguments of Zero Bubble's GraphConfig
-             for the stages of --job.
+             x shapes (one curve of products), attention's own times, a start
+               for each collective, copies to the host, intervals
+zero-bubble  Schedules a pipeline: keyword arguments of Zero Bubble's
+             GraphConfig for the stages of --job.
              - a layer's price; memory for one micro-batch a stage
              x intervals, several chunks a stage, gradients and optimizer
 gavel        Schedules a cluster: steps a second of every two jobs on one GPU.
              - pairs that ran beside each other by --sharing, whose side trains
              x intervals, pairs not measured (0), other sharing modes
-nccl-tuner   Chooses NCCL's algorithms: the table from which the example tuner's
-             optimize_config.py makes the plugin's configuration.
+nccl-tuner   Chooses NCCL's algorithms: the table from which the example
+             tuner's optimize_config.py makes the plugin's configuration.
              - GPU records measured with --nccl-choices, one --results for each
                forced NCCL_ALGO and NCCL_PROTO; no cost model has them
              x element types, in-place and isolated times, intervals
-nccl-tests   Reads nccl-tests' output: the collectives as it prints them, a block
-             an operation.
+nccl-tests   Feeds scripts that read nccl-tests' output: the collectives as it
+             prints them, a block an operation.
              - records of collectives
              x intervals, visits, operations it has no columns for
 criterion    Compares runs: a baseline that critcmp reads.
@@ -81,7 +82,8 @@ perfetto     Shows a timeline in ui.perfetto.dev: the plan of --job, as
              x intervals, prices, alternatives
 csv          A table for a spreadsheet or pandas: the cases a cost model keeps.
              - a cost model
-             x the fits, and cases that the model was made from but does not keep
+             x the fits, and cases that the model was made from and does not
+               keep
 
 Without --job the layer is the model's first measured one, else GPT-3 6.7B's.
 Notes on stderr say what was lost, derived or taken for granted in this file.";
