@@ -265,3 +265,28 @@ fn held_out(cases: &[PairCase], resources: usize) -> Vec<HeldOutCase> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::measurement::Backend;
+
+    /// Steps a second are kept of a side that trains; bytes a second of a pressure program are no steps.
+    #[test]
+    fn a_pair_keeps_the_steps_a_second_of_a_side_that_trains() {
+        let row = |side: &str, unit: &str| {
+            let mut row = Measurement::blank(format!("corun/free/m+{side}"), Kind::Corun, Backend::Host);
+            for (name, value) in [("main", "m"), ("side", side), ("sharing", "free"), ("side_unit", unit)] {
+                row.params.insert(name.into(), value.into());
+            }
+            row.slowdown = Some(Interval { median: 1.5, low: 1.4, high: 1.6 });
+            (row.side_alone_per_s, row.side_together_per_s) = (Some(40.0), Some(20.0));
+            row
+        };
+        let rows = [row("convnet-b16", "steps"), row("pressure-memory", "bytes")];
+        let (found, ..) = fit(&rows.iter().collect::<Vec<_>>());
+        let of = |side: &str| found.pairs.iter().find(|p| p.side == side).map(|p| (p.side_rate, p.side_alone_per_s));
+        assert_eq!(of("convnet-b16"), Some((Some(0.5), Some(40.0))));
+        assert_eq!(of("pressure-memory"), Some((Some(0.5), None)));
+    }
+}
