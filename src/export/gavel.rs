@@ -252,7 +252,7 @@ mod tests {
         let side = key("convnet-b16");
         assert_eq!(value["v100"][&side]["null"], 1.0);
         assert_eq!(value["v100"][&side][key(MAIN)][0], 0.5);
-        assert!(notes.iter().any(|n| n.contains("convnet-b16 are relative")), "{notes:?}");
+        assert!(notes.iter().any(|n| n.contains("speeds of convnet-b16") && n.contains("are relative")), "{notes:?}");
     }
 
     #[test]
