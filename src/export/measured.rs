@@ -72,8 +72,8 @@ pub fn cases(model: &CostModel) -> Result<Vec<MeasuredCase>> {
 pub fn primary_dtype(model: &CostModel) -> DType {
     let fits = &model.operations;
     let named = |dtype: &str| {
-        let keys = fits.gemm.keys().chain(fits.attention.keys()).chain(fits.streaming.keys());
-        keys.map(|key| key.split('/').any(|part| part == dtype)).any(|named| named)
+        let mut keys = fits.gemm.keys().chain(fits.attention.keys()).chain(fits.streaming.keys());
+        keys.any(|key| key.split('/').any(|part| part == dtype))
     };
     let usual = predict::usual_dtype(model);
     let unnamed: Vec<DType> =

@@ -107,17 +107,16 @@ fn key(record: &Measurement) -> Option<Key> {
 }
 
 fn notes(rows: &BTreeMap<Key, f64>, left_out: usize) -> Vec<String> {
-    let mut choices: BTreeMap<(&str, u64, u64, u64), BTreeSet<(&str, &str)>> = BTreeMap::new();
-    for key in rows.keys() {
-        let size = choices.entry((key.collective, key.nodes, key.ranks, key.bytes)).or_default();
-        size.insert((key.algorithm, key.protocol));
-    }
+    let size = |key: &Key| (key.collective, key.nodes, key.ranks, key.bytes);
+    let choice = |key: &Key| (key.algorithm, key.protocol);
+    let sizes: BTreeSet<_> = rows.keys().map(size).collect();
+    let choices: BTreeSet<_> = rows.keys().map(|key| (size(key), choice(key))).collect();
     let mut notes = vec![
         "lost: element types, in-place and isolated times, intervals; sizes up to 4294967295 take the largest \
                           size's bandwidth"
             .to_string(),
     ];
-    if choices.values().all(|found| found.len() == 1) {
+    if choices.len() == sizes.len() {
         notes.push(
             "every size was measured with one algorithm only: nothing is left to choose; measure again with NCCL_ALGO and \
              NCCL_PROTO set"

@@ -120,35 +120,34 @@ fn on_one_gpu(job: &Job, micro_batch: u64) -> Job {
 fn times(model: &CostModel, workload: &Workload, notes: &mut Vec<String>) -> Result<Numbers> {
     let priced = |batch| costs::of_job(&on_one_gpu(&workload.job, batch), model, workload.dtype);
     let all: Vec<(u64, Costs)> = BATCHES.map(|batch| Ok((batch, priced(batch)?))).collect::<Result<_>>()?;
-    let mut numbers = Numbers::new();
     let sequence = workload.job.model.sequence;
+    let entry = |kind: &str, batch: u64, ns: f64| {
+        (format!("{kind}_bsz{batch}_seq{sequence}"), Value::from(ns / 3.0 / 1e6 / batch as f64))
+    };
+    let layers = all.iter().map(|(batch, costs)| entry("layertype_0", *batch, costs.layer_ns()));
     let ends = |costs: &Costs| costs.ends_ns().iter().sum::<u64>() as f64;
-    let kinds: [(&str, &dyn Fn(&Costs) -> f64); 2] = [("layertype_0", &Costs::layer_ns), ("layertype_other", &ends)];
-    for (kind, ns) in kinds {
-        for (batch, costs) in &all {
-            let ms = ns(costs) / 3.0 / 1e6 / *batch as f64;
-            numbers.insert(format!("{kind}_bsz{batch}_seq{sequence}"), ms.into());
-        }
+    let others = all.iter().map(|(batch, costs)| entry("layertype_other", *batch, ends(costs)));
+    notes.extend(all.first().map(|(_, costs)| times_notes(costs)).unwrap_or_default());
+    Ok(layers.chain(others).collect())
+}
+
+/// How a third of forward and backward stands to the forward, and what has no price or an extrapolated one.
+fn times_notes(costs: &Costs) -> Vec<String> {
+    let mut notes = vec![format!(
+        "times are a third of forward and backward together, {:.3} of the forward at batch 1: Galvatron takes a backward for \
+         twice the forward",
+        costs.layer_ns() / 3.0 / costs.layer.forward.time_ns
+    )];
+    let unpriced = costs.prices.iter().filter(|p| p.price.is_none()).map(|p| p.what.as_str());
+    // What follows the pipeline is no part of these files.
+    let unpriced: Vec<&str> = unpriced.filter(|what| !what.contains("optimizer") && !what.contains("passes")).collect();
+    if !unpriced.is_empty() {
+        notes.push(format!("no price, counted as 0: {}", unpriced.join(", ")));
     }
-    if let Some((_, costs)) = all.first() {
-        let forward = costs.layer.forward.time_ns;
-        notes.push(format!(
-            "times are a third of forward and backward together, {:.3} of the forward at batch 1: Galvatron takes a backward for \
-             twice the forward",
-            costs.layer_ns() / 3.0 / forward
-        ));
-        let unpriced = costs.prices.iter().filter(|p| p.price.is_none()).map(|p| p.what.as_str());
-        // What follows the pipeline is no part of these files.
-        let unpriced: Vec<&str> =
-            unpriced.filter(|what| !what.contains("optimizer") && !what.contains("passes")).collect();
-        if !unpriced.is_empty() {
-            notes.push(format!("no price, counted as 0: {}", unpriced.join(", ")));
-        }
-        if !costs.layer.in_range() {
-            notes.push("the layer lies outside what was measured: its times are extrapolated".into());
-        }
+    if !costs.layer.in_range() {
+        notes.push("the layer lies outside what was measured: its times are extrapolated".into());
     }
-    Ok(numbers)
+    notes
 }
 
 /// `allreduce_size_N_consec_C` in MiB/ms: C is 1 for neighbours and 0 for ranks a stride apart; all GPUs are neighbours.
