@@ -31,13 +31,7 @@ pub(super) fn parts(workload: &Workload, degrees: &[u64], notes: &mut Vec<String
     let sequence = job.model.sequence.to_string();
     let shape = workload.shape(1, 1);
     let tensors: Vec<u64> = std::iter::once(1).chain(degrees.iter().copied()).collect();
-    let undivided: Vec<u64> = tensors.iter().copied().filter(|&t| workload.shape(1, t).validate().is_err()).collect();
-    if let Some(least) = undivided.first() {
-        notes.push(format!(
-            "{} heads cannot be divided by {least}: activations at that tensor parallelism are a part of one rank's",
-            job.model.heads
-        ));
-    }
+    notes.extend(undivided_note(workload, &tensors));
     for (ending, sequence_parallel) in [("", false), ("_sp", true)] {
         let activation = |t: u64| {
             let divided = workload.shape(1, t);
@@ -65,6 +59,15 @@ pub(super) fn parts(workload: &Workload, degrees: &[u64], notes: &mut Vec<String
         }
     }
     parts
+}
+
+/// Says from which tensor parallelism on the heads cannot be divided; `None` where they always can.
+fn undivided_note(workload: &Workload, tensors: &[u64]) -> Option<String> {
+    let least = tensors.iter().find(|t| workload.shape(1, **t).validate().is_err())?;
+    let heads = workload.job.model.heads;
+    Some(format!(
+        "{heads} heads cannot be divided by {least}: activations at that tensor parallelism are a part of one rank's"
+    ))
 }
 
 /// Parameters as a count of elements, and bytes of activations of one sample, beside the layers.
