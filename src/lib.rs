@@ -18,8 +18,9 @@
 //!
 //! The device wing ([`machine`], [`ops`], [`clock`], [`models`], [`collectives`], [`corun`], [`suite`]) touches hardware. The
 //! value wing ([`cost`], [`pipeline`], [`trace`], [`fill`], [`compare`], [`import`], [`export`], [`report`]) does not: its
-//! functions go from values to values and run on a laptop. The wings share two rooms: [`shape`], the values both speak of, and [`records`], the
-//! files one writes and the other reads; [`error`], [`nearest`], [`stats`] and [`units`] serve both.
+//! functions go from values to values and run on a laptop. The wings share two rooms: [`shape`], the values both speak of,
+//! and [`records`], the files one writes and the other reads; [`error`], [`nearest`], [`stats`] and [`units`] serve both.
+//! [`export`] takes what another program wants from [`records`], [`cost`], [`pipeline`] and [`fill`].
 //!
 //! Who may use whom is a table in `tests/rooms.rs`, which every `cargo test` holds the code against; `unsafe` code
 //! is allowed in [`machine`], [`ops`], [`collectives`] and [`corun`] only, cudarc in those and [`clock`].

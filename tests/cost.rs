@@ -1150,6 +1150,7 @@ fn numbers_that_cannot_be_used_are_refused() {
         sharing: "free".into(),
         slowdown: Interval { median: slowdown, low: slowdown, high: slowdown },
         side_rate: Some(0.5),
+        side_alone_per_s: None,
     };
     let spoil: [&dyn Fn(&mut CostModel); 7] = [
         &|m| m.collectives[0].ranks = 1,

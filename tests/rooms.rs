@@ -16,7 +16,7 @@ const ROOMS: [(&str, &[&str]); 22] = [
     ("units", &[]),
     ("stats", &[]),
     ("shape", &[]),
-    ("records", &["shape"]),
+    ("records", &["nearest", "shape"]),
     //
     ("machine", &["nearest", "records", "stats"]),
     ("ops", &["machine", "shape", "stats"]),
@@ -35,7 +35,7 @@ const ROOMS: [(&str, &[&str]); 22] = [
     ("fill", &["cost", "pipeline", "records", "shape", "stats", "units"]),
     ("compare", &["cost", "fill", "nearest", "records", "shape", "stats", "units"]),
     ("import", &["cost", "nearest", "records", "shape", "stats", "units"]),
-    ("export", &["import", "pipeline", "records", "shape", "stats"]),
+    ("export", &["cost", "fill", "import", "nearest", "pipeline", "records", "shape", "stats", "units"]),
     ("report", &["compare", "fill", "pipeline", "records", "trace", "units"]),
     //
     (

@@ -53,7 +53,7 @@ enum Command {
     Fit(fit::FitArgs),
     /// Take other people's measurements (nccl-tests, nvbench, tables of timings) into a results folder
     Import(import::ImportArgs),
-    /// Write measurements in another tool's own format
+    /// Write measurements, the cost model or a plan in another tool's own format
     Export(export::ExportArgs),
     /// Ask the cost model: one layer, one collective, one pair
     Predict(predict::PredictArgs),

@@ -4,13 +4,10 @@ use super::known::known;
 use super::schedule::{self, Asked};
 use super::{print, print_json, terminal};
 use crate::cost::{datasheet, join, predict};
-use crate::export::perfetto::{self, Counter, SideSpan};
+use crate::export::perfetto;
+use crate::fill;
 use crate::fill::measured::{self, IterationChoice};
-use crate::fill::record::{PlanFill, PlanStage};
-use crate::fill::{self, plan::FillPlan};
-use crate::pipeline::activations::Live;
 use crate::pipeline::job::Job;
-use crate::pipeline::memory::GIB;
 use crate::pipeline::{ScheduleName, given, operations};
 use crate::records::store::{Journal, MEASUREMENTS};
 use crate::records::{CostModel, Measurement, files};
@@ -70,8 +67,8 @@ pub struct PlanArgs {
 /// Plans the job, writes what was asked for and prints the plan.
 pub fn run(args: &PlanArgs) -> Result<()> {
     let mut job = under_schedule(args, Job::read(&args.job)?)?;
-    let (model, paths) = machine(args, &job)?;
-    settle(args, &mut job, &model)?;
+    let (model, paths) = machine(&args.cost_model, args.gpu.as_deref(), &job)?;
+    settle(args.dtype.as_deref(), &mut job, &model)?;
     if args.sweep {
         return super::sweep::run(&job, &model, args.json);
     }
@@ -81,7 +78,7 @@ pub fn run(args: &PlanArgs) -> Result<()> {
         Some(file) => measured::plan(&job, &model, &measurements, file, args.iteration)?,
     };
     if let Some(trace) = &args.trace {
-        write_trace(trace, &plan)?;
+        perfetto::write_plan(trace, &plan)?;
     }
     if let Some(html) = &args.html {
         let page = report::html::plan::html(&plan, model.made_from.source.as_deref());
@@ -110,22 +107,22 @@ fn under_schedule(args: &PlanArgs, job: Job) -> Result<Job> {
     }
 }
 
-/// The job's cost models as one, the data sheet behind them; and the models' paths.
-fn machine(args: &PlanArgs, job: &Job) -> Result<(CostModel, Vec<PathBuf>)> {
+/// The cost models given in place of the job's, else the job's own, as one, the data sheet behind them; and the models' paths.
+pub(super) fn machine(given: &[PathBuf], gpu: Option<&str>, job: &Job) -> Result<(CostModel, Vec<PathBuf>)> {
     // Either flag stands for another machine: both keys of the job step back.
-    let own = args.cost_model.is_empty() && args.gpu.is_none();
-    let paths = if own { job.hardware.cost_models.clone() } else { args.cost_model.clone() };
-    let gpu = if own { job.hardware.gpu.clone() } else { args.gpu.clone() };
+    let own = given.is_empty() && gpu.is_none();
+    let paths = if own { job.hardware.cost_models.clone() } else { given.to_vec() };
+    let gpu = if own { job.hardware.gpu.as_deref() } else { gpu };
     if paths.is_empty() && gpu.is_none() {
         return Err(Error::input(
-            format!("{} names no cost model", args.job.display()),
+            format!("{} names no cost model", job.path.display()),
             "add `cost_model = \"…/cost_model.json\"` or `gpu = \"h100-sxm\"` to [hardware], or give --cost-model FILE or --gpu NAME",
         ));
     }
     let mut models = paths.iter().map(|path| super::predict::load(path)).collect::<Result<Vec<_>>>()?;
     if let Some(name) = gpu {
-        let sheet = datasheet::find(&name).map_err(|e| match (e, own) {
-            (Error::Input { what, cure }, true) => Error::input(format!("{}: {what}", args.job.display()), cure),
+        let sheet = datasheet::find(name).map_err(|e| match (e, own) {
+            (Error::Input { what, cure }, true) => Error::input(format!("{}: {what}", job.path.display()), cure),
             (other, _) => other,
         })?;
         models.push(datasheet::model(&sheet));
@@ -134,8 +131,8 @@ fn machine(args: &PlanArgs, job: &Job) -> Result<(CostModel, Vec<PathBuf>)> {
 }
 
 /// What the job leaves to the machine: the number format, and whether attention is fused.
-fn settle(args: &PlanArgs, job: &mut Job, model: &CostModel) -> Result<()> {
-    if let Some(name) = &args.dtype {
+pub(super) fn settle(dtype: Option<&str>, job: &mut Job, model: &CostModel) -> Result<()> {
+    if let Some(name) = dtype {
         job.model.dtype = Some(DType::parse(name).filter(|d| DType::TRAINED.contains(d)).ok_or_else(|| {
             Error::input(format!("--dtype {name} is unknown"), nearest::cure(name, DType::TRAINED.map(DType::name)))
         })?);
@@ -145,29 +142,11 @@ fn settle(args: &PlanArgs, job: &mut Job, model: &CostModel) -> Result<()> {
 }
 
 /// The measurements beside the first cost model that has some, if a side needs figures from them.
-fn measurements(job: &Job, cost_models: &[PathBuf]) -> Result<Vec<Measurement>> {
+pub(super) fn measurements(job: &Job, cost_models: &[PathBuf]) -> Result<Vec<Measurement>> {
     let folders = cost_models.iter().map(|path| path.parent().unwrap_or(Path::new("")));
     let asked = job.side.iter().any(|s| s.measured.is_some());
     match folders.into_iter().find(|folder| asked && folder.join(MEASUREMENTS).exists()) {
         Some(folder) => Ok(Journal::read(folder)?.measurements),
         None => Ok(Vec::new()),
     }
-}
-
-fn write_trace(path: &Path, plan: &FillPlan) -> Result<()> {
-    let share = plan.timeline.schedule.chunk_share();
-    let live = |live: Live| live.micro_batches(share, plan.weight_share);
-    let free = |stage: usize, at: Live| plan.memory.free_bytes(stage, live(at)).unwrap_or(0.0) / GIB;
-    let held = |_: usize, at: Live| live(at);
-    let counter = match plan.memory.total_bytes {
-        Some(_) => Counter { name: "free memory (GiB)", value: &free },
-        None => Counter { name: "activations (micro-batches)", value: &held },
-    };
-    let spans = |stage: &PlanStage| {
-        let stage_index = stage.stage as usize;
-        let span = |f: PlanFill| SideSpan { stage: stage_index, start_ns: f.start_ns, end_ns: f.end_ns, name: f.side };
-        stage.bubbles.fills().map(span).collect::<Vec<_>>()
-    };
-    let side: Vec<SideSpan> = plan.record.stage.iter().flat_map(spans).collect();
-    perfetto::write_file(path, &plan.timeline, &counter, &side)
 }

@@ -140,7 +140,7 @@ struct CorunArgs {
 pub fn run(args: &PredictArgs) -> Result<()> {
     let path = match &args.cost_model {
         Some(path) => path.clone(),
-        None => own_model()?,
+        None => own_model(None)?,
     };
     let model = load(&path)?;
     let (answer, table) = ask(&model, &args.question)?;
@@ -148,17 +148,24 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     super::print(&out)
 }
 
-/// The model that this machine's own measurements were fitted to.
-fn own_model() -> Result<PathBuf> {
-    let folder = std::env::var_os("BUBBLEBENCH_RESULTS").filter(|folder| !folder.is_empty());
-    let path = folder.map_or_else(this_machines_folder, PathBuf::from).join(COST_MODEL);
+/// The model in the folder given, else the one that this machine's own measurements were fitted to.
+pub(super) fn own_model(folder: Option<&Path>) -> Result<PathBuf> {
+    let variable = || std::env::var_os("BUBBLEBENCH_RESULTS").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let own = || variable().unwrap_or_else(this_machines_folder);
+    let path = folder.map_or_else(own, Path::to_path_buf).join(COST_MODEL);
     if path.exists() {
         return Ok(path);
     }
-    Err(Error::input(
-        format!("this machine has no cost model: {} is not there", path.display()),
-        "measure it first with `cargo bench` or `bubblebench measure all`, or give --cost-model FILE",
-    ))
+    Err(match folder {
+        Some(folder) => Error::input(
+            format!("there is no cost model: {} is not there", path.display()),
+            format!("make it with `bubblebench fit --results {}`, or give --cost-model FILE", folder.display()),
+        ),
+        None => Error::input(
+            format!("this machine has no cost model: {} is not there", path.display()),
+            "measure it first with `cargo bench` or `bubblebench measure all`, or give --cost-model FILE",
+        ),
+    })
 }
 
 /// The answer for programs and for people.

@@ -75,7 +75,16 @@ fn pair(record: &Measurement) -> Option<CorunPair> {
         sharing: record.param_str("sharing").or(record.sharing.as_deref()).unwrap_or("free").to_string(),
         slowdown,
         side_rate,
+        side_alone_per_s: record
+            .side_alone_per_s
+            .filter(|_| trains(record))
+            .filter(|rate| rate.is_finite() && *rate > 0.0),
     })
+}
+
+/// Whether the side of a co-run row is a model in training, which counts its progress in steps.
+fn trains(record: &Measurement) -> bool {
+    record.param_str("side_unit") == Some("steps")
 }
 
 /// All A/A rows together: the median of their medians, the widest of their intervals.
@@ -254,5 +263,30 @@ fn held_out(cases: &[PairCase], resources: usize) -> Vec<HeldOutCase> {
             let weights = choose(&[], resources);
             cases.iter().map(|c| HeldOutCase::new(slowdown(&weights, c), c.slowdown)).collect()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::measurement::Backend;
+
+    /// Steps a second are kept of a side that trains; bytes a second of a pressure program are no steps.
+    #[test]
+    fn a_pair_keeps_the_steps_a_second_of_a_side_that_trains() {
+        let row = |side: &str, unit: &str| {
+            let mut row = Measurement::blank(format!("corun/free/m+{side}"), Kind::Corun, Backend::Host);
+            for (name, value) in [("main", "m"), ("side", side), ("sharing", "free"), ("side_unit", unit)] {
+                row.params.insert(name.into(), value.into());
+            }
+            row.slowdown = Some(Interval { median: 1.5, low: 1.4, high: 1.6 });
+            (row.side_alone_per_s, row.side_together_per_s) = (Some(40.0), Some(20.0));
+            row
+        };
+        let rows = [row("convnet-b16", "steps"), row("pressure-memory", "bytes")];
+        let (found, ..) = fit(&rows.iter().collect::<Vec<_>>());
+        let of = |side: &str| found.pairs.iter().find(|p| p.side == side).map(|p| (p.side_rate, p.side_alone_per_s));
+        assert_eq!(of("convnet-b16"), Some((Some(0.5), Some(40.0))));
+        assert_eq!(of("pressure-memory"), Some((Some(0.5), None)));
     }
 }

@@ -219,6 +219,9 @@ pub fn check(model: &CostModel) -> Result<()> {
         if [median, low, high].iter().any(|s| !s.is_finite() || *s <= 0.0) {
             return wrong(format!("the cost model's slowdown of {} beside {} cannot be used", p.main, p.side));
         }
+        if p.side_alone_per_s.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)) {
+            return wrong(format!("the cost model's steps a second of {} cannot be used", p.side));
+        }
     }
     if let Some(GateCost { open_ns, close_ns, drain_ns, drain_by_side_ns, restart_ns }) = &model.gate
         && ![open_ns, close_ns, drain_ns, restart_ns].into_iter().chain(drain_by_side_ns.values()).all(|ns| usable(*ns))

@@ -3,10 +3,14 @@
 //!
 //! Event fields follow the Trace Event Format: `ph` X (complete), C (counter), M (metadata); `ts` and `dur` in µs.
 
-use crate::Result;
+use super::{Content, Exported};
+use crate::fill::plan::FillPlan;
+use crate::fill::record::PlanFill;
 use crate::pipeline::activations::Live;
+use crate::pipeline::memory::GIB;
 use crate::pipeline::{Timeline, Work, bubbles};
 use crate::records::files;
+use crate::{Error, Result};
 use std::io::Write;
 use std::path::Path;
 
@@ -29,6 +33,45 @@ pub struct SideSpan {
     pub end_ns: u64,
     /// The side work's name, which labels its event.
     pub name: String,
+}
+
+/// The trace of a plan, as `plan --trace` writes it: fails only where text cannot be made.
+pub fn of_plan(plan: &FillPlan) -> Result<Exported> {
+    let mut out = Vec::new();
+    with_plan(plan, |counter, side| write(&mut out, &plan.timeline, counter, side))
+        .map_err(|e| Error::bug(format!("a trace cannot be written: {e}")))?;
+    let text = String::from_utf8(out).map_err(|e| Error::bug(format!("a trace is no text: {e}")))?;
+    let notes = vec!["lost: intervals, prices, alternatives; `bubblebench plan --json` has them".to_string()];
+    Ok(Exported { content: Content::File(text), notes })
+}
+
+/// Writes the trace of a plan to a file: its operations, bubbles and side work, and each stage's free memory, or its
+/// activations where the GPU's memory is not known.
+pub fn write_plan(path: &Path, plan: &FillPlan) -> Result<()> {
+    with_plan(plan, |counter, side| write_file(path, &plan.timeline, counter, side))
+}
+
+/// Calls `then` with the counter and the side work of a plan.
+fn with_plan<T>(plan: &FillPlan, then: impl FnOnce(&Counter, &[SideSpan]) -> T) -> T {
+    let share = plan.timeline.schedule.chunk_share();
+    let live = |live: Live| live.micro_batches(share, plan.weight_share);
+    let free = |stage: usize, at: Live| plan.memory.free_bytes(stage, live(at)).unwrap_or(0.0) / GIB;
+    let held = |_: usize, at: Live| live(at);
+    let counter = match plan.memory.total_bytes {
+        Some(_) => Counter { name: "free memory (GiB)", value: &free },
+        None => Counter { name: "activations (micro-batches)", value: &held },
+    };
+    let mut side = Vec::new();
+    for stage in &plan.record.stage {
+        let span = |f: PlanFill| SideSpan {
+            stage: stage.stage as usize,
+            start_ns: f.start_ns,
+            end_ns: f.end_ns,
+            name: f.side,
+        };
+        side.extend(stage.bubbles.fills().map(span));
+    }
+    then(&counter, &side)
 }
 
 /// Writes the trace to a file, of which a reader sees the whole or nothing.

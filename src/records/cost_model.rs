@@ -331,6 +331,10 @@ pub struct CorunPair {
     /// The side's progress beside the main ÷ its progress alone, 1 if it keeps all of its speed; null where it was not
     /// counted.
     pub side_rate: Option<f64>,
+    /// Training steps a second of the side alone; absent where the side does not train, and in models that an earlier
+    /// version made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub side_alone_per_s: Option<f64>,
 }
 
 /// What it costs to let side work run in a bubble and to stop it again, by a page of memory shared between both

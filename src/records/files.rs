@@ -31,6 +31,36 @@ pub fn write_atomic_with(path: &Path, content: impl FnOnce(&mut BufWriter<File>)
     })
 }
 
+/// Writes the files of a folder, names and texts. A new or empty folder is there whole or not at all; in one that holds these
+/// files already each is replaced by itself. A folder that holds any other file is refused.
+pub fn write_folder(folder: &Path, files: &[(String, String)]) -> Result<()> {
+    let held = match fs::read_dir(folder) {
+        Ok(entries) => entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(source) => return Err(Error::io("write to", folder, source)),
+    };
+    let other: Vec<&str> =
+        held.iter().map(String::as_str).filter(|name| !files.iter().any(|(own, _)| own == name)).collect();
+    if !other.is_empty() {
+        return Err(Error::input(
+            format!("{} holds other files: {}", folder.display(), crate::nearest::some_of(other, 4)),
+            "give a new or an empty folder",
+        ));
+    }
+    if !held.is_empty() {
+        return files.iter().try_for_each(|(name, text)| write_atomic(&folder.join(name), text.as_bytes()));
+    }
+    let temporary = temporary_name(folder)?;
+    let write = || {
+        fs::create_dir(&temporary).map_err(|source| Error::io("create", folder, source))?;
+        files.iter().try_for_each(|(name, text)| write_atomic(&temporary.join(name), text.as_bytes()))?;
+        fs::rename(&temporary, folder).and_then(|()| sync_folder(folder)).map_err(|e| Error::io("create", folder, e))
+    };
+    write().inspect_err(|_| {
+        let _ = fs::remove_dir_all(&temporary);
+    })
+}
+
 /// Writes `value` as indented JSON with a newline behind it, by [`write_atomic`].
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let mut text = to_json(value)?;
@@ -114,6 +144,22 @@ mod tests {
         write_atomic(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_is_written_whole_and_never_over_other_files() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("made");
+        let files = |text: &str| [("a.json", text), ("b.json", text)].map(|(n, t)| (n.to_string(), t.to_string()));
+        write_folder(&folder, &files("one")).unwrap();
+        write_folder(&folder, &files("two")).unwrap();
+        assert_eq!(fs::read_to_string(folder.join("b.json")).unwrap(), "two");
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
+        fs::write(folder.join("mine.txt"), "x").unwrap();
+        let error = write_folder(&folder, &files("three")).unwrap_err().to_string();
+        assert!(error.contains("holds other files: mine.txt"), "{error}");
+        assert_eq!(fs::read_to_string(folder.join("a.json")).unwrap(), "two");
+        assert!(write_folder(&folder.join("a.json"), &files("x")).is_err());
     }
 
     #[test]
