@@ -71,7 +71,8 @@ impl<'a> PreparedFit<'a> {
     /// Parses a fit. Returns an error if it names an unknown feature or size.
     pub fn new(fit: &'a Fit) -> Result<Self> {
         let terms = fit.features.iter().zip(&fit.coefficients_ns);
-        let terms = terms.map(|(name, coefficient)| Ok((Feature::parse(name)?, *coefficient))).collect::<Result<_>>()?;
+        let terms =
+            terms.map(|(name, coefficient)| Ok((Feature::parse(name)?, *coefficient))).collect::<Result<_>>()?;
         let nothing = FeatureInput::default();
         for name in fit.anchors.iter().flat_map(|anchors| &anchors.sizes) {
             operations::known_size(name, &nothing)?;

@@ -93,9 +93,7 @@ fn measured(by: &Predictor<'_>, anchor: &LayerAnchor) -> LayerPrediction {
     let as_measured = |t: &Interval| match t.low < t.high {
         true => Prediction { median_ns: t.median, low_ns: t.low, high_ns: t.high, in_range: true },
         // A figure without a spread was measured once, or is somebody's mean.
-        false => {
-            Prediction::with_spread(t.median, prepared::AS_MEASURED, prepared::AS_MEASURED, Outside::default())
-        }
+        false => Prediction::with_spread(t.median, prepared::AS_MEASURED, prepared::AS_MEASURED, Outside::default()),
     };
     let times = [&anchor.forward_ns, &anchor.backward_input_ns, &anchor.backward_weight_ns];
     let parts = times.map(as_measured);
