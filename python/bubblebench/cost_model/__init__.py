@@ -12,7 +12,7 @@ number may differ, far below a nanosecond.
 file               part (and the file of the program that it follows)
 =================  ==================================================================
 ``model``          the class that is asked
-``reader``         the file: its keys, their types, its version (``src/records``)
+``reader``         the file and its version (``src/records``); ``fields``: keys and types
 ``records``        what stands in the file, as values
 ``check``          whether its numbers can be used (``src/cost/mod.rs``)
 ``shape``          a layer and its operations (``src/shape/layer.rs``)

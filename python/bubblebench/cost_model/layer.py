@@ -7,7 +7,7 @@ import math
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from .errors import CostModelError
-from .fits import AS_MEASURED, FeatureInput, PreparedFit, PreparedFits
+from .fits import AS_MEASURED, FeatureInput, PreparedFits
 from .numbers import divide, ln, total
 from .operation import ATTENTION, GEMM, STREAMING, TRAINED, Operation
 from .prediction import Interval, LayerPrediction, Outside, Prediction, sum_of, sum_of_kin, with_spread
@@ -104,7 +104,7 @@ class Layers:
             parts = self._scaled(shape, outside)
         plain = sum_of(parts)
         whole = self._fitted(shape, FORWARD_BACKWARD, plain.median_ns, outside) or plain
-        return LayerPrediction(*parts, whole, shape.activation_bytes(), shape.parameter_bytes())
+        return _put_together(parts, whole, shape.activation_bytes(), shape.parameter_bytes())
 
     def _measured(self, anchor: LayerAnchor) -> LayerPrediction:
         parts = [_as_measured(t) for t in anchor.times()]
@@ -118,7 +118,7 @@ class Layers:
             max(factor, 1.0) * plain.high_ns,
             True,
         )
-        return LayerPrediction(*parts, whole, anchor.activation_bytes, anchor.parameter_bytes)
+        return _put_together(parts, whole, anchor.activation_bytes, anchor.parameter_bytes)
 
     def _refuse_dtype(self, dtype: str) -> None:
         known = dtypes_of(self._model.valid)
@@ -214,6 +214,13 @@ class Layers:
         return found
 
 
+def _put_together(
+    parts: Sequence[Prediction], whole: Prediction, activation_bytes: int, parameter_bytes: int
+) -> LayerPrediction:
+    forward, backward_input, backward_weight = parts
+    return LayerPrediction(forward, backward_input, backward_weight, whole, activation_bytes, parameter_bytes)
+
+
 def _as_measured(time: Interval) -> Prediction:
     if time.low < time.high:
         return Prediction(time.median, time.low, time.high, True)
@@ -246,5 +253,3 @@ def _plain_work(shape: LayerShape, phase: str, operations_ns: float, phases_ns: 
         phases_ns=phases_ns,
     )
 
-
-__all__ = ["Layers", "PreparedFit", "dtypes_of", "outside_of", "usual_dtype"]

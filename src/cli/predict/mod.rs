@@ -48,6 +48,13 @@ pub struct PredictArgs {
 
 /// Asks the cost model and prints its answer.
 pub fn run(args: &PredictArgs) -> Result<()> {
+    // clap knows options that exclude each other, but no option that excludes a command.
+    if args.batch && args.question.is_some() {
+        return Err(Error::input(
+            "--batch takes its questions from stdin, and one was given beside it",
+            "leave one of both out",
+        ));
+    }
     let path = match &args.cost_model {
         Some(path) => path.clone(),
         None => own_model()?,
