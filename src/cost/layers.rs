@@ -15,7 +15,7 @@ use crate::Result;
 use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, Fit, LayerAnchor, OperationFits};
 use crate::records::measurement::{Interval, Kind};
-use crate::shape::operation::Family;
+use crate::shape::operation::{Family, Operation};
 use crate::shape::{DType, LayerShape, Phase, Recompute};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -229,7 +229,8 @@ fn train_phases(
     let prepared = PreparedFits::new(fits);
     for row in rows {
         let Some((phase, cases)) = cases.iter_mut().find(|(phase, _)| *phase == row.phase) else { continue };
-        let work = work(&prepared, &row.shape, *phase)?.unwrap_or_else(|| plain_work(&row.shape, *phase));
+        let work = work(&prepared, &row.shape, *phase)?
+            .unwrap_or_else(|| plain_work(&row.shape, &row.shape.operations(*phase)));
         cases.push(FitCase { work, ns: row.time.median, key: row.shape.slug() });
     }
     cases.retain(|(_, cases)| cases.len() >= 2);
@@ -281,15 +282,15 @@ fn whole_cases(rows: &[LayerRow]) -> Vec<FitCase<FeatureInput>> {
 /// Names of the operations of a layer that are linear layers; other products are attention's.
 const LINEAR_LAYERS: [&str; 4] = ["qkv", "projection", "fc1", "fc2"];
 
-fn plain_work(shape: &LayerShape, phase: Phase) -> FeatureInput {
+fn plain_work(shape: &LayerShape, operations: &[(&'static str, Operation)]) -> FeatureInput {
     let (rows, attention_pairs) = (shape.rows() as f64, shape.attention().pairs());
     let mut work = FeatureInput { rows, attention_pairs, ..FeatureInput::default() };
     let mut attention_flop = 0.0;
-    for (name, operation) in shape.operations(phase) {
+    for (name, operation) in operations {
         work.flop += operation.flop();
         work.bytes += operation.bytes(shape.dtype);
         match operation.family() {
-            Family::Gemm if LINEAR_LAYERS.contains(&name) => work.product_flop += operation.flop(),
+            Family::Gemm if LINEAR_LAYERS.contains(name) => work.product_flop += operation.flop(),
             Family::Gemm | Family::Attention => attention_flop += operation.flop(),
             Family::Streaming => {}
         }
@@ -301,8 +302,9 @@ fn plain_work(shape: &LayerShape, phase: Phase) -> FeatureInput {
 /// Quantities of a layer phase that its features are computed from; `None` where one of its operations has no fit.
 /// Returns an error if a fit names an unknown feature.
 fn work(fits: &PreparedFits<'_>, shape: &LayerShape, phase: Phase) -> Result<Option<FeatureInput>> {
-    let sum = fits.sum_ns(&shape.operations(phase), shape.dtype)?;
-    Ok(sum.map(|operations_ns| FeatureInput { operations_ns, ..plain_work(shape, phase) }))
+    let operations = shape.operations(phase);
+    let sum = fits.sum_ns(&operations, shape.dtype)?;
+    Ok(sum.map(|operations_ns| FeatureInput { operations_ns, ..plain_work(shape, &operations) }))
 }
 
 /// Predicted time of a phase, `forward_backward` from the predicted times of the others.
@@ -326,7 +328,7 @@ pub fn evaluate(fits: &PreparedFits<'_>, shape: &LayerShape, phase: Phase, phase
     let Some(fit) = fits.phase(phase, shape.dtype)? else { return Ok(None) };
     let work = match fit.of_operations() {
         true => work(fits, shape, phase)?,
-        false => Some(FeatureInput { phases_ns, ..plain_work(shape, phase) }),
+        false => Some(FeatureInput { phases_ns, ..plain_work(shape, &shape.operations(phase)) }),
     };
     Ok(work.map(|work| fit.evaluate(&work)))
 }
@@ -367,7 +369,7 @@ mod tests {
         let shape = LayerShape::new(512, 8, 128, 2, DType::F32);
         let all = 2.0 * 8.0 * 128.0 * 128.0;
         let lower = 2.0 * 8.0 * 128.0 * 129.0 / 2.0;
-        let pairs = |shape: LayerShape, phase| plain_work(&shape, phase).pairs;
+        let pairs = |shape: LayerShape, phase| plain_work(&shape, &shape.operations(phase)).pairs;
         assert_eq!(pairs(shape, Phase::Forward), lower);
         assert_eq!(pairs(shape, Phase::BackwardInput), 2.5 * lower);
         assert_eq!(pairs(shape.recompute(Recompute::Selective), Phase::BackwardInput), 3.5 * lower);
@@ -378,7 +380,10 @@ mod tests {
         assert_eq!(pairs(unfused, Phase::Forward), all);
         assert_eq!(pairs(unfused, Phase::BackwardInput), 2.0 * all);
         for shape in [shape, unfused] {
-            assert_eq!(plain_work(&shape, Phase::Forward).product_flop, 24.0 * 256.0 * 512.0 * 512.0);
+            assert_eq!(
+                plain_work(&shape, &shape.operations(Phase::Forward)).product_flop,
+                24.0 * 256.0 * 512.0 * 512.0
+            );
         }
     }
 }

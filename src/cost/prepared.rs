@@ -13,7 +13,7 @@ use crate::shape::{DType, Linear, Phase};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::hash::Hash;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
 /// Half the interval, relative, of an operation that was measured itself: what two cards of a kind, or a short and a long
@@ -24,9 +24,46 @@ const ROOFLINE: f64 = 0.3;
 /// Most answers that are kept of one kind, some megabytes; more than that are begun again.
 const MOST_KEPT: usize = 1 << 15;
 
+/// Hashes a few sizes in a few multiplications: the standard one, which withstands keys chosen to collide, takes as long as
+/// evaluating a fit. Who chose such keys would slow their own run alone.
+#[derive(Debug, Default)]
+struct SizesHasher(u64);
+
+impl Hasher for SizesHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for part in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..part.len()].copy_from_slice(part);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u8(&mut self, value: u8) {
+        self.write_u64(value.into());
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        // An odd number near 2⁶⁴ ÷ the golden ratio (Knuth, The Art of Computer Programming 3, 6.4).
+        self.0 = (self.0.rotate_left(25) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        self.write_u64(value as u64);
+    }
+
+    fn write_isize(&mut self, value: isize) {
+        self.write_u64(value as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        // A multiplication leaves the low bits of its inputs to themselves; the table takes its place from those.
+        self.0 ^ (self.0 >> 32)
+    }
+}
+
 /// What was worked out before, by what was asked.
 #[derive(Debug)]
-pub(super) struct Kept<K, V>(RefCell<HashMap<K, V>>);
+pub(super) struct Kept<K, V>(RefCell<HashMap<K, V, BuildHasherDefault<SizesHasher>>>);
 
 impl<K, V> Default for Kept<K, V> {
     fn default() -> Self {

@@ -41,6 +41,10 @@ impl Predictor<'_> {
     /// Returns an error if the shape is invalid, or if nothing that was measured in its element type can predict it.
     pub fn layer(&self, shape: LayerShape) -> Result<LayerPrediction> {
         shape.validate()?;
+        self.layers.or_try(shape, || self.new_layer(shape))
+    }
+
+    fn new_layer(&self, shape: LayerShape) -> Result<LayerPrediction> {
         if let Some(anchor) = self.model.layer.iter().find(|a| a.shape == shape) {
             return Ok(measured(self, anchor));
         }

@@ -47,6 +47,7 @@ pub fn usual_attention(model: &CostModel) -> AttentionKind {
 pub struct Predictor<'a> {
     model: &'a CostModel,
     fits: PreparedFits<'a>,
+    layers: Kept<LayerShape, LayerPrediction>,
     operations: Kept<(Operation, DType), Option<Prediction>>,
     links: OnceCell<GroupLinks>,
     scalings: Kept<(usize, Option<Algorithm>), Scaling>,
@@ -55,8 +56,8 @@ pub struct Predictor<'a> {
 impl<'a> Predictor<'a> {
     /// Of a model that was checked; nothing is worked out yet.
     pub fn new(model: &'a CostModel) -> Self {
-        let (operations, links, scalings) = Default::default();
-        Predictor { model, fits: PreparedFits::new(&model.operations), operations, links, scalings }
+        let (layers, operations, links, scalings) = Default::default();
+        Predictor { model, fits: PreparedFits::new(&model.operations), layers, operations, links, scalings }
     }
 
     /// Predicts the time of a collective or send/recv. Returns an error if the query has fewer than 2 ranks, 0 nodes, more
