@@ -69,19 +69,19 @@ def corun(rng: random.Random, model: CostModel) -> Dict[str, Any]:
     """A pair that was measured, one of its main and another's side, a layer that was not, or a name that is unknown."""
     pairs = model.pairs() or (("gpt-h512-a8-s256-b1-t1-f32-forward", "mlp-b32", "free"),)
     others = ["gpt-h768-a12-s300-b2-t1-f32-forward", "gpt-h768-a12-s300-b2-t1-f32-forward_backward", "layernorm", "matmul"]
-    main = rng.choice([p[0] for p in pairs] + others)
-    side = rng.choice([p[1] for p in pairs] + ["nothing", "mlp-b64", "pressure-memory"])
+    main = rng.choice([rng.choice([p[0] for p in pairs]), rng.choice(others)])
+    side = rng.choice([p[1] for p in pairs] + ["nothing", "mlp-b64", "pressure-memory", "pressure-compute"])
     sharing = rng.choice([p[2] for p in pairs] * 2 + ["free", "split", "nice", "stream", "priority"])
     return {"kind": "corun", "main": main, "side": side, "sharing": sharing}
 
 
 def question(rng: random.Random, model: CostModel) -> Dict[str, Any]:
     """Any of the three, as a line of ``predict --batch`` has it."""
-    corunning = 0.15 if model.pairs() else 0.02
+    corunning = 0.3 if model.pairs() else 0.02
     kind = rng.random()
     if kind < corunning:
         return corun(rng, model)
-    return layer(rng, model) if kind < 0.6 else collective(rng, model)
+    return layer(rng, model) if kind < 0.65 else collective(rng, model)
 
 
 def answer(model: CostModel, asked: Dict[str, Any]) -> Dict[str, Any]:
