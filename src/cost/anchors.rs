@@ -78,7 +78,8 @@ pub fn factor(anchors: &Anchors, sizes: &[f64]) -> f64 {
 #[derive(Debug)]
 pub struct PreparedAnchors<'a> {
     anchors: &'a Anchors,
-    logs: Vec<Vec<f64>>,
+    /// Of one point after the other.
+    logs: Vec<f64>,
     least: f64,
     greatest: f64,
 }
@@ -89,7 +90,7 @@ impl<'a> PreparedAnchors<'a> {
         let log_ratios = || anchors.points.iter().map(|point| point.ratio.ln());
         PreparedAnchors {
             anchors,
-            logs: anchors.points.iter().map(|point| logs(&point.at)).collect(),
+            logs: anchors.points.iter().flat_map(|point| logs(&point.at)).collect(),
             least: log_ratios().fold(0.0, f64::min),
             greatest: log_ratios().fold(0.0, f64::max),
         }
@@ -102,13 +103,17 @@ impl<'a> PreparedAnchors<'a> {
 
     /// What the time of a fit is multiplied by at these sizes, as [`factor`] says it.
     pub fn factor(&self, sizes: &[f64]) -> f64 {
-        if let Some(point) = self.measured(sizes) {
-            return point.ratio;
-        }
+        self.measured(sizes).map_or_else(|| self.between(sizes), |point| point.ratio)
+    }
+
+    /// The factor at sizes of which no case was measured.
+    pub fn between(&self, sizes: &[f64]) -> f64 {
         let here = logs(sizes);
-        let mut sum = 0.0;
-        for (point, logs) in self.anchors.points.iter().zip(&self.logs) {
+        let (mut sum, mut rest) = (0.0, self.logs.as_slice());
+        for point in &self.anchors.points {
+            let (logs, others) = rest.split_at(point.at.len());
             sum += point.weight * kernel(distance(&here, logs) / self.anchors.length);
+            rest = others;
         }
         sum.clamp(self.least, self.greatest).exp()
     }

@@ -21,8 +21,9 @@ use std::sync::Arc;
 pub const AS_MEASURED: f64 = 0.08;
 /// Half the interval, relative, of a time that only a roofline gives.
 const ROOFLINE: f64 = 0.3;
-/// Most answers that are kept of one kind, some megabytes; more than that are begun again.
-const MOST_KEPT: usize = 1 << 15;
+/// Most answers that are kept of one kind, so many that they stay in a core's own cache; when there are more, all are
+/// forgotten.
+const MOST_KEPT: usize = 1 << 11;
 
 /// Hashes a few sizes in a few multiplications: the standard one, which withstands keys chosen to collide, takes as long as
 /// evaluating a fit. Who chose such keys would slow their own run alone.
@@ -124,18 +125,19 @@ impl<'a> PreparedFit<'a> {
 
     /// Time that the fit gives, Σ coefficient · feature and its correction near measured cases, in ns.
     pub fn evaluate(&self, work: &FeatureInput) -> f64 {
+        self.evaluate_near(work).0
+    }
+
+    /// The time, and whether an operation of just these sizes was measured.
+    fn evaluate_near(&self, work: &FeatureInput) -> (f64, bool) {
         let sum: f64 = self.terms.iter().map(|(feature, coefficient)| coefficient * feature.value(work)).sum();
-        self.anchors.as_ref().map_or(sum, |near| sum * near.factor(&sizes(near, work)))
+        let Some(near) = &self.anchors else { return (sum, false) };
+        let sizes: Vec<f64> = near.sizes().iter().filter_map(|name| features::size(name, work)).collect();
+        match near.measured(&sizes) {
+            Some(point) => (sum * point.ratio, true),
+            None => (sum * near.between(&sizes), false),
+        }
     }
-
-    /// Whether an operation of just these sizes was measured.
-    fn measured(&self, work: &FeatureInput) -> bool {
-        self.anchors.as_ref().is_some_and(|near| near.measured(&sizes(near, work)).is_some())
-    }
-}
-
-fn sizes(near: &PreparedAnchors<'_>, work: &FeatureInput) -> Vec<f64> {
-    near.sizes().iter().filter_map(|name| features::size(name, work)).collect()
 }
 
 /// The time of one operation by the fits of a machine, with its 95 % interval.
@@ -226,9 +228,10 @@ impl<'a> PreparedFits<'a> {
 
     fn by_fit(&self, found: &PreparedFit<'_>, operation: &Operation, dtype: DType) -> Result<OperationTime> {
         let work = FeatureInput::of(operation, dtype);
-        let most = if found.measured(&work) { AS_MEASURED } else { f64::INFINITY };
+        let (ns, measured) = found.evaluate_near(&work);
+        let most = if measured { AS_MEASURED } else { f64::INFINITY };
         let time = OperationTime {
-            ns: found.evaluate(&work),
+            ns,
             relative_low: found.fit.relative_low.min(most),
             relative_high: found.fit.relative_high.min(most),
         };

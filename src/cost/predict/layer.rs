@@ -7,7 +7,7 @@ use crate::cost::{layers, prepared};
 use crate::records::CostModel;
 use crate::records::cost_model::{LayerAnchor, Range};
 use crate::records::measurement::Interval;
-use crate::shape::operation::{Family, Operation};
+use crate::shape::operation::Operation;
 use crate::shape::{DType, LayerShape, Phase};
 use crate::{Error, Result};
 use schemars::JsonSchema;
@@ -202,41 +202,41 @@ fn scaled(model: &CostModel, shape: &LayerShape, outside: Outside) -> Result<Vec
 fn timed(by: &Predictor<'_>, operation: &Operation, dtype: DType) -> Result<Option<Prediction>> {
     by.operations.or_try((*operation, dtype), || {
         let Some(found) = by.fits.time(operation, dtype)? else { return Ok(None) };
-        let outside = outside(by.model, operation, dtype);
+        let outside = outside(by, operation, dtype);
         Ok(Some(Prediction::with_spread(found.ns, found.relative_low, found.relative_high, outside)))
     })
 }
 
-/// How far an operation's sizes lie outside what was measured. A streaming operation that was not measured by name is
-/// answered for by all others together, and held against their sizes; what only a roofline prices has its width already.
-fn outside(model: &CostModel, operation: &Operation, dtype: DType) -> Outside {
-    let sizes = match operation {
-        Operation::BatchedProduct { .. } => return Outside { outside: 1, ..Outside::default() },
-        _ => sizes(operation, dtype),
-    };
-    match sizes.as_slice() {
-        [(name, _)] if operation.family() == Family::Streaming && !model.valid.contains_key(name) => {
-            let all = model.valid.iter().filter(|(key, _)| key.starts_with("streaming/") && key.ends_with("/bytes"));
-            let joined =
-                all.map(|(_, range)| *range).reduce(|a, b| Range { low: a.low.min(b.low), high: a.high.max(b.high) });
-            Outside::of(&joined.into_iter().map(|range| (name.clone(), range)).collect(), &sizes)
+/// How far an operation's sizes lie outside what was measured. What only a roofline prices has its width already.
+fn outside(by: &Predictor<'_>, operation: &Operation, dtype: DType) -> Outside {
+    let ranges = &by.model.valid;
+    match operation {
+        Operation::BatchedProduct { .. } => Outside { outside: 1, ..Outside::default() },
+        Operation::Linear { shape: s, .. } => {
+            let sizes = [("gemm/rows", s.rows), ("gemm/inputs", s.inputs), ("gemm/outputs", s.outputs)];
+            Outside::of(ranges, &sizes.map(|(name, size)| (name, size as f64)))
         }
-        _ => Outside::of(&model.valid, &sizes),
+        Operation::AttentionForward(a) | Operation::AttentionBackward(a) => {
+            let sizes = [
+                ("attention/batch", a.batch),
+                ("attention/heads", a.heads),
+                ("attention/sequence", a.sequence),
+                ("attention/head_size", a.head_size),
+            ];
+            Outside::of(ranges, &sizes.map(|(name, size)| (name, size as f64)))
+        }
+        streaming => {
+            let range = by.streaming.or_make(streaming.name(), || streaming_range(by.model, streaming.name()));
+            Outside::of_one(range.as_ref(), streaming.bytes(dtype))
+        }
     }
 }
 
-fn sizes(operation: &Operation, dtype: DType) -> Vec<(String, f64)> {
-    let named = |family: &str, sizes: &[(&str, usize)]| {
-        sizes.iter().map(|(name, value)| (format!("{family}/{name}"), *value as f64)).collect()
-    };
-    match operation {
-        Operation::Linear { shape: s, .. } => {
-            named("gemm", &[("rows", s.rows), ("inputs", s.inputs), ("outputs", s.outputs)])
-        }
-        Operation::AttentionForward(a) | Operation::AttentionBackward(a) => named(
-            "attention",
-            &[("batch", a.batch), ("heads", a.heads), ("sequence", a.sequence), ("head_size", a.head_size)],
-        ),
-        streaming => vec![(format!("streaming/{}/bytes", streaming.name()), streaming.bytes(dtype))],
-    }
+/// The range of a streaming operation's bytes. One that was not measured by name is answered for by all others together, and
+/// held against their sizes.
+fn streaming_range(model: &CostModel, name: &str) -> Option<Range> {
+    model.valid.get(&format!("streaming/{name}/bytes")).copied().or_else(|| {
+        let all = model.valid.iter().filter(|(key, _)| key.starts_with("streaming/") && key.ends_with("/bytes"));
+        all.map(|(_, range)| *range).reduce(|a, b| Range { low: a.low.min(b.low), high: a.high.max(b.high) })
+    })
 }

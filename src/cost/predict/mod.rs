@@ -16,6 +16,7 @@ use super::topology::GroupLinks;
 use super::valid::{self, Outside};
 use crate::Result;
 use crate::records::CostModel;
+use crate::records::cost_model::Range;
 use crate::shape::operation::Operation;
 use crate::shape::{AttentionKind, DType, LayerShape};
 use schemars::JsonSchema;
@@ -49,6 +50,7 @@ pub struct Predictor<'a> {
     fits: PreparedFits<'a>,
     layers: Kept<LayerShape, LayerPrediction>,
     operations: Kept<(Operation, DType), Option<Prediction>>,
+    streaming: Kept<&'static str, Option<Range>>,
     links: OnceCell<GroupLinks>,
     scalings: Kept<(usize, Option<Algorithm>), Scaling>,
 }
@@ -56,8 +58,8 @@ pub struct Predictor<'a> {
 impl<'a> Predictor<'a> {
     /// Of a model that was checked; nothing is worked out yet.
     pub fn new(model: &'a CostModel) -> Self {
-        let (layers, operations, links, scalings) = Default::default();
-        Predictor { model, fits: PreparedFits::new(&model.operations), layers, operations, links, scalings }
+        let (layers, operations, streaming, links, scalings) = Default::default();
+        Predictor { model, fits: PreparedFits::new(&model.operations), layers, operations, streaming, links, scalings }
     }
 
     /// Predicts the time of a collective or send/recv. Returns an error if the query has fewer than 2 ranks, 0 nodes, more
