@@ -135,25 +135,6 @@ class Questions(unittest.TestCase):
         error = pickle.loads(pickle.dumps(CostModelError("no", "do")))
         self.assertEqual((str(error), error.what, error.cure), ("no; do", "no", "do"))
 
-    def test_a_model_of_layers_without_fits_says_that_python_makes_none(self) -> None:
-        raw = json.loads(PUBLISHED.read_text(encoding="utf-8"))
-        raw["operations"] = {
-            "gemm": {},
-            "attention": {},
-            "streaming": {},
-            "launch": {"per_operation_ns": 0, "additivity": {}},
-        }
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "cost_model.json"
-            path.write_text(json.dumps(raw), encoding="utf-8")
-            model = load(path)
-        shape = raw["layer"][0]["shape"]
-        sizes = (shape["hidden"], shape["heads"], shape["sequence"], shape["micro_batch"])
-        measured = model.predict_layer(*sizes, recompute=shape["recompute"], tensor=shape["tensor"])
-        self.assertEqual(measured.forward.median_ns, raw["layer"][0]["forward_ns"]["median"])
-        with self.assertRaisesRegex(CostModelError, "without a fit"):
-            model.predict_layer(64, 1, 64, 1)
-
 
 class Numbers(unittest.TestCase):
     """Where Python raises, the program's doubles are infinite or no numbers."""

@@ -49,7 +49,24 @@ def _judged(model: Model) -> None:
 def _layers_alone(model: Model) -> None:
     launch = {"per_operation_ns": 0.0, "additivity": {}}
     model["operations"] = {"gemm": {}, "attention": {}, "streaming": {}, "launch": launch}
+
+
+def _few_layers_alone(model: Model) -> None:
+    _layers_alone(model)
     model["layer"] = model["layer"][:3]
+
+
+def _two_types_alone(model: Model) -> None:
+    _layers_alone(model)
+    for index, layer in enumerate(model["layer"]):
+        if index % 2:
+            layer["shape"]["dtype"] = "bf16"
+    model["valid"]["dtype/bf16"] = {"low": 2, "high": 2}
+
+
+def _no_fits(model: Model) -> None:
+    _layers_alone(model)
+    model["valid"] = {name: ends for name, ends in model["valid"].items() if "/" not in name or "dtype" in name}
 
 
 def _typed(model: Model) -> None:
@@ -68,6 +85,9 @@ _MADE: "Tuple[Tuple[str, str, Callable[[Model], None]], ...]" = (
     ("unjudged", "amd-epyc-2c", _unjudged),
     ("judged", "amd-epyc-2c", _judged),
     ("layers-alone", "amd-epyc-2c", _layers_alone),
+    ("few-layers-alone", "amd-epyc-2c", _few_layers_alone),
+    ("two-types-alone", "rtx3090", _two_types_alone),
+    ("many-layers-alone", "rtx3090", _no_fits),
     ("typed", "amd-epyc-2c", _typed),
 )
 

@@ -19,6 +19,7 @@ file               part (and the file of the program that it follows)
 ``operation``      FLOPs and bytes of one operation (``src/shape/operation.rs``)
 ``fits``           features and corrections of a fit (``src/cost/operations.rs``)
 ``layer``          a layer's phases (``src/cost/predict/layer.rs``)
+``fitting``        fits of layers that stand alone; ``regress`` and ``nnls``: how
 ``collective``     a collective (``src/cost/predict/collective.rs``)
 ``ranks``          from ranks measured to others (``src/cost/ranks.rs``)
 ``derived``        from one collective to another (``src/cost/derived.rs``)

@@ -20,8 +20,6 @@ _SCALED_SPREAD = 0.5
 _NEAR = 0.6931471805599453
 #: Names of the operations of a layer that are linear layers; other products are attention's.
 _LINEAR_LAYERS = ("qkv", "projection", "fc1", "fc2")
-#: Fewest layers of a type that the program fits a model of layers alone from.
-_FEWEST = 4
 
 _Ranges = Dict[str, Tuple[float, float]]
 
@@ -84,7 +82,6 @@ class Layers:
         self._streaming: Optional[Tuple[float, float]] = None
         if streaming:
             self._streaming = (min(low for low, _ in streaming), max(high for _, high in streaming))
-        self._unfitted = not any(model.operations.tables())
 
     def predict(self, shape: LayerShape) -> LayerPrediction:
         """The layer as measured where its shape was, else from its operations, else from the nearest layer by FLOPs."""
@@ -93,7 +90,6 @@ class Layers:
         if anchor is not None:
             return self._measured(anchor)
         self._refuse_dtype(shape.dtype)
-        self._refuse_unfitted()
         outside = outside_of(self._model.valid, _inputs(shape))
         if not any(a.shape.like(shape) for a in self._model.layer):
             outside = Outside(outside.distance, outside.outside, outside.unknown + 1)
@@ -128,17 +124,6 @@ class Layers:
                 f"give --dtype {' or '.join(known)}, or measure layers of that type",
             )
 
-    def _refuse_unfitted(self) -> None:
-        """The program fits such a model as it reads it; this package only reads fits."""
-        if not self._unfitted:
-            return
-        counts = [sum(1 for a in self._model.layer if a.shape.dtype == dtype) for dtype in TRAINED]
-        if any(count >= _FEWEST for count in counts):
-            raise CostModelError(
-                f"the cost model of {self._model.machine} holds layers without a fit, which Python does not make",
-                "ask `bubblebench predict --batch`, or import the layers with `bubblebench import --from layers`",
-            )
-
     def _fitted(self, shape: LayerShape, phase: str, phases_ns: float, outside: Outside) -> Optional[Prediction]:
         fit = self._fits.phase(phase, shape.dtype)
         if fit is None:
@@ -165,10 +150,10 @@ class Layers:
         if fit is None:
             return None
         if not fit.of_operations:
-            return fit.evaluate(_plain_work(shape, phase, 0.0, phases_ns))
+            return fit.evaluate(plain_work(shape, phase, 0.0, phases_ns))
         operations = [operation for _, operation in shape.operations(phase)]
         operations_ns = self._fits.sum_ns(operations, shape.dtype)
-        return None if operations_ns is None else fit.evaluate(_plain_work(shape, phase, operations_ns, 0.0))
+        return None if operations_ns is None else fit.evaluate(plain_work(shape, phase, operations_ns, 0.0))
 
     def _summed(self, shape: LayerShape, phase: str) -> Optional[Prediction]:
         """Without a measured layer: the plain sum of the operations, each with its own interval and its own range."""
@@ -233,7 +218,10 @@ def _joined(end: float, median: float, fit: float) -> float:
     return math.sqrt(off * off + fit * fit)
 
 
-def _plain_work(shape: LayerShape, phase: str, operations_ns: float, phases_ns: float) -> FeatureInput:
+def plain_work(
+    shape: LayerShape, phase: str, operations_ns: float = 0.0, phases_ns: float = 0.0
+) -> FeatureInput:
+    """The quantities that the features of a layer phase are computed from."""
     flop = moved = product_flop = attention_flop = 0.0
     for name, operation in shape.operations(phase):
         flop += operation.flop

@@ -9,6 +9,7 @@ from .check import check
 from .collective import CollectiveQuery, Collectives
 from .corun import Coruns
 from .errors import CostModelError, cure
+from .fitting import with_layer_fits
 from .layer import Layers, usual_dtype
 from .operation import FLOATS
 from .prediction import CollectivePrediction, CorunPrediction, LayerPrediction
@@ -35,8 +36,8 @@ class CostModel:
     """A cost model that answers as ``bubblebench predict`` does. :func:`load` reads one from its file."""
 
     def __init__(self, file: CostModelFile) -> None:
-        self._file = file
-        self._layers = Layers(file)
+        self._file = with_layer_fits(file)
+        self._layers = Layers(self._file)
         self._collectives = Collectives(file)
         self._coruns = Coruns(file)
 
