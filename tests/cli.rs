@@ -175,7 +175,9 @@ fn a_folder_of_half_a_line_is_named() {
 
 #[test]
 fn schemas_completions_and_the_manual_are_printed() {
-    for kind in ["measurement", "machine", "cost_model", "prediction", "timeline", "plan", "sweep", "doctor"] {
+    for kind in
+        ["measurement", "machine", "cost_model", "prediction", "question", "timeline", "plan", "sweep", "doctor"]
+    {
         let output = program().args(["schema", kind]).output().unwrap();
         let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let version = if ["cost_model", "measurement", "plan", "sweep"].contains(&kind) { 2 } else { 1 };

@@ -17,7 +17,7 @@ use std::fs;
 use std::path::Path;
 
 /// How a word in backquotes begins that names a file or folder of this project.
-const ROOTS: [&str; 7] = ["src/", "tests/", "docs/", "cuda/", "benches/", "results/", ".ci/"];
+const ROOTS: [&str; 8] = ["src/", "tests/", "docs/", "cuda/", "benches/", "python/", "results/", ".ci/"];
 
 /// README.md, CONTRIBUTING.md and every page below docs/, with their texts.
 fn pages() -> Vec<(String, String)> {

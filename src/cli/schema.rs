@@ -1,6 +1,7 @@
 //! `bubblebench schema KIND`: the JSON Schema of a file, derived from the struct that reads and writes it.
 
 use super::known::known;
+use super::predict::question::{self, Question};
 use crate::compare::record::{self as comparison, ComparisonRecord};
 use crate::cost::predict::{self, Answer};
 use crate::fill::{self, record::PlanRecord};
@@ -31,6 +32,7 @@ const KINDS: &[KindOfFile] = &[
     ("cost_model", cost_model::SCHEMA, || schema_for!(CostModel)),
     ("doctor", doctor::SCHEMA, || schema_for!(Doctor)),
     ("prediction", predict::SCHEMA, || schema_for!(Answer)),
+    ("question", question::SCHEMA, || schema_for!(Question)),
     ("plan", fill::record::SCHEMA, || schema_for!(PlanRecord)),
     ("timeline", pipeline::record::SCHEMA, || schema_for!(TimelineRecord)),
     ("sweep", sweep::SCHEMA, || schema_for!(SweepRecord)),

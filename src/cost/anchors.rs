@@ -71,22 +71,58 @@ pub fn fit(tuning: Tuning, names: &[&str], cases: &[(Vec<f64>, f64)]) -> Option<
 /// What the time of a fit is multiplied by at these sizes. Where a case of just these was measured it is that case's own
 /// ratio: what was measured is answered as measured.
 pub fn factor(anchors: &Anchors, sizes: &[f64]) -> f64 {
-    if let Some(point) = measured(anchors, sizes) {
-        return point.ratio;
-    }
-    let here = logs(sizes);
-    let (mut sum, mut low, mut high) = (0.0, 0.0f64, 0.0f64);
-    for point in &anchors.points {
-        sum += point.weight * kernel(distance(&here, &logs(&point.at)) / anchors.length);
-        let log_ratio = point.ratio.ln();
-        (low, high) = (low.min(log_ratio), high.max(log_ratio));
-    }
-    sum.clamp(low, high).exp()
+    PreparedAnchors::new(anchors).factor(sizes)
 }
 
-/// The case of just these sizes; `None` where none was measured.
-pub fn measured<'a>(anchors: &'a Anchors, sizes: &[f64]) -> Option<&'a AnchorPoint> {
-    anchors.points.iter().find(|point| point.at.iter().zip(sizes).all(|(at, size)| *at == size.max(1.0)))
+/// A correction whose points' logarithms are taken once, for whoever asks often.
+#[derive(Debug)]
+pub struct PreparedAnchors<'a> {
+    anchors: &'a Anchors,
+    /// Of one point after the other.
+    logs: Vec<f64>,
+    least: f64,
+    greatest: f64,
+}
+
+impl<'a> PreparedAnchors<'a> {
+    /// Takes the logarithms.
+    pub fn new(anchors: &'a Anchors) -> Self {
+        let log_ratios = || anchors.points.iter().map(|point| point.ratio.ln());
+        PreparedAnchors {
+            anchors,
+            logs: anchors.points.iter().flat_map(|point| logs(&point.at)).collect(),
+            least: log_ratios().fold(0.0, f64::min),
+            greatest: log_ratios().fold(0.0, f64::max),
+        }
+    }
+
+    /// Names of the sizes that distances are counted in.
+    pub fn sizes(&self) -> &'a [String] {
+        &self.anchors.sizes
+    }
+
+    /// What the time of a fit is multiplied by at these sizes, as [`factor`] says it.
+    pub fn factor(&self, sizes: &[f64]) -> f64 {
+        self.measured(sizes).map_or_else(|| self.between(sizes), |point| point.ratio)
+    }
+
+    /// The factor at sizes of which no case was measured.
+    pub fn between(&self, sizes: &[f64]) -> f64 {
+        let here = logs(sizes);
+        let (mut sum, mut rest) = (0.0, self.logs.as_slice());
+        for point in &self.anchors.points {
+            let (logs, others) = rest.split_at(point.at.len());
+            sum += point.weight * kernel(distance(&here, logs) / self.anchors.length);
+            rest = others;
+        }
+        sum.clamp(self.least, self.greatest).exp()
+    }
+
+    /// The case of just these sizes; `None` where none was measured.
+    pub fn measured(&self, sizes: &[f64]) -> Option<&'a AnchorPoint> {
+        let same = |point: &&AnchorPoint| point.at.iter().zip(sizes).all(|(at, size)| *at == size.max(1.0));
+        self.anchors.points.iter().find(same)
+    }
 }
 
 /// One point for each place, with the mean of its cases' ln ratio, in the order of their sizes; of more than [`MOST`]

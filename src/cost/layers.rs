@@ -9,12 +9,13 @@ use super::anchors;
 use super::features::{self, Feature, FeatureInput};
 use super::heldout::{self, HeldOutCase};
 use super::operations::{self, DeviceFacts, OperationRow};
+use super::prepared::PreparedFits;
 use super::regress::{Candidates, Cases, FitCase, LinearModel, Sizes, Spread};
 use crate::Result;
 use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, Fit, LayerAnchor, OperationFits};
 use crate::records::measurement::{Interval, Kind};
-use crate::shape::operation::Family;
+use crate::shape::operation::{Family, Operation};
 use crate::shape::{DType, LayerShape, Phase, Recompute};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -155,8 +156,9 @@ fn unseen_operations<'a>(rows: &'a [OperationRow], out: &[LayerRow]) -> Vec<&'a 
 
 /// Can these fits predict every operation of these layers?
 fn answers(fits: &OperationFits, rows: &[LayerRow]) -> Result<bool> {
+    let fits = PreparedFits::new(fits);
     for row in rows {
-        if work(fits, &row.shape, row.phase)?.is_none() {
+        if work(&fits, &row.shape, row.phase)?.is_none() {
             return Ok(false);
         }
     }
@@ -168,8 +170,9 @@ fn judge(
     fits: &OperationFits,
     outcomes: &mut BTreeMap<&'static str, Vec<HeldOutCase>>,
 ) -> Result<()> {
+    let fits = PreparedFits::new(fits);
     for row in out {
-        if let Some(predicted) = predict(fits, &row.shape, row.phase)? {
+        if let Some(predicted) = predict(&fits, &row.shape, row.phase)? {
             outcomes.entry(row.phase.name()).or_default().push(HeldOutCase::new(predicted, row.time.median));
         }
     }
@@ -223,9 +226,11 @@ fn train_phases(
     ending: &str,
 ) -> Result<()> {
     let mut cases: Vec<(Phase, Vec<FitCase<FeatureInput>>)> = PARTS.map(|phase| (phase, Vec::new())).to_vec();
+    let prepared = PreparedFits::new(fits);
     for row in rows {
         let Some((phase, cases)) = cases.iter_mut().find(|(phase, _)| *phase == row.phase) else { continue };
-        let work = work(fits, &row.shape, *phase)?.unwrap_or_else(|| plain_work(&row.shape, *phase));
+        let work = work(&prepared, &row.shape, *phase)?
+            .unwrap_or_else(|| plain_work(&row.shape, &row.shape.operations(*phase)));
         cases.push(FitCase { work, ns: row.time.median, key: row.shape.slug() });
     }
     cases.retain(|(_, cases)| cases.len() >= 2);
@@ -277,15 +282,15 @@ fn whole_cases(rows: &[LayerRow]) -> Vec<FitCase<FeatureInput>> {
 /// Names of the operations of a layer that are linear layers; other products are attention's.
 const LINEAR_LAYERS: [&str; 4] = ["qkv", "projection", "fc1", "fc2"];
 
-fn plain_work(shape: &LayerShape, phase: Phase) -> FeatureInput {
+fn plain_work(shape: &LayerShape, operations: &[(&'static str, Operation)]) -> FeatureInput {
     let (rows, attention_pairs) = (shape.rows() as f64, shape.attention().pairs());
     let mut work = FeatureInput { rows, attention_pairs, ..FeatureInput::default() };
     let mut attention_flop = 0.0;
-    for (name, operation) in shape.operations(phase) {
+    for (name, operation) in operations {
         work.flop += operation.flop();
         work.bytes += operation.bytes(shape.dtype);
         match operation.family() {
-            Family::Gemm if LINEAR_LAYERS.contains(&name) => work.product_flop += operation.flop(),
+            Family::Gemm if LINEAR_LAYERS.contains(name) => work.product_flop += operation.flop(),
             Family::Gemm | Family::Attention => attention_flop += operation.flop(),
             Family::Streaming => {}
         }
@@ -296,13 +301,14 @@ fn plain_work(shape: &LayerShape, phase: Phase) -> FeatureInput {
 
 /// Quantities of a layer phase that its features are computed from; `None` where one of its operations has no fit.
 /// Returns an error if a fit names an unknown feature.
-pub fn work(fits: &OperationFits, shape: &LayerShape, phase: Phase) -> Result<Option<FeatureInput>> {
-    let sum = operations::sum_ns(fits, &shape.operations(phase), shape.dtype)?;
-    Ok(sum.map(|operations_ns| FeatureInput { operations_ns, ..plain_work(shape, phase) }))
+fn work(fits: &PreparedFits<'_>, shape: &LayerShape, phase: Phase) -> Result<Option<FeatureInput>> {
+    let operations = shape.operations(phase);
+    let sum = fits.sum_ns(&operations, shape.dtype)?;
+    Ok(sum.map(|operations_ns| FeatureInput { operations_ns, ..plain_work(shape, &operations) }))
 }
 
 /// Predicted time of a phase, `forward_backward` from the predicted times of the others.
-fn predict(fits: &OperationFits, shape: &LayerShape, phase: Phase) -> Result<Option<f64>> {
+fn predict(fits: &PreparedFits<'_>, shape: &LayerShape, phase: Phase) -> Result<Option<f64>> {
     let mut phases_ns = 0.0;
     if phase == Phase::ForwardBackward {
         for part in PARTS {
@@ -315,28 +321,16 @@ fn predict(fits: &OperationFits, shape: &LayerShape, phase: Phase) -> Result<Opt
     evaluate(fits, shape, phase, phases_ns)
 }
 
-/// The fit of a layer phase: that of its element type where types have their own.
-pub fn find(fits: &OperationFits, phase: Phase, dtype: DType) -> Option<&Fit> {
-    let fits = &fits.launch.additivity;
-    fits.get(&format!("{}/{}", phase.name(), dtype.name())).or_else(|| fits.get(phase.name()))
-}
-
-/// Whether a phase's fit rests on its operations' times.
-pub fn of_operations(fit: &Fit) -> bool {
-    fit.features.iter().any(|f| *f == Feature::OperationsNs.name())
-}
-
 /// Predicted time of a phase in ns, Σ coefficient · feature and its correction near measured layers; `phases_ns` is the
 /// sum of the phases, for `forward_backward`. `None` if the phase or one of its operations has no fit. Returns an error
 /// if a fit names an unknown feature.
-pub fn evaluate(fits: &OperationFits, shape: &LayerShape, phase: Phase, phases_ns: f64) -> Result<Option<f64>> {
-    let Some(fit) = find(fits, phase, shape.dtype) else { return Ok(None) };
-    let needs_operations = of_operations(fit);
-    let work = match needs_operations {
+pub fn evaluate(fits: &PreparedFits<'_>, shape: &LayerShape, phase: Phase, phases_ns: f64) -> Result<Option<f64>> {
+    let Some(fit) = fits.phase(phase, shape.dtype)? else { return Ok(None) };
+    let work = match fit.of_operations() {
         true => work(fits, shape, phase)?,
-        false => Some(FeatureInput { phases_ns, ..plain_work(shape, phase) }),
+        false => Some(FeatureInput { phases_ns, ..plain_work(shape, &shape.operations(phase)) }),
     };
-    work.map(|work| operations::evaluate(fit, &work)).transpose()
+    Ok(work.map(|work| fit.evaluate(&work)))
 }
 
 /// Fewest layers of a type that products and attention can be told apart from: two a coefficient.
@@ -375,7 +369,7 @@ mod tests {
         let shape = LayerShape::new(512, 8, 128, 2, DType::F32);
         let all = 2.0 * 8.0 * 128.0 * 128.0;
         let lower = 2.0 * 8.0 * 128.0 * 129.0 / 2.0;
-        let pairs = |shape: LayerShape, phase| plain_work(&shape, phase).pairs;
+        let pairs = |shape: LayerShape, phase| plain_work(&shape, &shape.operations(phase)).pairs;
         assert_eq!(pairs(shape, Phase::Forward), lower);
         assert_eq!(pairs(shape, Phase::BackwardInput), 2.5 * lower);
         assert_eq!(pairs(shape.recompute(Recompute::Selective), Phase::BackwardInput), 3.5 * lower);
@@ -386,7 +380,10 @@ mod tests {
         assert_eq!(pairs(unfused, Phase::Forward), all);
         assert_eq!(pairs(unfused, Phase::BackwardInput), 2.0 * all);
         for shape in [shape, unfused] {
-            assert_eq!(plain_work(&shape, Phase::Forward).product_flop, 24.0 * 256.0 * 512.0 * 512.0);
+            assert_eq!(
+                plain_work(&shape, &shape.operations(Phase::Forward)).product_flop,
+                24.0 * 256.0 * 512.0 * 512.0
+            );
         }
     }
 }

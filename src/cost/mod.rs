@@ -9,6 +9,7 @@
 //! | [`anchors`] | the correction of a fit near measured cases |
 //! | [`heldout`] | which cases are held out, and the error on them |
 //! | [`features`], [`operations`], [`layers`] | single operations, and layers as sums of them |
+//! | [`prepared`] | fits looked up and parsed once, for whoever asks often |
 //! | [`piecewise`], [`collectives`], `borrowed` | latency–bandwidth segments over message size; points taken over from other operations |
 //! | [`ranks`], [`topology`] | bytes and steps of a collective, and links of a group: from measured rank counts to others |
 //! | `derived` | a collective from another one, or from what is stated of the network |
@@ -31,6 +32,7 @@ pub mod nnls;
 pub mod operations;
 pub mod piecewise;
 pub mod predict;
+pub mod prepared;
 pub mod ranks;
 pub mod regress;
 pub mod topology;

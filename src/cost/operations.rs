@@ -1,18 +1,17 @@
-//! Fits of single operations: products, attention, streaming; and their prediction.
+//! Fits of single operations: products, attention, streaming. [`super::prepared`] predicts by them.
 //!
 //! Every fit is t = Σ coefficient · feature ([`super::features`]), corrected near measured cases ([`super::anchors`]), its
 //! form chosen by cross-validation among the candidates below: one form for the three products, one for both passes of
 //! attention, one for each streaming operation.
 
-use super::anchors;
 use super::features::{self, Feature, FeatureInput, MeasuredOperation};
 use super::heldout::{self, HeldOutCase};
 use super::regress::{Candidates, Cases, FitCase, LinearModel, Sizes, Spread};
 use crate::records::Measurement;
 use crate::records::cost_model::{Accuracy, Fit, OperationFits};
 use crate::records::measurement::Kind;
-use crate::shape::operation::{Epilogue, Family, Operation, Product};
-use crate::shape::{DType, Linear, Rows};
+use crate::shape::operation::{Family, Operation};
+use crate::shape::{DType, Rows};
 use crate::{Error, Result, stats};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -264,17 +263,6 @@ fn fixed_cost_ns(fit: &Fit) -> f64 {
     fit.features.iter().position(|f| f == "1").map_or(0.0, |i| fit.coefficients_ns[i])
 }
 
-/// Time that a fit gives, Σ coefficient · feature and its correction near measured cases, in ns. Returns an error if the
-/// fit names an unknown feature or size.
-pub fn evaluate(fit: &Fit, work: &FeatureInput) -> Result<f64> {
-    let parts = fit.features.iter().zip(&fit.coefficients_ns);
-    let sum: f64 =
-        parts.map(|(name, coefficient)| Ok(coefficient * Feature::parse(name)?.value(work))).sum::<Result<f64>>()?;
-    let Some(near) = &fit.anchors else { return Ok(sum) };
-    let sizes: Vec<f64> = near.sizes.iter().map(|name| known_size(name, work)).collect::<Result<_>>()?;
-    Ok(sum * anchors::factor(near, &sizes))
-}
-
 /// The size of that name. Returns an error if the name is unknown.
 pub fn known_size(name: &str, work: &FeatureInput) -> Result<f64> {
     features::size(name, work).ok_or_else(|| {
@@ -283,104 +271,4 @@ pub fn known_size(name: &str, work: &FeatureInput) -> Result<f64> {
             "make it again with `bubblebench fit`, or use the version that wrote it",
         )
     })
-}
-
-/// The fit that predicts an operation: of its own element type, else of the primary one, and only then the cold ones. A
-/// streaming operation without a fit has that of all streaming operations; `None` where there is no fit at all.
-pub fn find<'a>(fits: &'a OperationFits, operation: &Operation, dtype: DType) -> Option<&'a Fit> {
-    let table = match operation.family() {
-        Family::Gemm => &fits.gemm,
-        Family::Attention => &fits.attention,
-        Family::Streaming => &fits.streaming,
-    };
-    let typed = format!("/{}", dtype.name());
-    let named = |name: &str| {
-        let keys = [format!("{name}{typed}"), name.to_string(), format!("{name}{typed}/cold"), format!("{name}/cold")];
-        keys.iter().find_map(|key| table.get(key))
-    };
-    named(operation.name()).or_else(|| match operation.family() {
-        Family::Streaming => named(ANY_STREAMING),
-        _ => None,
-    })
-}
-
-/// The time of one operation by the fits of a machine, with its 95 % interval.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct OperationTime {
-    /// Predicted time in ns.
-    pub ns: f64,
-    /// How far the truth may lie below, as a fraction of the time.
-    pub relative_low: f64,
-    /// How far the truth may lie above, as a fraction of the time.
-    pub relative_high: f64,
-}
-
-/// The time of an operation by the fit that predicts it ([`find`]). A product whose fit saw no GELU in any epilogue gets
-/// one as a pass of its own behind it. Products of single heads, which have a fit of their own only where they were
-/// measured, take as long as a square product of as many FLOPs or as their bytes, whichever is longer (the roofline;
-/// Williams et al., CACM 2009). `None` where nothing is there to go by. Returns an error if a fit names an unknown feature.
-pub fn time(fits: &OperationFits, operation: &Operation, dtype: DType) -> Result<Option<OperationTime>> {
-    if let Some(fit) = find(fits, operation, dtype) {
-        let work = FeatureInput::of(operation, dtype);
-        let most = if measured(fit, &work)? { AS_MEASURED } else { f64::INFINITY };
-        let found = OperationTime {
-            ns: evaluate(fit, &work)?,
-            relative_low: fit.relative_low.min(most),
-            relative_high: fit.relative_high.min(most),
-        };
-        let beside = if fit.without_gelu { gelu_behind(operation) } else { None };
-        return Ok(Some(match beside.map(|gelu| time(fits, &gelu, dtype)).transpose()?.flatten() {
-            Some(gelu) => OperationTime { ns: found.ns + gelu.ns, ..found },
-            None => found,
-        }));
-    }
-    let Operation::BatchedProduct { .. } = operation else { return Ok(None) };
-    let side = (operation.flop() / 2.0).cbrt().round().max(1.0) as usize;
-    let square =
-        Operation::Linear { product: Product::Forward, shape: Linear::new(side, side, side), epilogue: Epilogue::None };
-    let pass = Operation::Copy { len: (operation.bytes(dtype) / (2.0 * dtype.bytes() as f64)) as usize };
-    let (Some(product), Some(bytes)) = (time(fits, &square, dtype)?, time(fits, &pass, dtype)?) else {
-        return Ok(None);
-    };
-    let longer = if product.ns > bytes.ns { product } else { bytes };
-    Ok(Some(OperationTime {
-        relative_low: longer.relative_low.max(ROOFLINE),
-        relative_high: longer.relative_high.max(ROOFLINE),
-        ..longer
-    }))
-}
-
-/// Whether an operation of just these sizes was measured. Returns an error if the fit names an unknown size.
-fn measured(fit: &Fit, work: &FeatureInput) -> Result<bool> {
-    let Some(near) = &fit.anchors else { return Ok(false) };
-    let sizes: Vec<f64> = near.sizes.iter().map(|name| known_size(name, work)).collect::<Result<_>>()?;
-    Ok(anchors::measured(near, &sizes).is_some())
-}
-
-/// Half the interval, relative, of an operation that was measured itself: what two cards of a kind, or a short and a long
-/// run of one card, differ by.
-pub const AS_MEASURED: f64 = 0.08;
-/// Half the interval, relative, of a time that only a roofline gives.
-const ROOFLINE: f64 = 0.3;
-
-fn gelu_behind(operation: &Operation) -> Option<Operation> {
-    let Operation::Linear { shape, epilogue, .. } = operation else { return None };
-    match epilogue {
-        Epilogue::BiasGelu => Some(Operation::GeluForward { len: shape.rows * shape.outputs }),
-        Epilogue::GeluBackward => Some(Operation::GeluBackward { len: shape.rows * shape.inputs }),
-        _ => None,
-    }
-}
-
-/// Sum of the operations' predicted times in ns; `None` if one of them has nothing to go by. Returns an error if a fit names
-/// an unknown feature.
-pub fn sum_ns(fits: &OperationFits, operations: &[(&'static str, Operation)], dtype: DType) -> Result<Option<f64>> {
-    let mut sum = 0.0;
-    for (_, operation) in operations {
-        match time(fits, operation, dtype)? {
-            Some(found) => sum += found.ns,
-            None => return Ok(None),
-        }
-    }
-    Ok(Some(sum))
 }

@@ -35,7 +35,7 @@ const DEFAULT_SPREAD: f64 = 0.6;
 pub(crate) const MOST_SPREAD: f64 = 2.0;
 
 /// The algorithm of a collective, which says how its time changes with the number of ranks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     /// The library chooses by size, as NCCL does: large messages move the bytes of a ring, small ones take the steps of
     /// a tree where the operation has one (between nodes only the all-reduce, whose tree joins nodes, not ranks).

@@ -104,14 +104,25 @@ impl Outside {
     pub fn of(ranges: &Ranges, inputs: &[(impl AsRef<str>, f64)]) -> Outside {
         let mut outside = Outside::default();
         for (name, value) in inputs {
-            match ranges.get(name.as_ref()) {
-                None => outside.unknown += 1,
-                Some(r) if *value < r.low => outside.add(log_ratio(r.low, *value)),
-                Some(r) if *value > r.high => outside.add(log_ratio(*value, r.high)),
-                Some(_) => {}
-            }
+            outside.count(ranges.get(name.as_ref()), *value);
         }
         outside
+    }
+
+    /// Compares one input with its range, `None` for one that has none.
+    pub fn of_one(range: Option<&Range>, value: f64) -> Outside {
+        let mut outside = Outside::default();
+        outside.count(range, value);
+        outside
+    }
+
+    fn count(&mut self, range: Option<&Range>, value: f64) {
+        match range {
+            None => self.unknown += 1,
+            Some(r) if value < r.low => self.add(log_ratio(r.low, value)),
+            Some(r) if value > r.high => self.add(log_ratio(value, r.high)),
+            Some(_) => {}
+        }
     }
 
     fn add(&mut self, distance: f64) {

@@ -3,7 +3,8 @@
 
 use crate::Result;
 use crate::cost::features::FeatureInput;
-use crate::cost::{operations, predict, valid};
+use crate::cost::prepared::PreparedFit;
+use crate::cost::{predict, valid};
 use crate::records::CostModel;
 use crate::records::cost_model::{Anchors, Fit};
 use crate::shape::operation::{Epilogue, Family, Operation, Product};
@@ -60,7 +61,7 @@ pub fn cases(model: &CostModel) -> Result<Vec<MeasuredCase>> {
                     sizes: anchors.sizes.iter().cloned().zip(point.at.iter().copied()).collect(),
                     flop: work.flop,
                     bytes: work.bytes,
-                    ns: operations::evaluate(&plain, &work)? * point.ratio,
+                    ns: PreparedFit::new(&plain)?.evaluate(&work) * point.ratio,
                 });
             }
         }

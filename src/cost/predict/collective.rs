@@ -3,7 +3,7 @@
 //! is derived from another one, or from what the cost model states of the network ([`super::super::derived`]). All these
 //! are out of range.
 
-use super::Prediction;
+use super::{Prediction, Predictor};
 use crate::cost::derived::{self, DerivedTime};
 use crate::cost::piecewise;
 use crate::cost::ranks::{Algorithm, MOST_SPREAD, RankedOperation, Scaling};
@@ -67,10 +67,8 @@ enum Basis<'a> {
     Stated(&'a Topology),
 }
 
-/// Predicts the time of a collective or send/recv. Returns an error if the query has fewer than 2 ranks, 0 nodes, more
-/// nodes than ranks or 0 bytes, or if nothing is known about its network: neither a curve of any operation that can be
-/// carried to it nor a stated bandwidth.
-pub fn collective(model: &CostModel, query: &CollectiveQuery) -> Result<Prediction> {
+/// The time of a collective or send/recv, or an error that says why there is none.
+pub(super) fn collective(by: &Predictor<'_>, query: &CollectiveQuery) -> Result<Prediction> {
     if query.ranks < 2 || query.nodes == 0 || query.nodes > query.ranks || query.bytes == 0 {
         return Err(Error::input(
             format!(
@@ -82,16 +80,16 @@ pub fn collective(model: &CostModel, query: &CollectiveQuery) -> Result<Predicti
             "give at least 2 ranks, 1 to that many nodes, and 1 byte or more",
         ));
     }
-    let answer = match basis(model, query).ok_or_else(|| unknown(model, query))? {
+    let answer = match basis(by, query).ok_or_else(|| unknown(by.model, query))? {
         Basis::Measured(fit) => piecewise::predict(&fit.segments, query.bytes).map(|(ns, distance)| {
             Prediction::with_spread(ns, fit.relative_low, fit.relative_high, Outside { distance, ..Outside::default() })
         }),
-        Basis::Carried(fit) => other_ranks(model, query, fit).map(|p| no_faster(model, query, p)),
-        Basis::Derived(fits) => other_operation(model, query, &fits).map(|p| no_faster(model, query, p)),
+        Basis::Carried(fit) => other_ranks(by, query, fit).map(|p| no_faster(by.model, query, p)),
+        Basis::Derived(fits) => other_operation(by, query, &fits).map(|p| no_faster(by.model, query, p)),
         Basis::Stated(topology) => derived::from_stated(topology, query.asked(), query.bytes)
             .map(|time| wide(time, 0.0, Outside { unknown: 1, ..Outside::default() })),
     };
-    answer.ok_or_else(|| unknown(model, query))
+    answer.ok_or_else(|| unknown(by.model, query))
 }
 
 /// What is carried over cannot be faster than the adapters that the cost model states.
@@ -109,15 +107,16 @@ fn no_faster(model: &CostModel, query: &CollectiveQuery, found: Prediction) -> P
 /// A sentence on what a prediction rests on that was not measured between these ranks and nodes; `None` where it was
 /// measured, or where nothing can be predicted.
 pub fn extrapolation(model: &CostModel, query: &CollectiveQuery) -> Option<String> {
+    let by = &Predictor::new(model);
     let asked = over(query.ranks, query.nodes);
-    Some(match basis(model, query)? {
+    Some(match basis(by, query)? {
         Basis::Measured(_) => return None,
         Basis::Carried(from) => {
             let how = match RankedOperation::of(from).point_to_point() {
                 true => "as they are",
-                false => scaling(model, query, from).algorithm.phrase(),
+                false => scaling(by, query, from).algorithm.phrase(),
             };
-            let other = match links(model).part(from.ranks, query.ranks) {
+            let other = match by.links().part(from.ranks, query.ranks) {
                 true => "; the larger group passes other links, which were not measured",
                 false => "",
             };
@@ -130,7 +129,7 @@ pub fn extrapolation(model: &CostModel, query: &CollectiveQuery) -> Option<Strin
             let names: BTreeSet<&str> = fits.iter().map(|f| f.operation.as_str()).collect();
             let names = names.into_iter().collect::<Vec<_>>().join(" and ");
             let from = fits.first()?;
-            let switch = match scaling(model, query, from).adds_up() {
+            let switch = match scaling(by, query, from).adds_up() {
                 true => "; the switch adds up for an all_reduce alone, so it may be far off",
                 false => "",
             };
@@ -158,28 +157,24 @@ fn over(ranks: u64, nodes: u64) -> String {
     }
 }
 
-fn links(model: &CostModel) -> GroupLinks {
-    GroupLinks::of(model.topology.as_ref(), &model.collectives)
-}
-
 /// The nearest of what is known: the operation's own curve, another operation's, the stated figures.
-fn basis<'a>(model: &'a CostModel, query: &CollectiveQuery) -> Option<Basis<'a>> {
-    let own = candidates(model, query).first().copied();
+fn basis<'a>(by: &Predictor<'a>, query: &CollectiveQuery) -> Option<Basis<'a>> {
+    let own = candidates(by, query).first().copied();
     let asked = query.asked();
     if let Some(fit) = own.filter(|f| f.nodes == query.nodes && (f.ranks == query.ranks || asked.point_to_point())) {
         return Some(Basis::Measured(fit));
     }
-    let links = links(model);
+    let links = by.links();
     let own = own.map(|fit| (remote(fit, query, links), fit));
-    let others = model.collectives.iter().filter(|f| query.answers(f) && f.operation != query.operation);
+    let others = by.model.collectives.iter().filter(|f| query.answers(f) && f.operation != query.operation);
     let other = others
         .filter_map(|f| Some((derived::remoteness(RankedOperation::of(f), asked)? + remote(f, query, links), f)))
         .min_by(|(a, _), (b, _)| a.total_cmp(b));
     match (own, other) {
         (Some((near, fit)), other) if other.is_none_or(|(far, _)| near <= far) => Some(Basis::Carried(fit)),
-        (_, Some((_, fit))) => Some(Basis::Derived(both_halves(model, query, fit))),
+        (_, Some((_, fit))) => Some(Basis::Derived(both_halves(by.model, query, fit))),
         _ => {
-            let stated = model.topology.as_ref().filter(|_| !query.isolated);
+            let stated = by.model.topology.as_ref().filter(|_| !query.isolated);
             let stated = stated.filter(|t| derived::from_stated(t, asked, query.bytes).is_some());
             stated.filter(|_| derived::remoteness(asked, asked).is_some()).map(Basis::Stated)
         }
@@ -212,15 +207,15 @@ fn both_halves<'a>(model: &'a CostModel, query: &CollectiveQuery, one: &'a Colle
 }
 
 /// The curves of this operation that may answer, the nearest first.
-fn candidates<'a>(model: &'a CostModel, query: &CollectiveQuery) -> Vec<&'a CollectiveFit> {
+fn candidates<'a>(by: &Predictor<'a>, query: &CollectiveQuery) -> Vec<&'a CollectiveFit> {
     let names = match query.operation.as_str() {
         "send_recv" => ["", "/ping_pong", "/one_way", "/both_ways", "/ring"].map(|p| format!("send_recv{p}")).to_vec(),
         name => vec![name.to_string()],
     };
     let of = |name: &String| {
-        let fits = model.collectives.iter().filter(|f| f.operation == *name && query.answers(f));
+        let fits = by.model.collectives.iter().filter(|f| f.operation == *name && query.answers(f));
         let mut found: Vec<&CollectiveFit> = fits.collect();
-        let links = found.iter().any(|f| f.ranks != query.ranks).then(|| links(model));
+        let links = found.iter().any(|f| f.ranks != query.ranks).then(|| by.links());
         let apart =
             |f: &CollectiveFit| links.is_some_and(|l| l.part(RankedOperation::of(f).group(), query.asked().group()));
         let far = |f: &CollectiveFit| if apart(f) { f64::MAX } else { distance(f, query) };
@@ -265,19 +260,24 @@ fn unknown(model: &CostModel, query: &CollectiveQuery) -> Error {
     )
 }
 
-fn scaling(model: &CostModel, query: &CollectiveQuery, from: &CollectiveFit) -> Scaling {
-    let same = |f: &&CollectiveFit| {
-        query.answers(f) && f.dtype == from.dtype && f.operation == from.operation && f.nodes == from.nodes
-    };
-    let curves: Vec<&CollectiveFit> = model.collectives.iter().filter(same).collect();
+/// How a curve that answers the query is carried: the same for every query of its kind that the same algorithm answers.
+fn scaling(by: &Predictor<'_>, query: &CollectiveQuery, from: &CollectiveFit) -> Scaling {
     let ran = from.algorithms.iter().rfind(|a| a.from_bytes <= query.bytes).or(from.algorithms.first());
-    Scaling::of(&curves, ran.and_then(|a| Algorithm::named(&a.algorithm)), links(model))
+    let algorithm = ran.and_then(|a| Algorithm::named(&a.algorithm));
+    let key = (std::ptr::from_ref(from).addr(), algorithm);
+    by.scalings.or_make(key, || {
+        let same = |f: &&CollectiveFit| {
+            query.answers(f) && f.dtype == from.dtype && f.operation == from.operation && f.nodes == from.nodes
+        };
+        let curves: Vec<&CollectiveFit> = by.model.collectives.iter().filter(same).collect();
+        Scaling::of(&curves, algorithm, by.links())
+    })
 }
 
 /// From the nearest curve; between two numbers of ranks that were measured on as many nodes, from both, if the same links
 /// join them.
-fn other_ranks(model: &CostModel, query: &CollectiveQuery, nearest: &CollectiveFit) -> Option<Prediction> {
-    let scaling = scaling(model, query, nearest);
+fn other_ranks(by: &Predictor<'_>, query: &CollectiveQuery, nearest: &CollectiveFit) -> Option<Prediction> {
+    let scaling = scaling(by, query, nearest);
     let carry = |from: &CollectiveFit| match RankedOperation::of(from).point_to_point() {
         true => piecewise::predict(&from.segments, query.bytes),
         false => scaling.carry(from, query.asked(), query.bytes).map(|carried| (carried.ns, carried.outside)),
@@ -288,7 +288,7 @@ fn other_ranks(model: &CostModel, query: &CollectiveQuery, nearest: &CollectiveF
     let like_nearest = |f: &&CollectiveFit| {
         f.dtype == nearest.dtype && f.nodes == nearest.nodes && !scaling.links.part(f.ranks, query.ranks)
     };
-    let other = candidates(model, query).into_iter().filter(like_nearest).find(beyond);
+    let other = candidates(by, query).into_iter().filter(like_nearest).find(beyond);
     if let Some((other, (ns, _))) = other.and_then(|o| Some((o, carry(o)?))) {
         let (near, far) = (distance(nearest, query), distance(other, query));
         let share = far / (near + far).max(f64::MIN_POSITIVE);
@@ -304,13 +304,13 @@ fn other_ranks(model: &CostModel, query: &CollectiveQuery, nearest: &CollectiveF
 }
 
 /// From another operation's curve, or from both halves of an all-reduce.
-fn other_operation(model: &CostModel, query: &CollectiveQuery, fits: &[&CollectiveFit]) -> Option<Prediction> {
+fn other_operation(by: &Predictor<'_>, query: &CollectiveQuery, fits: &[&CollectiveFit]) -> Option<Prediction> {
     let derive =
-        |from: &&CollectiveFit| derived::from_curve(from, &scaling(model, query, from), query.asked(), query.bytes);
+        |from: &&CollectiveFit| derived::from_curve(from, &scaling(by, query, from), query.asked(), query.bytes);
     let time = derived::mean(&fits.iter().map(derive).collect::<Option<Vec<DerivedTime>>>()?)?;
     let from = fits.first()?;
     let own = fits.iter().map(|f| f.relative_high).fold(0.0, f64::max);
-    let other = links(model).part(RankedOperation::of(from).group(), query.asked().group());
+    let other = by.links().part(RankedOperation::of(from).group(), query.asked().group());
     let spread = if other { OTHER_LINKS } else { 0.0 };
     let pairs = RankedOperation::of(from).point_to_point() || query.asked().point_to_point();
     let ranks = if pairs { 0.0 } else { distance(from, query) };

@@ -1,13 +1,13 @@
 //! One GPT layer: as measured where the shape is an anchor; else from its operations, or where none was measured from its
 //! products and attention; else scaled from the nearest anchor by FLOPs, which is always out of range.
 
-use super::{Prediction, SCHEMA};
+use super::{Prediction, Predictor, SCHEMA};
 use crate::cost::valid::{self, Outside};
-use crate::cost::{layers, operations};
+use crate::cost::{layers, prepared};
 use crate::records::CostModel;
 use crate::records::cost_model::{LayerAnchor, Range};
 use crate::records::measurement::Interval;
-use crate::shape::operation::{Family, Operation};
+use crate::shape::operation::Operation;
 use crate::shape::{DType, LayerShape, Phase};
 use crate::{Error, Result};
 use schemars::JsonSchema;
@@ -36,31 +36,44 @@ pub struct LayerPrediction {
     pub parameter_bytes: u64,
 }
 
-/// Predicts a layer: as measured where its shape was, else from its operations, else from the nearest layer by FLOPs.
-/// Returns an error if the shape is invalid, or if nothing that was measured in its element type can predict it.
-pub fn layer(model: &CostModel, shape: LayerShape) -> Result<LayerPrediction> {
-    shape.validate()?;
-    if let Some(anchor) = model.layer.iter().find(|a| a.shape == shape) {
-        return Ok(measured(model, anchor));
+impl Predictor<'_> {
+    /// Predicts a layer: as measured where its shape was, else from its operations, else from the nearest layer by FLOPs.
+    /// Returns an error if the shape is invalid, or if nothing that was measured in its element type can predict it.
+    pub fn layer(&self, shape: LayerShape) -> Result<LayerPrediction> {
+        shape.validate()?;
+        self.layers.or_try(shape, || self.new_layer(shape))
     }
-    refuse_dtype(model, shape.dtype)?;
-    let mut outside = Outside::of(&model.valid, &valid::inputs(&shape));
-    // A Llama's layer is none of those measured, however near its sizes.
-    outside.unknown += usize::from(!model.layer.iter().any(|a| a.shape.like(&shape)));
-    let mut parts = Vec::with_capacity(3);
-    for phase in layers::PARTS {
-        parts.push(fitted(model, &shape, phase, 0.0, outside)?);
-    }
-    let parts: Vec<Prediction> = match parts.into_iter().collect::<Option<Vec<_>>>() {
-        Some(parts) => parts,
-        None => {
-            outside.unknown += 1;
-            scaled(model, &shape, outside)?
+
+    fn new_layer(&self, shape: LayerShape) -> Result<LayerPrediction> {
+        if let Some(anchor) = self.model.layer.iter().find(|a| a.shape == shape) {
+            return Ok(measured(self, anchor));
         }
-    };
-    let sum = Prediction::sum(&parts);
-    let whole = fitted(model, &shape, Phase::ForwardBackward, sum.median_ns, outside)?.unwrap_or(sum);
-    Ok(put_together(&parts, whole, shape.activation_bytes(), shape.parameter_bytes()))
+        refuse_dtype(self.model, shape.dtype)?;
+        let mut outside = Outside::of(&self.model.valid, &valid::inputs(&shape));
+        // A Llama's layer is none of those measured, however near its sizes.
+        outside.unknown += usize::from(!self.model.layer.iter().any(|a| a.shape.like(&shape)));
+        let mut parts = Vec::with_capacity(3);
+        for phase in layers::PARTS {
+            parts.push(fitted(self, &shape, phase, 0.0, outside)?);
+        }
+        let parts: Vec<Prediction> = match parts.into_iter().collect::<Option<Vec<_>>>() {
+            Some(parts) => parts,
+            None => {
+                outside.unknown += 1;
+                scaled(self.model, &shape, outside)?
+            }
+        };
+        let sum = Prediction::sum(&parts);
+        let whole = fitted(self, &shape, Phase::ForwardBackward, sum.median_ns, outside)?.unwrap_or(sum);
+        Ok(put_together(&parts, whole, shape.activation_bytes(), shape.parameter_bytes()))
+    }
+
+    /// Predicts one operation on its own (embedding, head, optimizer step, …); `None` where nothing like it was measured.
+    /// Returns an error if nothing of its element type was measured.
+    pub fn operation(&self, operation: &Operation, dtype: DType) -> Result<Option<Prediction>> {
+        refuse_dtype(self.model, dtype)?;
+        timed(self, operation, dtype)
+    }
 }
 
 fn put_together(
@@ -80,19 +93,17 @@ fn put_together(
     }
 }
 
-fn measured(model: &CostModel, anchor: &LayerAnchor) -> LayerPrediction {
+fn measured(by: &Predictor<'_>, anchor: &LayerAnchor) -> LayerPrediction {
     let as_measured = |t: &Interval| match t.low < t.high {
         true => Prediction { median_ns: t.median, low_ns: t.low, high_ns: t.high, in_range: true },
         // A figure without a spread was measured once, or is somebody's mean.
-        false => {
-            Prediction::with_spread(t.median, operations::AS_MEASURED, operations::AS_MEASURED, Outside::default())
-        }
+        false => Prediction::with_spread(t.median, prepared::AS_MEASURED, prepared::AS_MEASURED, Outside::default()),
     };
     let times = [&anchor.forward_ns, &anchor.backward_input_ns, &anchor.backward_weight_ns];
     let parts = times.map(as_measured);
     let sum = Prediction::sum(&parts);
     // The phases one after another cost a little more or less than timed alone: by the fit's factor, if it has one.
-    let joined = layers::evaluate(&model.operations, &anchor.shape, Phase::ForwardBackward, sum.median_ns);
+    let joined = layers::evaluate(&by.fits, &anchor.shape, Phase::ForwardBackward, sum.median_ns);
     let factor = match joined {
         Ok(Some(ns)) if sum.median_ns > 0.0 => ns / sum.median_ns,
         _ => 1.0,
@@ -118,22 +129,23 @@ fn refuse_dtype(model: &CostModel, dtype: DType) -> Result<()> {
 }
 
 fn fitted(
-    model: &CostModel,
+    by: &Predictor<'_>,
     shape: &LayerShape,
     phase: Phase,
     phases_ns: f64,
     outside: Outside,
 ) -> Result<Option<Prediction>> {
-    let Some(fit) = layers::find(&model.operations, phase, shape.dtype) else {
-        return summed(model, shape, phase);
+    let Some(found) = by.fits.phase(phase, shape.dtype)? else {
+        return summed(by, shape, phase);
     };
-    let Some(ns) = layers::evaluate(&model.operations, shape, phase, phases_ns)? else { return Ok(None) };
+    let Some(ns) = layers::evaluate(&by.fits, shape, phase, phases_ns)? else { return Ok(None) };
+    let fit = found.fit;
     let own = Prediction::with_spread(ns, fit.relative_low, fit.relative_high, outside);
-    if own.in_range || !layers::of_operations(fit) {
+    if own.in_range || !found.of_operations() {
         return Ok(Some(own));
     }
     // Beyond the layers measured the operations carry on: their own intervals and ranges count, and what the sum lacked.
-    Ok(summed(model, shape, phase)?.map(|sum| {
+    Ok(summed(by, shape, phase)?.map(|sum| {
         let joined = |end: f64, fit: f64| ((end / sum.median_ns - 1.0).powi(2) + fit.powi(2)).sqrt();
         let (low, high) = (joined(sum.low_ns, fit.relative_low), joined(sum.high_ns, fit.relative_high));
         Prediction {
@@ -146,13 +158,13 @@ fn fitted(
 }
 
 /// Without a measured layer: the plain sum of the operations, each with its own interval and its own range.
-fn summed(model: &CostModel, shape: &LayerShape, phase: Phase) -> Result<Option<Prediction>> {
+fn summed(by: &Predictor<'_>, shape: &LayerShape, phase: Phase) -> Result<Option<Prediction>> {
     if phase == Phase::ForwardBackward {
         return Ok(None);
     }
     let mut parts = Vec::new();
     for (_, op) in shape.operations(phase) {
-        match timed(model, &op, shape.dtype)? {
+        match timed(by, &op, shape.dtype)? {
             Some(part) => parts.push(part),
             None => return Ok(None),
         }
@@ -187,49 +199,44 @@ fn scaled(model: &CostModel, shape: &LayerShape, outside: Outside) -> Result<Vec
         .collect())
 }
 
-/// Predicts one operation on its own (embedding, head, optimizer step, …); `None` where nothing like it was measured.
-/// Returns an error if nothing of its element type was measured.
-pub fn operation(model: &CostModel, operation: &Operation, dtype: DType) -> Result<Option<Prediction>> {
-    refuse_dtype(model, dtype)?;
-    timed(model, operation, dtype)
+fn timed(by: &Predictor<'_>, operation: &Operation, dtype: DType) -> Result<Option<Prediction>> {
+    by.operations.or_try((*operation, dtype), || {
+        let Some(found) = by.fits.time(operation, dtype)? else { return Ok(None) };
+        let outside = outside(by, operation, dtype);
+        Ok(Some(Prediction::with_spread(found.ns, found.relative_low, found.relative_high, outside)))
+    })
 }
 
-fn timed(model: &CostModel, operation: &Operation, dtype: DType) -> Result<Option<Prediction>> {
-    let Some(found) = operations::time(&model.operations, operation, dtype)? else { return Ok(None) };
-    let outside = outside(model, operation, dtype);
-    Ok(Some(Prediction::with_spread(found.ns, found.relative_low, found.relative_high, outside)))
-}
-
-/// How far an operation's sizes lie outside what was measured. A streaming operation that was not measured by name is
-/// answered for by all others together, and held against their sizes; what only a roofline prices has its width already.
-fn outside(model: &CostModel, operation: &Operation, dtype: DType) -> Outside {
-    let sizes = match operation {
-        Operation::BatchedProduct { .. } => return Outside { outside: 1, ..Outside::default() },
-        _ => sizes(operation, dtype),
-    };
-    match sizes.as_slice() {
-        [(name, _)] if operation.family() == Family::Streaming && !model.valid.contains_key(name) => {
-            let all = model.valid.iter().filter(|(key, _)| key.starts_with("streaming/") && key.ends_with("/bytes"));
-            let joined =
-                all.map(|(_, range)| *range).reduce(|a, b| Range { low: a.low.min(b.low), high: a.high.max(b.high) });
-            Outside::of(&joined.into_iter().map(|range| (name.clone(), range)).collect(), &sizes)
-        }
-        _ => Outside::of(&model.valid, &sizes),
-    }
-}
-
-fn sizes(operation: &Operation, dtype: DType) -> Vec<(String, f64)> {
-    let named = |family: &str, sizes: &[(&str, usize)]| {
-        sizes.iter().map(|(name, value)| (format!("{family}/{name}"), *value as f64)).collect()
-    };
+/// How far an operation's sizes lie outside what was measured. What only a roofline prices has its width already.
+fn outside(by: &Predictor<'_>, operation: &Operation, dtype: DType) -> Outside {
+    let ranges = &by.model.valid;
     match operation {
+        Operation::BatchedProduct { .. } => Outside { outside: 1, ..Outside::default() },
         Operation::Linear { shape: s, .. } => {
-            named("gemm", &[("rows", s.rows), ("inputs", s.inputs), ("outputs", s.outputs)])
+            let sizes = [("gemm/rows", s.rows), ("gemm/inputs", s.inputs), ("gemm/outputs", s.outputs)];
+            Outside::of(ranges, &sizes.map(|(name, size)| (name, size as f64)))
         }
-        Operation::AttentionForward(a) | Operation::AttentionBackward(a) => named(
-            "attention",
-            &[("batch", a.batch), ("heads", a.heads), ("sequence", a.sequence), ("head_size", a.head_size)],
-        ),
-        streaming => vec![(format!("streaming/{}/bytes", streaming.name()), streaming.bytes(dtype))],
+        Operation::AttentionForward(a) | Operation::AttentionBackward(a) => {
+            let sizes = [
+                ("attention/batch", a.batch),
+                ("attention/heads", a.heads),
+                ("attention/sequence", a.sequence),
+                ("attention/head_size", a.head_size),
+            ];
+            Outside::of(ranges, &sizes.map(|(name, size)| (name, size as f64)))
+        }
+        streaming => {
+            let range = by.streaming.or_make(streaming.name(), || streaming_range(by.model, streaming.name()));
+            Outside::of_one(range.as_ref(), streaming.bytes(dtype))
+        }
     }
+}
+
+/// The range of a streaming operation's bytes. One that was not measured by name is answered for by all others together, and
+/// held against their sizes.
+fn streaming_range(model: &CostModel, name: &str) -> Option<Range> {
+    model.valid.get(&format!("streaming/{name}/bytes")).copied().or_else(|| {
+        let all = model.valid.iter().filter(|(key, _)| key.starts_with("streaming/") && key.ends_with("/bytes"));
+        all.map(|(_, range)| *range).reduce(|a, b| Range { low: a.low.min(b.low), high: a.high.max(b.high) })
+    })
 }

@@ -5,16 +5,23 @@ mod collective;
 mod corun;
 mod layer;
 
-pub use collective::{CollectiveQuery, collective, extrapolation};
+pub use collective::{CollectiveQuery, extrapolation};
 pub use corun::{CorunPrediction, corun};
-pub use layer::{LayerPrediction, layer, operation};
+pub use layer::LayerPrediction;
 
+use super::prepared::{Kept, PreparedFits};
+use super::ranks::{Algorithm, Scaling};
 use super::regress::Spread;
+use super::topology::GroupLinks;
 use super::valid::{self, Outside};
+use crate::Result;
 use crate::records::CostModel;
-use crate::shape::{AttentionKind, DType};
+use crate::records::cost_model::Range;
+use crate::shape::operation::Operation;
+use crate::shape::{AttentionKind, DType, LayerShape};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::cell::OnceCell;
 
 /// Name and version of the format of `predict --json`, the value of `schema` in every prediction.
 pub const SCHEMA: &str = "bubblebench.prediction/1";
@@ -33,6 +40,58 @@ pub fn usual_dtype(model: &CostModel) -> DType {
 pub fn usual_attention(model: &CostModel) -> AttentionKind {
     let unfused = model.layer.iter().filter(|a| a.shape.attention == AttentionKind::Materialised).count();
     if 2 * unfused > model.layer.len() { AttentionKind::Materialised } else { AttentionKind::Flash }
+}
+
+/// A cost model made ready to be asked: what its answers rest on is worked out when it is first needed, and kept. Each
+/// thread that asks has its own.
+#[derive(Debug)]
+pub struct Predictor<'a> {
+    model: &'a CostModel,
+    fits: PreparedFits<'a>,
+    layers: Kept<LayerShape, LayerPrediction>,
+    operations: Kept<(Operation, DType), Option<Prediction>>,
+    streaming: Kept<&'static str, Option<Range>>,
+    links: OnceCell<GroupLinks>,
+    scalings: Kept<(usize, Option<Algorithm>), Scaling>,
+}
+
+impl<'a> Predictor<'a> {
+    /// Of a model that was checked; nothing is worked out yet.
+    pub fn new(model: &'a CostModel) -> Self {
+        let (layers, operations, streaming, links, scalings) = Default::default();
+        Predictor { model, fits: PreparedFits::new(&model.operations), layers, operations, streaming, links, scalings }
+    }
+
+    /// Predicts the time of a collective or send/recv. Returns an error if the query has fewer than 2 ranks, 0 nodes, more
+    /// nodes than ranks or 0 bytes, or if nothing is known about its network: neither a curve of any operation that can be
+    /// carried to it nor a stated bandwidth.
+    pub fn collective(&self, query: &CollectiveQuery) -> Result<Prediction> {
+        collective::collective(self, query)
+    }
+
+    /// Predicts a main beside a side, as [`corun()`] does.
+    pub fn corun(&self, main: &str, side: &str, sharing: &str) -> Result<CorunPrediction> {
+        corun(self.model, main, side, sharing)
+    }
+
+    fn links(&self) -> GroupLinks {
+        *self.links.get_or_init(|| GroupLinks::of(self.model.topology.as_ref(), &self.model.collectives))
+    }
+}
+
+/// Predicts one layer, as [`Predictor::layer`] does for whoever asks often.
+pub fn layer(model: &CostModel, shape: LayerShape) -> Result<LayerPrediction> {
+    Predictor::new(model).layer(shape)
+}
+
+/// Predicts one collective or send/recv, as [`Predictor::collective`] does for whoever asks often.
+pub fn collective(model: &CostModel, query: &CollectiveQuery) -> Result<Prediction> {
+    Predictor::new(model).collective(query)
+}
+
+/// Predicts one operation, as [`Predictor::operation`] does for whoever asks often.
+pub fn operation(model: &CostModel, operation: &Operation, dtype: DType) -> Result<Option<Prediction>> {
+    Predictor::new(model).operation(operation, dtype)
 }
 
 /// A predicted time with its 95 % interval.
