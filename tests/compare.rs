@@ -110,7 +110,7 @@ fn verdicts(record: &Value) -> Vec<(String, String)> {
 
 fn is_third(id: &str) -> bool {
     let hidden: usize = id.split("/h").nth(1).unwrap().split('-').next().unwrap().parse().unwrap();
-    (hidden - 128) / 8 % 3 == 0
+    ((hidden - 128) / 8).is_multiple_of(3)
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn drift(run: u64, row: usize) -> f64 {
 }
 
 fn third(row: usize, factor: f64) -> f64 {
-    if row % 3 == 0 { factor } else { 1.0 }
+    if row.is_multiple_of(3) { factor } else { 1.0 }
 }
 
 #[test]
@@ -228,6 +228,41 @@ fn sides_that_are_unlike_are_refused_or_stand_side_by_side() {
     assert!(across["environment"].as_array().unwrap().iter().any(|row| row["what"] == "cpu" && row["matters"] == true));
     let both = compare(here, &["a", "other", "--across", "--fail-on", "slower"]);
     assert!(both.code == 2 && both.stderr.contains("--fail-on"), "{}", both.stderr);
+}
+
+/// Without `machine.json` the lines say what was measured; rows that are wrong make no comparison that `--fail-on` can judge.
+#[test]
+fn what_the_lines_say_counts_where_no_machine_is_known() {
+    let root = planted();
+    let here = root.path();
+    fs::remove_file(here.join("b/machine.json")).unwrap();
+    let alike = compare(here, &["a", "b"]);
+    assert!(alike.code == 0 && alike.stdout.contains("no machine.json"), "{}{}", alike.stdout, alike.stderr);
+    let text = fs::read_to_string(here.join("b/measurements.jsonl")).unwrap();
+    fs::write(here.join("b/measurements.jsonl"), text.replace("\"AMD EPYC\"", "\"Other CPU\"")).unwrap();
+    refused(here, &["a", "b"], &["measured on", "Other CPU", "--across"]);
+    let wrong = fs::read_to_string(here.join("slower/measurements.jsonl")).unwrap();
+    fs::write(here.join("slower/measurements.jsonl"), wrong.replace("\"flags\":[]", "\"flags\":[\"wrong\"]")).unwrap();
+    let apart = compare(here, &["a", "slower", "--fail-on", "slower"]);
+    assert!(apart.code == 0 && apart.stderr.contains("90 rows set apart"), "{}", apart.stderr);
+    assert!(apart.stdout.contains("90 rows set apart"), "{}", apart.stdout);
+}
+
+/// stderr that cannot be written to is no fault of the comparison.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_under_stderr_does_not_change_the_answer() {
+    let root = planted();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let program = assert_cmd::cargo::cargo_bin!("bubblebench");
+    let status = std::process::Command::new(program)
+        .args(["compare", "a", "slower", "--fail-on", "slower"])
+        .current_dir(root.path())
+        .stdout(std::process::Stdio::null())
+        .stderr(full)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(1));
 }
 
 #[test]
@@ -354,6 +389,11 @@ fn odd_records_do_not_keep_the_others_from_being_compared() {
     // One case, and none in common.
     let one = json(here, &["a", "b", "--all", "--filter", "/h208-"]);
     assert_eq!(one["rows"].as_array().unwrap().len(), 1);
-    let none = compare(here, &["a", "b", "--filter", "no-such-case"]);
+    refused(here, &["a", "b", "--filter", "no-such-case"], &["no-such-case", "no case"]);
+    let mut renamed = read("a");
+    renamed.iter_mut().for_each(|record| record.id.push_str("/other"));
+    write_lines(&here.join("b"), &renamed);
+    let none = compare(here, &["a", "b"]);
     assert!(none.code == 0 && none.stdout.contains("no case in common"), "{}{}", none.stdout, none.stderr);
+    refused(here, &["a", "b", "--fail-on", "slower"], &["no case in common"]);
 }

@@ -2,7 +2,8 @@
 
 use super::known::known;
 use super::predict::question::{self, Question};
-use crate::compare::record::{self as comparison, ComparisonRecord};
+use crate::compare;
+use crate::compare::record::ComparisonRecord;
 use crate::cost::predict::{self, Answer};
 use crate::fill::{self, record::PlanRecord};
 use crate::machine::doctor::{self, Doctor};
@@ -37,7 +38,7 @@ const KINDS: &[KindOfFile] = &[
     ("timeline", pipeline::record::SCHEMA, || schema_for!(TimelineRecord)),
     ("sweep", sweep::SCHEMA, || schema_for!(SweepRecord)),
     ("bubbles", bubbles::SCHEMA, || schema_for!(BubblesRecord)),
-    ("comparison", comparison::SCHEMA, || schema_for!(ComparisonRecord)),
+    ("comparison", compare::record::SCHEMA, || schema_for!(ComparisonRecord)),
 ];
 
 /// Prints the schema of a kind of file.

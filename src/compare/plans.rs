@@ -136,8 +136,10 @@ fn side_names(plan: &PlanRecord) -> String {
 /// A figure of a plan with its interval.
 type Figure = (f64, Option<(f64, f64)>);
 
-/// Figures of the outcome: what each is called, its unit, and where it stands.
-const FIGURES: [(&str, &str, fn(&PlanRecord) -> Option<Figure>); 9] = [
+/// A figure of the outcome: what it is called, its unit, and where it stands.
+type OutcomeFigure = (&'static str, &'static str, fn(&PlanRecord) -> Option<Figure>);
+
+const FIGURES: [OutcomeFigure; 9] = [
     ("bubble_ratio", "ratio", |plan| Some((plan.bubble_ratio, None))),
     ("tokens_per_s", "per_s", |plan| Some((plan.tokens_per_s, None))),
     ("tflops_per_gpu", "tflops", |plan| Some((plan.tflops_per_gpu, None))),

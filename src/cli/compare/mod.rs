@@ -8,7 +8,8 @@ use super::{Outcome, print, print_json};
 use crate::compare::measured::{self, BY_KIND};
 use crate::compare::record::{CompareOptions, ComparisonRecord};
 use crate::compare::{models, plans};
-use crate::report::compare::{self as shown, ShownRows};
+use crate::report;
+use crate::report::compare::ShownRows;
 use crate::units::counted;
 use crate::{Error, Result, nearest};
 use sides::Sides;
@@ -112,10 +113,10 @@ fn by_kind(options: &CompareOptions) -> Result<()> {
 fn answer(record: &ComparisonRecord, rows: ShownRows, format: &str) -> Result<()> {
     match format {
         "json" => print_json(record),
-        "csv" => print(&shown::csv::csv(record)),
-        "latex" => print(&shown::latex(record, rows)),
-        "markdown" => print(&shown::markdown(record, rows)),
-        _ => print(&shown::terminal(record, rows, terminal::screen())),
+        "csv" => print(&report::compare::csv::csv(record)),
+        "latex" => print(&report::compare::latex(record, rows)),
+        "markdown" => print(&report::compare::markdown(record, rows)),
+        _ => print(&report::compare::terminal(record, rows, terminal::screen())),
     }
 }
 

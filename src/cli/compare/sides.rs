@@ -63,9 +63,8 @@ pub fn read(named: &[String]) -> Result<Sides> {
             "commas join results folders only: name cost models and plans one by one",
         ));
     }
-    note_shared_runs(&paths);
     let sides = names.into_iter().zip(&paths);
-    Ok(match first {
+    let read = match first {
         KindOfSide::Measurements => {
             Sides::Measured(sides.map(|(name, paths)| measured(name, paths)).collect::<Result<_>>()?)
         }
@@ -73,7 +72,9 @@ pub fn read(named: &[String]) -> Result<Sides> {
             Sides::Models(sides.map(|(name, paths)| model(name, &paths[0])).collect::<Result<_>>()?)
         }
         KindOfSide::Plan => Sides::Plans(sides.map(|(name, paths)| plan(name, &paths[0])).collect::<Result<_>>()?),
-    })
+    };
+    note_shared_runs(&paths);
+    Ok(read)
 }
 
 /// A run on both sides pulls their ratio towards 1. A side beside itself is a test of the program.
