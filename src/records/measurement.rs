@@ -319,7 +319,7 @@ impl Measurement {
         let times = visits.iter().flat_map(|visit| [Some(visit.median_ns), visit.isolated_ns]).flatten();
         let samples = visits.iter().map(|visit| visit.samples).fold(0, u64::saturating_add);
         if visits.is_empty() || visits.iter().any(|visit| visit.samples == 0) {
-            return Err("a visit has no samples".into());
+            return Err("a visit with no samples".into());
         }
         if let Some(time) = times.into_iter().find(|time| !(time.is_finite() && *time >= 0.0)) {
             return Err(format!("a visit's time is {time} ns"));

@@ -5,6 +5,7 @@
 
 pub mod bubbles;
 pub mod cost_model;
+pub mod csv;
 pub mod files;
 pub mod flags;
 pub mod machine;

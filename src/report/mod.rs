@@ -5,7 +5,6 @@ pub mod bubbles;
 pub mod collectives;
 pub mod compare;
 pub mod corun;
-pub mod csv;
 pub mod fill;
 pub mod html;
 pub mod lanes;

@@ -40,7 +40,7 @@ pub struct CompareArgs {
     /// List every row, not only those that moved, and the cases that only one side has
     #[arg(long)]
     all: bool,
-    /// Sum rows up by their kind, or by a parameter of the cases: hidden, operation, bytes, phase, …
+    /// Sum rows up by their kind, or by a parameter of the cases: hidden, operation, bytes, phase and so on
     #[arg(long, value_name = "KEY", default_value = BY_KIND)]
     group_by: String,
     /// What the answer is written as

@@ -1,7 +1,7 @@
 //! A comparison's rows as CSV: a line for each case and other side, numbers whole.
 
 use crate::compare::record::{ComparedQuantity, ComparisonRecord, SideFigure, SideRatio, SideValue};
-use crate::report::csv::line;
+use crate::records::csv::line;
 
 const COLUMNS: [&str; 19] = [
     "id",
