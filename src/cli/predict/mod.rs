@@ -1,7 +1,7 @@
 //! `bubblebench predict`: questions to a cost model, answered with an interval: one by the command line, or many by JSON
 //! lines on stdin.
 //!
-//! [`question`] is what is asked and how it is checked, [`print`] the answer as a table, [`batch`] the lines.
+//! `question` is what is asked and how it is checked, `print` the answer as a table, `batch` the lines.
 
 mod batch;
 mod print;
