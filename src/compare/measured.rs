@@ -16,8 +16,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// One run of a side: the machine it ran on, where that is known, and its cases, each once.
 #[derive(Debug, Clone)]
 pub struct MeasuredRun {
-    /// What the run's folder is called.
-    pub name: String,
     /// The machine and the run; `None` where no `machine.json` lies beside the measurements.
     pub machine: Option<MachineRecord>,
     /// The last line of every case.
@@ -35,8 +33,6 @@ pub struct MeasuredSide {
 
 /// What rows are grouped by where nothing is named.
 pub const BY_KIND: &str = "kind";
-/// The group of all rows.
-const ALL: &str = "all";
 
 /// Compares measured sides with the first of them. It is an error where repeated runs are not of one machine and setting,
 /// where the sides are of different machines and `across` does not say that they are meant to be, and where no case has the
@@ -288,7 +284,7 @@ fn summary(names: &[String], compared: &[SideComparison], groups: &Groups) -> Ve
     for (name, side) in names[1..].iter().zip(compared) {
         let mut found = summarise_groups(&side.rows, |row| groups.key(row));
         found.sort_by(|a, b| numbers_first(&a.group).total_cmp(&numbers_first(&b.group)));
-        let all = summarise_groups(&side.rows, |_| ALL.into());
+        let all = summarise_groups(&side.rows, |_| ALL_ROWS.into());
         let all = all.into_iter().filter(|_| found.len() != 1);
         rows.extend(found.iter().cloned().chain(all).map(|group| group_row(name, group)));
     }

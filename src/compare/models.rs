@@ -3,7 +3,8 @@
 use super::environment::{self, DifferenceWeight, fact};
 use super::measured::{environment_rows, refuse_unlike_sides};
 use super::record::*;
-use crate::cost::predict::{self, CollectiveQuery, Prediction};
+use super::verdict::by_interval;
+use crate::cost::predict::{self, CollectiveQuery, Prediction, Predictor};
 use crate::records::CostModel;
 use crate::records::measurement::Interval;
 use crate::shape::LayerShape;
@@ -44,12 +45,13 @@ pub fn compare(sides: &[ModelSide], options: &CompareOptions) -> Result<Comparis
     let mut record = ComparisonRecord::of(ComparedFiles::CostModels, &names, options);
     record.environment = environment_rows(differences);
     let asked = questions(sides);
+    let predictors: Vec<Predictor> = sides.iter().map(|side| Predictor::new(&side.model)).collect();
     let mut outside = 0;
     for (id, question) in &asked {
         if options.filter.is_some_and(|filter| !id.contains(filter)) {
             continue;
         }
-        let answers: Vec<Option<Answers>> = sides.iter().map(|side| answers(&side.model, question)).collect();
+        let answers: Vec<Option<Answers>> = predictors.iter().map(|by| answers(by, question)).collect();
         if answers.iter().flatten().any(|answer| !answer.in_range) {
             outside += 1;
             continue;
@@ -140,11 +142,11 @@ struct Answers {
 }
 
 /// `None` where the model knows nothing to answer with.
-fn answers(model: &CostModel, question: &Question) -> Option<Answers> {
+fn answers(by: &Predictor<'_>, question: &Question) -> Option<Answers> {
     let interval = |p: Prediction| Interval { median: p.median_ns, low: p.low_ns, high: p.high_ns };
     match question {
         Question::Layer(shape) => {
-            let layer = predict::layer(model, *shape).ok()?;
+            let layer = by.layer(*shape).ok()?;
             let phases = [
                 ("forward", layer.forward),
                 ("backward_input", layer.backward_input),
@@ -154,11 +156,11 @@ fn answers(model: &CostModel, question: &Question) -> Option<Answers> {
             Some(Answers { parts: phases.map(|(name, phase)| (name, interval(phase))).to_vec(), in_range })
         }
         Question::Collective(query) => {
-            let time = predict::collective(model, query).ok()?;
+            let time = by.collective(query).ok()?;
             Some(Answers { parts: vec![("", interval(time))], in_range: time.in_range })
         }
         Question::Corun { main, side, sharing } => {
-            let pair = predict::corun(model, main, side, sharing).ok()?;
+            let pair = by.corun(main, side, sharing).ok()?;
             Some(Answers { parts: vec![("", pair.slowdown)], in_range: pair.in_range })
         }
     }
@@ -230,18 +232,8 @@ pub(super) fn ratio(name: &str, reference: &Interval, other: &Interval, options:
     } else {
         (None, None)
     };
-    let verdict = ends.filter(|_| !options.across).map(|(low, high)| {
-        let threshold = options.threshold;
-        if low > 1.0 + threshold {
-            RowVerdict::Slower
-        } else if high < 1.0 - threshold {
-            RowVerdict::Faster
-        } else if low >= 1.0 - threshold && high <= 1.0 + threshold {
-            RowVerdict::Same
-        } else {
-            RowVerdict::Unsure
-        }
-    });
+    let threshold = options.threshold;
+    let verdict = ends.filter(|_| !options.across).map(|ends| by_interval(ends, threshold, threshold));
     SideRatio {
         name: name.into(),
         ratio,
@@ -267,11 +259,11 @@ pub(super) fn summary(record: &ComparisonRecord, names: &[String]) -> Vec<GroupR
     let mut kinds: Vec<&str> = record.rows.iter().map(|row| row.kind.as_str()).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    let all: &[&str] = if kinds.len() > 1 { &["all"] } else { &[] };
+    let all: &[&str] = if kinds.len() > 1 { &[ALL_ROWS] } else { &[] };
     let mut groups = Vec::new();
     for name in &names[1..] {
         for kind in kinds.iter().chain(all) {
-            let of_kind = record.rows.iter().filter(|row| *kind == "all" || row.kind == *kind);
+            let of_kind = record.rows.iter().filter(|row| *kind == ALL_ROWS || row.kind == *kind);
             groups.push(group(name, kind, of_kind.filter_map(|row| row.ratio(name)).collect()));
         }
     }

@@ -7,6 +7,9 @@ use serde::Serialize;
 /// Value of `schema` in every comparison: name and version of the format.
 pub const SCHEMA: &str = "bubblebench.comparison/1";
 
+/// The group of all rows, which stands behind the others where there are several.
+pub const ALL_ROWS: &str = "all";
+
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

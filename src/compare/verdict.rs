@@ -137,7 +137,7 @@ fn judge(
     threshold: f64,
     limit: &ChanceLimit,
 ) -> (RowVerdict, Option<VerdictReason>) {
-    let by_time = by_interval(ratio, tolerance, threshold);
+    let by_time = by_interval((ratio.low, ratio.high), tolerance, threshold);
     let moved = matches!(by_time, RowVerdict::Slower | RowVerdict::Faster);
     if moved && ratio.p > limit.largest {
         return (RowVerdict::Unsure, Some(VerdictReason::Chance { p: ratio.p, rows: limit.rows }));
@@ -146,7 +146,7 @@ fn judge(
         RowCycles::NotAsked => (by_time, None),
         RowCycles::Unknown => (by_time, moved.then_some(VerdictReason::ClockUnknown)),
         RowCycles::Known(cycles) => {
-            let by_cycles = by_interval(&cycles, tolerance, threshold);
+            let by_cycles = by_interval((cycles.low, cycles.high), tolerance, threshold);
             let clock = Some(VerdictReason::Clock { cycles_ratio: cycles.ratio });
             match (by_time, by_cycles) {
                 (time, cycles) if time == cycles => (time, None),
@@ -160,12 +160,12 @@ fn judge(
 
 /// The verdict of one interval alone. A difference must exceed the row's own noise; that there is none is said only of
 /// what the reader asked about, never of a tolerance that noise has widened.
-fn by_interval(ratio: &MedianRatio, tolerance: f64, threshold: f64) -> RowVerdict {
-    if ratio.low > 1.0 + tolerance {
+pub(super) fn by_interval((low, high): (f64, f64), tolerance: f64, threshold: f64) -> RowVerdict {
+    if low > 1.0 + tolerance {
         RowVerdict::Slower
-    } else if ratio.high < 1.0 - tolerance {
+    } else if high < 1.0 - tolerance {
         RowVerdict::Faster
-    } else if ratio.low >= 1.0 - threshold && ratio.high <= 1.0 + threshold {
+    } else if low >= 1.0 - threshold && high <= 1.0 + threshold {
         RowVerdict::Same
     } else {
         RowVerdict::Unsure

@@ -43,10 +43,9 @@ impl KindOfSide {
 /// Reads the sides as they were named on the command line. It is an error where one cannot be read, where they are of
 /// different kinds, and where cost models or plans are joined by commas.
 pub fn read(named: &[String]) -> Result<Sides> {
-    let names = short_names(named);
     let paths: Vec<Vec<PathBuf>> = named.iter().map(|side| paths(side)).collect::<Result<_>>()?;
     let first = kind_of(&paths[0][0])?;
-    for path in paths.iter().flatten() {
+    for path in paths.iter().flatten().skip(1) {
         let kind = kind_of(path)?;
         if kind != first {
             return Err(Error::input(
@@ -63,7 +62,7 @@ pub fn read(named: &[String]) -> Result<Sides> {
             "commas join results folders only: name cost models and plans one by one",
         ));
     }
-    let sides = names.into_iter().zip(&paths);
+    let sides = short_names(&paths).into_iter().zip(&paths);
     let read = match first {
         KindOfSide::Measurements => {
             Sides::Measured(sides.map(|(name, paths)| measured(name, paths)).collect::<Result<_>>()?)
@@ -79,12 +78,9 @@ pub fn read(named: &[String]) -> Result<Sides> {
 
 /// A run on both sides pulls their ratio towards 1. A side beside itself is a test of the program.
 fn note_shared_runs(sides: &[Vec<PathBuf>]) {
-    let own = |path: &PathBuf| {
-        path.canonicalize().ok().map(|path| if path.is_dir() { path.join(MEASUREMENTS) } else { path })
-    };
-    let reference: BTreeSet<PathBuf> = sides[0].iter().filter_map(own).collect();
+    let reference: BTreeSet<PathBuf> = sides[0].iter().filter_map(|path| file_of(path).ok()).collect();
     for path in sides[1..].iter().flatten() {
-        if own(path).is_some_and(|path| reference.contains(&path)) {
+        if file_of(path).is_ok_and(|file| reference.contains(&file)) {
             note(format_args!("{} is on both sides", path.display()));
         }
     }
@@ -104,9 +100,7 @@ fn paths(side: &str) -> Result<Vec<PathBuf>> {
                 "write repeated runs as a1,a2,a3, without blanks",
             ));
         }
-        let own = path.canonicalize().map_err(|source| Error::io("read", path, source))?;
-        let own = if own.is_dir() { own.join(MEASUREMENTS) } else { own };
-        if !seen.insert(own) {
+        if !seen.insert(file_of(path)?) {
             return Err(Error::input(
                 format!("`{side}` names {} twice", path.display()),
                 "a run counts once: the same samples again would pass for certainty",
@@ -114,6 +108,12 @@ fn paths(side: &str) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(paths)
+}
+
+/// The file that a path means, whatever it is called by: of a folder its measurements.
+fn file_of(path: &Path) -> Result<PathBuf> {
+    let own = path.canonicalize().map_err(|source| Error::io("read", path, source))?;
+    Ok(if own.is_dir() { own.join(MEASUREMENTS) } else { own })
 }
 
 fn kind_of(path: &Path) -> Result<KindOfSide> {
@@ -160,7 +160,7 @@ fn measured_run(path: &Path) -> Result<MeasuredRun> {
     let folder = if path.is_dir() { Some(path) } else { path.parent() };
     let machine = folder.map(|folder| folder.join(MACHINE)).filter(|file| file.exists());
     let machine: Option<MachineRecord> = machine.map(|file| files::read_json(&file, "machine")).transpose()?;
-    Ok(MeasuredRun { name: path.display().to_string(), machine, measurements: journal.measurements })
+    Ok(MeasuredRun { machine, measurements: journal.measurements })
 }
 
 fn model(name: String, path: &Path) -> Result<ModelSide> {
@@ -175,28 +175,25 @@ fn plan(name: String, path: &Path) -> Result<PlanSideFile> {
 
 /// What the sides are called: the shortest end of each path that tells it from all others, of repeated runs the first with
 /// how many there are.
-fn short_names(named: &[String]) -> Vec<String> {
-    let first = |side: &String| -> Vec<String> {
-        let path = if Path::new(side).exists() { side.as_str() } else { side.split(',').next().unwrap_or(side) };
-        let parts = Path::new(path).components().map(|part| part.as_os_str().to_string_lossy().into_owned());
-        let known = [MEASUREMENTS, COST_MODEL];
+fn short_names(sides: &[Vec<PathBuf>]) -> Vec<String> {
+    let first = |runs: &Vec<PathBuf>| -> Vec<String> {
+        let parts = runs[0].components().map(|part| part.as_os_str().to_string_lossy().into_owned());
         let mut parts: Vec<String> = parts.filter(|part| part != "/").collect();
-        if parts.len() > 1 && parts.last().is_some_and(|last| known.contains(&last.as_str())) {
+        if parts.len() > 1 && parts.last().is_some_and(|last| [MEASUREMENTS, COST_MODEL].contains(&last.as_str())) {
             parts.pop();
         }
         parts
     };
-    let parts: Vec<Vec<String>> = named.iter().map(first).collect();
-    let end = |parts: &Vec<String>, count: usize| parts[parts.len().saturating_sub(count)..].join("/");
+    let parts: Vec<Vec<String>> = sides.iter().map(first).collect();
+    let ends = |count: usize| -> Vec<String> {
+        parts.iter().map(|parts| parts[parts.len().saturating_sub(count)..].join("/")).collect()
+    };
     let longest = parts.iter().map(Vec::len).max().unwrap_or(1);
-    let distinct = (1..=longest)
-        .find(|&count| parts.iter().map(|parts| end(parts, count)).collect::<BTreeSet<_>>().len() == parts.len());
-    let names = |count| parts.iter().map(|parts| end(parts, count)).collect::<Vec<_>>();
-    let mut names = names(distinct.unwrap_or(1));
-    for (at, (name, side)) in names.iter_mut().zip(named).enumerate() {
-        let runs = if Path::new(side).exists() { 1 } else { side.split(',').count() };
-        if runs > 1 {
-            *name = format!("{name} ×{runs}");
+    let distinct = (1..=longest).find(|&count| ends(count).into_iter().collect::<BTreeSet<_>>().len() == parts.len());
+    let mut names = ends(distinct.unwrap_or(1));
+    for (at, (name, runs)) in names.iter_mut().zip(sides).enumerate() {
+        if runs.len() > 1 {
+            *name = format!("{name} ×{}", runs.len());
         }
         if distinct.is_none() {
             // One path twice: the place tells them apart.
@@ -211,7 +208,8 @@ mod tests {
     use super::*;
 
     fn names(sides: &[&str]) -> Vec<String> {
-        short_names(&sides.iter().map(|side| side.to_string()).collect::<Vec<_>>())
+        let paths = |side: &&str| side.split(',').map(PathBuf::from).collect();
+        short_names(&sides.iter().map(paths).collect::<Vec<Vec<PathBuf>>>())
     }
 
     #[test]

@@ -4,8 +4,8 @@ pub mod csv;
 
 use super::{Screen, Table, latex};
 use crate::compare::record::{
-    ComparedFiles, ComparedQuantity, ComparisonRecord, ComparisonRow, EnvironmentRow, FigureRow, GroupRow, OnlyIn,
-    SideFigure, SideRatio, SideValue,
+    ALL_ROWS, ComparedFiles, ComparedQuantity, ComparisonRecord, ComparisonRow, EnvironmentRow, FigureRow, GroupRow,
+    OnlyIn, SideFigure, SideRatio, SideValue,
 };
 use crate::units::{counted, format_ns, significant};
 use std::collections::BTreeMap;
@@ -266,8 +266,8 @@ fn sentences(record: &ComparisonRecord, shown: ShownRows) -> Vec<String> {
 /// Why rows that are listed have no verdict, with how many; nothing where `--all` lists each.
 fn reasons_apart(record: &ComparisonRecord, shown: ShownRows) -> Option<String> {
     // A single group has no sum of all behind it.
-    let several = record.summary.iter().any(|group| group.group == "all");
-    let counted_once = |group: &&GroupRow| !several || group.group == "all";
+    let several = record.summary.iter().any(|group| group.group == ALL_ROWS);
+    let counted_once = |group: &&GroupRow| !several || group.group == ALL_ROWS;
     let apart: u64 = record.summary.iter().filter(counted_once).map(|group| group.set_apart).sum();
     let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
     for ratio in record.rows.iter().flat_map(|row| &row.ratios).filter(|ratio| ratio.set_apart) {
