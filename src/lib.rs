@@ -13,11 +13,11 @@
 //! (values)                 job.toml ─► pipeline ◄─ cost (fit, predict)
 //!                                       │    ▲
 //!                                       ▼    └─ trace (profiles of real runs)
-//!               fill (a plan), compare (of several sides) ─► report (for people), export (for programs)
+//!       fill (a plan), compare (of several sides), figures (of a report) ─► report (for people), export (for programs)
 //! ```
 //!
 //! The device wing ([`machine`], [`ops`], [`clock`], [`models`], [`collectives`], [`corun`], [`suite`]) touches hardware. The
-//! value wing ([`cost`], [`pipeline`], [`trace`], [`fill`], [`compare`], [`import`], [`export`], [`report`]) does not: its
+//! value wing ([`cost`], [`pipeline`], [`trace`], [`fill`], [`compare`], [`figures`], [`import`], [`export`], [`report`]) does not: its
 //! functions go from values to values and run on a laptop. The wings share two rooms: [`shape`], the values both speak of,
 //! and [`records`], the files one writes and the other reads; [`error`], [`nearest`], [`stats`] and [`units`] serve both.
 //! [`export`] takes what another program wants from [`records`], [`cost`], [`pipeline`] and [`fill`].
@@ -39,6 +39,7 @@ pub mod corun;
 pub mod cost;
 pub mod error;
 pub mod export;
+pub mod figures;
 pub mod fill;
 pub mod import;
 #[allow(unsafe_code)]

@@ -10,7 +10,7 @@ use std::fs;
 /// Every room and the rooms it may import, from the ground up: a row names rows above it only, so no circle can be written
 /// down. `error` is open to all. The first block is the ground floor, the second the device wing, which touches hardware; the
 /// third the value wing, whose functions run on a laptop; the command line stands above both.
-const ROOMS: [(&str, &[&str]); 22] = [
+const ROOMS: [(&str, &[&str]); 23] = [
     ("error", &[]),
     ("nearest", &[]),
     ("units", &[]),
@@ -36,7 +36,8 @@ const ROOMS: [(&str, &[&str]); 22] = [
     ("compare", &["cost", "fill", "nearest", "records", "shape", "stats", "units"]),
     ("import", &["cost", "nearest", "records", "shape", "stats", "units"]),
     ("export", &["cost", "fill", "import", "nearest", "pipeline", "records", "shape", "stats", "units"]),
-    ("report", &["compare", "fill", "pipeline", "records", "trace", "units"]),
+    ("figures", &["cost", "pipeline", "records", "shape", "stats", "units"]),
+    ("report", &["compare", "figures", "fill", "pipeline", "records", "trace", "units"]),
     //
     (
         "cli",
@@ -46,6 +47,7 @@ const ROOMS: [(&str, &[&str]); 22] = [
             "corun",
             "cost",
             "export",
+            "figures",
             "fill",
             "import",
             "machine",

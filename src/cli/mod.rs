@@ -19,7 +19,9 @@ pub mod man;
 pub mod measure;
 pub mod plan;
 pub mod predict;
+pub mod publish;
 mod ranks;
+pub mod report;
 pub mod results;
 mod schedule;
 pub mod schema;
@@ -65,6 +67,10 @@ enum Command {
     Bubbles(bubbles::BubblesArgs),
     /// Say what is slower, faster or the same in two or more results folders, cost models or plans
     Compare(compare::CompareArgs),
+    /// Draw results folders: one page for people, and figures and tables for a paper
+    Report(report::ReportArgs),
+    /// Write a run's results as a folder that can be given to anybody: no secrets, checksums, a line to cite
+    Publish(publish::PublishArgs),
     /// Print the JSON Schema of one kind of file
     Schema(schema::SchemaArgs),
     /// Print shell completions: commands, options, and the values that are names
@@ -99,6 +105,8 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Simulate(args) => simulate::run(&args),
         Command::Bubbles(args) => bubbles::run(&args),
         Command::Compare(args) => return compare::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Publish(args) => publish::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Completions { shell } => {
             let mut text = Vec::new();

@@ -13,6 +13,23 @@ pub fn fit(folder: &Path) -> Result<CostModel> {
     fit_journal(folder, &Journal::read(folder)?)
 }
 
+/// Reads a results folder, or a `measurements.jsonl` wherever it lies, and the `machine.json` beside it where there is one. It
+/// is an error where it cannot be read or holds no measurement.
+pub(super) fn read_measured(path: &Path) -> Result<(Option<MachineRecord>, Journal)> {
+    let journal = if path.is_dir() { Journal::read(path)? } else { Journal::read_file(path)? };
+    note_set_aside(&journal);
+    if journal.measurements.is_empty() {
+        return Err(Error::input(
+            format!("{} holds no measurement", path.display()),
+            "give a folder in which `cargo bench` or `bubblebench measure` measured something",
+        ));
+    }
+    let folder = if path.is_dir() { Some(path) } else { path.parent() };
+    let machine = folder.map(|folder| folder.join(MACHINE)).filter(|file| file.exists());
+    let machine = machine.map(|file| files::read_json(&file, "machine")).transpose()?;
+    Ok((machine, journal))
+}
+
 /// Says what of a journal is not used.
 pub(super) fn note_set_aside(journal: &Journal) {
     if let Some(place) = &journal.torn {

@@ -4,7 +4,7 @@
 //! synchronised on its own. The curve is [`super::piecewise`]'s.
 
 use super::borrowed;
-use super::heldout::{self, HeldOutCase};
+use super::heldout::{self, HeldOutCase, HeldOutPart};
 use super::piecewise::{self, Point};
 use super::regress::Spread;
 use crate::records::Measurement;
@@ -58,6 +58,8 @@ pub struct CollectiveFits {
     /// Errors on held-out sizes: `collective`, `collective/new size`, and `collective/` with the name of each
     /// operation.
     pub accuracy: Vec<Accuracy>,
+    /// The held-out sizes behind the last of these, a part an operation: `collective/all_reduce`, …
+    pub held_out: Vec<HeldOutPart>,
     /// Sentences on the curves that were left out, because only one size was measured.
     pub notes: Vec<String>,
 }
@@ -95,9 +97,9 @@ pub fn fit(records: &[&Measurement]) -> CollectiveFits {
         let operation = key.operation.split('/').next().unwrap_or(&key.operation);
         by_operation.entry(operation).or_default().extend(others_know);
     }
-    for (operation, outcomes) in by_operation {
-        found.accuracy.extend(heldout::accuracy(&format!("collective/{operation}"), &outcomes));
-    }
+    let part = |(operation, cases)| HeldOutPart { what: format!("collective/{operation}"), cases };
+    found.held_out = by_operation.into_iter().map(part).collect();
+    found.accuracy.extend(found.held_out.iter().filter_map(HeldOutPart::accuracy));
     let mut everything: Vec<f64> = pooled(|j| &j.nobody_knows).iter().map(HeldOutCase::residual).collect();
     if everything.is_empty() {
         everything = judged.iter().flat_map(|j| &j.nobody_knows).map(HeldOutCase::residual).collect();

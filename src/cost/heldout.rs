@@ -64,6 +64,22 @@ impl HeldOutCase {
     }
 }
 
+/// The held-out cases of one part of the model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeldOutPart {
+    /// The part as `accuracy` names it: `gemm`, `layer/forward`, `collective/all_reduce`, `corun` (whose cases are slowdowns), …
+    pub what: String,
+    /// Its cases, each predicted once.
+    pub cases: Vec<HeldOutCase>,
+}
+
+impl HeldOutPart {
+    /// The part's entry of `accuracy`; `None` where nothing could be held out.
+    pub fn accuracy(&self) -> Option<Accuracy> {
+        accuracy(&self.what, &self.cases)
+    }
+}
+
 /// The entry of `accuracy` named `what`: mean and largest relative error of the held-out cases, in percent. `None`
 /// where nothing could be held out.
 pub fn accuracy(what: &str, outcomes: &[HeldOutCase]) -> Option<Accuracy> {

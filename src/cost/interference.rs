@@ -6,10 +6,10 @@
 //! (two threads on one core press on every resource at once: added up unweighted that would count several times). The
 //! idea of describing both sides by resource scores is Bubble-Up's (Mars et al., MICRO 2011).
 
-use super::heldout::{self, HeldOutCase};
+use super::heldout::{self, HeldOutCase, HeldOutPart};
 use super::nnls;
 use crate::records::Measurement;
-use crate::records::cost_model::{Accuracy, CorunPair, Interference};
+use crate::records::cost_model::{CorunPair, Interference};
 use crate::records::measurement::{Interval, Kind};
 use crate::stats;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,14 +31,15 @@ pub fn resource_key(sharing: &str, resource: &str) -> String {
     format!("{sharing}/{resource}")
 }
 
-/// Fits the interference to the co-run rows among the records; also returns the error on held-out pairs (`None` if
-/// there are none) and sentences on what stays unknown.
-pub fn fit(records: &[&Measurement]) -> (Interference, Option<Accuracy>, Vec<String>) {
+/// Fits the interference to the co-run rows among the records; also returns the held-out pairs and sentences on what stays
+/// unknown.
+pub fn fit(records: &[&Measurement]) -> (Interference, HeldOutPart, Vec<String>) {
     let pairs: Vec<CorunPair> = records.iter().filter(|r| r.kind == Kind::Corun).filter_map(|r| pair(r)).collect();
+    let part = |cases| HeldOutPart { what: "corun".into(), cases };
     let mut notes = Vec::new();
     if pairs.is_empty() {
         notes.push("no interference: no co-run pair was measured".to_string());
-        return (Interference::default(), None, notes);
+        return (Interference::default(), part(Vec::new()), notes);
     }
     let mut found = Interference { noise_floor: noise_floor(&pairs), ..Interference::default() };
     let mut outcomes = Vec::new();
@@ -55,8 +56,7 @@ pub fn fit(records: &[&Measurement]) -> (Interference, Option<Accuracy>, Vec<Str
         }
     }
     found.pairs = pairs.into_iter().filter(|p| p.side != NOTHING && !is_probe(&p.main)).collect();
-    let accuracy = heldout::accuracy("corun", &outcomes);
-    (found, accuracy, notes)
+    (found, part(outcomes), notes)
 }
 
 fn is_probe(main: &str) -> bool {

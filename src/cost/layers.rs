@@ -7,7 +7,7 @@
 
 use super::anchors;
 use super::features::{self, Feature, FeatureInput};
-use super::heldout::{self, HeldOutCase};
+use super::heldout::{self, HeldOutCase, HeldOutPart};
 use super::operations::{self, DeviceFacts, OperationRow};
 use super::prepared::PreparedFits;
 use super::regress::{Candidates, Cases, FitCase, LinearModel, Sizes, Spread};
@@ -95,6 +95,8 @@ pub struct LayerFits {
     pub additivity: BTreeMap<String, Fit>,
     /// Errors on held-out shapes: `layer`, and `layer/` with the name of each phase.
     pub accuracy: Vec<Accuracy>,
+    /// The held-out layers behind these errors, a part a phase: `layer/forward`, …
+    pub held_out: Vec<HeldOutPart>,
     /// Sentences on how the errors were found that a reader should know.
     pub notes: Vec<String>,
 }
@@ -140,9 +142,10 @@ pub fn fit(
     let pooled: Vec<HeldOutCase> = outcomes.values().flatten().copied().collect();
     found.accuracy.extend(heldout::accuracy("layer", &pooled));
     for phase in Phase::ALL {
-        let of_phase = outcomes.get(phase.name()).map_or(&[][..], Vec::as_slice);
-        found.accuracy.extend(heldout::accuracy(&format!("layer/{}", phase.name()), of_phase));
+        let cases = outcomes.remove(phase.name()).unwrap_or_default();
+        found.held_out.push(HeldOutPart { what: format!("layer/{}", phase.name()), cases });
     }
+    found.accuracy.extend(found.held_out.iter().filter_map(HeldOutPart::accuracy));
     Ok(found)
 }
 

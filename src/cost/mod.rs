@@ -45,6 +45,7 @@ use crate::records::measurement::Kind;
 use crate::records::{MachineRecord, Measurement};
 use crate::units::counted;
 use crate::{Error, Result};
+use heldout::HeldOutPart;
 use operations::DeviceFacts;
 use std::collections::BTreeMap;
 
@@ -53,6 +54,8 @@ use std::collections::BTreeMap;
 pub struct Fitted {
     /// The cost model as `cost_model.json` holds it.
     pub model: CostModel,
+    /// The cases behind `accuracy`: each was predicted once by a fit that had not seen it.
+    pub held_out: Vec<HeldOutPart>,
     /// Sentences on what was left out of the model and why.
     pub notes: Vec<String>,
 }
@@ -72,7 +75,8 @@ pub fn fit(measurements: &[Measurement], machine: &MachineRecord, sha256: &str) 
     let primary = operations::primary_dtype(&operation_rows);
     let all_rows: Vec<_> = operation_rows.iter().collect();
     let mut fits = operations::fit(&all_rows, primary, hardware, true);
-    let mut accuracy = operations::accuracies(&all_rows, primary, hardware);
+    let mut held_out = operations::held_out(&all_rows, primary, hardware);
+    let mut accuracy: Vec<_> = held_out.iter().filter_map(HeldOutPart::accuracy).collect();
     let layer = layers::fit(&layer_rows, &operation_rows, &fits, primary, hardware)?;
     accuracy.extend(layer.accuracy);
     notes.extend(layer.notes);
@@ -80,7 +84,8 @@ pub fn fit(measurements: &[Measurement], machine: &MachineRecord, sha256: &str) 
     let collective = collectives::fit(&records);
     let (interference, corun, corun_notes) = interference::fit(&records);
     let (gate, gate_notes) = gate::fit(&records);
-    accuracy.extend(collective.accuracy.into_iter().chain(corun));
+    accuracy.extend(collective.accuracy.into_iter().chain(corun.accuracy()));
+    held_out.extend(layer.held_out.into_iter().chain(collective.held_out).chain([corun]));
     notes.extend(collective.notes.into_iter().chain(corun_notes).chain(gate_notes));
     let model = CostModel {
         schema: cost_model::SCHEMA.into(),
@@ -99,7 +104,7 @@ pub fn fit(measurements: &[Measurement], machine: &MachineRecord, sha256: &str) 
     notes.extend(missing(&model));
     refuse_empty(&model)?;
     check(&model)?;
-    Ok(Fitted { model, notes })
+    Ok(Fitted { model, held_out, notes })
 }
 
 /// The last line of each case that has a time, by name: the order of the lines then changes nothing.

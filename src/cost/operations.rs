@@ -5,10 +5,10 @@
 //! attention, one for each streaming operation.
 
 use super::features::{self, Feature, FeatureInput, MeasuredOperation};
-use super::heldout::{self, HeldOutCase};
+use super::heldout::{HeldOutCase, HeldOutPart};
 use super::regress::{Candidates, Cases, FitCase, LinearModel, Sizes, Spread};
 use crate::records::Measurement;
-use crate::records::cost_model::{Accuracy, Fit, OperationFits};
+use crate::records::cost_model::{Fit, OperationFits};
 use crate::records::measurement::Kind;
 use crate::shape::operation::{Family, Operation};
 use crate::shape::{DType, Rows};
@@ -139,8 +139,8 @@ fn members(kin: &Kin, least: usize) -> (Vec<&String>, Vec<Cases<'_, FeatureInput
     cases.filter(|(_, cases)| distinct(cases) >= least).unzip()
 }
 
-/// Errors on held-out cases of the three families; a family without an operation of three distinct cases has none.
-pub fn accuracies(rows: &[&OperationRow], primary: Option<DType>, hardware: DeviceFacts) -> Vec<Accuracy> {
+/// The held-out cases of the three families; a family without an operation of three distinct cases has none.
+pub fn held_out(rows: &[&OperationRow], primary: Option<DType>, hardware: DeviceFacts) -> Vec<HeldOutPart> {
     let mut outcomes: BTreeMap<&str, Vec<HeldOutCase>> = BTreeMap::new();
     for ((family, name), kin) in groups(rows, primary) {
         // The pooled fit only answers for names that have none of their own.
@@ -151,10 +151,8 @@ pub fn accuracies(rows: &[&OperationRow], primary: Option<DType>, hardware: Devi
         let candidates = candidates(family, &cases.concat(), hardware);
         outcomes.entry(family).or_default().extend(candidates.held_out_together(&cases).into_iter().flatten());
     }
-    ["gemm", "attention", "streaming"]
-        .iter()
-        .filter_map(|family| heldout::accuracy(family, outcomes.get(family)?))
-        .collect()
+    let part = |family: &str| Some(HeldOutPart { what: family.into(), cases: outcomes.remove(family)? });
+    ["gemm", "attention", "streaming"].into_iter().filter_map(part).collect()
 }
 
 fn distinct(cases: &[&FitCase<FeatureInput>]) -> usize {

@@ -61,6 +61,13 @@ pub fn write_folder(folder: &Path, files: &[(String, String)]) -> Result<()> {
     })
 }
 
+/// Writes the files, names and texts, into a folder that may hold others, each by [`write_atomic`]. The folder is made where it
+/// is missing.
+pub fn write_into(folder: &Path, files: &[(String, String)]) -> Result<()> {
+    fs::create_dir_all(folder).map_err(|source| Error::io("create", folder, source))?;
+    files.iter().try_for_each(|(name, text)| write_atomic(&folder.join(name), text.as_bytes()))
+}
+
 /// Writes `value` as indented JSON with a newline behind it, by [`write_atomic`].
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let mut text = to_json(value)?;

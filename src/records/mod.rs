@@ -11,12 +11,20 @@ pub mod flags;
 pub mod machine;
 pub mod measurement;
 pub mod own_model;
+pub mod public;
 pub mod schema;
 pub mod store;
 pub mod telemetry;
 pub mod topology;
 
+use sha2::{Digest, Sha256};
+
 pub use bubbles::BubblesRecord;
 pub use cost_model::CostModel;
-pub use machine::MachineRecord;
+pub use machine::{Gpu, MachineRecord};
 pub use measurement::Measurement;
+
+/// SHA-256 of these bytes, in hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

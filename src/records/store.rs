@@ -14,7 +14,6 @@ use super::own_model::refuse_foreign_model;
 use super::{MachineRecord, schema};
 use crate::{Error, Result};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom, Write};
@@ -65,7 +64,7 @@ impl Journal {
     }
 
     fn parse(text: &[u8], path: &Path) -> Result<Self> {
-        let sha256 = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = super::sha256(text);
         let mut journal = Journal { sha256, ..Journal::default() };
         let mut place: HashMap<String, usize> = HashMap::new();
         let mut since_end: Vec<Measurement> = Vec::new();
@@ -115,7 +114,7 @@ impl Journal {
     }
 
     /// Whether a run over all its preset's cases was closed.
-    fn finished(&self, run: &str) -> bool {
+    pub fn finished(&self, run: &str) -> bool {
         self.ends.iter().any(|end| end.run == run && end.params.get("selection").is_some_and(Value::is_null))
     }
 }

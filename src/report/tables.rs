@@ -1,8 +1,15 @@
 //! All tables of one machine, for the terminal and for `tables.md`.
 
-use super::{Screen, Table, accuracy, collectives, corun, fill, layers};
+use super::{Screen, Table, accuracy, collectives, corun, fill, layers, provenance};
 use crate::records::{CostModel, MachineRecord, Measurement};
-use crate::units::counted;
+
+/// Tables whose rows no figure shows.
+pub fn without_figures(records: &[Measurement], model: Option<&CostModel>) -> Vec<Table> {
+    let mut tables = vec![layers::side_models(records), fill::gate(records)];
+    tables.extend(model.map(accuracy::accuracy));
+    tables.retain(|table| !table.is_empty());
+    tables
+}
 
 /// Every table that has rows, in the order in which they are printed.
 pub fn all(records: &[Measurement], model: Option<&CostModel>) -> Vec<Table> {
@@ -27,34 +34,13 @@ pub fn terminal(records: &[Measurement], model: Option<&CostModel>, screen: Scre
 
 /// `results/<machine>/tables.md`: what ran where, then the tables, then what could not run.
 pub fn markdown(machine: &MachineRecord, records: &[Measurement], model: Option<&CostModel>) -> String {
-    let mut text = format!("# {}\n\n{}\n", machine.name, provenance(machine));
+    let mut text = format!("# {}\n\n{}\n", machine.name, provenance::sentence(machine));
     for table in all(records, model) {
         text.push('\n');
         text.push_str(&table.markdown());
     }
     text.push_str(&left_out(records));
     text
-}
-
-fn provenance(machine: &MachineRecord) -> String {
-    let gpus = match machine.gpus.as_slice() {
-        [] => "no GPU".to_string(),
-        [first, ..] => format!("{} × {}", machine.gpus.len(), first.name),
-    };
-    let cache =
-        machine.cpu.last_level_cache_bytes.map_or(String::new(), |b| format!(", {} MiB last-level cache", b >> 20));
-    format!(
-        "{}, {}{cache}; {gpus}; {}. Run `{}`, preset {}, device {}, commit {}, started {}.\nMade by `{}`.",
-        machine.cpu.model,
-        counted(machine.cpu.cores, "core"),
-        machine.kernel,
-        machine.run.id,
-        machine.run.preset,
-        machine.run.device,
-        machine.run.commit.as_deref().unwrap_or("unknown"),
-        machine.run.started,
-        machine.run.command.join(" "),
-    )
 }
 
 /// Cases without a time, each with its reason.

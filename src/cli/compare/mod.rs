@@ -1,6 +1,6 @@
 //! `bubblebench compare`: two or more results folders, cost models or plans held against the first of them.
 
-mod sides;
+pub(super) mod sides;
 
 use super::known::known;
 use super::terminal::{self, note};

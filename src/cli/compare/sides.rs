@@ -1,12 +1,12 @@
 //! What the sides of a comparison are: results folders, cost models or plans, read and named.
 
-use crate::cli::results::note_set_aside;
+use crate::cli::results::read_measured;
 use crate::cli::terminal::note;
 use crate::compare::measured::{MeasuredRun, MeasuredSide};
 use crate::compare::models::ModelSide;
 use crate::compare::plans::PlanSideFile;
-use crate::records::store::{COST_MODEL, Journal, MACHINE, MEASUREMENTS};
-use crate::records::{CostModel, MachineRecord, files};
+use crate::records::store::{COST_MODEL, MEASUREMENTS};
+use crate::records::{CostModel, files};
 use crate::{Error, Result};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -149,17 +149,7 @@ fn measured(name: String, paths: &[PathBuf]) -> Result<MeasuredSide> {
 }
 
 fn measured_run(path: &Path) -> Result<MeasuredRun> {
-    let journal = if path.is_dir() { Journal::read(path)? } else { Journal::read_file(path)? };
-    note_set_aside(&journal);
-    if journal.measurements.is_empty() {
-        return Err(Error::input(
-            format!("{} holds no measurement", path.display()),
-            "give a folder in which `cargo bench` or `bubblebench measure` measured something",
-        ));
-    }
-    let folder = if path.is_dir() { Some(path) } else { path.parent() };
-    let machine = folder.map(|folder| folder.join(MACHINE)).filter(|file| file.exists());
-    let machine: Option<MachineRecord> = machine.map(|file| files::read_json(&file, "machine")).transpose()?;
+    let (machine, journal) = read_measured(path)?;
     Ok(MeasuredRun { machine, measurements: journal.measurements })
 }
 
@@ -175,7 +165,7 @@ fn plan(name: String, path: &Path) -> Result<PlanSideFile> {
 
 /// What the sides are called: the shortest end of each path that tells it from all others, of repeated runs the first with
 /// how many there are.
-fn short_names(sides: &[Vec<PathBuf>]) -> Vec<String> {
+pub fn short_names(sides: &[Vec<PathBuf>]) -> Vec<String> {
     let first = |runs: &Vec<PathBuf>| -> Vec<String> {
         let parts = runs[0].components().map(|part| part.as_os_str().to_string_lossy().into_owned());
         let mut parts: Vec<String> = parts.filter(|part| part != "/").collect();

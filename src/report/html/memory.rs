@@ -6,6 +6,7 @@ use crate::fill::plan::FillPlan;
 use crate::fill::record::PlanStage;
 use crate::pipeline::activations::Live;
 use crate::pipeline::memory::GIB;
+use crate::report::plan::gib;
 
 const WIDTH: f64 = 1130.0;
 const PER_ROW: usize = 4;
@@ -77,8 +78,8 @@ impl Plot<'_> {
     fn frame(&self, svg: &mut Svg, record: &PlanStage) {
         svg.rect("lane", self.left, self.top, self.width, PLOT);
         svg.text("strong", "start", self.left, self.top - 8.0, &format!("stage {}", record.stage));
-        let free = self.total - record.peak_bytes as f64;
-        let label = format!("{} GiB free at the fullest", short((free / GIB * 10.0).round() / 10.0));
+        let held: u64 = record.resident.iter().map(|resident| resident.held_bytes).sum();
+        let label = format!("{} GiB free at peak", gib((self.total - (record.peak_bytes + held) as f64).max(0.0)));
         svg.text("soft", "end", self.left + self.width, self.top - 8.0, &label);
         for tick in ticks(self.total / GIB, 4.0) {
             let y = self.y(tick * GIB);

@@ -1,0 +1,170 @@
+//! What the pictures of one or more results folders show, as values: axes, series of points, heat maps, spans of time, and
+//! the table of numbers behind each. Nothing is drawn and no number becomes text here: `report` does both, on the page of
+//! `bubblebench report` and as the figures of a paper.
+//!
+//! `cli` reads the folders into [`ReportSide`]s and calls [`all`], which asks every file below for its figures:
+//!
+//! | file | figures |
+//! |---|---|
+//! | [`layers`] | time of a layer by shape and phase |
+//! | [`roofline`] | every operation under the roof of its machine |
+//! | [`collectives`] | time and bus bandwidth over message size, with the fit |
+//! | [`corun`] | slowdown of every main beside every side |
+//! | [`additivity`] | layers against the sum of their operations |
+//! | [`stage`] | a filled pipeline stage: its work, its bubbles, the open gate |
+//! | [`predicted`] | predictions against measurements, those of held-out cases apart |
+//! | [`spread`] | how samples scatter about their medians, and how a run drifts |
+
+pub mod additivity;
+pub mod chart;
+pub mod collectives;
+pub mod corun;
+pub mod figure;
+pub mod layers;
+pub mod predicted;
+pub mod roofline;
+pub mod spread;
+pub mod stage;
+
+use crate::cost::heldout::HeldOutPart;
+use crate::records::flags::{SOFTWARE, WRONG};
+use crate::records::measurement::Kind;
+use crate::records::{CostModel, MachineRecord, Measurement};
+use crate::units::counted;
+use figure::Figure;
+use std::collections::BTreeMap;
+
+/// A results folder as a report shows it.
+#[derive(Debug, Clone)]
+pub struct ReportSide {
+    /// What the folder is called.
+    pub name: String,
+    /// The machine and the run; `None` where the folder does not say it.
+    pub machine: Option<MachineRecord>,
+    /// One record a case, those that cannot be shown left out.
+    pub records: Vec<Measurement>,
+    /// The cost model fitted to the records, where there are enough of them.
+    pub model: Option<CostModel>,
+    /// Cases predicted by fits that had not seen them; empty where none were held out.
+    pub held_out: Vec<HeldOutPart>,
+}
+
+/// Whether a record has a time that can be drawn: a positive and finite one, of a result that was right.
+pub fn has_time(record: &Measurement) -> bool {
+    record.median_ns.is_some_and(|ns| ns.is_finite() && ns > 0.0) && !record.has_flag(WRONG)
+}
+
+/// The records that a report shows, and a sentence on each kind that it does not: repeated names, times that are no times.
+pub fn shown(mut records: Vec<Measurement>) -> (Vec<Measurement>, Vec<String>) {
+    let mut notes = Vec::new();
+    records.retain(|record| record.kind != Kind::End);
+    let untimed = records.iter().filter(|record| record.median_ns.is_none()).count();
+    let impossible = |record: &Measurement| record.median_ns.is_some_and(|ns| !(ns.is_finite() && ns >= 0.0));
+    let before = records.len();
+    let first = records.iter().find(|record| impossible(record)).map(|record| record.id.clone());
+    records.retain(|record| !impossible(record));
+    if untimed > 0 {
+        notes.push(format!("{} without a time: skipped, wrong or throttled", counted(untimed, "case")));
+    }
+    if let Some(first) = first {
+        let count = counted(before - records.len(), "case");
+        notes.push(format!("{count} whose time is none (negative or not finite), `{first}` first: left out"));
+    }
+    if let Some(others) = of_other_devices(&records) {
+        let device = records[others[0]].device.clone();
+        notes.push(format!("{} of another device ({device}) than most: left out", counted(others.len(), "case")));
+        let mut index = 0..;
+        records.retain(|_| index.next().is_none_or(|at| others.binary_search(&at).is_err()));
+    }
+    let software = records.iter().filter(|record| record.has_flag(SOFTWARE)).count();
+    if software > 0 {
+        notes.push(format!("{} of the software device, whose times mean nothing", counted(software, "case")));
+    }
+    (records, notes)
+}
+
+/// Places of the records that were measured on another device than most of them; `None` where all are of one.
+fn of_other_devices(records: &[Measurement]) -> Option<Vec<usize>> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    records.iter().for_each(|record| *counts.entry(&record.device).or_default() += 1);
+    let (most, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+    let others: Vec<usize> = (0..records.len()).filter(|&at| records[at].device != most).collect();
+    (!others.is_empty()).then_some(others)
+}
+
+/// Every figure that the sides have numbers for, in the order in which a report shows them.
+pub fn all(sides: &[ReportSide]) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    figures.extend(layers::figure(sides));
+    figures.extend(roofline::figure(sides));
+    figures.extend(collectives::figures(sides));
+    figures.extend(corun::figures(sides));
+    figures.extend(stage::figures(sides));
+    figures.extend(additivity::figure(sides));
+    figures.extend(predicted::figures(sides));
+    figures.extend(spread::samples(sides));
+    figures.extend(spread::drift(sides));
+    figures
+}
+
+/// `name`, with the side's behind it where there are several.
+fn with_side(name: impl Into<String>, side: &ReportSide, sides: &[ReportSide]) -> String {
+    let name = name.into();
+    match sides {
+        [_] => name,
+        _ if name.is_empty() => side.name.clone(),
+        _ => format!("{name}, {}", side.name),
+    }
+}
+
+/// At most so many of a list, evenly spaced and both ends among them.
+fn evenly<T: Clone>(list: &[T], most: usize) -> Vec<T> {
+    match list.len() {
+        n if n <= most || most < 2 => list.to_vec(),
+        n => (0..most).map(|k| list[k * (n - 1) / (most - 1)].clone()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::measurement::Backend;
+
+    #[test]
+    fn times_that_are_none_are_left_out_and_told() {
+        let case = |id: &str, ns: Option<f64>| {
+            let mut record = Measurement::blank(id, Kind::Operation, Backend::Host);
+            record.median_ns = ns;
+            record
+        };
+        let given = vec![case("a", Some(1.0)), case("b", Some(-1.0)), case("c", None), case("d", Some(f64::INFINITY))];
+        let (kept, notes) = shown(given);
+        assert_eq!(kept.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(notes.len(), 2);
+        assert!(
+            notes[0].starts_with("1 case without a time") && notes[1].starts_with("2 cases whose time"),
+            "{notes:?}"
+        );
+        assert!(notes[1].contains("`b` first"));
+    }
+
+    #[test]
+    fn a_folder_of_two_devices_shows_the_one_with_more() {
+        let case = |id: &str, device: &str| {
+            let mut record = Measurement::blank(id, Kind::Operation, Backend::Host);
+            (record.median_ns, record.device) = (Some(1.0), device.into());
+            record
+        };
+        let (kept, notes) = shown(vec![case("a", "one"), case("b", "other"), case("c", "one")]);
+        assert_eq!(kept.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(notes, ["1 case of another device (other) than most: left out"]);
+    }
+
+    #[test]
+    fn a_long_list_keeps_its_ends() {
+        let list: Vec<usize> = (0..1000).collect();
+        let few = evenly(&list, 10);
+        assert_eq!((few.len(), few[0], few[9]), (10, 0, 999));
+        assert_eq!(evenly(&list[..5], 10).len(), 5);
+    }
+}
