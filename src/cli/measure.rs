@@ -1,5 +1,6 @@
 //! `bubblebench measure`: the suite's cases with our own sampler, for compute nodes without cargo.
 
+use super::monitoring::Monitoring;
 use super::ranks::{self, LauncherRole};
 use super::session::{RunOptions, RunPlan};
 use super::{results, terminal};
@@ -76,6 +77,10 @@ pub struct MeasureArgs {
     /// Note the algorithm, protocol and channels of each collective, from NCCL's log, which then has a line an operation
     #[arg(long, help_heading = "Collectives")]
     nccl_choices: bool,
+    /// Serve progress, results and the GPU's state to Prometheus while the run lasts, at http://ADDR/metrics: a PORT of
+    /// 127.0.0.1, or IP:PORT
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<String>,
     #[command(flatten)]
     options: RunOptions,
 }
@@ -83,6 +88,7 @@ pub struct MeasureArgs {
 /// Measures, or says what it would measure.
 pub fn run(args: &MeasureArgs) -> Result<()> {
     args.refuse_format()?;
+    let monitoring = Monitoring::of(args.metrics.as_deref())?;
     if args.list {
         return args.list();
     }
@@ -96,12 +102,12 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
     let watch = ProcessWatch::start()?;
     let (options, groups, filter) = (&args.options, args.what.groups(), args.filter.as_deref());
     let (coordinator, device) = match ranks::part(&options.ranks, &options.device, groups)? {
-        None => return args.measure(options.plan(groups, filter, Preset::Standard)?, &watch),
+        None => return args.measure(options.plan(groups, filter, Preset::Standard)?, &watch, monitoring),
         Some(LauncherRole::Followed) => return Ok(()),
         Some(LauncherRole::Lead(coordinator, device)) => (coordinator, device),
     };
     let plan = options.plan_with(device, groups, filter, Preset::Standard, || Ok(Some(coordinator.clone())));
-    let outcome = plan.and_then(|plan| args.measure(plan, &watch));
+    let outcome = plan.and_then(|plan| args.measure(plan, &watch, monitoring));
     if let Err(error) = &outcome {
         // The others learn why from us, where they do not know it yet.
         coordinator.lock().end(&error.to_string());
@@ -116,11 +122,16 @@ impl MeasureArgs {
         super::print(&plan.cases.iter().map(|case| case.id() + "\n").collect::<String>())
     }
 
-    fn measure(&self, plan: RunPlan, watch: &ProcessWatch) -> Result<()> {
+    fn measure(&self, plan: RunPlan, watch: &ProcessWatch, monitoring: Option<Monitoring>) -> Result<()> {
         let coordinator = plan.coordinator();
+        let monitoring = monitoring.map(|monitoring| monitoring.listen(&plan)).transpose()?;
         let (mut recorder, cases) = plan.start()?;
         let visits = recorder.visits.max(1);
         let bar = progress((visits * cases.len()) as u64);
+        let monitor = monitoring.map(|monitoring| monitoring.serve(&recorder, cases.len(), &bar)).transpose()?;
+        if let Some(monitor) = &monitor {
+            recorder = recorder.with_observer(monitor.values().clone(), &cases);
+        }
         if recorder.run.resumed_cases() > 0 {
             say(
                 &bar,
@@ -149,6 +160,9 @@ impl MeasureArgs {
         let mut due = 0;
         recorder.visit_again(&cases, watch, &mut |step| {
             visited(&bar, &step, due);
+            if let (Step::Round { visit, .. }, Some(monitor)) = (&step, &monitor) {
+                monitor.values().visit_begins(*visit);
+            }
             due = if let Step::Case(_) = step { 1 } else { due };
         })?;
         bar.finish_and_clear();
