@@ -65,6 +65,7 @@ fn throttling(labels: &[(&'static str, String)], bits: u64) -> Family {
     let seen = reasons::names(bits);
     let sample = |reason: &'static str| {
         let mut labels = labels.to_vec();
+        labels.retain(|(name, _)| metrics::THROTTLING.labels.contains(name));
         labels.push(("reason", reason.to_string()));
         Sample { suffix: "", labels, value: f64::from(u8::from(seen.iter().any(|name| name == reason))) }
     };
@@ -93,13 +94,14 @@ mod tests {
         };
         let text = write(&families(&gpu(), &reading), Format::Text);
         let labels = "gpu=\"3\",UUID=\"GPU-1\",device=\"nvidia3\",modelName=\"NVIDIA H200\"";
+        let own = "gpu=\"3\",UUID=\"GPU-1\",device=\"nvidia3\"";
         for line in [
             format!("DCGM_FI_DEV_SM_CLOCK{{{labels}}} 1980\n"),
             format!("DCGM_FI_DEV_POWER_USAGE{{{labels}}} 431.5\n"),
             format!("DCGM_FI_DEV_CLOCKS_EVENT_REASONS{{{labels}}} 68\n"),
             format!("DCGM_FI_PROF_SM_ACTIVE{{{labels}}} 0.25\n"),
-            format!("bubblebench_gpu_throttling{{{labels},reason=\"sw-power-cap\"}} 1\n"),
-            format!("bubblebench_gpu_throttling{{{labels},reason=\"hw-slowdown\"}} 0\n"),
+            format!("bubblebench_gpu_throttling{{{own},reason=\"sw-power-cap\"}} 1\n"),
+            format!("bubblebench_gpu_throttling{{{own},reason=\"hw-slowdown\"}} 0\n"),
         ] {
             assert!(text.contains(&line), "no {line} in\n{text}");
         }

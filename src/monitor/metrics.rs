@@ -123,7 +123,7 @@ metrics! {
         "The ratio of cycles a tensor pipe is active.";
     DRAM_ACTIVE = "DCGM_FI_PROF_DRAM_ACTIVE", Gauge, ["gpu", "UUID", "device", "modelName"],
         "The ratio of cycles the device memory interface is active.";
-    THROTTLING = "bubblebench_gpu_throttling", Gauge, ["gpu", "UUID", "device", "modelName", "reason"],
+    THROTTLING = "bubblebench_gpu_throttling", Gauge, ["gpu", "UUID", "device", "reason"],
         "1 where the GPU is slowed against its will for this reason, by the name that a record's flags have; else 0.";
 }
 
