@@ -60,7 +60,10 @@ def wanted() -> dict[str, str]:
     series = {name: f"last_over_time({name}[5m])" for name in listed()}
     selector = re.compile(r"(\w+\{[^}]*\})(?!\[)")
     boards = {text: selector.sub(r"last_over_time(\1[5m])", text) for text in dashboard()}
-    return {**series, **boards}
+    # A stage of the host was filled.
+    moved = ("bubblebench_fill_side_steps_total", "bubblebench_gate_side_operations_total")
+    moves = {f"{name} > 0": f"last_over_time({name}[5m]) > 0" for name in moved}
+    return {**series, **boards, **moves}
 
 
 def main() -> None:

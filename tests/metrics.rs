@@ -94,7 +94,7 @@ fn connect(address: SocketAddr) -> Option<TcpStream> {
 
 #[test]
 fn a_run_is_served_while_it_lasts() {
-    let mut run = Run::start("fill/", "127.0.0.1:0");
+    let mut run = Run::start("/send_recv/", "127.0.0.1:0");
     assert!(
         run.note.starts_with("note: metrics at http://127.0.0.1:") && !run.note.contains("everybody"),
         "{}",
@@ -117,11 +117,6 @@ fn a_run_is_served_while_it_lasts() {
     }
     let (first, last) = (&pages[0], &pages[pages.len() - 1]);
     assert!(last.value("bubblebench_case_visits_total") > first.value("bubblebench_case_visits_total"));
-    for name in ["bubblebench_gate_openings_total", "bubblebench_gate_side_operations_total"] {
-        assert!(last.value(name) > 0.0, "{name}");
-    }
-    // The stage is the last case of the first visit; its side worked in the bubbles.
-    assert!(pages.iter().any(|page| page.value("bubblebench_fill_side_steps_total") > 0.0));
     assert_eq!(last.value("bubblebench_visit"), last.value("bubblebench_visits_planned"));
 }
 
@@ -164,7 +159,7 @@ fn sockets(run: &Run) -> usize {
 
 #[test]
 fn hostile_clients_stop_nothing() {
-    let run = Run::start("fill/gate/", "0");
+    let run = Run::start("/r2/", "0");
     assert!(run.scrape().is_some(), "it is served");
     let quiet = sockets(&run);
     // Neither the silent ones nor those that send a byte now and then are waited for.
@@ -193,7 +188,7 @@ fn hostile_clients_stop_nothing() {
         let answer = run.send(request).unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {answer}");
     }
-    for _ in 0..2000 {
+    for _ in 0..300 {
         drop(TcpStream::connect(run.address));
     }
     assert!(run.scrape().is_some(), "after all of them");
@@ -219,10 +214,19 @@ fn the_answer_is_what_is_asked_for() {
 }
 
 #[test]
-fn who_else_can_read_it_is_said() {
+fn who_else_can_read_it_is_said_and_the_gate_is_counted() {
     let run = Run::start("fill/gate/open", "0.0.0.0:0");
     assert!(run.note.trim_end().ends_with("/metrics; everybody in the network can read them"), "{}", run.note);
-    assert!(run.scrape().is_some());
+    // The gate is at work from the first calibration on.
+    loop {
+        let page = run.scrape().expect("the run has opened no gate");
+        let [openings, operations] =
+            ["openings", "side_operations"].map(|what| page.value(&format!("bubblebench_gate_{what}_total")));
+        if openings > 0.0 && operations > 0.0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
