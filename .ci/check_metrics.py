@@ -60,8 +60,8 @@ def wanted() -> dict[str, str]:
     series = {name: f"last_over_time({name}[5m])" for name in listed()}
     selector = re.compile(r"(\w+\{[^}]*\})(?!\[)")
     boards = {text: selector.sub(r"last_over_time(\1[5m])", text) for text in dashboard()}
-    # A stage of the host was filled.
-    moved = ("bubblebench_fill_side_steps_total", "bubblebench_gate_side_operations_total")
+    # The host's gate is at work from its first case on; the filled stage comes last, too late to be waited for.
+    moved = ("bubblebench_gate_openings_total", "bubblebench_gate_side_operations_total", "bubblebench_samples_total")
     moves = {f"{name} > 0": f"last_over_time({name}[5m]) > 0" for name in moved}
     return {**series, **boards, **moves}
 

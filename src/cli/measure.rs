@@ -9,9 +9,10 @@ use crate::export::nccl_tests;
 use crate::records::store::{Journal, MACHINE};
 use crate::records::{MachineRecord, Measurement, files};
 use crate::report::layers::time_cell;
+use crate::suite::Spec;
 use crate::suite::groups::Group;
 use crate::suite::presets::Preset;
-use crate::suite::recorder::Step;
+use crate::suite::recorder::{Recorder, Step};
 use crate::suite::watch::ProcessWatch;
 use crate::units::counted;
 use crate::{Error, Result};
@@ -126,37 +127,13 @@ impl MeasureArgs {
         let coordinator = plan.coordinator();
         let monitoring = monitoring.map(|monitoring| monitoring.listen(&plan)).transpose()?;
         let (mut recorder, cases) = plan.start()?;
-        let visits = recorder.visits.max(1);
-        let bar = progress((visits * cases.len()) as u64);
+        let bar = progress((recorder.visits.max(1) * cases.len()) as u64);
         let monitor = monitoring.map(|monitoring| monitoring.serve(&recorder, cases.len(), &bar)).transpose()?;
         if let Some(monitor) = &monitor {
             recorder = recorder.with_observer(monitor.values().clone(), &cases);
         }
-        if recorder.run.resumed_cases() > 0 {
-            say(
-                &bar,
-                &format!(
-                    "note: going on with run {}, which has {} already",
-                    recorder.run.id(),
-                    counted(recorder.run.resumed_cases(), "case")
-                ),
-            );
-        }
-        if visits > 1 {
-            say(&bar, &format!("note: visit 1 of {visits} to {}", counted(cases.len() as u64, "case")));
-        }
-        for spec in &cases {
-            let id = spec.id();
-            bar.set_message(id.clone());
-            if !recorder.run.is_done(&id) {
-                let record = match recorder.prepare(spec.as_ref())? {
-                    Ok(prepared) => recorder.measure(prepared, watch)?,
-                    Err(skipped) => skipped,
-                };
-                say(&bar, &line(&record, bar.position() + 1, cases.len()));
-            }
-            bar.inc(1);
-        }
+        notes(&bar, &recorder, cases.len());
+        first_visit(&mut recorder, &cases, watch, &bar)?;
         let mut due = 0;
         recorder.visit_again(&cases, watch, &mut |step| {
             visited(&bar, &step, due);
@@ -212,6 +189,41 @@ fn progress(cases: u64) -> ProgressBar {
 fn say(bar: &ProgressBar, text: &str) {
     let text = terminal::error_screen().text(text);
     if bar.is_hidden() { terminal::tell(&text.to_string()) } else { bar.println(text) }
+}
+
+/// What is said before the first case.
+fn notes(bar: &ProgressBar, recorder: &Recorder, cases: usize) {
+    let (resumed, visits) = (recorder.run.resumed_cases(), recorder.visits.max(1));
+    if resumed > 0 {
+        say(
+            bar,
+            &format!("note: going on with run {}, which has {} already", recorder.run.id(), counted(resumed, "case")),
+        );
+    }
+    if visits > 1 {
+        say(bar, &format!("note: visit 1 of {visits} to {}", counted(cases as u64, "case")));
+    }
+}
+
+fn first_visit(
+    recorder: &mut Recorder,
+    cases: &[Box<dyn Spec>],
+    watch: &ProcessWatch,
+    bar: &ProgressBar,
+) -> Result<()> {
+    for spec in cases {
+        let id = spec.id();
+        bar.set_message(id.clone());
+        if !recorder.run.is_done(&id) {
+            let record = match recorder.prepare(spec.as_ref())? {
+                Ok(prepared) => recorder.measure(prepared, watch)?,
+                Err(skipped) => skipped,
+            };
+            say(bar, &line(&record, bar.position() + 1, cases.len()));
+        }
+        bar.inc(1);
+    }
+    Ok(())
 }
 
 /// `before` counts the case that was told last, and is done now.

@@ -40,7 +40,7 @@ impl Format {
         let mut kinds = accept.split(',').map(|kind| kind.trim().split(';').map(str::trim));
         let named = kinds.any(|mut kind| {
             let name = kind.next().unwrap_or_default();
-            name.eq_ignore_ascii_case(OPEN_METRICS) && !kind.any(|parameter| refused(parameter))
+            name.eq_ignore_ascii_case(OPEN_METRICS) && !kind.any(refused)
         });
         if named { Format::OpenMetrics } else { Format::Text }
     }
