@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! (devices)  machine ─► ops ─► models ─► collectives, corun ─► suite (cases, sampler) ◄─ clock (how time is read)
-//!                                                                │
+//!                                                                │ └─► monitor (for Prometheus, while a run lasts)
 //!                                                                ▼
 //! (both)     shape (sizes, layers, operations) ─►  results/<machine>/ ◄─ records ◄─ import (nccl-tests, nvbench, tables)
 //!                                                                │
@@ -16,10 +16,11 @@
 //!       fill (a plan), compare (of several sides), figures (of a report) ─► report (for people), export (for programs)
 //! ```
 //!
-//! The device wing ([`machine`], [`ops`], [`clock`], [`models`], [`collectives`], [`corun`], [`suite`]) touches hardware. The
-//! value wing ([`cost`], [`pipeline`], [`trace`], [`fill`], [`compare`], [`figures`], [`import`], [`export`], [`report`]) does not: its
-//! functions go from values to values and run on a laptop. The wings share two rooms: [`shape`], the values both speak of,
-//! and [`records`], the files one writes and the other reads; [`error`], [`nearest`], [`stats`] and [`units`] serve both.
+//! The device wing ([`machine`], [`ops`], [`clock`], [`models`], [`collectives`], [`corun`], [`suite`], [`monitor`]) touches
+//! hardware. The value wing ([`cost`], [`pipeline`], [`trace`], [`fill`], [`compare`], [`figures`], [`import`], [`export`],
+//! [`report`]) does not: its functions go from values to values and run on a laptop. The wings share two rooms: [`shape`], the
+//! values both speak of, and [`records`], the files one writes and the other reads; [`error`], [`nearest`], [`stats`] and
+//! [`units`] serve both.
 //! [`export`] takes what another program wants from [`records`], [`cost`], [`pipeline`] and [`fill`].
 //!
 //! Who may use whom is a table in `tests/rooms.rs`, which every `cargo test` holds the code against; `unsafe` code
@@ -45,6 +46,7 @@ pub mod import;
 #[allow(unsafe_code)]
 pub mod machine;
 pub mod models;
+pub mod monitor;
 pub mod nearest;
 #[allow(unsafe_code)]
 pub mod ops;

@@ -10,6 +10,7 @@ mod sources;
 
 use assert_cmd::Command;
 use bubblebench::machine::nvml::reasons;
+use bubblebench::monitor::metrics;
 use bubblebench::records::flags;
 use sources::{code, root, sources};
 use std::collections::BTreeSet;
@@ -112,6 +113,42 @@ fn the_page_on_reading_explains_every_flag_and_no_other() {
         assert!(all.contains(flag), "docs/reading.md explains `{flag}`, which no line carries");
     }
     assert_eq!(explained.len(), all.len(), "docs/reading.md explains a flag twice");
+}
+
+#[test]
+fn the_page_on_monitoring_has_every_metric_as_it_is_served() {
+    let text = fs::read_to_string(root().join("docs/monitoring.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| `bubblebench_") || line.starts_with("| `DCGM_"));
+    let listed: Vec<[String; 3]> = rows
+        .map(|row| {
+            let cells: Vec<String> = row.split('|').map(|cell| cell.replace('`', "").trim().to_string()).collect();
+            [cells[1].clone(), cells[2].clone(), cells[4].clone()]
+        })
+        .collect();
+    let served = metrics::ALL.iter();
+    let served =
+        served.map(|metric| [metric.name.to_string(), metric.kind.name().to_string(), metric.labels.join(" ")]);
+    assert_eq!(listed, served.collect::<Vec<_>>(), "the tables of docs/monitoring.md");
+}
+
+/// A dashboard asks for what is served.
+#[test]
+fn the_dashboard_names_metrics_that_are_served() {
+    let board = fs::read_to_string(root().join("docs/monitoring/grafana.json")).unwrap();
+    let board: serde_json::Value = serde_json::from_str(&board).unwrap();
+    let panels = board["panels"].as_array().unwrap();
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let texts: Vec<&str> = targets.map(|target| target["expr"].as_str().unwrap()).collect();
+    let words =
+        |text: &str| text.split(|c: char| !c.is_alphanumeric() && c != '_').map(String::from).collect::<Vec<_>>();
+    let asked: BTreeSet<String> = texts.iter().flat_map(|text| words(text)).collect();
+    let asked = asked.iter().filter(|word| word.starts_with("bubblebench_") || word.starts_with("DCGM_"));
+    let asked: BTreeSet<&str> = asked.map(|word| word.trim_end_matches("_sum").trim_end_matches("_count")).collect();
+    let served: BTreeSet<&str> = metrics::ALL.iter().map(|metric| metric.name).collect();
+    assert!(asked.is_subset(&served), "{:?}", asked.difference(&served));
+    // Shown nowhere: what other numbers are made of.
+    let left: Vec<&&str> = served.difference(&asked).collect();
+    assert_eq!(left, [&"bubblebench_cases_planned", &"bubblebench_start_time_seconds"]);
 }
 
 #[test]

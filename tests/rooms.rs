@@ -10,7 +10,7 @@ use std::fs;
 /// Every room and the rooms it may import, from the ground up: a row names rows above it only, so no circle can be written
 /// down. `error` is open to all. The first block is the ground floor, the second the device wing, which touches hardware; the
 /// third the value wing, whose functions run on a laptop; the command line stands above both.
-const ROOMS: [(&str, &[&str]); 23] = [
+const ROOMS: [(&str, &[&str]); 24] = [
     ("error", &[]),
     ("nearest", &[]),
     ("units", &[]),
@@ -28,6 +28,7 @@ const ROOMS: [(&str, &[&str]); 23] = [
         "suite",
         &["clock", "collectives", "corun", "machine", "models", "nearest", "ops", "records", "shape", "stats", "units"],
     ),
+    ("monitor", &["corun", "machine", "records", "suite"]),
     //
     ("cost", &["nearest", "records", "shape", "stats", "units"]),
     ("pipeline", &["cost", "nearest", "records", "shape", "stats", "units"]),
@@ -51,6 +52,7 @@ const ROOMS: [(&str, &[&str]); 23] = [
             "fill",
             "import",
             "machine",
+            "monitor",
             "nearest",
             "ops",
             "pipeline",
@@ -185,7 +187,7 @@ fn the_table_has_no_circle_and_the_value_wing_no_device() {
             assert!(at.is_some_and(|at| at < index), "`{room}` names `{name}`, which does not stand above it");
         }
     }
-    let device = ["machine", "ops", "clock", "models", "collectives", "corun", "suite"];
+    let device = ["machine", "ops", "clock", "models", "collectives", "corun", "suite", "monitor"];
     for room in ["records", "shape", "cost", "pipeline", "trace", "fill", "import", "export", "report"] {
         let (_, allowed) = ROOMS.iter().find(|(name, _)| *name == room).unwrap();
         assert!(!allowed.iter().any(|name| device.contains(name)), "`{room}` would touch hardware");

@@ -1,5 +1,6 @@
 //! `bubblebench measure`: the suite's cases with our own sampler, for compute nodes without cargo.
 
+use super::monitoring::Monitoring;
 use super::ranks::{self, LauncherRole};
 use super::session::{RunOptions, RunPlan};
 use super::{results, terminal};
@@ -8,9 +9,10 @@ use crate::export::nccl_tests;
 use crate::records::store::{Journal, MACHINE};
 use crate::records::{MachineRecord, Measurement, files};
 use crate::report::layers::time_cell;
+use crate::suite::Spec;
 use crate::suite::groups::Group;
 use crate::suite::presets::Preset;
-use crate::suite::recorder::Step;
+use crate::suite::recorder::{Recorder, Step};
 use crate::suite::watch::ProcessWatch;
 use crate::units::counted;
 use crate::{Error, Result};
@@ -76,6 +78,10 @@ pub struct MeasureArgs {
     /// Note the algorithm, protocol and channels of each collective, from NCCL's log, which then has a line an operation
     #[arg(long, help_heading = "Collectives")]
     nccl_choices: bool,
+    /// Serve progress, results and the GPU's state to Prometheus while the run lasts, at http://ADDR/metrics: a PORT of
+    /// 127.0.0.1, or IP:PORT
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<String>,
     #[command(flatten)]
     options: RunOptions,
 }
@@ -83,6 +89,7 @@ pub struct MeasureArgs {
 /// Measures, or says what it would measure.
 pub fn run(args: &MeasureArgs) -> Result<()> {
     args.refuse_format()?;
+    let monitoring = Monitoring::of(args.metrics.as_deref())?;
     if args.list {
         return args.list();
     }
@@ -96,12 +103,12 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
     let watch = ProcessWatch::start()?;
     let (options, groups, filter) = (&args.options, args.what.groups(), args.filter.as_deref());
     let (coordinator, device) = match ranks::part(&options.ranks, &options.device, groups)? {
-        None => return args.measure(options.plan(groups, filter, Preset::Standard)?, &watch),
+        None => return args.measure(options.plan(groups, filter, Preset::Standard)?, &watch, monitoring),
         Some(LauncherRole::Followed) => return Ok(()),
         Some(LauncherRole::Lead(coordinator, device)) => (coordinator, device),
     };
     let plan = options.plan_with(device, groups, filter, Preset::Standard, || Ok(Some(coordinator.clone())));
-    let outcome = plan.and_then(|plan| args.measure(plan, &watch));
+    let outcome = plan.and_then(|plan| args.measure(plan, &watch, monitoring));
     if let Err(error) = &outcome {
         // The others learn why from us, where they do not know it yet.
         coordinator.lock().end(&error.to_string());
@@ -116,39 +123,23 @@ impl MeasureArgs {
         super::print(&plan.cases.iter().map(|case| case.id() + "\n").collect::<String>())
     }
 
-    fn measure(&self, plan: RunPlan, watch: &ProcessWatch) -> Result<()> {
+    fn measure(&self, plan: RunPlan, watch: &ProcessWatch, monitoring: Option<Monitoring>) -> Result<()> {
         let coordinator = plan.coordinator();
+        let monitoring = monitoring.map(|monitoring| monitoring.listen(&plan)).transpose()?;
         let (mut recorder, cases) = plan.start()?;
-        let visits = recorder.visits.max(1);
-        let bar = progress((visits * cases.len()) as u64);
-        if recorder.run.resumed_cases() > 0 {
-            say(
-                &bar,
-                &format!(
-                    "note: going on with run {}, which has {} already",
-                    recorder.run.id(),
-                    counted(recorder.run.resumed_cases(), "case")
-                ),
-            );
+        let bar = progress((recorder.visits.max(1) * cases.len()) as u64);
+        let monitor = monitoring.map(|monitoring| monitoring.serve(&recorder, cases.len(), &bar)).transpose()?;
+        if let Some(monitor) = &monitor {
+            recorder = recorder.with_observer(monitor.values().clone(), &cases);
         }
-        if visits > 1 {
-            say(&bar, &format!("note: visit 1 of {visits} to {}", counted(cases.len() as u64, "case")));
-        }
-        for spec in &cases {
-            let id = spec.id();
-            bar.set_message(id.clone());
-            if !recorder.run.is_done(&id) {
-                let record = match recorder.prepare(spec.as_ref())? {
-                    Ok(prepared) => recorder.measure(prepared, watch)?,
-                    Err(skipped) => skipped,
-                };
-                say(&bar, &line(&record, bar.position() + 1, cases.len()));
-            }
-            bar.inc(1);
-        }
+        notes(&bar, &recorder, cases.len());
+        first_visit(&mut recorder, &cases, watch, &bar)?;
         let mut due = 0;
         recorder.visit_again(&cases, watch, &mut |step| {
             visited(&bar, &step, due);
+            if let (Step::Round { visit, .. }, Some(monitor)) = (&step, &monitor) {
+                monitor.values().visit_begins(*visit);
+            }
             due = if let Step::Case(_) = step { 1 } else { due };
         })?;
         bar.finish_and_clear();
@@ -198,6 +189,41 @@ fn progress(cases: u64) -> ProgressBar {
 fn say(bar: &ProgressBar, text: &str) {
     let text = terminal::error_screen().text(text);
     if bar.is_hidden() { terminal::tell(&text.to_string()) } else { bar.println(text) }
+}
+
+/// What is said before the first case.
+fn notes(bar: &ProgressBar, recorder: &Recorder, cases: usize) {
+    let (resumed, visits) = (recorder.run.resumed_cases(), recorder.visits.max(1));
+    if resumed > 0 {
+        say(
+            bar,
+            &format!("note: going on with run {}, which has {} already", recorder.run.id(), counted(resumed, "case")),
+        );
+    }
+    if visits > 1 {
+        say(bar, &format!("note: visit 1 of {visits} to {}", counted(cases as u64, "case")));
+    }
+}
+
+fn first_visit(
+    recorder: &mut Recorder,
+    cases: &[Box<dyn Spec>],
+    watch: &ProcessWatch,
+    bar: &ProgressBar,
+) -> Result<()> {
+    for spec in cases {
+        let id = spec.id();
+        bar.set_message(id.clone());
+        if !recorder.run.is_done(&id) {
+            let record = match recorder.prepare(spec.as_ref())? {
+                Ok(prepared) => recorder.measure(prepared, watch)?,
+                Err(skipped) => skipped,
+            };
+            say(bar, &line(&record, bar.position() + 1, cases.len()));
+        }
+        bar.inc(1);
+    }
+    Ok(())
 }
 
 /// `before` counts the case that was told last, and is done now.

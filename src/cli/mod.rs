@@ -17,6 +17,7 @@ pub mod import;
 mod known;
 pub mod man;
 pub mod measure;
+mod monitoring;
 pub mod plan;
 pub mod predict;
 pub mod publish;

@@ -167,6 +167,11 @@ impl RunPlan {
         self.coordinator.clone()
     }
 
+    /// The machine and the run as `machine.json` says it; where an unfinished run goes on, its id is that one's.
+    pub fn machine(&self) -> &MachineRecord {
+        &self.request.machine
+    }
+
     /// What the cases need to know of the machine and the run.
     pub fn context(&self) -> &Context {
         &self.context

@@ -25,6 +25,7 @@
 //! the side by itself once the expected close and a grace have passed. A main that has died leaves the gate closed for good.
 //! One side a gate: a stage with two small models makes two.
 
+use super::gate_counts;
 use super::page::{Page, PageLayout, Place};
 use super::process::{Life, ProcessId};
 use super::time::{now_ns, sleep_until, wait_on, wake_all};
@@ -115,6 +116,7 @@ impl MainEnd {
     fn ready(self) -> Self {
         self.layout().main.grace.store(GRACE_NS, Relaxed);
         self.beat();
+        gate_counts::enter(&self.page);
         self
     }
 
@@ -266,6 +268,7 @@ impl MainEnd {
 impl Drop for MainEnd {
     fn drop(&mut self) {
         self.shut_down();
+        gate_counts::leave(&self.page);
         if let Some((path, made)) = &self.path
             && inode(path) == *made
         {

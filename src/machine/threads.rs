@@ -30,6 +30,15 @@ pub fn available_cores() -> Vec<usize> {
     })
 }
 
+/// The cores this process may use but the one the calling thread is on: where a thread goes that is not to disturb it.
+/// Empty on a single core, and where the system does not say.
+pub fn other_cores() -> Vec<usize> {
+    match current_core() {
+        Some(own) => available_cores().into_iter().filter(|&core| core != own).collect(),
+        None => Vec::new(),
+    }
+}
+
 /// The core the calling thread is on at this moment, where the system tells.
 pub fn current_core() -> Option<usize> {
     linux::current()

@@ -11,6 +11,7 @@ pub mod fill;
 pub mod gpt_layer;
 pub mod groups;
 mod layer_cache;
+pub mod observer;
 mod platform;
 pub mod presets;
 pub mod recorder;

@@ -9,19 +9,21 @@ use super::Platform;
 use super::case::{Case, CaseInfo, Context, RawSample, Spec};
 use super::collectives::{Choices, SharedCoordinator};
 use super::groups::{self, Group};
+use super::observer::{ObservedWatch, Observer};
 use super::presets::Preset;
 use super::sampler::{self, Part, Watch};
 use super::stop_rule::{StopReason, StopRule};
 use super::summary::{self, CaseOutcome};
 use super::visits;
 use super::watchdog::{self, Stuck, Watchdog};
-use crate::machine::telemetry::Sampler;
+use crate::machine::telemetry::{NewestReading, Sampler};
 use crate::records::Measurement;
 use crate::records::flags::{BUG, GPU_FAULT, SOFTWARE, WRONG};
 use crate::records::measurement::{Backend, Verified};
 use crate::records::store::JournalRun;
 use crate::{Error, Result};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// The cases of the groups whose names contain the filter (`None`: all), in the order they run; an error where the
@@ -101,6 +103,7 @@ pub struct Recorder {
     device: String,
     telemetry: Option<Sampler>,
     watchdog: Option<Watchdog>,
+    observer: Option<Arc<dyn Observer>>,
     /// The case that an earlier part of this run was stuck in.
     stuck: Option<Stuck>,
 }
@@ -116,6 +119,7 @@ impl Recorder {
             device,
             telemetry: None,
             watchdog: None,
+            observer: None,
             stuck: None,
         }
     }
@@ -123,6 +127,18 @@ impl Recorder {
     /// The recorder with the sensors of its GPU, which are read beside every case; `None` where there are none.
     pub fn with_telemetry(self, telemetry: Option<Sampler>) -> Self {
         Recorder { telemetry, ..self }
+    }
+
+    /// The recorder with somebody who is told of cases, samples and lines; of the lines that an earlier part of the run
+    /// has written at once.
+    pub fn with_observer(self, observer: Arc<dyn Observer>, specs: &[Box<dyn Spec>]) -> Self {
+        specs.iter().filter_map(|spec| self.run.line(&spec.id())).for_each(|line| observer.written(line));
+        Recorder { observer: Some(observer), ..self }
+    }
+
+    /// The newest reading of the sensors, for who does not measure; `None` where there are no sensors.
+    pub fn newest_reading(&self) -> Option<NewestReading> {
+        self.telemetry.as_ref().map(Sampler::newest)
     }
 
     /// The recorder with a limit on the time of each case, beyond which the process ends; it also reads which case an
@@ -143,6 +159,7 @@ impl Recorder {
         if let Some(watchdog) = &self.watchdog {
             watchdog.begin(&id);
         }
+        self.tell(&id);
         let mut case = match spec.build(&self.context) {
             Ok(case) => case,
             Err(error) => return self.skip(&unbuilt(spec, self.context.platform), error).map(Err),
@@ -172,6 +189,9 @@ impl Recorder {
         }
         let iterations = prepared.earlier.as_ref().map(|earlier| earlier.iterations_per_sample);
         let part = Part { visits: self.visits_of(prepared.case.as_ref()), iterations };
+        let kind = prepared.case.info().kind;
+        let observed = self.observer.as_deref().map(|observer| ObservedWatch { watch, observer, kind });
+        let watch = observed.as_ref().map_or(watch, |observed| observed as &dyn Watch);
         let (samples, stop) = sampler::measure(prepared.case.as_mut(), &self.rule, part, watch)?;
         Ok((samples, Some(stop)))
     }
@@ -245,6 +265,7 @@ impl Recorder {
 
     fn one_more_visit(&mut self, spec: &dyn Spec, watch: &dyn Watch) -> Result<()> {
         let earlier = self.run.line(&spec.id()).cloned();
+        self.tell(&spec.id());
         let mut case = spec.build(&self.context)?;
         let mut prepared = match case.prepare_again() {
             Ok(verified) => PreparedCase { case, verified, earlier, ready_ns: 0 },
@@ -264,11 +285,20 @@ impl Recorder {
         }
     }
 
+    fn tell(&self, id: &str) {
+        if let Some(observer) = &self.observer {
+            observer.case_begins(id);
+        }
+    }
+
     fn append(&mut self, record: Measurement) -> Result<Measurement> {
         if let Some(watchdog) = &self.watchdog {
             watchdog.end();
         }
         self.run.append(record.clone())?;
+        if let Some(observer) = &self.observer {
+            observer.written(&record);
+        }
         Ok(record)
     }
 

@@ -13,6 +13,8 @@ pub trait Watch {
     fn elapsed_ns(&self) -> u64;
     /// Whether somebody has asked to stop; the sampler looks between two samples.
     fn interrupted(&self) -> bool;
+    /// Is shown each batch of samples once it is taken; nothing is done with them unless somebody observes the run.
+    fn sampled(&self, _samples: &[RawSample]) {}
 }
 
 /// Which part of a case's measuring is due.
@@ -73,6 +75,7 @@ pub fn measure(
             return Err(Error::Interrupted);
         }
         let taken = case.sample(n)?;
+        watch.sampled(&taken);
         empty = if taken.is_empty() { empty + 1 } else { 0 };
         samples.extend(taken);
         // Every trial thrown away (throttled, no overlap): the case ends without a number rather than never.

@@ -111,6 +111,7 @@ api! {
     driver_version: unsafe extern "C" fn(*mut c_char, c_uint) -> Code = "nvmlSystemGetDriverVersion";
     count: unsafe extern "C" fn(*mut c_uint) -> Code = "nvmlDeviceGetCount_v2";
     by_uuid: unsafe extern "C" fn(*const c_char, *mut Handle) -> Code = "nvmlDeviceGetHandleByUUID";
+    index: Get<c_uint> = "nvmlDeviceGetIndex";
     mig_parent: Get<Handle> = "nvmlDeviceGetDeviceHandleFromMigDeviceHandle";
     pci: Get<Pci> = "nvmlDeviceGetPciInfo_v3";
     clock: GetBy<c_uint> = "nvmlDeviceGetClockInfo";

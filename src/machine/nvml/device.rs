@@ -90,6 +90,12 @@ impl NvmlDevice {
         (code == SUCCESS).then_some(now == 1)
     }
 
+    /// The GPU's number in NVML's order, which is nvidia-smi's and DCGM's and not always CUDA's; `None` where NVML does
+    /// not tell.
+    pub fn index(&self) -> Option<u64> {
+        self.ask(self.nvml.api.index, 0).map(u64::from)
+    }
+
     /// The SM clock at this moment, in MHz; `None` where NVML does not tell.
     pub fn sm_clock_mhz(&self) -> Option<u64> {
         self.ask_by(self.nvml.api.clock, api::CLOCK_SM)

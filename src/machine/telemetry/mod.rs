@@ -74,10 +74,7 @@ impl Sampler {
     /// where no thread can be started.
     pub fn with(open: impl FnOnce() -> Option<Box<dyn Sensors>> + Send + 'static) -> Option<Sampler> {
         let shared = Arc::new(Shared { began: Instant::now(), state: Mutex::default(), changed: Condvar::new() });
-        let others: Vec<usize> = match threads::current_core() {
-            Some(own) => threads::available_cores().into_iter().filter(|&core| core != own).collect(),
-            None => Vec::new(),
-        };
+        let others = threads::other_cores();
         let of_thread = shared.clone();
         let body = move || {
             // On a single core, or where threads cannot be pinned, it shares one.
@@ -89,6 +86,11 @@ impl Sampler {
         };
         thread::Builder::new().name("telemetry".into()).spawn(body).ok()?;
         Some(Sampler { shared })
+    }
+
+    /// A look at the newest reading, for threads that do not measure.
+    pub fn newest(&self) -> NewestReading {
+        NewestReading { shared: self.shared.clone() }
     }
 
     /// This moment on the sampler's clock in ns, for [`Sampler::window`].
@@ -129,6 +131,23 @@ impl Sampler {
     pub fn first(&self, limit: Duration) -> Option<SensorReading> {
         let waiting = |state: &State| state.readings.is_empty() && state.life != Life::Over;
         self.shared.wait(self.shared.lock(), limit, waiting).readings.front().cloned()
+    }
+}
+
+/// Looks at the newest reading of a [`Sampler`] from any thread, and never asks a sensor; outlives the sampler.
+#[derive(Clone)]
+pub struct NewestReading {
+    shared: Arc<Shared>,
+}
+
+impl NewestReading {
+    /// The newest reading; `None` where there is none yet, where it is older than `limit` because the sensors hang, and
+    /// once the sampler is dropped.
+    pub fn get(&self, limit: Duration) -> Option<SensorReading> {
+        let state = self.shared.lock();
+        let newest = state.readings.back().filter(|_| state.life == Life::Reading && !state.stop)?;
+        let age_ns = self.shared.now_ns().saturating_sub(newest.at_ns);
+        (u128::from(age_ns) <= limit.as_nanos()).then(|| newest.clone())
     }
 }
 

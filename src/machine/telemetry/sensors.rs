@@ -37,7 +37,8 @@ impl GpuSensors {
             Err(_) => Dcgm::open(uuid).map_or(Counters::None, Counters::Dcgm),
         };
         let before = device.processes().unwrap_or_default().iter().map(|process| process.pid).collect();
-        Some(GpuSensors { device, counters, before, slow: SensorReading::default() })
+        let slow = SensorReading { nvml_index: device.index(), ..SensorReading::default() };
+        Some(GpuSensors { device, counters, before, slow })
     }
 
     fn activity(&mut self) -> (Option<GpmActivity>, Option<&'static str>) {
@@ -53,6 +54,7 @@ impl GpuSensors {
         let listed = self.device.processes();
         let pids = listed.map(|all| others(&all, &self.before).iter().map(|process| process.pid).collect());
         SensorReading {
+            nvml_index: self.slow.nvml_index,
             memory_clock_mhz: self.device.memory_clock_mhz(),
             ecc_corrected,
             ecc_uncorrected,

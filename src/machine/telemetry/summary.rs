@@ -15,6 +15,8 @@ pub struct SensorReading {
     pub at_ns: u64,
     /// How long the reading took, in ns.
     pub took_ns: u64,
+    /// The GPU's number in NVML's order, asked once.
+    pub nvml_index: Option<u64>,
     /// The SM clock, in MHz.
     pub sm_clock_mhz: Option<u64>,
     /// The memory clock in MHz, asked in each thorough reading and repeated in those between.

@@ -68,6 +68,17 @@ fn a_sensor_that_hangs_costs_telemetry_and_nothing_else() {
 }
 
 #[test]
+fn the_newest_reading_is_seen_while_it_is_new_and_the_sampler_lives() {
+    let sampler = Sampler::with(|| Some(Box::new(Counting(0)))).unwrap();
+    let newest = sampler.newest();
+    wait_for_readings(&sampler, 2);
+    assert!(newest.get(LONG).unwrap().sm_clock_mhz >= Some(2));
+    assert_eq!(newest.get(Duration::ZERO), None, "it is older than that");
+    drop(sampler);
+    assert_eq!(newest.get(LONG), None);
+}
+
+#[test]
 fn without_sensors_there_is_no_telemetry() {
     let sampler = Sampler::with(|| None).unwrap();
     assert_eq!(sampler.first(LONG), None);
