@@ -99,8 +99,8 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, kind: &str) -> Result<T> {
     })
 }
 
-/// The record of a file that is as it should be, without a tree of values in between: that takes three times as long, which
-/// is most of what `predict` does. What is wrong with any other file is found in the tree.
+/// The record of a file that is as it should be, without a tree of values in between, which would be half of what `predict`
+/// does. What is wrong with any other file is found in the tree.
 fn read_at_once<T: DeserializeOwned>(text: &str, kind: &str) -> Option<T> {
     #[derive(serde::Deserialize)]
     struct Head {
