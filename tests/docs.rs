@@ -233,6 +233,20 @@ fn every_page_is_in_the_readmes_list() {
     }
 }
 
+/// The wheel takes Cargo's version; what says it a second time is held here.
+#[test]
+fn the_program_and_the_python_package_are_of_one_version() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let version = format!("\nversion = \"{}\"\n", env!("CARGO_PKG_VERSION"));
+    for file in ["Cargo.toml", "python/pyproject.toml"] {
+        assert!(read(file).contains(&version), "{file}");
+    }
+    let package = format!("\n__version__ = \"{}\"\n", env!("CARGO_PKG_VERSION"));
+    assert!(read("python/bubblebench/__init__.py").contains(&package), "python/bubblebench/__init__.py");
+    let wheel = read("pyproject.toml");
+    assert!(wheel.contains("\ndynamic = [\"version\"]") && !wheel.contains("\nversion ="), "pyproject.toml");
+}
+
 /// Every row that `cargo run --example validate iterations` prints stands in docs/method.md as it is, and every mean error.
 #[test]
 fn the_page_on_method_holds_the_iteration_times_as_they_are_predicted() {

@@ -88,6 +88,9 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// Reads a JSON file of one kind (`cost_model`, `machine`, …); another kind or version is refused with the way out.
 pub fn read_json<T: DeserializeOwned>(path: &Path, kind: &str) -> Result<T> {
     let text = read_text(path)?;
+    if let Some(record) = read_at_once(&text, kind) {
+        return Ok(record);
+    }
     let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| {
         Error::input(
             format!("{} is not JSON: {e}", path.display()),
@@ -101,6 +104,18 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, kind: &str) -> Result<T> {
             format!("compare it with `bubblebench schema {kind}`"),
         )
     })
+}
+
+/// The record of a file that is as it should be, without a tree of values in between, which would be half of what `predict`
+/// does. What is wrong with any other file is found in the tree.
+fn read_at_once<T: DeserializeOwned>(text: &str, kind: &str) -> Option<T> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        schema: String,
+    }
+    let Head { schema } = serde_json::from_str(text).ok()?;
+    schema::check(&serde_json::json!({ "schema": schema }), kind, "").ok()?;
+    serde_json::from_str(text).ok()
 }
 
 /// Flushes the folder that holds `path` to disk, so that a file just created or renamed there survives a power cut.
