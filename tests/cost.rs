@@ -198,6 +198,17 @@ fn the_truth_of_a_quiet_machine_is_found() {
     assert_eq!(layer.parameter_bytes, unseen.parameter_bytes());
 }
 
+/// What a report draws is what the figures of accuracy are made of.
+#[test]
+fn held_out_cases_are_those_behind_the_accuracy() {
+    let Fitted { model, held_out, .. } = fit(&standard_rows(0.02, 5));
+    for what in ["gemm", "attention", "streaming", "layer/forward", "layer/forward_backward"] {
+        let part = held_out.iter().find(|part| part.what == what).unwrap_or_else(|| panic!("no {what}"));
+        assert_eq!(part.accuracy().as_ref(), Some(error_of(&model, what)), "{what}");
+        assert!(part.cases.iter().all(|case| case.measured > 0.0 && case.predicted > 0.0), "{what}");
+    }
+}
+
 /// Predictions of shapes nobody measured, over many noisy machines: errors stay small and intervals hold the truth as
 /// often as a fresh measurement of it should lie in them.
 #[test]
@@ -303,7 +314,7 @@ fn parts_with_too_few_rows_are_left_out_with_a_note() {
     assert!(error.contains("measure"), "{error}");
     // Layers alone: predicted from their own FLOPs and bytes.
     let layers: Vec<Measurement> = rows.iter().filter(|r| r.kind == Kind::Layer).cloned().collect();
-    let Fitted { model, notes } = fit(&layers);
+    let Fitted { model, notes, .. } = fit(&layers);
     assert!(model.operations.gemm.is_empty() && notes.iter().any(|n| n.contains("products")), "{notes:?}");
     let unseen = LayerShape::new(640, 10, 192, 2, DType::F32);
     let p = predict::layer(&model, unseen).unwrap().forward;

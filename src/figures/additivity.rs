@@ -3,7 +3,7 @@
 use super::chart::{Axis, Chart, NEUTRAL, Point, Quantity, Scale, Series, Style};
 use super::figure::{Figure, FigureData, Picture};
 use super::layers::phase_name;
-use super::{ReportSide, evenly, has_time, with_side};
+use super::{ReportSide, evenly, has_time, marks_of, with_side};
 use crate::cost::features::dtype_of;
 use crate::records::Measurement;
 use crate::records::measurement::Kind;
@@ -44,7 +44,8 @@ pub fn figure(sides: &[ReportSide]) -> Option<Figure> {
             let points: Vec<Point> = list.iter().filter(|sum| sum.phase == phase).map(point).collect();
             let colour = if sides.len() > 1 { *index } else { at };
             let name = with_side(phase_name(phase), &sides[*index], sides);
-            let series = Series { name, colour, shape: at, style: Style::Marks, points: evenly(&points, MARKS) };
+            let series =
+                Series { name, colour, shape: at, style: marks_of(*index, sides), points: evenly(&points, MARKS) };
             chart = chart.with((!series.points.is_empty()).then_some(series));
         }
     }

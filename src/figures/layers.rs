@@ -6,6 +6,7 @@ use super::{ReportSide, evenly, has_time, with_side};
 use crate::records::Measurement;
 use crate::records::measurement::Kind;
 use crate::shape::Phase;
+use std::collections::HashMap;
 
 /// Rows of the picture at most.
 const ROWS: usize = 40;
@@ -45,7 +46,13 @@ pub fn figure(sides: &[ReportSide]) -> Option<Figure> {
     if rows.is_empty() {
         return None;
     }
-    rows.sort_by(|a, b| a.longest_ns().total_cmp(&b.longest_ns()));
+    // Sides of a shape stand together.
+    let mut longest: HashMap<String, f64> = HashMap::new();
+    for row in &rows {
+        let before = longest.entry(row.shape.clone()).or_default();
+        *before = before.max(row.longest_ns());
+    }
+    rows.sort_by(|a, b| longest[&a.shape].total_cmp(&longest[&b.shape]).then_with(|| a.shape.cmp(&b.shape)));
     let drawn = evenly(&rows, ROWS);
     let left_out = match rows.len() - drawn.len() {
         0 => String::new(),

@@ -31,6 +31,7 @@ use crate::records::flags::{SOFTWARE, WRONG};
 use crate::records::measurement::Kind;
 use crate::records::{CostModel, MachineRecord, Measurement};
 use crate::units::counted;
+use chart::Style;
 use figure::Figure;
 use std::collections::BTreeMap;
 
@@ -115,6 +116,12 @@ fn with_side(name: impl Into<String>, side: &ReportSide, sides: &[ReportSide]) -
         _ if name.is_empty() => side.name.clone(),
         _ => format!("{name}, {}", side.name),
     }
+}
+
+/// Marks of a side where its colour is all that tells it from another in the same shape: every other side's are hollow, which
+/// shows in grey print.
+fn marks_of(side: usize, sides: &[ReportSide]) -> Style {
+    if sides.len() > 1 && side % 2 == 1 { Style::Hollow } else { Style::Marks }
 }
 
 /// At most so many of a list, evenly spaced and both ends among them.

@@ -3,7 +3,7 @@
 use super::additivity::diagonal;
 use super::chart::{Axis, Chart, NEUTRAL, Point, Quantity, Scale, Series, Style};
 use super::figure::{Figure, FigureData, Picture};
-use super::{ReportSide, evenly, has_time, with_side};
+use super::{ReportSide, evenly, has_time, marks_of, with_side};
 use crate::cost::predict::{CollectiveQuery, Predictor};
 use crate::records::measurement::{Kind, Launch};
 use crate::records::{CostModel, Measurement};
@@ -121,7 +121,7 @@ fn chart(sides: &[ReportSide], all: &[Vec<Pair>], slowdowns: bool) -> Option<Cha
             let held: Vec<Point> =
                 pairs.iter().filter(|pair| pair.held_out && pair.part.starts_with(prefix)).map(point).collect();
             let colour = if sides.len() > 1 { index } else { at };
-            chart = chart.with(series(with_side(name, side, sides), colour, at, Style::Marks, &held));
+            chart = chart.with(series(with_side(name, side, sides), colour, at, marks_of(index, sides), &held));
         }
     }
     Some(chart)

@@ -3,7 +3,7 @@
 
 use super::chart::{Axis, Chart, NEUTRAL, Point, Quantity, Scale, Series, Style};
 use super::figure::{Figure, FigureData, Picture};
-use super::{ReportSide, evenly, has_time, with_side};
+use super::{ReportSide, evenly, has_time, marks_of, with_side};
 use crate::records::Measurement;
 use crate::records::measurement::Kind;
 
@@ -51,7 +51,7 @@ pub fn figure(sides: &[ReportSide]) -> Option<Figure> {
             left_out += points.len() - drawn.len();
             let colour = if sides.len() > 1 { *index } else { family };
             let name = with_side(*name, side, sides);
-            let series = Series { name, colour, shape: family, style: Style::Marks, points: drawn };
+            let series = Series { name, colour, shape: family, style: marks_of(*index, sides), points: drawn };
             chart = chart.with((!series.points.is_empty()).then_some(series));
         }
     }

@@ -97,7 +97,7 @@ pub fn drift(sides: &[ReportSide]) -> Option<Figure> {
         panel("Power", "power", Scale::Linear, Quantity::Watts),
     ];
     for (index, side) in sides.iter().enumerate() {
-        let Some(start) = side.records.iter().filter_map(|r| first_moment(r)).min_by(f64::total_cmp) else { continue };
+        let Some(start) = side.records.iter().filter_map(first_moment).min_by(f64::total_cmp) else { continue };
         let all =
             [visits(side, start), readings(side, start, |r| r.sm_clock_mhz), readings(side, start, |r| r.power_w)];
         for (panel, (chart, list)) in charts.iter_mut().zip(&all).enumerate() {

@@ -133,7 +133,7 @@ fn cards(sides: &[ReportSide]) -> String {
         }
         let name =
             if sides.len() > 1 { format!("<p class=\"lead\">{}</p>\n", escape(&side.name)) } else { String::new() };
-        let _ = write!(html, "<section>{name}<div class=\"cards\">{cards}</div></section>\n");
+        let _ = writeln!(html, "<section>{name}<div class=\"cards\">{cards}</div></section>");
     }
     html
 }
