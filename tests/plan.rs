@@ -181,7 +181,7 @@ fn the_page_is_whole_and_safe() {
         "PipeFisher",
         "Would other flags do?",
         "before backward",
-        "GiB free at the fullest",
+        "GiB free at peak",
     ] {
         assert!(html.contains(part), "{part}");
     }
