@@ -5,19 +5,19 @@ use super::results::read_measured;
 use super::terminal::note;
 use crate::figures;
 use crate::records::flags::SOFTWARE;
-use crate::records::public::{reason_without_secrets, without_secrets};
+use crate::records::machine::slug;
+use crate::records::public::{clean, without_secrets};
 use crate::records::store::{COST_MODEL, Journal, MACHINE, MEASUREMENTS, TABLES};
-use crate::records::{MachineRecord, files, sha256};
+use crate::records::{MachineRecord, Measurement, files, sha256};
 use crate::report::{html, publication, tables};
 use crate::units::counted;
 use crate::{Error, Result};
-use serde_json::{Map, Value};
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 const README: &str = "README.md";
 const REPORT: &str = "report.html";
+const FIGURES: &str = "figures";
 /// Checksums of all other files, as `sha256sum` writes them.
 const SUMS: &str = "SHA256SUMS";
 
@@ -54,12 +54,14 @@ pub fn run(args: &PublishArgs) -> Result<()> {
     })?;
     refuse_software(&args.folder, &journal)?;
     let text = files::read_text(&args.folder.join(MEASUREMENTS))?;
-    let measurements = clean_reasons(&mut journal, &text, machine.hostname.as_deref())?;
-    let (machine, withheld) = without_secrets(&machine);
-    let out = args.out.clone().unwrap_or_else(|| PathBuf::from("results/published").join(&machine.name));
-    let before = published_before(&out, &machine)?;
+    let measurements = clean_records(&mut journal, &text, machine.hostname.as_deref())?;
+    let ids: Vec<&str> = journal.measurements.iter().map(|record| record.id.as_str()).collect();
+    let (machine, withheld) = without_secrets(&machine, &ids);
+    // A name is a folder's name and never a path, whoever wrote it.
+    let out = args.out.clone().unwrap_or_else(|| Path::new("results/published").join(slug(&machine.name)));
+    refuse_what_is_no_publication(&out, &machine)?;
     let made = publication_files(&args.folder, &machine, &withheld, &journal, measurements)?;
-    write(&out, &made, &before)?;
+    write(&out, &made)?;
     if !withheld.is_empty() {
         note(format_args!("withheld: {}", withheld.join(", ")));
     }
@@ -82,47 +84,63 @@ fn refuse_software(folder: &Path, journal: &Journal) -> Result<()> {
     ))
 }
 
-/// The names of all files that an earlier publication left there. A folder that holds anything else is refused.
-fn published_before(out: &Path, machine: &MachineRecord) -> Result<BTreeSet<String>> {
-    let Ok(entries) = fs::read_dir(out) else { return Ok(BTreeSet::new()) };
-    let held: Vec<String> = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    let own = [MEASUREMENTS, MACHINE, COST_MODEL, TABLES, README, REPORT, SUMS, "figures", ".lock", "runs"];
-    let other: Vec<&str> = held.iter().map(String::as_str).filter(|name| !own.contains(name)).collect();
+/// The folder must be new or empty, or hold what an earlier publication of this machine wrote and nothing else.
+fn refuse_what_is_no_publication(out: &Path, machine: &MachineRecord) -> Result<()> {
     let refused = |what: String| Err(Error::input(what, "give a new or an empty folder with --out"));
+    files::sweep_temporaries(out);
+    files::sweep_temporaries(&out.join(FIGURES));
+    let Ok(entries) = fs::read_dir(out) else { return Ok(()) };
+    let held: Vec<String> = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    if held.is_empty() {
+        return Ok(());
+    }
+    let ours = files::read_text(&out.join(README)).is_ok_and(|text| text.starts_with(publication::MARK));
+    if !ours {
+        return refused(format!("{} holds {} and was not written by publish", out.display(), some(&held)));
+    }
+    let own = [MEASUREMENTS, MACHINE, COST_MODEL, TABLES, README, REPORT, SUMS, FIGURES];
+    let mut other: Vec<String> = held.into_iter().filter(|name| !own.contains(&name.as_str())).collect();
+    let figures = out.join(FIGURES);
+    if figures.is_symlink() {
+        other.push(format!("{FIGURES}, a link"));
+    } else if let Ok(entries) = fs::read_dir(&figures) {
+        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        other.extend(names.filter(|name| !is_figure_file(name)).map(|name| format!("{FIGURES}/{name}")));
+    }
     if !other.is_empty() {
-        return refused(format!("{} holds other files: {}", out.display(), crate::nearest::some_of(&other, 4)));
+        return refused(format!("{} holds other files: {}", out.display(), some(&other)));
     }
-    if held.iter().any(|name| name == MACHINE) {
-        let there: MachineRecord = files::read_json(&out.join(MACHINE), "machine")?;
-        if there.name != machine.name {
-            return refused(format!("{} holds measurements of {}, not of {}", out.display(), there.name, machine.name));
+    let there: Option<MachineRecord> = files::read_json(&out.join(MACHINE), "machine").ok();
+    match there {
+        Some(there) if there.name != machine.name => {
+            refused(format!("{} holds measurements of {}, not of {}", out.display(), there.name, machine.name))
         }
+        _ => Ok(()),
     }
-    let by_hand = |readme: &str| !readme.starts_with(publication::MARK);
-    if held.iter().any(|name| name == README) && files::read_text(&out.join(README)).is_ok_and(|text| by_hand(&text)) {
-        return refused(format!("{} was not written by publish", out.join(README).display()));
-    }
-    let sums = files::read_text(&out.join(SUMS)).unwrap_or_default();
-    Ok(sums.lines().filter_map(|line| Some(line.split_once("  ")?.1.to_string())).collect())
 }
 
-/// Withholds from the records what reasons may name, and gives the lines of the journal without it; they are those that were
-/// read where there was nothing to withhold. The SHA-256 is of the lines that are given.
-fn clean_reasons(journal: &mut Journal, text: &str, hostname: Option<&str>) -> Result<String> {
-    let clean = |params: &mut Map<String, Value>| -> bool {
-        let Some(Value::String(reason)) = params.get_mut("reason") else { return false };
-        let open = reason_without_secrets(reason, hostname);
-        std::mem::replace(reason, open.clone()) != open
-    };
+fn some(names: &[String]) -> String {
+    crate::nearest::some_of(&names.iter().map(String::as_str).collect::<Vec<_>>(), 4)
+}
+
+/// Whether `report` writes figures by such names.
+fn is_figure_file(name: &str) -> bool {
+    let stem = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+    name.chars().all(stem) && [".svg", ".csv", ".tex"].iter().any(|ending| name.ends_with(ending))
+}
+
+/// Withholds from the records what they may name, and gives the lines of the journal without it; they are those that were read
+/// where there was nothing to withhold. The SHA-256 is of the lines that are given.
+fn clean_records(journal: &mut Journal, text: &str, hostname: Option<&str>) -> Result<String> {
     for record in &mut journal.measurements {
-        clean(&mut record.params);
+        clean(record, hostname);
     }
     let mut lines = String::with_capacity(text.len());
     for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
-        let mut value: Value =
-            if line.contains("\"reason\"") { serde_json::from_str(line).unwrap_or_default() } else { Value::Null };
-        match value.get_mut("params").and_then(Value::as_object_mut).is_some_and(clean) {
-            true => lines.push_str(&format!("{value}\n")),
+        // What no record can be read from is not given away.
+        let Ok(mut record) = serde_json::from_str::<Measurement>(line) else { continue };
+        match clean(&mut record, hostname) {
+            true => lines.push_str(&format!("{}\n", files::to_line(&record)?)),
             false => lines.push_str(line),
         }
     }
@@ -156,7 +174,7 @@ fn publication_files(
         made.push((COST_MODEL.to_string(), files::to_json(model)? + "\n"));
     }
     let figures = figure_files(sides, &drawn)?;
-    made.extend(figures.into_iter().map(|(name, text)| (format!("figures/{name}"), text)));
+    made.extend(figures.into_iter().map(|(name, text)| (format!("{FIGURES}/{name}"), text)));
     let names: Vec<String> = made.iter().map(|(name, _)| name.clone()).collect();
     if !withheld.is_empty() {
         notes.push(format!("withheld: {}", withheld.join(", ")));
@@ -165,18 +183,22 @@ fn publication_files(
     Ok(made)
 }
 
-/// Writes all files, the checksums last: a folder whose checksums hold is whole. Files of an earlier publication that this one
+/// Writes all files, the checksums last: a folder whose checksums hold is whole. Figures of an earlier publication that this one
 /// has not are removed.
-fn write(out: &Path, made: &[(String, String)], before: &BTreeSet<String>) -> Result<()> {
-    let (figures, own): (Vec<_>, Vec<_>) = made.iter().cloned().partition(|(name, _)| name.starts_with("figures/"));
-    let short = |(name, text): (String, String)| (name.trim_start_matches("figures/").to_string(), text);
+fn write(out: &Path, made: &[(String, String)]) -> Result<()> {
+    let prefix = format!("{FIGURES}/");
+    let (figures, own): (Vec<_>, Vec<_>) = made.iter().cloned().partition(|(name, _)| name.starts_with(&prefix));
+    let figures: Vec<_> = figures.into_iter().map(|(name, text)| (name[prefix.len()..].to_string(), text)).collect();
     files::write_into(out, &own)?;
-    files::write_into(&out.join("figures"), &figures.into_iter().map(short).collect::<Vec<_>>())?;
-    for name in before.iter().filter(|name| made.iter().all(|(own, _)| own != *name)) {
-        // Only what lies in the folder itself: a line of checksums may say anything.
-        if !name.split('/').any(|part| part == "..") && !name.starts_with('/') {
-            let _ = fs::remove_file(out.join(name));
+    files::write_into(&out.join(FIGURES), &figures)?;
+    for entry in fs::read_dir(out.join(FIGURES)).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if is_figure_file(&name) && figures.iter().all(|(own, _)| *own != name) {
+            let _ = fs::remove_file(entry.path());
         }
+    }
+    if made.iter().all(|(name, _)| name != COST_MODEL) {
+        let _ = fs::remove_file(out.join(COST_MODEL));
     }
     let sums: String = made.iter().map(|(name, text)| format!("{}  {name}\n", sha256(text.as_bytes()))).collect();
     files::write_atomic(&out.join(SUMS), sums.as_bytes())

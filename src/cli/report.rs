@@ -13,6 +13,8 @@ use crate::report::figure::{self, Background, FigureWidth};
 use crate::report::{html, latex, tables};
 use crate::units::counted;
 use crate::{Error, Result};
+use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The cost model of more cases than this is read, not fitted, and none is held out: that would take seconds.
@@ -26,8 +28,8 @@ const MOST_FITTED: usize = 1_200;
     bubblebench report results/node7 --figures paper/figures\n\n\
     The page is one file and asks nothing of any network. --figures writes each\n\
     figure 3.5 in and 7 in wide as SVG, its numbers as CSV, and every table as\n\
-    LaTeX (packages booktabs and longtable); docs/publishing.md shows how a paper\n\
-    takes them in.")]
+    LaTeX (packages booktabs, longtable, pdflscape); docs/publishing.md shows how\n\
+    a paper takes them in.")]
 pub struct ReportArgs {
     /// Results folders; several are drawn over each other [default: results/<machine>]
     #[arg(value_name = "DIR")]
@@ -51,6 +53,7 @@ pub struct ReportContents {
 /// Writes the page, and the figures where they are asked for.
 pub fn run(args: &ReportArgs) -> Result<()> {
     let folders = if args.folders.is_empty() { vec![this_machines_folder()] } else { args.folders.clone() };
+    refuse_what_is_no_page(&args.out)?;
     let contents = read(&folders)?;
     contents.notes.iter().for_each(note);
     let all = figures::all(&contents.sides);
@@ -68,6 +71,21 @@ pub fn run(args: &ReportArgs) -> Result<()> {
         let written = figure_files(&contents.sides, &all)?;
         files::write_into(folder, &written)?;
         note(format_args!("{} written to {}", counted(written.len(), "file"), folder.display()));
+    }
+    Ok(())
+}
+
+/// A file that is there already must be a page, or it would be lost.
+fn refuse_what_is_no_page(out: &Path) -> Result<()> {
+    let mut head = [0; 9];
+    let is_file = std::fs::metadata(out).is_ok_and(|there| there.is_file() && there.len() > 0);
+    let mut is_page =
+        || std::fs::File::open(out).and_then(|mut file| file.read_exact(&mut head)).is_ok() && &head == b"<!doctype";
+    if is_file && !is_page() {
+        return Err(Error::input(
+            format!("{} is there already and is no page", out.display()),
+            "give another file with --out",
+        ));
     }
     Ok(())
 }
@@ -135,5 +153,19 @@ pub fn figure_files(sides: &[ReportSide], all: &[figures::figure::Figure]) -> Re
             written.push((format!("table-{}.tex", figures::figure::stem(&name)), latex::table(&table)));
         }
     }
+    unique(&mut written);
     Ok(written)
+}
+
+/// Numbers names that several files would have.
+fn unique(files: &mut [(String, String)]) {
+    let mut seen = BTreeSet::new();
+    for (name, _) in files {
+        let (stem, ending) = name.rsplit_once('.').map_or((name.clone(), String::new()), |(s, e)| (s.into(), e.into()));
+        let mut count = 1;
+        while !seen.insert(name.clone()) {
+            count += 1;
+            *name = format!("{stem}-{count}.{ending}");
+        }
+    }
 }

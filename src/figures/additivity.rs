@@ -3,7 +3,7 @@
 use super::chart::{Axis, Chart, NEUTRAL, Point, Quantity, Scale, Series, Style};
 use super::figure::{Figure, FigureData, Picture};
 use super::layers::phase_name;
-use super::{ReportSide, evenly, has_time, marks_of, with_side};
+use super::{ReportSide, evenly, has_time, keys, marks_of, rest, with_side};
 use crate::cost::features::dtype_of;
 use crate::records::Measurement;
 use crate::records::measurement::Kind;
@@ -11,7 +11,7 @@ use crate::shape::operation::Operation;
 use crate::shape::{DType, LayerShape, Phase};
 use std::collections::HashMap;
 
-/// Marks of one series at most; the table has all.
+/// Marks of one series at most; the numbers have all.
 const MARKS: usize = 300;
 
 struct Sum<'a> {
@@ -39,22 +39,27 @@ pub fn figure(sides: &[ReportSide]) -> Option<Figure> {
         Axis::new("layer", Scale::Log, Quantity::Nanoseconds),
     )
     .with([diagonal(least, most)]);
+    let mut left_out = 0;
     for (index, list) in &sums {
         for (at, phase) in Phase::ALL.into_iter().enumerate() {
             let points: Vec<Point> = list.iter().filter(|sum| sum.phase == phase).map(point).collect();
             let colour = if sides.len() > 1 { *index } else { at };
             let name = with_side(phase_name(phase), &sides[*index], sides);
-            let series =
-                Series { name, colour, shape: at, style: marks_of(*index, sides), points: evenly(&points, MARKS) };
+            let drawn = evenly(&points, MARKS / sides.len());
+            left_out += points.len() - drawn.len();
+            let series = Series { name, colour, shape: at, style: marks_of(*index, sides), points: drawn };
             chart = chart.with((!series.points.is_empty()).then_some(series));
         }
     }
+    let chart = chart.keyed(keys(sides, &Phase::ALL.map(phase_name)));
     Some(Figure {
         name: "additivity".into(),
         title: "A layer and the sum of its operations".into(),
-        caption: "Time of a phase of a whole layer over the sum of the times of its operations, each measured alone at the same \
-                  sizes. On the line both are the same; below it operations gain from each other, above it they lose."
-            .into(),
+        caption: format!(
+            "Time of a phase of a whole layer over the sum of the times of its operations, each measured alone at the same \
+                  sizes. On the line both are the same; below it operations gain from each other, above it they lose.{}",
+            rest(left_out, "layers")
+        ),
         picture: Picture::Charts(vec![chart]),
         data: data(sides, &sums),
     })

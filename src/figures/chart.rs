@@ -123,6 +123,30 @@ pub struct Series {
     pub points: Vec<Point>,
 }
 
+/// An entry of a legend that stands for more than one series.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Key {
+    /// What it says.
+    pub name: String,
+    /// Which of the palette's colours, or [`NEUTRAL`].
+    pub colour: usize,
+    /// Which of the shapes.
+    pub shape: usize,
+    /// How the mark beside it is drawn.
+    pub style: Style,
+}
+
+/// An upright line with a word beside it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rule {
+    /// Where it stands.
+    pub x: f64,
+    /// What is said there.
+    pub word: String,
+    /// Which of the palette's colours, or [`NEUTRAL`].
+    pub colour: usize,
+}
+
 /// Two axes and what lies between them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chart {
@@ -134,19 +158,27 @@ pub struct Chart {
     pub y: Axis,
     /// What is drawn, the first below the others.
     pub series: Vec<Series>,
-    /// Upright lines, each with a word beside it.
-    pub rules: Vec<(f64, String)>,
+    /// Upright lines.
+    pub rules: Vec<Rule>,
+    /// The legend, where it is not the names of the series.
+    pub keys: Vec<Key>,
 }
 
 impl Chart {
     /// A chart without series.
     pub const fn new(x: Axis, y: Axis) -> Self {
-        Chart { heading: "", x, y, series: Vec::new(), rules: Vec::new() }
+        Chart { heading: "", x, y, series: Vec::new(), rules: Vec::new(), keys: Vec::new() }
     }
 
     /// The chart with its heading.
     pub const fn headed(mut self, heading: &'static str) -> Self {
         self.heading = heading;
+        self
+    }
+
+    /// The chart with this legend in place of the names of its series, unless it is empty.
+    pub fn keyed(mut self, keys: Vec<Key>) -> Self {
+        self.keys = keys;
         self
     }
 

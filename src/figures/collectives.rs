@@ -1,19 +1,23 @@
 //! Time and bus bandwidth of each collective over message size, with the fitted curve, its bends, and where NCCL changed
 //! its algorithm.
 
-use super::chart::{Axis, Chart, Point, Quantity, Scale, Series, Style};
+use super::chart::{Axis, Chart, Point, Quantity, Rule, Scale, Series, Style};
 use super::figure::{Figure, FigureData, Picture, stem};
-use super::{ReportSide, has_time, with_side};
+use super::{ReportSide, evenly, has_time, with_side};
 use crate::records::Measurement;
-use crate::records::cost_model::CollectiveFit;
+use crate::records::cost_model::{AlgorithmFrom, CollectiveFit};
 use crate::records::measurement::{Kind, Launch};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-/// Curves that a picture can tell apart; the table has all.
+/// Curves that a picture can tell apart; the numbers have all.
 const CURVES: usize = 6;
 
 /// Bends of a curve that are marked: the sharpest.
 const BENDS: usize = 5;
+
+/// Sizes of one curve at most; the numbers have all.
+const MARKS: usize = 80;
 
 /// What tells the curves of one operation apart.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +75,23 @@ pub fn figures(sides: &[ReportSide]) -> Vec<Figure> {
     operations.iter().map(|(name, curves)| figure(name, curves, sides)).collect()
 }
 
+/// As many curves as a picture can tell apart, of each side in turn: plain ones before variants, those of most ranks first.
+fn most_telling<'a>(keys: &[&'a CurveKey]) -> Vec<&'a CurveKey> {
+    let mut sorted: Vec<&CurveKey> = keys.to_vec();
+    sorted.sort_by_key(|key| (!key.variant.is_empty(), Reverse((key.ranks, key.nodes)), key.dtype.clone()));
+    let mut turn: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut ordered: Vec<(usize, &CurveKey)> = Vec::new();
+    for key in sorted {
+        let before = turn.entry(key.side).or_default();
+        ordered.push((*before, key));
+        *before += 1;
+    }
+    ordered.sort_by_key(|(turn, key)| (*turn, key.side));
+    let mut drawn: Vec<&CurveKey> = ordered.into_iter().take(CURVES).map(|(_, key)| key).collect();
+    drawn.sort();
+    drawn
+}
+
 fn operation(record: &Measurement) -> Option<String> {
     let name = record.param_str("operation")?;
     Some(record.param_str("pattern").map_or(name.to_string(), |pattern| format!("{name} {pattern}")))
@@ -78,7 +99,7 @@ fn operation(record: &Measurement) -> Option<String> {
 
 fn figure(operation: &str, curves: &Curves, sides: &[ReportSide]) -> Figure {
     let keys: Vec<&CurveKey> = curves.keys().collect();
-    let drawn = &keys[..keys.len().min(CURVES)];
+    let drawn = most_telling(&keys);
     let bytes = || Axis::new("message size", Scale::Log2, Quantity::Bytes);
     let mut time = Chart::new(bytes(), Axis::new("time", Scale::Log, Quantity::Nanoseconds)).headed("Time");
     let mut bandwidth = Chart::new(bytes(), Axis::new("bus bandwidth", Scale::Log, Quantity::GigabytePerSecond))
@@ -86,11 +107,12 @@ fn figure(operation: &str, curves: &Curves, sides: &[ReportSide]) -> Figure {
     for (colour, key) in drawn.iter().enumerate() {
         let mut records = curves[*key].clone();
         records.sort_by(|a, b| a.bytes.unwrap_or(0.0).total_cmp(&b.bytes.unwrap_or(0.0)));
+        let records = evenly(&records, MARKS);
         let name = key.name(&keys, sides);
         time = time.with(times(&records, &name, colour));
         if let Some(fit) = fit_of(operation, key, sides) {
             time = time.with(fitted(fit, &records, colour));
-            time.rules.extend(changes(fit));
+            time.rules.extend(changes(fit, colour, &name));
         }
         let points: Vec<Point> = records.iter().filter_map(|r| Some(told(r, r.busbw_gb_per_s?))).collect();
         let series = Series { name, colour, shape: colour, style: Style::MarkedLine, points };
@@ -98,9 +120,15 @@ fn figure(operation: &str, curves: &Curves, sides: &[ReportSide]) -> Figure {
     }
     let mut charts = vec![time, bandwidth];
     charts.retain(|chart| !chart.series.is_empty());
-    let left_out = match keys.len() - drawn.len() {
-        0 => String::new(),
-        more => format!(" {more} more curves are in the table only."),
+    let missing: Vec<String> =
+        keys.iter().filter(|key| !drawn.contains(key)).map(|key| key.name(&keys, sides)).collect();
+    let left_out = match missing.as_slice() {
+        [] => String::new(),
+        [few @ ..] if few.len() < 5 => format!(" In the numbers only: {}.", few.join("; ")),
+        [first, second, others @ ..] => {
+            format!(" In the numbers only: {first}; {second}; and {} more curves.", others.len())
+        }
+        [_] => String::new(),
     };
     Figure {
         name: format!("collective-{}", stem(operation)),
@@ -193,9 +221,14 @@ fn bends(fit: &CollectiveFit, low: f64, high: f64) -> Vec<Point> {
     bends.into_iter().map(|(_, point)| point).collect()
 }
 
-/// Where one algorithm follows another.
-fn changes(fit: &CollectiveFit) -> Vec<(f64, String)> {
-    fit.algorithms.iter().skip(1).map(|from| (from.from_bytes as f64, from.algorithm.clone())).collect()
+/// Where one algorithm follows another on a curve.
+fn changes(fit: &CollectiveFit, colour: usize, curve: &str) -> Vec<Rule> {
+    let rule = |from: &AlgorithmFrom| Rule {
+        x: from.from_bytes as f64,
+        word: format!("{} ({curve})", from.algorithm),
+        colour,
+    };
+    fit.algorithms.iter().skip(1).map(rule).collect()
 }
 
 fn data(operation: &str, curves: &Curves, sides: &[ReportSide]) -> FigureData {

@@ -5,8 +5,9 @@ use super::figure::{Figure, FigureData, HeatMap, Picture, stem};
 use super::{ReportSide, with_side};
 use crate::records::Measurement;
 use crate::records::measurement::Kind;
+use std::collections::{HashMap, HashSet};
 
-/// Rows and columns of a map at most; the table has all.
+/// Rows and columns of a map at most; the numbers have all.
 const NAMES: usize = 24;
 
 /// A figure for each side and sharing mode with pairs.
@@ -42,13 +43,8 @@ fn side_of(record: &Measurement) -> String {
 
 /// Each once, in the order in which they come.
 fn distinct(names: impl Iterator<Item = String>) -> Vec<String> {
-    let mut list: Vec<String> = Vec::new();
-    for name in names {
-        if !list.contains(&name) {
-            list.push(name);
-        }
-    }
-    list
+    let mut seen = HashSet::new();
+    names.filter(|name| seen.insert(name.clone())).collect()
 }
 
 fn figure(side: &ReportSide, sides: &[ReportSide], mode: &str, pairs: &[&Measurement]) -> Figure {
@@ -57,12 +53,12 @@ fn figure(side: &ReportSide, sides: &[ReportSide], mode: &str, pairs: &[&Measure
     let left_out = rows.len().saturating_sub(NAMES) + columns.len().saturating_sub(NAMES);
     rows.truncate(NAMES);
     columns.truncate(NAMES);
-    let value = |main: &String, other: &String| {
-        pairs.iter().find(|r| main_of(r) == *main && side_of(r) == *other).and_then(|r| slowdown(r))
-    };
+    let measured: HashMap<(String, String), f64> =
+        pairs.iter().filter_map(|r| Some(((main_of(r), side_of(r)), slowdown(r)?))).collect();
+    let value = |main: &String, other: &String| measured.get(&(main.clone(), other.clone())).copied();
     let cells = rows.iter().map(|main| columns.iter().map(|other| value(main, other)).collect()).collect();
     let rest =
-        if left_out > 0 { format!(" {left_out} rows and columns are in the table only.") } else { String::new() };
+        if left_out > 0 { format!(" {left_out} rows and columns are in the numbers only.") } else { String::new() };
     let name = if sides.len() > 1 { format!("corun-{mode}-{}", side.name) } else { format!("corun-{mode}") };
     Figure {
         name: stem(&name),

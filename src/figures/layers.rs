@@ -53,10 +53,13 @@ pub fn figure(sides: &[ReportSide]) -> Option<Figure> {
         *before = before.max(row.longest_ns());
     }
     rows.sort_by(|a, b| longest[&a.shape].total_cmp(&longest[&b.shape]).then_with(|| a.shape.cmp(&b.shape)));
-    let drawn = evenly(&rows, ROWS);
+    // Whole shapes are left out, never one side of a shape.
+    let shapes: Vec<&str> = rows.chunk_by(|a, b| a.shape == b.shape).map(|rows| rows[0].shape.as_str()).collect();
+    let kept = evenly(&shapes, (ROWS / sides.len().max(1)).max(2));
+    let drawn: Vec<Row> = rows.iter().filter(|row| kept.contains(&row.shape.as_str())).cloned().collect();
     let left_out = match rows.len() - drawn.len() {
         0 => String::new(),
-        more => format!(" {more} rows in between are in the table only."),
+        more => format!(" {more} rows of shapes in between are in the numbers only."),
     };
     Some(Figure {
         name: "layer-time".into(),
@@ -72,12 +75,13 @@ pub fn figure(sides: &[ReportSide]) -> Option<Figure> {
 
 fn rows<'a>(side: &'a ReportSide, sides: &[ReportSide]) -> Vec<Row<'a>> {
     let mut rows: Vec<Row> = Vec::new();
+    let mut place: HashMap<String, usize> = HashMap::new();
     for record in side.records.iter().filter(|r| r.kind == Kind::Layer && has_time(r)) {
         let mut parts = record.id.splitn(4, '/');
         let (Some("gpt"), Some(shape), Some(phase)) = (parts.next(), parts.next(), parts.next()) else { continue };
         let Some(index) = PHASES.iter().position(|(name, _)| *name == phase) else { continue };
         let shape = parts.next().map_or(shape.to_string(), |way| format!("{shape} {}", way.replace('/', " ")));
-        let at = rows.iter().position(|row| row.shape == shape).unwrap_or_else(|| {
+        let at = *place.entry(shape.clone()).or_insert_with(|| {
             let name = with_side(shape.clone(), side, sides);
             rows.push(Row { name, side: &side.name, shape, phases: [None; 4] });
             rows.len() - 1

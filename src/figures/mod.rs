@@ -31,9 +31,9 @@ use crate::records::flags::{SOFTWARE, WRONG};
 use crate::records::measurement::Kind;
 use crate::records::{CostModel, MachineRecord, Measurement};
 use crate::units::counted;
-use chart::Style;
+use chart::{Key, NEUTRAL, Style};
 use figure::Figure;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A results folder as a report shows it.
 #[derive(Debug, Clone)]
@@ -50,9 +50,12 @@ pub struct ReportSide {
     pub held_out: Vec<HeldOutPart>,
 }
 
-/// Whether a record has a time that can be drawn: a positive and finite one, of a result that was right.
+/// Times that can be true, in ns: from a thousandth of one to eleven days.
+const POSSIBLE_NS: std::ops::RangeInclusive<f64> = 1e-3..=1e15;
+
+/// Whether a record has a time that can be drawn: one that can be true, of a result that was right.
 pub fn has_time(record: &Measurement) -> bool {
-    record.median_ns.is_some_and(|ns| ns.is_finite() && ns > 0.0) && !record.has_flag(WRONG)
+    record.median_ns.is_some_and(|ns| POSSIBLE_NS.contains(&ns)) && !record.has_flag(WRONG)
 }
 
 /// The records that a report shows, and a sentence on each kind that it does not: repeated names, times that are no times.
@@ -60,16 +63,20 @@ pub fn shown(mut records: Vec<Measurement>) -> (Vec<Measurement>, Vec<String>) {
     let mut notes = Vec::new();
     records.retain(|record| record.kind != Kind::End);
     let untimed = records.iter().filter(|record| record.median_ns.is_none()).count();
-    let impossible = |record: &Measurement| record.median_ns.is_some_and(|ns| !(ns.is_finite() && ns >= 0.0));
-    let before = records.len();
-    let first = records.iter().find(|record| impossible(record)).map(|record| record.id.clone());
-    records.retain(|record| !impossible(record));
     if untimed > 0 {
         notes.push(format!("{} without a time: skipped, wrong or throttled", counted(untimed, "case")));
     }
-    if let Some(first) = first {
-        let count = counted(before - records.len(), "case");
-        notes.push(format!("{count} whose time is none (negative or not finite), `{first}` first: left out"));
+    let mut leave_out = |what: &str, is: &dyn Fn(&Measurement) -> bool| {
+        let Some(first) = records.iter().find(|record| is(record)).map(|record| record.id.clone()) else { return };
+        let before = records.len();
+        records.retain(|record| !is(record));
+        notes.push(format!("{} {what}, `{first}` first: left out", counted(before - records.len(), "case")));
+    };
+    leave_out("of a wrong result that have a time", &|r| r.median_ns.is_some() && r.has_flag(WRONG));
+    leave_out("whose time cannot be", &|r| r.median_ns.is_some_and(|ns| ns != 0.0 && !POSSIBLE_NS.contains(&ns)));
+    let none = records.iter().filter(|record| record.median_ns == Some(0.0)).count();
+    if none > 0 {
+        notes.push(format!("{} that took no time, too little to be told from none: not drawn", counted(none, "case")));
     }
     if let Some(others) = of_other_devices(&records) {
         let device = records[others[0]].device.clone();
@@ -105,7 +112,43 @@ pub fn all(sides: &[ReportSide]) -> Vec<Figure> {
     figures.extend(predicted::figures(sides));
     figures.extend(spread::samples(sides));
     figures.extend(spread::drift(sides));
+    number_alike(&mut figures);
     figures
+}
+
+/// Names that two figures would have, as of sides whose names differ in signs only, get numbers.
+fn number_alike(figures: &mut [Figure]) {
+    let mut seen = BTreeSet::new();
+    for figure in figures {
+        let stem = figure.name.clone();
+        let mut count = 1;
+        while !seen.insert(figure.name.clone()) {
+            count += 1;
+            figure.name = format!("{stem}-{count}");
+        }
+    }
+}
+
+/// What tells the marks of several sides and kinds apart: a colour a side, a shape a kind. Empty for one side, whose series have
+/// names enough.
+fn keys(sides: &[ReportSide], kinds: &[&str]) -> Vec<Key> {
+    if sides.len() < 2 {
+        return Vec::new();
+    }
+    let side = |(index, side): (usize, &ReportSide)| Key {
+        name: side.name.clone(),
+        colour: index,
+        shape: 0,
+        style: marks_of(index, sides),
+    };
+    let kind =
+        |(shape, name): (usize, &&str)| Key { name: (*name).into(), colour: NEUTRAL, shape, style: Style::Marks };
+    sides.iter().enumerate().map(side).chain(kinds.iter().enumerate().map(kind)).collect()
+}
+
+/// What a caption adds where a picture leaves some out.
+fn rest(left_out: usize, what: &str) -> String {
+    if left_out > 0 { format!(" {} more {what} are in the numbers only.", left_out) } else { String::new() }
 }
 
 /// `name`, with the side's behind it where there are several.

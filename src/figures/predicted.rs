@@ -3,13 +3,13 @@
 use super::additivity::diagonal;
 use super::chart::{Axis, Chart, NEUTRAL, Point, Quantity, Scale, Series, Style};
 use super::figure::{Figure, FigureData, Picture};
-use super::{ReportSide, evenly, has_time, marks_of, with_side};
+use super::{ReportSide, evenly, has_time, keys, marks_of, rest, with_side};
 use crate::cost::predict::{CollectiveQuery, Predictor};
 use crate::records::measurement::{Kind, Launch};
 use crate::records::{CostModel, Measurement};
 
-/// Marks of one series at most; the table has all.
-const MARKS: usize = 300;
+/// Marks of one series at most; the numbers have all.
+const MARKS: usize = 240;
 
 /// Parts of the cost model as `accuracy` names them, in the order of the legend, with what the legend calls them.
 const PARTS: [(&str, &str); 5] = [
@@ -40,12 +40,14 @@ pub fn figures(sides: &[ReportSide]) -> Vec<Figure> {
         "No case was held out here: the errors shown are those of a fit that knows what it predicts, and smaller than a reader may \
          expect of other cases."
     };
+    let mut left_out = 0;
+    let times = chart(sides, &all, false, &mut left_out);
+    let slowdowns = chart(sides, &all, true, &mut left_out);
     let caption = format!(
         "{judged} Hollow grey marks are predictions of the whole cost model for message sizes that it was fitted to. On the line \
-         both are equal."
+         both are equal.{}",
+        rest(left_out, "cases")
     );
-    let times = chart(sides, &all, false);
-    let slowdowns = chart(sides, &all, true);
     let charts: Vec<Chart> = [times, slowdowns].into_iter().flatten().collect();
     if charts.is_empty() {
         return Vec::new();
@@ -97,7 +99,7 @@ fn fitted(model: &CostModel, records: &[Measurement]) -> Vec<Pair> {
 }
 
 /// Of times, or of slowdowns.
-fn chart(sides: &[ReportSide], all: &[Vec<Pair>], slowdowns: bool) -> Option<Chart> {
+fn chart(sides: &[ReportSide], all: &[Vec<Pair>], slowdowns: bool, left_out: &mut usize) -> Option<Chart> {
     let of = |pair: &&Pair| (pair.part == "corun") == slowdowns;
     let ends = all.iter().flatten().filter(of).flat_map(|pair| [pair.measured, pair.predicted]);
     let (least, most) = ends.fold((f64::INFINITY, 0.0f64), |(low, high), v| (low.min(v), high.max(v)));
@@ -111,6 +113,12 @@ fn chart(sides: &[ReportSide], all: &[Vec<Pair>], slowdowns: bool) -> Option<Cha
     let mut chart = Chart::new(Axis::new("measured", scale.clone(), quantity), Axis::new("predicted", scale, quantity))
         .headed(heading)
         .with([diagonal(least, most)]);
+    let most = MARKS / sides.len();
+    let mut series = |name, colour, shape, style, points: &[Point]| {
+        let drawn = evenly(points, most);
+        *left_out += points.len() - drawn.len();
+        (!drawn.is_empty()).then_some(Series { name, colour, shape, style, points: drawn })
+    };
     for (index, pairs) in all.iter().enumerate() {
         let side = &sides[index];
         let known: Vec<Point> = pairs.iter().filter(of).filter(|pair| !pair.held_out).map(point).collect();
@@ -124,11 +132,8 @@ fn chart(sides: &[ReportSide], all: &[Vec<Pair>], slowdowns: bool) -> Option<Cha
             chart = chart.with(series(with_side(name, side, sides), colour, at, marks_of(index, sides), &held));
         }
     }
-    Some(chart)
-}
-
-fn series(name: String, colour: usize, shape: usize, style: Style, points: &[Point]) -> Option<Series> {
-    (!points.is_empty()).then(|| Series { name, colour, shape, style, points: evenly(points, MARKS) })
+    let parts: Vec<&str> = PARTS.iter().map(|(_, name)| *name).chain(["pairs"]).collect();
+    Some(chart.keyed(keys(sides, &parts)))
 }
 
 fn point(pair: &Pair) -> Point {

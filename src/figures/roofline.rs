@@ -3,11 +3,11 @@
 
 use super::chart::{Axis, Chart, NEUTRAL, Point, Quantity, Scale, Series, Style};
 use super::figure::{Figure, FigureData, Picture};
-use super::{ReportSide, evenly, has_time, marks_of, with_side};
+use super::{ReportSide, evenly, has_time, keys, marks_of, rest, with_side};
 use crate::records::Measurement;
 use crate::records::measurement::Kind;
 
-/// Marks of one series at most; the table has all.
+/// Marks of one series at most; the numbers have all.
 const MARKS: usize = 300;
 
 /// Families as records name them, with what the legend calls them.
@@ -47,7 +47,7 @@ pub fn figure(sides: &[ReportSide]) -> Option<Figure> {
         chart = chart.with(roof(list, (least, most), roof_colour, with_side("highest reached", side, sides)));
         for (family, (_, name)) in FAMILIES.iter().enumerate() {
             let points: Vec<Point> = list.iter().filter(|o| o.family == family).map(|o| point(o)).collect();
-            let drawn = evenly(&points, MARKS);
+            let drawn = evenly(&points, MARKS / sides.len());
             left_out += points.len() - drawn.len();
             let colour = if sides.len() > 1 { *index } else { family };
             let name = with_side(*name, side, sides);
@@ -55,7 +55,9 @@ pub fn figure(sides: &[ReportSide]) -> Option<Figure> {
             chart = chart.with((!series.points.is_empty()).then_some(series));
         }
     }
-    let rest = if left_out > 0 { format!(" {left_out} operations are in the table only.") } else { String::new() };
+    let rest = rest(left_out, "operations");
+    let families: Vec<&str> = FAMILIES.iter().map(|(_, name)| *name).collect();
+    let chart = chart.keyed(keys(sides, &families));
     Some(Figure {
         name: "roofline".into(),
         title: "Roofline of the operations".into(),

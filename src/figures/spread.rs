@@ -2,13 +2,13 @@
 
 use super::chart::{Axis, Chart, NEUTRAL, Point, Quantity, Scale, Series, Style};
 use super::figure::{Figure, FigureData, Picture};
-use super::{ReportSide, evenly, has_time, with_side};
+use super::{ReportSide, evenly, has_time, keys, rest, with_side};
 use crate::records::Measurement;
 use crate::records::measurement::Kind;
 use crate::stats;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Marks of one series at most; the table has all.
+/// Marks of one series at most; the numbers have all.
 const MARKS: usize = 250;
 
 /// Kinds of cases with what the legend calls them.
@@ -51,6 +51,7 @@ pub fn samples(sides: &[ReportSide]) -> Option<Figure> {
             chart = chart.with((!series.points.is_empty()).then_some(series));
         }
     }
+    let chart = chart.keyed(keys(sides, &KINDS.map(|(_, name)| name)));
     (!chart.series.is_empty()).then(|| Figure {
         name: "sample-distribution".into(),
         title: "How samples scatter".into(),
@@ -96,6 +97,7 @@ pub fn drift(sides: &[ReportSide]) -> Option<Figure> {
         panel("SM clock", "SM clock", Scale::Linear, Quantity::Megahertz),
         panel("Power", "power", Scale::Linear, Quantity::Watts),
     ];
+    let mut left_out = 0;
     for (index, side) in sides.iter().enumerate() {
         let Some(start) = side.records.iter().filter_map(first_moment).min_by(f64::total_cmp) else { continue };
         let all =
@@ -109,7 +111,14 @@ pub fn drift(sides: &[ReportSide]) -> Option<Figure> {
             let points: Vec<Point> =
                 list.iter().map(|r| Point { what: r.what.into(), ..Point::at(r.minutes, r.value) }).collect();
             let (colour, name) = (index, if sides.len() > 1 { side.name.clone() } else { String::new() });
-            let series = Series { name, colour, shape: index, style: Style::Marks, points: evenly(&points, MARKS) };
+            let series = Series {
+                name,
+                colour,
+                shape: index,
+                style: Style::Marks,
+                points: telling(&points, MARKS / sides.len()),
+            };
+            left_out += points.len() - series.points.len();
             chart.series.extend((!series.points.is_empty()).then_some(series));
         }
     }
@@ -123,9 +132,11 @@ pub fn drift(sides: &[ReportSide]) -> Option<Figure> {
     (!charts.is_empty()).then(|| Figure {
         name: "drift".into(),
         title: "Drift over the run".into(),
-        caption: "Median of each visit to a case over the case's own median, when the visit ended; on a GPU the SM clock and the power \
-                  of each case as well. Points that rise or fall together are the machine's doing, not the cases'."
-            .into(),
+        caption: format!(
+            "Median of each visit to a case over the case's own median, when the visit ended; on a GPU the SM clock and the power \
+                  of each case as well. Points that rise or fall together are the machine's doing, not the cases'.{}",
+            rest(left_out, "readings, none of them far from the others,")
+        ),
         picture: Picture::Charts(charts),
         data,
     })
@@ -163,6 +174,23 @@ fn readings(side: &ReportSide, start: f64, of: fn(&Measurement) -> Option<f64>) 
         Some(Reading { what: &r.id, minutes: (seconds(&r.at)? - start) / 60.0, value })
     };
     in_order(side.records.iter().filter_map(reading).collect())
+}
+
+/// At most so many points in their order: a fifth of them those that lie farthest from the middle, the others evenly spaced.
+fn telling(points: &[Point], most: usize) -> Vec<Point> {
+    if points.len() <= most {
+        return points.to_vec();
+    }
+    let middle = stats::median(&points.iter().map(|point| point.y).collect::<Vec<_>>()).unwrap_or(1.0);
+    let distance = |point: &Point| (point.y - middle).abs();
+    let mut far: Vec<usize> = (0..points.len()).collect();
+    far.sort_by(|&a, &b| distance(&points[b]).total_cmp(&distance(&points[a])));
+    let (far, near) = far.split_at(most / 5);
+    let mut near = near.to_vec();
+    near.sort_unstable();
+    let mut kept: Vec<usize> = far.iter().copied().chain(evenly(&near, most - most / 5)).collect();
+    kept.sort_unstable();
+    kept.into_iter().map(|at| points[at].clone()).collect()
 }
 
 fn in_order(mut list: Vec<Reading>) -> Vec<Reading> {

@@ -2,12 +2,15 @@
 
 use super::chart::Quantity;
 use super::figure::{Activity, Figure, FigureData, LaneSpan, Picture, TimeLanes, stem};
-use super::{ReportSide, with_side};
+use super::{ReportSide, evenly, rest, with_side};
 use crate::pipeline::schedule::{Schedule, ScheduleName, ScheduleSpec, Work};
 use crate::pipeline::simulate::simulate;
 use crate::pipeline::times::{StageTimes, Times};
 use crate::records::Measurement;
 use crate::records::measurement::{FillOutcome, Kind};
+
+/// Lanes of one picture at most; the numbers have all.
+const LANES: usize = 12;
 
 /// A figure for each side of the report that filled a stage.
 pub fn figures(sides: &[ReportSide]) -> Vec<Figure> {
@@ -21,7 +24,7 @@ fn figure(side: &ReportSide, sides: &[ReportSide]) -> Option<Figure> {
         return None;
     }
     let lanes: Vec<(String, Vec<LaneSpan>)> =
-        filled.iter().filter_map(|(record, _)| Some((lane_name(record), spans(record)?))).collect();
+        evenly(&filled, LANES).iter().filter_map(|(record, _)| Some((lane_name(record), spans(record)?))).collect();
     let end_ns = lanes.iter().flat_map(|(_, spans)| spans.iter().map(|span| span.end_ns)).fold(0.0, f64::max);
     if lanes.is_empty() || end_ns <= 0.0 {
         return None;
@@ -30,10 +33,12 @@ fn figure(side: &ReportSide, sides: &[ReportSide]) -> Option<Figure> {
     Some(Figure {
         name: stem(&name),
         title: with_side("A pipeline stage with a small model in its bubbles", side, sides),
-        caption: "One iteration of each measured stage, from the times of its forward and backward passes: where it works, where \
+        caption: format!(
+            "One iteration of each measured stage, from the times of its forward and backward passes: where it works, where \
                   it waits for the other stages, and for how long the gate lets the small model run there. What came of it, and \
-                  what had been predicted, is in the table."
-            .into(),
+                  what had been predicted, is in the numbers.{}",
+            rest(filled.len().saturating_sub(lanes.len()), "stages")
+        ),
         picture: Picture::Lanes(TimeLanes { lanes, end_ns }),
         data: data(side, &filled),
     })

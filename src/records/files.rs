@@ -16,6 +16,13 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
 /// Writes a file like [`write_atomic`], for content that is made as it is written: `content` gets the buffered
 /// temporary file.
 pub fn write_atomic_with(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
+    // What a link points to is replaced, not the link.
+    let target = if path.is_symlink() { path.canonicalize().unwrap_or_else(|_| path.into()) } else { path.into() };
+    let kind = fs::metadata(&target).ok().map(|there| there.file_type());
+    if kind.is_some_and(|kind| !kind.is_file() && !kind.is_dir()) {
+        return write_through(&target, content).map_err(|source| Error::io("write", path, source));
+    }
+    let path = target.as_path();
     let temporary = temporary_name(path)?;
     let write = || -> io::Result<()> {
         let mut out = BufWriter::with_capacity(1 << 16, File::create(&temporary)?);
@@ -29,6 +36,13 @@ pub fn write_atomic_with(path: &Path, content: impl FnOnce(&mut BufWriter<File>)
         let _ = fs::remove_file(&temporary);
         Error::io("write", path, source)
     })
+}
+
+/// Writes into a device or a pipe, such as `/dev/stdout`, which no file can stand in for.
+fn write_through(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 16, fs::OpenOptions::new().write(true).open(path)?);
+    content(&mut out)?;
+    out.flush()
 }
 
 /// Writes the files of a folder, names and texts. A new or empty folder is there whole or not at all; in one that holds these
@@ -73,6 +87,11 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let mut text = to_json(value)?;
     text.push('\n');
     write_atomic(path, text.as_bytes())
+}
+
+/// The value as one line of JSON, as [`to_json`] makes several.
+pub fn to_line<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::bug(format!("a value cannot be written as JSON: {e}")))
 }
 
 /// The value as indented JSON. An error is this program's own fault: a value that JSON cannot hold.

@@ -10,7 +10,7 @@ pub const MARK: &str = "<!-- written by `bubblebench publish` -->";
 /// `README.md` of a published folder. `machine` is without secrets; `cases` have been measured; `files` are all others.
 pub fn readme(machine: &MachineRecord, cases: usize, notes: &[String], files: &[String]) -> String {
     let mut text = format!(
-        "{MARK}\n# {}\n\n{} of one run, without host names and addresses.\n\n## Cite\n\n> {}\n\n## Facts\n\n| what | value |\n|---|---|\n",
+        "{MARK}\n# {}\n\n{} of one run. Host names, paths and addresses are withheld.\n\n## Cite\n\n> {}\n\n## Facts\n\n| what | value |\n|---|---|\n",
         machine.name,
         counted(cases, "case"),
         provenance::citation(machine)

@@ -42,7 +42,7 @@ pub fn markdown(record: &ComparisonRecord, shown: ShownRows) -> String {
     parts.join("\n")
 }
 
-/// A comparison as LaTeX tables (packages `booktabs` and `longtable`), the sentences as comments.
+/// A comparison as LaTeX tables (packages `booktabs`, `longtable` and `pdflscape`), the sentences as comments.
 pub fn latex(record: &ComparisonRecord, shown: ShownRows) -> String {
     let mut text = latex::comment(&headline(record));
     sentences(record, shown).iter().for_each(|sentence| text += &latex::comment(sentence));

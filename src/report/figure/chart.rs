@@ -2,7 +2,7 @@
 
 use super::legend;
 use super::palette::{self, rgb};
-use super::pen::{Anchor, LARGE, MEDIUM, Pen, SMALL, width};
+use super::pen::{Anchor, LARGE, MEDIUM, Pen, SMALL, shortened, width};
 use super::scale::DrawnScale;
 use super::{Area, Drawn, FigureWidth, failed};
 use crate::figures::chart::{Axis, Chart, Point, Scale, Series, Style};
@@ -144,7 +144,7 @@ impl Scales {
         let points = || chart.series.iter().flat_map(|series| &series.points);
         let ends = |p: &Point| p.reach.map_or([None; 2], |(low, high)| [Some(low), Some(high)]);
         let reach = |on: bool| points().filter(move |_| on).flat_map(ends).flatten();
-        let rules = chart.rules.iter().map(|(x, _)| *x);
+        let rules = chart.rules.iter().map(|rule| rule.x);
         // A tick's text and some room beside it.
         let ticks = |axis: &Axis| match axis.scale {
             Scale::Log2 => (wide / 620).clamp(3, 9) as usize,
@@ -169,11 +169,12 @@ impl Scales {
 /// The name of a row, over several lines where it would take more than two fifths of the picture.
 fn lines_of(name: &str, figure: FigureWidth) -> Vec<String> {
     let most = 0.40 * f64::from(figure.units());
+    let name = shortened(name, 3.0 * most, SMALL);
     let mut lines: Vec<String> = Vec::new();
     for word in name.split_inclusive(['-', ' ', '/']) {
         match lines.last_mut() {
             Some(line) if width(&format!("{line}{word}"), SMALL) <= most => line.push_str(word),
-            _ => lines.push(word.to_string()),
+            _ => lines.push(shortened(word, most, SMALL)),
         }
     }
     lines
@@ -201,10 +202,11 @@ fn rows(pen: &mut Pen, chart: &Chart, place: &impl Fn(f64, f64) -> (f64, f64), r
 fn rules(pen: &mut Pen, chart: &Chart, scales: &Scales, place: &impl Fn(f64, f64) -> (f64, f64)) {
     use plotters::coord::ranged1d::Ranged;
     let range = scales.y.range();
-    for (x, word) in &chart.rules {
-        let (from, to) = (place(*x, range.start), place(*x, range.end));
-        pen.line(from, to, palette::SOFT, 6.0, true);
-        pen.upright((to.0 - 25.0, to.1 + 40.0), Anchor::End, SMALL, palette::SOFT, word);
+    for rule in &chart.rules {
+        let (from, to) = (place(rule.x, range.start), place(rule.x, range.end));
+        let colour = palette::series(rule.colour);
+        pen.line(from, to, colour, 6.0, true);
+        pen.upright((to.0 - 25.0, to.1 + 40.0), Anchor::End, SMALL, colour, &rule.word);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Heat maps: a field a pair, its number in it.
 
 use super::palette;
-use super::pen::{Anchor, MEDIUM, Pen, SMALL, width};
+use super::pen::{Anchor, MEDIUM, Pen, SMALL, shortened, width};
 use super::{Area, Drawn, FigureWidth, failed};
 use crate::figures::figure::HeatMap;
 use crate::units::significant;
@@ -10,8 +10,10 @@ use plotters::prelude::*;
 const ROW: f64 = 210.0;
 const TOP: f64 = 80.0;
 const RIGHT: f64 = 60.0;
-/// The slowdown at which a field is as dark as it gets, if none is larger: two maps can be held beside each other.
+/// The slowdown from which on a field is as dark as it gets: two maps can be held beside each other.
 const DARKEST: f64 = 2.0;
+/// Names longer than this lose their middle.
+const LONGEST: f64 = 2800.0;
 /// The narrowest field with a number in it.
 const FIELD: f64 = 190.0;
 
@@ -24,17 +26,18 @@ struct Grid {
 
 impl Grid {
     fn of(map: &HeatMap, figure: FigureWidth) -> Self {
-        let longest = |names: &[String]| names.iter().map(|name| width(name, SMALL)).fold(0.0, f64::max);
+        let longest = |names: &[String]| names.iter().map(|name| width(name, SMALL)).fold(0.0, f64::max).min(LONGEST);
         let whole = f64::from(figure.units());
         let count = map.columns.len().max(1) as f64;
+        let beside = longest(&map.rows) + 110.0;
         // Where names would leave no room for the fields, they go over the rows.
-        let left = (longest(&map.rows) + 110.0).min(whole - RIGHT - count * FIELD).max(150.0);
+        let left = if beside + count * FIELD <= whole - RIGHT { beside } else { 100.0 };
         Grid { left, top: TOP + longest(&map.columns) + 60.0, field: ((whole - RIGHT - left) / count).min(900.0) }
     }
 
     /// Whether names of rows fit beside them.
     fn beside(&self, map: &HeatMap) -> bool {
-        map.rows.iter().all(|name| width(name, SMALL) + 100.0 <= self.left)
+        map.rows.iter().all(|name| width(name, SMALL).min(LONGEST) + 100.0 <= self.left)
     }
 
     fn row(&self, map: &HeatMap) -> f64 {
@@ -52,8 +55,8 @@ pub fn height(map: &HeatMap, figure: FigureWidth) -> u32 {
 pub fn draw(root: &Area, map: &HeatMap, figure: FigureWidth) -> Drawn {
     let mut pen = Pen::default();
     let grid = Grid::of(map, figure);
-    let most = map.cells.iter().flatten().flatten().copied().fold(DARKEST, f64::max);
     for (column, name) in map.columns.iter().enumerate() {
+        let name = &shortened(name, LONGEST, SMALL);
         let x = grid.left + (column as f64 + 0.5) * grid.field + 0.35 * SMALL;
         pen.upright((x, grid.top - 40.0), Anchor::Start, SMALL, palette::INK, name);
     }
@@ -61,7 +64,8 @@ pub fn draw(root: &Area, map: &HeatMap, figure: FigureWidth) -> Drawn {
     for (row, name) in map.rows.iter().enumerate() {
         let top = grid.top + row as f64 * grid.row(map) + if beside { 0.0 } else { 140.0 };
         let place = if beside { (grid.left - 50.0, top + ROW / 2.0) } else { (grid.left, top - 65.0) };
-        pen.text(place, if beside { Anchor::End } else { Anchor::Start }, SMALL, palette::INK, name);
+        let shown = shortened(name, LONGEST, SMALL);
+        pen.text(place, if beside { Anchor::End } else { Anchor::Start }, SMALL, palette::INK, &shown);
         for (column, value) in map.cells[row].iter().enumerate() {
             let left = grid.left + column as f64 * grid.field;
             field(
@@ -69,7 +73,6 @@ pub fn draw(root: &Area, map: &HeatMap, figure: FigureWidth) -> Drawn {
                 &mut pen,
                 [left, top, grid.field, ROW],
                 *value,
-                most,
                 &format!("{name} beside {}", map.columns[column]),
             )?;
         }
@@ -91,7 +94,6 @@ fn field(
     pen: &mut Pen,
     [left, top, wide, high]: [f64; 4],
     value: Option<f64>,
-    most: f64,
     what: &str,
 ) -> crate::Result<()> {
     let corners = [(left as i32 + 6, top as i32 + 6), ((left + wide) as i32 - 6, (top + high) as i32 - 6)];
@@ -100,7 +102,7 @@ fn field(
         root.draw(&Rectangle::new(corners, palette::rgb(palette::GRID).stroke_width(6))).map_err(failed)?;
         return Ok(());
     };
-    let share = value.max(1.0).ln() / most.ln();
+    let share = value.max(1.0).ln() / DARKEST.ln();
     let (colour, ink) = palette::field(share);
     pen.field([left + 6.0, top + 6.0, wide - 12.0, high - 12.0], &colour, &format!("{what}: ×{}", significant(value)));
     let text = if value < 10.0 { format!("{value:.2}") } else { significant(value) };

@@ -1,7 +1,7 @@
 //! The names of series above a picture, beside what they look like.
 
 use super::palette;
-use super::pen::{Anchor, MEDIUM, Pen, width};
+use super::pen::{Anchor, MEDIUM, Pen, shortened, width};
 use crate::figures::chart::{Chart, Series, Style};
 
 /// Height of a line of names.
@@ -20,14 +20,27 @@ pub enum Sample {
 /// The series of all charts that have a name, each name once.
 pub fn entries(charts: &[Chart]) -> Vec<(String, Sample)> {
     let mut entries: Vec<(String, Sample)> = Vec::new();
-    for Series { name, colour, shape, style, .. } in charts.iter().flat_map(|chart| &chart.series) {
+    let mut add = |name: &String, colour: usize, shape: usize, style: Style| {
         if !name.is_empty() && entries.iter().all(|(known, _)| known != name) {
-            let sample = Sample::Series { colour: palette::series(*colour), shape: *shape, style: *style };
-            entries.push((name.clone(), sample));
+            entries.push((name.clone(), Sample::Series { colour: palette::series(colour), shape, style }));
+        }
+    };
+    for chart in charts {
+        match chart.keys.as_slice() {
+            [] => chart
+                .series
+                .iter()
+                .for_each(|Series { name, colour, shape, style, .. }| add(name, *colour, *shape, *style)),
+            keys => keys.iter().for_each(|key| add(&key.name, key.colour, key.shape, key.style)),
         }
     }
     // One name says nothing that the heading does not.
     if entries.len() == 1 { Vec::new() } else { entries }
+}
+
+/// The name, its middle left out where it is longer than a line.
+fn fitted(name: &str, room: f64) -> String {
+    shortened(name, room - SAMPLE - 20.0, MEDIUM)
 }
 
 /// In which line each entry stands, and where it begins there.
@@ -35,7 +48,7 @@ fn places(entries: &[(String, Sample)], room: f64) -> Vec<(usize, f64)> {
     let (mut line, mut x) = (0, 0.0);
     let mut places = Vec::new();
     for (name, _) in entries {
-        let wide = SAMPLE + width(name, MEDIUM) + GAP;
+        let wide = SAMPLE + width(&fitted(name, room), MEDIUM) + GAP;
         if x > 0.0 && x + wide > room {
             (line, x) = (line + 1, 0.0);
         }
@@ -69,6 +82,6 @@ pub fn draw(pen: &mut Pen, (left, top): (f64, f64), entries: &[(String, Sample)]
                 }
             }
         }
-        pen.text((x + SAMPLE, y), Anchor::Start, MEDIUM, palette::INK, name);
+        pen.text((x + SAMPLE, y), Anchor::Start, MEDIUM, palette::INK, &fitted(name, room));
     }
 }

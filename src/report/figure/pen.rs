@@ -22,6 +22,18 @@ pub fn width(text: &str, size: f64) -> f64 {
     LETTER * size * text.chars().count() as f64
 }
 
+/// The text, its middle left out where it would be wider than this.
+pub fn shortened(text: &str, most: f64, size: f64) -> String {
+    let letters: Vec<char> = text.chars().collect();
+    let fits = (most / (LETTER * size)).max(5.0) as usize;
+    if letters.len() <= fits {
+        return text.to_string();
+    }
+    let (head, tail) = (fits.div_ceil(2) - 1, fits / 2);
+    let part = |letters: &[char]| letters.iter().collect::<String>();
+    format!("{}…{}", part(&letters[..head]), part(&letters[letters.len() - tail..]))
+}
+
 /// Elements of SVG, one after the other.
 #[derive(Debug, Default)]
 pub struct Pen {
@@ -139,6 +151,7 @@ impl Pen {
 }
 
 fn title(what: &str) -> String {
+    let what = &shortened(what, 160.0 * LETTER, 1.0);
     if what.is_empty() { String::new() } else { format!("<title>{}</title>", escape(what)) }
 }
 

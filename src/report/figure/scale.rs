@@ -5,6 +5,10 @@ use crate::figures::chart::{Axis, Quantity, Scale};
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use std::ops::Range;
 
+/// What an axis reaches to, whatever its points say: numbers beyond are drawn at its ends.
+const LARGEST: f64 = 1e18;
+const SMALLEST: f64 = 1e-9;
+
 /// An axis with its ends and its ticks.
 #[derive(Debug, Clone)]
 pub struct DrawnScale {
@@ -27,7 +31,7 @@ impl DrawnScale {
             return DrawnScale { logarithmic: false, low, high, ticks: Vec::new(), unit, quantity: axis.quantity };
         }
         let logarithmic = axis.scale != Scale::Linear;
-        let usable = |v: &f64| v.is_finite() && (!logarithmic || *v > 0.0);
+        let usable = |v: &f64| v.abs() <= LARGEST && (!logarithmic || *v >= SMALLEST);
         let all = values.chain(axis.holds.iter().copied()).filter(usable);
         let (low, high) = all.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
         let (low, high) = if low > high { (1.0, 10.0) } else { (low, high) };
@@ -164,5 +168,14 @@ mod tests {
         assert!(scale.share(0.0) > scale.share(1.0), "the first on top");
         let empty = DrawnScale::new(&axis, std::iter::empty(), 5);
         assert!(empty.share(5.0) > 0.0);
+        // Numbers that cannot be end nothing.
+        for kind in [Scale::Log, Scale::Log2, Scale::Linear] {
+            let axis = Axis::new("time", kind, Quantity::Nanoseconds);
+            for values in [[5e-324, 1e308], [-1e308, 1e308], [1e-300, 1e-290], [f64::NAN, f64::INFINITY]] {
+                let scale = DrawnScale::new(&axis, values.into_iter(), 5);
+                assert!(scale.key_ticks().count() < 40, "{values:?}");
+                assert!(values.iter().all(|v| (0.0..=1.0).contains(&scale.share(*v))), "{values:?}");
+            }
+        }
     }
 }

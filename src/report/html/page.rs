@@ -2,11 +2,18 @@
 
 use crate::report::Table;
 use crate::report::figure::palette;
+use crate::report::screen::harmless;
 use std::fmt::Write;
 
 /// Text that stands in a page as it is, quotes too.
 pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    // XML knows no control characters, and none of the two last of each plane.
+    harmless(text)
+        .replace(['\u{fffe}', '\u{ffff}'], "?")
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 /// Text of a name that may go over lines behind each of its parts.
@@ -59,9 +66,9 @@ pub fn table(table: &Table) -> String {
         })
         .collect();
     let class = |c: usize| if numeric.get(c).copied().unwrap_or(false) { " class=\"n\"" } else { "" };
-    let mut html = String::from("<div class=\"scroll\"><table><thead><tr>");
+    let mut html = String::from("<div class=\"scroll\" tabindex=\"0\"><table><thead><tr>");
     for (c, name) in table.header.iter().enumerate() {
-        let _ = write!(html, "<th{}>{}</th>", class(c), escape(name));
+        let _ = write!(html, "<th scope=\"col\"{}>{}</th>", class(c), escape(name));
     }
     html.push_str("</tr></thead><tbody>");
     let mut before: Option<&str> = None;
@@ -138,7 +145,7 @@ details{margin-top:10px} summary{cursor:pointer;color:var(--soft);font-size:14px
 @media print{body{background:#fff;font-size:10.5pt} main{max-width:none;padding:0} section{margin-top:20px}
 h1,h2,.lead,summary{break-after:avoid} figure,.card,tr,nav,.lead,.whole{break-inside:avoid} thead{display:table-header-group}
 .scroll{overflow:visible} figure .scroll>svg{min-width:0} .scroll>svg text,.scroll>svg text.soft{font-size:15px} .scroll>svg text.on{font-size:11px}
-.cards{grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:8px} .card{padding:10px 12px} .card .v{font-size:20px}
+.cards{grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:8px} .card{padding:10px 12px} .card .v,.narrow .card .v{font-size:15pt}
 table{font-size:7.5pt} th,td{padding:2px 5px;white-space:normal;overflow-wrap:anywhere} th{font-size:7pt}
 td{min-width:3.6em} td.n,th{overflow-wrap:normal;min-width:0} td.n{white-space:nowrap} details::details-content{content-visibility:visible;display:block;height:auto}}
 "#;

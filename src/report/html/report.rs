@@ -3,9 +3,9 @@
 
 use super::page::{self, escape};
 use crate::Result;
-use crate::figures::ReportSide;
 use crate::figures::chart::Quantity;
 use crate::figures::figure::Figure;
+use crate::figures::{ReportSide, has_time};
 use crate::records::Measurement;
 use crate::records::flags::{NOISY, SOFTWARE};
 use crate::records::measurement::Kind;
@@ -14,18 +14,31 @@ use crate::report::{Table, provenance, tables};
 use crate::units::counted;
 use std::fmt::Write;
 
+/// A page that is longer is made with fewer rows.
+const MOST_BYTES: usize = 2_900_000;
+
 /// Rows of a figure's numbers that the page has at most; its CSV has all.
 const ROWS: usize = 200;
 
-/// The whole page; `notes` say what of the folders is not shown.
+/// The whole page; `notes` say what of the folders is not shown. Where it would be too long for a mail, it has fewer rows.
 pub fn html(sides: &[ReportSide], figures: &[Figure], notes: &[String]) -> Result<String> {
+    let mut page = with_rows(sides, figures, notes, ROWS)?;
+    for rows in [ROWS / 4, ROWS / 20] {
+        if page.len() > MOST_BYTES {
+            page = with_rows(sides, figures, notes, rows)?;
+        }
+    }
+    Ok(page)
+}
+
+fn with_rows(sides: &[ReportSide], figures: &[Figure], notes: &[String], rows: usize) -> Result<String> {
     let mut body = head(sides);
     body += &page::section("What was measured, and where", "Facts that times depend on.", &page::table(&facts(sides)));
     body += &told(sides, notes);
     body += &cards(sides);
     body += &contents(figures);
     for figure in figures {
-        body += &section(figure)?;
+        body += &section(figure, rows)?;
     }
     body += &further_tables(sides);
     let _ = write!(
@@ -108,7 +121,8 @@ fn cards(sides: &[ReportSide]) -> String {
     let mut html = String::new();
     for side in sides {
         let best = |of: &dyn Fn(&Measurement) -> Option<f64>| {
-            let values = side.records.iter().filter_map(|r| Some((of(r).filter(|v| v.is_finite())?, r)));
+            let values =
+                side.records.iter().filter(|r| has_time(r)).filter_map(|r| Some((of(r).filter(|v| v.is_finite())?, r)));
             values.max_by(|a, b| a.0.total_cmp(&b.0))
         };
         let rate = best(&|r| (r.kind == Kind::Operation).then_some(r.flop? / r.median_ns.filter(|ns| *ns > 0.0)?));
@@ -155,23 +169,24 @@ fn contents(figures: &[Figure]) -> String {
 }
 
 /// A figure with its caption, and its numbers below it.
-fn section(figure: &Figure) -> Result<String> {
+fn section(figure: &Figure, rows: usize) -> Result<String> {
     let drawn = |width| figure::svg(figure, width, Background::None);
     let count = figure.data.rows.len();
-    let rest = if count > ROWS {
-        format!(", the first {ROWS}; all are in {}.csv of --figures", figure.name)
+    let rest = if count > rows {
+        format!(", the first {rows}; all are in {}.csv of --figures", figure.name)
     } else {
         String::new()
     };
     Ok(format!(
-        "<section id=\"{}\">\n<div class=\"whole\"><h2>{}</h2>\n<p class=\"lead\">{}</p>\n{}</div>\n<details><summary>Its numbers: {}{}</summary>{}</details>\n</section>\n",
+        "<section id=\"{}\">\n<div class=\"whole\"><h2>{}</h2>\n<p class=\"lead\">{}</p>\n{}</div>\n<details><summary>Numbers of “{}”: {}{}</summary>{}</details>\n</section>\n",
         escape(&figure.name),
         escape(&figure.title),
         escape(&figure.caption),
         page::paper(&drawn(FigureWidth::Column)?, &drawn(FigureWidth::Page)?),
+        escape(&figure.title),
         counted(count, "row"),
         escape(&rest),
-        page::table(&figure::table(figure, ROWS))
+        page::table(&figure::table(figure, rows))
     ))
 }
 
