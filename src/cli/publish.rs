@@ -4,6 +4,7 @@ use super::report::{figure_files, side};
 use super::results::read_measured;
 use super::terminal::note;
 use crate::figures;
+use crate::nearest::some_of;
 use crate::records::flags::SOFTWARE;
 use crate::records::machine::slug;
 use crate::records::public::{clean, without_secrets};
@@ -96,7 +97,7 @@ fn refuse_what_is_no_publication(out: &Path, machine: &MachineRecord) -> Result<
     }
     let ours = files::read_text(&out.join(README)).is_ok_and(|text| text.starts_with(publication::MARK));
     if !ours {
-        return refused(format!("{} holds {} and was not written by publish", out.display(), some(&held)));
+        return refused(format!("{} holds {} and was not written by publish", out.display(), some_of(&held, 4)));
     }
     let own = [MEASUREMENTS, MACHINE, COST_MODEL, TABLES, README, REPORT, SUMS, FIGURES];
     let mut other: Vec<String> = held.into_iter().filter(|name| !own.contains(&name.as_str())).collect();
@@ -108,7 +109,7 @@ fn refuse_what_is_no_publication(out: &Path, machine: &MachineRecord) -> Result<
         other.extend(names.filter(|name| !is_figure_file(name)).map(|name| format!("{FIGURES}/{name}")));
     }
     if !other.is_empty() {
-        return refused(format!("{} holds other files: {}", out.display(), some(&other)));
+        return refused(format!("{} holds other files: {}", out.display(), some_of(&other, 4)));
     }
     let there: Option<MachineRecord> = files::read_json(&out.join(MACHINE), "machine").ok();
     match there {
@@ -117,10 +118,6 @@ fn refuse_what_is_no_publication(out: &Path, machine: &MachineRecord) -> Result<
         }
         _ => Ok(()),
     }
-}
-
-fn some(names: &[String]) -> String {
-    crate::nearest::some_of(&names.iter().map(String::as_str).collect::<Vec<_>>(), 4)
 }
 
 /// Whether `report` writes figures by such names.

@@ -124,11 +124,8 @@ fn figure(operation: &str, curves: &Curves, sides: &[ReportSide]) -> Figure {
         keys.iter().filter(|key| !drawn.contains(key)).map(|key| key.name(&keys, sides)).collect();
     let left_out = match missing.as_slice() {
         [] => String::new(),
-        [few @ ..] if few.len() < 5 => format!(" In the numbers only: {}.", few.join("; ")),
-        [first, second, others @ ..] => {
-            format!(" In the numbers only: {first}; {second}; and {} more curves.", others.len())
-        }
-        [_] => String::new(),
+        few if few.len() < 5 => format!(" In the numbers only: {}.", few.join("; ")),
+        many => format!(" In the numbers only: {}; {}; and {} more curves.", many[0], many[1], many.len() - 2),
     };
     Figure {
         name: format!("collective-{}", stem(operation)),
