@@ -113,6 +113,13 @@ fn refuse_what_is_no_publication(out: &Path, machine: &MachineRecord) -> Result<
     }
     let there: Option<MachineRecord> = files::read_json(&out.join(MACHINE), "machine").ok();
     match there {
+        Some(there) if there.name == machine.name && there.run.id != machine.run.id => {
+            note(format_args!(
+                "run {}, which was published there, is replaced by run {}",
+                there.run.id, machine.run.id
+            ));
+            Ok(())
+        }
         Some(there) if there.name != machine.name => {
             refused(format!("{} holds measurements of {}, not of {}", out.display(), there.name, machine.name))
         }
@@ -123,7 +130,7 @@ fn refuse_what_is_no_publication(out: &Path, machine: &MachineRecord) -> Result<
 /// Whether `report` writes figures by such names.
 fn is_figure_file(name: &str) -> bool {
     let stem = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
-    name.chars().all(stem) && [".svg", ".csv", ".tex"].iter().any(|ending| name.ends_with(ending))
+    name.chars().all(stem) && [".svg", ".csv", ".tex", ".md"].iter().any(|ending| name.ends_with(ending))
 }
 
 /// Withholds from the records what they may name, and gives the lines of the journal without it; they are those that were read
@@ -172,11 +179,12 @@ fn publication_files(
     }
     let figures = figure_files(sides, &drawn)?;
     made.extend(figures.into_iter().map(|(name, text)| (format!("{FIGURES}/{name}"), text)));
+    let layer = model.and_then(|model| model.layer.first()).map(|anchor| &anchor.shape);
     let names: Vec<String> = made.iter().map(|(name, _)| name.clone()).collect();
     if !withheld.is_empty() {
         notes.push(format!("withheld: {}", withheld.join(", ")));
     }
-    made.push((README.to_string(), publication::readme(machine, side.records.len(), &notes, &names)));
+    made.push((README.to_string(), publication::readme(machine, side.records.len(), layer, &notes, &names)));
     Ok(made)
 }
 

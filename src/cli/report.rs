@@ -147,6 +147,9 @@ pub fn figure_files(sides: &[ReportSide], all: &[figures::figure::Figure]) -> Re
         }
         written.push((format!("{}.csv", drawn.name), figure::csv(drawn)));
     }
+    let caption =
+        |drawn: &figures::figure::Figure| format!("## {}: {}\n\n{}\n", drawn.name, drawn.title, drawn.caption);
+    written.push(("captions.md".into(), all.iter().map(caption).collect::<Vec<_>>().join("\n")));
     for side in sides {
         for table in tables::all(&side.records, side.model.as_ref()) {
             let name = if sides.len() > 1 { format!("{} {}", table.title, side.name) } else { table.title.clone() };

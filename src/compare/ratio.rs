@@ -26,6 +26,8 @@ pub struct MedianRatio {
     pub unit: ResampleUnit,
     /// How many of those units the side has that has fewer; 1 where its error is taken to be the other side's.
     pub units: usize,
+    /// How many samples the side has that has fewer.
+    pub samples: usize,
 }
 
 /// The variance of one side's logarithm.
@@ -65,6 +67,7 @@ pub fn median_ratio(
         p: student::two_sided(t, freedom),
         unit,
         units: units(reference, unit).min(units(other, unit)),
+        samples: reference.samples().min(other.samples()),
     })
 }
 

@@ -112,8 +112,9 @@ pub fn judge_rows(rows: &[RowEvidence], rule: &VerdictRule) -> Vec<JudgedRow> {
                 return JudgedRow { verdict: RowVerdict::Unsure, reason, settled_by: None, tolerance };
             };
             let (verdict, mut reason) = judge(&ratio, row.cycles, tolerance, rule.threshold, &limit);
-            let verdict = if ratio.unit == ResampleUnit::Sample && ratio.units < LEAST_SAMPLES {
-                reason = Some(VerdictReason::FewSamples { samples: ratio.units });
+            // Beside a side of several visits too: it lends its error, which is that of more samples than these.
+            let verdict = if ratio.unit != ResampleUnit::Run && ratio.samples < LEAST_SAMPLES {
+                reason = Some(VerdictReason::FewSamples { samples: ratio.samples });
                 RowVerdict::Unsure
             } else {
                 verdict
@@ -245,6 +246,7 @@ mod tests {
             p: student::two_sided(value.ln().abs() / standard_error, 1e5),
             unit: ResampleUnit::Sample,
             units: 50,
+            samples: 50,
         }
     }
 
@@ -335,9 +337,14 @@ mod tests {
 
     #[test]
     fn two_samples_that_agree_tell_nothing() {
-        let of = |units| judged(row(MedianRatio { units, ..ratio(1.05, 0.001) }));
+        let of = |samples| judged(row(MedianRatio { units: samples, samples, ..ratio(1.05, 0.001) }));
         assert_eq!((of(4).verdict, of(4).reason), (RowVerdict::Unsure, Some(VerdictReason::FewSamples { samples: 4 })));
         assert_eq!((of(5).verdict, of(5).reason), (RowVerdict::Slower, None));
+        // One sample beside five visits of a run that was interrupted.
+        let visits = MedianRatio { unit: ResampleUnit::Visit, units: 1, samples: 1, ..ratio(4.9, 0.001) };
+        assert_eq!(judged(row(visits)).reason, Some(VerdictReason::FewSamples { samples: 1 }));
+        let runs = MedianRatio { unit: ResampleUnit::Run, units: 3, samples: 3, ..ratio(4.9, 0.001) };
+        assert_eq!(judged(row(runs)).verdict, RowVerdict::Slower);
     }
 
     #[test]

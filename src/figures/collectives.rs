@@ -198,8 +198,11 @@ fn fitted(fit: &CollectiveFit, records: &[&Measurement], colour: usize) -> [Seri
         let points = (0..=steps).map(|k| at(from * (to / from).powf(f64::from(k) / f64::from(steps))));
         line.extend(points.filter(|point| point.y > 0.0));
     }
-    let series = |style, shape, points| Series { name: String::new(), colour, shape, style, points };
-    [series(Style::Line, 0, line), series(Style::Hollow, 3, bends(fit, low, high))]
+    let series = |name: &str, style, shape, points| Series { name: name.into(), colour, shape, style, points };
+    [
+        series("fitted curve", Style::Line, 0, line),
+        series("its sharpest bends", Style::Hollow, 3, bends(fit, low, high)),
+    ]
 }
 
 /// The sizes at which the curve bends most.

@@ -64,7 +64,7 @@ fn figure(side: &ReportSide, sides: &[ReportSide], mode: &str, pairs: &[&Measure
         name: stem(&name),
         title: format!("Slowdown beside another program, {}", with_side(format!("sharing {mode}"), side, sides)),
         caption: format!(
-            "Time of the main beside the side over its time alone, medians of interleaved pairs. Beside `nothing` it is the \
+            "Time of the main beside the side over its time alone, medians of interleaved pairs. Beside “nothing” it is the \
              noise of the measurement. An empty cell was not measured.{rest}"
         ),
         picture: Picture::Heat(HeatMap { row_label: "main", rows, column_label: "side", columns, cells }),

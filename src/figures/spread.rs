@@ -12,12 +12,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const MARKS: usize = 250;
 
 /// Kinds of cases with what the legend calls them.
-const KINDS: [(Kind, &str); 5] = [
+const KINDS: [(Kind, &str); 4] = [
     (Kind::Operation, "operations"),
     (Kind::Layer, "layers"),
     (Kind::Collective, "collectives"),
     (Kind::Corun, "pairs"),
-    (Kind::Fill, "gate and stage"),
 ];
 
 /// Quantiles of the curves, in percent.

@@ -2,6 +2,7 @@
 
 use super::Table;
 use super::table::starts_like_a_number;
+use crate::records::machine::slug;
 
 /// Widths of a page's text upright and turned, in points: of an article on Letter paper, which is narrower than others.
 const UPRIGHT_PT: f64 = 345.0;
@@ -30,10 +31,11 @@ pub fn table(table: &Table) -> String {
     let (size, _, room) = upright.or_else(|| fits(TURNED_PT, &SIZES)).unwrap_or(SIZES[4]);
     let (open, close) = if upright.is_some() { ("", "") } else { ("\\begin{landscape}\n", "\\end{landscape}\n") };
     let mut text = format!(
-        "{open}{{\\{size}\\setlength{{\\tabcolsep}}{{{room}pt}}\n\\begin{{longtable}}{{{alignment}}}\n\\caption{{{}. {}}}\\\\\n\\toprule\n{header}\\midrule\n\\endfirsthead\n\
+        "{open}{{\\{size}\\setlength{{\\tabcolsep}}{{{room}pt}}\n\\begin{{longtable}}{{{alignment}}}\n\\caption{{{}. {}}}\\label{{tab:{}}}\\\\\n\\toprule\n{header}\\midrule\n\\endfirsthead\n\
          \\toprule\n{header}\\midrule\n\\endhead\n\\bottomrule\n\\endfoot\n",
         escaped(&table.title),
-        escaped(&table.note)
+        escaped(&table.note),
+        slug(&table.title)
     );
     table.rows.iter().for_each(|cells| text += &row(cells));
     text + "\\end{longtable}}\n" + close
@@ -106,7 +108,9 @@ mod tests {
         shown.row(["gpt_h4096 100%", "1.5 µs ±2%"].map(String::from).to_vec());
         let text = table(&shown);
         assert!(
-            text.contains("\\begin{longtable}{lr}\n\\caption{Rows \\& more. b $\\div$ a.}\\\\\n\\toprule\n"),
+            text.contains(
+                "\\begin{longtable}{lr}\n\\caption{Rows \\& more. b $\\div$ a.}\\label{tab:rows-more}\\\\\n\\toprule\n"
+            ),
             "{text}"
         );
         assert!(text.contains("\ngpt\\_h4096 100\\% & 1.5 $\\mu$s $\\pm$2\\% \\\\\n\\end{longtable}}\n"), "{text}");

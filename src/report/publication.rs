@@ -2,13 +2,21 @@
 
 use super::provenance;
 use crate::records::MachineRecord;
+use crate::records::cost_model::LayerShape;
 use crate::units::counted;
 
 /// The first line of a page that this program wrote and may write again.
 pub const MARK: &str = "<!-- written by `bubblebench publish` -->";
 
 /// `README.md` of a published folder. `machine` is without secrets; `cases` have been measured; `files` are all others.
-pub fn readme(machine: &MachineRecord, cases: usize, notes: &[String], files: &[String]) -> String {
+/// `layer` is one that the cost model was fitted to.
+pub fn readme(
+    machine: &MachineRecord,
+    cases: usize,
+    layer: Option<&LayerShape>,
+    notes: &[String],
+    files: &[String],
+) -> String {
     let mut text = format!(
         "{MARK}\n# {}\n\n{} of one run. Host names, paths and addresses are withheld.\n\n## Cite\n\n> {}\n\n## Facts\n\n| what | value |\n|---|---|\n",
         machine.name,
@@ -36,8 +44,15 @@ pub fn readme(machine: &MachineRecord, cases: usize, notes: &[String], files: &[
         );
     }
     text += "\n```sh\nsha256sum --check SHA256SUMS                 # nothing was changed since\n";
-    if files.iter().any(|file| file == "cost_model.json") {
-        text += "bubblebench predict --cost-model cost_model.json layer --hidden 1024 --heads 16 --sequence 1024 --micro-batch 1\n";
+    if let Some(shape) = layer {
+        text += &format!(
+            "bubblebench predict --cost-model cost_model.json layer --hidden {} --heads {} --sequence {} --micro-batch {} --dtype {}\n",
+            shape.hidden,
+            shape.heads,
+            shape.sequence,
+            shape.micro_batch,
+            shape.dtype.name()
+        );
     }
     text + "bubblebench compare . ../another-machine --across\n```\n"
 }
@@ -61,7 +76,7 @@ mod tests {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/results/published/amd-epyc-2c/machine.json");
         let machine: MachineRecord = files::read_json(Path::new(file), "machine").unwrap();
         let names = ["measurements.jsonl", "machine.json", "figures/a.svg"].map(String::from);
-        let text = readme(&machine, 3, &["a | b".into()], &names);
+        let text = readme(&machine, 3, None, &["a | b".into()], &names);
         assert!(
             text.starts_with(MARK) && text.contains("3 cases of one run") && text.contains("> AMD EPYC, 2 cores"),
             "{text}"
