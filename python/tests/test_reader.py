@@ -94,6 +94,7 @@ class Reader(unittest.TestCase):
             (_set("layer", 0, "forward_ns", "low", 1e12), "the cost model's layer h"),
             (_set("layer", 0, "shape", "heads", 7), "the cost model's layer h"),
             (_set("interference", "pairs", 0, "slowdown", "median", 0.0), "the cost model's slowdown of"),
+            (_set("interference", "pairs", 0, "side_alone_per_s", -1.0), "the cost model's steps a second of"),
             (_set("topology", {"kind": "host", "linked_gpus": 0}), "the cost model's topology has a number"),
             (_set("gate", "open_ns", -1), "the cost model's gate has a time"),
         ):

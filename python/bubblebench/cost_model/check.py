@@ -100,6 +100,11 @@ def check(model: CostModelFile) -> None:
         for p in model.interference.pairs
         if not all(_positive(s) for s in (p.slowdown.median, p.slowdown.low, p.slowdown.high))
     )
+    wrong = wrong or _first(
+        f"the cost model's steps a second of {p.side} cannot be used"
+        for p in model.interference.pairs
+        if p.side_alone_per_s is not None and not _positive(p.side_alone_per_s)
+    )
     if not all(_usable(ns) for ns in model.gate_ns.values()):
         wrong = wrong or "the cost model's gate has a time that cannot be used"
     if wrong is not None:

@@ -174,7 +174,8 @@ def _topology(value: Any, place: str) -> Topology:
 def _pair(value: Any, place: str) -> CorunPair:
     o = Object(value, place)
     names = o.take("main", text), o.take("side", text), o.take("sharing", text)
-    found = CorunPair(*names, o.take("slowdown", _interval), o.optional("side_rate", number))
+    slowdown, rates = o.take("slowdown", _interval), [o.optional(key, number) for key in ("side_rate", "side_alone_per_s")]
+    found = CorunPair(*names, slowdown, *rates)
     o.close()
     return found
 

@@ -108,6 +108,8 @@ class CorunPair:
     sharing: str
     slowdown: Interval
     side_rate: Optional[float]
+    #: Training steps a second of the side alone; ``None`` where it does not train, and in files of earlier versions.
+    side_alone_per_s: Optional[float] = None
 
 
 @dataclass(frozen=True)
