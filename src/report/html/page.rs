@@ -145,7 +145,7 @@ details{margin-top:10px} summary{cursor:pointer;color:var(--soft);font-size:14px
 @media print{body{background:#fff;font-size:10.5pt} main{max-width:none;padding:0} section{margin-top:20px}
 h1,h2,.lead,summary{break-after:avoid} figure,.card,tr,nav,.lead,.whole{break-inside:avoid} thead{display:table-header-group}
 .scroll{overflow:visible} figure .scroll>svg{min-width:0} .scroll>svg text,.scroll>svg text.soft{font-size:15px} .scroll>svg text.on{font-size:11px}
-.cards{grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:8px} .card{padding:10px 12px} .card .v,.narrow .card .v{font-size:15pt}
+.cards{grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:8px} .card{padding:10px 12px} .card .v,.narrow .card .v{font-size:13pt}
 table{font-size:7.5pt} th,td{padding:2px 5px;white-space:normal;overflow-wrap:anywhere} th{font-size:7pt}
 td{min-width:3.6em} td.n,th{overflow-wrap:normal;min-width:0} td.n{white-space:nowrap} details::details-content{content-visibility:visible;display:block;height:auto}}
 "#;
