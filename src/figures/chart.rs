@@ -77,12 +77,8 @@ pub enum Style {
     Hollow,
     /// A line through them.
     Line,
-    /// A line of dashes through them.
-    Dashed,
     /// A mark each and a line through them.
     MarkedLine,
-    /// A hollow mark each and a line of dashes through them.
-    HollowDashed,
 }
 
 /// A point of a series.

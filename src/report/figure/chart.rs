@@ -120,9 +120,6 @@ fn one(area: &Area, corner: (f64, f64), chart: &Chart, width: FigureWidth) -> Dr
             let stroke = rgb(colour).stroke_width(if series.style == Style::Line { 11 } else { 8 });
             area.strip_coord_spec().draw(&PathElement::new(within(path, corner), stroke)).map_err(failed)?;
         }
-        if matches!(series.style, Style::Dashed | Style::HollowDashed) {
-            pen.dashes(&places, colour);
-        }
         marks(&mut pen, chart, series, &place);
     }
     Ok(pen)
@@ -212,7 +209,7 @@ fn rules(pen: &mut Pen, chart: &Chart, scales: &Scales, place: &impl Fn(f64, f64
 
 /// The intervals of a series, then its marks.
 fn marks(pen: &mut Pen, chart: &Chart, series: &Series, place: &impl Fn(f64, f64) -> (f64, f64)) {
-    if matches!(series.style, Style::Line | Style::Dashed) {
+    if series.style == Style::Line {
         return;
     }
     let colour = palette::series(series.colour);
@@ -223,7 +220,7 @@ fn marks(pen: &mut Pen, chart: &Chart, series: &Series, place: &impl Fn(f64, f64
             if by_rows { (place(*low, *y), place(*high, *y)) } else { (place(*x, *low), place(*x, *high)) };
         pen.line(from, to, colour, 9.0, false);
     }
-    let hollow = matches!(series.style, Style::Hollow | Style::HollowDashed);
+    let hollow = series.style == Style::Hollow;
     for point in &series.points {
         let value = if by_rows { (point.x, &chart.x) } else { (point.y, &chart.y) };
         let what = match point.what.as_str() {

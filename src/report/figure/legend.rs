@@ -73,12 +73,8 @@ pub fn draw(pen: &mut Pen, (left, top): (f64, f64), entries: &[(String, Sample)]
                 if matches!(style, Style::Line | Style::MarkedLine) {
                     pen.line((x, y), (x + 140.0, y), colour, 12.0, false);
                 }
-                if matches!(style, Style::Dashed | Style::HollowDashed) {
-                    pen.line((x, y), (x + 140.0, y), colour, 12.0, true);
-                }
-                if !matches!(style, Style::Line | Style::Dashed) {
-                    let hollow = matches!(style, Style::Hollow | Style::HollowDashed);
-                    pen.mark((x + 70.0, y), *shape, colour, hollow, "");
+                if *style != Style::Line {
+                    pen.mark((x + 70.0, y), *shape, colour, *style == Style::Hollow, "");
                 }
             }
         }

@@ -106,16 +106,6 @@ impl Pen {
         );
     }
 
-    /// Dashes through all places.
-    pub fn dashes(&mut self, places: &[(f64, f64)], colour: &str) {
-        let points: Vec<String> = places.iter().map(|(x, y)| format!("{x:.0},{y:.0}")).collect();
-        let _ = write!(
-            self.body,
-            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"11\" stroke-dasharray=\"50 30\"/>",
-            points.join(" ")
-        );
-    }
-
     /// A field with square corners that says what it is.
     pub fn field(&mut self, [x, y, width, height]: [f64; 4], colour: &str, what: &str) {
         let _ = write!(
