@@ -332,7 +332,10 @@ mod tests {
             "frontera.tacc.edu",
         ] {
             let text = clean(&format!("lost ({secret}, gone)")).to_lowercase();
-            assert!(text.starts_with("lost (withheld") && text.ends_with(", gone)"), "{secret}: {text}");
+            assert!(
+                text.starts_with("lost (") && text.contains("withheld") && text.ends_with(", gone)"),
+                "{secret}: {text}"
+            );
             assert!(!text.contains(&secret.to_lowercase()) && !text.contains("alice"), "{secret}: {text}");
         }
         assert_eq!(clean("a\n/home/alice\tb"), "a withheld b");
