@@ -7,7 +7,7 @@
 //! * [`address`]: what may stand behind `--metrics`, and where that listens.
 //! * [`values`]: the run's state; [`gpu`] the part that is the GPU's. [`metrics`] is the list of what is served.
 //! * [`text`]: from values to Prometheus' text format or OpenMetrics.
-//! * [`http`]: from a request's bytes to an answer. [`server`]: the one thread that serves, whoever connects.
+//! * [`http`]: from a request's bytes to an answer. `server`: the one thread that serves, whoever connects.
 
 pub mod address;
 pub mod gpu;

@@ -2,8 +2,8 @@
 //!
 //! A figure is drawn at the width of a column (3.5 in) or of a page (7 in); no letter in it is smaller than 7 pt at that size.
 //! Colours are those of Okabe and Ito, which colour-blind readers can tell apart, and every series has a shape of its own, so
-//! that it survives grey print. [`chart`] draws axes and series on a [`scale`], [`heat`] maps of numbers, [`lanes`] spans of
-//! time; [`pen`] puts down marks that say what they are, [`legend`] the names above them.
+//! that it survives grey print. `chart` draws axes and series on a `scale`, `heat` maps of numbers, `lanes` spans of
+//! time; `pen` puts down marks that say what they are, `legend` the names above them.
 
 mod chart;
 mod heat;
