@@ -5,7 +5,7 @@ use crate::records::Measurement;
 use crate::records::flags::{NOISY, WRONG};
 use crate::records::measurement::Kind;
 use crate::units::{format_ns, significant};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 /// `1.234 ms ±0.8%`: the median and half its 95 % interval; `noisy` rows carry a `~`.
 pub fn time_cell(record: &Measurement) -> String {
@@ -73,9 +73,10 @@ pub fn layers(records: &[Measurement]) -> Table {
     // A run that was taken up again may have put a shape's phases apart: each shape once, where it came first.
     let mut seen = BTreeSet::new();
     shapes.retain(|shape| seen.insert(*shape));
+    let by_name: HashMap<&str, &Measurement> = records.iter().rev().map(|r| (r.id.as_str(), r)).collect();
     for shape in shapes {
         for way in WAYS {
-            let find = |phase: &str| records.iter().find(|r| r.id == format!("gpt/{shape}/{phase}{way}"));
+            let find = |phase: &str| by_name.get(format!("gpt/{shape}/{phase}{way}").as_str()).copied();
             if PHASES.iter().all(|phase| find(phase).is_none()) {
                 continue;
             }

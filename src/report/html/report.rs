@@ -40,7 +40,7 @@ fn with_rows(sides: &[ReportSide], figures: &[Figure], notes: &[String], rows: u
     for figure in figures {
         body += &section(figure, rows)?;
     }
-    body += &further_tables(sides);
+    body += &further_tables(sides, rows);
     let _ = write!(
         body,
         "<footer>Made by <code>bubblebench report</code>, version {}. Every method: docs/method.md; every word and flag: \
@@ -191,10 +191,15 @@ fn section(figure: &Figure, rows: usize) -> Result<String> {
 }
 
 /// Tables whose rows no figure shows.
-fn further_tables(sides: &[ReportSide]) -> String {
+fn further_tables(sides: &[ReportSide], rows: usize) -> String {
     let mut html = String::new();
     for side in sides {
-        for table in tables::without_figures(&side.records, side.model.as_ref()) {
+        for mut table in tables::without_figures(&side.records, side.model.as_ref()) {
+            let more = table.rows.len().saturating_sub(rows);
+            table.rows.truncate(rows);
+            if more > 0 {
+                table.note += &format!(" {more} more rows are in tables.md.");
+            }
             let heading = if sides.len() > 1 { format!("{}, {}", table.title, side.name) } else { table.title.clone() };
             html += &page::section(&heading, &table.note, &page::table(&table));
         }
