@@ -150,25 +150,13 @@ pub fn figure_files(sides: &[ReportSide], all: &[figures::figure::Figure]) -> Re
     let caption =
         |drawn: &figures::figure::Figure| format!("## {}: {}\n\n{}\n", drawn.name, drawn.title, drawn.caption);
     written.push(("captions.md".into(), all.iter().map(caption).collect::<Vec<_>>().join("\n")));
+    let mut seen = BTreeSet::new();
     for side in sides {
         for table in tables::all(&side.records, side.model.as_ref()) {
             let name = if sides.len() > 1 { format!("{} {}", table.title, side.name) } else { table.title.clone() };
-            written.push((format!("table-{}.tex", figures::figure::stem(&name)), latex::table(&table)));
+            let stem = format!("table-{}", figures::figure::stem(&name));
+            written.push((figures::figure::distinct(&mut seen, &stem, ".tex"), latex::table(&table)));
         }
     }
-    unique(&mut written);
     Ok(written)
-}
-
-/// Numbers names that several files would have.
-fn unique(files: &mut [(String, String)]) {
-    let mut seen = BTreeSet::new();
-    for (name, _) in files {
-        let (stem, ending) = name.rsplit_once('.').map_or((name.clone(), String::new()), |(s, e)| (s.into(), e.into()));
-        let mut count = 1;
-        while !seen.insert(name.clone()) {
-            count += 1;
-            *name = format!("{stem}-{count}.{ending}");
-        }
-    }
 }

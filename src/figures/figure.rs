@@ -1,6 +1,7 @@
 //! A figure: a picture, what it shows in words, and the numbers that it was made of.
 
 use super::chart::{Chart, Quantity};
+use std::collections::BTreeSet;
 
 /// A picture with its caption and its numbers.
 #[derive(Debug, Clone, PartialEq)]
@@ -148,4 +149,15 @@ impl FigureData {
 /// The stem of a file's name: what is neither a lower-case letter nor a digit becomes a hyphen.
 pub fn stem(text: &str) -> String {
     crate::records::machine::slug(text)
+}
+
+/// The name, with a number behind its stem where it was seen before; it is seen from now on.
+pub fn distinct(seen: &mut BTreeSet<String>, stem: &str, ending: &str) -> String {
+    let mut name = format!("{stem}{ending}");
+    let mut count = 1;
+    while !seen.insert(name.clone()) {
+        count += 1;
+        name = format!("{stem}-{count}{ending}");
+    }
+    name
 }

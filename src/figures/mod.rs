@@ -78,11 +78,12 @@ pub fn shown(mut records: Vec<Measurement>) -> (Vec<Measurement>, Vec<String>) {
     if none > 0 {
         notes.push(format!("{} that took no time, too little to be told from none: not drawn", counted(none, "case")));
     }
-    if let Some(others) = of_other_devices(&records) {
-        let device = records[others[0]].device.clone();
-        notes.push(format!("{} of another device ({device}) than most: left out", counted(others.len(), "case")));
-        let mut index = 0..;
-        records.retain(|_| index.next().is_none_or(|at| others.binary_search(&at).is_err()));
+    let usual = usual_device(&records);
+    if let Some(device) = records.iter().find(|record| record.device != usual).map(|record| record.device.clone()) {
+        let before = records.len();
+        records.retain(|record| record.device == usual);
+        let count = counted(before - records.len(), "case");
+        notes.push(format!("{count} of another device ({device}) than most: left out"));
     }
     let software = records.iter().filter(|record| record.has_flag(SOFTWARE)).count();
     if software > 0 {
@@ -91,13 +92,11 @@ pub fn shown(mut records: Vec<Measurement>) -> (Vec<Measurement>, Vec<String>) {
     (records, notes)
 }
 
-/// Places of the records that were measured on another device than most of them; `None` where all are of one.
-fn of_other_devices(records: &[Measurement]) -> Option<Vec<usize>> {
+/// The device that most of the records were measured on.
+fn usual_device(records: &[Measurement]) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     records.iter().for_each(|record| *counts.entry(&record.device).or_default() += 1);
-    let (most, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
-    let others: Vec<usize> = (0..records.len()).filter(|&at| records[at].device != most).collect();
-    (!others.is_empty()).then_some(others)
+    counts.into_iter().max_by_key(|(_, count)| *count).map_or_else(String::new, |(device, _)| device.into())
 }
 
 /// Every figure that the sides have numbers for, in the order in which a report shows them.
@@ -112,21 +111,10 @@ pub fn all(sides: &[ReportSide]) -> Vec<Figure> {
     figures.extend(predicted::figures(sides));
     figures.extend(spread::samples(sides));
     figures.extend(spread::drift(sides));
-    number_alike(&mut figures);
-    figures
-}
-
-/// Names that two figures would have, as of sides whose names differ in signs only, get numbers.
-fn number_alike(figures: &mut [Figure]) {
+    // Sides whose names differ in signs only have figures of one name.
     let mut seen = BTreeSet::new();
-    for figure in figures {
-        let stem = figure.name.clone();
-        let mut count = 1;
-        while !seen.insert(figure.name.clone()) {
-            count += 1;
-            figure.name = format!("{stem}-{count}");
-        }
-    }
+    figures.iter_mut().for_each(|figure| figure.name = figure::distinct(&mut seen, &figure.name, ""));
+    figures
 }
 
 /// What tells the marks of several sides and kinds apart: a colour a side, a shape a kind. Empty for one side, whose series have

@@ -2,6 +2,7 @@
 
 use super::text;
 use crate::figures::chart::{Axis, Quantity, Scale};
+use crate::report::html::svg::round_step;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use std::ops::Range;
 
@@ -108,8 +109,7 @@ fn round(low: f64, high: f64, count: usize) -> Vec<f64> {
     if !(raw > 0.0 && raw.is_finite()) {
         return vec![low];
     }
-    let power = 10f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= raw * 0.999).unwrap_or(raw);
+    let step = round_step(raw);
     let first = (low / step - 1e-9).ceil();
     let last = (high / step + 1e-9).floor();
     (0..=(last - first).max(0.0) as usize).map(|k| (first + k as f64) * step).collect()

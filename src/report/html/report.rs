@@ -22,23 +22,30 @@ const ROWS: usize = 200;
 
 /// The whole page; `notes` say what of the folders is not shown. Where it would be too long for a mail, it has fewer rows.
 pub fn html(sides: &[ReportSide], figures: &[Figure], notes: &[String]) -> Result<String> {
-    let mut page = with_rows(sides, figures, notes, ROWS)?;
+    let drawn = figures.iter().map(|figure| Ok((figure, picture(figure)?))).collect::<Result<Vec<_>>>()?;
+    let mut page = with_rows(sides, &drawn, notes, ROWS);
     for rows in [ROWS / 4, ROWS / 20] {
         if page.len() > MOST_BYTES {
-            page = with_rows(sides, figures, notes, rows)?;
+            page = with_rows(sides, &drawn, notes, rows);
         }
     }
     Ok(page)
 }
 
-fn with_rows(sides: &[ReportSide], figures: &[Figure], notes: &[String], rows: usize) -> Result<String> {
+/// A figure in both of its widths.
+fn picture(figure: &Figure) -> Result<String> {
+    let drawn = |width| figure::svg(figure, width, Background::None);
+    Ok(page::paper(&drawn(FigureWidth::Column)?, &drawn(FigureWidth::Page)?))
+}
+
+fn with_rows(sides: &[ReportSide], drawn: &[(&Figure, String)], notes: &[String], rows: usize) -> String {
     let mut body = head(sides);
     body += &page::section("What was measured, and where", "Facts that times depend on.", &page::table(&facts(sides)));
     body += &told(sides, notes);
     body += &cards(sides);
-    body += &contents(figures);
-    for figure in figures {
-        body += &section(figure, rows)?;
+    body += &contents(drawn);
+    for (figure, picture) in drawn {
+        body += &section(figure, picture, rows);
     }
     body += &further_tables(sides, rows);
     let _ = write!(
@@ -47,7 +54,7 @@ fn with_rows(sides: &[ReportSide], figures: &[Figure], notes: &[String], rows: u
          docs/reading.md; figures as files: <code>--figures DIR</code>.</footer>",
         env!("CARGO_PKG_VERSION")
     );
-    Ok(page::page_of_figures(&title(sides), &body))
+    page::page_of_figures(&title(sides), &body)
 }
 
 fn title(sides: &[ReportSide]) -> String {
@@ -161,33 +168,33 @@ fn card(key: &str, (value, detail): &(String, String)) -> String {
     )
 }
 
-fn contents(figures: &[Figure]) -> String {
-    let item =
-        |figure: &Figure| format!("<li><a href=\"#{}\">{}</a></li>", escape(&figure.name), escape(&figure.title));
-    let items: String = figures.iter().map(item).collect();
+fn contents(drawn: &[(&Figure, String)]) -> String {
+    let item = |(figure, _): &(&Figure, String)| {
+        format!("<li><a href=\"#{}\">{}</a></li>", escape(&figure.name), escape(&figure.title))
+    };
+    let items: String = drawn.iter().map(item).collect();
     format!("<section><nav aria-label=\"Figures\"><h2>Figures</h2><ul>{items}</ul></nav></section>\n")
 }
 
 /// A figure with its caption, and its numbers below it.
-fn section(figure: &Figure, rows: usize) -> Result<String> {
-    let drawn = |width| figure::svg(figure, width, Background::None);
+fn section(figure: &Figure, picture: &str, rows: usize) -> String {
     let count = figure.data.rows.len();
     let rest = if count > rows {
         format!(", the first {rows}; all are in {}.csv of --figures", figure.name)
     } else {
         String::new()
     };
-    Ok(format!(
+    format!(
         "<section id=\"{}\">\n<div class=\"whole\"><h2>{}</h2>\n<p class=\"lead\">{}</p>\n{}</div>\n<details><summary>Numbers of “{}”: {}{}</summary>{}</details>\n</section>\n",
         escape(&figure.name),
         escape(&figure.title),
         escape(&figure.caption),
-        page::paper(&drawn(FigureWidth::Column)?, &drawn(FigureWidth::Page)?),
+        picture,
         escape(&figure.title),
         counted(count, "row"),
         escape(&rest),
         page::table(&figure::table(figure, rows))
-    ))
+    )
 }
 
 /// Tables whose rows no figure shows.

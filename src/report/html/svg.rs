@@ -69,14 +69,19 @@ impl Svg {
     }
 }
 
+/// The round step that is at least this long: 1, 2, 2.5 or 5 times a power of ten.
+pub fn round_step(least: f64) -> f64 {
+    let power = 10f64.powf(least.log10().floor());
+    [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|m| m * power).find(|step| *step >= least * 0.999).unwrap_or(least)
+}
+
 /// About `count` round values from 0 to `end`.
 pub fn ticks(end: f64, count: f64) -> Vec<f64> {
     if !(end > 0.0 && end.is_finite()) {
         return vec![0.0];
     }
     let raw = end / count.max(1.0);
-    let power = 10f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= raw * 0.999).unwrap_or(raw);
+    let step = round_step(raw);
     (0..=(end / step + 1e-9) as usize).map(|k| k as f64 * step).collect()
 }
 
