@@ -41,6 +41,12 @@ alone!(an_asynchronous_error_is_told, [("SOFTGPU_DEVICES", "3"), ("SOFTGPU_NCCL"
     assert!(text.contains("rank 1") && text.contains("on purpose"), "{text}");
 });
 
+// An error that was met between two calls is the status of the second: it has NCCL's words as well.
+alone!(a_call_that_fails_says_what_nccl_met, [("SOFTGPU_DEVICES", "3"), ("SOFTGPU_NCCL", "refuse:1:9")], {
+    let text = error(LONG);
+    assert!(text.contains("rank 1") && text.contains("all_reduce failed") && text.contains("on purpose"), "{text}");
+});
+
 alone!(a_wrong_id_is_refused, [("SOFTGPU_DEVICES", "3"), ("SOFTGPU_NCCL", "wrong-id")], {
     let text = error(LONG);
     assert!(text.contains("nobody listens"), "{text}");

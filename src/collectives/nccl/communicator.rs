@@ -8,7 +8,7 @@
 use super::{Nccl, UniqueId, sys};
 use crate::collectives::ranks::worker::{Abort, RankConfig};
 use crate::{Error, Result};
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -153,7 +153,7 @@ impl Communicator {
         // SAFETY: the config outlives the call and has the layout it claims; the place outlives the communicator (see
         // `arrive`).
         let status = unsafe { function(place, ranks, id, rank, (&raw mut config).cast()) };
-        nccl.check("ncclCommInitRankConfig", status)?;
+        communicator.checked("ncclCommInitRankConfig", status)?;
         communicator.arrive("joining the other ranks")?;
         Ok(communicator)
     }
@@ -176,7 +176,7 @@ impl Communicator {
         let place = child.handle.pointer.as_ptr();
         // SAFETY: as for `join`.
         let status = self.call(|comm| unsafe { function(comm, 0, key, place, (&raw mut config).cast()) })?;
-        self.nccl.check("ncclCommSplit", status)?;
+        self.checked("ncclCommSplit", status)?;
         self.settle("splitting the communicator").inspect_err(|_| std::mem::forget(Arc::clone(&child.handle)))?;
         child.arrive("splitting the communicator")?;
         Ok(child)
@@ -219,6 +219,12 @@ impl Communicator {
         Ok(body(comm))
     }
 
+    /// What NCCL says of a call with the handle that failed.
+    pub(super) fn checked(&self, call: &str, status: sys::ncclResult_t) -> Result<()> {
+        let (_guard, comm) = self.handle.enter();
+        self.nccl.check_on(comm, call, status)
+    }
+
     /// Takes a registered buffer back, as long as the communicator is there.
     pub(super) fn deregister(&self) -> Box<dyn FnMut(*mut c_void) + Send> {
         type Deregister = unsafe extern "C" fn(sys::ncclComm_t, *mut c_void) -> sys::ncclResult_t;
@@ -241,7 +247,7 @@ impl Communicator {
         let mut state = sys::ncclResult_t::ncclSuccess;
         // SAFETY: the handle is alive during the call; one status is written.
         let status = self.call(|comm| unsafe { function(comm, &mut state) })?;
-        self.nccl.check("ncclCommGetAsyncError", status)?;
+        self.checked("ncclCommGetAsyncError", status)?;
         Ok(state)
     }
 
@@ -251,7 +257,10 @@ impl Communicator {
         if matches!(state, sys::ncclResult_t::ncclSuccess | sys::ncclResult_t::ncclInProgress) {
             return Ok(());
         }
-        let words = self.last_words(state);
+        let words = {
+            let (_guard, comm) = self.handle.enter();
+            self.nccl.words(comm, state)
+        };
         self.abort();
         Err(Error::machine(
             format!("rank {} of {}: NCCL says: {words}", self.rank, self.ranks),
@@ -270,18 +279,6 @@ impl Communicator {
 
     pub(super) fn wait<'a>(&'a self, doing: &'a str) -> Wait<'a> {
         Wait { communicator: self, doing, begun: Instant::now(), turns: 0 }
-    }
-
-    fn last_words(&self, state: sys::ncclResult_t) -> String {
-        let words = self.nccl.words(state);
-        let last = self.nccl.api().ncclGetLastError.as_ref().ok().and_then(|function| {
-            // SAFETY: NCCL's own text, copied before another call.
-            self.call(|comm| unsafe { CStr::from_ptr(function(comm)) }.to_string_lossy().into_owned()).ok()
-        });
-        match last.filter(|text| !text.is_empty()) {
-            Some(text) => format!("{words}: {text}"),
-            None => words,
-        }
     }
 
     fn aborted(&self) -> Error {
@@ -303,7 +300,7 @@ impl Communicator {
         let finalize = self.nccl.function("ncclCommFinalize", |api| &api.ncclCommFinalize)?;
         // SAFETY: alive during the call; nothing is asked of it afterwards but its state.
         let status = self.call(|comm| unsafe { finalize(comm) })?;
-        self.nccl.check("ncclCommFinalize", status)?;
+        self.checked("ncclCommFinalize", status)?;
         let begun = Instant::now();
         while self.state()? == sys::ncclResult_t::ncclInProgress {
             if begun.elapsed() > FAREWELL.min(self.deadline) {

@@ -124,12 +124,12 @@ impl Enqueue<'_> {
             for (peer, span) in sends {
                 let (from, peer) = (self.places.address(span) as *const c_void, peer as c_int);
                 // SAFETY: the span lies in a buffer of this rank (`Places`), alive until the stream is waited for.
-                nccl.check("ncclSend", unsafe { send(from, span.len, dtype, peer, comm, stream) })?;
+                nccl.check_on(comm, "ncclSend", unsafe { send(from, span.len, dtype, peer, comm, stream) })?;
             }
             for (peer, span) in receives {
                 let (to, peer) = (self.places.address(span) as *mut c_void, peer as c_int);
                 // SAFETY: as above.
-                nccl.check("ncclRecv", unsafe { receive(to, span.len, dtype, peer, comm, stream) })?;
+                nccl.check_on(comm, "ncclRecv", unsafe { receive(to, span.len, dtype, peer, comm, stream) })?;
             }
             Ok(())
         })
@@ -142,7 +142,7 @@ impl Enqueue<'_> {
         let end = nccl.function("ncclGroupEnd", |api| &api.ncclGroupEnd)?;
         let status = self.communicator.call(|comm| {
             // SAFETY: both take nothing and concern this thread only.
-            nccl.check("ncclGroupStart", unsafe { start() })?;
+            nccl.check_on(comm, "ncclGroupStart", unsafe { start() })?;
             let outcome = body(comm);
             // SAFETY: as above.
             let status = unsafe { end() };
@@ -153,7 +153,7 @@ impl Enqueue<'_> {
 
     /// What NCCL does beside us has to be on the stream before anything is put behind it.
     fn begun(&self, call: &str, status: ncclResult_t) -> Result<()> {
-        self.communicator.nccl().check(call, status)?;
+        self.communicator.checked(call, status)?;
         if status == ncclResult_t::ncclInProgress {
             self.communicator.settle("the first operation of its kind")
         } else {

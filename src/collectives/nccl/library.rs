@@ -3,8 +3,9 @@
 use super::{UniqueId, sys};
 use crate::machine::libraries::{nccl_version_text, open_nccl};
 use crate::{Error, Result};
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
 use std::path::{Path, PathBuf};
+use std::ptr::null_mut;
 
 /// The oldest NCCL the calls here are known to work with.
 const OLDEST: (i32, &str) = (21800, "2.18");
@@ -99,21 +100,42 @@ impl Nccl {
         )
     }
 
-    /// NCCL's own words for a status that is neither success nor "in progress".
+    /// What NCCL says of a call that concerns no communicator, if it failed.
     pub(super) fn check(&self, call: &str, status: sys::ncclResult_t) -> Result<()> {
+        self.check_on(null_mut(), call, status)
+    }
+
+    /// What NCCL says of a call on `comm`, alive or null, if its status is neither success nor "in progress".
+    pub(super) fn check_on(&self, comm: sys::ncclComm_t, call: &str, status: sys::ncclResult_t) -> Result<()> {
         if matches!(status, sys::ncclResult_t::ncclSuccess | sys::ncclResult_t::ncclInProgress) {
             return Ok(());
         }
-        Err(Error::machine(format!("{call} failed: {}", self.words(status)), "set NCCL_DEBUG=WARN to see why"))
+        let words = self.words(comm, status);
+        Err(Error::machine(format!("{call} failed: {words}"), "set NCCL_DEBUG=WARN to see why"))
     }
 
-    pub(super) fn words(&self, status: sys::ncclResult_t) -> String {
-        let words = self.api.ncclGetErrorString.as_ref().ok().map(|function| {
-            // SAFETY: returns a static string for any status.
-            unsafe { CStr::from_ptr(function(status)) }.to_string_lossy().into_owned()
-        });
-        words.unwrap_or_else(|| format!("status {}", status.0))
+    /// NCCL's words for the status and, behind a colon, for what it met last: an error that came between two calls is
+    /// the next one's status, and only the latter says what it was.
+    pub(super) fn words(&self, comm: sys::ncclComm_t, status: sys::ncclResult_t) -> String {
+        // SAFETY: returns a static string for any status.
+        let name = self.api.ncclGetErrorString.as_ref().ok().map(|function| text(unsafe { function(status) }));
+        // SAFETY: the handle is alive or null, which nccl.h allows; the text is copied before another call.
+        let met = self.api.ncclGetLastError.as_ref().ok().map(|function| text(unsafe { function(comm) }));
+        let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("status {}", status.0));
+        match met.filter(|met| !met.is_empty()) {
+            Some(met) => format!("{name}: {}", met.trim_end()),
+            None => name,
+        }
     }
+}
+
+/// NCCL's text; empty where there is none.
+fn text(place: *const c_char) -> String {
+    if place.is_null() {
+        return String::new();
+    }
+    // SAFETY: not null, and NCCL's texts end with a zero.
+    unsafe { CStr::from_ptr(place) }.to_string_lossy().into_owned()
 }
 
 fn unfit(path: &Path, why: &str) -> Error {

@@ -271,7 +271,7 @@ impl Registration {
         let (mut handle, place) = (std::ptr::null_mut(), block.pointer() as *mut c_void);
         // SAFETY: the signature is nccl.h's; the block is that long, and outlives the registration (`Prepared`).
         let status = communicator.call(|comm| unsafe { register(comm, place, block.bytes(), &mut handle) })?;
-        nccl.check("ncclCommRegister", status)?;
+        communicator.checked("ncclCommRegister", status)?;
         communicator.settle("registering a buffer")?;
         Ok(Registration { handle, deregister: communicator.deregister() })
     }

@@ -39,6 +39,7 @@ bool read(const std::string& text, Faults& all) {
     static const std::pair<const char*, Fault::What> kinds[] = {{"kill", Fault::kKill},
                                                                 {"hang", Fault::kHang},
                                                                 {"async", Fault::kAsync},
+                                                                {"refuse", Fault::kRefuse},
                                                                 {"wrong", Fault::kWrong},
                                                                 {"slow", Fault::kSlow}};
     for (auto& [name, kind] : kinds) {

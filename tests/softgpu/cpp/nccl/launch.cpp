@@ -19,7 +19,7 @@ bool is_message(const Operation& operation) { return operation.kind >= kSend; }
 bool fault(Comm& comm, bool* spoil) {
     const uint64_t number = ++comm.operations;
     for (const Fault& fault : faults().list) {
-        if (fault.rank != comm.rank) continue;
+        if (fault.rank != comm.rank || fault.what == Fault::kRefuse) continue;
         if (fault.what == Fault::kSlow) usleep(unsigned(fault.number) * 1000);
         if (fault.what == Fault::kSlow || fault.number != number) continue;
         switch (fault.what) {

@@ -140,7 +140,7 @@ uint64_t this_host();
 // --- faults.cpp: SOFTGPU_NCCL --------------------------------------------------------------------------------------
 
 struct Fault {
-    enum What { kKill, kHang, kAsync, kWrong, kSlow } what;
+    enum What { kKill, kHang, kAsync, kRefuse, kWrong, kSlow } what;
     int rank;
     uint64_t number;  // of the rank's operation, counted from 1; milliseconds of kSlow
 };
@@ -168,6 +168,7 @@ struct Comm : std::enable_shared_from_this<Comm> {
     std::string last_error;
     uint64_t issued = 0, done = 0;  // operations on streams, not those of graphs
     uint64_t operations = 0;        // that began, for faults
+    uint64_t asked = 0;             // calls of operations, for faults
     uint64_t phase = 0, control = 0;
     bool launched = false, finalized = false, left = false;
     std::set<void*> handles;

@@ -132,10 +132,18 @@ int end_group() {
     return code;
 }
 
+bool refused_on_purpose(Comm& comm) {
+    const uint64_t number = ++comm.asked;
+    return std::any_of(faults().list.begin(), faults().list.end(), [&](const Fault& fault) {
+        return fault.what == Fault::kRefuse && fault.rank == comm.rank && fault.number == number;
+    });
+}
+
 int ask(void* handle, void* stream, const Operation& operation) {
     std::shared_ptr<Comm> comm;
     int code = ready(handle, &comm);
     if (code == kSuccess) code = check(*comm, stream, operation);
+    if (code == kSuccess && refused_on_purpose(*comm)) code = comm->fail(kSystemError, "a refusal on purpose (SOFTGPU_NCCL)");
     if (code != kSuccess) {
         if (group.depth > 0) group.failed = code;
         return code;
