@@ -127,6 +127,12 @@ fn what_is_planted_is_told() {
     let ratio = row["ratios"][0]["ratio"].as_f64().unwrap();
     let median = |side: usize| row["values"][side]["median_ns"].as_f64().unwrap();
     assert!((ratio - median(1) / median(0)).abs() < 1e-12 && (ratio - 1.05).abs() < 0.01, "{row}");
+    // The table's interval is that of the JSON: a ratio's is not even about it.
+    let ends = ["ratio", "low", "high"].map(|name| row["ratios"][0][name].as_f64().unwrap());
+    let cell = format!("{:.3} [{:.3}, {:.3}]", ends[0], ends[1], ends[2]);
+    let table = compare(root.path(), &["a", "slower", "--format", "markdown"]).stdout;
+    let line = table.lines().find(|line| line.contains(row["id"].as_str().unwrap())).unwrap();
+    assert!(line.contains(&cell), "{cell}: {line}");
     let faster = verdicts(&json(root.path(), &["slower", "a"]));
     assert_eq!(faster.len(), 30);
     assert!(faster.iter().all(|(_, verdict)| verdict == "faster"));

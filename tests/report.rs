@@ -250,6 +250,7 @@ fn secretive(path: &Path) {
     machine["hostname"] = json!("gpu-node-17");
     machine["environment"] =
         json!({"NCCL_COMM_ID": "10.1.2.3:777", "NCCL_ALGO": "Ring", "NCCL_TOPO_FILE": "/scratch/alice/t.xml"});
+    machine["run"]["commit"] = json!("c674686ed6fc-dirty");
     machine["run"]["command"] = json!(["/home/alice/bubblebench", "measure", "all", "--results", "/scratch/alice/out"]);
     fs::write(path.join("machine.json"), machine.to_string()).unwrap();
 }
@@ -277,6 +278,9 @@ fn what_is_published_names_nobody_and_its_checksums_hold() {
         answer.starts_with("AMD EPYC, 2 cores (amd-epyc-2c). Measured with bubblebench") && answer.lines().count() == 1
     );
     assert!(told.contains("withheld: hostname") && told.contains("NCCL_COMM_ID"), "{told}");
+    let doubt = "built from commit c674686ed6fc with changes that are in no commit";
+    let page = fs::read_to_string(to.join("README.md")).unwrap();
+    assert!(told.contains(doubt) && page.contains(doubt), "who cites a commit learns that it is not what ran: {told}");
     let files = all_files(&to);
     for file in &files {
         let text = fs::read_to_string(file).unwrap();

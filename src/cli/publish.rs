@@ -166,6 +166,10 @@ fn publication_files(
         note(&unfinished);
         notes.push(unfinished);
     }
+    if let Some(doubt) = commit_doubt(machine) {
+        note(&doubt);
+        notes.push(doubt);
+    }
     let (sides, model) = (std::slice::from_ref(&side), side.model.as_ref());
     let drawn = figures::all(sides);
     let mut made = vec![
@@ -186,6 +190,16 @@ fn publication_files(
     }
     made.push((README.to_string(), publication::readme(machine, side.records.len(), layer, &notes, &names)));
     Ok(made)
+}
+
+/// Why the commit that is cited does not name the program that measured.
+fn commit_doubt(machine: &MachineRecord) -> Option<String> {
+    let commit = match machine.run.commit.as_deref() {
+        _ if machine.run.preset == "imported" => return None,
+        Some(commit) => commit.strip_suffix("-dirty")?,
+        None => return Some("the program that measured names no commit: it was built outside a git repository".into()),
+    };
+    Some(format!("the program that measured was built from commit {commit} with changes that are in no commit"))
 }
 
 /// Writes all files, the checksums last: a folder whose checksums hold is whole. Figures of an earlier publication that this one

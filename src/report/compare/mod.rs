@@ -121,7 +121,7 @@ fn beside_one(record: &ComparisonRecord, title: &str, rows: &[&ComparisonRow], o
     header.extend((!record.across).then_some("verdict"));
     header.extend(reasons.then_some("reason"));
     let spare: &[&str] = if reasons { &["reason", other, &record.reference] } else { &[other, &record.reference] };
-    let note = format!("Medians, and the ratio {other} ÷ {} ± half its 95 % interval.", record.reference);
+    let note = format!("Medians, and the ratio {other} ÷ {} with its 95 % interval.", record.reference);
     let mut table = Table::new(title, &note, &header).spare(spare);
     for row in rows {
         let ratio = row.ratio(other);
@@ -143,7 +143,7 @@ fn beside_several(record: &ComparisonRecord, title: &str, rows: &[&ComparisonRow
     let columns = record.others.iter().zip(&ratios).flat_map(|(other, ratio)| [other.as_str(), ratio.as_str()]);
     let header: Vec<&str> = ["case", &record.reference].into_iter().chain(columns).collect();
     let spare: Vec<&str> = record.others.iter().map(String::as_str).collect();
-    let note = format!("Medians, and each side ÷ {} ± half the ratio's 95 % interval.", record.reference);
+    let note = format!("Medians, and each side ÷ {} with the ratio's 95 % interval.", record.reference);
     let mut table = Table::new(title, &note, &header).spare(&spare);
     for row in rows {
         let mut cells = vec![row.id.clone(), value_cell(row.value(&record.reference), row.quantity)];
@@ -167,10 +167,11 @@ fn value_cell(value: Option<&SideValue>, quantity: ComparedQuantity) -> String {
     cell.unwrap_or_else(|| "–".into())
 }
 
-/// `1.034 ±0.012`.
+/// `1.034 [1.022, 1.047]`: the interval of a ratio is not even about it, and a wide one would reach below zero if it were.
 fn ratio_cell(ratio: &SideRatio) -> String {
-    let half = ratio.low.zip(ratio.high).map(|(low, high)| format!(" ±{}", significant((high - low) / 2.0)));
-    ratio.ratio.map_or("–".into(), |value| format!("{}{}", significant(value), half.unwrap_or_default()))
+    let interval = ratio.low.zip(ratio.high);
+    let interval = interval.map(|(low, high)| format!(" [{}, {}]", significant(low), significant(high)));
+    ratio.ratio.map_or("–".into(), |value| format!("{}{}", significant(value), interval.unwrap_or_default()))
 }
 
 const fn verdict_cell(ratio: &SideRatio) -> &'static str {
