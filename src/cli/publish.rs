@@ -161,14 +161,12 @@ fn publication_files(
     measurements: String,
 ) -> Result<Vec<(String, String)>> {
     let (side, mut notes) = side(machine.name.clone(), folder, Some(machine.clone()), journal);
-    if machine.run.preset != "imported" && !journal.finished(&machine.run.id) {
-        let unfinished = format!("run {} was not finished, cases of its list are missing", machine.run.id);
-        note(&unfinished);
-        notes.push(unfinished);
-    }
-    if let Some(doubt) = commit_doubt(machine) {
-        note(&doubt);
-        notes.push(doubt);
+    // What was imported is no run of this program.
+    if machine.run.preset != "imported" {
+        for doubt in [unfinished(machine, journal), commit_doubt(machine)].into_iter().flatten() {
+            note(&doubt);
+            notes.push(doubt);
+        }
     }
     let (sides, model) = (std::slice::from_ref(&side), side.model.as_ref());
     let drawn = figures::all(sides);
@@ -192,13 +190,17 @@ fn publication_files(
     Ok(made)
 }
 
+fn unfinished(machine: &MachineRecord, journal: &Journal) -> Option<String> {
+    let id = &machine.run.id;
+    (!journal.finished(id)).then(|| format!("run {id} was not finished, cases of its list are missing"))
+}
+
 /// Why the commit that is cited does not name the program that measured.
 fn commit_doubt(machine: &MachineRecord) -> Option<String> {
-    let commit = match machine.run.commit.as_deref() {
-        _ if machine.run.preset == "imported" => return None,
-        Some(commit) => commit.strip_suffix("-dirty")?,
-        None => return Some("the program that measured names no commit: it was built outside a git repository".into()),
+    let Some(commit) = machine.run.commit.as_deref() else {
+        return Some("the program that measured names no commit: it was built outside a git repository".into());
     };
+    let commit = commit.strip_suffix("-dirty")?;
     Some(format!("the program that measured was built from commit {commit} with changes that are in no commit"))
 }
 

@@ -5,6 +5,7 @@
 //! because a communicator that does not block starts a thread for every operation, which no benchmark of NCCL times.
 //! Whoever shares the [`Abort`] can end both from another thread, even while this one is stuck inside a call.
 
+use super::library::is_no_error;
 use super::{Nccl, UniqueId, sys};
 use crate::collectives::ranks::worker::{Abort, RankConfig};
 use crate::{Error, Result};
@@ -221,6 +222,10 @@ impl Communicator {
 
     /// What NCCL says of a call with the handle that failed.
     pub(super) fn checked(&self, call: &str, status: sys::ncclResult_t) -> Result<()> {
+        // Every operation comes by here: the handle is asked for only where there is something to say.
+        if is_no_error(status) {
+            return Ok(());
+        }
         let (_guard, comm) = self.handle.enter();
         self.nccl.check_on(comm, call, status)
     }
@@ -254,7 +259,7 @@ impl Communicator {
     /// Fails where NCCL has met an error since; cheap enough to be asked while waiting.
     pub fn check(&self) -> Result<()> {
         let state = self.state()?;
-        if matches!(state, sys::ncclResult_t::ncclSuccess | sys::ncclResult_t::ncclInProgress) {
+        if is_no_error(state) {
             return Ok(());
         }
         let words = {

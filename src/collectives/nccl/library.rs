@@ -107,7 +107,7 @@ impl Nccl {
 
     /// What NCCL says of a call on `comm`, alive or null, if its status is neither success nor "in progress".
     pub(super) fn check_on(&self, comm: sys::ncclComm_t, call: &str, status: sys::ncclResult_t) -> Result<()> {
-        if matches!(status, sys::ncclResult_t::ncclSuccess | sys::ncclResult_t::ncclInProgress) {
+        if is_no_error(status) {
             return Ok(());
         }
         let words = self.words(comm, status);
@@ -127,6 +127,11 @@ impl Nccl {
             None => name,
         }
     }
+}
+
+/// Done, or begun and not yet done.
+pub(super) const fn is_no_error(status: sys::ncclResult_t) -> bool {
+    matches!(status, sys::ncclResult_t::ncclSuccess | sys::ncclResult_t::ncclInProgress)
 }
 
 /// NCCL's text; empty where there is none.
