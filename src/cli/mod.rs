@@ -12,6 +12,7 @@ pub mod compare;
 pub mod doctor;
 pub mod export;
 pub mod fit;
+mod gate;
 mod gpu_state;
 pub mod import;
 mod known;
@@ -72,6 +73,8 @@ enum Command {
     Report(report::ReportArgs),
     /// Write a run's results as a folder that can be given to anybody: no secrets, checksums, a line to cite
     Publish(publish::PublishArgs),
+    /// Show a live gate: its state, who is there, how it is used
+    Gate(gate::GateArgs),
     /// Print the JSON Schema of one kind of file
     Schema(schema::SchemaArgs),
     /// Print shell completions: commands, options, and the values that are names
@@ -108,6 +111,7 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Compare(args) => return compare::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Publish(args) => publish::run(&args),
+        Command::Gate(args) => gate::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Completions { shell } => {
             let mut text = Vec::new();

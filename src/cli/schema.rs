@@ -4,6 +4,7 @@ use super::known::known;
 use super::predict::question::{self, Question};
 use crate::compare;
 use crate::compare::record::ComparisonRecord;
+use crate::corun::gate::{self, GateRecord};
 use crate::cost::predict::{self, Answer};
 use crate::fill::{self, record::PlanRecord};
 use crate::machine::doctor::{self, Doctor};
@@ -38,6 +39,7 @@ const KINDS: &[KindOfFile] = &[
     ("timeline", pipeline::record::SCHEMA, || schema_for!(TimelineRecord)),
     ("sweep", sweep::SCHEMA, || schema_for!(SweepRecord)),
     ("bubbles", bubbles::SCHEMA, || schema_for!(BubblesRecord)),
+    ("gate", gate::status::SCHEMA, || schema_for!(GateRecord)),
     ("comparison", compare::record::SCHEMA, || schema_for!(ComparisonRecord)),
 ];
 

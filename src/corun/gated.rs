@@ -55,7 +55,7 @@ impl<O: Ops> Gated<O> {
 
     #[inline]
     fn run(&mut self, operation: impl FnOnce(&mut O)) {
-        match self.gate.pass() {
+        match self.gate.pass(0) {
             Pass::Go => match &mut self.times {
                 None => operation(&mut self.ops),
                 Some(times) => {
@@ -69,7 +69,9 @@ impl<O: Ops> Gated<O> {
                 return;
             }
         }
-        self.gate.done();
+        if self.gate.done().is_err() {
+            self.ended = Some(Pass::LeaseLost);
+        }
     }
 }
 
@@ -114,6 +116,11 @@ impl<O: Ops> Ops for Gated<O> {
             Some(Pass::MainGone) => {
                 Err(Error::machine("the main program behind the gate has died", "start it again, then this program"))
             }
+            Some(Pass::LeaseLost) => Err(Error::machine("another side has taken the place at the gate", "end this one")),
+            Some(Pass::NeverFits { longest_ns }) => Err(Error::machine(
+                format!("no bubble is long enough for an operation: the longest had {longest_ns} ns"),
+                "take a smaller model",
+            )),
         }
     }
 

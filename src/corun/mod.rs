@@ -2,8 +2,7 @@
 //! inside the big one's bubbles.
 //!
 //! * [`gate`] — a page of shared memory that the big model opens and closes; [`gated`] puts it in front of any
-//!   [`crate::ops::Ops`], so that models run through it unchanged. [`page`], [`process`] and [`time`] are its parts;
-//!   [`gate_counts`] is what all gates of the process have seen.
+//!   [`crate::ops::Ops`], so that models run through it unchanged. [`time`] is the clock of both.
 //! * [`pressure`] — programs that load exactly one resource; [`load`] runs those and the small models in a thread
 //!   ([`worker`]) and [`profile`] turns their operations into work; [`mains`] is what is measured beside them.
 //! * [`pair`] — alone and together in random order, and how much of it truly overlapped; [`sharing`] says
@@ -18,14 +17,11 @@ pub mod calibration;
 pub mod cuda;
 pub mod fill_gate;
 pub mod gate;
-pub mod gate_counts;
 pub mod gated;
 pub mod load;
 pub mod mains;
-pub mod page;
 pub mod pair;
 pub mod pressure;
-pub mod process;
 pub mod profile;
 pub mod replay;
 pub mod sharing;

@@ -344,13 +344,14 @@ mod tests {
     #[test]
     fn late_stops_are_kept_and_work_outside_bubbles_is_not_counted() {
         let (mut gate, mut side) = gate::pair().unwrap();
+        side.ready();
         let profile = StepProfile::from_steps(0, &[1e5; 4], 2).unwrap();
         let (calibration, account) = (Calibration::default(), Account::default());
         let mut bubbles = Bubbles { gate: &mut gate, profile: &profile, calibration, closed_at: None, account };
         for _ in 0..3 {
             bubbles.filled(1e5);
             std::thread::sleep(std::time::Duration::from_millis(2));
-            (0..5).for_each(|_| side.done());
+            (0..5).for_each(|_| side.done().unwrap());
         }
         assert!(bubbles.account.stop_latencies_ns.len() == 2, "those of the bubbles that were followed by another");
         let account = bubbles.finish();

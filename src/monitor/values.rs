@@ -4,7 +4,7 @@
 use super::gpu::{self, GpuName};
 use super::metrics::{self, Metric};
 use super::text::{Family, Sample};
-use crate::corun::gate_counts::{self, GateCounts};
+use crate::corun::gate::counts::{self, GateCounts};
 use crate::machine::nvml::reasons;
 use crate::machine::telemetry::NewestReading;
 use crate::records::measurement::Kind;
@@ -224,7 +224,7 @@ impl RunValues {
         families.extend(case(present.case));
         families.push(self.samples());
         families.extend(self.fill.families());
-        families.extend(gates(gate_counts::counts()));
+        families.extend(gates(counts::counts()));
         let reading = self.telemetry.as_ref().and_then(|telemetry| telemetry.get(FRESH));
         if let (Some(name), Some(reading)) = (&self.facts.gpu, reading) {
             families.extend(gpu::families(name, &reading));

@@ -3,6 +3,10 @@
 //! A process is named by its id, the time it started (ids are used again) and its id namespace (in another container the
 //! same number is another process; there no answer is given). Killed processes that nobody has waited for count as gone.
 
+use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 /// A process as it stands in a gate's page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessId {
@@ -21,7 +25,7 @@ pub enum Life {
     Running,
     /// The process has ended, or was killed and not yet waited for, or its id names another process by now.
     Gone,
-    /// The process lives in another id namespace: its heartbeat is all there is to go by.
+    /// The process lives in another id namespace: this one's table of processes says nothing of it.
     Unknown,
 }
 
@@ -41,6 +45,18 @@ impl ProcessId {
             return Life::Running;
         }
         self.life_by_table()
+    }
+
+    /// How long ago it started; `None` where this process's table does not know it.
+    pub fn age(&self) -> Option<Duration> {
+        if self.namespace != namespace() || self.started == 0 {
+            return None;
+        }
+        let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+        let uptime: f64 = uptime.split_ascii_whitespace().next()?.parse().ok()?;
+        // SAFETY: asks for a constant of the system.
+        let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+        Duration::try_from_secs_f64((uptime - self.started as f64 / ticks as f64).max(0.0)).ok()
     }
 
     #[cfg(target_os = "linux")]
@@ -73,8 +89,33 @@ fn parse_stat(line: &str) -> Option<(u64, char)> {
 }
 
 fn namespace() -> u64 {
+    inode_of("/proc/self/ns/pid")
+}
+
+/// Inode of this process's time namespace, whose clock it reads; 0 where there is no such thing.
+pub fn time_namespace() -> u64 {
+    inode_of("/proc/self/ns/time")
+}
+
+fn inode_of(path: &str) -> u64 {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self/ns/pid").map_or(0, |m| m.ino())
+    std::fs::metadata(path).map_or(0, |m| m.ino())
+}
+
+static FORKS: AtomicU64 = AtomicU64::new(0);
+
+/// How many forks lie between the first call and this process: an end that was made under another number belongs to a
+/// parent, and its copy here must touch nothing.
+pub fn forks() -> u64 {
+    static WATCH: Once = Once::new();
+    extern "C" fn forked() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+    }
+    WATCH.call_once(|| {
+        // SAFETY: the handler adds to an atomic, which is allowed in a child of a program with threads.
+        unsafe { libc::pthread_atfork(None, None, Some(forked)) };
+    });
+    FORKS.load(Ordering::Relaxed)
 }
 
 #[cfg(test)]

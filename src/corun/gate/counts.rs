@@ -3,7 +3,7 @@
 //! The numbers are those that a gate's page holds anyway: an opening costs nothing more because somebody may look. A gate
 //! is listed while its main end lives; what it counted stands in the sum behind that.
 
-use super::page::Page;
+use crate::corun::gate::page::Page;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

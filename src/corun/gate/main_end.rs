@@ -1,0 +1,311 @@
+//! The big model's end of a gate.
+
+use super::lock::{self, Lock};
+use super::page::{self, Page, PageLayout, VERSION};
+use super::process::{Life, forks};
+use super::protocol::{self, OPEN, generation, phase};
+use super::{Stop, counts};
+use crate::corun::time::{now_ns, sleep_until, wake_all};
+use crate::{Error, Result};
+use memmap2::MmapOptions;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+
+/// A waiting main looks this often whether the side is still there.
+const LOOK_NS: u64 = 5_000_000;
+/// How often a path may change hands while a page is made there.
+const TRIES: usize = 100;
+
+/// The big model's end of a gate; dropping it shuts the gate down and removes its file, if it has one. In a child of
+/// `fork` it does nothing: the gate is the parent's.
+pub struct MainEnd {
+    page: Arc<Page>,
+    /// The file that the page has a name by, and which is locked as long as this end lives.
+    file: Option<(PathBuf, File)>,
+    forks: u64,
+}
+
+impl MainEnd {
+    pub(super) fn anonymous(page: Arc<Page>) -> Self {
+        MainEnd { page, file: None, forks: forks() }.ready()
+    }
+
+    /// Makes a fresh page at `path`, complete before it has that name.
+    pub(super) fn create(path: &Path) -> Result<Self> {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let failed = |e| Error::io("create the gate", path, e);
+        let mut fresh = tempfile::Builder::new().prefix(".gate-").tempfile_in(folder).map_err(failed)?;
+        let page = Page::fresh(fresh.as_file(), path)?;
+        // Before it has a name: nobody sees the page without its main.
+        lock::try_lock(fresh.as_file(), lock::MAIN);
+        for _ in 0..TRIES {
+            match Standing::at(path)? {
+                Standing::Nothing => match fresh.persist_noclobber(path) {
+                    Ok(file) => return Ok(Self::of(page, path, file)),
+                    // Somebody was faster: what they made is looked at next.
+                    Err(e) if e.error.kind() == std::io::ErrorKind::AlreadyExists => fresh = e.file,
+                    Err(e) => return Err(failed(e.error)),
+                },
+                // Replaced while its lock is ours, so that of two that come at once one wins and the other sees its page.
+                Standing::Abandoned(_lock) => {
+                    let file = fresh.persist(path).map_err(|e| failed(e.error))?;
+                    return Ok(Self::of(page, path, file));
+                }
+                Standing::Changing => {}
+            }
+        }
+        Err(Error::machine(
+            format!("cannot create the gate {}: others make and remove it all the time", path.display()),
+            "give every main program a gate of its own",
+        ))
+    }
+
+    fn of(page: Page, path: &Path, file: File) -> Self {
+        MainEnd { page: Arc::new(page), file: Some((path.to_path_buf(), file)), forks: forks() }.ready()
+    }
+
+    fn ready(self) -> Self {
+        self.layout().main.margin.store(super::MARGIN_NS, Relaxed);
+        self.beat();
+        counts::enter(&self.page);
+        self
+    }
+
+    fn layout(&self) -> &PageLayout {
+        self.page.layout()
+    }
+
+    #[cfg(test)]
+    pub(super) fn page(&self) -> &Arc<Page> {
+        &self.page
+    }
+
+    /// False in a child of `fork`, where this end is a copy of somebody else's.
+    fn is_own(&self) -> bool {
+        self.forks == forks()
+    }
+
+    /// Sets how many nanoseconds behind the expected close operations may end all the same (default 0). For openings
+    /// whose length is a guess: a side that trusts it would stop too early. It holds from the next opening on.
+    pub fn set_grace(&mut self, grace_ns: u64) {
+        self.layout().main.grace.store(grace_ns, SeqCst);
+    }
+
+    /// Sets how many nanoseconds before the expected close operations must have ended (default
+    /// [`MARGIN_NS`](super::MARGIN_NS)). It holds from the next opening on.
+    pub fn set_margin(&mut self, margin_ns: u64) {
+        self.layout().main.margin.store(margin_ns, SeqCst);
+    }
+
+    /// From now on a device opens and closes the gate, by writes to its line in the order of its stream; the address of
+    /// that line (offset 1024 of the page). The calls [`MainEnd::open`] and [`MainEnd::close`] have no effect then. To be
+    /// called before a side attaches.
+    pub fn hand_to_device(&mut self) -> *mut u32 {
+        self.layout().header.driver.store(1, SeqCst);
+        self.layout().device.open.as_ptr()
+    }
+
+    /// Opens the gate for about `expected_ns` nanoseconds. Opening an open gate names a new expected close.
+    pub fn open(&mut self, expected_ns: u64) {
+        if self.is_own() {
+            let Ok(asleep) = protocol::open(&*self.page, expected_ns);
+            self.wake(asleep);
+        }
+    }
+
+    /// Closes the gate; does not wait. Closing a closed gate changes nothing.
+    pub fn close(&mut self) {
+        if self.is_own() {
+            let Ok(asleep) = protocol::close(&*self.page);
+            self.wake(asleep);
+        }
+    }
+
+    /// Shuts the gate down: the side's waiting ends for good, with [`Pass::ShutDown`](super::Pass::ShutDown).
+    pub fn shut_down(&mut self) {
+        if self.is_own() {
+            let Ok(asleep) = protocol::shut_down(&*self.page);
+            self.wake(asleep);
+        }
+    }
+
+    fn wake(&self, asleep: bool) {
+        if asleep {
+            wake_all(&self.layout().wait.futex);
+        }
+    }
+
+    /// Tells that the main lives, where it neither opens nor closes for long and sides have a main's time limit.
+    pub fn beat(&self) {
+        if self.is_own() {
+            self.layout().main.heartbeat.store(now_ns(), Relaxed);
+        }
+    }
+
+    /// Time in nanoseconds from the last closing until the side stood still, 0 where it had stopped by the clock before;
+    /// `None` while the gate is open or the side has not acknowledged that closing.
+    pub fn stopped(&self) -> Option<u64> {
+        let Ok(stopped) = protocol::stopped(&*self.page);
+        stopped
+    }
+
+    /// Waits until the side stands still, at most `limit_ns` nanoseconds.
+    pub fn wait_stopped(&mut self, limit_ns: u64) -> Stop {
+        let begun = now_ns();
+        let mut looked = 0;
+        loop {
+            if let Some(latency_ns) = self.stopped() {
+                return Stop::Stopped { latency_ns };
+            }
+            let waited = now_ns() - begun;
+            let over = waited >= limit_ns;
+            let look = over || waited >= looked + LOOK_NS;
+            if self.side_is_absent(look) {
+                return Stop::Absent;
+            }
+            if over {
+                return Stop::Late;
+            }
+            if look {
+                looked = waited;
+            }
+            // Spinning, or looking too often, would take from the side the core it needs to finish.
+            sleep_until(begun + (waited + (waited / 2).clamp(20_000, 1_000_000)).min(limit_ns));
+        }
+    }
+
+    /// Nobody is there that is ready to work. `look`: ask for its life too, which takes longer.
+    fn side_is_absent(&self, look: bool) -> bool {
+        let place = &self.layout().place;
+        let Some(side) = place.process.load() else { return true };
+        look && match side.life() {
+            Life::Running => false,
+            Life::Gone => true,
+            Life::Unknown => place.lease_until.load(Acquire) <= now_ns(),
+        }
+    }
+
+    /// Operations finished so far by all sides that have been attached to this gate.
+    pub fn side_operations(&self) -> u64 {
+        self.layout().side.operations.load(Acquire)
+    }
+
+    /// Time at which the side went to work in the present opening, on [`now_ns`]'s clock in nanoseconds; `None` while
+    /// it has not, and once the gate is closed.
+    pub fn side_started_at(&self) -> Option<u64> {
+        let side = &self.layout().side;
+        let started = side.started.load(Acquire);
+        (started == generation(self.layout().main.state.load(Relaxed))).then(|| side.started_at.load(Relaxed))
+    }
+
+    /// Time in nanoseconds from the last opening to the side's first operation in it, told after the closing too;
+    /// `None` where there was none.
+    pub fn last_start_latency(&self) -> Option<u64> {
+        let side = &self.layout().side;
+        let state = self.layout().main.state.load(Relaxed);
+        let opening = generation(state) - u64::from(phase(state) != OPEN && generation(state) > 0);
+        (side.started.load(Acquire) == opening && opening > 0)
+            .then(|| side.started_at.load(Relaxed).saturating_sub(self.opened_at()))
+    }
+
+    /// Time in nanoseconds from the side's first operation in the last opening to its standing still; `None` until the
+    /// side has acknowledged the closing, and where it did no operation.
+    pub fn last_work_ns(&self) -> Option<u64> {
+        self.stopped()?;
+        let started = self.opened_at() + self.last_start_latency()?;
+        self.layout().side.stopped_at.load(Relaxed).checked_sub(started)
+    }
+
+    /// Openings in which the side stopped by the clock, before the closing.
+    pub fn self_stops(&self) -> u64 {
+        self.layout().side.self_stops.load(Acquire)
+    }
+
+    /// Time of the last opening, on [`now_ns`]'s clock in nanoseconds; 0 before the first.
+    pub fn opened_at(&self) -> u64 {
+        self.layout().main.opened_at.load(Relaxed)
+    }
+}
+
+impl Drop for MainEnd {
+    fn drop(&mut self) {
+        if !self.is_own() {
+            return;
+        }
+        self.shut_down();
+        counts::leave(&self.page);
+        if let Some((path, file)) = &self.file
+            && is_at(file, path)
+        {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Whether the open file is the one that has this name.
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+/// What stands at the path of a gate that is to be made.
+enum Standing {
+    Nothing,
+    /// A page whose main is gone; its file, locked.
+    Abandoned(File),
+    /// It changed while it was looked at.
+    Changing,
+}
+
+impl Standing {
+    /// An error where a main lives there, or what stands there is no gate.
+    fn at(path: &Path) -> Result<Self> {
+        if std::fs::symlink_metadata(path).is_err() {
+            return Ok(Standing::Nothing);
+        }
+        let no_gate = || {
+            Error::input(
+                format!("{} is there and is no gate: it is not written over", path.display()),
+                "give the gate a path of its own, such as /dev/shm/gate-0",
+            )
+        };
+        match std::fs::metadata(path) {
+            Ok(metadata) if metadata.is_file() && metadata.len() == page::PAGE_BYTES as u64 => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Standing::Changing),
+            _ => return Err(no_gate()),
+        }
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Standing::Changing),
+            Err(e) => return Err(Error::io("create the gate", path, e)),
+        };
+        let failed = |e| Error::io("create the gate", path, e);
+        let map = MmapOptions::new().len(page::PAGE_BYTES).map_raw(&file).map_err(failed)?;
+        // SAFETY: as for `Page::layout`; the header's places are the same in every version.
+        let layout = unsafe { &*map.as_ptr().cast::<PageLayout>() };
+        if layout.header.magic() != page::MAGIC {
+            return Err(no_gate());
+        }
+        let Some(main) = layout.header.main.load() else { return Err(no_gate()) };
+        // A child of its main may hold the lock for it: where the table of processes says that it is gone, it is.
+        let life = main.life();
+        let lives = match lock::try_lock(&file, lock::MAIN) {
+            Lock::Held => layout.header.version() != VERSION && life == Life::Running,
+            Lock::Refused => life != Life::Gone,
+            Lock::Unknown => life == Life::Running,
+        };
+        if lives {
+            let since = main.age().map_or(String::new(), |age| format!(", started {} s ago", age.as_secs()));
+            return Err(Error::input(
+                format!("{} already has a main program (process {}{since})", path.display(), main.pid),
+                "end it first, or give every main program a gate of its own",
+            ));
+        }
+        Ok(if is_at(&file, path) { Standing::Abandoned(file) } else { Standing::Changing })
+    }
+}
