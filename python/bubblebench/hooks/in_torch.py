@@ -1,0 +1,66 @@
+"""``torch.distributed.pipelining``: all of its schedules wait in ``schedules._wait_batch_p2p``."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List
+
+from .hook import Gate, Hook, refuse_streams
+from .learning import Settings
+from .patch import Patches
+
+
+def install(gate: Gate, settings: Settings, keep: int) -> Hook:
+    """Sets the hook; see :func:`bubblebench.hooks.torch_pipelining`."""
+    import torch
+    import torch.distributed as dist
+
+    patches = Patches(f"torch {torch.__version__}")
+    try:
+        from torch.distributed.pipelining import schedules
+    except ImportError:
+        raise patches.missing("torch.distributed.pipelining") from None
+    module: Any = schedules
+    kinds: Dict[int, str] = {}
+    hook: Hook
+
+    def batch(original: Callable[..., Any]) -> Callable[..., Any]:
+        def _batch_p2p(p2p_ops: List[Any], *args: Any, **kwargs: Any) -> Any:
+            works = original(p2p_ops, *args, **kwargs)
+            # Whether a batch receives is known here, and waited for there.
+            kinds[id(works)] = "recv" if any(op.op is dist.irecv for op in p2p_ops) else "send"
+            return works
+
+        return _batch_p2p
+
+    def wait(original: Callable[..., Any]) -> Callable[..., Any]:
+        def _wait_batch_p2p(work: Any, *args: Any, **kwargs: Any) -> Any:
+            if not work:
+                return original(work, *args, **kwargs)
+            return hook.wait(kinds.pop(id(work), "recv"), original, work, *args, **kwargs)
+
+        return _wait_batch_p2p
+
+    def step(original: Callable[..., Any]) -> Callable[..., Any]:
+        def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+            stages = getattr(self, "_stages", None) or [getattr(self, "_stage", None)]
+            device = getattr(stages[0], "device", None)
+            if device is not None and device.type != "cpu":
+                raise refuse_streams(f"the pipeline's stage is on {device}")
+            kinds.clear()
+            name = type(self).__name__
+            micro_batches = getattr(self, "_n_microbatches", 0)
+            backward = bool(getattr(self, "_has_backward", True))
+            label = f"{name}, {micro_batches} micro-batches" + ("" if backward else ", forward only")
+            return hook.iterate((name, micro_batches, backward), label, original, self, *args, **kwargs)
+
+        return step
+
+    patches.plan(module, "_batch_p2p", ("p2p_ops",), batch)
+    patches.plan(module, "_wait_batch_p2p", ("work",), wait)
+    for name in ("PipelineScheduleSingle", "PipelineScheduleMulti"):
+        owner = getattr(module, name, None)
+        if owner is None:
+            raise patches.missing(name)
+        patches.plan(owner, "step", ("self", "target", "losses"), step)
+    hook = Hook(patches, gate, settings, keep)
+    return hook

@@ -1,0 +1,138 @@
+"""``bubblebench.bubbles/1`` of a live run: what ``bubblebench plan --bubbles FILE`` reads in place of a profile.
+
+The host's waits are the bubbles; the time between them counts as computing. A rank writes a file of one device, and
+:func:`merge_bubbles` makes one file of several, a device a stage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Sequence, Tuple, Union
+
+from .errors import HookError
+
+#: Name and version of the format.
+SCHEMA = "bubblebench.bubbles/1"
+#: Shorter bubbles are in the totals only, as with ``bubblebench bubbles --min-gap``.
+MIN_GAP_NS = 10_000
+#: An iteration begins with its first wait if no more than this share of it was computed before.
+_NOTHING = 0.01
+
+PathOrText = Union[str, "os.PathLike[str]"]
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """An iteration as it was seen; times are nanoseconds of ``time.monotonic_ns()``."""
+
+    #: Its number among those of its program.
+    number: int
+    start_ns: int
+    end_ns: int
+    #: Kind, start and end of each wait, in order.
+    waits: Tuple[Tuple[str, int, int], ...]
+
+
+def device(number: int, iterations: Sequence[Iteration]) -> Dict[str, Any]:
+    """The record's entry of one device."""
+    window = sum(i.end_ns - i.start_ns for i in iterations)
+    absent = sum(end - start for i in iterations for _, start, end in i.waits)
+    return {
+        "device": number,
+        "iterations": len(iterations),
+        "window_ns": window,
+        "compute_ns": window - absent,
+        "communication_ns": absent,
+        "absent_ns": absent,
+        "bubble_ratio": absent / window if window else 0.0,
+        "bubbles": [bubble for iteration in iterations for bubble in _bubbles(iteration)],
+    }
+
+
+def _bubbles(iteration: Iteration) -> List[Dict[str, Any]]:
+    """The waits of one iteration. The edge of the iteration stands beside a bubble if nothing was computed between."""
+    nothing = _NOTHING * (iteration.end_ns - iteration.start_ns)
+    rows = []
+    for kind, start, end in iteration.waits:
+        if end - start < MIN_GAP_NS:
+            continue
+        rows.append(
+            {
+                "iteration": iteration.number,
+                "start_ns": start,
+                "end_ns": end,
+                "class": "communication" if kind == "reduce" else "dependency",
+                "previous_kernel": None if start - iteration.start_ns <= nothing else f"computing before a {kind}",
+                "next_kernel": None if iteration.end_ns - end <= nothing else f"computing behind a {kind}",
+            }
+        )
+    return rows
+
+
+def write(path: PathOrText, source: str, devices: Sequence[Dict[str, Any]]) -> None:
+    """Writes a record; a reader sees the old file or the whole new one."""
+    target = Path(path)
+    record = {"schema": SCHEMA, "source": source, "devices": list(devices)}
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(record, file, indent=1)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def merge_bubbles(paths: Sequence[PathOrText], out: PathOrText) -> None:
+    """Makes one file of those that ranks wrote: one rank of each stage, in the order of the pipeline.
+
+    Only iterations that every rank has are kept.
+
+    :param paths: Files of ``hook.write_bubbles``.
+    :param out: The file to write, for ``bubblebench plan --bubbles``.
+    """
+    devices: List[Dict[str, Any]] = []
+    sources: List[str] = []
+    for path in paths:
+        try:
+            record = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise HookError(f"{path} cannot be read: {error}", "give the files that hook.write_bubbles wrote") from error
+        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+            raise HookError(f"{path} is no {SCHEMA}", "give the files that hook.write_bubbles wrote")
+        sources.append(str(record["source"]))
+        devices.extend(record["devices"])
+    if not devices:
+        raise HookError("there is no file to merge", "give one of each stage, in the order of the pipeline")
+    shared = set.intersection(*({b["iteration"] for b in d["bubbles"]} for d in devices))
+    if not shared:
+        raise HookError("the files share no iteration", "let every rank write its own in the same run, after the same step")
+    for number, entry in enumerate(devices):
+        _keep(entry, shared)
+        entry["device"] = number
+    write(out, ", ".join(sources), devices)
+
+
+def _keep(entry: Dict[str, Any], shared: "set[int]") -> None:
+    """Leaves the shared iterations; the totals shrink in proportion, and hold the bubbles that are listed."""
+    had = int(entry["iterations"])
+    entry["bubbles"] = [b for b in entry["bubbles"] if b["iteration"] in shared]
+    kept = min(len(shared), had)
+    listed = sum(b["end_ns"] - b["start_ns"] for b in entry["bubbles"])
+    window, absent = (int(entry[name]) * kept // had for name in ("window_ns", "absent_ns"))
+    absent = max(absent, listed)
+    window = max(window, absent)
+    entry.update(
+        iterations=kept,
+        window_ns=window,
+        absent_ns=absent,
+        compute_ns=window - absent,
+        communication_ns=min(int(entry["communication_ns"]) * kept // had, window),
+        bubble_ratio=absent / window if window else 0.0,
+    )
