@@ -45,11 +45,6 @@ class Recorder:
         self.is_open = False
         self.said.append(("close", 0))
 
-    def shut_down(self) -> None:
-        """Closes for good."""
-        self.is_open = False
-        self.said.append(("shut_down", 0))
-
     def beat(self) -> None:
         """Lives."""
 
@@ -258,7 +253,13 @@ class Records(unittest.TestCase):
         framework.lengths = [0.003, 0.002, 0.0015]
         framework.inside = lambda: time.sleep(0)
         original = framework.module.step
-        framework.module.step = lambda: (time.sleep(0.002), original(), time.sleep(0.002))
+
+        def step() -> None:
+            time.sleep(0.002)
+            original()
+            time.sleep(0.002)
+
+        framework.module.step = step
         with framework.hook() as hook:
             with self.assertRaises(HookError):
                 hook.write_bubbles(self.folder / name)

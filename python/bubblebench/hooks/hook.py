@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import time
 import warnings
 from collections import deque
-from typing import Any, Callable, Deque, Hashable, List, NamedTuple, Optional, Protocol, Tuple, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, Deque, Hashable, List, NamedTuple, Optional, Protocol, Tuple, TypeVar, Union
 
 from .errors import HookError
 from .learning import Bubble, Program, Programs, Settings
 from .patch import Patches
 from .record import Iteration, PathOrText, device, write
+
+if TYPE_CHECKING:
+    from bubblebench.gate import Main
 
 T = TypeVar("T")
 
@@ -26,9 +30,6 @@ class GateEnd(Protocol):
 
     def close(self) -> None:
         """Closes it."""
-
-    def shut_down(self) -> None:
-        """Closes it for good."""
 
     def beat(self) -> None:
         """Says that the main lives."""
@@ -86,10 +87,13 @@ class Hook:
         self._run: Optional[_Run] = None
         self._outside = 0
         self._gate: Optional[GateEnd] = None
-        self._owns_gate = False
+        self._made = contextlib.ExitStack()
         _claim(self)
         try:
-            self._gate, self._owns_gate = _gate(gate, self.rank)
+            if isinstance(gate, (str, os.PathLike)):
+                self._gate = self._made.enter_context(_main(gate, self.rank))
+            else:
+                self._gate = gate
             patches.apply()
         except BaseException:
             self._release()
@@ -141,10 +145,9 @@ class Hook:
             if _set is self:
                 _set = None
         if gate is not None:
-            if self._owns_gate:
-                gate.shut_down()
-            else:
-                gate.close()
+            gate.close()
+        # A gate that the hook made is shut down, and its file removed.
+        self._made.close()
 
     def iterate(self, key: Hashable, name: str, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Runs an iteration of the framework. One that raises teaches nothing, and leaves the gate closed."""
@@ -267,12 +270,8 @@ def _rank() -> int:
     return 0
 
 
-def _gate(gate: Gate, rank: int) -> Tuple[Optional[GateEnd], bool]:
-    """The main's end, and whether the hook has made it."""
-    if gate is None:
-        return None, False
-    if isinstance(gate, (str, os.PathLike)):
-        from bubblebench.gate import Main
+def _main(path: "Union[str, os.PathLike[str]]", rank: int) -> "Main":
+    """The main's end of a new gate."""
+    from bubblebench.gate import Main
 
-        return Main(os.fspath(gate).replace("{rank}", str(rank))), True
-    return gate, False
+    return Main(os.fspath(path).replace("{rank}", str(rank)))

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Deque, List, NamedTuple, Optional, Protocol, Union
 
+from bubblebench.gate import NeverFits, Side
+
 from .cuts import Cuts
 from .segments import Segment, Segments
 
@@ -64,7 +66,7 @@ class FillReport:
     working_ns: int = 0
     #: Nanoseconds that the gate was waited for.
     waiting_ns: int = 0
-    #: ``shut down`` by the main, ``steps`` or ``timeout`` as asked for.
+    #: ``shut_down`` by the main, ``main_gone``, or as asked for ``steps`` or ``timeout``.
     stopped_by: str = "steps"
     segments: List[Segment] = field(default_factory=list)
     #: The last segments that ran, where ``trace`` asks for them.
@@ -115,13 +117,14 @@ class _Filler:
         began = time.monotonic_ns()
         try:
             if not gate.go(need_ns, self._timeout):
-                self._report.stopped_by = "shut down"
+                self._report.stopped_by = str(getattr(gate, "ended", None) or "shut_down")
                 raise _Over
         except TimeoutError:
             self._report.stopped_by = "timeout"
             raise _Over from None
-        except _never_fits() as error:
-            raise type(error)(f"`{label}` of the side takes {need_ns / 1e6:.3f} ms without a cut: {error}") from None
+        except NeverFits as error:
+            error.args = (f"`{label}` of the side cannot be cut: {error}",)
+            raise
         finally:
             self._report.waiting_ns += time.monotonic_ns() - began
 
@@ -231,17 +234,9 @@ def _attach(gate: Union[str, "os.PathLike[str]", GateEnd]) -> GateEnd:
     """The side's end; a path is waited for until the main has made it."""
     if not isinstance(gate, (str, os.PathLike)):
         return gate
-    from bubblebench.gate import Side
-
     while not os.path.exists(gate):
         time.sleep(0.02)
     return Side(os.fspath(gate))
-
-
-def _never_fits() -> Any:
-    from bubblebench.gate import NeverFits
-
-    return NeverFits
 
 
 def _settle(torch: Any, model: Any) -> Callable[[], None]:

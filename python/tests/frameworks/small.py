@@ -1,0 +1,33 @@
+"""A small model that trains behind a gate, in a process of its own; run by the tests: ``small.py GATE OUT``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bubblebench.side import fill
+
+
+def main() -> None:
+    """Trains until the gate is shut down."""
+    torch.manual_seed(5)
+    model = nn.Sequential(nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    x, y = torch.randn(32, 128), torch.randint(0, 10, (32,))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    report = fill(step, sys.argv[1], model=model, trace=1 << 16)
+    record = {**vars(report), "segments": [tuple(s) for s in report.segments], "trace": [tuple(r) for r in report.trace]}
+    Path(sys.argv[2]).write_text(json.dumps(record), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
