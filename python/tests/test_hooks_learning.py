@@ -55,20 +55,23 @@ class Jumps(unittest.TestCase):
         found = position([10.0] * 20 + lengths).expected_ns()
         return None if found is None else found / MS
 
-    def test_one_odd_length_closes_until_the_next_usual_one(self) -> None:
-        for odd in (1.0, 500.0):
-            self.assertIsNone(self.expected([odd]))
-            self.assertEqual(self.expected([odd, 10.0]), 10.0)
+    def test_one_much_shorter_closes_until_the_next_usual_one(self) -> None:
+        self.assertIsNone(self.expected([1.0]))
+        self.assertEqual(self.expected([1.0, 10.0]), 10.0)
 
-    def test_two_in_a_row_are_a_new_length_that_is_learned_anew(self) -> None:
-        for new in (3.0, 40.0):
-            for seen in range(1, 6):
+    def test_one_much_longer_changes_nothing(self) -> None:
+        self.assertEqual(self.expected([500.0]), 10.0)
+        self.assertEqual(self.expected([500.0, 500.0, 10.0]), 10.0)
+
+    def test_lengths_that_stay_changed_are_learned_anew(self) -> None:
+        for new, forgotten in ((3.0, 2), (40.0, 3)):
+            for seen in range(forgotten, forgotten + 4):
                 self.assertIsNone(self.expected([new] * seen), (new, seen))
-            self.assertEqual(self.expected([new] * 6), new)
-            self.assertEqual(position([10.0] * 20 + [new] * 6).unlearned, 1)
+            self.assertEqual(self.expected([new] * (forgotten + 4)), new)
+            self.assertEqual(position([10.0] * 20 + [new] * 9).unlearned, 1)
 
     def test_one_up_and_one_down_forget_nothing(self) -> None:
-        known = position([10.0] * 20 + [50.0, 1.0, 10.0])
+        known = position([10.0] * 20 + [50.0, 1.0, 50.0, 50.0, 10.0])
         self.assertEqual((known.unlearned, known.expected_ns()), (0, 10 * MS))
 
     def test_what_varies_without_jumping_is_never_unlearned(self) -> None:

@@ -18,7 +18,7 @@ from the host: with NCCL they only order streams.
 from __future__ import annotations
 
 from .errors import HookError
-from .hook import Gate, GateEnd, Hook, Opening
+from .hook import Gate, GateEnd, Hook, Opening, refuse_second
 from .learning import Bubble, Settings
 from .record import Iteration, merge_bubbles
 
@@ -48,6 +48,7 @@ def torch_pipelining(
     :param min_ns: Shorter bubbles stay closed.
     :param keep: Iterations that ``iterations()``, ``openings()`` and ``write_bubbles()`` look back on.
     """
+    refuse_second()
     from .in_torch import install
 
     return install(gate, Settings(quantile=quantile, learn=learn, min_ns=min_ns), keep)
@@ -60,6 +61,7 @@ def deepspeed(
 
     The parameters are those of :func:`torch_pipelining`.
     """
+    refuse_second()
     from .in_deepspeed import install
 
     return install(gate, Settings(quantile=quantile, learn=learn, min_ns=min_ns), keep)
@@ -72,6 +74,7 @@ def megatron(
 
     Set it before that function is asked for. The parameters are those of :func:`torch_pipelining`.
     """
+    refuse_second()
     from .in_megatron import install
 
     return install(gate, Settings(quantile=quantile, learn=learn, min_ns=min_ns), keep)

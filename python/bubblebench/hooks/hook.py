@@ -242,13 +242,18 @@ def refuse_streams(what: str) -> HookError:
     )
 
 
+def refuse_second() -> None:
+    """An error where a hook is set: the places of a second one would be the first one's."""
+    if _set is not None:
+        raise HookError(
+            f"a hook for {_set.framework} is already set in this process", "call its remove() first: one hook a process"
+        )
+
+
 def _claim(hook: Hook) -> None:
     global _set
     with _one:
-        if _set is not None:
-            raise HookError(
-                f"a hook for {_set.framework} is already set in this process", "call its remove() first: one hook a process"
-            )
+        refuse_second()
         _set = hook
 
 

@@ -3,7 +3,7 @@
 A *program* is an order of waits that iterations repeat, such as the training step of one schedule with so many
 micro-batches; evaluation is another. Its waits are told apart by their *position*, counted from 0 within the iteration. A
 position's expected length is a low quantile of its last lengths, and nothing is expected of one that has not been seen
-often enough, or whose length has just jumped.
+often enough, or has just become much shorter. Lengths that jump and stay there are learned anew.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Deque, Dict, Hashable, List, Optional, Sequence
 
 #: A length has jumped if it is over twice the median or under half of what is expected, and by more than this.
 JUMP_FLOOR_NS = 200_000
-#: So many jumps in a row in one direction, and what was learned is forgotten.
-JUMPS_TO_FORGET = 2
+#: So many jumps up in a row, or down, and what was learned is forgotten. A bubble that has become longer is opened too
+#: short meanwhile, which disturbs nobody; one that has become shorter is not opened at all.
+JUMPS_UP, JUMPS_DOWN = 3, 2
 #: Programs that are remembered at a time; the one that was not seen for longest goes first.
 PROGRAMS = 8
 
@@ -53,7 +54,7 @@ class Bubble:
     expected_ns: Optional[int]
     #: The quantile that ``expected_ns`` is.
     quantile: float
-    #: ``learned``, ``learning``, ``jumped`` (closed until the length is back or learned anew), ``short`` or ``collective``.
+    #: ``learned``, ``learning``, ``jumped`` (closed until the length is back, or learned anew), ``short`` or ``collective``.
     state: str
     #: How often the gate was opened for it.
     opened: int
@@ -89,7 +90,7 @@ class Position:
             self._jumps = 0
         else:
             self._jumps = self._jumps + jump if self._jumps * jump > 0 else jump
-            if abs(self._jumps) >= JUMPS_TO_FORGET:
+            if not -JUMPS_DOWN < self._jumps < JUMPS_UP:
                 self.forget()
         self._recent.append(length_ns)
         bisect.insort(self._sorted, length_ns)
@@ -124,11 +125,11 @@ class Position:
         """What is known, as :attr:`Bubble.state` says it."""
         if self.kind == "reduce":
             return "collective"
-        if self._jumps:
-            return "jumped"
         if len(self._sorted) < self._settings.learn:
             return "jumped" if self.unlearned else "learning"
-        return "learned" if self._quantile() >= self._settings.min_ns else "short"
+        if self._quantile() < self._settings.min_ns:
+            return "short"
+        return "jumped" if self._jumps < 0 else "learned"
 
     def expected_ns(self) -> Optional[int]:
         """What to open the gate for; ``None``: not at all."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from .segments import Segment, Segments
 __all__ = ["FillReport", "GateEnd", "Ran", "Segment", "fill"]
 
 _PR_SET_TIMERSLACK = 29
+_RUSAGE_THREAD = 1
 
 
 class GateEnd(Protocol):
@@ -50,6 +52,8 @@ class Ran(NamedTuple):
     #: Time that the process computed for it: less than it took where something else had the core.
     busy_ns: int
     need_ns: int
+    #: Something else took the core, from the moment that the gate was asked.
+    preempted: bool
 
 
 @dataclass
@@ -80,7 +84,9 @@ class _Over(BaseException):
 class _Filler:
     """One run: the cuts call it."""
 
-    def __init__(self, segments: Segments, report: FillReport, timeout: Optional[float], trace: int, settle: Callable[[], None]) -> None:
+    def __init__(
+        self, segments: Segments, report: FillReport, timeout: Optional[float], trace: int, settle: Callable[[], None]
+    ) -> None:
         self.gate: Optional[GateEnd] = None
         self._segments = segments
         self._report = report
@@ -89,7 +95,7 @@ class _Filler:
         self._trace: Deque[Ran] = deque(maxlen=trace)
         self._next = 0
         self._segment: Optional[int] = None
-        self._start_ns = self._busy_ns = self._need_ns = 0
+        self._start_ns = self._busy_ns = self._need_ns = self._switches = 0
 
     def run(self, step: Callable[[], Any]) -> None:
         """One step, from its first cut to its end."""
@@ -115,6 +121,8 @@ class _Filler:
     def _ask(self, gate: GateEnd, cut: int, label: str) -> None:
         need_ns = self._need_ns = self._segments.need_ns(cut, label)
         began = time.monotonic_ns()
+        if self._trace.maxlen:
+            self._switches = _switches()
         try:
             if not gate.go(need_ns, self._timeout):
                 self._report.stopped_by = str(getattr(gate, "ended", None) or "shut_down")
@@ -142,7 +150,8 @@ class _Filler:
             self.gate.done()
             self._report.operations += 1
             self._report.working_ns += took
-            self._trace.append(Ran(self._start_ns, now, busy, self._need_ns))
+            if self._trace.maxlen:
+                self._trace.append(Ran(self._start_ns, now, busy, self._need_ns, _switches() != self._switches))
 
     def abandon(self) -> None:
         """The step ended within a segment."""
@@ -218,6 +227,11 @@ def fill(
     if checkpoint is not None:
         _save(torch, Path(checkpoint), model, cuts.optimizers, report.steps)
     return report
+
+
+def _switches() -> int:
+    """How often this thread lost its core against its will."""
+    return resource.getrusage(_RUSAGE_THREAD).ru_nivcsw
 
 
 def _be_nice(nice: Optional[int]) -> None:

@@ -1,7 +1,8 @@
 """One rank of a small GPT that two ranks train on the CPU with gloo, in one of the three frameworks; run by the tests.
 
-``rank.py FRAMEWORK MODE STEPS FOLDER``: MODE is ``plain``, ``passive`` (a hook without a gate), or ``filled`` (a side program
-is waited for at ``FOLDER/gate-RANK``). What came of it goes to ``FOLDER/MODE-RANK.json``.
+``rank.py FRAMEWORK MODE STEPS FOLDER``: MODE is ``plain``, ``passive`` (a hook without a gate), ``filled`` (a side program
+is waited for at ``FOLDER/gate-RANK``), or ``broken`` (rank 1 leaves in the last step, and rank 0's wait fails with the gate
+open). What came of it goes to ``FOLDER/MODE-RANK.json``.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import importlib
 import json
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
 os.environ["DS_ACCELERATOR"] = "cpu"
 import torch
@@ -108,6 +110,9 @@ def in_deepspeed() -> Step:
     import deepspeed
     from deepspeed.pipe import LayerSpec, PipelineModule
 
+    # Else it compiles a collective through shared memory, for a minute, that nothing here uses.
+    backend: Any = importlib.import_module("deepspeed.comm.torch")
+    backend.build_shm_op = lambda: None
     deepspeed.init_distributed("gloo")
     layers = [LayerSpec(nn.Embedding, WORDS, HIDDEN), *(LayerSpec(Block) for _ in range(4)), LayerSpec(nn.Linear, HIDDEN, WORDS)]
     net = PipelineModule(layers=layers, num_stages=RANKS, loss_fn=loss_of, partition_method="uniform")
@@ -138,7 +143,7 @@ def in_megatron(overlap: bool) -> Step:
     def zeros_here(*args: Any, **kwargs: Any) -> Any:
         return zeros(*args, **{**kwargs, **({"device": "cpu"} if kwargs.get("device") == "cuda" else {})})
 
-    torch.zeros = zeros_here  # type: ignore[assignment]
+    torch.zeros = zeros_here
     from megatron.core import parallel_state
     from megatron.core.enums import ModelType
     from megatron.core.model_parallel_config import ModelParallelConfig
@@ -209,12 +214,12 @@ def training(framework: str) -> Step:
     return in_deepspeed() if kind == "deepspeed" else in_megatron(variant == "overlap")
 
 
-def hook_of(framework: str, gate: Optional[str]) -> hooks.Hook:
-    """The two lines that a user writes."""
+def hook_of(framework: str, gate: Optional[str], settings: Dict[str, Any]) -> hooks.Hook:
+    """What a user writes."""
     kind = framework.partition("-")[0]
     if kind == "torch":
-        return hooks.torch_pipelining(gate=gate)
-    return hooks.deepspeed(gate=gate) if kind == "deepspeed" else hooks.megatron(gate=gate)
+        return hooks.torch_pipelining(gate=gate, **settings)
+    return hooks.deepspeed(gate=gate, **settings) if kind == "deepspeed" else hooks.megatron(gate=gate, **settings)
 
 
 def weights_of(module: nn.Module) -> str:
@@ -223,6 +228,20 @@ def weights_of(module: nn.Module) -> str:
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode() + value.detach().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def last_step(step: Callable[[], Any], path: Path, seen: Dict[str, Any]) -> None:
+    """Rank 1 leaves without a word; rank 0 finds out in a wait."""
+    if RANK == 1:
+        time.sleep(0.5)
+        os._exit(0)
+    before = status(path)["openings"]
+    try:
+        step()
+    except RuntimeError as error:
+        seen["error"] = str(error)
+    after = status(path)
+    seen.update(opened=after["openings"] - before, open=after["open"])
 
 
 def main() -> None:
@@ -235,24 +254,28 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         hook: Optional[hooks.Hook] = None
         if mode != "plain":
-            gate = str(folder / "gate-{rank}") if mode == "filled" else None
-            hook = stack.enter_context(hook_of(framework, gate))
+            gate = None if mode == "passive" else str(folder / "gate-{rank}")
+            # The wait that breaks is one that is opened, whatever its length.
+            settings = {"quantile": 0.0, "min_ns": 0} if mode == "broken" else {}
+            hook = stack.enter_context(hook_of(framework, gate, settings))
         if mode == "filled":
             while status(path)["side_pid"] is None:
                 time.sleep(0.02)
         dist.barrier()
-        took: List[int] = []
         for _ in range(steps):
-            began = time.monotonic_ns()
             step()
-            took.append(time.monotonic_ns() - began)
-        result.update(weights=weights_of(module), step_ns=took)
+        if mode == "broken":
+            last_step(step, path, result)
+        result["weights"] = weights_of(module)
         if hook is not None:
-            hook.write_bubbles(folder / f"{mode}-bubbles-{RANK}.json")
+            hook.write_bubbles(folder / f"bubbles-{mode}-{RANK}.json")
             result.update(bubbles=[vars(row) for row in hook.bubbles()], openings=[tuple(o) for o in hook.openings()])
             if mode == "filled":
                 result["gate"] = status(path)
     (folder / f"{mode}-{RANK}.json").write_text(json.dumps(result), encoding="utf-8")
+    # Nobody is left to take leave of.
+    if mode == "broken":
+        os._exit(0)
     dist.barrier()
     dist.destroy_process_group()
 

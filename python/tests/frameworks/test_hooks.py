@@ -1,0 +1,201 @@
+"""The hooks in real pipelines of two ranks, on the CPU with gloo: weights, learned tables, when the sides start.
+
+Times are not judged here: ``examples/fill_demo.py`` measures.
+"""
+
+from __future__ import annotations
+
+import bisect
+import importlib
+import json
+import os
+import subprocess
+import tempfile
+import types
+import unittest
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Tuple
+from unittest import mock
+
+from bubblebench import hooks
+
+from ..program import program
+from .launch import RANKS, require, train
+
+STEPS = 20
+JOB = """
+[model]
+layers = 4
+hidden = 128
+heads = 4
+sequence = 64
+vocabulary = 96
+[parallel]
+pipeline = 2
+micro_batch = 2
+global_batch = 8
+schedule = "1f1b"
+[hardware]
+gpu = "a100-sxm-80"
+[[side]]
+name = "small"
+step_ns = 1000000
+kernel_ns = 150000
+memory_gib = 0.1
+"""
+
+
+class Pipelines(unittest.TestCase):
+    """One method a framework and schedule; each trains thrice."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def check(self, framework: str) -> None:
+        require(framework.partition("-")[0])
+        plain, passive, filled = (train(framework, mode, STEPS, self.folder) for mode in ("plain", "passive", "filled"))
+        for rank in range(RANKS):
+            weights = {run[rank]["weights"] for run in (plain, passive, filled)}
+            self.assertEqual(len(weights), 1, f"rank {rank}: weights differ between plain, hooked and filled")
+            self.check_tables(passive[rank]["bubbles"], filled[rank]["bubbles"])
+            self.assertFalse(filled[rank]["gate"]["open"])
+            side = json.loads((self.folder / f"side-{rank}.json").read_text(encoding="utf-8"))
+            self.assertEqual((side["stopped_by"], side["warmup_steps"]), ("shut_down", 40))
+            self.check_starts(side["trace"], filled[rank]["openings"])
+        self.assertGreater(sum(row["opened"] for run in filled for row in run["bubbles"]), 0)
+        self.check_plan()
+
+    def check_tables(self, passive: List[Dict[str, Any]], filled: List[Dict[str, Any]]) -> None:
+        """Both runs saw the same waits, each in every step, and only one has opened."""
+        waits = [[(row["program"], row["position"], row["kind"], row["count"]) for row in rows] for rows in (passive, filled)]
+        self.assertEqual(waits[0], waits[1])
+        self.assertTrue(any(kind == "recv" for _, _, kind, _ in waits[0]))
+        self.assertEqual({count for _, _, _, count in waits[0]}, {STEPS})
+        self.assertEqual({row["opened"] for row in passive}, {0})
+        for row in passive + filled:
+            if row["expected_ns"] is not None:
+                self.assertEqual(row["state"], "learned")
+                self.assertTrue(500_000 <= row["expected_ns"] <= row["median_ns"])
+
+    def check_starts(self, trace: List[Tuple[int, int, int, int, bool]], openings: List[List[int]]) -> None:
+        """Segments start within openings, and need no more than what is left of them."""
+        opened = [opening[1] for opening in openings]
+        late = 0
+        for start, _, _, need, preempted in trace:
+            index = bisect.bisect_right(opened, start) - 1
+            self.assertGreaterEqual(index, 0, "a segment ran before the first opening")
+            late += not preempted and start + need > openings[index][2]
+        # The clock is read behind the gate's own look: a machine that stops the whole guest in between is not told.
+        self.assertLessEqual(late, 1 + len(trace) // 50, f"{late} of {len(trace)} segments started late")
+
+    def check_plan(self) -> None:
+        """The live run's bubbles are what ``plan --bubbles`` reads."""
+        if not program().exists():
+            return
+        paths = [self.folder / f"bubbles-passive-{rank}.json" for rank in range(RANKS)]
+        hooks.merge_bubbles([str(path) for path in paths], self.folder / "bubbles.json")
+        (self.folder / "job.toml").write_text(JOB, encoding="utf-8")
+        command = [str(program()), "plan", str(self.folder / "job.toml"), "--bubbles", str(self.folder / "bubbles.json"), "--json"]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        measured = json.loads(run.stdout)["measured"]
+        self.assertEqual(measured["iterations"], STEPS)
+        self.assertGreater(measured["dependency_ns"], 0)
+
+    def test_torch_1f1b(self) -> None:
+        self.check("torch-1f1b")
+
+    def test_torch_gpipe(self) -> None:
+        self.check("torch-gpipe")
+
+    def test_torch_interleaved(self) -> None:
+        self.check("torch-interleaved")
+
+    def test_deepspeed(self) -> None:
+        self.check("deepspeed")
+
+    def test_megatron(self) -> None:
+        self.check("megatron")
+
+    def test_megatron_with_overlap(self) -> None:
+        self.check("megatron-overlap")
+
+    def test_a_wait_that_fails_leaves_the_gate_closed(self) -> None:
+        require("torch")
+        (first,) = train("torch-1f1b", "broken", 40, self.folder)
+        self.assertIn("error", first)
+        self.assertFalse(first["open"])
+        self.assertGreater(first["opened"], 0, "the wait that failed was not one that is opened")
+
+
+class Places(unittest.TestCase):
+    """Where the hooks are set in the versions that are installed."""
+
+    def setUp(self) -> None:
+        variables = mock.patch.dict(os.environ, {"DS_ACCELERATOR": "cpu"})
+        variables.start()
+        self.addCleanup(variables.stop)
+
+    def places(self, framework: str) -> Tuple[Callable[[], hooks.Hook], List[Any], Any]:
+        """The hook, what holds the places, and one place that a version might not have."""
+        require({"torch_pipelining": "torch"}.get(framework, framework))
+        if framework == "torch_pipelining":
+            module = importlib.import_module("torch.distributed.pipelining.schedules")
+            return hooks.torch_pipelining, [module, module.PipelineScheduleSingle, module.PipelineScheduleMulti], (module, "_wait_batch_p2p")
+        if framework == "deepspeed":
+            engine = importlib.import_module("deepspeed.runtime.pipe.engine").PipelineEngine
+            return hooks.deepspeed, [engine], (engine, "_INSTRUCTION_MAP")
+        schedules = importlib.import_module("megatron.core.pipeline_parallel.schedules")
+        communicator = importlib.import_module("megatron.core.pipeline_parallel.p2p_communication").P2PCommunicator
+        return hooks.megatron, [schedules, communicator], (communicator, "_communicate")
+
+    def test_removing_puts_everything_back(self) -> None:
+        for framework in ("torch_pipelining", "deepspeed", "megatron"):
+            with self.subTest(framework):
+                install, owners, _ = self.places(framework)
+                before = [_contents(owner) for owner in owners]
+                hook = install()
+                self.assertNotEqual([_contents(owner) for owner in owners], before)
+                with self.assertRaisesRegex(hooks.HookError, "already set in this process"):
+                    hooks.torch_pipelining()
+                hook.remove()
+                self.assertEqual([_contents(owner) for owner in owners], before)
+
+    def test_a_version_without_the_place_is_told_in_one_line(self) -> None:
+        for framework in ("torch_pipelining", "deepspeed", "megatron"):
+            with self.subTest(framework):
+                install, owners, (owner, name) = self.places(framework)
+                before = [_contents(each) for each in owners]
+                with mock.patch.object(owner, name):
+                    delattr(owner, name)
+                    with self.assertRaises(hooks.HookError) as refused:
+                        install()
+                    setattr(owner, name, None)
+                self.assertRegex(str(refused.exception), rf"^\S+ \d\S* has no .*{name}, .*; take a version .*$")
+                self.assertEqual([_contents(each) for each in owners], before)
+
+    def test_waits_on_a_gpu_are_refused(self) -> None:
+        install, (module, single, _), _ = self.places("torch_pipelining")
+        device = importlib.import_module("torch").device("cuda", 0)
+        with install(), self.assertRaisesRegex(hooks.HookError, "NCCL process groups are not gated yet"):
+            single.step(types.SimpleNamespace(_stage=types.SimpleNamespace(device=device)))
+        install, (engine,), _ = self.places("deepspeed")
+        with install(), self.assertRaisesRegex(hooks.HookError, "NCCL process groups are not gated yet"):
+            engine.train_batch(types.SimpleNamespace(device=device))
+        install, (_, communicator), _ = self.places("megatron")
+        with install(), mock.patch("torch.distributed.get_backend", return_value="nccl"):
+            with self.assertRaisesRegex(hooks.HookError, "NCCL process groups are not gated yet"):
+                communicator._communicate(types.SimpleNamespace(pp_group=None), recv_prev=True, recv_next=False)
+
+
+def _contents(owner: Any) -> Dict[str, Any]:
+    """What stands at each name; the instructions of DeepSpeed's map too."""
+    found = {name: value for name, value in vars(owner).items() if callable(value)}
+    found.update({str(key): value for key, value in vars(owner).get("_INSTRUCTION_MAP", {}).items()})
+    return found
+
+
+if __name__ == "__main__":
+    unittest.main()
