@@ -1,6 +1,7 @@
 """Where a PyTorch training step can be cut: as a module's forward begins, as its backward begins, before the optimizer.
 
-A module that ``torch.compile`` has compiled is one piece, forward and backward each: nothing within it can be cut.
+A module that ``torch.compile`` has compiled is one piece, forward and backward each: nothing within it can be cut. Nor can a
+step be that is compiled as a whole, but before the optimizer.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ class Cuts:
     """
 
     def __init__(self, model: Any, cut: Cut) -> None:
+        import torch
         from torch.optim.optimizer import register_optimizer_step_pre_hook
 
         #: The optimizers that have made a step.
         self.optimizers: List[Any] = []
-        self._cut = cut
+        # While a step is compiled its hooks are traced: they are to leave nothing in the graph.
+        compiling = self._compiling = getattr(getattr(torch, "compiler", None), "is_compiling", lambda: False)
+        self._cut: Cut = lambda label: None if compiling() else cut(label)
         self._handles: List[Any] = []
         for name, module in _pieces("", model) if model is not None else ():
             self._handles.append(module.register_forward_pre_hook(self._forward(name)))
@@ -44,12 +48,14 @@ class Cuts:
         return before
 
     def _backward(self, name: str) -> Callable[..., None]:
-        label, cut = f"backward of {name}", self._cut
+        label, cut, compiling = f"backward of {name}", self._cut, self._compiling
 
         def gradient(_: Any) -> None:
             cut(label)
 
         def behind(module: Any, inputs: Any, output: Any) -> None:
+            if compiling():
+                return
             # A hook on the output and not on the module's backward: that one forbids what follows to work in place.
             tensor = _first_tensor(output)
             if tensor is not None and tensor.requires_grad:

@@ -1,0 +1,339 @@
+#!/usr/bin/env python3
+"""A GPT pipeline that trains on two processor cores, and a small model that trains in its bubbles.
+
+    pip install ./python torch
+    python examples/fill_demo.py --schedule 1f1b --pairs 60
+
+Two ranks (gloo, one core each) train a GPT of two stages with ``torch.distributed.pipelining``. A hook, the two lines
+marked below, learns where each rank waits, and opens a gate there. Beside each rank a process of its own trains a small
+model behind that gate. Filled iterations stand between empty ones in random order, and every third is empty too and is
+compared with the first as if it were filled (A/A): what differs there is noise.
+
+What is printed: the bubbles of each rank, how much of them the small model worked in, by how much the big model's iterations
+became longer, with 95 % intervals, and when the small model's last operation of a bubble ended, against the close that was
+expected and against the bubble's true end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bisect
+import ctypes
+import json
+import math
+import os
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+RANKS = 2
+HIDDEN, LAYERS, HEADS, SEQUENCE, MICRO_BATCH, WORDS = 256, 2, 4, 128, 2, 512
+LEARN = 12  # iterations before the first that is compared
+KINDS = ("empty", "again", "filled")
+
+
+def arguments(words: Optional[List[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=60, help="triples of an empty, another empty and a filled iteration")
+    parser.add_argument("--seconds", type=float, default=300.0, help="begin no other triple after so long")
+    parser.add_argument("--schedule", choices=("1f1b", "gpipe"), default="1f1b")
+    parser.add_argument("--micro-batches", type=int, default=4)
+    parser.add_argument("--nice", type=int, default=19, help="priority of the small model's process, 19 the lowest")
+    parser.add_argument("--quantile", type=float, default=0.1, help="the hook's dial: share of past bubbles that were shorter than what it opens for")
+    parser.add_argument("--json", metavar="FILE", help="write the numbers there too; - prints them in place of the table")
+    parser.add_argument("--role", choices=("rank", "side"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args(words)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The big model: one rank.
+
+
+def train_big(options: argparse.Namespace, rank: int) -> None:
+    import torch
+    import torch.distributed as dist
+    from torch import nn
+    from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
+
+    import bubblebench.hooks
+
+    hook = bubblebench.hooks.torch_pipelining(  # the two lines of a training script: the import and this call
+        gate=str(options.folder / "gate-{rank}"), quantile=options.quantile, keep=10**6
+    )
+
+    torch.set_num_threads(1)
+    torch.manual_seed(rank)
+    dist.init_process_group("gloo")
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.before, self.between = nn.LayerNorm(HIDDEN), nn.LayerNorm(HIDDEN)
+            self.qkv, self.out = nn.Linear(HIDDEN, 3 * HIDDEN), nn.Linear(HIDDEN, HIDDEN)
+            self.mlp = nn.Sequential(nn.Linear(HIDDEN, 4 * HIDDEN), nn.GELU(), nn.Linear(4 * HIDDEN, HIDDEN))
+
+        def forward(self, x: Any) -> Any:
+            b, s, h = x.shape
+            q, k, v = (t.view(b, s, HEADS, h // HEADS).transpose(1, 2) for t in self.qkv(self.before(x)).split(h, 2))
+            seen = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + self.out(seen.transpose(1, 2).reshape(b, s, h))
+            return x + self.mlp(self.between(x))
+
+    blocks = [Block() for _ in range(LAYERS)]
+    model = nn.Sequential(nn.Embedding(WORDS, HIDDEN), *blocks) if rank == 0 else nn.Sequential(*blocks, nn.Linear(HIDDEN, WORDS))
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def loss(output: Any, target: Any) -> Any:
+        return nn.functional.cross_entropy(output.reshape(-1, WORDS), target.reshape(-1))
+
+    schedule_of = {"1f1b": Schedule1F1B, "gpipe": ScheduleGPipe}[options.schedule]
+    stage = PipelineStage(model, rank, RANKS, torch.device("cpu"))
+    schedule = schedule_of(stage, options.micro_batches, loss_fn=loss)
+    words = torch.randint(0, WORDS, (options.micro_batches * MICRO_BATCH, SEQUENCE), generator=torch.Generator().manual_seed(1))
+
+    def step() -> int:
+        """One iteration, from all ranks' common beginning on; its length in nanoseconds."""
+        dist.barrier()
+        began = time.monotonic_ns()
+        optimizer.zero_grad()
+        if rank == 0:
+            schedule.step(words)
+        else:
+            schedule.step(target=words.roll(-1, 1), losses=[])
+        optimizer.step()
+        return time.monotonic_ns() - began
+
+    from bubblebench.gate import status
+
+    while status(options.folder / f"gate-{rank}")["side_pid"] is None:
+        time.sleep(0.05)
+    hook.filling = False
+    for _ in range(LEARN):
+        step()
+    took: Dict[str, List[int]] = {kind: [] for kind in KINDS}
+    order, turn, ran = random.Random(7), list(KINDS), [len(hook.iterations())]
+    which: List[str] = []
+    limit = time.monotonic() + options.seconds
+    for _ in range(options.pairs):
+        go_on = torch.tensor([time.monotonic() < limit])
+        dist.broadcast(go_on, 0)
+        if not go_on.item():
+            break
+        order.shuffle(turn)
+        for kind in turn:
+            hook.filling = kind == "filled"
+            took[kind].append(step())
+            which.append(kind)
+    iterations = hook.iterations()[ran[0] :]
+    result = {
+        "iteration_ns": took,
+        "bubbles": [vars(row) for row in hook.bubbles()],
+        "waits": {kind: [i.waits for i, w in zip(iterations, which) if w == kind] for kind in KINDS},
+        "openings": [tuple(opening) for opening in hook.openings()],
+        "gate": status(options.folder / f"gate-{rank}"),
+    }
+    (options.folder / f"rank-{rank}.json").write_text(json.dumps(result), encoding="utf-8")
+    hook.remove()
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The small model, in its own process.
+
+
+def train_small(options: argparse.Namespace, rank: int) -> None:
+    import torch
+    from torch import nn
+
+    from bubblebench.side import fill
+
+    torch.manual_seed(rank)
+    model = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    x, y = torch.randn(32, 256), torch.randint(0, 10, (32,))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    report = fill(step, options.folder / f"gate-{rank}", model=model, nice=options.nice, trace=1 << 21)
+    result = {**vars(report), "segments": [s._asdict() for s in report.segments], "trace": [tuple(r) for r in report.trace]}
+    (options.folder / f"side-{rank}.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What came of it.
+
+
+def median_interval(values: Sequence[float]) -> Dict[str, float]:
+    """The median with its 95 % interval, by the ranks of the sorted values."""
+    ordered, n = sorted(values), len(values)
+    half = 0.98 * math.sqrt(n)
+    low, high = max(0, math.floor(n / 2 - half)), min(n - 1, math.ceil(n / 2 + half))
+    return {"median": statistics.median(ordered), "low": ordered[low], "high": ordered[high]}
+
+
+def quantile(values: Sequence[float], share: float) -> Optional[float]:
+    """The value below which this share lies."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else None
+
+
+def overrun(openings: Sequence[Sequence[int]], trace: Sequence[Sequence[int]]) -> Dict[str, Any]:
+    """When the last segment of each opening ended, and how much of the openings' bubbles segments lay in."""
+    opened = [opening[1] for opening in openings]
+    last: Dict[int, Sequence[int]] = {}
+    inside = late_starts = 0
+    for segment in trace:
+        start, end, _, _, preempted = segment
+        index = bisect.bisect_right(opened, start) - 1
+        if index >= 0:
+            last[index] = segment
+            inside += max(0, min(end, openings[index][3]) - start)
+            late_starts += not preempted and start > openings[index][2]
+    calm = [(openings[index], segment) for index, segment in last.items() if not segment[4]]
+    expected = [segment[1] - opening[2] for opening, segment in calm]
+    true_end = [segment[1] - opening[3] for opening, segment in calm]
+    return {
+        "inside_ns": inside,
+        "openings_worked_in": len(last),
+        "preempted": len(last) - len(calm),
+        "late_starts": late_starts,
+        "expected_p50_ns": quantile(expected, 0.5),
+        "expected_p99_ns": quantile(expected, 0.99),
+        "true_end_p50_ns": quantile(true_end, 0.5),
+        "true_end_p99_ns": quantile(true_end, 0.99),
+    }
+
+
+def evaluate(ranks: List[Dict[str, Any]], sides: List[Dict[str, Any]], options: argparse.Namespace) -> Dict[str, Any]:
+    """All numbers: of the iterations, the slowest rank's length counts."""
+    longest = {kind: [max(lengths) for lengths in zip(*(r["iteration_ns"][kind] for r in ranks))] for kind in KINDS}
+    empty, again, filled = (longest[kind] for kind in KINDS)
+    slower = median_interval([100 * (f / e - 1) for f, e in zip(filled, empty)])
+    same = median_interval([100 * (a / e - 1) for a, e in zip(again, empty)])
+    noise = max(abs(same["low"]), abs(same["high"]), 1.0)
+    verdict = "slower" if slower["low"] > noise else "no slowdown seen" if slower["high"] <= noise else "cannot be told"
+    rows = []
+    for rank, side in zip(ranks, sides):
+        ended = overrun(rank["openings"], side["trace"])
+        lengths = {kind: [sum(end - start for _, start, end in waits) for waits in rank["waits"][kind]] for kind in KINDS}
+        rows.append(
+            {
+                "bubble_ns": statistics.median(lengths["empty"]),
+                "bubble_share": statistics.median(b / t for b, t in zip(lengths["empty"], rank["iteration_ns"]["empty"])),
+                "positions": sum(row["opened"] > 0 for row in rank["bubbles"]),
+                "used_percent": 100 * ended["inside_ns"] / max(1, sum(lengths["filled"])),
+                "side_steps": side["steps"] - side["warmup_steps"],
+                "side_operations": side["operations"],
+                "self_stops": rank["gate"]["self_stops"],
+                "openings": rank["gate"]["openings"],
+                **ended,
+                "bubbles": [
+                    {**row, "passive_median_ns": statistics.median(w[row["position"]][2] - w[row["position"]][1] for w in rank["waits"]["empty"])}
+                    for row in rank["bubbles"]
+                ],
+                "segments": side["segments"],
+            }
+        )
+    return {
+        "schedule": options.schedule,
+        "micro_batches": options.micro_batches,
+        "nice": options.nice,
+        "quantile": options.quantile,
+        "pairs": len(empty),
+        "iteration_ns": statistics.median(empty),
+        "slowdown_percent": slower,
+        "again_percent": same,
+        "verdict": verdict,
+        "ranks": rows,
+    }
+
+
+def show(result: Dict[str, Any]) -> None:
+    """The table."""
+
+    def us(value: Optional[float]) -> str:
+        return "–" if value is None else f"{value / 1e3:+.0f}"
+
+    def line(name: str, change: Dict[str, float]) -> str:
+        return f"  {name:26} {change['median']:+6.2f} %   [{change['low']:+.2f}, {change['high']:+.2f}]"
+
+    print(f"{result['schedule']}, {result['micro_batches']} micro-batches: iteration {result['iteration_ns'] / 1e6:.1f} ms, {result['pairs']} pairs, side at nice {result['nice']}\n")
+    print(line("filled against empty", result["slowdown_percent"]))
+    print(line("empty against empty (A/A)", result["again_percent"]))
+    print(f"  {result['verdict']}\n")
+    print("bubbles       position  kind    passive   learned   opened for   times opened")
+    for number, rank in enumerate(result["ranks"]):
+        for row in rank["bubbles"]:
+            if row["passive_median_ns"] < 100_000:
+                continue
+            expected = f"{row['expected_ns'] / 1e6:7.2f} ms" if row["expected_ns"] is not None else f"{row['state']:>10}"
+            print(
+                f"  rank {number}      {row['position']:5}     {row['kind']:4} {row['passive_median_ns'] / 1e6:8.2f} ms"
+                f"{row['median_ns'] / 1e6:7.2f} ms   {expected}   {row['opened']:8}"
+            )
+    print("\nside          bubbles   used   steps  operations  self-stops   last end against the expected close, the true end (µs)")
+    print("                                                                 p50      p99        p50      p99   (preempted, apart)")
+    for number, rank in enumerate(result["ranks"]):
+        print(
+            f"  rank {number}   {rank['bubble_ns'] / 1e6:7.1f} ms {rank['used_percent']:4.0f} % {rank['side_steps']:7} {rank['side_operations']:11} {rank['self_stops']:11}"
+            f"   {us(rank['expected_p50_ns']):>8} {us(rank['expected_p99_ns']):>8}   {us(rank['true_end_p50_ns']):>8} {us(rank['true_end_p99_ns']):>8}   ({rank['preempted']} of {rank['openings_worked_in']})"
+        )
+
+
+def run(options: argparse.Namespace) -> Dict[str, Any]:
+    """Starts two ranks and two sides, and waits for them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
+        running: List[Tuple[str, "subprocess.Popen[bytes]"]] = []
+        try:
+            for rank in range(RANKS):
+                for role in ("rank", "side"):
+                    variables = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(RANKS), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+                    variables.update(GLOO_SOCKET_IFNAME="lo", OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
+                    command = [sys.executable, __file__, *sys.argv[1:], "--role", role, "--folder", folder]
+                    running.append((f"{role} {rank}", subprocess.Popen(command, env=variables)))
+            for name, process in running:
+                if process.wait(timeout=options.seconds + 300):
+                    sys.exit(f"fill_demo: {name} ended with {process.returncode}")
+        finally:
+            for _, process in running:
+                if process.poll() is None:
+                    process.kill()
+        read = [[json.loads((Path(folder) / f"{role}-{rank}.json").read_text()) for rank in range(RANKS)] for role in ("rank", "side")]
+        return evaluate(read[0], read[1], options)
+
+
+def main() -> None:
+    options = arguments()
+    if options.role is not None:
+        rank = int(os.environ["RANK"])
+        # A stage's device is its core, for the big model and for the small one beside it.
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[rank % len(cores)]})
+        ctypes.CDLL(None).prctl(29, 1000, 0, 0, 0)  # sleepers wake within 1 µs of their time, not 50
+        (train_big if options.role == "rank" else train_small)(options, rank)
+        return
+    result = run(options)
+    if options.json == "-":
+        print(json.dumps(result, indent=1))
+    else:
+        show(result)
+        if options.json:
+            Path(options.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
