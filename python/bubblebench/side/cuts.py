@@ -1,7 +1,7 @@
 """Where a PyTorch training step can be cut: as a module's forward begins, as its backward begins, before the optimizer.
 
-A module that ``torch.compile`` has compiled is one piece, forward and backward each: nothing within it can be cut. Nor can a
-step be that is compiled as a whole, but before the optimizer.
+What ``torch.compile`` has compiled is not cut: ``torch.compile(module)`` is one piece forward and one backward, which can be
+cut before; of ``module.compile()`` the hooks are compiled too, and of a compiled step everything.
 """
 
 from __future__ import annotations
