@@ -60,9 +60,9 @@ class Main(End):
         if expected_ns < 0:
             raise GateError(f"a bubble of {expected_ns} ns cannot be", "give a length of 0 or more")
         with self._lock:
-            if self._words.state & 3 == protocol.SHUT_DOWN:
-                raise GateError(f"the gate {self._path} is shut down for good", "make a new one")
-            protocol.open_gate(self._page, expected_ns, bubble)
+            opened = protocol.open_gate(self._page, expected_ns, bubble)
+        if not opened:
+            raise GateError(f"the gate {self._path} is shut down for good", "make a new one")
 
     def close(self) -> None:
         """Closes the gate; does not wait. Closing a closed gate changes nothing."""
