@@ -261,7 +261,11 @@ def _create(path: str) -> Tuple[Page, int]:
         page = fresh(unnamed, fd)
         # Before it has a name: nobody sees the page without its main.
         lock.try_lock(fd, lock.MAIN)
-        if not any(_take(path, unnamed) for _ in range(_TRIES)):
+        for _ in range(_TRIES):
+            if _take(path, unnamed):
+                break
+            time.sleep(0.001)
+        else:
             raise GateError(
                 f"cannot create the gate {path}: others make and remove it all the time",
                 "give every main program a gate of its own",
@@ -288,7 +292,7 @@ def _take(path: str, unnamed: str) -> bool:
             except FileExistsError:
                 return False
         if standing is _Standing.ABANDONED:
-            # While its lock is ours, so that of two that come at once one wins and the other sees its page.
+            # While its locks are ours, so that of two that come at once one wins and the other sees its page.
             os.rename(unnamed, path)
             return True
         return False
@@ -298,7 +302,7 @@ class _Standing(enum.Enum):
     """What stands at the path of a gate that is to be made."""
 
     NOTHING = "nothing"
-    #: A page whose main is gone; it is locked.
+    #: A page whose main is gone; its places are locked.
     ABANDONED = "abandoned"
     #: It changed while it was looked at.
     CHANGING = "changing"
@@ -346,7 +350,9 @@ def _standing(path: str) -> Iterator[_Standing]:
                 f"{path} already has a main program (process {main.pid}{since})",
                 "end it first, or give every main program a gate of its own",
             )
-        yield _Standing.ABANDONED if _is_at(fd, path) else _Standing.CHANGING
+        # The main's lock excludes nobody where a child of the dead one holds it: the place's is asked for too.
+        alone = lock.try_lock(fd, lock.PLACE) is not Lock.REFUSED
+        yield _Standing.ABANDONED if alone and _is_at(fd, path) else _Standing.CHANGING
     finally:
         if fd >= 0:
             os.close(fd)
