@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Callable, List
 
 from bubblebench import gate
-from bubblebench.gate import lock, page
+from bubblebench.gate import lock, page, system
 from bubblebench.gate.process import Life, ProcessId, parse_stat
 
 from . import program
@@ -218,6 +218,27 @@ class Bubbles(GateCase):
             main.shut_down()
             self.assertFalse(side.go())
             self.assertEqual(main.stopped(), 0)
+
+    def test_a_machine_that_reorders_stores_gets_more_fences(self) -> None:
+        self.addCleanup(setattr, system, "WEAK", system.WEAK)
+        system.WEAK = True
+        fences: List[int] = []
+        with gate.Main(self.path) as main, gate.Side(self.path) as side:
+            for end in (main, side):
+                self.assertTrue(end._page.weak)
+            before, main_page = main.operations, main._page
+            self.addCleanup(setattr, system, "fence", system.fence)
+            system.fence = lambda: fences.append(1)
+            main.open(LONG_NS)
+            self.assertEqual(len(fences), 2, "before the opening's words, and before the state")
+            self.assertTrue(side.go())
+            side.done()
+            main.close()
+            with self.assertRaises(TimeoutError):
+                side.go(timeout=0)
+            self.assertIsNotNone(main.stopped())
+            self.assertEqual((main.operations, main_page.words.asleep), (before + 1, 0))
+        self.assertGreater(len(fences), 8)
 
     def test_main_and_side_may_be_asked_from_several_threads(self) -> None:
         main = gate.Main(self.path)
