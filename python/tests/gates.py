@@ -10,7 +10,7 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import bubblebench
 
@@ -49,16 +49,18 @@ class GateCase(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
         self.path = str(self.folder / "gate")
 
-    def start(self, text: str, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
-        """Another program of Python's that has ``gate`` and ``path``; killed when the test is over."""
+    def start(self, text: str, within: Sequence[str] = ()) -> "subprocess.Popen[str]":
+        """Another program of Python's that has ``gate`` and ``path``; killed when the test is over.
+
+        :param within: A command that starts another, such as ``unshare``.
+        """
         found = str(Path(bubblebench.__file__).parents[1])
         environment: Dict[str, str] = {**os.environ, "PYTHONPATH": found}
         program = subprocess.Popen(
-            [sys.executable, "-c", _BEGIN + text, self.path, *arguments],
+            [*within, sys.executable, "-c", _BEGIN + text, self.path],
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
-            **options,
         )
         self.addCleanup(_end, program)
         return program

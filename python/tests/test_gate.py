@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import struct
+import subprocess
 import threading
 import time
 import unittest
@@ -574,6 +575,49 @@ class Places(GateCase):
                 words.side_namespace += 1
                 with self.assertRaisesRegex(gate.GateError, "already has a side program"):
                     gate.Side(self.path)
+
+
+class Containers(GateCase):
+    """Ends in namespaces of their own, where neither can ask whether the other lives."""
+
+    def within(self, *arguments: str) -> List[str]:
+        """What starts a program there; the test is skipped where this user may not."""
+        command = ["unshare", "--user", "--map-root-user", *arguments, "--fork", "--kill-child"]
+        try:
+            allowed = subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
+        except OSError:
+            allowed = False
+        if not allowed:
+            self.skipTest(f"{' '.join(command)} is not allowed here")
+        return command
+
+    def test_a_side_killed_in_another_container_is_replaced(self) -> None:
+        within = self.within("--pid")
+        with gate.Main(self.path) as main:
+            first = self.start(SIDE, within=within)
+            one_bubble(self, main)
+            main.open(LONG_NS)
+            first.send_signal(signal.SIGKILL)
+            main.close()
+            with gate.Side(self.path) as second:
+                main.open(LONG_NS)
+                self.assertTrue(second.go(timeout=LONG_S))
+
+    def test_the_end_of_a_main_in_another_container_is_noticed(self) -> None:
+        main = self.start(MAIN, within=self.within("--pid"))
+        self.assertEqual(self.first_line(main), "ready")
+        with gate.Side(self.path) as side:
+            with self.assertRaises(TimeoutError):
+                side.go(timeout=0.1)
+            self.assertIsNone(gate.status(self.path)["main_alive"])
+            main.send_signal(signal.SIGKILL)
+            self.assertEqual((side.go(timeout=LONG_S), side.ended), (False, "main_gone"))
+
+    def test_a_side_with_another_clock_is_refused(self) -> None:
+        text = "try: gate.Side(path)\nexcept gate.GateError as e: print('time namespace' in str(e))"
+        within = self.within("--time")
+        with gate.Main(self.path):
+            self.assertEqual(self.output(self.start(text, within=within)), ["True"])
 
 
 class Signals(GateCase):

@@ -281,6 +281,8 @@ def _take_place(path: str, page: Page, fd: int) -> SideProtocol:
     """
     words = page.words
     first_seen: Optional[int] = None
+    # A lease lasts 1.5 s at most, whatever the page says.
+    end = page.now() + 2 * LEASE_NS
     while True:
         if lock.lock_within(fd, lock.PLACE, _PLACE_S) is Lock.REFUSED:
             raise GateError(
@@ -300,7 +302,7 @@ def _take_place(path: str, page: Page, fd: int) -> SideProtocol:
                 return protocol.claim(page, own.pid, now + LEASE_NS)
         finally:
             lock.unlock(fd, lock.PLACE)
-        if life is Life.RUNNING or first_seen not in (None, until):
+        if life is Life.RUNNING or first_seen not in (None, until) or now > end:
             who = "" if holder is None else f" (process {holder.pid})"
             raise GateError(
                 f"{path} already has a side program{who}", "end it first, or give every side a gate of its own"
