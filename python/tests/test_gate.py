@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 import unittest
+import unittest.mock
 from pathlib import Path
 from typing import Any, Callable, List
 
@@ -281,10 +282,12 @@ class Ends(GateCase):
                 side.close()
                 if way != "del":
                     self.assertEqual(main.stopped(), main.stopped())
-                    with self.assertRaisesRegex(gate.GateError, "is shut down for good"):
-                        main.open(1)
+                    before = bytes(main._words)
+                    main.open(1)
                     main.close()
                     main.shut_down()
+                    main.beat()
+                    self.assertEqual(bytes(main._words)[:168], before[:168])
                     del main
 
     def test_a_program_that_ends_leaves_nothing_behind(self) -> None:
@@ -359,6 +362,23 @@ class Ends(GateCase):
                 pass
             self.assertFalse(os.path.exists(self.path))
 
+    def test_a_file_that_is_anothers_by_now_is_left_alone(self) -> None:
+        with gate.Main(self.path):
+            os.unlink(self.path)
+            other = gate.Main(self.path)
+        with gate.Side(self.path), other:
+            self.assertTrue(os.path.exists(self.path))
+        self.assertFalse(os.path.exists(self.path))
+
+    def test_a_relative_path_holds_when_the_folder_changes(self) -> None:
+        before = os.getcwd()
+        self.addCleanup(os.chdir, before)
+        os.chdir(self.folder)
+        with gate.Main("gate"):
+            os.chdir(before)
+            self.assertTrue(os.path.exists(self.path))
+        self.assertFalse(os.path.exists(self.path))
+
     def test_a_page_of_version_1_is_replaced_once_its_main_is_dead(self) -> None:
         own = ProcessId.own()
         self.write_page(version=1, started=own.started)
@@ -403,7 +423,9 @@ class Ends(GateCase):
         self.refused(Path("/dev/null"), "is not a gate page")
         self.refused(self.folder / "none", "check the path")
         self.refused(self.folder / "short" / "none", "a file stands where a folder is needed")
-        self.refused(Path("with\0zero"), "cannot open the gate")
+        self.refused(Path("with\0zero"), "is no path")
+        with self.assertRaisesRegex(gate.GateError, "is no path"):
+            gate.Main("with\0zero")
         with gate.Main(self.path) as main:
             main._words.main_pid = 0
             with self.assertRaisesRegex(gate.GateError, "names no main program"):
@@ -476,6 +498,51 @@ class Ends(GateCase):
         gate.Main(self.path).shut_down()
 
 
+    def test_a_handler_may_shut_down_a_gate_that_is_being_opened_or_closed(self) -> None:
+        for opens in (0, 1):
+            with gate.Main(self.path) as main:
+                shut: List[int] = []
+
+                def now() -> int:
+                    if not shut:
+                        shut.append(1)
+                        main.shut_down()
+                        # What the opening that goes on will write over.
+                        main._words.state = 0 if opens else 4 | 1
+                    return time.monotonic_ns()
+
+                if not opens:
+                    main.open(LONG_NS)
+                main._page.now = now
+                if opens:
+                    main.open(LONG_NS)
+                else:
+                    main.close()
+                self.assertEqual(main._words.state & 3, 2)
+                self.assertEqual(shut, [1])
+
+    def test_a_system_without_gates_is_told_so(self) -> None:
+        with unittest.mock.patch.object(system, "_NUMBER", None):
+            for end in (gate.Main, gate.Side):
+                with self.assertRaisesRegex(gate.GateError, "needs 64-bit Linux on x86-64 or aarch64, and this is"):
+                    end(self.path)
+
+    def test_words_are_never_torn(self) -> None:
+        writer = """
+from bubblebench.gate.page import attached
+words = attached(path)[0].words
+print("ready", flush=True)
+while True:
+    words.open_ns = 2**64 - 1
+    words.open_ns = 0
+"""
+        with gate.Main(self.path) as main:
+            self.assertEqual(self.first_line(self.start(writer)), "ready")
+            seen = {main._words.open_ns for _ in range(200_000)}
+            self.assertLessEqual(seen, {0, 2**64 - 1})
+            self.eventually("the other", lambda: main._words.open_ns not in list(seen)[:1])
+
+
 class Places(GateCase):
     """One side a gate, and the next when it is gone."""
 
@@ -492,6 +559,10 @@ class Places(GateCase):
             self.assertIsNone(main.side_pid)
             with gate.Side(self.path), self.assertRaisesRegex(gate.GateError, "is closed"):
                 first.go()
+            with unittest.mock.patch("threading.Thread.start", side_effect=RuntimeError("no more")):
+                with self.assertRaisesRegex(gate.GateError, "cannot start a thread: no more"):
+                    gate.Side(self.path)
+            gate.Side(self.path).close()
 
     def test_a_killed_side_is_replaced(self) -> None:
         main = gate.Main(self.path)

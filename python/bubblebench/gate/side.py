@@ -13,7 +13,7 @@ from . import lock, protocol, system
 from .ends import End
 from .errors import GateError, LeaseLost, NeverFits
 from .lock import Lock
-from .page import MOST, Page, attached
+from .page import MOST, Page, attached, path_of
 from .process import Life, ProcessId, time_namespace
 from .protocol import Look, SideProtocol
 
@@ -55,7 +55,7 @@ class Side(End):
         spin_ns: int = _SPIN_NS,
     ) -> None:
         system.check()
-        self._path = os.path.abspath(os.fspath(path))
+        self._path = path_of(path)
         self._main_timeout_ns = MOST if main_timeout is None else int(main_timeout * 1e9)
         self._spin_ns = operator.index(spin_ns)
         self._page, fd = attached(self._path)
@@ -77,7 +77,11 @@ class Side(End):
         self._renewal = threading.Thread(
             target=_renew, args=(self._page, self._protocol.generation, self._left), name="gate-lease", daemon=True
         )
-        self._renewal.start()
+        try:
+            self._renewal.start()
+        except RuntimeError as error:
+            self._leave()
+            raise GateError(f"cannot start a thread: {error}", "end other programs") from None
 
     def ready(self) -> None:
         """Says that the side is ready to work; :meth:`go` says it as well. Until then the main takes it for absent."""
