@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import enum
 import errno
-import fcntl
 import struct
 import time
 from typing import Optional
+
+try:
+    import fcntl
+except ImportError:
+    # Not Linux: nobody comes so far as to lock.
+    pass
 
 #: The byte that a main holds as long as it lives.
 MAIN = 0
 #: The byte that is held while the side's place changes hands.
 PLACE = 1
 
-# Numbers of Linux on every processor; Python names them where the C library it was built with did.
-_GETLK, _SETLK = getattr(fcntl, "F_OFD_GETLK", 36), getattr(fcntl, "F_OFD_SETLK", 37)
+# F_OFD_GETLK and F_OFD_SETLK of Linux on every processor; not every build of Python names them.
+_GETLK, _SETLK = 36, 37
 # struct flock of 64-bit Linux: type, whence (the file's beginning), start, length, process id 0.
 _FLOCK = struct.Struct("hhqqi0q")
 

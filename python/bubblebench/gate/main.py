@@ -17,7 +17,7 @@ from . import lock, protocol, system
 from .ends import End
 from .errors import GateError, refused
 from .lock import Lock
-from .page import MAGIC, MOST, PAGE_BYTES, VERSION, Page, Words, fresh, is_a_page
+from .page import MAGIC, MOST, PAGE_BYTES, VERSION, Page, Words, fresh, is_a_page, path_of
 from .process import Life, ProcessId
 
 #: The last operation ends so long before the expected close, in nanoseconds, unless the main sets another margin.
@@ -39,9 +39,10 @@ class Main(End):
 
     def __init__(self, path: Union[str, "os.PathLike[str]"]) -> None:
         system.check()
-        self._path = os.path.abspath(os.fspath(path))
+        self._path = path_of(path)
         # A hook of autograd's may come from another thread, and a signal's handler from this one.
         self._lock = threading.RLock()
+        self._down = False
         self._page, fd = _create(self._path)
         self._enter(fd)
         self._words = self._page.words
@@ -51,28 +52,33 @@ class Main(End):
     def open(self, expected_ns: int, bubble: Optional[int] = None) -> None:
         """Opens the gate for about ``expected_ns`` nanoseconds. Opening an open gate names a new expected close.
 
+        Once the gate is shut down it does nothing: a training job goes on without a side.
+
         :param bubble: A number for the bubble; without it, one more than the last.
-        :raises GateError: once the gate is shut down, or for a negative length.
+        :raises GateError: for a negative length.
         """
         expected_ns = operator.index(expected_ns)
-        if self._copy:
-            return
         if expected_ns < 0:
             raise GateError(f"a bubble of {expected_ns} ns cannot be", "give a length of 0 or more")
-        with self._lock:
-            if self._words.state & 3 == protocol.SHUT_DOWN:
-                raise GateError(f"the gate {self._path} is shut down for good", "make a new one")
-            protocol.open_gate(self._page, expected_ns, bubble)
+        if self._own:
+            with self._lock:
+                protocol.open_gate(self._page, expected_ns, bubble)
+                if self._down:
+                    # Shut down by a signal's handler while this opened.
+                    protocol.shut_down(self._page)
 
     def close(self) -> None:
         """Closes the gate; does not wait. Closing a closed gate changes nothing."""
         if self._own:
             with self._lock:
                 protocol.close_gate(self._page)
+                if self._down:
+                    protocol.shut_down(self._page)
 
     def shut_down(self) -> None:
         """Shuts the gate down: the side's waiting ends for good, and :meth:`Side.go` says False."""
         if self._own:
+            self._down = True
             with self._lock:
                 protocol.shut_down(self._page)
 
@@ -254,14 +260,18 @@ def _is_at(fd: int, path: str) -> bool:
 def _create(path: str) -> Tuple[Page, int]:
     """Makes a fresh page at ``path``, complete before it has that name; a descriptor that holds the main's lock."""
     try:
-        fd, unnamed = tempfile.mkstemp(prefix=".gate-", dir=os.path.dirname(path) or ".")
-    except (OSError, ValueError) as error:
-        raise refused("create the gate", path, error if isinstance(error, OSError) else OSError(22, "")) from None
+        fd, unnamed = tempfile.mkstemp(prefix=".gate-", dir=os.path.dirname(path))
+    except OSError as error:
+        raise refused("create the gate", path, error) from None
     try:
         page = fresh(unnamed, fd)
         # Before it has a name: nobody sees the page without its main.
         lock.try_lock(fd, lock.MAIN)
-        if not any(_take(path, unnamed) for _ in range(_TRIES)):
+        for _ in range(_TRIES):
+            if _take(path, unnamed):
+                break
+            time.sleep(0.001)
+        else:
             raise GateError(
                 f"cannot create the gate {path}: others make and remove it all the time",
                 "give every main program a gate of its own",
@@ -288,7 +298,7 @@ def _take(path: str, unnamed: str) -> bool:
             except FileExistsError:
                 return False
         if standing is _Standing.ABANDONED:
-            # While its lock is ours, so that of two that come at once one wins and the other sees its page.
+            # While its locks are ours, so that of two that come at once one wins and the other sees its page.
             os.rename(unnamed, path)
             return True
         return False
@@ -298,7 +308,7 @@ class _Standing(enum.Enum):
     """What stands at the path of a gate that is to be made."""
 
     NOTHING = "nothing"
-    #: A page whose main is gone; it is locked.
+    #: A page whose main is gone; its places are locked.
     ABANDONED = "abandoned"
     #: It changed while it was looked at.
     CHANGING = "changing"
@@ -346,7 +356,9 @@ def _standing(path: str) -> Iterator[_Standing]:
                 f"{path} already has a main program (process {main.pid}{since})",
                 "end it first, or give every main program a gate of its own",
             )
-        yield _Standing.ABANDONED if _is_at(fd, path) else _Standing.CHANGING
+        # The main's lock excludes nobody where a child of the dead one holds it: the place's is asked for too.
+        alone = lock.try_lock(fd, lock.PLACE) is not Lock.REFUSED
+        yield _Standing.ABANDONED if alone and _is_at(fd, path) else _Standing.CHANGING
     finally:
         if fd >= 0:
             os.close(fd)

@@ -30,7 +30,7 @@ import mmap
 import os
 import stat
 import time
-from typing import Callable, Optional, Tuple
+from typing import Callable, Optional, Tuple, Union
 
 from . import system
 from .errors import GateError, refused
@@ -279,6 +279,14 @@ def look_on(path: str) -> Page:
     return Page(copy)
 
 
+def path_of(path: Union[str, "os.PathLike[str]"]) -> str:
+    """The path from the root on: a program may change its folder while it has a gate."""
+    text = os.path.abspath(os.fspath(path))
+    if "\0" in text:
+        raise GateError(f"{text!r} is no path: it holds a zero", "give the gate a path such as /dev/shm/gate-0")
+    return text
+
+
 def is_a_page(mode: int, size: int) -> bool:
     """Whether a file of this kind and size can be a page at all."""
     return stat.S_ISREG(mode) and size == PAGE_BYTES
@@ -288,8 +296,8 @@ def _opened(path: str, flags: int, action: str) -> int:
     """A descriptor of a file of the right size; looked at before it is opened, because opening a pipe may wait."""
     try:
         seen = os.stat(path)
-    except (OSError, ValueError) as error:
-        raise refused("open the gate", path, error if isinstance(error, OSError) else OSError(22, "")) from None
+    except OSError as error:
+        raise refused("open the gate", path, error) from None
     if not is_a_page(seen.st_mode, seen.st_size):
         raise _wrong(path, f"a file of {PAGE_BYTES} bytes was expected")
     try:

@@ -45,10 +45,12 @@ class ProcessId:
         """Looks whether the process is still there."""
         if self.namespace != _namespace():
             return Life.UNKNOWN
-        if self.pid == os.getpid():
-            return Life.RUNNING
         table = _start_and_state(self.pid)
-        there = table is not None and table[0] == self.started and table[1] not in "ZX"
+        if table is None:
+            there = self.pid == os.getpid()
+        else:
+            # Of this process too: its id may be that of a process before it, in a container that was started again.
+            there = table[0] == self.started and table[1] not in "ZX"
         return Life.RUNNING if there else Life.GONE
 
     def age_s(self) -> Optional[float]:

@@ -29,22 +29,29 @@ def standing(side_generation: int, generation: int) -> int:
     return (side_generation & 0xFFFF) << 48 | generation & 0xFFFF_FFFF_FFFF
 
 
-def open_gate(page: Page, expected_ns: int, bubble: Optional[int] = None) -> None:
-    """Opens the gate for about ``expected_ns``; an open one gets a new expected close. Wakes who sleeps."""
+def open_gate(page: Page, expected_ns: int, bubble: Optional[int] = None) -> bool:
+    """Opens the gate for about ``expected_ns``; an open one gets a new expected close. Wakes who sleeps.
+
+    False where it is shut down for good, and nothing is touched.
+    """
     words = page.words
     now = page.now()
     state = words.state
-    if state & 3 == OPEN:
+    if state & 3:
+        if state & 3 == SHUT_DOWN:
+            return False
         _account(page, now)
+    close = now + expected_ns
     # Behind the state before: a side that reads these sees, when it reads the state again, that the opening it began to
     # read is over.
     if page.weak:
         page.fence()
     words.opened_at = now
-    words.expected_close = min(now + expected_ns, MOST)
+    words.expected_close = close if close < MOST else MOST
     words.bubble = words.bubble + 1 if bubble is None else bubble
     words.openings += 1
     _advance(page, state, OPEN, now)
+    return True
 
 
 def close_gate(page: Page) -> None:

@@ -13,7 +13,7 @@ from . import lock, protocol, system
 from .ends import End
 from .errors import GateError, LeaseLost, NeverFits
 from .lock import Lock
-from .page import MOST, Page, attached
+from .page import MOST, Page, attached, path_of
 from .process import Life, ProcessId, time_namespace
 from .protocol import Look, SideProtocol
 
@@ -55,7 +55,7 @@ class Side(End):
         spin_ns: int = _SPIN_NS,
     ) -> None:
         system.check()
-        self._path = os.path.abspath(os.fspath(path))
+        self._path = path_of(path)
         self._main_timeout_ns = MOST if main_timeout is None else int(main_timeout * 1e9)
         self._spin_ns = operator.index(spin_ns)
         self._page, fd = attached(self._path)
@@ -77,7 +77,11 @@ class Side(End):
         self._renewal = threading.Thread(
             target=_renew, args=(self._page, self._protocol.generation, self._left), name="gate-lease", daemon=True
         )
-        self._renewal.start()
+        try:
+            self._renewal.start()
+        except RuntimeError as error:
+            self._leave()
+            raise GateError(f"cannot start a thread: {error}", "end other programs") from None
 
     def ready(self) -> None:
         """Says that the side is ready to work; :meth:`go` says it as well. Until then the main takes it for absent."""
@@ -281,6 +285,8 @@ def _take_place(path: str, page: Page, fd: int) -> SideProtocol:
     """
     words = page.words
     first_seen: Optional[int] = None
+    # A lease lasts 1.5 s at most, whatever the page says.
+    end = page.now() + 2 * LEASE_NS
     while True:
         if lock.lock_within(fd, lock.PLACE, _PLACE_S) is Lock.REFUSED:
             raise GateError(
@@ -300,7 +306,7 @@ def _take_place(path: str, page: Page, fd: int) -> SideProtocol:
                 return protocol.claim(page, own.pid, now + LEASE_NS)
         finally:
             lock.unlock(fd, lock.PLACE)
-        if life is Life.RUNNING or first_seen not in (None, until):
+        if life is Life.RUNNING or first_seen not in (None, until) or now > end:
             who = "" if holder is None else f" (process {holder.pid})"
             raise GateError(
                 f"{path} already has a side program{who}", "end it first, or give every side a gate of its own"

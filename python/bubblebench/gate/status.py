@@ -6,7 +6,7 @@ import os
 from typing import Any, Dict, Optional, Union
 
 from . import protocol
-from .page import Page, look_on
+from .page import Page, look_on, path_of
 from .process import Life, ProcessId
 from .protocol import OPEN, SHUT_DOWN, standing
 
@@ -25,7 +25,7 @@ def status(path: Union[str, "os.PathLike[str]"]) -> Dict[str, Any]:
 
     :raises GateError: where there is no gate page of this version.
     """
-    return _record(look_on(os.fspath(path)))
+    return _record(look_on(path_of(path)))
 
 
 def _record(page: Page) -> Dict[str, Any]:

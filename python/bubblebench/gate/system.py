@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from typing import Optional
+from typing import Any, Callable, Optional
 
 from .errors import GateError
 
@@ -39,16 +39,24 @@ _ARGUMENTS = (
     ctypes.c_void_p,
     ctypes.c_uint32,
 )
+
+
+def _library(kind: Callable[[None], Any]) -> Any:
+    """The C library; None where there is no gate anyway."""
+    if sys.platform != "linux":
+        return None
+    library = kind(None)
+    library.syscall.argtypes = _ARGUMENTS
+    library.syscall.restype = ctypes.c_long
+    return library
+
+
 # Sleeping lets other threads of Python run. Waking keeps them waiting: who gave the interpreter up might get it back only
 # after the 5 ms that another thread may keep it, and a training job would stand still for them.
-_lets_others_run = ctypes.CDLL(None)
-_at_once = ctypes.PyDLL(None)
-for _library in (_lets_others_run, _at_once):
-    _library.syscall.argtypes = _ARGUMENTS
-    _library.syscall.restype = ctypes.c_long
-_sleep = _lets_others_run.syscall
-_call = _at_once.syscall
-_lets_others_run.sched_yield.argtypes = ()
+_lets_others_run = _library(ctypes.CDLL)
+_at_once = _library(ctypes.PyDLL)
+_sleep: Any = getattr(_lets_others_run, "syscall", None)
+_call: Any = getattr(_at_once, "syscall", None)
 
 _nobodys_word = ctypes.c_uint32(0)
 _nobodys_address = ctypes.addressof(_nobodys_word)
