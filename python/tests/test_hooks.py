@@ -13,11 +13,12 @@ import unittest
 import warnings
 from pathlib import Path
 from typing import Any, Callable, List, Optional, Tuple
+from unittest import mock
 
 from bubblebench.hooks import Hook, HookError
 from bubblebench.hooks.hook import Gate
 from bubblebench.hooks.learning import Settings
-from bubblebench.hooks.patch import Patches
+from bubblebench.hooks.patch import Patches, imported
 from bubblebench.hooks.record import PathOrText, merge_bubbles
 
 from .program import ROOT, program
@@ -231,6 +232,22 @@ class Refusals(unittest.TestCase):
         with self.assertRaises(HookError):
             patches.plan(framework.module, "absent", (), lambda f: f)
         self.assertEqual(dict(vars(framework.module)), framework.originals)
+
+    def test_a_framework_that_is_not_there_is_told(self) -> None:
+        with self.assertRaises(HookError) as refused:
+            imported("no_such_framework.core")
+        self.assertIn("; install no_such_framework beside bubblebench", str(refused.exception))
+
+    def test_an_nccl_group_is_told_at_once(self) -> None:
+        group = types.SimpleNamespace(
+            is_available=lambda: True, is_initialized=lambda: True, get_backend=lambda: "nccl", get_rank=lambda: 3
+        )
+        with mock.patch.dict(sys.modules, {"torch.distributed": group}):
+            with self.assertRaisesRegex(HookError, "NCCL process groups are not gated yet"):
+                Framework().hook()
+            group.get_backend = lambda: "gloo"
+            with Framework().hook() as hook:
+                self.assertEqual(hook.rank, 3)
 
     def test_settings_that_cannot_be(self) -> None:
         for settings in (Settings(quantile=1.5), Settings(learn=1), Settings(learn=65), Settings(min_ns=-1)):

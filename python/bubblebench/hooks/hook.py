@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import sys
 import threading
 import time
 import warnings
@@ -77,6 +78,10 @@ class Hook:
 
     def __init__(self, patches: Patches, gate: Gate, settings: Settings, keep: int) -> None:
         _check(settings, keep)
+        group = _group()
+        # A group that is made later, or another one for the stages, is looked at in the first iteration.
+        if group is not None and group.get_backend() == "nccl":
+            raise refuse_streams("the default group is an NCCL process group")
         self.filling = True
         self.framework = patches.framework
         self.rank = _rank()
@@ -266,8 +271,17 @@ def _check(settings: Settings, keep: int) -> None:
         raise HookError(f"min_ns={settings.min_ns}, keep={keep} cannot be", "give min_ns from 0, and keep from 1")
 
 
+def _group() -> Any:
+    """``torch.distributed`` with its default group made, or ``None``."""
+    distributed: Any = sys.modules.get("torch.distributed")
+    return distributed if distributed is not None and distributed.is_available() and distributed.is_initialized() else None
+
+
 def _rank() -> int:
-    """This process's rank, as the launchers say it; the process group may not be there yet."""
+    """This process's rank, as the group or else the launcher says it: the group may not be there yet."""
+    group = _group()
+    if group is not None:
+        return int(group.get_rank())
     for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"):
         text = os.environ.get(name, "")
         if text.isdigit():

@@ -6,7 +6,7 @@ from typing import Any, Callable
 
 from .hook import Gate, Hook, refuse_streams
 from .learning import Settings
-from .patch import Patches, Wrap
+from .patch import Patches, Wrap, imported
 
 #: The instructions that wait, and what for.
 _WAITS = {
@@ -21,9 +21,7 @@ _WAITS = {
 
 def install(gate: Gate, settings: Settings, keep: int) -> Hook:
     """Sets the hook; see :func:`bubblebench.hooks.deepspeed`."""
-    import deepspeed
-
-    patches = Patches(f"deepspeed {getattr(deepspeed, '__version__', '?')}")
+    patches = Patches(f"deepspeed {getattr(imported('deepspeed'), '__version__', '?')}")
     try:
         from deepspeed.runtime.pipe import engine as module
         from deepspeed.runtime.pipe import schedule

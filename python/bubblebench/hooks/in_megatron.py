@@ -6,7 +6,7 @@ from typing import Any, Callable, Optional
 
 from .hook import Gate, Hook, refuse_streams
 from .learning import Settings
-from .patch import Patches
+from .patch import Patches, imported
 
 #: The functions that ``get_forward_backward_func`` chooses from.
 _SCHEDULES = (
@@ -34,10 +34,8 @@ class _Request:
 
 def install(gate: Gate, settings: Settings, keep: int) -> Hook:
     """Sets the hook; see :func:`bubblebench.hooks.megatron`."""
-    import megatron.core as megatron_core
-    import torch.distributed as dist
-
-    patches = Patches(f"megatron-core {getattr(megatron_core, '__version__', '?')}")
+    dist = imported("torch.distributed")
+    patches = Patches(f"megatron-core {getattr(imported('megatron.core'), '__version__', '?')}")
     try:
         from megatron.core.pipeline_parallel import schedules
         from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator

@@ -6,14 +6,13 @@ from typing import Any, Callable, Dict, List
 
 from .hook import Gate, Hook, refuse_streams
 from .learning import Settings
-from .patch import Patches
+from .patch import Patches, imported
 
 
 def install(gate: Gate, settings: Settings, keep: int) -> Hook:
     """Sets the hook; see :func:`bubblebench.hooks.torch_pipelining`."""
-    import torch
-    import torch.distributed as dist
-
+    torch = imported("torch")
+    dist = imported("torch.distributed")
     patches = Patches(f"torch {torch.__version__}")
     try:
         from torch.distributed.pipelining import schedules

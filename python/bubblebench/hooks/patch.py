@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from typing import Any, Callable, List, MutableMapping, Tuple
 
@@ -9,6 +10,14 @@ from .errors import HookError
 
 #: Given the function that stood there, the one to put in its place.
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def imported(name: str) -> Any:
+    """A framework's module; an error in one line where it cannot be imported."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise HookError(f"{name} cannot be imported: {error}", f"install {name.partition('.')[0]} beside bubblebench") from error
 
 
 class Patches:
