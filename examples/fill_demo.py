@@ -231,6 +231,7 @@ def evaluate(ranks: List[Dict[str, Any]], sides: List[Dict[str, Any]], options: 
                 "bubble_ns": statistics.median(lengths["empty"]),
                 "bubble_share": statistics.median(b / t for b, t in zip(lengths["empty"], rank["iteration_ns"]["empty"])),
                 "positions": sum(row["opened"] > 0 for row in rank["bubbles"]),
+                "open_percent": 100 * sum(min(o[2], o[3]) - o[1] for o in rank["openings"]) / max(1, sum(lengths["filled"])),
                 "used_percent": 100 * ended["inside_ns"] / max(1, sum(lengths["filled"])),
                 "side_steps": side["steps"] - side["warmup_steps"],
                 "side_operations": side["operations"],
@@ -281,11 +282,11 @@ def show(result: Dict[str, Any]) -> None:
                 f"  rank {number}      {row['position']:5}     {row['kind']:4} {row['passive_median_ns'] / 1e6:8.2f} ms"
                 f"{row['median_ns'] / 1e6:7.2f} ms   {expected}   {row['opened']:8}"
             )
-    print("\nside          bubbles   used   steps  operations  self-stops   last end against the expected close, the true end (µs)")
-    print("                                                                 p50      p99        p50      p99   (preempted, apart)")
+    print("\nside          bubbles   open   used   steps  operations  self-stops   last end against the expected close, the true end (µs)")
+    print("                                                                        p50      p99        p50      p99   (preempted, apart)")
     for number, rank in enumerate(result["ranks"]):
         print(
-            f"  rank {number}   {rank['bubble_ns'] / 1e6:7.1f} ms {rank['used_percent']:4.0f} % {rank['side_steps']:7} {rank['side_operations']:11} {rank['self_stops']:11}"
+            f"  rank {number}   {rank['bubble_ns'] / 1e6:7.1f} ms {rank['open_percent']:4.0f} % {rank['used_percent']:4.0f} % {rank['side_steps']:7} {rank['side_operations']:11} {rank['self_stops']:11}"
             f"   {us(rank['expected_p50_ns']):>8} {us(rank['expected_p99_ns']):>8}   {us(rank['true_end_p50_ns']):>8} {us(rank['true_end_p99_ns']):>8}   ({rank['preempted']} of {rank['openings_worked_in']})"
         )
 

@@ -178,17 +178,19 @@ class Hook:
         expected_ns = run.program.expected_ns(position, kind) if run.may_open else None
         run.waiting = True
         began = time.monotonic_ns()
-        opened = expected_ns is not None and self._open(expected_ns)
         try:
+            if expected_ns is not None:
+                self._open(expected_ns)
             return call(*args, **kwargs)
         finally:
             ended = time.monotonic_ns()
-            if opened:
+            # Whatever came of opening: a signal may have ended that half-way.
+            if expected_ns is not None:
                 self._close()
+                if self._gate is not None:
+                    run.openings.append(Opening(position, began, began + expected_ns, ended))
             run.waiting = False
             run.waits.append((kind, began, ended))
-            if opened and expected_ns is not None:
-                run.openings.append(Opening(position, began, began + expected_ns, ended))
 
     def _finish(self, run: _Run, now: int) -> None:
         program = run.program
@@ -205,15 +207,12 @@ class Hook:
             except Exception as error:
                 self._give_up(error)
 
-    def _open(self, expected_ns: int) -> bool:
-        if self._gate is None:
-            return False
-        try:
-            self._gate.open(expected_ns)
-        except Exception as error:
-            self._give_up(error)
-            return False
-        return True
+    def _open(self, expected_ns: int) -> None:
+        if self._gate is not None:
+            try:
+                self._gate.open(expected_ns)
+            except Exception as error:
+                self._give_up(error)
 
     def _close(self) -> None:
         if self._gate is not None:

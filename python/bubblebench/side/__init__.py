@@ -9,6 +9,7 @@ whether what comes next would end before the bubble does::
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import resource
 import time
@@ -176,8 +177,10 @@ def fill(
 ) -> FillReport:
     """Runs ``step()`` again and again, in the bubbles that the gate opens for, until the main shuts the gate down.
 
-    The first ``2 * warmup`` steps run at once and measure the segments; then the gate is told that the side is ready. A segment
-    that is longer than every bubble is refused by ``bubblebench.gate.NeverFits``, with its length.
+    The first ``2 * warmup`` steps run at once, bubble or not, and measure the segments; then the gate is told that the side is
+    ready. A segment that is longer than every bubble is refused by ``bubblebench.gate.NeverFits``, with its length. A step that
+    is stopped half-way has changed no weight: its optimizer runs to its end or not at all. ``bubblebench.gate.LeaseLost`` ends
+    a side whose place another has taken; that one saves nothing.
 
     :param step: One training step: forward, backward, ``optimizer.step()``.
     :param gate: The gate's path, which is waited for, or a ``bubblebench.gate.Side``.
@@ -201,7 +204,7 @@ def fill(
     if threads is not None:
         torch.set_num_threads(threads)
     _be_nice(nice)
-    side = _attach(gate)
+    side = _attach(gate, timeout)
     report = FillReport()
     segments = Segments(quantile)
     filler = _Filler(segments, report, timeout, trace, _settle(torch, model))
@@ -244,11 +247,12 @@ def _be_nice(nice: Optional[int]) -> None:
         pass
 
 
-def _attach(gate: Union[str, "os.PathLike[str]", GateEnd]) -> GateEnd:
-    """The side's end; a path is waited for until the main has made it."""
+def _attach(gate: Union[str, "os.PathLike[str]", GateEnd], timeout: Optional[float]) -> GateEnd:
+    """The side's end; a path is waited for until the main has made it, or it is told as missing."""
     if not isinstance(gate, (str, os.PathLike)):
         return gate
-    while not os.path.exists(gate):
+    limit = math.inf if timeout is None else time.monotonic() + timeout
+    while not os.path.exists(gate) and time.monotonic() < limit:
         time.sleep(0.02)
     return Side(os.fspath(gate))
 
