@@ -282,7 +282,7 @@ def _create(path: str) -> Tuple[Page, int]:
             raise refused("create the gate", path, error) from None
         raise
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(unnamed)
 
 
