@@ -46,8 +46,6 @@ class Main(End):
         self._page, fd = _create(self._path)
         self._enter(fd)
         self._words = self._page.words
-        self._words.margin = MARGIN_NS
-        self.beat()
 
     def open(self, expected_ns: int, bubble: Optional[int] = None) -> None:
         """Opens the gate for about ``expected_ns`` nanoseconds. Opening an open gate names a new expected close.
@@ -265,6 +263,7 @@ def _create(path: str) -> Tuple[Page, int]:
         raise refused("create the gate", path, error) from None
     try:
         page = fresh(unnamed, fd)
+        page.words.margin, page.words.main_heartbeat = MARGIN_NS, page.now()
         # Before it has a name: nobody sees the page without its main.
         lock.try_lock(fd, lock.MAIN)
         for _ in range(_TRIES):
@@ -283,7 +282,7 @@ def _create(path: str) -> Tuple[Page, int]:
             raise refused("create the gate", path, error) from None
         raise
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(unnamed)
 
 
