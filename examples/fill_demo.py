@@ -9,9 +9,9 @@ marked below, learns where each rank waits, and opens a gate there. Beside each 
 model behind that gate. Filled iterations stand between empty ones in random order, and every third is empty too and is
 compared with the first as if it were filled (A/A): what differs there is noise.
 
-What is printed: the bubbles of each rank, how much of them the small model worked in, by how much the big model's iterations
-became longer, with 95 % intervals, and when the small model's last operation of a bubble ended, against the close that was
-expected and against the bubble's true end.
+What is printed: the bubbles of each rank, how much of them the small model worked in, by how much the big model's
+iterations became longer, with 95 % intervals, and when the small model's last operation of a bubble ended, against the
+close that was expected and against the bubble's true end.
 """
 
 from __future__ import annotations
@@ -39,14 +39,25 @@ KINDS = ("empty", "again", "filled")
 
 
 def arguments(words: Optional[List[str]] = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=60, help="triples of an empty, another empty and a filled iteration")
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=60, help="triples of an empty, another empty and a filled iteration"
+    )
     parser.add_argument("--seconds", type=float, default=300.0, help="begin no other triple after so long")
     parser.add_argument("--schedule", choices=("1f1b", "gpipe"), default="1f1b")
     parser.add_argument("--micro-batches", type=int, default=4)
     parser.add_argument("--nice", type=int, default=19, help="priority of the small model's process, 19 the lowest")
-    parser.add_argument("--quantile", type=float, default=0.1, help="the hook's dial: share of past bubbles that were shorter than what it opens for")
-    parser.add_argument("--json", metavar="FILE", help="write the numbers there too; - prints them in place of the table")
+    parser.add_argument(
+        "--quantile",
+        type=float,
+        default=0.1,
+        help="the hook's dial: share of past bubbles that were shorter than what it opens for",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the numbers there too; - prints them in place of the table"
+    )
     parser.add_argument("--role", choices=("rank", "side"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args(words)
@@ -87,7 +98,11 @@ def train_big(options: argparse.Namespace, rank: int) -> None:
             return x + self.mlp(self.between(x))
 
     blocks = [Block() for _ in range(LAYERS)]
-    model = nn.Sequential(nn.Embedding(WORDS, HIDDEN), *blocks) if rank == 0 else nn.Sequential(*blocks, nn.Linear(HIDDEN, WORDS))
+    model = (
+        nn.Sequential(nn.Embedding(WORDS, HIDDEN), *blocks)
+        if rank == 0
+        else nn.Sequential(*blocks, nn.Linear(HIDDEN, WORDS))
+    )
     optimizer = torch.optim.AdamW(model.parameters())
 
     def loss(output: Any, target: Any) -> Any:
@@ -96,7 +111,9 @@ def train_big(options: argparse.Namespace, rank: int) -> None:
     schedule_of = {"1f1b": Schedule1F1B, "gpipe": ScheduleGPipe}[options.schedule]
     stage = PipelineStage(model, rank, RANKS, torch.device("cpu"))
     schedule = schedule_of(stage, options.micro_batches, loss_fn=loss)
-    words = torch.randint(0, WORDS, (options.micro_batches * MICRO_BATCH, SEQUENCE), generator=torch.Generator().manual_seed(1))
+    words = torch.randint(
+        0, WORDS, (options.micro_batches * MICRO_BATCH, SEQUENCE), generator=torch.Generator().manual_seed(1)
+    )
 
     def step() -> int:
         """One iteration, from all ranks' common beginning on; its length in nanoseconds."""
@@ -166,7 +183,11 @@ def train_small(options: argparse.Namespace, rank: int) -> None:
         optimizer.step()
 
     report = fill(step, options.folder / f"gate-{rank}", model=model, nice=options.nice, trace=1 << 21)
-    result = {**vars(report), "segments": [s._asdict() for s in report.segments], "trace": [tuple(r) for r in report.trace]}
+    result = {
+        **vars(report),
+        "segments": [s._asdict() for s in report.segments],
+        "trace": [tuple(r) for r in report.trace],
+    }
     (options.folder / f"side-{rank}.json").write_text(json.dumps(result), encoding="utf-8")
 
 
@@ -225,13 +246,19 @@ def evaluate(ranks: List[Dict[str, Any]], sides: List[Dict[str, Any]], options: 
     rows = []
     for rank, side in zip(ranks, sides):
         ended = overrun(rank["openings"], side["trace"])
-        lengths = {kind: [sum(end - start for _, start, end in waits) for waits in rank["waits"][kind]] for kind in KINDS}
+        lengths = {
+            kind: [sum(end - start for _, start, end in waits) for waits in rank["waits"][kind]] for kind in KINDS
+        }
         rows.append(
             {
                 "bubble_ns": statistics.median(lengths["empty"]),
-                "bubble_share": statistics.median(b / t for b, t in zip(lengths["empty"], rank["iteration_ns"]["empty"])),
+                "bubble_share": statistics.median(
+                    b / t for b, t in zip(lengths["empty"], rank["iteration_ns"]["empty"])
+                ),
                 "positions": sum(row["opened"] > 0 for row in rank["bubbles"]),
-                "open_percent": 100 * sum(min(o[2], o[3]) - o[1] for o in rank["openings"]) / max(1, sum(lengths["filled"])),
+                "open_percent": 100
+                * sum(min(o[2], o[3]) - o[1] for o in rank["openings"])
+                / max(1, sum(lengths["filled"])),
                 "used_percent": 100 * ended["inside_ns"] / max(1, sum(lengths["filled"])),
                 "side_steps": side["steps"] - side["warmup_steps"],
                 "side_operations": side["operations"],
@@ -239,7 +266,12 @@ def evaluate(ranks: List[Dict[str, Any]], sides: List[Dict[str, Any]], options: 
                 "openings": rank["gate"]["openings"],
                 **ended,
                 "bubbles": [
-                    {**row, "passive_median_ns": statistics.median(w[row["position"]][2] - w[row["position"]][1] for w in rank["waits"]["empty"])}
+                    {
+                        **row,
+                        "passive_median_ns": statistics.median(
+                            w[row["position"]][2] - w[row["position"]][1] for w in rank["waits"]["empty"]
+                        ),
+                    }
                     for row in rank["bubbles"]
                 ],
                 "segments": side["segments"],
@@ -259,36 +291,49 @@ def evaluate(ranks: List[Dict[str, Any]], sides: List[Dict[str, Any]], options: 
     }
 
 
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """The rows with their columns below each other, the first to the left."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ("  ".join(text.rjust(width) for text, width in zip(row[1:], widths[1:])) for row in rows)
+    return "\n".join(f"  {row[0]:{widths[0]}}  {line}".rstrip() for row, line in zip(rows, lines))
+
+
 def show(result: Dict[str, Any]) -> None:
-    """The table."""
+    """The tables."""
+
+    def ms(value: Optional[float]) -> str:
+        return "" if value is None else f"{value / 1e6:.2f} ms"
 
     def us(value: Optional[float]) -> str:
-        return "–" if value is None else f"{value / 1e3:+.0f}"
+        return "" if value is None else f"{value / 1e3:+.0f}"
 
-    def line(name: str, change: Dict[str, float]) -> str:
-        return f"  {name:26} {change['median']:+6.2f} %   [{change['low']:+.2f}, {change['high']:+.2f}]"
+    def change(of: Dict[str, float]) -> str:
+        return f"{of['median']:+6.2f} %   [{of['low']:+.2f}, {of['high']:+.2f}]"
 
-    print(f"{result['schedule']}, {result['micro_batches']} micro-batches: iteration {result['iteration_ns'] / 1e6:.1f} ms, {result['pairs']} pairs, side at nice {result['nice']}\n")
-    print(line("filled against empty", result["slowdown_percent"]))
-    print(line("empty against empty (A/A)", result["again_percent"]))
-    print(f"  {result['verdict']}\n")
-    print("bubbles       position  kind    passive   learned   opened for   times opened")
+    print(f"{result['schedule']}, {result['micro_batches']} micro-batches, small models at nice {result['nice']}")
+    print(f"iteration {ms(result['iteration_ns'])}, {result['pairs']} pairs: {result['verdict']}")
+    print(f"  filled against empty        {change(result['slowdown_percent'])}")
+    print(f"  empty against empty (A/A)   {change(result['again_percent'])}")
+
+    bubbles = [["", "wait", "kind", "empty iterations", "learned", "opened for", "times"]]
+    sides = [["", "bubbles", "open", "used", "steps", "operations", "self-stops"]]
+    ends = [["", "p50", "p99", "p50", "p99", "openings", "preempted"]]
     for number, rank in enumerate(result["ranks"]):
         for row in rank["bubbles"]:
-            if row["passive_median_ns"] < 100_000:
-                continue
-            expected = f"{row['expected_ns'] / 1e6:7.2f} ms" if row["expected_ns"] is not None else f"{row['state']:>10}"
-            print(
-                f"  rank {number}      {row['position']:5}     {row['kind']:4} {row['passive_median_ns'] / 1e6:8.2f} ms"
-                f"{row['median_ns'] / 1e6:7.2f} ms   {expected}   {row['opened']:8}"
-            )
-    print("\nside          bubbles   open   used   steps  operations  self-stops   last end against the expected close, the true end (µs)")
-    print("                                                                        p50      p99        p50      p99   (preempted, apart)")
-    for number, rank in enumerate(result["ranks"]):
-        print(
-            f"  rank {number}   {rank['bubble_ns'] / 1e6:7.1f} ms {rank['open_percent']:4.0f} % {rank['used_percent']:4.0f} % {rank['side_steps']:7} {rank['side_operations']:11} {rank['self_stops']:11}"
-            f"   {us(rank['expected_p50_ns']):>8} {us(rank['expected_p99_ns']):>8}   {us(rank['true_end_p50_ns']):>8} {us(rank['true_end_p99_ns']):>8}   ({rank['preempted']} of {rank['openings_worked_in']})"
-        )
+            lengths = [ms(row["passive_median_ns"]), ms(row["median_ns"]), ms(row["expected_ns"]) or row["state"]]
+            if row["passive_median_ns"] >= 100_000:
+                bubbles.append([f"rank {number}", str(row["position"]), row["kind"], *lengths, str(row["opened"])])
+        shares = [f"{rank[share]:.0f} %" for share in ("open_percent", "used_percent")]
+        counts = [str(rank[count]) for count in ("side_steps", "side_operations", "self_stops")]
+        sides.append([f"rank {number}", ms(rank["bubble_ns"]), *shares, *counts])
+        overruns = [us(rank[f"{end}_{share}_ns"]) for end in ("expected", "true_end") for share in ("p50", "p99")]
+        ends.append([f"rank {number}", *overruns, str(rank["openings_worked_in"]), str(rank["preempted"])])
+    print(f"\nbubbles of 0.1 ms and more (medians)\n{table(bubbles)}")
+    print(
+        f"\nbubbles of an iteration, how much of them the gate was open in and the side at work\n{table(sides)}"
+    )
+    print("\nend of its last operation in an opening, µs after the expected close and after the bubble's true end;")
+    print(f"openings in which another program took the core are counted apart\n{table(ends)}")
 
 
 def run(options: argparse.Namespace) -> Dict[str, Any]:
@@ -302,7 +347,13 @@ def run(options: argparse.Namespace) -> Dict[str, Any]:
         try:
             for rank in range(RANKS):
                 for role in ("rank", "side"):
-                    variables = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(RANKS), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+                    variables = {
+                        **os.environ,
+                        "RANK": str(rank),
+                        "WORLD_SIZE": str(RANKS),
+                        "MASTER_ADDR": "127.0.0.1",
+                        "MASTER_PORT": port,
+                    }
                     variables.update(GLOO_SOCKET_IFNAME="lo", OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
                     command = [sys.executable, __file__, *sys.argv[1:], "--role", role, "--folder", folder]
                     running.append((f"{role} {rank}", subprocess.Popen(command, env=variables)))
@@ -313,7 +364,10 @@ def run(options: argparse.Namespace) -> Dict[str, Any]:
             for _, process in running:
                 if process.poll() is None:
                     process.kill()
-        read = [[json.loads((Path(folder) / f"{role}-{rank}.json").read_text()) for rank in range(RANKS)] for role in ("rank", "side")]
+        read = [
+            [json.loads((Path(folder) / f"{role}-{rank}.json").read_text()) for rank in range(RANKS)]
+            for role in ("rank", "side")
+        ]
         return evaluate(read[0], read[1], options)
 
 

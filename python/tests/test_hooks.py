@@ -140,6 +140,20 @@ class Gates(unittest.TestCase):
             self.framework.module.step()
             self.assertEqual((hook.bubbles()[0].count, hook.bubbles()[0].opened), (5, 2))
 
+    def test_a_signal_while_it_opens_leaves_the_gate_closed(self) -> None:
+        with self.framework.hook(self.gate):
+            for _ in range(4):
+                self.framework.module.step()
+            opens = self.gate.open
+
+            def interrupted(expected_ns: int, bubble: Optional[int] = None) -> None:
+                opens(expected_ns, bubble)
+                raise KeyboardInterrupt
+
+            with mock.patch.object(self.gate, "open", interrupted), self.assertRaises(KeyboardInterrupt):
+                self.framework.module.step()
+            self.assertFalse(self.gate.is_open)
+
     def test_the_main_goes_on_when_the_gate_fails(self) -> None:
         with self.framework.hook(Recorder(fails=True)) as hook, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -207,7 +221,9 @@ class Removal(unittest.TestCase):
             with self.assertRaises(HookError) as refused:
                 Framework().hook()
         text = str(refused.exception)
-        self.assertTrue(text.startswith("a hook for framework 1.0 is already set in this process; ") and "\n" not in text)
+        self.assertTrue(
+            text.startswith("a hook for framework 1.0 is already set in this process; ") and "\n" not in text
+        )
         self.framework.hook().remove()
 
 
@@ -293,7 +309,10 @@ class Records(unittest.TestCase):
         merge_bubbles(paths, out)
         job = ROOT / "examples/gpt-rtx3090-4.toml"
         run = subprocess.run(
-            [str(program()), "plan", str(job), "--bubbles", str(out), "--json"], capture_output=True, text=True, check=False
+            [str(program()), "plan", str(job), "--bubbles", str(out), "--json"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         self.assertEqual((run.returncode, run.stderr.count("error")), (0, 0), run.stderr)
         self.assertIn('"dependency_ns"', run.stdout)

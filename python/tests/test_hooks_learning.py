@@ -93,7 +93,10 @@ class Order(unittest.TestCase):
         self.assertIsNone(program.expected_ns(2, "recv"))
         program.finished(["recv", "recv", "send"], [10 * MS] * 3)
         self.assertIsNone(program.expected_ns(0, "recv"))
-        self.assertEqual([(row.position, row.kind, row.count) for row in program.table()], [(0, "recv", 1), (1, "recv", 1), (2, "send", 1)])
+        self.assertEqual(
+            [(row.position, row.kind, row.count) for row in program.table()],
+            [(0, "recv", 1), (1, "recv", 1), (2, "send", 1)],
+        )
 
     def test_programs_are_learned_apart_and_the_one_longest_ago_is_forgotten(self) -> None:
         programs = Programs(Settings())

@@ -33,8 +33,10 @@ class Joining(unittest.TestCase):
         segments.join(150 * US)
         self.assertEqual(run(segments, lengths), [0, 3, 4])
         table = segments.table()
-        self.assertEqual([(row.label, row.joined, row.need_ns) for row in table],
-                         [("cut 0", 2, 120 * US), ("cut 3", 0, 300 * US), ("cut 4", 1, 10 * US)])
+        self.assertEqual(
+            [(row.label, row.joined, row.need_ns) for row in table],
+            [("cut 0", 2, 120 * US), ("cut 3", 0, 300 * US), ("cut 4", 1, 10 * US)],
+        )
 
     def test_no_joined_segment_is_longer_than_asked_for(self) -> None:
         lengths = [(7 * n % 13 + 1) * 10 * US for n in range(60)]
@@ -44,7 +46,7 @@ class Joining(unittest.TestCase):
         asked = run(segments, lengths)
         ends = [*asked[1:], len(lengths)]
         self.assertTrue(all(sum(lengths[a:b]) <= 150 * US for a, b in zip(asked, ends)))
-        self.assertTrue(all(sum(lengths[a:b + 1]) > 150 * US for a, b in zip(asked, ends[:-1])))
+        self.assertTrue(all(sum(lengths[a : b + 1]) > 150 * US for a, b in zip(asked, ends[:-1])))
 
     def test_a_step_with_more_cuts_than_before_asks_at_each(self) -> None:
         segments = Segments(0.99)

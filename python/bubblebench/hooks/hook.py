@@ -10,7 +10,20 @@ import threading
 import time
 import warnings
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Deque, Hashable, List, NamedTuple, Optional, Protocol, Tuple, TypeVar, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Deque,
+    Hashable,
+    List,
+    NamedTuple,
+    Optional,
+    Protocol,
+    Tuple,
+    TypeVar,
+    Union,
+)
 
 from .errors import HookError
 from .learning import Bubble, Program, Programs, Settings
@@ -273,7 +286,9 @@ def _check(settings: Settings, keep: int) -> None:
 def _group() -> Any:
     """``torch.distributed`` with its default group made, or ``None``."""
     distributed: Any = sys.modules.get("torch.distributed")
-    return distributed if distributed is not None and distributed.is_available() and distributed.is_initialized() else None
+    return (
+        distributed if distributed is not None and distributed.is_available() and distributed.is_initialized() else None
+    )
 
 
 def _rank() -> int:

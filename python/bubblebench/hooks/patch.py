@@ -17,7 +17,9 @@ def imported(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise HookError(f"{name} cannot be imported: {error}", f"install {name.partition('.')[0]} beside bubblebench") from error
+        raise HookError(
+            f"{name} cannot be imported: {error}", f"install {name.partition('.')[0]} beside bubblebench"
+        ) from error
 
 
 class Patches:

@@ -103,7 +103,9 @@ def merge_bubbles(paths: Sequence[PathOrText], out: PathOrText) -> None:
         try:
             record = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise HookError(f"{path} cannot be read: {error}", "give the files that hook.write_bubbles wrote") from error
+            raise HookError(
+                f"{path} cannot be read: {error}", "give the files that hook.write_bubbles wrote"
+            ) from error
         if not isinstance(record, dict) or record.get("schema") != SCHEMA:
             raise HookError(f"{path} is no {SCHEMA}", "give the files that hook.write_bubbles wrote")
         sources.append(str(record["source"]))
@@ -112,7 +114,9 @@ def merge_bubbles(paths: Sequence[PathOrText], out: PathOrText) -> None:
         raise HookError("there is no file to merge", "give one of each stage, in the order of the pipeline")
     shared = set.intersection(*({b["iteration"] for b in d["bubbles"]} for d in devices))
     if not shared:
-        raise HookError("the files share no iteration", "let every rank write its own in the same run, after the same step")
+        raise HookError(
+            "the files share no iteration", "let every rank write its own in the same run, after the same step"
+        )
     for number, entry in enumerate(devices):
         _keep(entry, shared)
         entry["device"] = number

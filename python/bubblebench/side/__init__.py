@@ -198,7 +198,9 @@ def fill(
     import torch
 
     if not 0.0 < quantile <= 1.0 or warmup < 1:
-        raise ValueError(f"quantile={quantile}, warmup={warmup}: give a quantile up to 1, and one step of warm-up or more")
+        raise ValueError(
+            f"quantile={quantile}, warmup={warmup}: give a quantile up to 1, and one step of warm-up or more"
+        )
     if checkpoint is not None and model is None:
         raise ValueError("checkpoint without a model: give model= too")
     if threads is not None:

@@ -69,7 +69,9 @@ def train(framework: str, mode: str, steps: int, folder: Path) -> List[Dict[str,
                 process.kill()
                 process.wait()
     if any(codes):
-        logs = "\n".join(f"{path.name}: {path.read_text(errors='replace')[-2000:]}" for path in sorted(folder.glob("*.log")))
+        logs = "\n".join(
+            f"{path.name}: {path.read_text(errors='replace')[-2000:]}" for path in sorted(folder.glob("*.log"))
+        )
         raise AssertionError(f"{framework}, {mode}: exit codes {codes}\n{logs}")
     paths = [folder / f"{mode}-{rank}.json" for rank in range(RANKS)]
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]

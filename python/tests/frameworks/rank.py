@@ -83,7 +83,9 @@ def in_torch(schedule: str) -> Step:
     dist.init_process_group("gloo")
     chunks = 2 if schedule == "interleaved" else 1
     parts = [Stage(RANK + c * RANKS == 0, RANK + c * RANKS == RANKS * chunks - 1) for c in range(chunks)]
-    stages = [PipelineStage(part, RANK + c * RANKS, RANKS * chunks, torch.device("cpu")) for c, part in enumerate(parts)]
+    stages = [
+        PipelineStage(part, RANK + c * RANKS, RANKS * chunks, torch.device("cpu")) for c, part in enumerate(parts)
+    ]
     runner: Any
     if schedule == "interleaved":
         runner = ScheduleInterleaved1F1B(stages, MICRO_BATCHES, loss_fn=loss_of)
@@ -114,7 +116,11 @@ def in_deepspeed() -> Step:
     backend: Any = importlib.import_module("deepspeed.comm.torch")
     backend.build_shm_op = lambda: None
     deepspeed.init_distributed("gloo")
-    layers = [LayerSpec(nn.Embedding, WORDS, HIDDEN), *(LayerSpec(Block) for _ in range(4)), LayerSpec(nn.Linear, HIDDEN, WORDS)]
+    layers = [
+        LayerSpec(nn.Embedding, WORDS, HIDDEN),
+        *(LayerSpec(Block) for _ in range(4)),
+        LayerSpec(nn.Linear, HIDDEN, WORDS),
+    ]
     net = PipelineModule(layers=layers, num_stages=RANKS, loss_fn=loss_of, partition_method="uniform")
     config = {
         "train_micro_batch_size_per_gpu": MICRO_BATCH,

@@ -25,7 +25,11 @@ def main() -> None:
         optimizer.step()
 
     report = fill(step, sys.argv[1], model=model, trace=1 << 16)
-    record = {**vars(report), "segments": [tuple(s) for s in report.segments], "trace": [tuple(r) for r in report.trace]}
+    record = {
+        **vars(report),
+        "segments": [tuple(s) for s in report.segments],
+        "trace": [tuple(r) for r in report.trace],
+    }
     Path(sys.argv[2]).write_text(json.dumps(record), encoding="utf-8")
 
 

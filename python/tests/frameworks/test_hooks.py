@@ -69,7 +69,9 @@ class Pipelines(unittest.TestCase):
 
     def check_tables(self, passive: List[Dict[str, Any]], filled: List[Dict[str, Any]]) -> None:
         """Both runs saw the same waits, each in every step, and only one has opened."""
-        waits = [[(row["program"], row["position"], row["kind"], row["count"]) for row in rows] for rows in (passive, filled)]
+        waits = [
+            [(row["program"], row["position"], row["kind"], row["count"]) for row in rows] for rows in (passive, filled)
+        ]
         self.assertEqual(waits[0], waits[1])
         self.assertTrue(any(kind == "recv" for _, _, kind, _ in waits[0]))
         self.assertEqual({count for _, _, _, count in waits[0]}, {STEPS})
@@ -97,7 +99,14 @@ class Pipelines(unittest.TestCase):
         paths = [self.folder / f"bubbles-passive-{rank}.json" for rank in range(RANKS)]
         hooks.merge_bubbles([str(path) for path in paths], self.folder / "bubbles.json")
         (self.folder / "job.toml").write_text(JOB, encoding="utf-8")
-        command = [str(program()), "plan", str(self.folder / "job.toml"), "--bubbles", str(self.folder / "bubbles.json"), "--json"]
+        command = [
+            str(program()),
+            "plan",
+            str(self.folder / "job.toml"),
+            "--bubbles",
+            str(self.folder / "bubbles.json"),
+            "--json",
+        ]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         self.assertEqual(run.returncode, 0, run.stderr)
         measured = json.loads(run.stdout)["measured"]
@@ -143,7 +152,11 @@ class Places(unittest.TestCase):
         require({"torch_pipelining": "torch"}.get(framework, framework))
         if framework == "torch_pipelining":
             module = importlib.import_module("torch.distributed.pipelining.schedules")
-            return hooks.torch_pipelining, [module, module.PipelineScheduleSingle, module.PipelineScheduleMulti], (module, "_wait_batch_p2p")
+            return (
+                hooks.torch_pipelining,
+                [module, module.PipelineScheduleSingle, module.PipelineScheduleMulti],
+                (module, "_wait_batch_p2p"),
+            )
         if framework == "deepspeed":
             engine = importlib.import_module("deepspeed.runtime.pipe.engine").PipelineEngine
             return hooks.deepspeed, [engine], (engine, "_INSTRUCTION_MAP")
