@@ -235,14 +235,20 @@ def overrun(openings: Sequence[Sequence[int]], trace: Sequence[Sequence[int]]) -
     }
 
 
+def verdict(slower: Dict[str, float], same: Dict[str, float]) -> str:
+    """What the interval says beside that of empty iterations; one wider than ± 1 % cannot say that nothing is lost."""
+    if slower["low"] > max(0.0, same["high"]):
+        return "slower"
+    narrow = slower["high"] - slower["low"] <= 2.0
+    return "no slowdown seen" if narrow and slower["high"] <= max(1.0, same["high"]) else "cannot be told"
+
+
 def evaluate(ranks: List[Dict[str, Any]], sides: List[Dict[str, Any]], options: argparse.Namespace) -> Dict[str, Any]:
     """All numbers: of the iterations, the slowest rank's length counts."""
     longest = {kind: [max(lengths) for lengths in zip(*(r["iteration_ns"][kind] for r in ranks))] for kind in KINDS}
     empty, again, filled = (longest[kind] for kind in KINDS)
     slower = median_interval([100 * (f / e - 1) for f, e in zip(filled, empty)])
     same = median_interval([100 * (a / e - 1) for a, e in zip(again, empty)])
-    noise = max(abs(same["low"]), abs(same["high"]), 1.0)
-    verdict = "slower" if slower["low"] > noise else "no slowdown seen" if slower["high"] <= noise else "cannot be told"
     rows = []
     for rank, side in zip(ranks, sides):
         ended = overrun(rank["openings"], side["trace"])
@@ -286,7 +292,7 @@ def evaluate(ranks: List[Dict[str, Any]], sides: List[Dict[str, Any]], options: 
         "iteration_ns": statistics.median(empty),
         "slowdown_percent": slower,
         "again_percent": same,
-        "verdict": verdict,
+        "verdict": verdict(slower, same),
         "ranks": rows,
     }
 
@@ -329,9 +335,7 @@ def show(result: Dict[str, Any]) -> None:
         overruns = [us(rank[f"{end}_{share}_ns"]) for end in ("expected", "true_end") for share in ("p50", "p99")]
         ends.append([f"rank {number}", *overruns, str(rank["openings_worked_in"]), str(rank["preempted"])])
     print(f"\nbubbles of 0.1 ms and more (medians)\n{table(bubbles)}")
-    print(
-        f"\nbubbles of an iteration, how much of them the gate was open in and the side at work\n{table(sides)}"
-    )
+    print(f"\nbubbles of an iteration, how much of them the gate was open in and the side at work\n{table(sides)}")
     print("\nend of its last operation in an opening, µs after the expected close and after the bubble's true end;")
     print(f"openings in which another program took the core are counted apart\n{table(ends)}")
 
