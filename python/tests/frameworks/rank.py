@@ -78,27 +78,29 @@ def words(count: int) -> Any:
 
 def in_torch(schedule: str) -> Step:
     """``torch.distributed.pipelining``."""
-    from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
+    from torch.distributed import pipelining
 
     dist.init_process_group("gloo")
-    chunks = 2 if schedule == "interleaved" else 1
-    parts = [Stage(RANK + c * RANKS == 0, RANK + c * RANKS == RANKS * chunks - 1) for c in range(chunks)]
-    stages = [
-        PipelineStage(part, RANK + c * RANKS, RANKS * chunks, torch.device("cpu")) for c, part in enumerate(parts)
-    ]
-    runner: Any
-    if schedule == "interleaved":
-        runner = ScheduleInterleaved1F1B(stages, MICRO_BATCHES, loss_fn=loss_of)
-    else:
-        runner = {"1f1b": Schedule1F1B, "gpipe": ScheduleGPipe}[schedule](stages[0], MICRO_BATCHES, loss_fn=loss_of)
+    kind = {
+        "1f1b": pipelining.Schedule1F1B,
+        "gpipe": pipelining.ScheduleGPipe,
+        "interleaved": pipelining.ScheduleInterleaved1F1B,
+        "zbv": pipelining.ScheduleZBVZeroBubble,
+    }[schedule]
+    # The numbers of this rank's stages: chunks go round, or there and back.
+    numbers = {"interleaved": [RANK, RANK + RANKS], "zbv": [RANK, 2 * RANKS - 1 - RANK]}.get(schedule, [RANK])
+    count = RANKS * len(numbers)
+    parts = [Stage(number == 0, number == count - 1) for number in numbers]
+    stages = [pipelining.PipelineStage(p, n, count, torch.device("cpu")) for p, n in zip(parts, numbers)]
+    runner: Any = kind(stages if len(stages) > 1 else stages[0], MICRO_BATCHES, loss_fn=loss_of)
     module = nn.ModuleList(parts)
     optimizer = torch.optim.AdamW(module.parameters())
     batch = words(MICRO_BATCHES * MICRO_BATCH)
 
     def step() -> None:
         optimizer.zero_grad()
-        arguments: Tuple[Any, ...] = (batch,) if RANK == 0 else ()
-        if RANK == RANKS - 1:
+        arguments: Tuple[Any, ...] = (batch,) if 0 in numbers else ()
+        if count - 1 in numbers:
             runner.step(*arguments, target=batch.roll(-1, 1), losses=[])
         else:
             runner.step(*arguments)

@@ -122,6 +122,9 @@ class Pipelines(unittest.TestCase):
     def test_torch_interleaved(self) -> None:
         self.check("torch-interleaved")
 
+    def test_torch_zero_bubble(self) -> None:
+        self.check("torch-zbv")
+
     def test_deepspeed(self) -> None:
         self.check("deepspeed")
 
