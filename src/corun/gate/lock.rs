@@ -82,7 +82,11 @@ fn set(file: &File, byte: i64, wanted: Wanted) -> io::Result<()> {
     };
     let range = range(kind, byte);
     // SAFETY: the descriptor is open during the call, which reads the structure.
-    if unsafe { libc::fcntl(file.as_raw_fd(), command, &range) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::fcntl(file.as_raw_fd(), command, &range) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(target_os = "linux")]

@@ -348,15 +348,18 @@ impl World {
                 if let Some(look) = done {
                     next.programs[who].side = Some(side);
                     let works = next.programs[who].counted < MOST_OPERATIONS;
-                    end(&mut next, match look {
-                        Look::Go if works => Doing::Works,
-                        // It may, and does not: there would be no end of states.
-                        Look::Go => Doing::Looks,
-                        Look::Again => Doing::Looks,
-                        Look::Wait(state) => Doing::FallsAsleep(state),
-                        Look::TooShort(_) => Doing::Looks,
-                        Look::ShutDown | Look::LeaseLost => Doing::Ended,
-                    });
+                    end(
+                        &mut next,
+                        match look {
+                            Look::Go if works => Doing::Works,
+                            // It may, and does not: there would be no end of states.
+                            Look::Go => Doing::Looks,
+                            Look::Again => Doing::Looks,
+                            Look::Wait(state) => Doing::FallsAsleep(state),
+                            Look::TooShort(_) => Doing::Looks,
+                            Look::ShutDown | Look::LeaseLost => Doing::Ended,
+                        },
+                    );
                     if look == Look::Go && works {
                         found.worked += 1;
                         next.check_start(who, scenario)?;
@@ -433,7 +436,10 @@ impl World {
             let looked = self.programs[who].clock;
             let close = self.closes.get(&side.working_in()).copied().unwrap_or(0);
             if looked + scenario.need > close {
-                return Err(format!("an operation starts at {looked}, needs {}, and {close} is the end", scenario.need));
+                return Err(format!(
+                    "an operation starts at {looked}, needs {}, and {close} is the end",
+                    scenario.need
+                ));
             }
         }
         Ok(())
@@ -487,7 +493,15 @@ fn explore(scenario: &Scenario) -> Result<Found, String> {
 const LONG: u64 = 1 << 40;
 
 fn scenario(script: &[Do]) -> Scenario {
-    Scenario { script: script.to_vec(), device: Vec::new(), sides: 1, need: 0, last_time: 1, naps: false, weaken: Vec::new() }
+    Scenario {
+        script: script.to_vec(),
+        device: Vec::new(),
+        sides: 1,
+        need: 0,
+        last_time: 1,
+        naps: false,
+        weaken: Vec::new(),
+    }
 }
 
 fn two_bubbles() -> Scenario {

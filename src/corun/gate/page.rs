@@ -17,7 +17,7 @@
 //! | 384 | stopped: low 16 bits of the side's generation · 2⁴⁸ + generation of the gate that the side stands still in; when | side |
 //! | 400 | generation the side last went to work in, when | side |
 //! | 416 | heartbeat, operations finished, openings it stopped in by the clock, 1 while it sleeps | side |
-//! | 448 | time at work: from the first operation of an opening to standing still, summed up | side |
+//! | 448 | time at work: from the first operation of an opening to standing still or the closing, summed up | side |
 //! | 512 | side's process id once it is ready to work (0 before, and without a side), its start, its namespace | side |
 //! | 536 | end of the side's lease (0: the place is free), the side's generation, process id of who holds the lease | side |
 //! | 1024 | device line (u32 each): open 0/1, generation, expected length in µs, free memory in MiB, bubble id | device |
@@ -124,7 +124,8 @@ pub struct SideLine {
     pub self_stops: AtomicU64,
     /// 1 while the side sleeps on the futex word and has to be woken, else 0.
     pub asleep: AtomicU64,
-    /// Nanoseconds from the first operation of an opening to standing still, over all openings.
+    /// Nanoseconds from the first operation of an opening to standing still, or to the closing where that came first, over
+    /// all openings.
     pub work_ns: AtomicU64,
 }
 
@@ -198,7 +199,11 @@ impl ProcessWords {
             let pid = self.pid.load(SeqCst);
             let (started, namespace) = (self.started.load(Acquire), self.namespace.load(Acquire));
             if self.pid.load(Acquire) == pid {
-                return u32::try_from(pid).ok().filter(|&pid| pid != 0).map(|pid| ProcessId { pid, started, namespace });
+                return u32::try_from(pid).ok().filter(|&pid| pid != 0).map(|pid| ProcessId {
+                    pid,
+                    started,
+                    namespace,
+                });
             }
         }
     }

@@ -202,9 +202,7 @@ impl SideProtocol {
         }
         let state = m.load(Word::State, Order::Total)?;
         // The usual answer, without another access: the opening it works in lasts, and long enough.
-        if state == self.working_in << 2 | OPEN
-            && m.now()?.saturating_add(need_ns) <= self.deadline
-        {
+        if state == self.working_in << 2 | OPEN && m.now()?.saturating_add(need_ns) <= self.deadline {
             return Ok(Look::Go);
         }
         self.look_closer(m, state, need_ns)
@@ -277,7 +275,9 @@ impl SideProtocol {
         let opening = m.load(Word::DeviceGeneration, Order::Publish)?;
         let expected_ns = m.load(Word::DeviceExpectedUs, Order::Publish)? * 1000;
         let margin = m.load(Word::Margin, Order::Relaxed)?;
-        if m.load(Word::DeviceGeneration, Order::Publish)? != opening || m.load(Word::DeviceOpen, Order::Publish)? != open {
+        if m.load(Word::DeviceGeneration, Order::Publish)? != opening
+            || m.load(Word::DeviceOpen, Order::Publish)? != open
+        {
             return Ok(Look::Again);
         }
         let seen = opening << 2 | open;
@@ -331,8 +331,11 @@ impl SideProtocol {
 
     fn account<M: Memory>(&mut self, m: &M, now: u64) -> Result<(), M::Stop> {
         if self.began != 0 {
+            // What drains behind the closing is no use of the opening. An earlier closing's time lies before its beginning.
+            let closed = m.load(Word::ClosedAt, Order::Publish)?;
+            let end = if closed >= self.began { closed.min(now) } else { now };
             let work = m.load(Word::WorkNs, Order::Relaxed)?;
-            m.store(Word::WorkNs, work.saturating_add(now.saturating_sub(self.began)), Order::Relaxed)?;
+            m.store(Word::WorkNs, work.saturating_add(end.saturating_sub(self.began)), Order::Relaxed)?;
             self.began = 0;
         }
         Ok(())

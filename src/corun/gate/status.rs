@@ -89,7 +89,8 @@ pub struct GateStatus {
     pub stop_latency_ns: Option<u64>,
     /// Time that the gate has stood open, this opening included.
     pub open_ns: u64,
-    /// Time from the first operation of an opening to standing still, all openings together and this one included.
+    /// Time from the first operation of an opening to standing still or the closing, all openings together and this one
+    /// included.
     pub work_ns: u64,
     /// What is left of the present opening, negative behind its expected close; `None` while it is closed.
     pub left_ns: Option<i64>,
@@ -131,7 +132,7 @@ pub struct GateRecord {
     pub stop_latency_ns: Option<u64>,
     /// Nanoseconds that the gate has stood open.
     pub open_ns: u64,
-    /// Nanoseconds from the first operation of an opening to standing still, all openings together.
+    /// Nanoseconds from the first operation of an opening to standing still or the closing, all openings together.
     pub work_ns: u64,
     /// Nanoseconds that are left of this opening, negative behind its expected close; null while the gate is closed.
     pub left_ns: Option<i64>,
@@ -211,7 +212,8 @@ fn of(page: &Page) -> GateStatus {
     let running = matches!(state, GateState::Running | GateState::Draining);
     let (closed_open, worked) = (main.open_ns.load(Relaxed), side.work_ns.load(Relaxed));
     let open_now = if is_open && !by_device { now.saturating_sub(opened_at) } else { 0 };
-    let work_now = if running { now.saturating_sub(side.started_at.load(Relaxed)) } else { 0 };
+    let until = if is_open || by_device { now } else { main.closed_at.load(Relaxed).min(now) };
+    let work_now = if running { until.saturating_sub(side.started_at.load(Relaxed)) } else { 0 };
     let left = main.expected_close.load(Relaxed) as i128 - now as i128;
     GateStatus {
         state,
