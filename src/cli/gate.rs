@@ -7,7 +7,6 @@ use crate::corun::gate::{GateStatus, status};
 use crate::report::Screen;
 use crate::units::{counted, format_ns, parse_ns};
 use crate::{Error, Result};
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -76,28 +75,42 @@ fn watch(args: &WatchArgs) -> Result<()> {
             "look less often: each look takes time from a core",
         ));
     }
-    let draws = std::io::stdout().is_terminal() && terminal::may_draw();
     let mut before: Option<(Instant, GateStatus)> = None;
-    let mut drawn = 0;
+    let mut drawn = None;
     loop {
         let now = match status(&args.path) {
             Ok(now) => now,
             // A main that ends takes its page away.
-            Err(_) if before.is_some() => {
+            Err(_) if before.is_some() && !args.path.exists() => {
                 note(format_args!("the gate {} is gone: its main has ended", args.path.display()));
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
-        if draws {
-            let text = picture(&args.path, &now, terminal::screen());
+        if let Some((_, before)) = &before
+            && before.main.pid != now.main.pid
+        {
+            note(format_args!(
+                "process {} has made a new gate at {}: that of process {} is gone",
+                now.main.pid,
+                args.path.display(),
+                before.main.pid
+            ));
+            return Ok(());
+        }
+        let text = picture(&args.path, &now, terminal::screen());
+        let lines = text.lines().count();
+        let read = if terminal::fits(&text) {
             // Up to where the last one began, and everything below it away.
-            let over = if drawn > 0 { format!("\x1b[{drawn}A\x1b[J") } else { String::new() };
-            drawn = text.lines().count();
-            super::print(&(over + &text))?;
+            let over = drawn.replace(lines).map_or(String::new(), |drawn| format!("\x1b[{drawn}A\x1b[J"));
+            super::print_while_read(&(over + &text))?
         } else {
+            drawn = None;
             let since = before.as_ref().map(|(at, status)| (at.elapsed(), status));
-            super::print(&terminal::screen().prose(&line(&now, since), 2))?;
+            super::print_while_read(&terminal::screen().prose(&line(&now, since), 2))?
+        };
+        if !read {
+            return Ok(());
         }
         if now.is_over() {
             if !now.shut_down {

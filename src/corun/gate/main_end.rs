@@ -73,8 +73,6 @@ impl MainEnd {
     }
 
     fn ready(self) -> Self {
-        self.layout().main.margin.store(super::MARGIN_NS, Relaxed);
-        self.beat();
         counts::enter(&self.page);
         self
     }
@@ -126,7 +124,8 @@ impl MainEnd {
         self.layout().device.open.as_ptr()
     }
 
-    /// Opens the gate for about `expected_ns` nanoseconds. Opening an open gate names a new expected close.
+    /// Opens the gate for about `expected_ns` nanoseconds. Opening an open gate names a new expected close; one that is
+    /// shut down stays so.
     pub fn open(&mut self, expected_ns: u64) {
         if self.is_own() && !self.by_device() {
             let Ok(asleep) = protocol::open(&*self.page, expected_ns);

@@ -32,6 +32,7 @@
 
 use super::memory::{Memory, Order, Word};
 use super::process::{ProcessId, time_namespace};
+use crate::corun::time::now_ns;
 use crate::{Error, Result};
 use memmap2::{MmapMut, MmapOptions, MmapRaw};
 use std::convert::Infallible;
@@ -290,6 +291,8 @@ impl Page {
         header.bytes.store(PAGE_BYTES as u32, Relaxed);
         header.main.store(ProcessId::own());
         header.time_namespace.store(time_namespace(), Relaxed);
+        self.layout().main.margin.store(super::MARGIN_NS, Relaxed);
+        self.layout().main.heartbeat.store(now_ns(), Relaxed);
         header.magic.store(MAGIC, Release);
     }
 
@@ -375,7 +378,7 @@ impl Memory for Page {
 
     #[inline(always)]
     fn now(&self) -> Result<u64, Infallible> {
-        Ok(crate::corun::time::now_ns())
+        Ok(now_ns())
     }
 }
 

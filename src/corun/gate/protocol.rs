@@ -36,12 +36,14 @@ pub const fn standing(side_generation: u64, generation: u64) -> u64 {
     (side_generation & 0xffff) << 48 | generation & ((1 << 48) - 1)
 }
 
-/// Opens the gate for about `expected_ns`; an open one gets a new expected close. True: somebody sleeps and has to be
-/// woken.
+/// Opens the gate for about `expected_ns`; an open one gets a new expected close, and one that is shut down stays so. True:
+/// somebody sleeps and has to be woken.
 pub fn open<M: Memory>(m: &M, expected_ns: u64) -> Result<bool, M::Stop> {
     let now = m.now()?;
-    if phase(m.load(Word::State, Order::Relaxed)?) == OPEN {
-        account(m, now)?;
+    match phase(m.load(Word::State, Order::Relaxed)?) {
+        OPEN => account(m, now)?,
+        SHUT_DOWN => return Ok(false),
+        _ => {}
     }
     // Published one by one: a side that reads one of them sees, when it reads the state again, that the opening it began
     // to read is over.

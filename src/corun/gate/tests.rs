@@ -224,8 +224,10 @@ fn opening_again_without_closing_names_a_new_end() {
 
 #[test]
 fn the_end_is_told_again_to_who_asks_again() {
-    let (main, mut side) = pair().unwrap();
-    drop(main);
+    let (mut main, mut side) = pair().unwrap();
+    main.shut_down();
+    main.open(LONG);
+    main.close();
     assert_eq!((side.pass(0), side.pass(0)), (Pass::ShutDown, Pass::ShutDown));
     assert_eq!(side.expected_close(), 0);
 }
