@@ -48,7 +48,6 @@ _ATTEMPTS = 100
 _U64, _U32 = ctypes.c_uint64, ctypes.c_uint32
 
 
-
 class Words(ctypes.Structure):
     """The fields of a page, shared with every other program that has it mapped: each access is one load or store."""
 

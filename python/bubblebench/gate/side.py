@@ -225,7 +225,8 @@ class Side(End):
             return GateError(f"this side of the gate {self._path} is closed", "attach again")
         self._ended = "lease_lost"
         return LeaseLost(
-            f"this is a child of the side program of {self._path}: the place is its parent's", "attach in the child instead"
+            f"this is a child of the side program of {self._path}: the place is its parent's",
+            "attach in the child instead",
         )
 
     def _forked(self) -> None:
