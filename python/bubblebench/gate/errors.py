@@ -1,0 +1,67 @@
+"""What can go wrong at a gate, each in one line: what is wrong and where, then what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Tuple, Type
+
+
+class GateError(RuntimeError):
+    """A gate that cannot be made, attached to or used. Its text is one line: what is wrong, then what to do.
+
+    :param what: What was asked, and why it cannot be done.
+    :param cure: What can be done instead.
+    """
+
+    def __init__(self, what: str, cure: str) -> None:
+        self.what = " ".join(what.split())
+        self.cure = " ".join(cure.split())
+        super().__init__(f"{self.what}; {self.cure}")
+
+    def __reduce__(self) -> "Tuple[Type[GateError], Tuple[str, str]]":
+        return (type(self), (self.what, self.cure))
+
+
+class LeaseLost(GateError):
+    """Another side has taken this one's place, because it was suspended for longer than its lease; or this is a child
+    of ``fork``, and the place is the parent's."""
+
+
+class NeverFits(GateError):
+    """The last 64 openings were all too short for the operation from their first moment on. It is no end: ask with less.
+
+    :param need_ns: What the operation needs, in nanoseconds.
+    :param longest_ns: The longest of the openings in nanoseconds, less the margin.
+    """
+
+    def __init__(self, need_ns: int, longest_ns: int) -> None:
+        self.need_ns = need_ns
+        self.longest_ns = longest_ns
+        super().__init__(
+            f"an operation of {need_ns} ns fits none of the last 64 openings: the longest had {longest_ns} ns",
+            "cut it into shorter ones, or ask with less",
+        )
+
+    def __reduce__(self) -> "Tuple[Type[GateError], Tuple[int, int]]":  # type: ignore[override]
+        return (NeverFits, (self.need_ns, self.longest_ns))
+
+
+_CURES = {
+    errno.ENOENT: "check the path",
+    errno.EACCES: "choose a folder you may write to, or fix its permissions",
+    errno.EPERM: "choose a folder you may write to, or fix its permissions",
+    errno.EROFS: "choose a folder you may write to, or fix its permissions",
+    errno.ENOSPC: "free some space and run the same command again",
+    errno.EDQUOT: "free some space and run the same command again",
+    errno.ENOTDIR: "a file stands where a folder is needed: remove it or choose another path",
+    errno.EISDIR: "a folder stands where a file is needed: choose another path",
+    errno.EEXIST: "remove it or choose another path",
+}
+
+
+def refused(action: str, path: str, error: OSError) -> GateError:
+    """The operating system's refusal, as the program words it; ``action`` stands between "cannot" and the path."""
+    number = error.errno or 0
+    cure = _CURES.get(number, "the cause is named before this")
+    return GateError(f"cannot {action} {path}: {os.strerror(number)} (os error {number})", cure)

@@ -1,0 +1,363 @@
+"""The big model's end of a gate (``src/corun/gate/main_end.rs``)."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import enum
+import operator
+import os
+import tempfile
+import threading
+import time
+from types import TracebackType
+from typing import Iterator, Optional, Tuple, Type, Union
+
+from . import lock, protocol, system
+from .ends import End
+from .errors import GateError, refused
+from .lock import Lock
+from .page import MAGIC, MOST, PAGE_BYTES, VERSION, Page, Words, fresh, is_a_page, path_of
+from .process import Life, ProcessId
+
+#: The last operation ends so long before the expected close, in nanoseconds, unless the main sets another margin.
+MARGIN_NS = 10_000
+# A waiting main looks this often whether the side is still there.
+_LOOK_NS = 5_000_000
+# How often a path may change hands while a page is made there.
+_TRIES = 100
+
+
+class Main(End):
+    """Makes a gate at ``path`` (a folder in memory such as /dev/shm is best) and is its main.
+
+    Leaving it, by ``with``, by the end of the program or by nobody's having it any more, shuts the gate down and removes
+    its file. In a child of ``fork`` its calls do nothing: the gate is the parent's. Several threads may call it.
+
+    :raises GateError: where the file cannot be made, another main lives there, or what stands there is no gate.
+    """
+
+    def __init__(self, path: Union[str, "os.PathLike[str]"]) -> None:
+        system.check()
+        self._path = path_of(path)
+        # A hook of autograd's may come from another thread, and a signal's handler from this one.
+        self._lock = threading.RLock()
+        self._down = False
+        self._page, fd = _create(self._path)
+        self._enter(fd)
+        self._words = self._page.words
+
+    def open(self, expected_ns: int, bubble: Optional[int] = None) -> None:
+        """Opens the gate for about ``expected_ns`` nanoseconds. Opening an open gate names a new expected close.
+
+        Once the gate is shut down it does nothing: a training job goes on without a side.
+
+        :param bubble: A number for the bubble; without it, one more than the last.
+        :raises GateError: for a negative length.
+        """
+        expected_ns = operator.index(expected_ns)
+        if expected_ns < 0:
+            raise GateError(f"a bubble of {expected_ns} ns cannot be", "give a length of 0 or more")
+        if self._own:
+            with self._lock:
+                protocol.open_gate(self._page, expected_ns, bubble)
+                if self._down:
+                    # Shut down by a signal's handler while this opened.
+                    protocol.shut_down(self._page)
+
+    def close(self) -> None:
+        """Closes the gate; does not wait. Closing a closed gate changes nothing."""
+        if self._own:
+            with self._lock:
+                protocol.close_gate(self._page)
+                if self._down:
+                    protocol.shut_down(self._page)
+
+    def shut_down(self) -> None:
+        """Shuts the gate down: the side's waiting ends for good, and :meth:`Side.go` says False."""
+        if self._own:
+            self._down = True
+            with self._lock:
+                protocol.shut_down(self._page)
+
+    def beat(self) -> None:
+        """Tells that the main lives, where it neither opens nor closes for long and sides have a ``main_timeout``."""
+        if self._own:
+            self._words.main_heartbeat = self._page.now()
+
+    def set_grace(self, grace_ns: int) -> None:
+        """Sets how many nanoseconds behind the expected close operations may end all the same (0 at first).
+
+        For openings whose length is a guess: a side that trusts it would stop too early. It holds from the next opening on.
+        """
+        if self._own:
+            self._words.grace = _word(grace_ns)
+
+    def set_margin(self, margin_ns: int) -> None:
+        """Sets how many nanoseconds before the expected close operations must have ended (:data:`MARGIN_NS` at first).
+
+        It holds from the next opening on.
+        """
+        if self._own:
+            self._words.margin = _word(margin_ns)
+
+    def hand_to_device(self) -> int:
+        """From now on a device opens and closes the gate, by writes to its line in the order of its stream.
+
+        To be called before a side attaches. :meth:`open` and :meth:`close` have no effect then.
+
+        :returns: The address of that line, at offset 1024 of the page; the page is mapped as long as this object lives.
+        """
+        if self._own:
+            self._words.driver = 1
+        return ctypes.addressof(self._words) + int(Words.device_open.offset)  # type: ignore[attr-defined]
+
+    def stopped(self) -> Optional[int]:
+        """Nanoseconds from the last closing until the side stood still, 0 where it had stopped by the clock before.
+
+        None while the gate is open or the side has not acknowledged that closing.
+        """
+        return protocol.stopped(self._page)
+
+    def wait_stopped(self, limit_s: float) -> Optional[int]:
+        """Waits until the side stands still, at most ``limit_s`` seconds; other threads run meanwhile.
+
+        :returns: As :meth:`stopped`; None where nobody is there that is ready to work, or that has died: nothing runs.
+        :raises TimeoutError: where the side was still at work when the time was over.
+        """
+        begun, limit_ns, looked = time.monotonic_ns(), int(limit_s * 1e9), 0
+        while True:
+            latency_ns = self.stopped()
+            if latency_ns is not None:
+                return latency_ns
+            waited = time.monotonic_ns() - begun
+            over = waited >= limit_ns
+            look = over or waited >= looked + _LOOK_NS
+            if self._side_is_absent(look):
+                return None
+            if over:
+                raise TimeoutError(f"the side of {self._path} did not stand still within {limit_s} s")
+            if look:
+                looked = waited
+            # Spinning, or looking too often, would take from the side the core it needs to finish.
+            nap = min(max(waited // 2, 20_000), 1_000_000)
+            time.sleep(max(0, min(nap, limit_ns - waited)) / 1e9)
+
+    def _side_is_absent(self, look: bool) -> bool:
+        """Nobody is there that is ready to work. ``look``: ask for its life too, which takes longer."""
+        side = self._page.side()
+        if side is None or not look:
+            return side is None
+        life = side.life()
+        expired = self._words.lease_until <= time.monotonic_ns()
+        return life is Life.GONE or (life is Life.UNKNOWN and expired)
+
+    @property
+    def path(self) -> str:
+        """Where the gate is."""
+        return self._path
+
+    @property
+    def side_pid(self) -> Optional[int]:
+        """Process id of the side that is ready to work, in its own id namespace; None where there is none."""
+        side = self._page.side()
+        return None if side is None else side.pid
+
+    @property
+    def operations(self) -> int:
+        """Operations finished so far, by all sides that have been attached to this gate."""
+        return self._words.operations
+
+    @property
+    def self_stops(self) -> int:
+        """Openings in which a side stopped by the clock, before the closing."""
+        return self._words.self_stops
+
+    @property
+    def openings(self) -> int:
+        """Number of openings so far."""
+        return self._words.openings
+
+    @property
+    def closings(self) -> int:
+        """Number of closings so far."""
+        return self._words.closings
+
+    @property
+    def opened_at(self) -> int:
+        """Time of the last opening, on ``time.monotonic_ns()``; 0 before the first."""
+        return self._words.opened_at
+
+    @property
+    def started_at(self) -> Optional[int]:
+        """Time at which the side went to work in the present opening, on ``time.monotonic_ns()``.
+
+        None while it has not, and once the gate is closed.
+        """
+        words = self._words
+        started = words.started
+        self._page.order()
+        return words.started_at if started == words.state >> 2 else None
+
+    @property
+    def start_latency_ns(self) -> Optional[int]:
+        """Time from the last opening to the side's first operation in it, told after the closing too; None without one."""
+        words = self._words
+        state = words.state
+        opening = (state >> 2) - (state & 3 != protocol.OPEN and state >> 2 > 0)
+        started = words.started
+        self._page.order()
+        return max(0, words.started_at - words.opened_at) if started == opening > 0 else None
+
+    @property
+    def work_ns(self) -> Optional[int]:
+        """Time from the side's first operation in the last opening to its standing still.
+
+        None until the side has acknowledged the closing, and where it did no operation.
+        """
+        latency_ns = self.start_latency_ns
+        if self.stopped() is None or latency_ns is None:
+            return None
+        work_ns = self._words.stopped_at - self._words.opened_at - latency_ns
+        return work_ns if work_ns >= 0 else None
+
+    def _leave(self) -> None:
+        if not self._own:
+            return
+        self.shut_down()
+        self._own = False
+        if _is_at(self._fd, self._path):
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+        self._close_file()
+
+    def __enter__(self) -> "Main":
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self._leave()
+
+    def __repr__(self) -> str:
+        return f"<bubblebench.gate.Main of {self._path}>"
+
+
+def _word(number: int) -> int:
+    return max(0, min(operator.index(number), MOST))
+
+
+def _is_at(fd: int, path: str) -> bool:
+    """Whether the open file is the one that has this name."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except OSError:
+        return False
+
+
+def _create(path: str) -> Tuple[Page, int]:
+    """Makes a fresh page at ``path``, complete before it has that name; a descriptor that holds the main's lock."""
+    try:
+        fd, unnamed = tempfile.mkstemp(prefix=".gate-", dir=os.path.dirname(path))
+    except OSError as error:
+        raise refused("create the gate", path, error) from None
+    try:
+        page = fresh(unnamed, fd)
+        page.words.margin, page.words.main_heartbeat = MARGIN_NS, page.now()
+        # Before it has a name: nobody sees the page without its main.
+        lock.try_lock(fd, lock.MAIN)
+        for _ in range(_TRIES):
+            if _take(path, unnamed):
+                break
+            time.sleep(0.001)
+        else:
+            raise GateError(
+                f"cannot create the gate {path}: others make and remove it all the time",
+                "give every main program a gate of its own",
+            )
+        return page, fd
+    except BaseException as error:
+        os.close(fd)
+        if isinstance(error, OSError):
+            raise refused("create the gate", path, error) from None
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(unnamed)
+
+
+def _take(path: str, unnamed: str) -> bool:
+    """Gives the page at ``unnamed`` its name; False where another program was faster, and it is to be looked at again."""
+    with _standing(path) as standing:
+        if standing is _Standing.NOTHING:
+            try:
+                # A second name rather than a new one: it never takes another page's.
+                os.link(unnamed, path)
+                return True
+            except FileExistsError:
+                return False
+        if standing is _Standing.ABANDONED:
+            # While its locks are ours, so that of two that come at once one wins and the other sees its page.
+            os.rename(unnamed, path)
+            return True
+        return False
+
+
+class _Standing(enum.Enum):
+    """What stands at the path of a gate that is to be made."""
+
+    NOTHING = "nothing"
+    #: A page whose main is gone; its places are locked.
+    ABANDONED = "abandoned"
+    #: It changed while it was looked at.
+    CHANGING = "changing"
+
+
+@contextlib.contextmanager
+def _standing(path: str) -> Iterator[_Standing]:
+    """An error where a main lives there, or what stands there is no gate. The lock of an abandoned one is held inside."""
+    if not os.path.lexists(path):
+        yield _Standing.NOTHING
+        return
+    no_gate = GateError(
+        f"{path} is there and is no gate: it is not written over",
+        "give the gate a path of its own, such as /dev/shm/gate-0",
+    )
+    fd = -1
+    try:
+        try:
+            seen = os.stat(path)
+            if not is_a_page(seen.st_mode, seen.st_size):
+                raise no_gate
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            yield _Standing.CHANGING
+            return
+        head = os.pread(fd, PAGE_BYTES, 0)
+        if len(head) != PAGE_BYTES:
+            raise no_gate
+        words = Words.from_buffer_copy(head)
+        # The header's places are the same in every version.
+        main = ProcessId(words.main_pid, words.main_started, words.main_namespace)
+        if words.magic != MAGIC or not 0 < main.pid < 2**32:
+            raise no_gate
+        # A child of its main may hold the lock for it: where the table of processes says that it is gone, it is.
+        life = main.life()
+        lives = {
+            Lock.HELD: words.version != VERSION and life is Life.RUNNING,
+            Lock.REFUSED: life is not Life.GONE,
+            Lock.UNKNOWN: life is Life.RUNNING,
+        }[lock.try_lock(fd, lock.MAIN)]
+        if lives:
+            age_s = main.age_s()
+            since = "" if age_s is None else f", started {int(age_s)} s ago"
+            raise GateError(
+                f"{path} already has a main program (process {main.pid}{since})",
+                "end it first, or give every main program a gate of its own",
+            )
+        # The main's lock excludes nobody where a child of the dead one holds it: the place's is asked for too.
+        alone = lock.try_lock(fd, lock.PLACE) is not Lock.REFUSED
+        yield _Standing.ABANDONED if alone and _is_at(fd, path) else _Standing.CHANGING
+    finally:
+        if fd >= 0:
+            os.close(fd)

@@ -1,0 +1,372 @@
+"""The gate's protocol: what main and side read and write, in which order. It follows ``src/corun/gate/protocol.rs`` step
+for step, whose every order of steps a model has gone through; the ends wait between these steps.
+
+A side is *idle* (nobody is there), *armed* (attached, the gate shut), *running* (open, and the time check passed),
+*draining* (closed, or its time is up, with an operation in flight) or *stopped* (it has acknowledged). The main moves the
+gate, the clock ends an opening for the side, and the side alone says that it stands still.
+
+``page.order()`` stands where Rust's stores release or its loads acquire, ``page.fence()`` where an access of Rust's total
+order is a store that a load follows.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Optional, Tuple
+
+from .page import MOST, Page
+
+#: Phases of a gate, in the low two bits of the state.
+CLOSED, OPEN, SHUT_DOWN = 0, 1, 2
+#: The generation in which a side stands still once a device's gate is shut down; the device's own have 32 bits.
+DEVICE_SHUT_DOWN = 1 << 40
+#: Acknowledges nothing: no generation is as high, and no side's word.
+NOTHING = MOST
+
+
+def standing(side_generation: int, generation: int) -> int:
+    """A side's word that it stands still in a generation of the gate; whose word it is stands in the upper 16 bits."""
+    return (side_generation & 0xFFFF) << 48 | generation & 0xFFFF_FFFF_FFFF
+
+
+def open_gate(page: Page, expected_ns: int, bubble: Optional[int] = None) -> bool:
+    """Opens the gate for about ``expected_ns``; an open one gets a new expected close. Wakes who sleeps.
+
+    False where it is shut down for good, and nothing is touched.
+    """
+    words = page.words
+    now = page.now()
+    state = words.state
+    if state & 3:
+        if state & 3 == SHUT_DOWN:
+            return False
+        _account(page, now)
+    close = now + expected_ns
+    # Behind the state before: a side that reads these sees, when it reads the state again, that the opening it began to
+    # read is over.
+    if page.weak:
+        page.fence()
+    words.opened_at = now
+    words.expected_close = close if close < MOST else MOST
+    words.bubble = words.bubble + 1 if bubble is None else bubble
+    words.openings += 1
+    _advance(page, state, OPEN, now)
+    return True
+
+
+def close_gate(page: Page) -> None:
+    """Closes the gate; a closed one stays as it is. Wakes who sleeps."""
+    words = page.words
+    state = words.state
+    if state & 3 != OPEN:
+        return
+    now = page.now()
+    _account(page, now)
+    words.closed_at = now
+    words.closings += 1
+    _advance(page, state, CLOSED, now)
+
+
+def shut_down(page: Page) -> None:
+    """Shuts the gate down for good. Wakes who sleeps."""
+    words = page.words
+    state = words.state
+    if state & 3 == SHUT_DOWN:
+        return
+    now = page.now()
+    if state & 3 == OPEN:
+        _account(page, now)
+        words.closed_at = now
+    _advance(page, state, SHUT_DOWN, now)
+
+
+def _account(page: Page, now: int) -> None:
+    words = page.words
+    words.open_ns += max(0, now - words.opened_at)
+
+
+def _advance(page: Page, before: int, to: int, now: int) -> None:
+    words = page.words
+    state = ((before >> 2) + 1 << 2 | to) & MOST
+    words.main_heartbeat = now
+    if page.weak:
+        page.fence()
+    words.state = state
+    words.futex = state & 0xFFFF_FFFF
+    # Always, whether anybody says that it sleeps or not: the call is the fence that would have to stand before that look,
+    # and behind the state. A side that takes its place, or becomes ready, either sees this state or is seen by `stopped`.
+    page.wake()
+
+
+def stopped(page: Page) -> Optional[int]:
+    """Nanoseconds from the last closing until the side stood still, 0 where it had stopped by the clock before; None while
+    the gate is open, or as long as the side has not acknowledged.
+
+    Where a device opens and closes nobody knows when it did: the latency is 0.
+    """
+    words = page.words
+    state = words.state
+    if words.driver:
+        shut = state & 3 == SHUT_DOWN
+        is_open = words.device_open
+        page.order()
+        now = DEVICE_SHUT_DOWN if shut else words.device_generation
+        page.order()
+        word = words.stopped
+        page.order()
+        stands = (shut or not is_open) and word == standing(words.side_generation, now)
+        return 0 if stands else None
+    if state & 3 == OPEN:
+        return None
+    word = words.stopped
+    page.order()
+    side = words.side_generation
+    # Standing still in the opening that was closed holds behind the closing too: a side works in no opening twice.
+    now = state >> 2
+    if word != standing(side, now) and (now == 0 or word != standing(side, now - 1)):
+        return None
+    return max(0, words.stopped_at - words.closed_at)
+
+
+class Look(enum.Enum):
+    """What a side found when it looked at the gate."""
+
+    #: An operation may start now.
+    GO = "go"
+    #: Nothing may start: the gate is closed, or what is left of the opening is too short. With the state that was seen.
+    WAIT = "wait"
+    #: The opening is shorter than the operation from its first moment on. With its length in ns, less the margin.
+    TOO_SHORT = "too short"
+    #: The gate changed while it was looked at.
+    AGAIN = "again"
+    SHUT_DOWN = "shut down"
+    LEASE_LOST = "lease lost"
+
+
+#: What was found, and the number that belongs to it.
+Found = Tuple[Look, int]
+_GO: Found = (Look.GO, 0)
+_AGAIN: Found = (Look.AGAIN, 0)
+
+
+class SideProtocol:
+    """A side as the protocol knows it.
+
+    :param page: The page.
+    :param generation: Of the lease that :func:`claim` has given.
+    """
+
+    __slots__ = (
+        "page",
+        "generation",
+        "working_in",
+        "working_state",
+        "deadline",
+        "began",
+        "acknowledged",
+        "finished",
+        "seen_before",
+    )
+
+    def __init__(self, page: Page, generation: int) -> None:
+        self.page = page
+        self.generation = generation
+        #: Generation of the opening it works in, or has worked in; 0: none.
+        self.working_in = 0
+        #: The main's state while that lasts.
+        self.working_state = OPEN
+        #: When the last operation of that opening must have ended; 0 once it has stopped there by the clock.
+        self.deadline = 0
+        #: When it went to work there; 0 where it did not.
+        self.began = 0
+        #: What it last said to stand still in.
+        self.acknowledged = NOTHING
+        #: Operations finished, those of sides before included.
+        self.finished = page.words.operations
+        #: When a device's line was last seen closed, or with the generation before; 0: not yet.
+        self.seen_before = 0
+
+    def look(self, need_ns: int) -> Found:
+        """Looks whether an operation that takes ``need_ns`` may start."""
+        page = self.page
+        words = page.words
+        if words.side_generation != self.generation:
+            return (Look.LEASE_LOST, 0)
+        state = words.state
+        # The usual answer: the opening it works in lasts, and long enough.
+        if state == self.working_state and page.now() + need_ns <= self.deadline:
+            return _GO
+        phase = state & 3
+        if phase != SHUT_DOWN and words.driver:
+            return self._look_at_device(need_ns)
+        opening = state >> 2
+        if phase == OPEN:
+            if opening == self.working_in:
+                self._stop_by_clock(opening)
+                return (Look.WAIT, state)
+            page.order()
+            close, grace, margin, opened = words.expected_close, words.grace, words.margin, words.opened_at
+            page.order()
+            if words.state != state:
+                return _AGAIN
+            deadline = max(0, min(close + grace, MOST) - margin)
+            return self._enter(opening, opened, deadline, need_ns, state)
+        if phase == SHUT_DOWN:
+            self._stand_still(DEVICE_SHUT_DOWN if words.driver else opening)
+            return (Look.SHUT_DOWN, 0)
+        self._stand_still(opening)
+        return (Look.WAIT, state)
+
+    def _enter(self, opening: int, opened: int, deadline: int, need_ns: int, state: int) -> Found:
+        """The first look at an opening."""
+        page = self.page
+        words = page.words
+        now = page.now()
+        # Where the main opened an open gate, the opening before ends here.
+        self._account(now)
+        self.working_in, self.working_state, self.deadline = opening, opening << 2 | OPEN, deadline
+        if now + need_ns <= deadline:
+            self.began = now
+            words.started_at = now
+            words.side_heartbeat = now
+            if page.weak:
+                page.fence()
+            words.started = opening
+            return _GO
+        self._stop_by_clock(opening)
+        whole = max(0, deadline - opened)
+        return (Look.TOO_SHORT, whole) if need_ns > whole else (Look.WAIT, state)
+
+    def _look_at_device(self, need_ns: int) -> Found:
+        """A device's opening began, at the earliest, when its line was last seen without it."""
+        page = self.page
+        words = page.words
+        before = self.seen_before
+        now = page.now()
+        is_open = words.device_open
+        page.order()
+        opening = words.device_generation
+        page.order()
+        expected_ns = words.device_expected_us * 1000
+        margin = words.margin
+        page.order()
+        if words.device_generation != opening or words.device_open != is_open:
+            return _AGAIN
+        seen = opening << 2 | is_open
+        if not is_open:
+            self.seen_before = now
+            self._stand_still(opening)
+            return (Look.WAIT, seen)
+        if opening == self.working_in:
+            self.seen_before = now
+            if now + need_ns <= self.deadline:
+                return _GO
+            self._stop_by_clock(opening)
+            return (Look.WAIT, seen)
+        if self.acknowledged == opening:
+            # The generation was there before it was open: standing still then is no word about the closing that follows.
+            # Taken back before anything starts, and looked at once more: that word may have been believed already.
+            words.stopped = NOTHING
+            self.acknowledged = NOTHING
+            page.fence()
+            return _AGAIN
+        # An opening that was there at the first look may be of any age.
+        deadline = max(0, before + expected_ns - margin) if before else 0
+        self.seen_before = now
+        return self._enter(opening, before, deadline, need_ns, seen)
+
+    def _stop_by_clock(self, opening: int) -> None:
+        """No operation starts in this opening any more, whatever it needs: the main may take the word for it."""
+        self.deadline = 0
+        if self.acknowledged != opening:
+            self.page.words.self_stops += 1
+        self._stand_still(opening)
+
+    def _stand_still(self, generation: int) -> None:
+        if self.acknowledged == generation:
+            return
+        page = self.page
+        words = page.words
+        now = page.now()
+        self._account(now)
+        words.stopped_at = now
+        words.side_heartbeat = now
+        if page.weak:
+            page.fence()
+        words.stopped = standing(self.generation, generation)
+        # Remembered last: where Ctrl-C comes between, it is said once more.
+        self.acknowledged = generation
+
+    def _account(self, now: int) -> None:
+        if self.began:
+            self.page.words.work_ns += max(0, now - self.began)
+            self.began = 0
+
+    def done(self) -> bool:
+        """Counts a finished operation; False where another side has taken the place, and nothing is touched."""
+        page = self.page
+        words = page.words
+        if words.side_generation != self.generation:
+            return False
+        self.finished += 1
+        if page.weak:
+            page.fence()
+        words.operations = self.finished
+        return True
+
+    def ready(self, pid: int) -> None:
+        """Says that this side, a thread of process ``pid``, is ready to work; nothing where its place is another's."""
+        words = self.page.words
+        if words.side_generation == self.generation:
+            words.side_pid = pid
+            # The next look at the state comes behind it.
+            self.page.fence()
+
+    def fall_asleep(self) -> None:
+        """Says that this side is about to sleep; the caller sleeps only while the page holds the state it saw."""
+        self.page.words.asleep = 1
+        self.page.fence()
+
+    def wake(self) -> None:
+        """Says that it is awake, unless another side sleeps there by now."""
+        words = self.page.words
+        if words.side_generation == self.generation:
+            words.asleep = 0
+
+    def leave(self) -> None:
+        """Gives the place back; the caller holds the lock of places."""
+        words = self.page.words
+        if words.side_generation == self.generation:
+            words.side_pid = 0
+            self.page.fence()
+            words.holder = 0
+            self.page.order()
+            words.lease_until = 0
+
+
+def renew(page: Page, generation: int, until: int) -> bool:
+    """Lengthens the lease to ``until``; False where it is another's."""
+    words = page.words
+    if words.side_generation != generation:
+        return False
+    words.lease_until = until
+    return True
+
+
+def claim(page: Page, holder: int, until: int) -> SideProtocol:
+    """Takes the side's place for the process ``holder`` up to ``until``.
+
+    The caller holds the lock of places and has seen that nobody's lease lasts.
+    """
+    words = page.words
+    generation = words.side_generation + 1 & MOST
+    words.side_pid = 0
+    page.order()
+    words.holder = holder
+    words.lease_until = until
+    page.order()
+    # From here on the side before touches nothing any more.
+    words.side_generation = generation
+    page.fence()
+    words.asleep = 0
+    return SideProtocol(page, generation)

@@ -1,0 +1,316 @@
+"""The small model's end of a gate (``src/corun/gate/side_end.rs``)."""
+
+from __future__ import annotations
+
+import operator
+import os
+import threading
+import time
+from types import TracebackType
+from typing import Optional, Tuple, Type, Union
+
+from . import lock, protocol, system
+from .ends import End
+from .errors import GateError, LeaseLost, NeverFits
+from .lock import Lock
+from .page import MOST, Page, attached, path_of
+from .process import Life, ProcessId, time_namespace
+from .protocol import Look, SideProtocol
+
+#: A side's lease lasts so long from each renewal: the longest that a side killed in another container keeps its place.
+LEASE_NS = 1_500_000_000
+# A thread of the side's renews it so often.
+_RENEW_S = 0.25
+# A waiting side spins this long, gives way a few times, then sleeps.
+_SPIN_NS = 2_000
+_YIELDS = 3
+# A sleeping side looks this often whether the main is still there.
+_LOOK_NS = 5_000_000
+# Nobody wakes a side when a device opens the gate: it looks this often.
+_DEVICE_LOOK_NS = 20_000
+# After so many openings in a row, each too short for the operation from its first moment on, the side is told.
+_TOO_SHORT = 64
+# The lock of places is held for moments only: who holds it for so long was suspended.
+_PLACE_S = 3.0
+
+
+class Side(End):
+    """Becomes the side of the gate at ``path``; one thread at a time may use it.
+
+    Leaving it, by ``with``, :meth:`close` or nobody's having it any more, gives the place to another side. Its lease is
+    renewed by a thread: an operation that keeps Python's interpreter to itself for more than 1.5 s may lose the place.
+
+    :param main_timeout: Ends this side where the main has given no sign for so many seconds. Without it a silent main is
+        waited for as long as it lives: it may be writing a checkpoint.
+    :param spin_ns: A waiting side looks without pause for so long before it sleeps. While it looks it is told of an opening
+        some microseconds sooner, and keeps a core busy.
+    :raises GateError: where there is no gate page of this version, its clock is another, or a side that lives is already
+        attached. The lease of one in another container is waited for, 1.5 s at most.
+    """
+
+    def __init__(
+        self,
+        path: Union[str, "os.PathLike[str]"],
+        main_timeout: Optional[float] = None,
+        spin_ns: int = _SPIN_NS,
+    ) -> None:
+        system.check()
+        self._path = path_of(path)
+        self._main_timeout_ns = MOST if main_timeout is None else int(main_timeout * 1e9)
+        self._spin_ns = operator.index(spin_ns)
+        self._page, fd = attached(self._path)
+        try:
+            self._main, self._protocol = _enter(self._path, self._page, fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        #: Own, ready and not ended: the usual answer may be asked for at once.
+        self._live = False
+        self._ready = False
+        self._ended: Optional[str] = None
+        self._looked = self._page.now()
+        # Openings in a row that were too short, and the longest of them.
+        self._too_short, self._longest_ns = 0, 0
+        self._left = threading.Event()
+        self._enter(fd)
+        # It knows the page and not this end, which would never go otherwise.
+        self._renewal = threading.Thread(
+            target=_renew, args=(self._page, self._protocol.generation, self._left), name="gate-lease", daemon=True
+        )
+        try:
+            self._renewal.start()
+        except RuntimeError as error:
+            self._leave()
+            raise GateError(f"cannot start a thread: {error}", "end other programs") from None
+
+    def ready(self) -> None:
+        """Says that the side is ready to work; :meth:`go` says it as well. Until then the main takes it for absent."""
+        if self._own and not self._ready:
+            self._protocol.ready(os.getpid())
+            self._ready = True
+            self._live = self._ended is None
+
+    def go(self, need_ns: int = 0, timeout: Optional[float] = None) -> bool:
+        """Asks whether an operation that takes ``need_ns`` nanoseconds may start.
+
+        Returns at once while the gate is open and what is left of the opening is long enough; else it says that the side
+        stands still, and waits. Other threads run while it sleeps.
+
+        :param timeout: Seconds to wait at most; 0 only looks.
+        :returns: True: an operation may start. False: the gate was shut down, or its main is gone (:attr:`ended`), and
+            every later call says the same.
+        :raises TimeoutError: once ``timeout`` seconds have passed.
+        :raises NeverFits: where the last 64 openings were all too short.
+        :raises LeaseLost: where another side has taken the place, and in a child of ``fork``; in every later call too.
+        """
+        if self._live:
+            found = self._protocol.look(need_ns)
+            if found[0] is Look.GO:
+                self._too_short = 0
+                return True
+            return self._wait(found, need_ns, timeout)
+        if self._ended is not None:
+            return self._end(self._ended)
+        if not self._own:
+            raise self._not_own()
+        self.ready()
+        return self._wait(self._protocol.look(need_ns), need_ns, timeout)
+
+    def done(self) -> None:
+        """Counts one finished operation.
+
+        :raises LeaseLost: where another side has taken the place meanwhile.
+        """
+        if not self._own:
+            raise self._not_own()
+        if not self._protocol.done():
+            self._end("lease_lost")
+
+    @property
+    def ended(self) -> Optional[str]:
+        """Why :meth:`go` says False: ``shut_down``, ``main_gone`` or ``lease_lost``; None while it goes on."""
+        return self._ended
+
+    @property
+    def operations(self) -> int:
+        """Operations finished behind this gate, those of sides that were attached before included."""
+        return self._protocol.finished
+
+    @property
+    def expected_close(self) -> int:
+        """Time at which the main means to close the gate, on ``time.monotonic_ns()``; 0 while the gate is closed."""
+        words = self._page.words
+        return words.expected_close if words.state & 3 == protocol.OPEN else 0
+
+    @property
+    def path(self) -> str:
+        """Where the gate is."""
+        return self._path
+
+    def close(self) -> None:
+        """Leaves the place to another side."""
+        self._leave()
+
+    def _wait(self, found: Tuple[Look, int], need_ns: int, timeout: Optional[float]) -> bool:
+        page, side = self._page, self._protocol
+        words, clock = page.words, page.now
+        by_device = words.driver != 0
+        limit_ns = MOST if timeout is None else int(timeout * 1e9)
+        begun, yields = clock(), 0
+        while True:
+            look, number = found
+            if look is Look.WAIT:
+                now = clock()
+                if now - self._looked >= _LOOK_NS:
+                    self._looked = now
+                    words.side_heartbeat = now
+                    if self._main_is_gone(now):
+                        return self._end("main_gone")
+                waited = now - begun
+                left = limit_ns - waited
+                if left <= 0:
+                    raise TimeoutError(f"no operation of {need_ns} ns may start at {self._path} within {timeout} s")
+                if waited < self._spin_ns:
+                    pass
+                elif yields < _YIELDS:
+                    yields += 1
+                    system.give_way()
+                elif by_device:
+                    time.sleep(min(_DEVICE_LOOK_NS, left) / 1e9)
+                else:
+                    try:
+                        side.fall_asleep()
+                        page.sleep(number, min(_LOOK_NS, left))
+                    finally:
+                        side.wake()
+            elif look is Look.GO:
+                self._too_short = 0
+                return True
+            elif look is Look.TOO_SHORT:
+                self._longest_ns = max(number, self._longest_ns if self._too_short else 0)
+                self._too_short += 1
+                if self._too_short >= _TOO_SHORT:
+                    self._too_short = 0
+                    raise NeverFits(need_ns, self._longest_ns)
+            elif look is not Look.AGAIN:
+                return self._end("shut_down" if look is Look.SHUT_DOWN else "lease_lost")
+            found = side.look(need_ns)
+
+    def _main_is_gone(self, now: int) -> bool:
+        if now - self._page.words.main_heartbeat > self._main_timeout_ns:
+            return True
+        life = self._main.life()
+        if life is not Life.UNKNOWN:
+            return life is Life.GONE
+        # Another container's: its lock tells, or else that its page has lost its name.
+        held = lock.is_held(self._fd, lock.MAIN)
+        if held is not None:
+            return not held
+        try:
+            return not os.path.samestat(os.fstat(self._fd), os.stat(self._path))
+        except OSError:
+            return True
+
+    def _end(self, how: str) -> bool:
+        self._ended, self._live = how, False
+        if how == "lease_lost":
+            raise LeaseLost(
+                f"another side program has taken this one's place at the gate {self._path} while it stood still",
+                "end this one: it was suspended for longer than its lease",
+            )
+        return False
+
+    def _not_own(self) -> GateError:
+        if not self._copy:
+            return GateError(f"this side of the gate {self._path} is closed", "attach again")
+        self._ended = "lease_lost"
+        return LeaseLost(
+            f"this is a child of the side program of {self._path}: the place is its parent's",
+            "attach in the child instead",
+        )
+
+    def _forked(self) -> None:
+        self._live = False
+        super()._forked()
+
+    def _leave(self) -> None:
+        if not self._own:
+            return
+        self._own = self._live = False
+        self._left.set()
+        if self._renewal.ident is not None and self._renewal is not threading.current_thread():
+            self._renewal.join(1.0)
+        # Without the lock the lease ends by itself.
+        if lock.lock_within(self._fd, lock.PLACE, 0.2) is not Lock.REFUSED:
+            self._protocol.leave()
+        # The lock goes with the file.
+        self._close_file()
+
+    def __enter__(self) -> "Side":
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self._leave()
+
+    def __repr__(self) -> str:
+        return f"<bubblebench.gate.Side of {self._path}>"
+
+
+def _renew(page: Page, generation: int, left: threading.Event) -> None:
+    """Renews the lease while the side is in an operation, however long."""
+    while not left.wait(_RENEW_S):
+        if not protocol.renew(page, generation, page.now() + LEASE_NS):
+            return
+
+
+def _enter(path: str, page: Page, fd: int) -> Tuple[ProcessId, SideProtocol]:
+    """The page's main, and the place at it."""
+    main = page.main()
+    if main is None:
+        raise GateError(f"{path} names no main program", "create the gate again")
+    if page.words.time_namespace != time_namespace():
+        raise GateError(
+            f"the main program of {path} lives in another time namespace: its clock is not this one's",
+            "run both programs in one time namespace (unshare without --time)",
+        )
+    return main, _take_place(path, page, fd)
+
+
+def _take_place(path: str, page: Page, fd: int) -> SideProtocol:
+    """Takes the side's place once nobody's lease lasts.
+
+    The lease of a process whose life cannot be asked about is waited for, and where it is renewed meanwhile that process
+    lives.
+    """
+    words = page.words
+    first_seen: Optional[int] = None
+    # A lease lasts 1.5 s at most, whatever the page says.
+    end = page.now() + 2 * LEASE_NS
+    while True:
+        if lock.lock_within(fd, lock.PLACE, _PLACE_S) is Lock.REFUSED:
+            raise GateError(
+                f"the side's place at {path} has been changing hands for {_PLACE_S:.0f} s",
+                "look for a side program that is suspended, and end it",
+            )
+        try:
+            now, until = page.now(), words.lease_until
+            holder = page.holder()
+            life = Life.GONE if holder is None else holder.life()
+            if until <= now or life is Life.GONE:
+                own = ProcessId.own()
+                # The one before first: nobody reads its number with another's start.
+                words.side_pid = 0
+                page.fence()
+                words.side_started, words.side_namespace = own.started, own.namespace
+                return protocol.claim(page, own.pid, now + LEASE_NS)
+        finally:
+            lock.unlock(fd, lock.PLACE)
+        if life is Life.RUNNING or first_seen not in (None, until) or now > end:
+            who = "" if holder is None else f" (process {holder.pid})"
+            raise GateError(
+                f"{path} already has a side program{who}", "end it first, or give every side a gate of its own"
+            )
+        first_seen = until
+        time.sleep((min(until - now, int(_RENEW_S * 1e9) // 2) + 1_000_000) / 1e9)

@@ -1,0 +1,115 @@
+"""Gates for tests: a folder in memory, and other programs that are mains and sides there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+import bubblebench
+from bubblebench import gate
+
+#: Longer than anything takes, also on a busy machine.
+LONG_S = 20.0
+LONG_NS = 20_000_000_000
+
+_BEGIN = "import os, signal, sys, time\nfrom bubblebench import gate\npath = sys.argv[1]\n"
+
+#: Works until the gate ends; exit code 42 where its place was taken.
+SIDE = """
+try:
+    with gate.Side(path) as side:
+        while side.go(need_ns=20_000, timeout=20):
+            time.sleep(20e-6)
+            side.done()
+    print(side.ended)
+except gate.LeaseLost:
+    sys.exit(42)
+"""
+
+#: Lives until it is killed.
+MAIN = """
+main = gate.Main(path)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+class GateCase(unittest.TestCase):
+    """A test with a folder of its own for gates, and programs that end with it."""
+
+    def setUp(self) -> None:
+        memory = Path("/dev/shm")
+        self.folder = Path(tempfile.mkdtemp(prefix="bubblebench-", dir=memory if os.access(memory, os.W_OK) else None))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.path = str(self.folder / "gate")
+
+    def start(self, text: str, within: Sequence[str] = ()) -> "subprocess.Popen[str]":
+        """Another program of Python's that has ``gate`` and ``path``; killed when the test is over.
+
+        :param within: A command that starts another, such as ``unshare``.
+        """
+        found = str(Path(bubblebench.__file__).parents[1])
+        environment: Dict[str, str] = {**os.environ, "PYTHONPATH": found}
+        program = subprocess.Popen(
+            [*within, sys.executable, "-c", _BEGIN + text, self.path],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self.addCleanup(_end, program)
+        return program
+
+    def output(self, program: "subprocess.Popen[str]", code: int = 0) -> List[str]:
+        """What the program printed until its end, which is waited for."""
+        printed, _ = program.communicate(timeout=LONG_S)
+        self.assertEqual(program.returncode, code, printed)
+        return printed.split()
+
+    def first_line(self, program: "subprocess.Popen[str]") -> str:
+        """The next line that the program prints."""
+        assert program.stdout is not None
+        return program.stdout.readline().strip()
+
+    def eventually(self, what: str, holds: Callable[[], Any]) -> None:
+        """Waits until it holds."""
+        end = time.monotonic() + LONG_S
+        while not holds():
+            self.assertLess(time.monotonic(), end, f"{what} did not come about")
+            time.sleep(0.001)
+
+
+def one_bubble(case: GateCase, main: gate.Main) -> None:
+    """Opens until the side has done something, closes, and sees it stand still."""
+    before = main.operations
+    main.open(LONG_NS)
+    case.eventually("work", lambda: main.operations > before + 2)
+    main.close()
+    case.assertIsNotNone(main.wait_stopped(LONG_S))
+    at = main.operations
+    time.sleep(0.001)
+    case.assertEqual(main.operations, at, "an acknowledged side stands still")
+
+
+def _end(program: "subprocess.Popen[str]") -> None:
+    program.kill()
+    program.wait()
+    if program.stdout is not None:
+        program.stdout.close()
+
+
+def told(program: Path, path: str) -> "subprocess.CompletedProcess[str]":
+    """What ``bubblebench gate status --json`` says."""
+    command = [str(program), "gate", "status", "--json", path]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONG_S)
+
+
+def died(wait_status: int) -> Optional[int]:
+    """The exit code that ``os.waitpid`` tells; None of one that a signal ended."""
+    return os.WEXITSTATUS(wait_status) if os.WIFEXITED(wait_status) else None

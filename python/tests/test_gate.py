@@ -1,0 +1,330 @@
+"""What a gate is for: who may start when, and what the main and who looks on are told of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+import unittest
+import unittest.mock
+from pathlib import Path
+from typing import List
+
+from bubblebench import gate
+from bubblebench.gate import system
+from bubblebench.gate.process import Life, ProcessId, parse_stat
+
+from . import program
+from .gates import LONG_NS, LONG_S, SIDE, GateCase, one_bubble, told
+
+
+class Bubbles(GateCase):
+    """What the gate is for."""
+
+    def test_a_bubble_that_is_never_closed_is_not_overrun(self) -> None:
+        need_ns, starts = 1_000_000, 0
+        with gate.Main(self.path) as main, gate.Side(self.path) as side:
+            clock: List[int] = [0]
+
+            def now() -> int:
+                clock[0] = time.monotonic_ns()
+                return clock[0]
+
+            side._page.now = now
+            for _ in range(10):
+                main.open(5_000_000)
+                close = side.expected_close
+                self.assertEqual(close, main.opened_at + 5_000_000)
+                while True:
+                    try:
+                        self.assertTrue(side.go(need_ns, timeout=0.006))
+                    except TimeoutError:
+                        break
+                    # By the clock that decided it: what others take of this core behind that is not the gate's.
+                    self.assertLessEqual(clock[0] + need_ns + gate.MARGIN_NS, close)
+                    starts += 1
+                    time.sleep(0.0005)
+                    side.done()
+                self.assertEqual(side.expected_close, close, "it is still open")
+                main.close()
+                self.assertEqual(main.stopped(), 0, "it stood still before the closing")
+            self.assertGreater(starts, 0)
+            self.assertEqual((main.operations, side.operations, main.self_stops), (starts, starts, 10))
+
+    def test_the_grace_of_a_guessed_opening_is_used(self) -> None:
+        with gate.Main(self.path) as main, gate.Side(self.path) as side:
+            main.set_grace(LONG_NS)
+            main.set_margin(0)
+            main.open(0)
+            self.assertTrue(side.go(1_000_000))
+            main.close()
+            main.set_grace(0)
+            main.open(0)
+            with self.assertRaises(TimeoutError):
+                side.go(1_000_000, timeout=0)
+
+    def test_many_bubbles_without_a_missed_closing(self) -> None:
+        main = gate.Main(self.path)
+        side = self.start(SIDE)
+        for _ in range(30):
+            one_bubble(self, main)
+        for _ in range(100):
+            main.open(LONG_NS)
+            main.close()
+        self.assertIsNotNone(main.wait_stopped(LONG_S))
+        self.assertEqual((main.openings, main.closings), (130, 130))
+        self.assertEqual(main.side_pid, side.pid)
+        main.shut_down()
+        self.assertEqual(self.output(side), ["shut_down"])
+
+    def test_what_the_main_is_told_of_an_opening(self) -> None:
+        with gate.Main(self.path) as main, gate.Side(self.path) as side:
+            self.assertEqual((main.stopped(), main.wait_stopped(0), main.side_pid), (None, None, None))
+            main.open(LONG_NS, bubble=7)
+            self.assertEqual((main._words.bubble, main.started_at, main.start_latency_ns), (7, None, None))
+            self.assertTrue(side.go())
+            self.assertEqual(main.side_pid, os.getpid())
+            started = main.started_at
+            assert started is not None
+            self.assertGreaterEqual(started, main.opened_at)
+            self.assertIsNone(main.stopped())
+            side.done()
+            main.close()
+            self.assertIsNone(main.started_at)
+            self.assertEqual(main.start_latency_ns, started - main.opened_at)
+            with self.assertRaises(TimeoutError):
+                main.wait_stopped(0.001)
+            with self.assertRaises(TimeoutError):
+                side.go(timeout=0)
+            latency_ns = main.stopped()
+            assert latency_ns is not None and main.work_ns is not None
+            self.assertGreater(latency_ns, 0)
+            self.assertGreaterEqual(main.work_ns, latency_ns)
+            main.open(1_000)
+            self.assertEqual(main._words.bubble, 8, "counted on from the number that was given")
+
+    def test_an_operation_that_fits_no_opening_is_refused_with_both_numbers(self) -> None:
+        with gate.Main(self.path) as main, gate.Side(self.path) as side:
+            for number in range(64):
+                main.open(1_000_000 + number)
+                if number < 63:
+                    with self.assertRaises(TimeoutError):
+                        side.go(2_000_000, timeout=0)
+                    main.close()
+            with self.assertRaises(gate.NeverFits) as refused:
+                side.go(2_000_000, timeout=0)
+            longest_ns = 1_000_063 - gate.MARGIN_NS
+            self.assertEqual((refused.exception.longest_ns, refused.exception.need_ns), (longest_ns, 2_000_000))
+            self.assertIn("2000000 ns", str(refused.exception))
+            self.assertIn(f"{longest_ns} ns", str(refused.exception))
+            # It is no end: one that fits may start.
+            main.open(LONG_NS)
+            self.assertTrue(side.go(2_000_000))
+
+    def test_openings_that_fit_in_between_begin_the_count_again(self) -> None:
+        with gate.Main(self.path) as main, gate.Side(self.path) as side:
+            for _ in range(3):
+                for _ in range(63):
+                    main.open(1_000_000)
+                    with self.assertRaises(TimeoutError):
+                        side.go(2_000_000, timeout=0)
+                main.open(LONG_NS)
+                self.assertTrue(side.go(2_000_000))
+                side.done()
+
+    def test_time_limits_are_kept(self) -> None:
+        with gate.Main(self.path) as main, gate.Side(self.path) as side:
+            for timeout in (0, 0.001, 0.02):
+                begun = time.monotonic()
+                with self.assertRaisesRegex(TimeoutError, "no operation of 5 ns may start"):
+                    side.go(5, timeout=timeout)
+                self.assertGreaterEqual(time.monotonic() - begun, timeout)
+            self.assertEqual(main._words.asleep, 0)
+            main.open(LONG_NS)
+            self.assertTrue(side.go(timeout=0), "an open gate needs no time")
+
+    def test_a_waiting_side_lets_other_threads_work_and_is_woken(self) -> None:
+        main = gate.Main(self.path)
+        answers: List[bool] = []
+
+        def work() -> None:
+            with gate.Side(self.path) as side:
+                while side.go(timeout=LONG_S):
+                    answers.append(True)
+                    side.done()
+                    time.sleep(0.001)
+                answers.append(False)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        self.eventually("sleep", lambda: main._words.asleep)
+        main.open(LONG_NS)
+        self.eventually("work", lambda: len(answers) > 2)
+        main.shut_down()
+        thread.join(LONG_S)
+        self.assertEqual((thread.is_alive(), answers[-1]), (False, False))
+
+    def test_a_device_opens_and_closes_on_its_line(self) -> None:
+        with gate.Main(self.path) as main, gate.Side(self.path) as side:
+            address = main.hand_to_device()
+            self.assertEqual(address % 4096, 1024)
+            words = main._words
+
+            def opens(generation: int, expected_us: int) -> None:
+                words.device_generation, words.device_expected_us, words.device_open = generation, expected_us, 1
+
+            opens(1, 10**9)
+            with self.assertRaises(TimeoutError):
+                side.go(timeout=0)  # It was there at the first look: nobody knows since when.
+            words.device_open = 0
+            with self.assertRaises(TimeoutError):
+                side.go(timeout=0.001)
+            opens(2, 10**9)
+            self.assertTrue(side.go(1_000_000, timeout=LONG_S))
+            side.done()
+            self.assertIsNone(main.stopped())
+            words.device_open = 0
+            self.assertIsNone(main.stopped(), "it has not looked")
+            with self.assertRaises(TimeoutError):
+                side.go(timeout=0)
+            self.assertEqual(main.stopped(), 0)
+            opens(3, 0)
+            with self.assertRaises(TimeoutError):
+                side.go(1_000_000, timeout=0)
+            self.assertEqual(main.self_stops, 2)
+            main.open(LONG_NS)
+            with self.assertRaises(TimeoutError):
+                side.go(1_000_000, timeout=0)
+            main.shut_down()
+            self.assertFalse(side.go())
+            self.assertEqual(main.stopped(), 0)
+
+    def test_a_machine_that_reorders_stores_gets_more_fences(self) -> None:
+        self.addCleanup(setattr, system, "WEAK", system.WEAK)
+        system.WEAK = True
+        fences: List[int] = []
+        with gate.Main(self.path) as main, gate.Side(self.path) as side:
+            for end in (main, side):
+                self.assertTrue(end._page.weak)
+            before, main_page = main.operations, main._page
+            self.addCleanup(setattr, system, "fence", system.fence)
+            system.fence = lambda: fences.append(1)
+            main.open(LONG_NS)
+            self.assertEqual(len(fences), 2, "before the opening's words, and before the state")
+            self.assertTrue(side.go())
+            side.done()
+            main.close()
+            with self.assertRaises(TimeoutError):
+                side.go(timeout=0)
+            self.assertIsNotNone(main.stopped())
+            self.assertEqual((main.operations, main_page.words.asleep), (before + 1, 0))
+        self.assertGreater(len(fences), 8)
+
+    def test_main_and_side_may_be_asked_from_several_threads(self) -> None:
+        main = gate.Main(self.path)
+
+        def work() -> None:
+            for _ in range(300):
+                main.open(1_000)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual((main.openings, main._words.state), (1200, 1200 << 2 | 1))
+
+
+class Status(GateCase):
+    """What who looks on sees is what the program says."""
+
+    def compare(self, state: str) -> None:
+        seen, code = gate.status(self.path), 0
+        self.assertEqual(seen["state"], state)
+        if program.program().exists():
+            run = told(program.program(), self.path)
+            theirs, code = json.loads(run.stdout), run.returncode
+            self.assertEqual((code, list(theirs)), (0, list(seen)))
+            for moves in ("left_ns", "open_ns", "work_ns") if seen["open"] or state == "draining" else ():
+                self.assertEqual(theirs.pop(moves) is None, seen.pop(moves) is None)
+            self.assertEqual(theirs, seen)
+
+    def test_every_state_and_the_programs_words_for_it(self) -> None:
+        with gate.Main(self.path) as main:
+            self.compare("idle")
+            side = gate.Side(self.path)
+            self.compare("idle")
+            side.ready()
+            self.compare("armed")
+            main.open(LONG_NS)
+            self.compare("armed")
+            self.assertTrue(side.go())
+            self.compare("running")
+            self.assertEqual(gate.status(self.path)["side_pid"], os.getpid())
+            side.done()
+            main.close()
+            self.compare("draining")
+            with self.assertRaises(TimeoutError):
+                side.go(timeout=0)
+            self.compare("stopped")
+            self.assertGreater(gate.status(self.path)["stop_latency_ns"], 0)
+            main.set_margin(0)
+            main.open(300_000_000)
+            self.assertTrue(side.go())
+            self.eventually("the expected close", lambda: gate.status(self.path)["left_ns"] < 0)
+            self.compare("draining")
+            with self.assertRaises(TimeoutError):
+                side.go(timeout=0)
+            self.compare("stopped")
+            main.shut_down()
+            self.compare("stopped")
+            self.assertTrue(gate.status(self.path)["shut_down"])
+            side.close()
+            self.compare("idle")
+
+    def test_a_dead_main_and_one_of_another_container(self) -> None:
+        with gate.Main(self.path) as main:
+            main._words.main_started += 1
+            main._words.main_pid = 1
+            self.compare("idle")
+            self.assertIs(gate.status(self.path)["main_alive"], False)
+            main._words.main_namespace += 1
+            self.compare("idle")
+            self.assertIsNone(gate.status(self.path)["main_alive"])
+
+    def test_who_looks_on_needs_no_right_to_write(self) -> None:
+        with gate.Main(self.path):
+            os.chmod(self.path, 0o400)
+            self.compare("idle")
+
+
+class Processes(unittest.TestCase):
+    """Who lives."""
+
+    def test_names_with_brackets_do_not_confuse_the_reader(self) -> None:
+        line = "42 (a) b (c)) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 98765 1000 2"
+        self.assertEqual(parse_stat(line), (98765, "S"))
+        for other in ("42 (x", "42 (x) S 1", "", "no process"):
+            self.assertIsNone(parse_stat(other))
+
+    def test_a_killed_child_is_gone_before_anyone_waits_for_it(self) -> None:
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        line = Path(f"/proc/{child}/stat").read_text(encoding="utf-8")
+        found = parse_stat(line)
+        assert found is not None
+        own = ProcessId.own()
+        named = ProcessId(child, found[0], own.namespace)
+        self.assertEqual((own.life(), named.life()), (Life.RUNNING, Life.RUNNING))
+        self.assertEqual(ProcessId(child, found[0] + 1, own.namespace).life(), Life.GONE)
+        self.assertEqual(ProcessId(child, found[0], own.namespace + 1).life(), Life.UNKNOWN)
+        os.kill(child, signal.SIGKILL)
+        end = time.monotonic() + LONG_S
+        while named.life() is Life.RUNNING and time.monotonic() < end:
+            time.sleep(0.001)
+        self.assertEqual(named.life(), Life.GONE)
+        os.waitpid(child, 0)
