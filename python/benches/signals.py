@@ -82,7 +82,9 @@ def main() -> None:
     parser.add_argument("--bubbles", type=int, default=1000)
     asked = parser.parse_args()
     os.environ["PYTHONPATH"] = os.fspath(Path(gate.__file__).parents[2])
-    print(f"{'side':24} {'bubbles':>7} {'start p50':>8} {'p99':>7}  {'stop p50':>8} {'p99':>8}  {'open p50':>8} {'p99':>8}")
+    print(
+        f"{'side':24} {'bubbles':>7} {'start p50':>8} {'p99':>7}  {'stop p50':>8} {'p99':>8}  {'open p50':>8} {'p99':>8}"
+    )
     if asked.side:
         command = [word.replace("{}", asked.path) for word in asked.side.split()]
         measure(command[0].rsplit("/", 1)[-1], asked.path, command, asked.bubbles)

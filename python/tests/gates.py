@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import bubblebench
+from bubblebench import gate
 
 #: Longer than anything takes, also on a busy machine.
 LONG_S = 20.0
@@ -82,6 +83,18 @@ class GateCase(unittest.TestCase):
         while not holds():
             self.assertLess(time.monotonic(), end, f"{what} did not come about")
             time.sleep(0.001)
+
+
+def one_bubble(case: GateCase, main: gate.Main) -> None:
+    """Opens until the side has done something, closes, and sees it stand still."""
+    before = main.operations
+    main.open(LONG_NS)
+    case.eventually("work", lambda: main.operations > before + 2)
+    main.close()
+    case.assertIsNotNone(main.wait_stopped(LONG_S))
+    at = main.operations
+    time.sleep(0.001)
+    case.assertEqual(main.operations, at, "an acknowledged side stands still")
 
 
 def _end(program: "subprocess.Popen[str]") -> None:

@@ -75,7 +75,9 @@ class Layout(GateCase):
         before = (self.folder / "gate").read_bytes()
         self.assertEqual((self.folder / "gate").stat().st_mode & 0o777, 0o600)
         self.assertEqual(before[:16], b"BBGATE01" + struct.pack("<II", 2, 4096))
-        self.assertEqual(struct.unpack_from("<QQQQ", before, 16), (own.pid, own.started, own.namespace, time_namespace()))
+        self.assertEqual(
+            struct.unpack_from("<QQQQ", before, 16), (own.pid, own.started, own.namespace, time_namespace())
+        )
         self.assertEqual(struct.unpack_from("<Q", before, 200)[0], gate.MARGIN_NS)
         written = {}
         for name, (at, size) in fields().items():

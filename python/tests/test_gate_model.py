@@ -16,7 +16,7 @@ import random
 import threading
 import unittest
 from collections import Counter
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, cast
+from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple, cast
 
 from bubblebench.gate import protocol
 from bubblebench.gate.page import MOST, Page, Words

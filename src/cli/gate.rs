@@ -7,7 +7,6 @@ use crate::corun::gate::{GateStatus, status};
 use crate::report::Screen;
 use crate::units::{counted, format_ns, parse_ns};
 use crate::{Error, Result};
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -71,32 +70,52 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(10);
 fn watch(args: &WatchArgs) -> Result<()> {
     let interval = Duration::from_nanos(args.interval);
     if interval < LEAST_INTERVAL {
-        return Err(Error::input("--interval is shorter than 10 ms", "look less often: each look takes time from a core"));
+        return Err(Error::input(
+            "--interval is shorter than 10 ms",
+            "look less often: each look takes time from a core",
+        ));
     }
-    let draws = std::io::stdout().is_terminal() && terminal::may_draw();
     let mut before: Option<(Instant, GateStatus)> = None;
-    let mut drawn = 0;
+    let mut drawn = None;
     loop {
         let now = match status(&args.path) {
             Ok(now) => now,
             // A main that ends takes its page away.
-            Err(_) if before.is_some() => {
+            Err(_) if before.is_some() && !args.path.exists() => {
                 note(format_args!("the gate {} is gone: its main has ended", args.path.display()));
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
-        if draws {
-            let text = picture(&args.path, &now, terminal::screen());
+        if let Some((_, before)) = &before
+            && before.main.pid != now.main.pid
+        {
+            note(format_args!(
+                "process {} has made a new gate at {}: that of process {} is gone",
+                now.main.pid,
+                args.path.display(),
+                before.main.pid
+            ));
+            return Ok(());
+        }
+        let text = picture(&args.path, &now, terminal::screen());
+        let lines = text.lines().count();
+        let read = if terminal::fits(&text) {
             // Up to where the last one began, and everything below it away.
-            let over = if drawn > 0 { format!("\x1b[{drawn}A\x1b[J") } else { String::new() };
-            drawn = text.lines().count();
-            super::print(&(over + &text))?;
+            let over = drawn.replace(lines).map_or(String::new(), |drawn| format!("\x1b[{drawn}A\x1b[J"));
+            super::print_while_read(&(over + &text))?
         } else {
+            drawn = None;
             let since = before.as_ref().map(|(at, status)| (at.elapsed(), status));
-            super::print(&terminal::screen().prose(&line(&now, since), 2))?;
+            super::print_while_read(&terminal::screen().prose(&line(&now, since), 2))?
+        };
+        if !read {
+            return Ok(());
         }
         if now.is_over() {
+            if !now.shut_down {
+                note(format_args!("the main of {} (process {}) is gone", args.path.display(), now.main.pid));
+            }
             return Ok(());
         }
         before = Some((Instant::now(), now));
@@ -108,8 +127,7 @@ fn watch(args: &WatchArgs) -> Result<()> {
 fn line(now: &GateStatus, before: Option<(Duration, &GateStatus)>) -> String {
     let rate = before.filter(|(since, _)| !since.is_zero()).map(|(since, before)| {
         let per_s = |now: u64, before: u64| now.saturating_sub(before) as f64 / since.as_secs_f64();
-        let (openings, operations) =
-            (per_s(now.openings, before.openings), per_s(now.operations, before.operations));
+        let (openings, operations) = (per_s(now.openings, before.openings), per_s(now.operations, before.operations));
         let used = share(now.work_ns.saturating_sub(before.work_ns), now.open_ns.saturating_sub(before.open_ns));
         format!(", {openings:.0} openings/s, {operations:.0} operations/s, {used} used")
     });
@@ -132,11 +150,14 @@ fn picture(path: &Path, now: &GateStatus, screen: Screen) -> String {
     let mut text = screen.prose(&format!("{}: {}\n", path.display(), now.state.name()), 2);
     let mut fact = |name: &str, value: String| text += &screen.prose(&format!("  {name:<11}{value}\n"), 11);
     fact("main", party(&now.main));
-    fact("side", match &now.side {
-        Some(side) => party(side),
-        None if now.side_gets_ready => "one gets ready".into(),
-        None => "none".into(),
-    });
+    fact(
+        "side",
+        match &now.side {
+            Some(side) => party(side),
+            None if now.side_gets_ready => "one gets ready".into(),
+            None => "none".into(),
+        },
+    );
     fact("gate", gate(now));
     if now.openings > 0 && !now.by_device {
         let (open, work) = (format_ns(now.open_ns as f64), format_ns(now.work_ns as f64));
@@ -145,10 +166,13 @@ fn picture(path: &Path, now: &GateStatus, screen: Screen) -> String {
     fact("operations", now.operations.to_string());
     fact("self-stops", format!("{}, by the clock before the closing", counted(now.self_stops, "opening")));
     if let (Some(ns), false) = (now.stop_latency_ns, now.by_device) {
-        fact("last stop", match ns {
-            0 => "the side stood still before the closing".into(),
-            ns => format!("{} after the closing", format_ns(ns as f64)),
-        });
+        fact(
+            "last stop",
+            match ns {
+                0 => "the side stood still before the closing".into(),
+                ns => format!("{} after the closing", format_ns(ns as f64)),
+            },
+        );
     }
     text
 }

@@ -126,8 +126,15 @@ pub fn run(cli: Cli) -> Result<Outcome> {
 /// Writes a result to stdout; a reader that closed the pipe early (`| head`) has what it wanted. Any other failure is an
 /// error.
 pub fn print(text: &str) -> Result<()> {
+    print_while_read(text).map(|_| ())
+}
+
+/// As [`print()`]; false where nobody reads any more, for what goes on and on.
+pub fn print_while_read(text: &str) -> Result<bool> {
     let mut out = std::io::stdout().lock();
-    told(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let read = !matches!(&written, Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe);
+    told(written).map(|()| read)
 }
 
 /// Writes a record to stdout as one line of JSON, as [`print()`] writes a result. It is written as it is made: a timeline

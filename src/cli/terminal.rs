@@ -34,6 +34,21 @@ pub fn may_draw() -> bool {
     std::io::stderr().is_terminal() && variable("NO_COLOR").is_none()
 }
 
+/// Whether a picture may be drawn over and over on stdout: it is a terminal that holds all of it, and nobody set NO_COLOR.
+pub fn fits(picture: &str) -> bool {
+    let stdout = std::io::stdout();
+    if !stdout.is_terminal() || variable("NO_COLOR").is_some() {
+        return false;
+    }
+    let size = rustix::termios::tcgetwinsize(&stdout).ok();
+    size.is_some_and(|size| is_within(picture, size.ws_col.into(), size.ws_row.into()))
+}
+
+/// The line below it, which the cursor stands on, counts too.
+fn is_within(picture: &str, columns: usize, rows: usize) -> bool {
+    picture.lines().count() < rows && picture.lines().all(|line| line.chars().count() <= columns)
+}
+
 /// What stderr is, as [`screen`] is of stdout; its lines are as long as they need to be.
 pub fn error_screen() -> Screen {
     Screen { columns: None, ..screen_of(std::io::stderr().is_terminal(), None, variable) }
@@ -67,6 +82,12 @@ mod tests {
         assert_eq!(of(false, None, &[("COLUMNS", "100")]).columns, Some(100));
         assert_eq!(of(false, None, &[("COLUMNS", "10")]).columns, Some(80));
         assert_eq!(of(false, None, &[("COLUMNS", "wide")]).columns, None);
+    }
+
+    #[test]
+    fn a_picture_is_drawn_over_where_all_of_it_is_seen() {
+        assert!(is_within("0123456789\nµ\n", 10, 3));
+        assert!(!is_within("0123456789\nµ\n", 9, 3) && !is_within("0123456789\nµ\n", 10, 2));
     }
 
     #[test]

@@ -116,7 +116,9 @@ impl<O: Ops> Ops for Gated<O> {
             Some(Pass::MainGone) => {
                 Err(Error::machine("the main program behind the gate has died", "start it again, then this program"))
             }
-            Some(Pass::LeaseLost) => Err(Error::machine("another side has taken the place at the gate", "end this one")),
+            Some(Pass::LeaseLost) => {
+                Err(Error::machine("another side has taken the place at the gate", "end this one"))
+            }
             Some(Pass::NeverFits { longest_ns }) => Err(Error::machine(
                 format!("no bubble is long enough for an operation: the longest had {longest_ns} ns"),
                 "take a smaller model",

@@ -104,7 +104,7 @@ metrics! {
     GATE_OPERATIONS = "bubblebench_gate_side_operations_total", Counter, [],
         "Operations that sides finished behind the gates of this process.";
     GATE_SELF_STOPS = "bubblebench_gate_self_stops_total", Counter, [],
-        "How often a side took an open gate for forgotten and stopped by itself.";
+        "Openings in which a side stopped by the clock, before the closing.";
     SM_CLOCK = "DCGM_FI_DEV_SM_CLOCK", Gauge, ["gpu", "UUID", "device", "modelName"],
         "SM clock frequency (in MHz).";
     MEMORY_CLOCK = "DCGM_FI_DEV_MEM_CLOCK", Gauge, ["gpu", "UUID", "device", "modelName"],

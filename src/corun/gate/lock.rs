@@ -2,14 +2,15 @@
 //! container it ran.
 //!
 //! They belong to the open file (`F_OFD_SETLK`, fcntl(2)), not to the process: two mains in one process exclude each other
-//! too. A child of `fork` holds them with its parent until it closes the file or executes another program.
+//! too. A child of `fork` would hold them with its parent: it closes its copy at once ([`fork`](super::fork)).
 
 use std::fs::File;
 use std::io;
+use std::time::{Duration, Instant};
 
 /// The byte that a main holds as long as it lives.
 pub const MAIN: i64 = 0;
-/// The byte that is held while the side's place changes hands.
+/// The byte that is held while the side's place changes hands, and while the page of a main that is gone is replaced.
 pub const PLACE: i64 = 1;
 
 /// What came of asking for a lock.
@@ -25,41 +26,32 @@ pub enum Lock {
 
 /// Takes the lock of a byte if nobody holds it.
 pub fn try_lock(file: &File, byte: i64) -> Lock {
-    answer(set(file, byte, Wanted::Try))
-}
-
-/// Waits for the lock of a byte, which is held for moments only.
-pub fn lock(file: &File, byte: i64) -> Lock {
-    loop {
-        match set(file, byte, Wanted::Wait) {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            other => return answer(other),
-        }
-    }
-}
-
-/// Gives the lock of a byte back.
-pub fn unlock(file: &File, byte: i64) {
-    let _ = set(file, byte, Wanted::Unlock);
-}
-
-/// Whether somebody else holds the lock of a byte; `None` where that cannot be asked.
-pub fn is_held(file: &File, byte: i64) -> Option<bool> {
-    held(file, byte).ok()
-}
-
-fn answer(outcome: io::Result<()>) -> Lock {
-    match outcome {
+    match set(file, byte, true) {
         Ok(()) => Lock::Held,
         Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN) | Some(libc::EACCES)) => Lock::Refused,
         Err(_) => Lock::Unknown,
     }
 }
 
-enum Wanted {
-    Try,
-    Wait,
-    Unlock,
+/// Waits for the lock of a byte, which is held for moments only: refused where its holder stood still for so long.
+pub fn lock_within(file: &File, byte: i64, limit: Duration) -> Lock {
+    let begun = Instant::now();
+    loop {
+        match try_lock(file, byte) {
+            Lock::Refused if begun.elapsed() < limit => std::thread::sleep(Duration::from_micros(200)),
+            answer => return answer,
+        }
+    }
+}
+
+/// Gives the lock of a byte back.
+pub fn unlock(file: &File, byte: i64) {
+    let _ = set(file, byte, false);
+}
+
+/// Whether somebody else holds the lock of a byte; `None` where that cannot be asked.
+pub fn is_held(file: &File, byte: i64) -> Option<bool> {
+    held(file, byte).ok()
 }
 
 #[cfg(target_os = "linux")]
@@ -73,16 +65,15 @@ fn range(kind: libc::c_int, byte: i64) -> libc::flock {
 }
 
 #[cfg(target_os = "linux")]
-fn set(file: &File, byte: i64, wanted: Wanted) -> io::Result<()> {
+fn set(file: &File, byte: i64, wanted: bool) -> io::Result<()> {
     use std::os::fd::AsRawFd;
-    let (command, kind) = match wanted {
-        Wanted::Try => (libc::F_OFD_SETLK, libc::F_WRLCK),
-        Wanted::Wait => (libc::F_OFD_SETLKW, libc::F_WRLCK),
-        Wanted::Unlock => (libc::F_OFD_SETLK, libc::F_UNLCK),
-    };
-    let range = range(kind, byte);
+    let range = range(if wanted { libc::F_WRLCK } else { libc::F_UNLCK }, byte);
     // SAFETY: the descriptor is open during the call, which reads the structure.
-    if unsafe { libc::fcntl(file.as_raw_fd(), command, &range) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &range) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -97,7 +88,7 @@ fn held(file: &File, byte: i64) -> io::Result<bool> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn set(_: &File, _: i64, _: Wanted) -> io::Result<()> {
+fn set(_: &File, _: i64, _: bool) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
@@ -120,6 +111,7 @@ mod tests {
         assert_eq!((try_lock(&one, MAIN), try_lock(&two, MAIN)), (Lock::Held, Lock::Refused));
         assert_eq!((is_held(&two, MAIN), is_held(&one, MAIN)), (Some(true), Some(false)));
         assert_eq!(try_lock(&two, PLACE), Lock::Held, "each byte is a lock of its own");
+        assert_eq!(lock_within(&one, PLACE, Duration::from_millis(2)), Lock::Refused, "not for ever");
         drop(one);
         assert_eq!(try_lock(&two, MAIN), Lock::Held, "a closed file holds nothing");
         unlock(&two, MAIN);

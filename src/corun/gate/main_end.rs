@@ -1,8 +1,9 @@
 //! The big model's end of a gate.
 
+use super::fork::{OwnFile, forks};
 use super::lock::{self, Lock};
 use super::page::{self, Page, PageLayout, VERSION};
-use super::process::{Life, forks};
+use super::process::{Life, main_life};
 use super::protocol::{self, OPEN, generation, phase};
 use super::{Stop, counts};
 use crate::corun::time::{now_ns, sleep_until, wake_all};
@@ -24,7 +25,7 @@ const TRIES: usize = 100;
 pub struct MainEnd {
     page: Arc<Page>,
     /// The file that the page has a name by, and which is locked as long as this end lives.
-    file: Option<(PathBuf, File)>,
+    file: Option<(PathBuf, OwnFile)>,
     forks: u64,
 }
 
@@ -35,26 +36,30 @@ impl MainEnd {
 
     /// Makes a fresh page at `path`, complete before it has that name.
     pub(super) fn create(path: &Path) -> Result<Self> {
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let failed = |e| Error::io("create the gate", path, e);
-        let mut fresh = tempfile::Builder::new().prefix(".gate-").tempfile_in(folder).map_err(failed)?;
-        let page = Page::fresh(fresh.as_file(), path)?;
+        // What a link leads to is replaced, and not the link.
+        let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let fresh = tempfile::Builder::new().prefix(".gate-").tempfile_in(folder).map_err(failed)?;
+        let (file, mut unnamed) = fresh.into_parts();
+        let file = OwnFile::new(file);
+        let page = Page::fresh(&file, path)?;
         // Before it has a name: nobody sees the page without its main.
-        lock::try_lock(fresh.as_file(), lock::MAIN);
+        lock::try_lock(&file, lock::MAIN);
         for _ in 0..TRIES {
             match Standing::at(path)? {
-                Standing::Nothing => match fresh.persist_noclobber(path) {
-                    Ok(file) => return Ok(Self::of(page, path, file)),
+                Standing::Nothing => match unnamed.persist_noclobber(path) {
+                    Ok(()) => return Ok(Self::of(page, path, file)),
                     // Somebody was faster: what they made is looked at next.
-                    Err(e) if e.error.kind() == std::io::ErrorKind::AlreadyExists => fresh = e.file,
+                    Err(e) if e.error.kind() == std::io::ErrorKind::AlreadyExists => unnamed = e.path,
                     Err(e) => return Err(failed(e.error)),
                 },
                 // Replaced while its lock is ours, so that of two that come at once one wins and the other sees its page.
-                Standing::Abandoned(_lock) => {
-                    let file = fresh.persist(path).map_err(|e| failed(e.error))?;
+                Standing::Abandoned(_locked) => {
+                    unnamed.persist(path).map_err(|e| failed(e.error))?;
                     return Ok(Self::of(page, path, file));
                 }
-                Standing::Changing => {}
+                Standing::Changing => std::thread::sleep(std::time::Duration::from_millis(1)),
             }
         }
         Err(Error::machine(
@@ -63,13 +68,11 @@ impl MainEnd {
         ))
     }
 
-    fn of(page: Page, path: &Path, file: File) -> Self {
+    fn of(page: Page, path: &Path, file: OwnFile) -> Self {
         MainEnd { page: Arc::new(page), file: Some((path.to_path_buf(), file)), forks: forks() }.ready()
     }
 
     fn ready(self) -> Self {
-        self.layout().main.margin.store(super::MARGIN_NS, Relaxed);
-        self.beat();
         counts::enter(&self.page);
         self
     }
@@ -88,29 +91,43 @@ impl MainEnd {
         self.forks == forks()
     }
 
+    /// A device opens and closes this gate.
+    fn by_device(&self) -> bool {
+        self.layout().header.driver.load(Relaxed) != 0
+    }
+
     /// Sets how many nanoseconds behind the expected close operations may end all the same (default 0). For openings
-    /// whose length is a guess: a side that trusts it would stop too early. It holds from the next opening on.
+    /// whose length is a guess: a side that trusts it would stop too early. It holds for openings that the side has not
+    /// looked at yet.
     pub fn set_grace(&mut self, grace_ns: u64) {
-        self.layout().main.grace.store(grace_ns, SeqCst);
+        if self.is_own() {
+            self.layout().main.grace.store(grace_ns, SeqCst);
+        }
     }
 
     /// Sets how many nanoseconds before the expected close operations must have ended (default
-    /// [`MARGIN_NS`](super::MARGIN_NS)). It holds from the next opening on.
+    /// [`MARGIN_NS`](super::MARGIN_NS)). It holds for openings that the side has not looked at yet.
     pub fn set_margin(&mut self, margin_ns: u64) {
-        self.layout().main.margin.store(margin_ns, SeqCst);
+        if self.is_own() {
+            self.layout().main.margin.store(margin_ns, SeqCst);
+        }
     }
 
-    /// From now on a device opens and closes the gate, by writes to its line in the order of its stream; the address of
-    /// that line (offset 1024 of the page). The calls [`MainEnd::open`] and [`MainEnd::close`] have no effect then. To be
-    /// called before a side attaches.
+    /// Closes the gate; from now on a device opens and closes it, by writes to its line in the order of its stream. The
+    /// address of that line (offset 1024 of the page). The calls [`MainEnd::open`] and [`MainEnd::close`] have no effect
+    /// then. To be called before a side attaches.
     pub fn hand_to_device(&mut self) -> *mut u32 {
-        self.layout().header.driver.store(1, SeqCst);
+        self.close();
+        if self.is_own() {
+            self.layout().header.driver.store(1, SeqCst);
+        }
         self.layout().device.open.as_ptr()
     }
 
-    /// Opens the gate for about `expected_ns` nanoseconds. Opening an open gate names a new expected close.
+    /// Opens the gate for about `expected_ns` nanoseconds. Opening an open gate names a new expected close; one that is
+    /// shut down stays so.
     pub fn open(&mut self, expected_ns: u64) {
-        if self.is_own() {
+        if self.is_own() && !self.by_device() {
             let Ok(asleep) = protocol::open(&*self.page, expected_ns);
             self.wake(asleep);
         }
@@ -118,7 +135,7 @@ impl MainEnd {
 
     /// Closes the gate; does not wait. Closing a closed gate changes nothing.
     pub fn close(&mut self) {
-        if self.is_own() {
+        if self.is_own() && !self.by_device() {
             let Ok(asleep) = protocol::close(&*self.page);
             self.wake(asleep);
         }
@@ -194,21 +211,25 @@ impl MainEnd {
     }
 
     /// Time at which the side went to work in the present opening, on [`now_ns`]'s clock in nanoseconds; `None` while
-    /// it has not, and once the gate is closed.
+    /// it has not, once the gate is closed, and where a device opens it.
     pub fn side_started_at(&self) -> Option<u64> {
-        let side = &self.layout().side;
-        let started = side.started.load(Acquire);
-        (started == generation(self.layout().main.state.load(Relaxed))).then(|| side.started_at.load(Relaxed))
+        let state = self.layout().main.state.load(Relaxed);
+        (phase(state) == OPEN).then(|| self.started_at(generation(state)))?
     }
 
     /// Time in nanoseconds from the last opening to the side's first operation in it, told after the closing too;
-    /// `None` where there was none.
+    /// `None` where there was none, and where a device opens the gate.
     pub fn last_start_latency(&self) -> Option<u64> {
-        let side = &self.layout().side;
         let state = self.layout().main.state.load(Relaxed);
-        let opening = generation(state) - u64::from(phase(state) != OPEN && generation(state) > 0);
-        (side.started.load(Acquire) == opening && opening > 0)
-            .then(|| side.started_at.load(Relaxed).saturating_sub(self.opened_at()))
+        let opening = generation(state).saturating_sub(u64::from(phase(state) != OPEN));
+        Some(self.started_at(opening)?.saturating_sub(self.opened_at()))
+    }
+
+    /// When the side went to work in that opening of the main's, if it did.
+    fn started_at(&self, opening: u64) -> Option<u64> {
+        let side = &self.layout().side;
+        let did = !self.by_device() && opening > 0 && side.started.load(Acquire) == opening;
+        did.then(|| side.started_at.load(Relaxed))
     }
 
     /// Time in nanoseconds from the side's first operation in the last opening to its standing still; `None` until the
@@ -256,8 +277,8 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
 /// What stands at the path of a gate that is to be made.
 enum Standing {
     Nothing,
-    /// A page whose main is gone; its file, locked.
-    Abandoned(File),
+    /// A page whose main is gone; its file, of which nobody else holds the place's lock.
+    Abandoned(Locked),
     /// It changed while it was looked at.
     Changing,
 }
@@ -265,8 +286,11 @@ enum Standing {
 impl Standing {
     /// An error where a main lives there, or what stands there is no gate.
     fn at(path: &Path) -> Result<Self> {
-        if std::fs::symlink_metadata(path).is_err() {
-            return Ok(Standing::Nothing);
+        let failed = |e| Error::io("create the gate", path, e);
+        match std::fs::symlink_metadata(path) {
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Standing::Nothing),
+            Err(e) => return Err(failed(e)),
         }
         let no_gate = || {
             Error::input(
@@ -276,28 +300,25 @@ impl Standing {
         };
         match std::fs::metadata(path) {
             Ok(metadata) if metadata.is_file() && metadata.len() == page::PAGE_BYTES as u64 => {}
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Standing::Changing),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !path.is_symlink() => return Ok(Standing::Changing),
             _ => return Err(no_gate()),
         }
         let file = match OpenOptions::new().read(true).write(true).open(path) {
-            Ok(file) => file,
+            Ok(file) => OwnFile::new(file),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Standing::Changing),
-            Err(e) => return Err(Error::io("create the gate", path, e)),
+            Err(e) => return Err(failed(e)),
         };
-        let failed = |e| Error::io("create the gate", path, e);
-        let map = MmapOptions::new().len(page::PAGE_BYTES).map_raw(&file).map_err(failed)?;
+        let map = MmapOptions::new().len(page::PAGE_BYTES).map_raw(&*file).map_err(failed)?;
         // SAFETY: as for `Page::layout`; the header's places are the same in every version.
         let layout = unsafe { &*map.as_ptr().cast::<PageLayout>() };
         if layout.header.magic() != page::MAGIC {
             return Err(no_gate());
         }
         let Some(main) = layout.header.main.load() else { return Err(no_gate()) };
-        // A child of its main may hold the lock for it: where the table of processes says that it is gone, it is.
-        let life = main.life();
-        let lives = match lock::try_lock(&file, lock::MAIN) {
-            Lock::Held => layout.header.version() != VERSION && life == Life::Running,
-            Lock::Refused => life != Life::Gone,
-            Lock::Unknown => life == Life::Running,
+        // Mains of version 1 held no lock.
+        let lives = match layout.header.version() {
+            VERSION => main_life(Some(&file), main) != Life::Gone,
+            _ => main.life() == Life::Running,
         };
         if lives {
             let since = main.age().map_or(String::new(), |age| format!(", started {} s ago", age.as_secs()));
@@ -306,6 +327,20 @@ impl Standing {
                 "end it first, or give every main program a gate of its own",
             ));
         }
-        Ok(if is_at(&file, path) { Standing::Abandoned(file) } else { Standing::Changing })
+        // Of two that come at once one gets it, and the other sees another page next time: it looks behind the lock.
+        if lock::try_lock(&file, lock::PLACE) == Lock::Refused {
+            return Ok(Standing::Changing);
+        }
+        let file = Locked(file);
+        Ok(if is_at(&file.0, path) { Standing::Abandoned(file) } else { Standing::Changing })
+    }
+}
+
+/// A file whose lock of places is given back when this is dropped.
+struct Locked(OwnFile);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        lock::unlock(&self.0, lock::PLACE);
     }
 }

@@ -47,7 +47,7 @@ pub enum Order {
     /// A store publishes what was written before it; a load sees what was written before the store it reads.
     Publish,
     /// As `Publish`, and all programs agree on the order of all such accesses: a store is seen before the same program's
-    /// next load is made.
+    /// next such load is made.
     Total,
 }
 
@@ -61,6 +61,9 @@ pub trait Memory {
 
     /// Writes a word.
     fn store(&self, word: Word, value: u64, order: Order) -> Result<(), Self::Stop>;
+
+    /// Writes `to` where the word is `from`, in one access of the total order; false where it is another.
+    fn exchange(&self, word: Word, from: u64, to: u64) -> Result<bool, Self::Stop>;
 
     /// The time in nanoseconds, on a clock that all programs share.
     fn now(&self) -> Result<u64, Self::Stop>;

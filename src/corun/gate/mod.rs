@@ -29,9 +29,10 @@
 //! makes two.
 //!
 //! [`page`] is the layout, [`protocol`] what both do with it, held against every order of their steps by a model in its
-//! tests; [`MainEnd`] and [`SideEnd`] wait, and [`status`] looks on.
+//! tests; [`MainEnd`] and [`SideEnd`] wait, and [`status()`] looks on.
 
 pub mod counts;
+pub mod fork;
 pub mod lock;
 mod main_end;
 pub mod memory;

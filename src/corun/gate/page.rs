@@ -16,18 +16,23 @@
 //! | 256 | futex word (u32): low half of the state | main |
 //! | 384 | stopped: low 16 bits of the side's generation · 2⁴⁸ + generation of the gate that the side stands still in; when | side |
 //! | 400 | generation the side last went to work in, when | side |
-//! | 416 | heartbeat, operations finished, openings it stopped in by the clock, 1 while it sleeps | side |
-//! | 448 | time at work: from the first operation of an opening to standing still, summed up | side |
+//! | 416 | heartbeat, operations finished, openings it worked in and stopped by the clock, 1 while it sleeps | side |
+//! | 448 | time at work: from the first operation of an opening to standing still or the closing, summed up | side |
 //! | 512 | side's process id once it is ready to work (0 before, and without a side), its start, its namespace | side |
 //! | 536 | end of the side's lease (0: the place is free), the side's generation, process id of who holds the lease | side |
 //! | 1024 | device line (u32 each): open 0/1, generation, expected length in µs, free memory in MiB, bubble id | device |
 //!
 //! Words that are read together are written before, and the last with release ordering: who sees a new state sees the
-//! opening that it belongs to. The device line is written data first, `open` last. A place (offset 512) changes hands
-//! under a lock of the file's byte 1 ([`lock`](super::lock)); the main holds one of byte 0 as long as it lives.
+//! opening that it belongs to. More is asked of some: state and futex word, asleep, and a side's process id and generation
+//! are stored in the one order that all programs agree on (sequentially consistent), and so are the loads behind them. On
+//! x86 too that takes a barrier between such a store and the load that follows it: a main's of state and then asleep, a side's
+//! of asleep or its process id and then the state. The device line is written data first, `open` last. A place (offset 512)
+//! changes hands under a lock of the file's byte 1 ([`lock`](super::lock)), its generation first; the main holds one of byte
+//! 0 as long as it lives.
 
 use super::memory::{Memory, Order, Word};
 use super::process::{ProcessId, time_namespace};
+use crate::corun::time::now_ns;
 use crate::{Error, Result};
 use memmap2::{MmapMut, MmapOptions, MmapRaw};
 use std::convert::Infallible;
@@ -120,11 +125,12 @@ pub struct SideLine {
     pub heartbeat: AtomicU64,
     /// Operations finished since the page was made, by all sides that have been attached to it together.
     pub operations: AtomicU64,
-    /// Openings in which a side stopped by the clock: its next operation would not have ended in time.
+    /// Openings in which a side worked and stopped by the clock: its next operation would not have ended in time.
     pub self_stops: AtomicU64,
     /// 1 while the side sleeps on the futex word and has to be woken, else 0.
     pub asleep: AtomicU64,
-    /// Nanoseconds from the first operation of an opening to standing still, over all openings.
+    /// Nanoseconds from the first operation of an opening to standing still, or to the closing where that came first, over
+    /// all openings.
     pub work_ns: AtomicU64,
 }
 
@@ -198,7 +204,11 @@ impl ProcessWords {
             let pid = self.pid.load(SeqCst);
             let (started, namespace) = (self.started.load(Acquire), self.namespace.load(Acquire));
             if self.pid.load(Acquire) == pid {
-                return u32::try_from(pid).ok().filter(|&pid| pid != 0).map(|pid| ProcessId { pid, started, namespace });
+                return u32::try_from(pid).ok().filter(|&pid| pid != 0).map(|pid| ProcessId {
+                    pid,
+                    started,
+                    namespace,
+                });
             }
         }
     }
@@ -248,9 +258,9 @@ impl Page {
         Ok((page, file))
     }
 
-    /// A copy of the page at `path` as it is now, for who looks on; needs no right to write. Errors as for
-    /// [`Page::open`].
-    pub fn look_on(path: &Path) -> Result<Self> {
+    /// A copy of the page at `path` as it is now and its open file, for who looks on; needs no right to write. Errors as
+    /// for [`Page::open`].
+    pub fn look_on(path: &Path) -> Result<(Self, File)> {
         let failed = |e| Error::io("look at the gate", path, e);
         look_before_opening(path)?;
         let file = File::open(path).map_err(failed)?;
@@ -265,7 +275,7 @@ impl Page {
             unsafe { (*copy.map.as_ptr().cast::<AtomicU64>().add(at)).store(word, Relaxed) };
         }
         check(path, copy.layout())?;
-        Ok(copy)
+        Ok((copy, file))
     }
 
     /// The page's fields, shared with every other program that has the page mapped.
@@ -281,6 +291,8 @@ impl Page {
         header.bytes.store(PAGE_BYTES as u32, Relaxed);
         header.main.store(ProcessId::own());
         header.time_namespace.store(time_namespace(), Relaxed);
+        self.layout().main.margin.store(super::MARGIN_NS, Relaxed);
+        self.layout().main.heartbeat.store(now_ns(), Relaxed);
         header.magic.store(MAGIC, Release);
     }
 
@@ -360,9 +372,13 @@ impl Memory for Page {
         Ok(())
     }
 
+    fn exchange(&self, word: Word, from: u64, to: u64) -> Result<bool, Infallible> {
+        Ok(self.word(word).compare_exchange(from, to, SeqCst, SeqCst).is_ok())
+    }
+
     #[inline(always)]
     fn now(&self) -> Result<u64, Infallible> {
-        Ok(crate::corun::time::now_ns())
+        Ok(now_ns())
     }
 }
 
@@ -487,7 +503,7 @@ mod tests {
             assert_eq!(u64::from(half(at as usize)), 0x0506_0000 + at);
         }
         assert_eq!((half(1036), half(1040)), (71, 72));
-        let seen = Page::look_on(&path).unwrap();
+        let seen = Page::look_on(&path).unwrap().0;
         assert_eq!(seen.load(Word::Operations, Order::Relaxed).unwrap(), 0x0102_0304_0000_0000 + 424);
         assert_eq!(Page::open(&path).unwrap().0.layout().wait.futex.load(Acquire), 0x0506_0000 + 256);
     }

@@ -36,12 +36,14 @@ pub const fn standing(side_generation: u64, generation: u64) -> u64 {
     (side_generation & 0xffff) << 48 | generation & ((1 << 48) - 1)
 }
 
-/// Opens the gate for about `expected_ns`; an open one gets a new expected close. True: somebody sleeps and has to be
-/// woken.
+/// Opens the gate for about `expected_ns`; an open one gets a new expected close, and one that is shut down stays so. True:
+/// somebody sleeps and has to be woken.
 pub fn open<M: Memory>(m: &M, expected_ns: u64) -> Result<bool, M::Stop> {
     let now = m.now()?;
-    if phase(m.load(Word::State, Order::Relaxed)?) == OPEN {
-        account(m, now)?;
+    match phase(m.load(Word::State, Order::Relaxed)?) {
+        OPEN => account(m, now)?,
+        SHUT_DOWN => return Ok(false),
+        _ => {}
     }
     // Published one by one: a side that reads one of them sees, when it reads the state again, that the opening it began
     // to read is over.
@@ -119,6 +121,10 @@ pub fn stopped<M: Memory>(m: &M) -> Result<Option<u64>, M::Stop> {
     }
     let word = m.load(Word::Stopped, Order::Publish)?;
     let side = m.load(Word::SideGeneration, Order::Total)?;
+    // What stands there before any side has come would be the word of generation 0.
+    if side == 0 {
+        return Ok(None);
+    }
     // Standing still in the opening that was closed holds behind the closing too: a side works in no opening twice.
     let now = generation(state);
     if word != standing(side, now) && (now == 0 || word != standing(side, now - 1)) {
@@ -133,8 +139,10 @@ pub fn stopped<M: Memory>(m: &M) -> Result<Option<u64>, M::Stop> {
 pub enum Look {
     /// An operation may start now.
     Go,
-    /// Nothing may start: the gate is closed, or what is left of the opening is too short. The state that was seen.
+    /// Nothing may start: the gate is closed, or the side has stopped in this opening before. The state that was seen.
     Wait(u64),
+    /// What is left of the opening is too short; all of it would have been enough. The state that was seen.
+    Late(u64),
     /// The opening is shorter than the operation from its first moment on: its length in nanoseconds, less the margin.
     TooShort(u64),
     /// The gate changed while it was looked at.
@@ -152,6 +160,8 @@ pub struct SideProtocol {
     generation: u64,
     /// Generation of the opening it works in, or has worked in; 0: none.
     working_in: u64,
+    /// The main's state while that opening lasts; [`NOTHING`] where a device opened.
+    working_state: u64,
     /// When the last operation of that opening must have ended; 0 once it has stopped there by the clock.
     deadline: u64,
     /// When it went to work there; 0 where it did not.
@@ -170,6 +180,7 @@ impl SideProtocol {
         SideProtocol {
             generation,
             working_in: 0,
+            working_state: NOTHING,
             deadline: 0,
             began: 0,
             acknowledged: NOTHING,
@@ -202,9 +213,7 @@ impl SideProtocol {
         }
         let state = m.load(Word::State, Order::Total)?;
         // The usual answer, without another access: the opening it works in lasts, and long enough.
-        if state == self.working_in << 2 | OPEN
-            && m.now()?.saturating_add(need_ns) <= self.deadline
-        {
+        if state == self.working_state && m.now()?.saturating_add(need_ns) <= self.deadline {
             return Ok(Look::Go);
         }
         self.look_closer(m, state, need_ns)
@@ -229,7 +238,7 @@ impl SideProtocol {
                     return Ok(Look::Again);
                 }
                 let deadline = close.saturating_add(grace).saturating_sub(margin);
-                self.enter(m, opening, opened, deadline, need_ns, state)
+                self.enter(m, opening, state, opened, deadline, need_ns)
             }
             SHUT_DOWN => {
                 let device = m.load(Word::Driver, Order::Relaxed)? != 0;
@@ -248,15 +257,15 @@ impl SideProtocol {
         &mut self,
         m: &M,
         opening: u64,
+        state: u64,
         opened: u64,
         deadline: u64,
         need_ns: u64,
-        state: u64,
     ) -> Result<Look, M::Stop> {
         let now = m.now()?;
         // Where the main opened an open gate, the opening before ends here.
         self.account(m, now)?;
-        (self.working_in, self.deadline) = (opening, deadline);
+        (self.working_in, self.working_state, self.deadline) = (opening, state, deadline);
         if now.saturating_add(need_ns) <= deadline {
             self.began = now;
             m.store(Word::StartedAt, now, Order::Relaxed)?;
@@ -266,7 +275,7 @@ impl SideProtocol {
         }
         self.stop_by_clock(m, opening)?;
         let whole = deadline.saturating_sub(opened);
-        Ok(if need_ns > whole { Look::TooShort(whole) } else { Look::Wait(state) })
+        Ok(if need_ns > whole { Look::TooShort(whole) } else { Look::Late(state) })
     }
 
     /// A device's opening began, at the earliest, when its line was last seen without it.
@@ -277,7 +286,9 @@ impl SideProtocol {
         let opening = m.load(Word::DeviceGeneration, Order::Publish)?;
         let expected_ns = m.load(Word::DeviceExpectedUs, Order::Publish)? * 1000;
         let margin = m.load(Word::Margin, Order::Relaxed)?;
-        if m.load(Word::DeviceGeneration, Order::Publish)? != opening || m.load(Word::DeviceOpen, Order::Publish)? != open {
+        if m.load(Word::DeviceGeneration, Order::Publish)? != opening
+            || m.load(Word::DeviceOpen, Order::Publish)? != open
+        {
             return Ok(Look::Again);
         }
         let seen = opening << 2 | open;
@@ -301,44 +312,65 @@ impl SideProtocol {
             m.store(Word::Stopped, NOTHING, Order::Total)?;
             return Ok(Look::Again);
         }
-        // An opening that was there at the first look may be of any age.
-        let deadline = if before == 0 { 0 } else { before.saturating_add(expected_ns).saturating_sub(margin) };
         self.seen_before = now;
-        self.enter(m, opening, before, deadline, need_ns, seen)
+        if before == 0 {
+            // It was there at the first look, and may be of any age.
+            self.working_in = opening;
+            self.stop_by_clock(m, opening)?;
+            return Ok(Look::Wait(seen));
+        }
+        let deadline = before.saturating_add(expected_ns).saturating_sub(margin);
+        let look = self.enter(m, opening, seen, before, deadline, need_ns);
+        // A main's state of that value is no word about a device's opening.
+        self.working_state = NOTHING;
+        look
     }
 
     /// No operation starts in this opening any more, whatever it needs: the main may take the word for it.
     fn stop_by_clock<M: Memory>(&mut self, m: &M, opening: u64) -> Result<(), M::Stop> {
-        self.deadline = 0;
-        if self.acknowledged != opening {
-            let stops = m.load(Word::SelfStops, Order::Relaxed)?;
-            m.store(Word::SelfStops, stops.wrapping_add(1), Order::Relaxed)?;
+        if self.began != 0 {
+            count(m, Word::SelfStops)?;
         }
-        self.stand_still(m, opening)
+        self.stand_still(m, opening)?;
+        self.deadline = 0;
+        Ok(())
     }
 
     fn stand_still<M: Memory>(&mut self, m: &M, generation: u64) -> Result<(), M::Stop> {
-        if self.acknowledged == generation {
+        let word = standing(self.generation, generation);
+        // Said once, and again where the last store of a side that lost this place came over it.
+        if self.acknowledged == generation && m.load(Word::Stopped, Order::Relaxed)? == word {
             return Ok(());
         }
         self.acknowledged = generation;
         let now = m.now()?;
-        self.account(m, now)?;
-        m.store(Word::StoppedAt, now, Order::Relaxed)?;
+        // One that has stood still since says nothing new about when.
+        if self.began != 0 {
+            self.account(m, now)?;
+            m.store(Word::StoppedAt, now, Order::Relaxed)?;
+        }
         m.store(Word::SideHeartbeat, now, Order::Relaxed)?;
-        m.store(Word::Stopped, standing(self.generation, generation), Order::Publish)
+        m.store(Word::Stopped, word, Order::Publish)
     }
 
     fn account<M: Memory>(&mut self, m: &M, now: u64) -> Result<(), M::Stop> {
         if self.began != 0 {
+            // What drains behind the closing is no use of the opening; a later closing is not this one. An earlier one's time
+            // lies before the beginning.
+            let closed = m.load(Word::ClosedAt, Order::Publish)?;
+            let end = if closed >= self.began { closed.min(self.deadline.max(self.began)).min(now) } else { now };
             let work = m.load(Word::WorkNs, Order::Relaxed)?;
-            m.store(Word::WorkNs, work.saturating_add(now.saturating_sub(self.began)), Order::Relaxed)?;
+            m.store(Word::WorkNs, work.saturating_add(end.saturating_sub(self.began)), Order::Relaxed)?;
             self.began = 0;
         }
         Ok(())
     }
 
     /// Counts a finished operation; false where another side has taken the place, and nothing is touched.
+    ///
+    /// Here and elsewhere a side looks at the generation first and stores then: one that is suspended in between makes
+    /// that one store behind the other's back. Totals may go back by it for as long as the other's next operation takes,
+    /// and a word that it stands still is said again.
     #[inline(always)]
     pub fn done<M: Memory>(&mut self, m: &M) -> Result<bool, M::Stop> {
         if m.load(Word::SideGeneration, Order::Relaxed)? != self.generation {
@@ -362,12 +394,13 @@ impl SideProtocol {
         Ok(())
     }
 
-    /// Lengthens the lease to `until`; false where it is another's.
-    pub fn renew<M: Memory>(generation: u64, m: &M, until: u64) -> Result<bool, M::Stop> {
-        if m.load(Word::SideGeneration, Order::Total)? != generation {
+    /// Says that process `pid` is ready to work; false where its place is another's. The caller holds the lock of places.
+    pub fn ready<M: Memory>(&self, m: &M, pid: u64) -> Result<bool, M::Stop> {
+        if m.load(Word::SideGeneration, Order::Total)? != self.generation {
             return Ok(false);
         }
-        m.store(Word::LeaseUntil, until, Order::Publish)?;
+        // In the total order: the next look at the state comes behind it.
+        m.store(Word::SidePid, pid, Order::Total)?;
         Ok(true)
     }
 
@@ -382,15 +415,19 @@ impl SideProtocol {
     }
 }
 
-/// Takes the side's place for the process `holder` up to `until`. The caller holds the lock of places and has seen that
-/// nobody's lease lasts.
-pub fn claim<M: Memory>(m: &M, holder: u64, until: u64) -> Result<SideProtocol, M::Stop> {
-    let generation = m.load(Word::SideGeneration, Order::Total)?.wrapping_add(1);
+/// Takes the side's place for the process `holder` up to `until`; `None` where another was faster. The caller holds the
+/// lock of places, where there are locks, and has seen that nobody's lease lasts.
+pub fn claim<M: Memory>(m: &M, holder: u64, until: u64) -> Result<Option<SideProtocol>, M::Stop> {
+    let before = m.load(Word::SideGeneration, Order::Total)?;
+    let generation = before.wrapping_add(1);
+    // First: from here on the side before starts nothing any more, and the main takes no word of its. Should this one die
+    // now, nobody's word counts until the next one comes. In the total order: see `advance`.
+    if !m.exchange(Word::SideGeneration, before, generation)? {
+        return Ok(None);
+    }
     m.store(Word::SidePid, 0, Order::Total)?;
     m.store(Word::Holder, holder, Order::Publish)?;
     m.store(Word::LeaseUntil, until, Order::Publish)?;
-    // From here on the side before touches nothing any more. In the total order: see `advance`.
-    m.store(Word::SideGeneration, generation, Order::Total)?;
     m.store(Word::Asleep, 0, Order::Relaxed)?;
-    Ok(SideProtocol::new(generation, m.load(Word::Operations, Order::Publish)?))
+    Ok(Some(SideProtocol::new(generation, m.load(Word::Operations, Order::Publish)?)))
 }

@@ -1,14 +1,14 @@
 //! The small model's end of a gate.
 
 use super::Pass;
-use super::lock;
+use super::fork::{OwnFile, forks};
+use super::lock::{self, Lock};
 use super::main_end::is_at;
 use super::page::{Page, PageLayout, SidePlace};
-use super::process::{Life, ProcessId, forks, time_namespace};
+use super::process::{Life, ProcessId, main_life, time_namespace};
 use super::protocol::{self, Look, SideProtocol};
 use crate::corun::time::{now_ns, sleep_until, wait_on};
 use crate::{Error, Result};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -19,6 +19,8 @@ use std::time::Duration;
 pub const LEASE_NS: u64 = 1_500_000_000;
 /// A thread of the side's renews it so often.
 const RENEW: Duration = Duration::from_millis(250);
+/// A place changes hands within moments; who stood still in the middle of that is waited for this long.
+const HAND_OVER: Duration = Duration::from_nanos(LEASE_NS);
 /// A waiting side spins this long, yields a few times, then sleeps.
 const SPIN_NS: u64 = 2_000;
 const YIELDS: u32 = 3;
@@ -33,7 +35,7 @@ const TOO_SHORT: u32 = 64;
 /// [`Pass::LeaseLost`] and touches nothing: the place is the parent's.
 pub struct SideEnd {
     page: Arc<Page>,
-    file: Option<(PathBuf, File)>,
+    file: Option<(PathBuf, OwnFile)>,
     protocol: SideProtocol,
     main: ProcessId,
     forks: u64,
@@ -50,11 +52,12 @@ pub struct SideEnd {
 impl SideEnd {
     pub(super) fn attach(path: &Path) -> Result<Self> {
         let (page, file) = Page::open(path)?;
+        let file = OwnFile::new(file);
         Self::enter(Arc::new(page), Some((path.to_path_buf(), file)), &path.display().to_string())
     }
 
     /// `name` is for errors.
-    pub(super) fn enter(page: Arc<Page>, file: Option<(PathBuf, File)>, name: &str) -> Result<Self> {
+    pub(super) fn enter(page: Arc<Page>, file: Option<(PathBuf, OwnFile)>, name: &str) -> Result<Self> {
         let header = &page.layout().header;
         let Some(main) = header.main.load() else {
             return Err(Error::input(format!("{name} names no main program"), "create the gate again"));
@@ -65,9 +68,9 @@ impl SideEnd {
                 "run both programs in one time namespace (unshare without --time)",
             ));
         }
-        let protocol = take_place(&page, file.as_ref().map(|(_, file)| file), name)?;
+        let (protocol, until) = take_place(&page, file.as_ref().map(|(_, file)| file), name)?;
         let renewal = match file {
-            Some(_) => Some(Renewal::start(Arc::clone(&page), protocol.generation())?),
+            Some(_) => Some(Renewal::start(Arc::clone(&page), until)?),
             None => None,
         };
         Ok(SideEnd {
@@ -99,8 +102,9 @@ impl SideEnd {
     pub fn ready(&mut self) {
         if !self.ready && self.forks == forks() {
             self.ready = true;
-            // In the total order: the next look at the state comes behind it.
-            self.layout().place.process.pid.store(u64::from(std::process::id()), SeqCst);
+            // Where nobody gives the lock back, the generation alone tells whose the place is.
+            let _place = lock_place(self.file.as_ref().map(|(_, file)| file));
+            let Ok(_) = self.protocol.ready(&*self.page, u64::from(std::process::id()));
         }
     }
 
@@ -123,6 +127,7 @@ impl SideEnd {
         if self.ready && self.ended.is_none() && self.forks == forks() {
             let Ok(look) = self.protocol.look(&*self.page, need_ns);
             if look == Look::Go {
+                self.too_short = (0, 0);
                 return Some(Pass::Go);
             }
             return self.wait(Some(look), need_ns, timeout_ns);
@@ -200,6 +205,10 @@ impl SideEnd {
                     }
                     continue;
                 }
+                Look::Late(state) => {
+                    self.too_short = (0, 0);
+                    state
+                }
                 Look::Wait(state) => state,
             };
             let now = now_ns();
@@ -232,13 +241,11 @@ impl SideEnd {
     fn main_is_gone(&self, now: u64) -> bool {
         let silent = now.saturating_sub(self.layout().main.heartbeat.load(Relaxed)) > self.main_timeout_ns;
         silent
-            || match (self.main.life(), &self.file) {
+            || match (main_life(self.file.as_ref().map(|(_, file)| &**file), self.main), &self.file) {
                 (Life::Running, _) | (Life::Unknown, None) => false,
                 (Life::Gone, _) => true,
-                // Another container's: its lock tells, or else that its page has lost its name.
-                (Life::Unknown, Some((path, file))) => {
-                    lock::is_held(file, lock::MAIN).map_or_else(|| !is_at(file, path), |held| !held)
-                }
+                // Nobody can tell but by this: a main that ends in good order takes the page's name away.
+                (Life::Unknown, Some((path, file))) => !is_at(file, path),
             }
     }
 
@@ -256,8 +263,10 @@ impl Drop for SideEnd {
             return;
         }
         self.renewal = None;
-        let _place = lock_place(self.file.as_ref().map(|(_, file)| file));
-        let Ok(()) = self.protocol.leave(&*self.page);
+        // Where nobody gives the lock back, the lease ends by itself.
+        if let Some(_place) = lock_place(self.file.as_ref().map(|(_, file)| file)) {
+            let Ok(()) = self.protocol.leave(&*self.page);
+        }
     }
 }
 
@@ -273,22 +282,23 @@ fn lease_lost() -> Error {
 static PLACES: Mutex<()> = Mutex::new(());
 
 /// Holds the lock of places while it lives.
-struct PlaceLock<'a> {
-    file: Option<&'a File>,
-    _threads: MutexGuard<'a, ()>,
+enum PlaceLock<'a> {
+    File(&'a OwnFile),
+    Threads { _held: MutexGuard<'a, ()> },
 }
 
-fn lock_place(file: Option<&File>) -> PlaceLock<'_> {
-    let _threads = PLACES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(file) = file {
-        lock::lock(file, lock::PLACE);
-    }
-    PlaceLock { file, _threads }
+/// `None` where its holder has stood still for longer than a lease lasts. Where there are no locks, nobody is excluded, and
+/// the exchange of the place's generation alone decides.
+fn lock_place(file: Option<&OwnFile>) -> Option<PlaceLock<'_>> {
+    let Some(file) = file else {
+        return Some(PlaceLock::Threads { _held: PLACES.lock().unwrap_or_else(PoisonError::into_inner) });
+    };
+    (lock::lock_within(file, lock::PLACE, HAND_OVER) != Lock::Refused).then_some(PlaceLock::File(file))
 }
 
 impl Drop for PlaceLock<'_> {
     fn drop(&mut self) {
-        if let Some(file) = self.file {
+        if let PlaceLock::File(file) = self {
             lock::unlock(file, lock::PLACE);
         }
     }
@@ -296,24 +306,33 @@ impl Drop for PlaceLock<'_> {
 
 /// Takes the side's place once nobody's lease lasts. The lease of a process whose life cannot be asked about is waited for,
 /// and where it is renewed meanwhile that process lives.
-fn take_place(page: &Arc<Page>, file: Option<&File>, name: &str) -> Result<SideProtocol> {
+///
+/// With the side comes the end of its lease.
+fn take_place(page: &Arc<Page>, file: Option<&OwnFile>, name: &str) -> Result<(SideProtocol, u64)> {
     let place = &page.layout().place;
     let mut first_seen = None;
     loop {
-        let locked = lock_place(file);
+        let Some(locked) = lock_place(file) else {
+            return Err(Error::machine(
+                format!("another program has stood still for long while it took or left the side's place of {name}"),
+                "find a suspended side program, and end it",
+            ));
+        };
         let (now, until) = (now_ns(), place.lease_until.load(Acquire));
+        // A lease that lasts longer than any is of another boot of the machine, whose clock began anew.
+        let until = if file.is_some() && until > now + LEASE_NS { 0 } else { until };
         let holder = holder(place);
         let life = holder.map_or(Life::Gone, |holder| holder.life());
         if until <= now || life == Life::Gone {
             let own = ProcessId::own();
-            // The one before first: nobody reads its number with another's start.
-            place.process.pid.store(0, SeqCst);
-            place.process.started.store(own.started, Release);
-            place.process.namespace.store(own.namespace, Release);
             // What has no file dies with the process.
             let until = if file.is_some() { now + LEASE_NS } else { u64::MAX };
-            let Ok(protocol) = protocol::claim(&**page, u64::from(own.pid), until);
-            return Ok(protocol);
+            let Ok(claimed) = protocol::claim(&**page, u64::from(own.pid), until);
+            let Some(protocol) = claimed else { continue };
+            // Behind the claim, which takes the number of the one before away: nobody reads that with this start.
+            place.process.started.store(own.started, Release);
+            place.process.namespace.store(own.namespace, Release);
+            return Ok((protocol, until));
         }
         if life == Life::Running || first_seen.is_some_and(|first| until != first) {
             let who = holder.map_or(String::new(), |holder| format!(" (process {})", holder.pid));
@@ -343,14 +362,18 @@ struct Renewal {
 }
 
 impl Renewal {
-    fn start(page: Arc<Page>, generation: u64) -> Result<Self> {
+    /// `until`: the end of the lease so far.
+    fn start(page: Arc<Page>, mut until: u64) -> Result<Self> {
         let (alive, ended) = mpsc::channel::<()>();
         let renew = move || {
             while ended.recv_timeout(RENEW) == Err(mpsc::RecvTimeoutError::Timeout) {
-                let Ok(own) = SideProtocol::renew(generation, &*page, now_ns() + LEASE_NS);
-                if !own {
+                // Only this side's own lease is lengthened, however long this thread was suspended: another's ends at another time.
+                let lease = &page.layout().place.lease_until;
+                let next = now_ns() + LEASE_NS;
+                if lease.compare_exchange(until, next, SeqCst, SeqCst).is_err() {
                     return;
                 }
+                until = next;
             }
         };
         let thread = std::thread::Builder::new().name("gate-lease".into()).spawn(renew);

@@ -1,12 +1,13 @@
 //! A live gate as somebody who looks on sees it.
 
 use super::page::{Page, PageLayout, SidePlace};
-use super::process::{Life, ProcessId};
+use super::process::{Life, ProcessId, main_life};
 use super::protocol::{self, OPEN, SHUT_DOWN, generation, phase, standing};
 use crate::Result;
 use crate::corun::time::now_ns;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
@@ -83,13 +84,14 @@ pub struct GateStatus {
     pub closings: u64,
     /// Operations that all sides finished.
     pub operations: u64,
-    /// Openings in which a side stopped by the clock.
+    /// Openings in which a side worked and stopped by the clock, before the closing.
     pub self_stops: u64,
     /// From the last closing until the side stood still; `None` while it has not.
     pub stop_latency_ns: Option<u64>,
     /// Time that the gate has stood open, this opening included.
     pub open_ns: u64,
-    /// Time from the first operation of an opening to standing still, all openings together and this one included.
+    /// Time from the first operation of an opening to standing still or the closing, all openings together and this one
+    /// included.
     pub work_ns: u64,
     /// What is left of the present opening, negative behind its expected close; `None` while it is closed.
     pub left_ns: Option<i64>,
@@ -111,7 +113,7 @@ pub struct GateRecord {
     pub by_device: bool,
     /// The main's process id, in its own id namespace.
     pub main_pid: u32,
-    /// Whether the main lives; null where it is in another id namespace.
+    /// Whether the main lives; null where nobody can tell.
     pub main_alive: Option<bool>,
     /// The side's process id; null where none is ready to work.
     pub side_pid: Option<u32>,
@@ -125,13 +127,13 @@ pub struct GateRecord {
     pub closings: u64,
     /// Operations that all sides finished.
     pub operations: u64,
-    /// Openings in which a side stopped by the clock.
+    /// Openings in which a side worked and stopped by the clock, before the closing.
     pub self_stops: u64,
     /// Nanoseconds from the last closing until the side stood still, 0 where it did before; null while it has not.
     pub stop_latency_ns: Option<u64>,
     /// Nanoseconds that the gate has stood open.
     pub open_ns: u64,
-    /// Nanoseconds from the first operation of an opening to standing still, all openings together.
+    /// Nanoseconds from the first operation of an opening to standing still or the closing, all openings together.
     pub work_ns: u64,
     /// Nanoseconds that are left of this opening, negative behind its expected close; null while the gate is closed.
     pub left_ns: Option<i64>,
@@ -174,11 +176,11 @@ impl GateStatus {
 
 /// Reads the page at `path` without taking part; an error where there is no gate page of this version.
 pub fn status(path: &Path) -> Result<GateStatus> {
-    let page = Page::look_on(path)?;
-    Ok(of(&page))
+    let (page, file) = Page::look_on(path)?;
+    Ok(of(&page, &file))
 }
 
-fn of(page: &Page) -> GateStatus {
+fn of(page: &Page, file: &File) -> GateStatus {
     let layout = page.layout();
     let PageLayout { header, main, side, place, device, .. } = layout;
     let now = now_ns();
@@ -208,23 +210,36 @@ fn of(page: &Page) -> GateStatus {
         Some(_) => GateState::Armed,
     };
     let opened_at = main.opened_at.load(Relaxed);
+    let main_is = header.main.load().map(|id| party(id, main_life(Some(file), id), main.heartbeat.load(Relaxed), now));
+    let main_is = main_is.unwrap_or(NOBODY);
+    let expected_close = main.expected_close.load(Relaxed);
     let running = matches!(state, GateState::Running | GateState::Draining);
     let (closed_open, worked) = (main.open_ns.load(Relaxed), side.work_ns.load(Relaxed));
-    let open_now = if is_open && !by_device { now.saturating_sub(opened_at) } else { 0 };
-    let work_now = if running { now.saturating_sub(side.started_at.load(Relaxed)) } else { 0 };
-    let left = main.expected_close.load(Relaxed) as i128 - now as i128;
+    // Of a main that died with the gate open nobody knows when it would have closed it.
+    let open_until = if main_is.life == Life::Gone { now.min(expected_close) } else { now };
+    let open_now = if is_open && !by_device { open_until.saturating_sub(opened_at) } else { 0 };
+    let until = if is_open || by_device { now } else { main.closed_at.load(Relaxed).min(now) };
+    let work_now = if running { until.saturating_sub(side.started_at.load(Relaxed)) } else { 0 };
+    let left = expected_close as i128 - now as i128;
+    let holder = u32::try_from(place.holder.load(Acquire)).ok().filter(|&pid| pid != 0);
+    let gets_ready = holder.map(|pid| ProcessId {
+        pid,
+        started: place.process.started.load(Acquire),
+        namespace: place.process.namespace.load(Acquire),
+    });
+    let lasts = place.lease_until.load(Acquire) > now;
     GateStatus {
         state,
         shut_down,
         open: is_open,
         by_device,
-        main: party(header.main.load(), main.heartbeat.load(Relaxed), now).unwrap_or(NOBODY),
-        side: attached.and_then(|id| party(Some(id), side.heartbeat.load(Relaxed), now)),
-        side_gets_ready: place.holder.load(Acquire) != 0 && attached.is_none() && place.lease_until.load(Acquire) > now,
+        main: main_is,
+        side: attached.map(|id| party(id, id.life(), side.heartbeat.load(Relaxed), now)),
+        side_gets_ready: attached.is_none() && lasts && gets_ready.is_some_and(|id| id.life() != Life::Gone),
         sides: side_generation,
         bubble: if by_device { u64::from(device.bubble.load(Relaxed)) } else { main.bubble.load(Relaxed) },
         openings: if by_device { current } else { main.openings.load(Relaxed) },
-        closings: main.closings.load(Relaxed),
+        closings: if by_device { current - u64::from(is_open) } else { main.closings.load(Relaxed) },
         operations: side.operations.load(Acquire),
         self_stops: side.self_stops.load(Relaxed),
         stop_latency_ns: stop_latency_ns.filter(|_| main.closed_at.load(Relaxed) > 0 && started > 0),
@@ -247,8 +262,7 @@ fn attached(place: &SidePlace, now: u64) -> Option<ProcessId> {
     there.then_some(side)
 }
 
-fn party(id: Option<ProcessId>, heartbeat: u64, now: u64) -> Option<Party> {
-    let id = id?;
+fn party(id: ProcessId, life: Life, heartbeat: u64, now: u64) -> Party {
     let silent = (heartbeat > 0).then(|| Duration::from_nanos(now.saturating_sub(heartbeat)));
-    Some(Party { pid: id.pid, life: id.life(), age: id.age(), silent })
+    Party { pid: id.pid, life, age: id.age(), silent }
 }

@@ -169,17 +169,35 @@ fn an_operation_starts_only_if_it_would_end_in_time() {
 #[test]
 fn an_operation_that_fits_no_opening_is_refused_with_the_number() {
     let (mut main, mut side) = pair().unwrap();
-    let opening = std::thread::spawn(move || {
-        while main.self_stops() < 64 {
-            main.open(3_000_000);
-            std::thread::sleep(Duration::from_micros(200));
-            main.close();
+    let mut open = |ns| {
+        main.close();
+        main.open(ns);
+    };
+    // A long one among them is an end of the row, whether the side comes in time for it or not.
+    for round in 0..200 {
+        open(3_000_000);
+        assert_eq!(side.pass_within(3_000_000, 0), None);
+        if round % 50 == 49 {
+            open(LONG);
+            assert_eq!(side.pass_within(3_000_000, 0), Some(Pass::Go));
         }
-        main
-    });
-    let longest_ns = 3_000_000 - MARGIN_NS;
-    assert_eq!(side.pass(3_000_000), Pass::NeverFits { longest_ns });
-    let mut main = opening.join().unwrap();
+    }
+    open(3_000_000);
+    assert_eq!(side.pass_within(3_000_000, 0), None);
+    for round in 0..50 {
+        open(4_000_000 - round);
+        assert_eq!(side.pass_within(5_000_000, 0), None);
+    }
+    open(5_010_000);
+    std::thread::sleep(Duration::from_micros(50));
+    assert_eq!(side.pass_within(5_000_000, 0), None, "too late for one that was long enough");
+    for round in 0..64 {
+        open(3_000_000 - round);
+        let answer = side.pass_within(3_000_000, 0);
+        let longest_ns = 3_000_000 - MARGIN_NS;
+        assert_eq!(answer, (round == 63).then_some(Pass::NeverFits { longest_ns }), "round {round}");
+    }
+    assert_eq!(main.self_stops(), 0, "where it did not work it did not stop");
     // It is no end: one that fits may start.
     main.open(LONG);
     assert_eq!(side.pass(1_000), Pass::Go);
@@ -189,8 +207,11 @@ fn an_operation_that_fits_no_opening_is_refused_with_the_number() {
 fn opening_again_without_closing_names_a_new_end() {
     let (mut main, side) = pair().unwrap();
     let thread = side_thread(side, || std::thread::sleep(Duration::from_micros(100)));
-    main.open(1_000_000);
-    eventually("a stop of its own", || main.self_stops() == 1);
+    eventually("a stop of its own", || {
+        main.open(1_000_000);
+        std::thread::sleep(Duration::from_millis(3));
+        main.self_stops() > 0
+    });
     let at = main.side_operations();
     main.open(LONG);
     eventually("work again", || main.side_operations() > at + 5);
@@ -203,8 +224,10 @@ fn opening_again_without_closing_names_a_new_end() {
 
 #[test]
 fn the_end_is_told_again_to_who_asks_again() {
-    let (main, mut side) = pair().unwrap();
-    drop(main);
+    let (mut main, mut side) = pair().unwrap();
+    main.shut_down();
+    main.open(LONG);
+    main.close();
     assert_eq!((side.pass(0), side.pass(0)), (Pass::ShutDown, Pass::ShutDown));
     assert_eq!(side.expected_close(), 0);
 }
@@ -254,6 +277,15 @@ fn a_second_main_is_refused_while_the_first_lives() {
     old[24] ^= 0xff;
     std::fs::write(&path, old).unwrap();
     drop(create(&path).unwrap());
+    // What a link leads to is looked at and replaced, and not the link.
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let text = create(&link).err().unwrap().to_string();
+    assert!(text.contains("link is there and is no gate"), "a link that leads nowhere: {text}");
+    std::fs::write(&path, old).unwrap();
+    let main = create(&link).unwrap();
+    assert!(link.is_symlink() && !path.is_symlink() && attach(&path).is_ok());
+    drop(main);
     std::fs::create_dir(&path).unwrap();
     assert!(refused().contains("is no gate"));
     assert!(create(&folder.path().join("no/such/folder")).err().unwrap().to_string().contains("create the gate"));
@@ -335,10 +367,8 @@ fn a_side_that_gets_ready_is_absent() {
 }
 
 /// A side of another container, whose life cannot be asked about: its lease alone counts.
-fn of_another_container(main: &MainEnd, lease_ns: u64) {
-    let place = &main.page().layout().place;
-    place.process.namespace.store(1, Relaxed);
-    place.lease_until.store(now_ns() + lease_ns, Relaxed);
+fn of_another_container(main: &MainEnd) {
+    main.page().layout().place.process.namespace.store(1, Relaxed);
 }
 
 #[test]
@@ -352,11 +382,11 @@ fn a_lease_that_ends_is_taken_over_and_the_side_before_touches_nothing() {
     first.done().unwrap();
     assert_eq!(first.pass(0), Pass::Go);
     // It lives and renews: who waits for the lease learns that it is no longer the one it saw.
-    of_another_container(&main, 400_000_000);
+    of_another_container(&main);
     assert!(attach(&path).err().unwrap().to_string().contains("already has a side program"));
     // It is killed, or suspended, in the middle of an operation.
     first.stop_renewing();
-    of_another_container(&main, 300_000_000);
+    main.page().layout().place.lease_until.store(now_ns() + 300_000_000, Relaxed);
     let begun = now_ns();
     let mut second = attach(&path).unwrap();
     assert!((200_000_000..2_000_000_000).contains(&(now_ns() - begun)));
@@ -379,9 +409,13 @@ fn a_lease_that_ends_is_taken_over_and_the_side_before_touches_nothing() {
 #[test]
 fn a_stray_acknowledgement_of_a_side_before_counts_for_nobody() {
     let page = Page::anonymous().unwrap();
-    let Ok(first) = protocol::claim(&page, 1, u64::MAX);
+    let claim = |pid| {
+        let Ok(side) = protocol::claim(&page, pid, u64::MAX);
+        side.unwrap()
+    };
+    let first = claim(1);
     let Ok(_) = protocol::open(&page, LONG);
-    let Ok(mut second) = protocol::claim(&page, 2, u64::MAX);
+    let mut second = claim(2);
     let Ok(look) = second.look(&page, 0);
     assert_eq!(look, protocol::Look::Go);
     let Ok(_) = protocol::close(&page);
@@ -389,6 +423,91 @@ fn a_stray_acknowledgement_of_a_side_before_counts_for_nobody() {
     let stray = protocol::standing(first.generation(), protocol::generation(state));
     let Ok(()) = page.store(Word::Stopped, stray, Order::Publish);
     assert_eq!(protocol::stopped(&page), Ok(None));
+    // One that comes over the second's own is no more than that: it is said again.
+    for _ in 0..2 {
+        let Ok(look) = second.look(&page, 0);
+        assert_eq!((look, protocol::stopped(&page).unwrap().is_some()), (protocol::Look::Wait(state), true));
+        let Ok(()) = page.store(Word::Stopped, stray, Order::Publish);
+    }
+    // Nor does the first name itself, or say that it is ready.
+    assert_eq!(first.ready(&page, 1), Ok(false));
+    assert_eq!(page.load(Word::SidePid, Order::Relaxed), Ok(0));
+    assert_eq!(second.ready(&page, 2), Ok(true));
+    // A third that was killed as soon as its claim was made leaves nobody who may start anything.
+    let Ok(before) = page.load(Word::SideGeneration, Order::Relaxed);
+    assert_eq!(page.exchange(Word::SideGeneration, before + 1, before + 2), Ok(false));
+    assert_eq!(page.exchange(Word::SideGeneration, before, before + 1), Ok(true));
+    let Ok(_) = protocol::open(&page, LONG);
+    assert_eq!(second.look(&page, 0), Ok(protocol::Look::LeaseLost));
+}
+
+/// A killed renewal, or one that was suspended between its looks, lengthens nobody else's lease.
+#[test]
+fn a_lease_is_lengthened_by_its_own_side_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gate");
+    let main = create(&path).unwrap();
+    let _side = attach(&path).unwrap();
+    let lease = &main.page().layout().place.lease_until;
+    let first = lease.load(SeqCst);
+    eventually("a renewal", || lease.load(SeqCst) > first);
+    // As where another has taken the place.
+    let theirs = now_ns() + LEASE_NS / 2;
+    lease.store(theirs, SeqCst);
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(lease.load(SeqCst), theirs);
+}
+
+/// Of another boot of the machine: the page outlived its clock.
+#[test]
+fn a_lease_longer_than_any_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gate");
+    let main = create(&path).unwrap();
+    let place = &main.page().layout().place;
+    place.process.namespace.store(1, Relaxed);
+    place.holder.store(7, Relaxed);
+    place.lease_until.store(now_ns() + 3_600_000_000_000, Relaxed);
+    let begun = now_ns();
+    assert!(attach(&path).is_ok());
+    assert!(now_ns() - begun < LEASE_NS);
+}
+
+/// A program that was suspended while the place changed hands holds its lock; nobody waits for that for ever.
+#[test]
+fn a_place_whose_lock_is_not_given_back_is_refused_after_a_while() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gate");
+    let main = create(&path).unwrap();
+    let side = attach(&path).unwrap();
+    let suspended = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    assert_eq!(lock::try_lock(&suspended, lock::PLACE), lock::Lock::Held);
+    let begun = now_ns();
+    let refused = attach(&path).err().unwrap().to_string();
+    assert!(refused.contains("has stood still for long") && refused.lines().count() == 1, "{refused}");
+    drop(side);
+    assert!(now_ns() - begun < LONG);
+    drop(suspended);
+    assert!(attach(&path).is_ok(), "the lease that could not be given back ends by itself");
+    drop(main);
+}
+
+/// What the main is told of a stop does not change when the side says later that it still stands still.
+#[test]
+fn a_stop_is_told_once() {
+    let (mut main, mut side) = pair().unwrap();
+    assert_eq!((main.stopped(), main.side_started_at(), main.last_work_ns()), (None, None, None), "nothing was yet");
+    main.open(1_000_000);
+    while side.pass_within(100_000, 3_000_000) == Some(Pass::Go) {
+        std::thread::sleep(Duration::from_micros(100));
+        side.done().unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(20));
+    main.close();
+    let told = (main.stopped(), main.last_work_ns());
+    assert!(told.0 == Some(0) && told.1.unwrap() < 20_000_000, "{told:?}");
+    assert_eq!(side.pass_within(0, 3_000_000), None);
+    assert_eq!((main.stopped(), main.last_work_ns()), told);
 }
 
 #[test]
@@ -429,6 +548,9 @@ fn a_forked_child_has_no_end_of_the_gate() {
     // SAFETY: the child calls nothing that takes a lock of another thread, and leaves by _exit.
     let child = unsafe { libc::fork() };
     if child == 0 {
+        main.set_grace(7);
+        main.set_margin(7);
+        main.hand_to_device();
         main.open(LONG);
         main.close();
         let lost = side.pass(0) == Pass::LeaseLost && side.done().is_err();
@@ -460,6 +582,10 @@ fn a_device_opens_and_closes_by_its_line() {
     let line = &page.layout().device;
     let thread = side_thread(side, || std::thread::sleep(Duration::from_micros(50)));
     std::thread::sleep(Duration::from_millis(2));
+    // The main's own calls open nothing now.
+    main.open(LONG);
+    std::thread::sleep(Duration::from_millis(2));
+    assert_eq!(main.side_operations(), 0);
     let mut last = 0;
     for opening in 1..=20 {
         line.generation.store(opening, SeqCst);
