@@ -220,7 +220,12 @@ def overrun(openings: Sequence[Sequence[int]], trace: Sequence[Sequence[int]]) -
             last[index] = segment
             inside += max(0, min(end, openings[index][3]) - start)
             late_starts += not preempted and start > openings[index][2]
-    calm = [(openings[index], segment) for index, segment in last.items() if not segment[4]]
+    # The gate lets nothing start behind the expected close: what did had lost its core between the answer and its start.
+    calm = [
+        (openings[index], segment)
+        for index, segment in last.items()
+        if not segment[4] and segment[0] <= openings[index][2]
+    ]
     expected = [segment[1] - opening[2] for opening, segment in calm]
     true_end = [segment[1] - opening[3] for opening, segment in calm]
     return {
