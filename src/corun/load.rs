@@ -132,7 +132,8 @@ fn serve_model(
     })
 }
 
-fn profile_of(ops: &mut Gated<Host>, model: &mut dyn SideModel<Gated<Host>>) -> Result<StepProfile> {
+/// Warms a small model up and times the operations of its step; an error where its steps differ.
+pub(super) fn profile_of(ops: &mut Gated<Host>, model: &mut dyn SideModel<Gated<Host>>) -> Result<StepProfile> {
     for _ in 0..WARM_STEPS {
         model.step(ops);
     }
