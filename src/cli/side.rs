@@ -4,7 +4,7 @@ use super::known::known;
 use super::terminal::{self, note};
 use crate::corun::gate::{self, SideEnd};
 use crate::corun::gated::Ended;
-use crate::corun::live_side::{self, LiveOutcome, LiveTraining, Told};
+use crate::corun::live_side::{self, LiveOutcome, LiveTraining, Resume, Told};
 use crate::machine::threads;
 use crate::models::side::{MOST_ROWS, SEED};
 use crate::models::{ModelState, SideKind, SideSpec};
@@ -69,16 +69,15 @@ const REDRAW: Duration = Duration::from_millis(500);
 /// Trains until the end of the gate, and prints what was done.
 pub fn run(args: &SideArgs) -> Result<()> {
     let spec = args.spec()?;
-    let wait = Duration::try_from_secs_f64(args.wait).map_err(|_| {
-        Error::input(format!("--wait {} is no time", args.wait), "give seconds, such as 60")
-    })?;
+    let wait = Duration::try_from_secs_f64(args.wait)
+        .map_err(|_| Error::input(format!("--wait {} is no time", args.wait), "give seconds, such as 60"))?;
     let (mut seed, mut resume) = (args.seed, None);
     if let Some(path) = &args.checkpoint {
         // Found out now, not after hours of training.
         can_be_written(path)?;
         if args.resume {
             let (state, from) = read_checkpoint(path, spec)?;
-            (resume, seed) = (Some(state), from);
+            (resume, seed) = (Some(Resume { state, place: path.display().to_string() }), from);
         }
     }
     let cores = threads::available_cores().len();
@@ -249,7 +248,7 @@ fn read_checkpoint(path: &Path, spec: SideSpec) -> Result<(ModelState, u64)> {
     if model != spec.to_string() {
         let cure = model.parse::<SideSpec>().map(|of| format!("give --model {} --batch {}", of.kind.name(), of.batch));
         return Err(Error::input(
-            format!("{place} is a checkpoint of `{model}`, not of {spec}"),
+            format!("{place} is a checkpoint of `{model:.40}`, not of {spec}"),
             cure.unwrap_or("give a checkpoint of this model".into()),
         ));
     }

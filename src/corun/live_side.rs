@@ -27,11 +27,20 @@ pub struct LiveTraining {
     /// The threads that it computes with.
     pub host: HostConfig,
     /// Where it goes on from, instead of from its first weights.
-    pub resume: Option<ModelState>,
+    pub resume: Option<Resume>,
     /// It ends once so many steps are done, those before `resume` included.
     pub most_steps: Option<u64>,
     /// Whether this program is to end; looked at between steps, and every 50 ms at the gate.
     pub asked: fn() -> bool,
+}
+
+/// Where a training goes on from.
+#[derive(Debug, Clone)]
+pub struct Resume {
+    /// What the model had learned.
+    pub state: ModelState,
+    /// Where that was read, for errors.
+    pub place: String,
 }
 
 /// What a training behind a gate tells while it lasts.
@@ -146,7 +155,7 @@ pub fn train(
         let usage = GateUsage::now(page.layout()).since(before);
         let operations = ops.operations() - operations;
         let state = ModelState::of(model.as_mut(), &mut ops)?;
-        let steps = state.steps - training.resume.as_ref().map_or(0, |resumed| resumed.steps);
+        let steps = state.steps - training.resume.as_ref().map_or(0, |resume| resume.state.steps);
         Ok(LiveOutcome { ended, state, steps, operations, losses, usage })
     })
 }
@@ -157,14 +166,13 @@ fn get_ready(
     ops: &mut Gated<Host>,
     model: &mut dyn SideModel<Gated<Host>>,
 ) -> Result<StepProfile> {
-    let start = match &training.resume {
-        Some(state) => state.clone(),
-        None => ModelState::of(model, ops)?,
-    };
     // Another model's state is refused before anything is timed.
-    start.restore(model, ops)?;
+    if let Some(Resume { state, place }) = &training.resume {
+        state.restore(model, ops, place)?;
+    }
+    let start = ModelState::of(model, ops)?;
     let profile = profile_of(ops, model)?;
-    start.restore(model, ops)?;
+    start.restore(model, ops, "the model")?;
     ops.learn(profile.needs_ns().to_vec());
     ops.end_when(training.asked);
     Ok(profile)

@@ -194,7 +194,8 @@ impl<O: Ops, N: Network<O>> SideModel<O> for Trainer<O, N> {
         let Trainer { network, optimizer, .. } = self;
         let mut held = optimizer.tensors(&network.parameters());
         let own = network.parameters_mut().into_iter();
-        let mut all: Vec<_> = own.map(|p| StateTensor { name: p.name.clone(), shape: p.shape(), buffer: &mut p.value }).collect();
+        let mut all: Vec<_> =
+            own.map(|p| StateTensor { name: p.name.clone(), shape: p.shape(), buffer: &mut p.value }).collect();
         all.append(&mut held);
         all
     }
@@ -229,7 +230,9 @@ where
         SideKind::Convnet => {
             Box::new(Trainer::new(ops, name, rule, seed, |b| convnet::Convnet::new(b, convnet_config(spec.batch)))?)
         }
-        SideKind::Lstm => Box::new(Trainer::new(ops, name, rule, seed, |b| lstm::Lstm::new(b, lstm_config(spec.batch)))?),
+        SideKind::Lstm => {
+            Box::new(Trainer::new(ops, name, rule, seed, |b| lstm::Lstm::new(b, lstm_config(spec.batch)))?)
+        }
         SideKind::Gpt => Box::new(Trainer::new(ops, name, rule, seed, |b| Gpt::new(b, gpt_config(spec.batch)))?),
     })
 }

@@ -4,7 +4,7 @@
 use super::SideModel;
 use crate::ops::Ops;
 use crate::shape::NamedTensor;
-use crate::{Error, Result, nearest};
+use crate::{Error, Result};
 
 /// One tensor of a model, on its device.
 pub struct StateTensor<'a, B> {
@@ -36,15 +36,17 @@ impl ModelState {
         Ok(ModelState { steps, tensors: model.tensors().into_iter().map(read).collect::<Result<_>>()? })
     }
 
-    /// Gives the model this state; an error where it is another model's, and the model stays as it was.
-    pub fn restore<O: Ops>(&self, model: &mut dyn SideModel<O>, ops: &mut O) -> Result<()> {
+    /// Gives the model this state, which was read at `place`; an error where it is another model's, and the model stays as
+    /// it was.
+    pub fn restore<O: Ops>(&self, model: &mut dyn SideModel<O>, ops: &mut O, place: &str) -> Result<()> {
+        let other = |what: String| Error::input(format!("{place} {what}"), "give a checkpoint of this model");
         let mut tensors = model.tensors();
         let own = || tensors.iter().map(|tensor| tensor.name.as_str());
         if let Some(missing) = own().find(|name| self.tensors.iter().all(|held| held.name != *name)) {
             return Err(other(format!("has no tensor `{missing}`")));
         }
         if let Some(more) = self.tensors.iter().find(|held| own().all(|name| held.name != name)) {
-            return Err(other(format!("has a tensor `{}`, which the model has not", nearest::some_of([&more.name], 1))));
+            return Err(other(format!("has a tensor `{:.60}`, which the model has not", more.name)));
         }
         let mut pairs = Vec::with_capacity(tensors.len());
         for tensor in &mut tensors {
@@ -63,10 +65,6 @@ impl ModelState {
         model.set_steps(self.steps);
         Ok(())
     }
-}
-
-fn other(what: String) -> Error {
-    Error::input(format!("the checkpoint {what}"), "give a checkpoint of this model")
 }
 
 #[cfg(test)]
@@ -90,7 +88,7 @@ mod tests {
             let middle = ModelState::of(straight.as_mut(), &mut ops).unwrap();
             (0..3).for_each(|_| straight.step(&mut ops));
             let mut resumed = seeded_side_model(&mut ops, spec, 2).unwrap();
-            middle.restore(resumed.as_mut(), &mut ops).unwrap();
+            middle.restore(resumed.as_mut(), &mut ops, "a").unwrap();
             (0..3).for_each(|_| resumed.step(&mut ops));
             let (straight, resumed) =
                 (ModelState::of(straight.as_mut(), &mut ops), ModelState::of(resumed.as_mut(), &mut ops));
@@ -119,14 +117,14 @@ mod tests {
         let mut mlp = seeded_side_model(&mut ops, SideSpec { kind: SideKind::Mlp, batch: 2 }, 1).unwrap();
         let mut lstm = seeded_side_model(&mut ops, SideSpec { kind: SideKind::Lstm, batch: 2 }, 1).unwrap();
         let own = ModelState::of(mlp.as_mut(), &mut ops).unwrap();
-        let error = own.restore(lstm.as_mut(), &mut ops).unwrap_err().to_string();
-        assert!(error.contains("has no tensor `input.weight`"), "{error}");
+        let error = own.restore(lstm.as_mut(), &mut ops, "a").unwrap_err().to_string();
+        assert!(error.starts_with("a has no tensor `input.weight`"), "{error}");
         let mut more = own.clone();
         more.tensors.push(NamedTensor { name: "fc9.weight".into(), shape: vec![1], values: vec![0.0] });
-        assert!(more.restore(mlp.as_mut(), &mut ops).unwrap_err().to_string().contains("`fc9.weight`"));
+        assert!(more.restore(mlp.as_mut(), &mut ops, "a").unwrap_err().to_string().contains("`fc9.weight`"));
         let mut other = own.clone();
         other.tensors[0].shape.reverse();
-        assert!(other.restore(mlp.as_mut(), &mut ops).unwrap_err().to_string().contains("of shape"));
+        assert!(other.restore(mlp.as_mut(), &mut ops, "a").unwrap_err().to_string().contains("of shape"));
         assert_eq!(ModelState::of(mlp.as_mut(), &mut ops).unwrap(), own);
     }
 }

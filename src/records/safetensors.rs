@@ -98,12 +98,12 @@ pub fn read(path: &Path) -> Result<Tensors> {
     let mut tensors = Vec::with_capacity(header.len());
     let (mut at, data) = (0, rest - length);
     for (name, entry) in header {
-        let entry: Entry =
-            serde_json::from_value(entry).map_err(|e| damaged(format!("its tensor `{name}` is not described: {e}")))?;
-        let bytes = entry.bytes().map_err(|what| damaged(format!("its tensor `{name}` {what}")))?;
+        let entry: Entry = serde_json::from_value(entry)
+            .map_err(|e| damaged(format!("its tensor `{name:.60}` is not described: {e}")))?;
+        let bytes = entry.bytes().map_err(|what| damaged(format!("its tensor `{name:.60}` {what}")))?;
         if entry.data_offsets[0] != at || bytes > data - at {
             let [start, end] = entry.data_offsets;
-            return Err(damaged(format!("its tensor `{name}` would lie at {start} to {end} of {data} bytes")));
+            return Err(damaged(format!("its tensor `{name:.60}` would lie at {start} to {end} of {data} bytes")));
         }
         let mut raw = vec![0; bytes as usize];
         file.read_exact(&mut raw).map_err(failed)?;
@@ -124,7 +124,7 @@ impl Entry {
         let [start, end] = self.data_offsets;
         let product = self.shape.iter().try_fold(4u64, |product, &n| product.checked_mul(n as u64));
         match product {
-            _ if self.dtype != "F32" => Err(format!("has type {}, not F32", self.dtype)),
+            _ if self.dtype != "F32" => Err(format!("has type {:.20}, not F32", self.dtype)),
             Some(bytes) if end.checked_sub(start) == Some(bytes) => Ok(bytes),
             _ => Err(format!("of shape {:?} would lie at {start} to {end}", self.shape)),
         }
