@@ -9,7 +9,6 @@
 //! with which the gate lets an operation start only where it ends in time.
 
 use super::gate::{Pass, SideEnd};
-use super::time::now_ns;
 use crate::ops::{
     AdamW, Attention, Conv, DType, Dropout, Embedding, ForwardEpilogue, GroupNorm, InputEpilogue, Linear, LstmCell,
     Ops, Pool, ResidualLayernorm, RowStats, Rows, Sgd, WeightEpilogue,
@@ -45,11 +44,17 @@ pub struct Gated<O> {
     ops: O,
     gate: SideEnd,
     ended: Option<Ended>,
-    times: Option<Vec<f64>>,
+    times: Option<Times>,
     needs: Needs,
     alone: bool,
     finishing: bool,
     asked: fn() -> bool,
+}
+
+/// Operations that are timed, and by which clock.
+struct Times {
+    clock: fn() -> u64,
+    ns: Vec<f64>,
 }
 
 /// What each operation of a step needs, by its position.
@@ -138,14 +143,14 @@ impl<O: Ops> Gated<O> {
         self.gate.operations()
     }
 
-    /// From now on the time of each operation is kept (without the waiting at the gate).
-    pub fn time_operations(&mut self) {
-        self.times = Some(Vec::new());
+    /// From now on the time of each operation is kept (without the waiting at the gate), by a clock of nanoseconds.
+    pub fn time_operations(&mut self, clock: fn() -> u64) {
+        self.times = Some(Times { clock, ns: Vec::new() });
     }
 
     /// Times of the operations since [`Gated::time_operations`], nanoseconds, in order; ends the timing.
     pub fn take_times(&mut self) -> Vec<f64> {
-        self.times.take().unwrap_or_default()
+        self.times.take().map_or_else(Vec::new, |times| times.ns)
     }
 
     /// The device behind the gate; calls on it do not ask the gate.
@@ -178,10 +183,10 @@ impl<O: Ops> Gated<O> {
     fn timed(&mut self, operation: impl FnOnce(&mut O)) {
         match &mut self.times {
             None => operation(&mut self.ops),
-            Some(times) => {
-                let start = now_ns();
+            Some(Times { clock, ns }) => {
+                let start = clock();
                 operation(&mut self.ops);
-                times.push((now_ns() - start) as f64);
+                ns.push((clock() - start) as f64);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::corun::gate::{self, Stop};
+use crate::corun::time::now_ns;
 use std::time::Duration;
 
 /// Vectors of f64; `residual` adds, everything else is not asked of it here.
@@ -91,7 +92,7 @@ fn the_work_is_the_same_and_every_operation_is_counted_and_timed() {
     let mut ops = Gated::new(Adder { pause_us: 300 }, side);
     let (mut total, one) = (ops.alloc(1, DType::F64).unwrap(), vec![1.0]);
     ops.zero(&mut total);
-    ops.time_operations();
+    ops.time_operations(now_ns);
     for _ in 0..5 {
         count_up(&mut ops, &mut total, &one);
     }
@@ -198,7 +199,7 @@ fn nobody_is_there_until_the_side_is_ready() {
     let (mut main, side) = gate::pair().unwrap();
     let mut ops = Gated::getting_ready(Adder::default(), side);
     let (mut total, one) = (vec![0.0], vec![1.0]);
-    ops.time_operations();
+    ops.time_operations(now_ns);
     count_up(&mut ops, &mut total, &one);
     assert_eq!((total[0], main.side_operations(), ops.take_times().len()), (1.0, 0, 1), "the gate is shut");
     assert_eq!(main.wait_stopped(0), Stop::Absent);

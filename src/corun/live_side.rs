@@ -171,7 +171,10 @@ fn get_ready(
         state.restore(model, ops, place)?;
     }
     let start = ModelState::of(model, ops)?;
-    let profile = profile_of(ops, model)?;
+    // One thread's own time is what the operation takes, however busy the cores are with others; while it has lost its core,
+    // it takes nothing from the main.
+    let clock = if training.host.threads == 1 { time::thread_ns } else { time::now_ns };
+    let profile = profile_of(ops, model, clock)?;
     start.restore(model, ops, "the model")?;
     ops.learn(profile.needs_ns().to_vec());
     ops.end_when(training.asked);
