@@ -24,7 +24,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     bubblebench side --model mlp --gate /dev/shm/stage-3\n  \
-    bubblebench side --model lstm --gate /dev/shm/stage-3 --checkpoint lstm.safetensors --resume\n\n\
+    bubblebench side --model lstm --gate /dev/shm/stage-3 \\\n      \
+    --checkpoint lstm.safetensors --resume\n\n\
     It trains on the CPU. Before it starts to work it times each operation of a training step; from then on an operation \
     starts only where what is left of the opening is long enough for it. It ends with its main, at --steps, at Ctrl-C or \
     SIGTERM, and then prints what it did.")]
