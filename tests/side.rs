@@ -231,6 +231,31 @@ fn a_resumed_training_is_bit_by_bit_one_that_never_stopped() {
     }
 }
 
+/// Shut down within a step: what is kept is what so many whole steps give, whether the end comes before the update or in it.
+#[test]
+fn whatever_the_end_catches_the_checkpoint_is_of_a_whole_step() {
+    let (folder, path) = folder();
+    let file = |name: &str| words(&folder.path().join(name));
+    let (caught, straight) = (file("caught"), file("straight"));
+    let common = ["--model", "mlp", "--batch", "1", "--checkpoint"];
+    // Of 21 operations the last six are the update.
+    for operations in [21 + 8, 21 + 16, 21 + 19] {
+        let mut main = gate::create(&path).unwrap();
+        let mut side = Side::start(&path, &[&common[..], &[&caught]].concat());
+        side.ready(&path);
+        main.open(LONG);
+        while main.side_operations() < operations {
+            std::hint::spin_loop();
+        }
+        main.shut_down();
+        let steps = number(&stdout(&side.ends()).replace("1 step,", "1 steps,"), "steps").to_string();
+        drop(main);
+        let mut main = gate::create(&path).unwrap();
+        train(&mut main, &path, &[&common[..], &[&straight, "--steps", &steps]].concat());
+        assert!(std::fs::read(&caught).unwrap() == std::fs::read(&straight).unwrap(), "{operations}: {steps} steps");
+    }
+}
+
 #[test]
 fn wrong_names_and_numbers_are_answered_in_one_line() {
     let (folder, path) = folder();
