@@ -18,7 +18,7 @@ from .ends import End
 from .errors import GateError, refused
 from .lock import Lock
 from .page import MAGIC, MOST, PAGE_BYTES, VERSION, Page, Words, fresh, is_a_page, path_of
-from .process import Life, ProcessId
+from .process import Life, ProcessId, main_life
 
 #: The last operation ends so long before the expected close, in nanoseconds, unless the main sets another margin.
 MARGIN_NS = 10_000
@@ -39,7 +39,7 @@ class Main(End):
 
     def __init__(self, path: Union[str, "os.PathLike[str]"]) -> None:
         system.check()
-        self._path = path_of(path)
+        self._path = _linked(path_of(path))
         # A hook of autograd's may come from another thread, and a signal's handler from this one.
         self._lock = threading.RLock()
         self._down = False
@@ -50,7 +50,7 @@ class Main(End):
     def open(self, expected_ns: int, bubble: Optional[int] = None) -> None:
         """Opens the gate for about ``expected_ns`` nanoseconds. Opening an open gate names a new expected close.
 
-        Once the gate is shut down it does nothing: a training job goes on without a side.
+        Once the gate is shut down it does nothing: a training job goes on without a side. Nor does it where a device opens.
 
         :param bubble: A number for the bubble; without it, one more than the last.
         :raises GateError: for a negative length.
@@ -60,16 +60,18 @@ class Main(End):
             raise GateError(f"a bubble of {expected_ns} ns cannot be", "give a length of 0 or more")
         if self._own:
             with self._lock:
-                protocol.open_gate(self._page, expected_ns, bubble)
+                if self._words.driver == 0:
+                    protocol.open_gate(self._page, expected_ns, bubble)
                 if self._down:
                     # Shut down by a signal's handler while this opened.
                     protocol.shut_down(self._page)
 
     def close(self) -> None:
-        """Closes the gate; does not wait. Closing a closed gate changes nothing."""
+        """Closes the gate; does not wait. Closing a closed gate changes nothing, nor does it where a device closes."""
         if self._own:
             with self._lock:
-                protocol.close_gate(self._page)
+                if self._words.driver == 0:
+                    protocol.close_gate(self._page)
                 if self._down:
                     protocol.shut_down(self._page)
 
@@ -88,7 +90,8 @@ class Main(End):
     def set_grace(self, grace_ns: int) -> None:
         """Sets how many nanoseconds behind the expected close operations may end all the same (0 at first).
 
-        For openings whose length is a guess: a side that trusts it would stop too early. It holds from the next opening on.
+        For openings whose length is a guess: a side that trusts it would stop too early. It holds for openings that the side
+        has not looked at yet.
         """
         if self._own:
             self._words.grace = _word(grace_ns)
@@ -96,20 +99,23 @@ class Main(End):
     def set_margin(self, margin_ns: int) -> None:
         """Sets how many nanoseconds before the expected close operations must have ended (:data:`MARGIN_NS` at first).
 
-        It holds from the next opening on.
+        It holds for openings that the side has not looked at yet.
         """
         if self._own:
             self._words.margin = _word(margin_ns)
 
     def hand_to_device(self) -> int:
-        """From now on a device opens and closes the gate, by writes to its line in the order of its stream.
+        """Closes the gate; from now on a device opens and closes it, by writes to its line in the order of its stream.
 
         To be called before a side attaches. :meth:`open` and :meth:`close` have no effect then.
 
         :returns: The address of that line, at offset 1024 of the page; the page is mapped as long as this object lives.
         """
         if self._own:
-            self._words.driver = 1
+            with self._lock:
+                self.close()
+                self._words.driver = 1
+                self._page.fence()
         return ctypes.addressof(self._words) + int(Words.device_open.offset)  # type: ignore[attr-defined]
 
     def stopped(self) -> Optional[int]:
@@ -192,22 +198,27 @@ class Main(End):
     def started_at(self) -> Optional[int]:
         """Time at which the side went to work in the present opening, on ``time.monotonic_ns()``.
 
-        None while it has not, and once the gate is closed.
+        None while it has not, once the gate is closed, and where a device opens it.
         """
-        words = self._words
-        started = words.started
-        self._page.order()
-        return words.started_at if started == words.state >> 2 else None
+        state = self._words.state
+        return self._started_in(state >> 2) if state & 3 == protocol.OPEN else None
 
     @property
     def start_latency_ns(self) -> Optional[int]:
-        """Time from the last opening to the side's first operation in it, told after the closing too; None without one."""
+        """Time from the last opening to the side's first operation in it, told after the closing too.
+
+        None where there was none, and where a device opens the gate.
+        """
+        state = self._words.state
+        started_at = self._started_in((state >> 2) - (state & 3 != protocol.OPEN))
+        return None if started_at is None else max(0, started_at - self._words.opened_at)
+
+    def _started_in(self, opening: int) -> Optional[int]:
+        """When the side went to work in that opening of the main's, if it did."""
         words = self._words
-        state = words.state
-        opening = (state >> 2) - (state & 3 != protocol.OPEN and state >> 2 > 0)
         started = words.started
         self._page.order()
-        return max(0, words.started_at - words.opened_at) if started == opening > 0 else None
+        return words.started_at if words.driver == 0 and started == opening > 0 else None
 
     @property
     def work_ns(self) -> Optional[int]:
@@ -255,6 +266,11 @@ def _is_at(fd: int, path: str) -> bool:
         return False
 
 
+def _linked(path: str) -> str:
+    """What a link leads to is replaced, and not the link."""
+    return os.path.realpath(path) if os.path.exists(path) else path
+
+
 def _create(path: str) -> Tuple[Page, int]:
     """Makes a fresh page at ``path``, complete before it has that name; a descriptor that holds the main's lock."""
     try:
@@ -297,7 +313,7 @@ def _take(path: str, unnamed: str) -> bool:
             except FileExistsError:
                 return False
         if standing is _Standing.ABANDONED:
-            # While its locks are ours, so that of two that come at once one wins and the other sees its page.
+            # While the lock of its places is ours, so that of two that come at once one wins and the other sees its page.
             os.rename(unnamed, path)
             return True
         return False
@@ -307,7 +323,7 @@ class _Standing(enum.Enum):
     """What stands at the path of a gate that is to be made."""
 
     NOTHING = "nothing"
-    #: A page whose main is gone; its places are locked.
+    #: A page whose main is gone; nobody else holds the lock of its places.
     ABANDONED = "abandoned"
     #: It changed while it was looked at.
     CHANGING = "changing"
@@ -327,8 +343,16 @@ def _standing(path: str) -> Iterator[_Standing]:
     try:
         try:
             seen = os.stat(path)
-            if not is_a_page(seen.st_mode, seen.st_size):
-                raise no_gate
+        except FileNotFoundError:
+            if os.path.islink(path):
+                raise no_gate from None
+            yield _Standing.CHANGING
+            return
+        except OSError:
+            raise no_gate from None
+        if not is_a_page(seen.st_mode, seen.st_size):
+            raise no_gate
+        try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             yield _Standing.CHANGING
@@ -341,13 +365,11 @@ def _standing(path: str) -> Iterator[_Standing]:
         main = ProcessId(words.main_pid, words.main_started, words.main_namespace)
         if words.magic != MAGIC or not 0 < main.pid < 2**32:
             raise no_gate
-        # A child of its main may hold the lock for it: where the table of processes says that it is gone, it is.
-        life = main.life()
-        lives = {
-            Lock.HELD: words.version != VERSION and life is Life.RUNNING,
-            Lock.REFUSED: life is not Life.GONE,
-            Lock.UNKNOWN: life is Life.RUNNING,
-        }[lock.try_lock(fd, lock.MAIN)]
+        # Mains of version 1 held no lock.
+        if words.version == VERSION:
+            lives = main_life(fd, main) is not Life.GONE
+        else:
+            lives = main.life() is Life.RUNNING
         if lives:
             age_s = main.age_s()
             since = "" if age_s is None else f", started {int(age_s)} s ago"
@@ -355,7 +377,7 @@ def _standing(path: str) -> Iterator[_Standing]:
                 f"{path} already has a main program (process {main.pid}{since})",
                 "end it first, or give every main program a gate of its own",
             )
-        # The main's lock excludes nobody where a child of the dead one holds it: the place's is asked for too.
+        # Of two that come at once one gets it, and the other sees another page next time: it looks behind the lock.
         alone = lock.try_lock(fd, lock.PLACE) is not Lock.REFUSED
         yield _Standing.ABANDONED if alone and _is_at(fd, path) else _Standing.CHANGING
     finally:

@@ -13,14 +13,19 @@ holds against that one:
 | 256 | futex word (u32): low half of the state | main |
 | 384 | stopped: low 16 bits of the side's generation · 2⁴⁸ + generation of the gate that the side stands still in; when | side |
 | 400 | generation the side last went to work in, when | side |
-| 416 | heartbeat, operations finished, openings it stopped in by the clock, 1 while it sleeps | side |
-| 448 | time at work: from the first operation of an opening to standing still, summed up | side |
+| 416 | heartbeat, operations finished, openings it worked in and stopped by the clock, 1 while it sleeps | side |
+| 448 | time at work: from the first operation of an opening to standing still or the closing, summed up | side |
 | 512 | side's process id once it is ready to work (0 before, and without a side), its start, its namespace | side |
 | 536 | end of the side's lease (0: the place is free), the side's generation, process id of who holds the lease | side |
 | 1024 | device line (u32 each): open 0/1, generation, expected length in µs, free memory in MiB, bubble id | device |
 
 One page of 4096 bytes, little-endian, every field an aligned word of 8 bytes unless it says otherwise. Times are
 nanoseconds of ``CLOCK_MONOTONIC``, which is ``time.monotonic_ns()``.
+
+Words that are read together are written before, and the last behind them. State and futex word, asleep, and a side's
+process id and generation are stored in one order that all programs agree on: a fence stands between such a store and the
+load that follows it. The device line is written data first, ``open`` last. A place (offset 512) changes hands under a lock
+of the file's byte 1, its generation first; the main holds one of byte 0 as long as it lives.
 """
 
 from __future__ import annotations
@@ -262,20 +267,25 @@ def attached(path: str) -> Tuple[Page, int]:
     raise AssertionError("the last attempt returns or raises")
 
 
-def look_on(path: str) -> Page:
-    """A copy of the page at ``path`` as it is now; needs no right to write. Errors as for :func:`attached`."""
+def look_on(path: str) -> Tuple[Page, int]:
+    """A copy of the page at ``path`` as it is now, and a descriptor of its file; needs no right to write.
+
+    Errors as for :func:`attached`.
+    """
     action = "look at the gate"
     fd = _opened(path, os.O_RDONLY, action)
     try:
         with mmap.mmap(fd, PAGE_BYTES, access=mmap.ACCESS_READ) as live:
             with memoryview(live) as raw, raw.cast("Q") as words:
                 copy = Words.from_buffer(bytearray(b"".join(word.to_bytes(8, "little") for word in words.tolist())))
+        check(path, copy)
+        return Page(copy), fd
     except (OSError, ValueError) as error:
-        raise refused(action, path, error if isinstance(error, OSError) else OSError(5, "")) from None
-    finally:
         os.close(fd)
-    check(path, copy)
-    return Page(copy)
+        raise refused(action, path, error if isinstance(error, OSError) else OSError(5, "")) from None
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 def path_of(path: Union[str, "os.PathLike[str]"]) -> str:

@@ -6,7 +6,11 @@ A side is *idle* (nobody is there), *armed* (attached, the gate shut), *running*
 gate, the clock ends an opening for the side, and the side alone says that it stands still.
 
 ``page.order()`` stands where Rust's stores release or its loads acquire, ``page.fence()`` where an access of Rust's total
-order is a store that a load follows.
+order is a store that a load follows (state and futex word, asleep, the side's process id and generation). Rust takes a
+place by an exchange, and renews its lease by one; Python has none, and does both under the lock of the file's byte 1.
+
+A signal's handler may raise between any two lines here: what the side remembers is set so that it then says a word twice
+rather than start something behind it.
 """
 
 from __future__ import annotations
@@ -106,6 +110,9 @@ def stopped(page: Page) -> Optional[int]:
     """
     words = page.words
     state = words.state
+    # What stands there before any side has come would be the word of generation 0.
+    if words.side_generation == 0:
+        return None
     if words.driver:
         shut = state & 3 == SHUT_DOWN
         is_open = words.device_open
@@ -133,8 +140,10 @@ class Look(enum.Enum):
 
     #: An operation may start now.
     GO = "go"
-    #: Nothing may start: the gate is closed, or what is left of the opening is too short. With the state that was seen.
+    #: Nothing may start: the gate is closed, or the side has stopped in this opening before. With the state that was seen.
     WAIT = "wait"
+    #: What is left of the opening is too short; all of it would have been enough. With the state that was seen.
+    LATE = "late"
     #: The opening is shorter than the operation from its first moment on. With its length in ns, less the margin.
     TOO_SHORT = "too short"
     #: The gate changed while it was looked at.
@@ -163,6 +172,7 @@ class SideProtocol:
         "working_state",
         "deadline",
         "began",
+        "until",
         "acknowledged",
         "finished",
         "seen_before",
@@ -173,12 +183,14 @@ class SideProtocol:
         self.generation = generation
         #: Generation of the opening it works in, or has worked in; 0: none.
         self.working_in = 0
-        #: The main's state while that lasts.
-        self.working_state = OPEN
+        #: The main's state while that opening lasts; NOTHING where a device opened.
+        self.working_state = NOTHING
         #: When the last operation of that opening must have ended; 0 once it has stopped there by the clock.
         self.deadline = 0
         #: When it went to work there; 0 where it did not.
         self.began = 0
+        #: What the deadline was then: from there on its work is no use of the opening.
+        self.until = 0
         #: What it last said to stand still in.
         self.acknowledged = NOTHING
         #: Operations finished, those of sides before included.
@@ -210,32 +222,34 @@ class SideProtocol:
             if words.state != state:
                 return _AGAIN
             deadline = max(0, min(close + grace, MOST) - margin)
-            return self._enter(opening, opened, deadline, need_ns, state)
+            return self._enter(opening, opened, deadline, need_ns, state, state)
         if phase == SHUT_DOWN:
             self._stand_still(DEVICE_SHUT_DOWN if words.driver else opening)
             return (Look.SHUT_DOWN, 0)
         self._stand_still(opening)
         return (Look.WAIT, state)
 
-    def _enter(self, opening: int, opened: int, deadline: int, need_ns: int, state: int) -> Found:
-        """The first look at an opening."""
+    def _enter(self, opening: int, opened: int, deadline: int, need_ns: int, state: int, working_state: int) -> Found:
+        """The first look at an opening; ``working_state`` is what the main's state says as long as it lasts."""
         page = self.page
         words = page.words
         now = page.now()
         # Where the main opened an open gate, the opening before ends here.
         self._account(now)
-        self.working_in, self.working_state, self.deadline = opening, opening << 2 | OPEN, deadline
         if now + need_ns <= deadline:
-            self.began = now
+            self.began, self.until = now, deadline
             words.started_at = now
             words.side_heartbeat = now
             if page.weak:
                 page.fence()
             words.started = opening
+            # Remembered last: where Ctrl-C comes before, it is entered once more.
+            self.working_in, self.working_state, self.deadline = opening, working_state, deadline
             return _GO
+        self.working_in, self.working_state, self.deadline = opening, working_state, 0
         self._stop_by_clock(opening)
         whole = max(0, deadline - opened)
-        return (Look.TOO_SHORT, whole) if need_ns > whole else (Look.WAIT, state)
+        return (Look.TOO_SHORT, whole) if need_ns > whole else (Look.LATE, state)
 
     def _look_at_device(self, need_ns: int) -> Found:
         """A device's opening began, at the earliest, when its line was last seen without it."""
@@ -270,40 +284,62 @@ class SideProtocol:
             self.acknowledged = NOTHING
             page.fence()
             return _AGAIN
-        # An opening that was there at the first look may be of any age.
-        deadline = max(0, before + expected_ns - margin) if before else 0
         self.seen_before = now
-        return self._enter(opening, before, deadline, need_ns, seen)
+        if not before:
+            # It was there at the first look, and may be of any age.
+            self.working_in = opening
+            self._stop_by_clock(opening)
+            return (Look.WAIT, seen)
+        # A main's state is no word about a device's opening, whatever its value.
+        return self._enter(opening, before, max(0, before + expected_ns - margin), need_ns, seen, NOTHING)
 
     def _stop_by_clock(self, opening: int) -> None:
         """No operation starts in this opening any more, whatever it needs: the main may take the word for it."""
         self.deadline = 0
-        if self.acknowledged != opening:
+        if self.began:
             self.page.words.self_stops += 1
         self._stand_still(opening)
 
     def _stand_still(self, generation: int) -> None:
-        if self.acknowledged == generation:
-            return
         page = self.page
         words = page.words
+        word = standing(self.generation, generation)
+        # Said once, and again where the last store of a side that lost this place came over it.
+        if self.acknowledged == generation and words.stopped == word:
+            return
         now = page.now()
-        self._account(now)
-        words.stopped_at = now
+        # One that has stood still since says nothing new about when.
+        if self.began:
+            words.stopped_at = now
+            self._account(now)
         words.side_heartbeat = now
         if page.weak:
             page.fence()
-        words.stopped = standing(self.generation, generation)
+        words.stopped = word
         # Remembered last: where Ctrl-C comes between, it is said once more.
         self.acknowledged = generation
 
     def _account(self, now: int) -> None:
-        if self.began:
-            self.page.words.work_ns += max(0, now - self.began)
-            self.began = 0
+        began = self.began
+        if not began:
+            return
+        page = self.page
+        words = page.words
+        # What drains behind the closing is no use of the opening; a later closing is not this one. An earlier one's time
+        # lies before the beginning.
+        page.order()
+        closed = words.closed_at
+        end = min(now, closed, max(self.until, began)) if closed >= began else now
+        self.began = 0
+        words.work_ns = min(words.work_ns + max(0, end - began), MOST)
 
     def done(self) -> bool:
-        """Counts a finished operation; False where another side has taken the place, and nothing is touched."""
+        """Counts a finished operation; False where another side has taken the place, and nothing is touched.
+
+        Here and elsewhere a side looks at the generation first and stores then: one that is suspended in between makes that
+        one store behind the other's back. Totals may go back by it for as long as the other's next operation takes, and a
+        word that it stands still is said again.
+        """
         page = self.page
         words = page.words
         if words.side_generation != self.generation:
@@ -314,13 +350,19 @@ class SideProtocol:
         words.operations = self.finished
         return True
 
-    def ready(self, pid: int) -> None:
-        """Says that this side, a thread of process ``pid``, is ready to work; nothing where its place is another's."""
+    def ready(self, pid: int) -> bool:
+        """Says that this side, a thread of process ``pid``, is ready to work; False where its place is another's.
+
+        The caller holds the lock of places.
+        """
         words = self.page.words
-        if words.side_generation == self.generation:
-            words.side_pid = pid
-            # The next look at the state comes behind it.
-            self.page.fence()
+        if words.side_generation != self.generation:
+            return False
+        self.page.order()
+        words.side_pid = pid
+        # The next look at the state comes behind it.
+        self.page.fence()
+        return True
 
     def fall_asleep(self) -> None:
         """Says that this side is about to sleep; the caller sleeps only while the page holds the state it saw."""
@@ -344,10 +386,13 @@ class SideProtocol:
             words.lease_until = 0
 
 
-def renew(page: Page, generation: int, until: int) -> bool:
-    """Lengthens the lease to ``until``; False where it is another's."""
+def renew(page: Page, generation: int, before: int, until: int) -> bool:
+    """Lengthens the lease that ends at ``before`` to ``until``; False where it is another's.
+
+    The caller holds the lock of places.
+    """
     words = page.words
-    if words.side_generation != generation:
+    if words.side_generation != generation or words.lease_until != before:
         return False
     words.lease_until = until
     return True
@@ -360,13 +405,14 @@ def claim(page: Page, holder: int, until: int) -> SideProtocol:
     """
     words = page.words
     generation = words.side_generation + 1 & MOST
-    words.side_pid = 0
-    page.order()
-    words.holder = holder
-    words.lease_until = until
-    page.order()
-    # From here on the side before touches nothing any more.
+    # First: from here on the side before starts nothing any more, and the main takes no word of its. Should this one die now,
+    # nobody's word counts until the next one comes.
     words.side_generation = generation
     page.fence()
+    words.side_pid = 0
+    page.fence()
+    words.holder = holder
+    page.order()
+    words.lease_until = until
     words.asleep = 0
     return SideProtocol(page, generation)

@@ -14,7 +14,7 @@ from .ends import End
 from .errors import GateError, LeaseLost, NeverFits
 from .lock import Lock
 from .page import MOST, Page, attached, path_of
-from .process import Life, ProcessId, time_namespace
+from .process import Life, ProcessId, main_life, time_namespace
 from .protocol import Look, SideProtocol
 
 #: A side's lease lasts so long from each renewal: the longest that a side killed in another container keeps its place.
@@ -30,8 +30,8 @@ _LOOK_NS = 5_000_000
 _DEVICE_LOOK_NS = 20_000
 # After so many openings in a row, each too short for the operation from its first moment on, the side is told.
 _TOO_SHORT = 64
-# The lock of places is held for moments only: who holds it for so long was suspended.
-_PLACE_S = 3.0
+# A place changes hands within moments; who stood still in the middle of that is waited for this long.
+_HAND_OVER_S = LEASE_NS / 1e9
 
 
 class Side(End):
@@ -44,8 +44,8 @@ class Side(End):
         waited for as long as it lives: it may be writing a checkpoint.
     :param spin_ns: A waiting side looks without pause for so long before it sleeps. While it looks it is told of an opening
         some microseconds sooner, and keeps a core busy.
-    :raises GateError: where there is no gate page of this version, its clock is another, or a side that lives is already
-        attached. The lease of one in another container is waited for, 1.5 s at most.
+    :raises GateError: where there is no gate page of this version, its clock is another, its file system has no locks, or a
+        side that lives is already attached. The lease of one in another container is waited for, 1.5 s at most.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Side(End):
         self._spin_ns = operator.index(spin_ns)
         self._page, fd = attached(self._path)
         try:
-            self._main, self._protocol = _enter(self._path, self._page, fd)
+            self._main, self._protocol, until = _enter(self._path, self._page, fd)
         except BaseException:
             os.close(fd)
             raise
@@ -72,10 +72,15 @@ class Side(End):
         # Openings in a row that were too short, and the longest of them.
         self._too_short, self._longest_ns = 0, 0
         self._left = threading.Event()
+        # The file's lock is this process's, and would not keep its own threads apart.
+        self._places = threading.RLock()
         self._enter(fd)
         # It knows the page and not this end, which would never go otherwise.
         self._renewal = threading.Thread(
-            target=_renew, args=(self._page, self._protocol.generation, self._left), name="gate-lease", daemon=True
+            target=_renew,
+            args=(self._page, fd, self._protocol.generation, until, self._places, self._left),
+            name="gate-lease",
+            daemon=True,
         )
         try:
             self._renewal.start()
@@ -86,7 +91,13 @@ class Side(End):
     def ready(self) -> None:
         """Says that the side is ready to work; :meth:`go` says it as well. Until then the main takes it for absent."""
         if self._own and not self._ready:
-            self._protocol.ready(os.getpid())
+            with self._places:
+                # Where nobody gives the lock back, the generation alone tells whose the place is.
+                lock.lock_within(self._fd, lock.PLACE, _HAND_OVER_S)
+                try:
+                    self._protocol.ready(os.getpid())
+                finally:
+                    lock.unlock(self._fd, lock.PLACE)
             self._ready = True
             self._live = self._ended is None
 
@@ -159,7 +170,9 @@ class Side(End):
         begun, yields = clock(), 0
         while True:
             look, number = found
-            if look is Look.WAIT:
+            if look is Look.WAIT or look is Look.LATE:
+                if look is Look.LATE:
+                    self._too_short = 0
                 now = clock()
                 if now - self._looked >= _LOOK_NS:
                     self._looked = now
@@ -199,13 +212,10 @@ class Side(End):
     def _main_is_gone(self, now: int) -> bool:
         if now - self._page.words.main_heartbeat > self._main_timeout_ns:
             return True
-        life = self._main.life()
+        life = main_life(self._fd, self._main)
         if life is not Life.UNKNOWN:
             return life is Life.GONE
-        # Another container's: its lock tells, or else that its page has lost its name.
-        held = lock.is_held(self._fd, lock.MAIN)
-        if held is not None:
-            return not held
+        # Nobody can tell but by this: a main that ends in good order takes the page's name away.
         try:
             return not os.path.samestat(os.fstat(self._fd), os.stat(self._path))
         except OSError:
@@ -240,11 +250,14 @@ class Side(End):
         self._left.set()
         if self._renewal.ident is not None and self._renewal is not threading.current_thread():
             self._renewal.join(1.0)
-        # Without the lock the lease ends by itself.
-        if lock.lock_within(self._fd, lock.PLACE, 0.2) is not Lock.REFUSED:
-            self._protocol.leave()
-        # The lock goes with the file.
-        self._close_file()
+        with self._places:
+            # Where nobody gives the lock back, the lease ends by itself.
+            if lock.lock_within(self._fd, lock.PLACE, _HAND_OVER_S) is not Lock.REFUSED:
+                self._protocol.leave()
+                lock.unlock(self._fd, lock.PLACE)
+        # A thread that has not come to its end has the file yet: its number must not become another's.
+        if not self._renewal.is_alive():
+            self._close_file()
 
     def __enter__(self) -> "Side":
         return self
@@ -258,15 +271,33 @@ class Side(End):
         return f"<bubblebench.gate.Side of {self._path}>"
 
 
-def _renew(page: Page, generation: int, left: threading.Event) -> None:
-    """Renews the lease while the side is in an operation, however long."""
+def _renew(
+    page: Page, fd: int, generation: int, until: int, places: "threading.RLock", left: threading.Event
+) -> None:
+    """Renews the lease while the side is in an operation, however long; ``until``: its end so far.
+
+    Only this side's own lease is lengthened, however long this thread was suspended: another's ends at another time.
+    """
     while not left.wait(_RENEW_S):
-        if not protocol.renew(page, generation, page.now() + LEASE_NS):
-            return
+        if not places.acquire(blocking=False):
+            continue
+        try:
+            if lock.try_lock(fd, lock.PLACE) is not Lock.HELD:
+                # The place may be changing hands: the next turn tells.
+                continue
+            try:
+                following = page.now() + LEASE_NS
+                if not protocol.renew(page, generation, until, following):
+                    return
+                until = following
+            finally:
+                lock.unlock(fd, lock.PLACE)
+        finally:
+            places.release()
 
 
-def _enter(path: str, page: Page, fd: int) -> Tuple[ProcessId, SideProtocol]:
-    """The page's main, and the place at it."""
+def _enter(path: str, page: Page, fd: int) -> Tuple[ProcessId, SideProtocol, int]:
+    """The page's main, the place at it, and the end of its lease."""
     main = page.main()
     if main is None:
         raise GateError(f"{path} names no main program", "create the gate again")
@@ -275,39 +306,46 @@ def _enter(path: str, page: Page, fd: int) -> Tuple[ProcessId, SideProtocol]:
             f"the main program of {path} lives in another time namespace: its clock is not this one's",
             "run both programs in one time namespace (unshare without --time)",
         )
-    return main, _take_place(path, page, fd)
+    return (main, *_take_place(path, page, fd))
 
 
-def _take_place(path: str, page: Page, fd: int) -> SideProtocol:
-    """Takes the side's place once nobody's lease lasts.
+def _take_place(path: str, page: Page, fd: int) -> Tuple[SideProtocol, int]:
+    """Takes the side's place once nobody's lease lasts; with it comes the end of its lease.
 
     The lease of a process whose life cannot be asked about is waited for, and where it is renewed meanwhile that process
     lives.
     """
     words = page.words
     first_seen: Optional[int] = None
-    # A lease lasts 1.5 s at most, whatever the page says.
-    end = page.now() + 2 * LEASE_NS
     while True:
-        if lock.lock_within(fd, lock.PLACE, _PLACE_S) is Lock.REFUSED:
+        locked = lock.lock_within(fd, lock.PLACE, _HAND_OVER_S)
+        if locked is Lock.REFUSED:
             raise GateError(
-                f"the side's place at {path} has been changing hands for {_PLACE_S:.0f} s",
-                "look for a side program that is suspended, and end it",
+                f"another program has stood still for long while it took or left the side's place of {path}",
+                "find a suspended side program, and end it",
+            )
+        if locked is Lock.UNKNOWN:
+            # Rust's sides exchange a word there; Python has no such access.
+            raise GateError(
+                f"the file system of {path} has no locks, which a side of Python's needs",
+                "create the gate in a folder in memory, such as /dev/shm",
             )
         try:
             now, until = page.now(), words.lease_until
+            if until > now + LEASE_NS:
+                # A lease that lasts longer than any is of another boot of the machine, whose clock began anew.
+                until = 0
             holder = page.holder()
             life = Life.GONE if holder is None else holder.life()
             if until <= now or life is Life.GONE:
-                own = ProcessId.own()
-                # The one before first: nobody reads its number with another's start.
-                words.side_pid = 0
-                page.fence()
+                own, until = ProcessId.own(), now + LEASE_NS
+                side = protocol.claim(page, own.pid, until)
+                # Behind the claim, which takes the number of the one before away: nobody reads that with this start.
                 words.side_started, words.side_namespace = own.started, own.namespace
-                return protocol.claim(page, own.pid, now + LEASE_NS)
+                return side, until
         finally:
             lock.unlock(fd, lock.PLACE)
-        if life is Life.RUNNING or first_seen not in (None, until) or now > end:
+        if life is Life.RUNNING or first_seen not in (None, until):
             who = "" if holder is None else f" (process {holder.pid})"
             raise GateError(
                 f"{path} already has a side program{who}", "end it first, or give every side a gate of its own"

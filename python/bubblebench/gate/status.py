@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional, Union
 
 from . import protocol
 from .page import Page, look_on, path_of
-from .process import Life, ProcessId
+from .process import Life, ProcessId, main_life
 from .protocol import OPEN, SHUT_DOWN, standing
 
 _SCHEMA = "bubblebench.gate/1"
@@ -18,17 +18,21 @@ def status(path: Union[str, "os.PathLike[str]"]) -> Dict[str, Any]:
 
     ``state``: ``idle`` (no side that is ready), ``armed`` (the side waits), ``running``, ``draining`` (closed, or the time
     is up, and the side has not said yet that it stands still) or ``stopped``. ``main_pid``, ``side_pid`` (None without a
-    side that is ready), ``main_alive`` (None where it lives in another container), ``open``, ``shut_down``, ``by_device``;
+    side that is ready), ``main_alive`` (None where nobody can tell), ``open``, ``shut_down``, ``by_device``;
     counts ``sides``, ``bubble``, ``openings``, ``closings``, ``operations``, ``self_stops``; nanoseconds
     ``stop_latency_ns`` (None while the side has not stopped), ``open_ns``, ``work_ns`` and ``left_ns`` (negative behind
     the expected close, None while the gate is closed).
 
     :raises GateError: where there is no gate page of this version.
     """
-    return _record(look_on(path_of(path)))
+    page, fd = look_on(path_of(path))
+    try:
+        return _record(page, fd)
+    finally:
+        os.close(fd)
 
 
-def _record(page: Page) -> Dict[str, Any]:
+def _record(page: Page, fd: int) -> Dict[str, Any]:
     words = page.words
     now = page.now()
     by_device, shut = words.driver != 0, words.state & 3 == SHUT_DOWN
@@ -39,9 +43,13 @@ def _record(page: Page) -> Dict[str, Any]:
     side = _attached(page, now)
     latency_ns = protocol.stopped(page)
     state = _state(page, now, side is not None, is_open, current, latency_ns)
-    open_now = max(0, now - words.opened_at) if is_open and not by_device else 0
-    work_now = max(0, now - words.started_at) if state in ("running", "draining") else 0
     main = page.main()
+    life = Life.GONE if main is None else main_life(fd, main)
+    # Of a main that died with the gate open nobody knows when it would have closed it.
+    open_until = min(now, words.expected_close) if life is Life.GONE else now
+    open_now = max(0, open_until - words.opened_at) if is_open and not by_device else 0
+    until = now if is_open or by_device else min(words.closed_at, now)
+    work_now = max(0, until - words.started_at) if state in ("running", "draining") else 0
     left_ns = max(-(2**63), min(words.expected_close - now, 2**63 - 1))
     return {
         "schema": _SCHEMA,
@@ -50,12 +58,12 @@ def _record(page: Page) -> Dict[str, Any]:
         "shut_down": shut,
         "by_device": by_device,
         "main_pid": 0 if main is None else main.pid,
-        "main_alive": _alive(main),
+        "main_alive": None if life is Life.UNKNOWN else life is Life.RUNNING,
         "side_pid": None if side is None else side.pid,
         "sides": words.side_generation,
         "bubble": words.device_bubble if by_device else words.bubble,
         "openings": current if by_device else words.openings,
-        "closings": words.closings,
+        "closings": max(0, current - is_open) if by_device else words.closings,
         "operations": words.operations,
         "self_stops": words.self_stops,
         "stop_latency_ns": latency_ns if words.closed_at > 0 and words.started > 0 else None,
@@ -91,8 +99,3 @@ def _attached(page: Page, now: int) -> Optional[ProcessId]:
     life = side.life()
     there = life is Life.RUNNING or (life is Life.UNKNOWN and page.words.lease_until > now)
     return side if there else None
-
-
-def _alive(main: Optional[ProcessId]) -> Optional[bool]:
-    life = Life.GONE if main is None else main.life()
-    return None if life is Life.UNKNOWN else life is Life.RUNNING
