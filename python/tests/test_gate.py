@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -13,18 +14,18 @@ from pathlib import Path
 from typing import List
 
 from bubblebench import gate
-from bubblebench.gate import system
-from bubblebench.gate.process import Life, ProcessId, parse_stat
+from bubblebench.gate import lock, process, system
+from bubblebench.gate.process import Life, ProcessId, main_life, parse_stat
 
 from . import program
-from .gates import LONG_NS, LONG_S, SIDE, GateCase, one_bubble, told
+from .gates import LONG_NS, LONG_S, MAIN, SIDE, GateCase, one_bubble, told
 
 
 class Bubbles(GateCase):
     """What the gate is for."""
 
     def test_a_bubble_that_is_never_closed_is_not_overrun(self) -> None:
-        need_ns, starts = 1_000_000, 0
+        need_ns, starts, worked_in = 1_000_000, 0, set()
         with gate.Main(self.path) as main, gate.Side(self.path) as side:
             clock: List[int] = [0]
 
@@ -45,13 +46,19 @@ class Bubbles(GateCase):
                     # By the clock that decided it: what others take of this core behind that is not the gate's.
                     self.assertLessEqual(clock[0] + need_ns + gate.MARGIN_NS, close)
                     starts += 1
+                    worked_in.add(close)
                     time.sleep(0.0005)
                     side.done()
                 self.assertEqual(side.expected_close, close, "it is still open")
                 main.close()
                 self.assertEqual(main.stopped(), 0, "it stood still before the closing")
+                told = main.work_ns
+                with self.assertRaises(TimeoutError):
+                    side.go(timeout=0)
+                self.assertEqual((main.stopped(), main.work_ns), (0, told), "it is told once")
             self.assertGreater(starts, 0)
-            self.assertEqual((main.operations, side.operations, main.self_stops), (starts, starts, 10))
+            self.assertEqual((main.operations, side.operations), (starts, starts))
+            self.assertEqual(main.self_stops, len(worked_in))
 
     def test_the_grace_of_a_guessed_opening_is_used(self) -> None:
         with gate.Main(self.path) as main, gate.Side(self.path) as side:
@@ -82,6 +89,7 @@ class Bubbles(GateCase):
     def test_what_the_main_is_told_of_an_opening(self) -> None:
         with gate.Main(self.path) as main, gate.Side(self.path) as side:
             self.assertEqual((main.stopped(), main.wait_stopped(0), main.side_pid), (None, None, None))
+            self.assertEqual((main.started_at, main.start_latency_ns, main.work_ns), (None, None, None))
             main.open(LONG_NS, bubble=7)
             self.assertEqual((main._words.bubble, main.started_at, main.start_latency_ns), (7, None, None))
             self.assertTrue(side.go())
@@ -104,6 +112,12 @@ class Bubbles(GateCase):
             self.assertGreaterEqual(main.work_ns, latency_ns)
             main.open(1_000)
             self.assertEqual(main._words.bubble, 8, "counted on from the number that was given")
+
+    def test_a_gate_that_never_opened_tells_of_no_start(self) -> None:
+        with gate.Main(self.path) as main, gate.Side(self.path) as side:
+            main.shut_down()
+            self.assertFalse(side.go())
+            self.assertEqual((main.started_at, main.start_latency_ns, main.work_ns), (None, None, None))
 
     def test_an_operation_that_fits_no_opening_is_refused_with_both_numbers(self) -> None:
         with gate.Main(self.path) as main, gate.Side(self.path) as side:
@@ -133,6 +147,32 @@ class Bubbles(GateCase):
                 main.open(LONG_NS)
                 self.assertTrue(side.go(2_000_000))
                 side.done()
+            self.assertEqual(main.self_stops, 0, "where it did not work it did not stop")
+
+    def test_an_opening_that_it_is_late_for_begins_the_count_again(self) -> None:
+        with gate.Main(self.path) as main, gate.Side(self.path) as side:
+
+            def too_short(times: int) -> None:
+                for _ in range(times):
+                    main.open(1_000_000)
+                    with self.assertRaises(TimeoutError):
+                        side.go(2_000_000, timeout=0)
+                    # Looking again at the same one, or at a closed gate, is no answer to it.
+                    main.close()
+                    with self.assertRaises(TimeoutError):
+                        side.go(2_000_000, timeout=0)
+
+            too_short(63)
+            main.open(2_010_000)
+            time.sleep(0.00005)
+            with self.assertRaises(TimeoutError):
+                side.go(2_000_000, timeout=0)
+            too_short(63)
+            main.open(1_500_000)
+            with self.assertRaises(gate.NeverFits) as refused:
+                side.go(2_000_000, timeout=0)
+            self.assertEqual(refused.exception.longest_ns, 1_500_000 - gate.MARGIN_NS)
+            self.assertEqual(main.self_stops, 0)
 
     def test_time_limits_are_kept(self) -> None:
         with gate.Main(self.path) as main, gate.Side(self.path) as side:
@@ -168,9 +208,11 @@ class Bubbles(GateCase):
 
     def test_a_device_opens_and_closes_on_its_line(self) -> None:
         with gate.Main(self.path) as main, gate.Side(self.path) as side:
+            words = main._words
+            main.open(LONG_NS)
             address = main.hand_to_device()
             self.assertEqual(address % 4096, 1024)
-            words = main._words
+            self.assertEqual((words.state & 3, main.closings), (0, 1), "the main's own opening is over")
 
             def opens(generation: int, expected_us: int) -> None:
                 words.device_generation, words.device_expected_us, words.device_open = generation, expected_us, 1
@@ -184,7 +226,7 @@ class Bubbles(GateCase):
             opens(2, 10**9)
             self.assertTrue(side.go(1_000_000, timeout=LONG_S))
             side.done()
-            self.assertIsNone(main.stopped())
+            self.assertEqual((main.stopped(), main.started_at, main.start_latency_ns), (None, None, None))
             words.device_open = 0
             self.assertIsNone(main.stopped(), "it has not looked")
             with self.assertRaises(TimeoutError):
@@ -193,8 +235,15 @@ class Bubbles(GateCase):
             opens(3, 0)
             with self.assertRaises(TimeoutError):
                 side.go(1_000_000, timeout=0)
-            self.assertEqual(main.self_stops, 2)
+            self.assertEqual(main.self_stops, 0, "it worked in none of those that it stopped in")
+            words.started = words.state >> 2
+            self.assertIsNone(main.start_latency_ns, "a device's numbers are not the main's")
+            words.started -= 1
+            self.assertIsNone(main.start_latency_ns)
+            before = bytes(words)[:256]
             main.open(LONG_NS)
+            main.close()
+            self.assertEqual(bytes(words)[:256], before)
             with self.assertRaises(TimeoutError):
                 side.go(1_000_000, timeout=0)
             main.shut_down()
@@ -240,15 +289,17 @@ class Bubbles(GateCase):
 class Status(GateCase):
     """What who looks on sees is what the program says."""
 
-    def compare(self, state: str) -> None:
+    def compare(self, state: str, *moving: str) -> None:
         seen, code = gate.status(self.path), 0
         self.assertEqual(seen["state"], state)
         if program.program().exists():
             run = told(program.program(), self.path)
             theirs, code = json.loads(run.stdout), run.returncode
             self.assertEqual((code, list(theirs)), (0, list(seen)))
-            for moves in ("left_ns", "open_ns", "work_ns") if seen["open"] or state == "draining" else ():
-                self.assertEqual(theirs.pop(moves) is None, seen.pop(moves) is None)
+            # What goes on while both look: an opening until it is known to be over, and work until the closing.
+            for moves in moving:
+                self.assertIsNotNone(theirs.pop(moves))
+                self.assertIsNotNone(seen.pop(moves))
             self.assertEqual(theirs, seen)
 
     def test_every_state_and_the_programs_words_for_it(self) -> None:
@@ -259,13 +310,15 @@ class Status(GateCase):
             side.ready()
             self.compare("armed")
             main.open(LONG_NS)
-            self.compare("armed")
+            self.compare("armed", "left_ns", "open_ns")
             self.assertTrue(side.go())
-            self.compare("running")
+            self.compare("running", "left_ns", "open_ns", "work_ns")
             self.assertEqual(gate.status(self.path)["side_pid"], os.getpid())
             side.done()
             main.close()
             self.compare("draining")
+            words = main._words
+            self.assertEqual(gate.status(self.path)["work_ns"], words.closed_at - words.started_at)
             with self.assertRaises(TimeoutError):
                 side.go(timeout=0)
             self.compare("stopped")
@@ -274,10 +327,10 @@ class Status(GateCase):
             main.open(300_000_000)
             self.assertTrue(side.go())
             self.eventually("the expected close", lambda: gate.status(self.path)["left_ns"] < 0)
-            self.compare("draining")
+            self.compare("draining", "left_ns", "open_ns", "work_ns")
             with self.assertRaises(TimeoutError):
                 side.go(timeout=0)
-            self.compare("stopped")
+            self.compare("stopped", "left_ns", "open_ns")
             main.shut_down()
             self.compare("stopped")
             self.assertTrue(gate.status(self.path)["shut_down"])
@@ -286,13 +339,67 @@ class Status(GateCase):
 
     def test_a_dead_main_and_one_of_another_container(self) -> None:
         with gate.Main(self.path) as main:
-            main._words.main_started += 1
-            main._words.main_pid = 1
+            words = main._words
+            # Its lock tells that it lives, and its table of processes where a child holds that lock for it.
+            words.main_namespace += 1
+            self.compare("idle")
+            self.assertIs(gate.status(self.path)["main_alive"], True)
+            words.main_namespace -= 1
+            words.main_started += 1
             self.compare("idle")
             self.assertIs(gate.status(self.path)["main_alive"], False)
-            main._words.main_namespace += 1
+            words.main_started -= 1
+            words.main_pid = 2**40
             self.compare("idle")
-            self.assertIsNone(gate.status(self.path)["main_alive"])
+            self.assertEqual((gate.status(self.path)["main_pid"], gate.status(self.path)["main_alive"]), (0, False))
+            words.main_pid = os.getpid()
+            self.compare("idle")
+            self.assertIs(gate.status(self.path)["main_alive"], True)
+
+    def test_an_opening_of_a_dead_main_ends_when_it_was_to_end(self) -> None:
+        main = self.start(MAIN.replace("print(", "main.open(1_000_000); print("))
+        self.assertEqual(self.first_line(main), "ready")
+        main.kill()
+        main.wait()
+        self.compare("idle", "left_ns")
+        seen = gate.status(self.path)
+        self.assertEqual((seen["main_alive"], seen["open"], seen["open_ns"]), (False, True, 1_000_000))
+        with gate.Side(self.path) as side:
+            side.ready()
+            self.compare("armed", "left_ns")
+
+    def test_a_gate_of_a_devices(self) -> None:
+        with gate.Main(self.path) as main, gate.Side(self.path) as side:
+            main.hand_to_device()
+            self.compare("idle")
+            side.ready()
+            self.compare("armed")
+            words = main._words
+            for generation in (1, 2):
+                with self.assertRaises(TimeoutError):
+                    side.go(timeout=0)
+                words.device_generation, words.device_expected_us, words.device_open = generation, 10**9, 1
+                seen = gate.status(self.path)
+                self.assertEqual((seen["openings"], seen["closings"]), (generation, generation - 1))
+                self.assertTrue(side.go(timeout=LONG_S))
+                self.compare("running", "work_ns")
+                words.device_open = 0
+                self.compare("draining", "work_ns")
+                seen = gate.status(self.path)
+                self.assertEqual((seen["openings"], seen["closings"]), (generation, generation))
+                with self.assertRaises(TimeoutError):
+                    side.go(timeout=0)
+                self.compare("stopped")
+            main.shut_down()
+            self.compare("draining", "work_ns")
+            self.assertFalse(side.go())
+            self.compare("stopped")
+
+    def test_a_page_that_says_what_cannot_be_is_told_all_the_same(self) -> None:
+        with gate.Main(self.path) as main:
+            main.hand_to_device()
+            main._words.device_open = 1
+            self.assertEqual(gate.status(self.path)["closings"], 0, "an opening that has no number")
 
     def test_who_looks_on_needs_no_right_to_write(self) -> None:
         with gate.Main(self.path):
@@ -304,8 +411,12 @@ class Processes(unittest.TestCase):
     """Who lives."""
 
     def test_names_with_brackets_do_not_confuse_the_reader(self) -> None:
-        line = "42 (a) b (c)) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 98765 1000 2"
-        self.assertEqual(parse_stat(line), (98765, "S"))
+        def line(state: str, threads: int) -> str:
+            return f"42 (a) b (c)) {state} 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 {threads} 0 98765 1000 2"
+
+        self.assertEqual(parse_stat(line("S", 1)), (98765, True))
+        self.assertEqual(parse_stat(line("Z", 1)), (98765, False))
+        self.assertEqual(parse_stat(line("Z", 3)), (98765, True), "its first thread has ended before others")
         for other in ("42 (x", "42 (x) S 1", "", "no process"):
             self.assertIsNone(parse_stat(other))
 
@@ -318,13 +429,72 @@ class Processes(unittest.TestCase):
         found = parse_stat(line)
         assert found is not None
         own = ProcessId.own()
-        named = ProcessId(child, found[0], own.namespace)
+        named = ProcessId(child, found.started, own.namespace)
         self.assertEqual((own.life(), named.life()), (Life.RUNNING, Life.RUNNING))
-        self.assertEqual(ProcessId(child, found[0] + 1, own.namespace).life(), Life.GONE)
-        self.assertEqual(ProcessId(child, found[0], own.namespace + 1).life(), Life.UNKNOWN)
+        self.assertEqual(ProcessId(child, found.started + 1, own.namespace).life(), Life.GONE)
+        for unknown in (ProcessId(child, found.started, own.namespace + 1), ProcessId(child, 0, own.namespace)):
+            self.assertEqual(unknown.life(), Life.UNKNOWN)
         os.kill(child, signal.SIGKILL)
         end = time.monotonic() + LONG_S
         while named.life() is Life.RUNNING and time.monotonic() < end:
             time.sleep(0.001)
         self.assertEqual(named.life(), Life.GONE)
         os.waitpid(child, 0)
+
+    def test_a_table_that_does_not_tell_is_not_believed(self) -> None:
+        own = ProcessId.own()
+        with unittest.mock.patch.object(process, "_namespace", return_value=0):
+            self.assertEqual(ProcessId(own.pid, own.started, 0).life(), Life.UNKNOWN, "a system without namespaces")
+        with unittest.mock.patch("os.readlink", return_value="1234567"):
+            self.assertEqual(own.life(), Life.UNKNOWN, "another namespace's table")
+        with unittest.mock.patch("os.readlink", side_effect=FileNotFoundError(2, "no /proc")):
+            self.assertEqual(own.life(), Life.UNKNOWN)
+        # Hidden from this user (hidepid): there all the same, or gone.
+        with unittest.mock.patch.object(process, "_table_entry", return_value=None):
+            self.assertEqual(own.life(), Life.UNKNOWN)
+            with unittest.mock.patch("os.kill", side_effect=PermissionError(1, "no")):
+                self.assertEqual(own.life(), Life.UNKNOWN)
+            with unittest.mock.patch("os.kill", side_effect=ProcessLookupError(3, "none")):
+                self.assertEqual(own.life(), Life.GONE)
+            self.assertEqual(ProcessId(2**32 - 1, 5, own.namespace).life(), Life.GONE, "no process has such an id")
+
+    def test_a_first_thread_that_ends_before_others_leaves_its_process_running(self) -> None:
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+
+            def outlive() -> None:
+                os.write(writer, b"x")
+                time.sleep(60)
+
+            threading.Thread(target=outlive).start()
+            ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)
+        try:
+            os.read(reader, 1)
+            path, end = Path(f"/proc/{child}/stat"), time.monotonic() + LONG_S
+            while ") Z " not in path.read_text(encoding="utf-8"):
+                self.assertLess(time.monotonic(), end)
+                time.sleep(0.001)
+            found = parse_stat(path.read_text(encoding="utf-8"))
+            assert found is not None
+            named = ProcessId(child, found.started, ProcessId.own().namespace)
+            self.assertEqual(named.life(), Life.RUNNING)
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            os.close(reader)
+            os.close(writer)
+        self.assertEqual(named.life(), Life.GONE)
+
+    def test_the_lock_of_a_main_tells_before_the_table_does(self) -> None:
+        own = ProcessId.own()
+        elsewhere, dead = ProcessId(own.pid, own.started, 1), ProcessId(own.pid, own.started + 1, own.namespace)
+        asked = {
+            # A child that was made past fork may hold the lock of a dead one.
+            True: (Life.RUNNING, Life.RUNNING, Life.GONE),
+            False: (Life.GONE, Life.GONE, Life.GONE),
+            None: (Life.RUNNING, Life.UNKNOWN, Life.GONE),
+        }
+        for held, lives in asked.items():
+            with unittest.mock.patch.object(lock, "is_held", return_value=held):
+                self.assertEqual(tuple(main_life(-1, main) for main in (own, elsewhere, dead)), lives)

@@ -47,7 +47,7 @@ class Containers(GateCase):
         with gate.Side(self.path) as side:
             with self.assertRaises(TimeoutError):
                 side.go(timeout=0.1)
-            self.assertIsNone(gate.status(self.path)["main_alive"])
+            self.assertIs(gate.status(self.path)["main_alive"], True, "its lock tells")
             main.send_signal(signal.SIGKILL)
             self.assertEqual((side.go(timeout=LONG_S), side.ended), (False, "main_gone"))
 
@@ -124,6 +124,8 @@ class Forks(GateCase):
         main.shut_down()
         main.beat()
         main.set_grace(7)
+        main.set_margin(7)
+        main.hand_to_device()
         calls: List[Callable[[], object]] = [side.go, side.done, side.go]
         for number, call in enumerate(calls, 1):
             try:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, List
 
 from bubblebench import gate
-from bubblebench.gate import page, system
+from bubblebench.gate import lock, page, system
+from bubblebench.gate.lock import Lock
 from bubblebench.gate.process import ProcessId
 
 from .gates import LONG_NS, LONG_S, MAIN, SIDE, GateCase, died, one_bubble
@@ -158,6 +159,24 @@ class Ends(GateCase):
         own = ProcessId.own()
         head = b"BBGATE01" + struct.pack("<IIQQQ", version, 4096, own.pid, started, own.namespace)
         Path(self.path).write_bytes(head.ljust(4096, b"\0"))
+
+    def test_what_a_link_leads_to_is_replaced_and_not_the_link(self) -> None:
+        link = self.folder / "link"
+        link.symlink_to(self.path)
+        with self.assertRaisesRegex(gate.GateError, "link is there and is no gate"):
+            gate.Main(link)
+        self.assertEqual(os.listdir(self.folder), ["link"], "it leads nowhere")
+        self.write_page(version=2, started=1)
+        with gate.Main(link), gate.Side(self.path), self.assertRaisesRegex(gate.GateError, "already has a side"):
+            self.assertEqual((link.is_symlink(), Path(self.path).is_symlink()), (True, False))
+            gate.Side(link)
+        self.assertEqual(os.listdir(self.folder), ["link"])
+        with gate.Main(self.path), self.assertRaisesRegex(gate.GateError, "already has a main"):
+            gate.Main(link)
+        link.unlink()
+        link.symlink_to(link)
+        with self.assertRaisesRegex(gate.GateError, "link is there and is no gate"):
+            gate.Main(link)
 
     def test_what_is_no_gate_is_not_written_over(self) -> None:
         path = Path(self.path)
@@ -398,6 +417,77 @@ class Places(GateCase):
         with gate.Main(self.path) as main, gate.Side(self.path):
             first = main._words.lease_until
             self.eventually("a renewal", lambda: main._words.lease_until > first)
+
+    def test_a_lease_is_lengthened_by_its_own_side_alone(self) -> None:
+        with gate.Main(self.path) as main, gate.Side(self.path) as side:
+            words = main._words
+            # As where another has taken the place.
+            words.lease_until = theirs = words.lease_until - 1
+            side._renewal.join(LONG_S)
+            self.assertEqual((side._renewal.is_alive(), words.lease_until), (False, theirs))
+
+    def test_a_turn_at_which_the_place_may_be_changing_hands_is_left_out(self) -> None:
+        with gate.Main(self.path) as main, gate.Side(self.path) as side:
+            words = main._words
+            fd = os.open(self.path, os.O_RDWR)
+            self.addCleanup(os.close, fd)
+            self.assertIs(lock.try_lock(fd, lock.PLACE), Lock.HELD)
+            seen = words.lease_until
+            time.sleep(0.6)
+            self.assertEqual(words.lease_until, seen)
+            lock.unlock(fd, lock.PLACE)
+            self.eventually("a renewal", lambda: words.lease_until > seen)
+            with side._places:
+                # It is kept apart from its own threads too, which the file's lock would let in.
+                seen = words.lease_until
+                time.sleep(0.6)
+                self.assertEqual(words.lease_until, seen)
+            self.eventually("a renewal", lambda: words.lease_until > seen)
+
+    def test_a_lease_longer_than_any_is_none(self) -> None:
+        with gate.Main(self.path) as main:
+            words = main._words
+            words.side_namespace, words.holder = 1, 7
+            # Of another boot of the machine: the page outlived its clock.
+            words.lease_until = time.monotonic_ns() + 3600 * 10**9
+            begun = time.monotonic_ns()
+            gate.Side(self.path).close()
+            self.assertLess(time.monotonic_ns() - begun, gate.LEASE_NS)
+
+    def test_a_place_whose_lock_is_not_given_back_is_refused_after_a_while(self) -> None:
+        with gate.Main(self.path) as main:
+            side = gate.Side(self.path)
+            fd = os.open(self.path, os.O_RDWR)
+            self.assertIs(lock.try_lock(fd, lock.PLACE), Lock.HELD)
+            with self.assertRaisesRegex(gate.GateError, "has stood still for long") as refused:
+                gate.Side(self.path)
+            self.assertEqual(len(str(refused.exception).splitlines()), 1)
+            # Who is ready all the same is believed: whose the place is tells its generation.
+            side.ready()
+            self.assertEqual(main.side_pid, os.getpid())
+            side.close()
+            self.assertEqual(main.side_pid, os.getpid(), "it could not be given back")
+            os.close(fd)
+            # Its lease ends by itself.
+            self.eventually("its end", lambda: main._words.lease_until <= time.monotonic_ns())
+            gate.Side(self.path).close()
+
+    def test_a_side_that_lost_its_place_before_it_was_ready_does_not_say_so(self) -> None:
+        with gate.Main(self.path) as main:
+            first = gate.Side(self.path)
+            main._words.lease_until = 1
+            with gate.Side(self.path):
+                first.ready()
+                self.assertIsNone(main.side_pid)
+                with self.assertRaises(gate.LeaseLost):
+                    first.go()
+
+    def test_a_file_system_without_locks_has_no_side_of_pythons(self) -> None:
+        with unittest.mock.patch.object(lock, "try_lock", return_value=Lock.UNKNOWN):
+            with gate.Main(self.path):
+                with self.assertRaisesRegex(gate.GateError, "has no locks, which a side of Python's needs") as refused:
+                    gate.Side(self.path)
+                self.assertEqual(len(str(refused.exception).splitlines()), 1)
 
     def test_the_lease_of_another_container_is_waited_for(self) -> None:
         with gate.Main(self.path) as main:

@@ -99,7 +99,8 @@ class Layout(GateCase):
                 live[at : at + size] = value.to_bytes(size, "little")
                 self.assertEqual(getattr(main._words, name), value, name)
             live[:16] = b"BBGATE01" + struct.pack("<II", 2, 4096)
-            seen = page.look_on(self.path)
+            seen, fd = page.look_on(self.path)
+            os.close(fd)
             self.assertEqual(bytes(seen.words), bytes(main._words))
             self.assertEqual(ctypes.sizeof(seen.words), 4096)
 

@@ -271,9 +271,7 @@ class Side(End):
         return f"<bubblebench.gate.Side of {self._path}>"
 
 
-def _renew(
-    page: Page, fd: int, generation: int, until: int, places: "threading.RLock", left: threading.Event
-) -> None:
+def _renew(page: Page, fd: int, generation: int, until: int, places: "threading.RLock", left: threading.Event) -> None:
     """Renews the lease while the side is in an operation, however long; ``until``: its end so far.
 
     Only this side's own lease is lengthened, however long this thread was suspended: another's ends at another time.
