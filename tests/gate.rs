@@ -3,8 +3,11 @@
 //! The second process is this test program once more, told by the environment to play `child_process`.
 
 use assert_cmd::cargo::CommandCargoExt;
+use bubblebench::corun::gate::process::Life;
 use bubblebench::corun::gate::{self, GateState, MainEnd, Pass, Stop};
 use bubblebench::corun::time::now_ns;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -46,6 +49,11 @@ fn child_process() {
                 main.open(30_000_000);
             }
             std::thread::sleep(Duration::from_secs(60));
+        }
+        "main executes" => {
+            let _main = gate::create(path).unwrap();
+            std::thread::sleep(Duration::from_millis(300));
+            panic!("{}", Command::new("sleep").arg("60").exec());
         }
         "main works" => {
             let mut main = gate::create(path).unwrap();
@@ -200,6 +208,19 @@ fn a_main_killed_with_the_gate_closed_ends_the_side() {
     let killed = now_ns();
     assert_eq!(waiting.join().unwrap(), Pass::MainGone);
     assert!(now_ns() - killed < LONG / 2);
+}
+
+/// The process is there, and its start is the same; the gate ended with the program.
+#[test]
+fn a_main_that_becomes_another_program_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gate");
+    let main = start("main executes", &path);
+    eventually("the gate", || path.exists());
+    let mut side = gate::attach(&path).unwrap();
+    assert_eq!(side.pass(0), Pass::MainGone);
+    assert_eq!(gate::status(&path).unwrap().main.pid, main.0.id());
+    drop(gate::create(&path).unwrap());
 }
 
 /// A hundred sides, each killed at a moment of its own: the main never waits beyond what it says, and the next side works.
@@ -379,4 +400,58 @@ fn a_person_sees_the_gate_and_is_told_what_is_none() {
     }
     let (code, _, err) = told(&["gate", "status"], &folder.path().join("none"));
     assert!(code == Some(2) && err.lines().count() == 1, "{err}");
+}
+
+/// What a watch writes up to its end, which comes with something that is done meanwhile.
+fn watched(path: &Path, meanwhile: impl FnOnce()) -> (Option<i32>, String, String) {
+    let mut command = Command::cargo_bin("bubblebench").unwrap();
+    command.args(["gate", "watch", "--interval", "20ms"]).arg(path);
+    let mut watch = Killed(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut out = BufReader::new(watch.0.stdout.take().unwrap());
+    let mut text = String::new();
+    // It has looked once.
+    out.read_line(&mut text).unwrap();
+    meanwhile();
+    out.read_to_string(&mut text).unwrap();
+    let mut err = String::new();
+    watch.0.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    (watch.ends().code(), text, err)
+}
+
+#[test]
+fn a_watch_ends_with_the_gate_whatever_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gate");
+    let main = gate::create(&path).unwrap();
+    let (code, text, err) = watched(&path, || drop(main));
+    assert!(code == Some(0) && text.starts_with("idle, 0 openings") && err.contains("its main has ended"), "{err}");
+
+    let child = start("main closed", &path);
+    eventually("the gate", || path.exists());
+    let (code, _, err) = watched(&path, || child.signal(libc::SIGKILL));
+    assert!(code == Some(0) && err.contains(&format!("(process {}) is gone", child.0.id())), "{err}");
+
+    // Replaced between two looks: as by a rename of another main's page.
+    let other = folder.path().join("other");
+    let _living = start("main closed", &path);
+    let _child = start("main closed", &other);
+    eventually("the gates", || gate::status(&path).is_ok_and(|seen| seen.main.life == Life::Running) && other.exists());
+    let (code, _, err) = watched(&path, || std::fs::rename(&other, &path).unwrap());
+    assert!(code == Some(0) && err.contains("has made a new gate at"), "{err}");
+
+    let (code, _, err) = watched(&path, || std::fs::write(&path, "rubbish").unwrap());
+    assert!(code == Some(2) && err.contains("is not a gate page"), "{err}");
+}
+
+#[test]
+fn a_watch_that_nobody_reads_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gate");
+    let _main = gate::create(&path).unwrap();
+    let mut command = Command::cargo_bin("bubblebench").unwrap();
+    command.args(["gate", "watch", "--interval", "10ms"]).arg(&path);
+    let mut watch = Killed(command.stdout(Stdio::piped()).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(watch.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(watch.ends().code(), Some(0));
 }

@@ -52,6 +52,7 @@ const ROOMS: [(&str, &[&str]); 24] = [
             "fill",
             "import",
             "machine",
+            "models",
             "monitor",
             "nearest",
             "ops",

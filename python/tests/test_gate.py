@@ -113,6 +113,12 @@ class Bubbles(GateCase):
             main.open(1_000)
             self.assertEqual(main._words.bubble, 8, "counted on from the number that was given")
 
+    def test_a_gate_that_never_opened_tells_of_no_start(self) -> None:
+        with gate.Main(self.path) as main, gate.Side(self.path) as side:
+            main.shut_down()
+            self.assertFalse(side.go())
+            self.assertEqual((main.started_at, main.start_latency_ns, main.work_ns), (None, None, None))
+
     def test_an_operation_that_fits_no_opening_is_refused_with_both_numbers(self) -> None:
         with gate.Main(self.path) as main, gate.Side(self.path) as side:
             for number in range(64):
@@ -230,6 +236,10 @@ class Bubbles(GateCase):
             with self.assertRaises(TimeoutError):
                 side.go(1_000_000, timeout=0)
             self.assertEqual(main.self_stops, 0, "it worked in none of those that it stopped in")
+            words.started = words.state >> 2
+            self.assertIsNone(main.start_latency_ns, "a device's numbers are not the main's")
+            words.started -= 1
+            self.assertIsNone(main.start_latency_ns)
             before = bytes(words)[:256]
             main.open(LONG_NS)
             main.close()

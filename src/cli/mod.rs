@@ -28,6 +28,7 @@ pub mod results;
 mod schedule;
 pub mod schema;
 pub mod session;
+mod side;
 pub mod simulate;
 mod sweep;
 mod terminal;
@@ -75,6 +76,8 @@ enum Command {
     Publish(publish::PublishArgs),
     /// Show a live gate: its state, who is there, how it is used
     Gate(gate::GateArgs),
+    /// Train a small model behind a live gate, in the bubbles of its main
+    Side(side::SideArgs),
     /// Print the JSON Schema of one kind of file
     Schema(schema::SchemaArgs),
     /// Print shell completions: commands, options, and the values that are names
@@ -112,6 +115,7 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Report(args) => report::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Gate(args) => gate::run(&args),
+        Command::Side(args) => side::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Completions { shell } => {
             let mut text = Vec::new();

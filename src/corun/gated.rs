@@ -4,32 +4,137 @@
 //! holds the model between two operations otherwise. Reading, writing and allocating are not gated: they are set-up and
 //! inspection, not the work of a step. On an asynchronous device an operation that passed is *asked for*, not done: what
 //! is queued there drains after the closing.
+//!
+//! A training step runs the same operations in the same order every time: [`Gated::learn`] gives each position its need,
+//! with which the gate lets an operation start only where it ends in time.
 
 use super::gate::{Pass, SideEnd};
-use super::time::now_ns;
 use crate::ops::{
     AdamW, Attention, Conv, DType, Dropout, Embedding, ForwardEpilogue, GroupNorm, InputEpilogue, Linear, LstmCell,
     Ops, Pool, ResidualLayernorm, RowStats, Rows, Sgd, WeightEpilogue,
 };
+use crate::units::format_ns;
 use crate::{Error, Result};
+
+/// How often who waits at the gate looks whether it is to end.
+const LOOK_NS: u64 = 50_000_000;
+
+/// Why operations pass the gate no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The main has ended in good order.
+    ShutDown,
+    /// The main died.
+    MainGone,
+    /// Another side has taken the place at the gate.
+    LeaseLost,
+    /// Openings are too short, again and again.
+    NeverFits {
+        /// What the operation needs, in nanoseconds.
+        need_ns: u64,
+        /// The longest of the last openings in nanoseconds, less the margin.
+        longest_ns: u64,
+    },
+    /// This program is to end ([`Gated::end_when`]).
+    Asked,
+}
 
 /// A device behind a gate: an operation runs once the gate lets it pass, and is then counted.
 pub struct Gated<O> {
     ops: O,
     gate: SideEnd,
-    ended: Option<Pass>,
-    times: Option<Vec<f64>>,
+    ended: Option<Ended>,
+    times: Option<Times>,
+    needs: Needs,
+    alone: bool,
+    finishing: bool,
+    asked: fn() -> bool,
+}
+
+/// Operations that are timed, and by which clock.
+struct Times {
+    clock: fn() -> u64,
+    ns: Vec<f64>,
+}
+
+/// What each operation of a step needs, by its position.
+#[derive(Debug, Default)]
+struct Needs {
+    by_position: Vec<u64>,
+    largest: u64,
+    /// Operations of this step so far.
+    position: usize,
+    /// The step before had other operations than were learned: positions say nothing until one is as learned again.
+    differs: bool,
+}
+
+impl Needs {
+    fn learn(&mut self, by_position: Vec<u64>) {
+        let largest = by_position.iter().copied().max().unwrap_or(0);
+        *self = Needs { position: by_position.len(), by_position, largest, differs: false };
+    }
+
+    fn begin_step(&mut self) {
+        self.differs = self.position != self.by_position.len();
+        self.position = 0;
+    }
+
+    /// The need of the next operation, in nanoseconds.
+    #[inline]
+    fn next(&mut self) -> u64 {
+        let known = self.by_position.get(self.position).filter(|_| !self.differs);
+        self.position += 1;
+        known.copied().unwrap_or(self.largest)
+    }
 }
 
 impl<O: Ops> Gated<O> {
     /// Puts `ops` behind the side's end of a gate.
     pub fn new(ops: O, gate: SideEnd) -> Self {
-        Gated { ops, gate, ended: None, times: None }
+        let needs = Needs::default();
+        Gated { ops, gate, ended: None, times: None, needs, alone: false, finishing: false, asked: || false }
+    }
+
+    /// As [`Gated::new`] for a side that gets ready first: until [`Gated::ready`] operations neither ask the gate nor
+    /// count, and the main takes the side for absent.
+    pub fn getting_ready(ops: O, gate: SideEnd) -> Self {
+        Gated { alone: true, ..Gated::new(ops, gate) }
+    }
+
+    /// From now on every operation asks the gate, and the main knows of this side.
+    pub fn ready(&mut self) {
+        self.alone = false;
+        self.gate.ready();
+    }
+
+    /// Takes what each operation of a step needs, in nanoseconds and in order. An operation then starts only where so
+    /// much of the opening is left; without it any operation starts while the gate is open. The positions count from
+    /// [`Gated::begin_step`]. Where a step had more or fewer operations than were learned, those of the next step ask
+    /// with the largest need.
+    pub fn learn(&mut self, needs_ns: Vec<u64>) {
+        self.needs.learn(needs_ns);
+    }
+
+    /// The operations that follow are those of a new step.
+    pub fn begin_step(&mut self) {
+        self.needs.begin_step();
+    }
+
+    /// Ends as [`Ended::Asked`] within 50 ms of waiting at the gate once `asked` says so; an operation that may start is
+    /// not held up by it.
+    pub fn end_when(&mut self, asked: fn() -> bool) {
+        self.asked = asked;
+    }
+
+    /// While `finishing`, what the gate's end catches runs all the same, uncounted: an update that is half done would
+    /// leave a model that is good for nothing.
+    pub fn set_finishing(&mut self, finishing: bool) {
+        self.finishing = finishing;
     }
 
     /// How the gate ended; `None` while it has not. From its end on operations are left out and [`Ops::synchronize`]
     /// says so.
-    pub fn ended(&self) -> Option<Pass> {
+    pub fn ended(&self) -> Option<Ended> {
         self.ended
     }
 
@@ -38,14 +143,14 @@ impl<O: Ops> Gated<O> {
         self.gate.operations()
     }
 
-    /// From now on the time of each operation is kept (without the waiting at the gate).
-    pub fn time_operations(&mut self) {
-        self.times = Some(Vec::new());
+    /// From now on the time of each operation is kept (without the waiting at the gate), by a clock of nanoseconds.
+    pub fn time_operations(&mut self, clock: fn() -> u64) {
+        self.times = Some(Times { clock, ns: Vec::new() });
     }
 
     /// Times of the operations since [`Gated::time_operations`], nanoseconds, in order; ends the timing.
     pub fn take_times(&mut self) -> Vec<f64> {
-        self.times.take().unwrap_or_default()
+        self.times.take().map_or_else(Vec::new, |times| times.ns)
     }
 
     /// The device behind the gate; calls on it do not ask the gate.
@@ -55,22 +160,75 @@ impl<O: Ops> Gated<O> {
 
     #[inline]
     fn run(&mut self, operation: impl FnOnce(&mut O)) {
-        match self.gate.pass(0) {
-            Pass::Go => match &mut self.times {
-                None => operation(&mut self.ops),
-                Some(times) => {
-                    let start = now_ns();
-                    operation(&mut self.ops);
-                    times.push((now_ns() - start) as f64);
-                }
-            },
-            end => {
-                self.ended = Some(end);
-                return;
+        if self.alone {
+            return self.timed(operation);
+        }
+        let need_ns = self.needs.next();
+        if self.ended.is_none() {
+            self.ended = self.held(need_ns);
+        }
+        if self.ended.is_some() {
+            if self.finishing {
+                operation(&mut self.ops);
+            }
+            return;
+        }
+        self.timed(operation);
+        if self.gate.done().is_err() {
+            self.ended = Some(Ended::LeaseLost);
+        }
+    }
+
+    #[inline]
+    fn timed(&mut self, operation: impl FnOnce(&mut O)) {
+        match &mut self.times {
+            None => operation(&mut self.ops),
+            Some(Times { clock, ns }) => {
+                let start = clock();
+                operation(&mut self.ops);
+                ns.push((clock() - start) as f64);
             }
         }
-        if self.gate.done().is_err() {
-            self.ended = Some(Pass::LeaseLost);
+    }
+
+    /// Returns once an operation of this need may start; how the gate ended, where none may any more.
+    #[inline]
+    fn held(&mut self, need_ns: u64) -> Option<Ended> {
+        loop {
+            return match self.gate.pass_within(need_ns, LOOK_NS) {
+                Some(Pass::Go) => None,
+                Some(Pass::ShutDown) => Some(Ended::ShutDown),
+                Some(Pass::MainGone) => Some(Ended::MainGone),
+                Some(Pass::LeaseLost) => Some(Ended::LeaseLost),
+                Some(Pass::NeverFits { longest_ns }) => Some(Ended::NeverFits { need_ns, longest_ns }),
+                None if (self.asked)() => Some(Ended::Asked),
+                None => continue,
+            };
+        }
+    }
+}
+
+impl Ended {
+    /// As a failure: what a side says that cannot go on.
+    pub fn error(self) -> Error {
+        match self {
+            Ended::ShutDown => Error::machine("the main program has shut the gate down", "start it again"),
+            Ended::MainGone => {
+                Error::machine("the main program behind the gate has died", "start it again, then this program")
+            }
+            Ended::LeaseLost => Error::machine(
+                "another side has taken the place at the gate: this one stood still for longer than its lease",
+                "end the other one, then start this one again",
+            ),
+            Ended::NeverFits { need_ns, longest_ns } => Error::machine(
+                format!(
+                    "an operation takes {}, and none of the last openings had more than {}",
+                    format_ns(need_ns as f64),
+                    format_ns(longest_ns as f64)
+                ),
+                "take a smaller model or a smaller batch",
+            ),
+            Ended::Asked => Error::Interrupted,
         }
     }
 }
@@ -110,20 +268,7 @@ impl<O: Ops> Ops for Gated<O> {
 
     fn synchronize(&mut self) -> Result<()> {
         self.ops.synchronize()?;
-        match self.ended {
-            None | Some(Pass::Go) => Ok(()),
-            Some(Pass::ShutDown) => Err(Error::machine("the main program has shut the gate down", "start it again")),
-            Some(Pass::MainGone) => {
-                Err(Error::machine("the main program behind the gate has died", "start it again, then this program"))
-            }
-            Some(Pass::LeaseLost) => {
-                Err(Error::machine("another side has taken the place at the gate", "end this one"))
-            }
-            Some(Pass::NeverFits { longest_ns }) => Err(Error::machine(
-                format!("no bubble is long enough for an operation: the longest had {longest_ns} ns"),
-                "take a smaller model",
-            )),
-        }
+        self.ended.map_or(Ok(()), |ended| Err(ended.error()))
     }
 
     gated! {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::corun::gate::{self, Stop};
+use crate::corun::time::now_ns;
 use std::time::Duration;
 
 /// Vectors of f64; `residual` adds, everything else is not asked of it here.
@@ -91,7 +92,7 @@ fn the_work_is_the_same_and_every_operation_is_counted_and_timed() {
     let mut ops = Gated::new(Adder { pause_us: 300 }, side);
     let (mut total, one) = (ops.alloc(1, DType::F64).unwrap(), vec![1.0]);
     ops.zero(&mut total);
-    ops.time_operations();
+    ops.time_operations(now_ns);
     for _ in 0..5 {
         count_up(&mut ops, &mut total, &one);
     }
@@ -130,4 +131,95 @@ fn a_model_is_held_between_operations_and_goes_on_where_it_stood() {
     let (total, operations, why) = thread.join().unwrap();
     assert_eq!((total, operations), (last as f64, last), "what was left out after the end changed nothing");
     assert!(why.contains("shut the gate down"));
+}
+
+#[test]
+fn needs_go_by_position_and_a_step_that_differs_asks_with_the_largest() {
+    let mut needs = Needs::default();
+    assert_eq!((needs.next(), needs.next()), (0, 0), "nothing was learned");
+    needs.learn(vec![10, 30, 20]);
+    let mut step = |operations: usize| {
+        needs.begin_step();
+        (0..operations).map(|_| needs.next()).collect::<Vec<u64>>()
+    };
+    assert_eq!(step(3), [10, 30, 20]);
+    assert_eq!(step(4), [10, 30, 20, 30], "one more than is known");
+    assert_eq!(step(3), [30, 30, 30], "the step before had one more");
+    assert_eq!(step(2), [10, 30], "the step before was as learned");
+    assert_eq!(step(3), [30, 30, 30]);
+    assert_eq!(step(3), [10, 30, 20]);
+}
+
+/// What is left of the opening is enough for the short operation, and not for the long one.
+#[test]
+fn an_operation_starts_only_where_what_is_left_is_long_enough_for_it() {
+    let (mut main, side) = gate::pair().unwrap();
+    let thread = std::thread::spawn(move || {
+        let mut ops = Gated::new(Adder::default(), side);
+        let (mut total, one) = (vec![0.0], vec![1.0]);
+        ops.learn(vec![1_000, 60_000_000_000]);
+        ops.begin_step();
+        (0..2).for_each(|_| count_up(&mut ops, &mut total, &one));
+        (total[0], ops.operations(), ops.ended())
+    });
+    main.open(30_000_000_000);
+    while main.self_stops() == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(main.side_operations(), 1);
+    main.close();
+    main.open(120_000_000_000);
+    assert_eq!(thread.join().unwrap(), (2.0, 2, None));
+}
+
+#[test]
+fn openings_that_are_all_too_short_end_it_with_both_numbers() {
+    let (mut main, side) = gate::pair().unwrap();
+    let thread = std::thread::spawn(move || {
+        let mut ops = Gated::new(Adder::default(), side);
+        ops.learn(vec![5_000_000]);
+        let (mut total, one) = (vec![0.0], vec![1.0]);
+        ops.begin_step();
+        count_up(&mut ops, &mut total, &one);
+        (total[0], ops.ended().unwrap(), ops.synchronize().unwrap_err().to_string())
+    });
+    while !thread.is_finished() {
+        main.open(1_010_000);
+        std::thread::sleep(Duration::from_micros(200));
+        main.close();
+    }
+    let (total, ended, why) = thread.join().unwrap();
+    let Ended::NeverFits { need_ns, longest_ns } = ended else { panic!("{ended:?}") };
+    assert_eq!((total, need_ns, longest_ns), (0.0, 5_000_000, 1_000_000));
+    assert!(why.contains("takes 5.000 ms") && why.contains("more than 1.000 ms"), "{why}");
+}
+
+#[test]
+fn nobody_is_there_until_the_side_is_ready() {
+    let (mut main, side) = gate::pair().unwrap();
+    let mut ops = Gated::getting_ready(Adder::default(), side);
+    let (mut total, one) = (vec![0.0], vec![1.0]);
+    ops.time_operations(now_ns);
+    count_up(&mut ops, &mut total, &one);
+    assert_eq!((total[0], main.side_operations(), ops.take_times().len()), (1.0, 0, 1), "the gate is shut");
+    assert_eq!(main.wait_stopped(0), Stop::Absent);
+    ops.ready();
+    main.open(60_000_000_000);
+    count_up(&mut ops, &mut total, &one);
+    assert_eq!((total[0], main.side_operations()), (2.0, 1));
+}
+
+#[test]
+fn who_is_asked_to_end_does_so_at_a_closed_gate_and_finishes_what_it_has_begun() {
+    let (main, side) = gate::pair().unwrap();
+    let mut ops = Gated::new(Adder::default(), side);
+    ops.end_when(|| true);
+    let (mut total, one) = (vec![0.0], vec![1.0]);
+    count_up(&mut ops, &mut total, &one);
+    assert_eq!((total[0], ops.ended()), (0.0, Some(Ended::Asked)));
+    ops.set_finishing(true);
+    count_up(&mut ops, &mut total, &one);
+    ops.set_finishing(false);
+    count_up(&mut ops, &mut total, &one);
+    assert_eq!((total[0], main.side_operations()), (1.0, 0), "run, and not counted");
 }

@@ -118,7 +118,7 @@ fn serve_model(
         time::fine_timers();
         let mut ops = Gated::new(host, gate);
         let mut model = side_model(&mut ops, spec)?;
-        let profile = profile_of(&mut ops, model.as_mut())?;
+        let profile = profile_of(&mut ops, model.as_mut(), time::now_ns)?;
         if tell.send(profile).is_err() {
             return Ok(());
         }
@@ -132,13 +132,18 @@ fn serve_model(
     })
 }
 
-fn profile_of(ops: &mut Gated<Host>, model: &mut dyn SideModel<Gated<Host>>) -> Result<StepProfile> {
+/// Warms a small model up and times the operations of its step by a clock of nanoseconds; an error where its steps differ.
+pub(super) fn profile_of(
+    ops: &mut Gated<Host>,
+    model: &mut dyn SideModel<Gated<Host>>,
+    clock: fn() -> u64,
+) -> Result<StepProfile> {
     for _ in 0..WARM_STEPS {
         model.step(ops);
     }
     ops.synchronize()?;
     let base = ops.operations();
-    ops.time_operations();
+    ops.time_operations(clock);
     let (begun, mut steps) = (time::now_ns(), 0);
     while steps < LEAST_STEPS || (steps < MOST_STEPS && time::now_ns() - begun < PROFILE_NS) {
         model.step(ops);

@@ -5,6 +5,7 @@
 //!   [`crate::ops::Ops`], so that models run through it unchanged. [`time`] is the clock of both.
 //! * [`pressure`] — programs that load exactly one resource; [`load`] runs those and the small models in a thread
 //!   ([`worker`]) and [`profile`] turns their operations into work; [`mains`] is what is measured beside them.
+//! * [`live_side`] — a small model that trains in a process of its own behind a live gate.
 //! * [`pair`] — alone and together in random order, and how much of it truly overlapped; [`sharing`] says
 //!   who runs on which core.
 //! * [`cuda`] — the same pair on a GPU: two streams, timed by events.
@@ -18,6 +19,7 @@ pub mod cuda;
 pub mod fill_gate;
 pub mod gate;
 pub mod gated;
+pub mod live_side;
 pub mod load;
 pub mod mains;
 pub mod pair;

@@ -5,6 +5,12 @@
 
 use crate::stats;
 
+/// An operation's need is this quantile of its times: of ten starts about one takes longer.
+const NEED_QUANTILE: f64 = 0.9;
+/// But at most so many times its median: beside a busy main more than one of ten may have lost its core on the way, and no
+/// opening would ever be long enough for that.
+const MOST_MEDIANS: f64 = 4.0;
+
 /// Time alone of each operation of a small model's training step, by which a count of finished operations becomes work.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepProfile {
@@ -14,24 +20,28 @@ pub struct StepProfile {
     times_ns: Vec<f64>,
     /// `sums[k]`: the first k of them together.
     sums_ns: Vec<f64>,
+    /// What each of them needs of an opening.
+    needs_ns: Vec<u64>,
 }
 
 impl StepProfile {
-    /// Takes the median of each operation from the times (nanoseconds) of `steps` whole steps in a row, before which
+    /// Takes the median and the need of each operation from the times (nanoseconds) of `steps` whole steps in a row, before which
     /// `base` operations were finished. `None` where the times are no whole number of steps.
     pub fn from_steps(base: u64, times_ns: &[f64], steps: usize) -> Option<Self> {
         let length = times_ns.len().checked_div(steps)?;
         if length == 0 || length * steps != times_ns.len() {
             return None;
         }
-        let median_of = |k: usize| {
+        let of = |k: usize| {
             let column: Vec<f64> = times_ns.iter().skip(k).step_by(length).copied().collect();
-            stats::median(&column).unwrap_or(0.0)
+            let quantile = |q| stats::quantile(&column, q).unwrap_or(0.0);
+            let median = quantile(0.5);
+            (median, quantile(NEED_QUANTILE).min(MOST_MEDIANS * median).ceil() as u64)
         };
-        let times_ns: Vec<f64> = (0..length).map(median_of).collect();
+        let (times_ns, needs_ns): (Vec<f64>, Vec<u64>) = (0..length).map(of).unzip();
         let mut sums_ns = vec![0.0];
         times_ns.iter().for_each(|t| sums_ns.push(sums_ns[sums_ns.len() - 1] + t));
-        Some(StepProfile { base, times_ns, sums_ns })
+        Some(StepProfile { base, times_ns, sums_ns, needs_ns })
     }
 
     /// Time of one whole step alone, in nanoseconds.
@@ -47,6 +57,11 @@ impl StepProfile {
     /// Time alone of the step's longest operation, in nanoseconds.
     pub fn longest_ns(&self) -> f64 {
         self.times_ns.iter().copied().fold(0.0, f64::max)
+    }
+
+    /// What each operation of the step needs of an opening, in nanoseconds and in order: a high quantile of its times.
+    pub fn needs_ns(&self) -> &[u64] {
+        &self.needs_ns
     }
 
     /// Time alone, in nanoseconds, of all that is done since the first profiled step once `count` operations are
@@ -83,6 +98,15 @@ mod tests {
             sum += one[done as usize % 7];
         }
         assert_eq!(profile.longest_ns(), one.iter().copied().fold(0.0, f64::max));
+    }
+
+    #[test]
+    fn a_need_is_a_high_quantile_and_no_lost_core() {
+        let times: Vec<f64> = (0..11).flat_map(|i| [100.0 + f64::from(i), 10.0]).collect();
+        assert_eq!(StepProfile::from_steps(0, &times, 11).unwrap().needs_ns(), [109, 10]);
+        // Three of eleven were suspended for long.
+        let times: Vec<f64> = (0..11).map(|i| if i < 3 { 1e7 } else { 100.0 }).collect();
+        assert_eq!(StepProfile::from_steps(0, &times, 11).unwrap().needs_ns(), [400]);
     }
 
     #[test]

@@ -12,9 +12,18 @@ const SPIN_NS: u64 = 60_000;
 
 /// Nanoseconds of the machine's monotonic clock; never 0.
 pub fn now_ns() -> u64 {
+    read(libc::CLOCK_MONOTONIC)
+}
+
+/// Nanoseconds that the calling thread has run on a core: what another thread took of its cores is not among them.
+pub fn thread_ns() -> u64 {
+    read(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn read(clock: libc::clockid_t) -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is a valid timespec for the call to fill; CLOCK_MONOTONIC always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    // SAFETY: `now` is a valid timespec for the call to fill; both clocks always exist.
+    unsafe { libc::clock_gettime(clock, &mut now) };
     (now.tv_sec as u64) * 1_000_000_000 + now.tv_nsec as u64
 }
 
@@ -91,6 +100,19 @@ mod tests {
             wait_until(start + ns);
             assert!(now_ns() >= start + ns);
         }
+    }
+
+    #[test]
+    fn a_thread_that_sleeps_runs_on_no_core() {
+        let (wall, ran) = (now_ns(), thread_ns());
+        std::thread::sleep(Duration::from_millis(30));
+        let (wall, ran) = (now_ns() - wall, thread_ns() - ran);
+        assert!(wall >= 30_000_000 && ran < 15_000_000, "{ran} of {wall} ns");
+        let (start, mut spins) = (thread_ns(), 0u64);
+        while thread_ns() < start + 1_000_000 {
+            spins += 1;
+        }
+        assert!(spins > 0);
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl<'a, O: Ops> Builder<'a, O> {
     ) -> Result<Parameter<O::Buffer>> {
         let value = self.normal(len, mean, deviation)?;
         let gradient = self.zeros(len)?;
-        Ok(Parameter { name: name.into(), len, matrix: false, value, gradient })
+        Ok(Parameter { name: name.into(), len, columns: None, value, gradient })
     }
 
     /// A weight matrix, outputs × inputs, of random values with mean 0 and deviation `gain`/√inputs (0.02 at 2,500
@@ -95,7 +95,7 @@ impl<'a, O: Ops> Builder<'a, O> {
         gain: f64,
     ) -> Result<Parameter<O::Buffer>> {
         let parameter = self.parameter(name, outputs * inputs, 0.0, gain / (inputs as f64).sqrt())?;
-        Ok(Parameter { matrix: true, ..parameter })
+        Ok(Parameter { columns: Some(inputs), ..parameter })
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::builder::Builder;
 use super::pieces::Parameter;
+use super::state::StateTensor;
 use crate::Result;
 use crate::ops::{AdamW, DType, Ops, Sgd};
 
@@ -33,6 +34,30 @@ pub struct Optimizer<B> {
 }
 
 impl<B> Optimizer<B> {
+    /// Continues behind `steps` steps: AdamW corrects its moments by the number of the step.
+    pub fn set_steps(&mut self, steps: u64) {
+        if let Rule::AdamW(config) = &mut self.rule {
+            config.step = u32::try_from(steps.saturating_add(1)).unwrap_or(u32::MAX);
+        }
+    }
+
+    /// The tensors that it keeps of the parameters, which must be those that it was made for: `<parameter>.momentum`
+    /// of SGD, `<parameter>.exp_avg` and `<parameter>.exp_avg_sq` of AdamW, `<parameter>.master` where a parameter is
+    /// narrower than fp32.
+    pub fn tensors<'a>(&'a mut self, parameters: &[&Parameter<B>]) -> Vec<StateTensor<'a, B>> {
+        let first_name = if matches!(self.rule, Rule::AdamW(_)) { "exp_avg" } else { "momentum" };
+        let mut tensors = Vec::new();
+        for (state, p) in self.states.iter_mut().zip(parameters) {
+            let State { first, second, master } = state;
+            let held = [(first_name, Some(first)), ("exp_avg_sq", second.as_mut()), ("master", master.as_mut())];
+            for (role, buffer) in held {
+                let named = |buffer| StateTensor { name: format!("{}.{role}", p.name), shape: p.shape(), buffer };
+                tensors.extend(buffer.map(named));
+            }
+        }
+        tensors
+    }
+
     /// Makes the state for `parameters`; every later step must be given the same ones in the same order. An error where
     /// the device has no memory for it.
     pub fn new<O: Ops<Buffer = B>>(
@@ -57,7 +82,7 @@ impl<B> Optimizer<B> {
         for (state, p) in self.states.iter_mut().zip(parameters.iter_mut()) {
             match (self.rule, &mut state.second) {
                 (Rule::AdamW(config), Some(second)) => {
-                    let weight_decay = if p.matrix { config.weight_decay } else { 0.0 };
+                    let weight_decay = if p.columns.is_some() { config.weight_decay } else { 0.0 };
                     let config = AdamW { weight_decay, ..config };
                     let (value, gradient) = (&mut p.value, &p.gradient);
                     ops.adamw(p.len, value, state.master.as_mut(), gradient, &mut state.first, second, config);

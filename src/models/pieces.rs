@@ -12,12 +12,22 @@ pub struct Parameter<B> {
     pub name: String,
     /// Number of elements.
     pub len: usize,
-    /// Whether it is a weight matrix, which decays in AdamW; biases and gains do not.
-    pub matrix: bool,
+    /// Columns of a weight matrix, which decays in AdamW; `None` for biases, gains and tables, which do not.
+    pub columns: Option<usize>,
     /// The tensor itself, in the device's type.
     pub value: B,
     /// Gradient of the loss by the tensor; each backward pass adds to it.
     pub gradient: B,
+}
+
+impl<B> Parameter<B> {
+    /// Its dimensions: rows and columns of a matrix, else its length.
+    pub fn shape(&self) -> Vec<usize> {
+        match self.columns {
+            Some(columns) if columns > 0 => vec![self.len / columns, columns],
+            _ => vec![self.len],
+        }
+    }
 }
 
 /// A linear layer, Y = X·Wᵀ + bias.

@@ -7,6 +7,7 @@ use super::builder::Builder;
 use super::gpt::network::{self, Gpt};
 use super::network::Network;
 use super::optimizer::{Optimizer, Rule};
+use super::state::StateTensor;
 use super::{SideModel, convnet, lstm, mlp};
 use crate::ops::{AdamW, DType, Ops, Sgd};
 use crate::shape::LayerShape;
@@ -65,6 +66,17 @@ impl SideKind {
     }
 }
 
+impl FromStr for SideKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        SideKind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
+            let cure = nearest::cure(text, SideKind::ALL.map(SideKind::name));
+            Error::input(format!("`{text}` is not a small model"), cure)
+        })
+    }
+}
+
 /// A small model and its batch, written `mlp-b32`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SideSpec {
@@ -98,14 +110,16 @@ impl FromStr for SideSpec {
             Error::input(format!("`{text}` is not a small model"), cure)
         };
         let (name, batch) = text.rsplit_once("-b").ok_or_else(wrong)?;
-        let kind = SideKind::ALL.into_iter().find(|k| k.name() == name).ok_or_else(wrong)?;
+        let kind = name.parse().map_err(|_| wrong())?;
         let batch = batch.parse().ok().filter(|b| (1..=MOST_ROWS).contains(b)).ok_or_else(wrong)?;
         Ok(SideSpec { kind, batch })
     }
 }
 
-const MOST_ROWS: usize = 4096;
-const SEED: u64 = 0x51de;
+/// The largest batch.
+pub const MOST_ROWS: usize = 4096;
+/// The seed of [`side_model`].
+pub const SEED: u64 = 0x51de;
 
 /// A network in training, with its optimizer and its place in the data.
 pub struct Trainer<O: Ops, N> {
@@ -117,16 +131,17 @@ pub struct Trainer<O: Ops, N> {
 }
 
 impl<O: Ops, N: Network<O>> Trainer<O, N> {
-    /// Makes the network by `make`, and the optimizer's state for its parameters; an error where the device has no
-    /// memory for them.
+    /// Makes the network by `make` with random numbers from `seed`, and the optimizer's state for its parameters; an
+    /// error where the device has no memory for them.
     pub fn new(
         ops: &mut O,
         name: String,
         rule: Rule,
+        seed: u64,
         make: impl FnOnce(&mut Builder<'_, O>) -> Result<N>,
     ) -> Result<Self> {
         let rounding = if ops.dtype() == DType::F64 { DType::F32 } else { ops.dtype() };
-        let mut builder = Builder::new(ops, rounding, SEED);
+        let mut builder = Builder::new(ops, rounding, seed);
         let network = make(&mut builder)?;
         let optimizer = Optimizer::new(&mut builder, rule, &network.parameters())?;
         Ok(Trainer { name, network, optimizer, step: 0, memory_bytes: builder.bytes() })
@@ -148,12 +163,15 @@ impl<O: Ops, N: Network<O>> SideModel<O> for Trainer<O, N> {
         &self.name
     }
 
-    fn step(&mut self, ops: &mut O) {
+    fn gradients(&mut self, ops: &mut O) {
         let mut parameters = self.network.parameters_mut();
         parameters.iter_mut().for_each(|p| ops.zero(&mut p.gradient));
         drop(parameters);
         self.network.forward(ops, self.step);
         self.network.backward(ops, self.step);
+    }
+
+    fn update(&mut self, ops: &mut O) {
         self.optimizer.step(ops, &mut self.network.parameters_mut());
         self.step += 1;
     }
@@ -161,6 +179,25 @@ impl<O: Ops, N: Network<O>> SideModel<O> for Trainer<O, N> {
     fn loss(&mut self, ops: &mut O) -> Result<f64> {
         let losses = ops.read(self.network.losses())?;
         Ok(losses.iter().sum::<f64>() / losses.len() as f64)
+    }
+
+    fn steps(&self) -> u64 {
+        self.step as u64
+    }
+
+    fn set_steps(&mut self, steps: u64) {
+        self.step = steps as usize;
+        self.optimizer.set_steps(steps);
+    }
+
+    fn tensors(&mut self) -> Vec<StateTensor<'_, O::Buffer>> {
+        let Trainer { network, optimizer, .. } = self;
+        let mut held = optimizer.tensors(&network.parameters());
+        let own = network.parameters_mut().into_iter();
+        let mut all: Vec<_> =
+            own.map(|p| StateTensor { name: p.name.clone(), shape: p.shape(), buffer: &mut p.value }).collect();
+        all.append(&mut held);
+        all
     }
 
     fn memory_bytes(&self) -> u64 {
@@ -175,14 +212,28 @@ pub fn side_model<O: Ops + 'static>(ops: &mut O, spec: SideSpec) -> Result<Box<d
 where
     O::Buffer: Send + 'static,
 {
+    seeded_side_model(ops, spec, SEED)
+}
+
+/// Makes a small model as [`side_model`] does, its first weights from another seed; the data is the same.
+pub fn seeded_side_model<O: Ops + 'static>(
+    ops: &mut O,
+    spec: SideSpec,
+    seed: u64,
+) -> Result<Box<dyn SideModel<O> + Send>>
+where
+    O::Buffer: Send + 'static,
+{
     let (name, rule) = (spec.to_string(), spec.kind.rule());
     Ok(match spec.kind {
-        SideKind::Mlp => Box::new(Trainer::new(ops, name, rule, |b| mlp::Mlp::new(b, mlp_config(spec.batch)))?),
+        SideKind::Mlp => Box::new(Trainer::new(ops, name, rule, seed, |b| mlp::Mlp::new(b, mlp_config(spec.batch)))?),
         SideKind::Convnet => {
-            Box::new(Trainer::new(ops, name, rule, |b| convnet::Convnet::new(b, convnet_config(spec.batch)))?)
+            Box::new(Trainer::new(ops, name, rule, seed, |b| convnet::Convnet::new(b, convnet_config(spec.batch)))?)
         }
-        SideKind::Lstm => Box::new(Trainer::new(ops, name, rule, |b| lstm::Lstm::new(b, lstm_config(spec.batch)))?),
-        SideKind::Gpt => Box::new(Trainer::new(ops, name, rule, |b| Gpt::new(b, gpt_config(spec.batch)))?),
+        SideKind::Lstm => {
+            Box::new(Trainer::new(ops, name, rule, seed, |b| lstm::Lstm::new(b, lstm_config(spec.batch)))?)
+        }
+        SideKind::Gpt => Box::new(Trainer::new(ops, name, rule, seed, |b| Gpt::new(b, gpt_config(spec.batch)))?),
     })
 }
 

@@ -12,6 +12,7 @@ pub mod machine;
 pub mod measurement;
 pub mod own_model;
 pub mod public;
+pub mod safetensors;
 pub mod schema;
 pub mod store;
 pub mod telemetry;

@@ -158,7 +158,7 @@ pub struct JournalRun {
     device: String,
     /// Of the program that writes; a selection may be measured by a later one than its run.
     commit: Option<String>,
-    _lock: File,
+    _lock: FolderLock,
 }
 
 impl JournalRun {
@@ -314,7 +314,18 @@ fn open_journal(folder: &Path, keep: u64) -> Result<File> {
     open().map_err(|source| Error::io("open", &path, source))
 }
 
-fn lock(folder: &Path) -> Result<File> {
+/// The folder's lock, given back when this is dropped: by that call, because a program that another thread is just starting
+/// has a copy of the open file for a moment, which would keep the lock.
+#[derive(Debug)]
+struct FolderLock(File);
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock(folder: &Path) -> Result<FolderLock> {
     let path = folder.join(LOCK);
     let file = OpenOptions::new()
         .create(true)
@@ -323,13 +334,13 @@ fn lock(folder: &Path) -> Result<File> {
         .open(&path)
         .map_err(|source| Error::io("create", &path, source))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(FolderLock(file)),
         Err(TryLockError::WouldBlock) => Err(Error::input(
             format!("another run is writing to {}", folder.display()),
             "wait for it to end, or give this one its own folder with --results",
         )),
         // Some network file systems have no locks; a run there is as safe as its user is careful.
-        Err(TryLockError::Error(_)) => Ok(file),
+        Err(TryLockError::Error(_)) => Ok(FolderLock(file)),
     }
 }
 

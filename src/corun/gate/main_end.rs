@@ -258,10 +258,12 @@ impl Drop for MainEnd {
         }
         self.shut_down();
         counts::leave(&self.page);
-        if let Some((path, file)) = &self.file
-            && is_at(file, path)
-        {
-            let _ = std::fs::remove_file(path);
+        if let Some((path, file)) = &self.file {
+            if is_at(file, path) {
+                let _ = std::fs::remove_file(path);
+            }
+            // A program that another thread is just starting has a copy of the open file for a moment.
+            lock::unlock(file, lock::MAIN);
         }
     }
 }

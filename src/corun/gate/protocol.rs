@@ -112,26 +112,26 @@ pub fn stopped<M: Memory>(m: &M) -> Result<Option<u64>, M::Stop> {
         let shut = phase(state) == SHUT_DOWN;
         let open = m.load(Word::DeviceOpen, Order::Publish)? != 0;
         let now = if shut { DEVICE_SHUT_DOWN } else { m.load(Word::DeviceGeneration, Order::Publish)? };
-        let word = m.load(Word::Stopped, Order::Publish)?;
-        let side = m.load(Word::SideGeneration, Order::Total)?;
-        return Ok(((shut || !open) && word == standing(side, now)).then_some(0));
+        return Ok(((shut || !open) && stands_still(m, &[now])?).then_some(0));
     }
     if phase(state) == OPEN {
         return Ok(None);
     }
-    let word = m.load(Word::Stopped, Order::Publish)?;
-    let side = m.load(Word::SideGeneration, Order::Total)?;
-    // What stands there before any side has come would be the word of generation 0.
-    if side == 0 {
-        return Ok(None);
-    }
     // Standing still in the opening that was closed holds behind the closing too: a side works in no opening twice.
     let now = generation(state);
-    if word != standing(side, now) && (now == 0 || word != standing(side, now - 1)) {
+    if !stands_still(m, &[now, now.wrapping_sub(1)])? {
         return Ok(None);
     }
     let stopped_at = m.load(Word::StoppedAt, Order::Relaxed)?;
     Ok(Some(stopped_at.saturating_sub(m.load(Word::ClosedAt, Order::Relaxed)?)))
+}
+
+/// Whether the side that has the place says that it stands still in one of these generations.
+fn stands_still<M: Memory>(m: &M, generations: &[u64]) -> Result<bool, M::Stop> {
+    let word = m.load(Word::Stopped, Order::Publish)?;
+    let side = m.load(Word::SideGeneration, Order::Total)?;
+    // What stands there before any side has come would be the word of generation 0.
+    Ok(side != 0 && generations.iter().any(|&generation| word == standing(side, generation)))
 }
 
 /// What a side found when it looked at the gate.

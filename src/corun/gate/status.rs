@@ -239,7 +239,7 @@ fn of(page: &Page, file: &File) -> GateStatus {
         sides: side_generation,
         bubble: if by_device { u64::from(device.bubble.load(Relaxed)) } else { main.bubble.load(Relaxed) },
         openings: if by_device { current } else { main.openings.load(Relaxed) },
-        closings: if by_device { current - u64::from(is_open) } else { main.closings.load(Relaxed) },
+        closings: if by_device { current.saturating_sub(u64::from(is_open)) } else { main.closings.load(Relaxed) },
         operations: side.operations.load(Acquire),
         self_stops: side.self_stops.load(Relaxed),
         stop_latency_ns: stop_latency_ns.filter(|_| main.closed_at.load(Relaxed) > 0 && started > 0),

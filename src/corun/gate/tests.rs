@@ -582,6 +582,7 @@ fn a_device_opens_and_closes_by_its_line() {
     let line = &page.layout().device;
     let thread = side_thread(side, || std::thread::sleep(Duration::from_micros(50)));
     std::thread::sleep(Duration::from_millis(2));
+    assert_eq!(pair().map(|(mut main, _side)| (main.hand_to_device(), main.stopped()).1).unwrap(), None, "no word yet");
     // The main's own calls open nothing now.
     main.open(LONG);
     std::thread::sleep(Duration::from_millis(2));
@@ -666,4 +667,36 @@ fn somebody_who_looks_on_sees_the_states() {
     assert_eq!(state(), GateState::Idle);
     main.shut_down();
     assert!(status(&path).unwrap().shut_down);
+}
+
+/// Whatever stands on a page, who looks on gets an answer: extremes and small numbers on every word.
+#[test]
+fn a_page_of_any_content_is_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gate");
+    let mut random = SplitMix(11);
+    for _ in 0..3000 {
+        let mut bytes = [0u8; page::PAGE_BYTES];
+        for word in bytes.chunks_exact_mut(4) {
+            let value = match random.below(5) {
+                0 => 0,
+                1 => 1 + random.below(5) as u32,
+                2 => u32::MAX - random.below(3) as u32,
+                3 => 1 << random.below(32),
+                _ => random.below(1 << 31) as u32,
+            };
+            word.copy_from_slice(&value.to_le_bytes());
+        }
+        bytes[..8].copy_from_slice(b"BBGATE01");
+        bytes[8..16].copy_from_slice(&[2, 0, 0, 0, 0, 16, 0, 0]);
+        if random.below(2) == 0 {
+            bytes[48] = random.below(2) as u8;
+            bytes[49..56].fill(0);
+        }
+        std::fs::write(&path, bytes).unwrap();
+        let seen = status(&path).unwrap();
+        let record = seen.record();
+        assert_eq!(record.state, seen.state);
+        assert!(serde_json::to_string(&record).unwrap().len() < 1000);
+    }
 }
