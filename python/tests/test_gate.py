@@ -15,7 +15,7 @@ from typing import List
 
 from bubblebench import gate
 from bubblebench.gate import lock, process, system
-from bubblebench.gate.process import Life, ProcessId, main_life, parse_stat
+from bubblebench.gate.process import Life, ProcessId, main_life, parse_stat, time_namespace
 
 from . import program
 from .gates import LONG_NS, LONG_S, MAIN, SIDE, GateCase, one_bubble, told
@@ -487,7 +487,7 @@ class Processes(unittest.TestCase):
         self.assertEqual(named.life(), Life.GONE)
 
     def test_the_lock_of_a_main_tells_before_the_table_does(self) -> None:
-        own = ProcessId.own()
+        own, here = ProcessId.own(), time_namespace()
         elsewhere, dead = ProcessId(own.pid, own.started, 1), ProcessId(own.pid, own.started + 1, own.namespace)
         asked = {
             # A child that was made past fork may hold the lock of a dead one.
@@ -497,4 +497,11 @@ class Processes(unittest.TestCase):
         }
         for held, lives in asked.items():
             with unittest.mock.patch.object(lock, "is_held", return_value=held):
-                self.assertEqual(tuple(main_life(-1, main) for main in (own, elsewhere, dead)), lives)
+                self.assertEqual(tuple(main_life(-1, main, here) for main in (own, elsewhere, dead)), lives)
+
+    def test_a_table_on_another_clock_says_nothing_of_a_main(self) -> None:
+        own = ProcessId.own()
+        for held, life in ((True, Life.RUNNING), (False, Life.GONE), (None, Life.UNKNOWN)):
+            with unittest.mock.patch.object(lock, "is_held", return_value=held):
+                for main in (own, ProcessId(own.pid, own.started + 1, own.namespace)):
+                    self.assertIs(main_life(-1, main, time_namespace() + 1), life)
