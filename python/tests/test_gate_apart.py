@@ -59,7 +59,6 @@ class Containers(GateCase):
         with gate.Main(self.path):
             self.assertEqual(self.output(self.start(text, within=within)), ["True"])
 
-
     def test_a_main_with_another_clock_lives_for_all(self) -> None:
         """The start of a process is told by the clock of who asks."""
         within = self.within("--time", "--boottime", "100000")
@@ -275,6 +274,15 @@ print(gate.status(path)["state"], side.go(timeout=1), os.path.exists(path))
                 self.assertEqual(worker.exitcode, 0)
                 self.assertTrue(os.path.exists(self.path), "nobody has left it")
                 gate.Main(self.path).shut_down()
+
+    def test_a_main_that_sigterm_ends_is_taken_over(self) -> None:
+        main = self.start(MAIN)
+        self.assertEqual(self.first_line(main), "ready")
+        with gate.Side(self.path) as side:
+            main.terminate()
+            self.assertEqual((side.go(timeout=LONG_S), side.ended), (False, "main_gone"))
+        self.assertTrue(os.path.exists(self.path), "nobody has left it")
+        gate.Main(self.path).shut_down()
 
     def test_the_locks_end_with_the_parent_though_a_child_lives_on(self) -> None:
         text = """

@@ -603,7 +603,9 @@ class Calls(unittest.TestCase):
         side = protocol.claim(page, 7, MOST)
         words.device_generation, words.device_expected_us, words.device_open = 1, 1, 1
         for need_ns in (2_000, 10, 10):
-            self.assertEqual(side.look(need_ns), (Look.WAIT, 1 << 2 | 1, 0), "of unknown age, and no word about its length")
+            self.assertEqual(
+                side.look(need_ns), (Look.WAIT, 1 << 2 | 1, 0), "of unknown age, and no word about its length"
+            )
         words.device_open = 0
         self.assertIs(side.look(0)[0], Look.WAIT)
         words.device_generation, words.device_open = 2, 1

@@ -68,7 +68,5 @@ def _leave_at_exit() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=unforked.acquire, after_in_parent=unforked.release, after_in_child=_drop_in_child
-    )
+    os.register_at_fork(before=unforked.acquire, after_in_parent=unforked.release, after_in_child=_drop_in_child)
 atexit.register(_leave_at_exit)

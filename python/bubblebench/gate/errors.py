@@ -58,9 +58,7 @@ def stands_still(path: str) -> GateError:
 
 def other_clock(path: str, cure: str) -> GateError:
     """The times on the page at ``path`` are on a clock that this process does not read."""
-    return GateError(
-        f"the main program of {path} lives in another time namespace: its clock is not this one's", cure
-    )
+    return GateError(f"the main program of {path} lives in another time namespace: its clock is not this one's", cure)
 
 
 _CURES = {

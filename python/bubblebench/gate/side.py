@@ -217,7 +217,7 @@ class Side(End):
             found = side.look(need_ns)
 
     def _starves(self, too_short: bool, ns: int, need_ns: int) -> None:
-        """Counts an opening in which nothing started: one of ``ns`` that is too short as a whole, or where so much was left."""
+        """Counts an opening in which nothing started: with ``ns`` as a whole where that is too short, else so much left."""
         if not self._not_started:
             # What started set that one count back alone.
             self._most_left_ns = self._too_short = 0
