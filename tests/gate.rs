@@ -3,6 +3,7 @@
 //! The second process is this test program once more, told by the environment to play `child_process`.
 
 use assert_cmd::cargo::CommandCargoExt;
+use bubblebench::corun::gate::lock;
 use bubblebench::corun::gate::process::Life;
 use bubblebench::corun::gate::{self, GateState, MainEnd, Pass, Stop};
 use bubblebench::corun::time::now_ns;
@@ -54,6 +55,23 @@ fn child_process() {
             let _main = gate::create(path).unwrap();
             std::thread::sleep(Duration::from_millis(300));
             panic!("{}", Command::new("sleep").arg("60").exec());
+        }
+        "main forks" => {
+            let _main = gate::create(path).unwrap();
+            // SAFETY: the child only waits, and leaves by _exit.
+            if unsafe { libc::fork() } == 0 {
+                std::thread::sleep(Duration::from_secs(20));
+                // SAFETY: ends the child at once.
+                unsafe { libc::_exit(0) };
+            }
+            std::thread::sleep(Duration::from_secs(60));
+        }
+        "refused main" => {
+            let refused = gate::create(path).err().unwrap().to_string();
+            assert!(refused.contains("already has a main program"), "{refused}");
+            let refused = gate::status(path).err().unwrap().to_string();
+            assert!(refused.contains("another time namespace"), "{refused}");
+            std::process::exit(LOST);
         }
         "main works" => {
             let mut main = gate::create(path).unwrap();
@@ -364,6 +382,37 @@ fn a_side_with_another_clock_is_refused() {
     let path = folder.path().join("gate");
     let _main = gate::create(&path).unwrap();
     assert_eq!(start_within(&within, "refused side", &path).ends().code(), Some(LOST));
+}
+
+/// Its table of processes tells other starts than the page: the lock alone tells that the main lives.
+#[test]
+fn a_main_with_another_clock_takes_no_living_ones_place() {
+    const CLOCK: &[&str] = &["--user", "--map-root-user", "--time", "--boottime", "100000", "--fork", "--kill-child"];
+    let Some(within) = namespace(CLOCK) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gate");
+    let mut main = gate::create(&path).unwrap();
+    assert_eq!(start_within(&within, "refused main", &path).ends().code(), Some(LOST));
+    main.open(LONG);
+    assert_eq!(gate::attach(&path).unwrap().pass(0), Pass::Go);
+}
+
+/// A data loader's worker, say: it has a copy of the main's mapping, and none of its locks.
+#[test]
+fn a_killed_mains_child_keeps_no_lock() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gate");
+    let mut main = start("main forks", &path);
+    eventually("the gate", || path.exists());
+    let file = std::fs::File::open(&path).unwrap();
+    assert_eq!(lock::is_held(&file, lock::MAIN), Some(true));
+    std::thread::sleep(Duration::from_millis(300));
+    main.0.kill().unwrap();
+    main.0.wait().unwrap();
+    // It lives for 20 s.
+    let killed = now_ns();
+    eventually("the end of the lock", || lock::is_held(&file, lock::MAIN) == Some(false));
+    assert!(now_ns() - killed < 10_000_000_000);
 }
 
 fn told(arguments: &[&str], path: &Path) -> (Option<i32>, String, String) {

@@ -15,7 +15,7 @@ from typing import List
 
 from bubblebench import gate
 from bubblebench.gate import lock, process, system
-from bubblebench.gate.process import Life, ProcessId, main_life, parse_stat
+from bubblebench.gate.process import Life, ProcessId, main_life, parse_stat, time_namespace
 
 from . import program
 from .gates import LONG_NS, LONG_S, MAIN, SIDE, GateCase, one_bubble, told
@@ -173,6 +173,73 @@ class Bubbles(GateCase):
                 side.go(2_000_000, timeout=0)
             self.assertEqual(refused.exception.longest_ns, 1_500_000 - gate.MARGIN_NS)
             self.assertEqual(main.self_stops, 0)
+
+    def test_a_side_that_always_comes_too_late_is_told(self) -> None:
+        with gate.Main(self.path) as main, gate.Side(self.path) as side:
+            clock: List[int] = [10**9]
+            for page in (main._page, side._page):
+                page.now = lambda: clock[0]
+            need_ns = 1_000_000
+
+            def miss(late_ns: int, length_ns: int = need_ns + gate.MARGIN_NS) -> None:
+                main.open(length_ns)
+                clock[0] += late_ns
+                with self.assertRaises(TimeoutError):
+                    side.go(need_ns, timeout=0)
+                main.close()
+                clock[0] += 1_000
+                with self.assertRaises(TimeoutError):
+                    side.go(need_ns, timeout=0)  # no opening, and no answer to one
+
+            def refused(late_ns: int, length_ns: int = need_ns + gate.MARGIN_NS) -> int:
+                main.open(length_ns)
+                clock[0] += late_ns
+                with self.assertRaises(gate.NeverFits) as error:
+                    side.go(need_ns, timeout=0)
+                main.close()
+                self.assertEqual(error.exception.need_ns, need_ns)
+                self.assertIn(
+                    f"an operation of {need_ns} ns fits none of the last openings: "
+                    f"the longest had {error.exception.longest_ns} ns left; ",
+                    str(error.exception),
+                )
+                return error.exception.longest_ns
+
+            for number in range(1023):
+                miss(50 + number % 7)
+            self.assertEqual(refused(3_000_000), need_ns - 50)
+            # The counts begin again.
+            for _ in range(63):
+                miss(0, 500_000)
+            for _ in range(900):
+                miss(2_000_000)
+            main.open(LONG_NS)
+            self.assertTrue(side.go(need_ns))
+            main.close()
+            for number in range(1023):
+                # Of every 50 in a row, 49 are too short from their first moment on.
+                miss(60, 500_000 if number % 50 else need_ns + gate.MARGIN_NS)
+            self.assertEqual(refused(70), need_ns - 60)
+            # Those that are too short count with their whole length.
+            for number in range(1023):
+                miss(*((60, 500_000) if number % 50 else (900_000,)))
+            self.assertEqual(refused(950_000), 500_000 - gate.MARGIN_NS)
+            for _ in range(63):
+                miss(0, 300_000)
+            self.assertEqual(refused(0, 200_000), 300_000 - gate.MARGIN_NS)
+
+    def test_what_starts_at_once_begins_the_counts_again(self) -> None:
+        with gate.Main(self.path) as main, gate.Side(self.path) as side:
+            main.open(LONG_NS)
+            self.assertTrue(side.go(5))
+            for _ in range(3):
+                for _ in range(63):
+                    main.open(500_000)
+                    with self.assertRaises(TimeoutError):
+                        side.go(2_000_000, timeout=0)
+                main.open(LONG_NS)
+                # By the first answer, and by the one without a wait.
+                self.assertTrue(side.go(2_000_000) and side.go(2_000_000))
 
     def test_time_limits_are_kept(self) -> None:
         with gate.Main(self.path) as main, gate.Side(self.path) as side:
@@ -487,7 +554,7 @@ class Processes(unittest.TestCase):
         self.assertEqual(named.life(), Life.GONE)
 
     def test_the_lock_of_a_main_tells_before_the_table_does(self) -> None:
-        own = ProcessId.own()
+        own, here = ProcessId.own(), time_namespace()
         elsewhere, dead = ProcessId(own.pid, own.started, 1), ProcessId(own.pid, own.started + 1, own.namespace)
         asked = {
             # A child that was made past fork may hold the lock of a dead one.
@@ -497,4 +564,11 @@ class Processes(unittest.TestCase):
         }
         for held, lives in asked.items():
             with unittest.mock.patch.object(lock, "is_held", return_value=held):
-                self.assertEqual(tuple(main_life(-1, main) for main in (own, elsewhere, dead)), lives)
+                self.assertEqual(tuple(main_life(-1, main, here) for main in (own, elsewhere, dead)), lives)
+
+    def test_a_table_on_another_clock_says_nothing_of_a_main(self) -> None:
+        own = ProcessId.own()
+        for held, life in ((True, Life.RUNNING), (False, Life.GONE), (None, Life.UNKNOWN)):
+            with unittest.mock.patch.object(lock, "is_held", return_value=held):
+                for main in (own, ProcessId(own.pid, own.started + 1, own.namespace)):
+                    self.assertIs(main_life(-1, main, time_namespace() + 1), life)

@@ -6,11 +6,13 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import threading
 import time
+import unittest.mock
 from typing import Any, Callable, List
 
 from bubblebench import gate
-from bubblebench.gate import lock
+from bubblebench.gate import ends, lock
 
 from .gates import LONG_NS, LONG_S, MAIN, SIDE, GateCase, died, one_bubble
 
@@ -57,6 +59,39 @@ class Containers(GateCase):
         with gate.Main(self.path):
             self.assertEqual(self.output(self.start(text, within=within)), ["True"])
 
+    def test_a_main_with_another_clock_lives_for_all(self) -> None:
+        """The start of a process is told by the clock of who asks."""
+        within = self.within("--time", "--boottime", "100000")
+        text = """
+for ask in (gate.Main, gate.status):
+    try:
+        ask(path)
+        print("let in")
+    except gate.GateError as error:
+        words = ("already has a main program (process ", "time namespace: its clock is not this one's; look from within")
+        print(*(word in str(error) for word in words), "started" in str(error), "\\n" in str(error))
+"""
+        told = "True False False False False True False False".split()
+        main = gate.Main(self.path)
+        self.assertEqual(self.output(self.start(text, within=within)), told)
+        self.assertTrue(os.path.exists(self.path))
+        main._leave()
+        # The other way round, and the one there sees itself.
+        there = self.start(MAIN.replace("print(", "assert gate.status(path)['main_alive']; print("), within=within)
+        self.assertEqual(self.first_line(there), "ready")
+        self.assertEqual(self.output(self.start(text)), told)
+        there.kill()
+        there.wait()
+        self.eventually("its end", self.takes_over)
+
+    def takes_over(self) -> bool:
+        """Whether a main may take the page over by now: what ``unshare`` started ends behind it."""
+        try:
+            gate.Main(self.path).shut_down()
+        except gate.GateError:
+            return False
+        return True
+
 
 class Signals(GateCase):
     """Signals that come while a side waits."""
@@ -98,6 +133,13 @@ class Signals(GateCase):
 
 def _worker(number: int) -> int:
     return number * number
+
+
+_mains: List[gate.Main] = []
+
+
+def _global_main(path: str) -> None:
+    _mains.append(gate.Main(path))
 
 
 class Forks(GateCase):
@@ -158,6 +200,89 @@ print(gate.status(path)["state"], side.go(timeout=1), os.path.exists(path))
                 pool.join()
             self.assertTrue(side.go())
             self.assertEqual(gate.status(self.path)["state"], "running")
+
+    def test_a_child_that_is_made_while_another_thread_makes_an_end_holds_no_lock(self) -> None:
+        for name in ("try_lock", "lock_within"):
+            children: List[int] = []
+            files: List[int] = []
+
+            def forks(*asked: Any, call: Callable[..., Any] = getattr(lock, name)) -> Any:
+                got = call(*asked)
+                if not children:
+                    files.append(asked[0])
+                    # Another thread: in its child nobody goes on with what this one does.
+                    forker = threading.Thread(target=self.fork_into, args=(children,))
+                    forker.start()
+                    forker.join(LONG_S)
+                return got
+
+            main = gate.Main(self.path) if name == "lock_within" else None
+            end: ends.End
+            try:
+                with unittest.mock.patch.object(lock, name, forks):
+                    end = gate.Main(self.path) if main is None else gate.Side(self.path)
+                self.assertEqual(files, [end._fd])
+                of_child = f"/proc/{children[0]}/fd/{end._fd}"
+                self.eventually("the end of the child's file", lambda: not os.path.lexists(of_child))
+                if main is None:
+                    # As where it is killed: nobody gives the lock back but the system.
+                    end._close_file()
+                    fd = os.open(self.path, os.O_RDWR)
+                    self.addCleanup(os.close, fd)
+                    self.assertIs(lock.is_held(fd, lock.MAIN), False)
+            finally:
+                for child in children:
+                    os.kill(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
+
+    def fork_into(self, children: List[int]) -> None:
+        """A child that lives until it is killed."""
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        children.append(child)
+
+    def test_no_other_thread_forks_between_a_file_and_its_being_known(self) -> None:
+        with ends.unforked:
+            children: List[int] = []
+            forker = threading.Thread(target=self.fork_into, args=(children,))
+            forker.start()
+            forker.join(0.05)
+            self.assertEqual(children, [])
+        forker.join(LONG_S)
+        self.assertEqual(len(children), 1)
+        os.kill(children[0], signal.SIGKILL)
+        os.waitpid(children[0], 0)
+        # In a child any thread may make ends of its own.
+        child = os.fork()
+        if child == 0:
+            made: List[gate.Main] = []
+            maker = threading.Thread(target=lambda: made.append(gate.Main(self.path)))
+            maker.start()
+            maker.join(LONG_S)
+            os._exit(1 - len(made))
+        self.assertEqual(died(os.waitpid(child, 0)[1]), 0)
+
+    def test_a_main_of_a_workers_that_ends_without_atexit_is_taken_over(self) -> None:
+        for method in ("fork", "forkserver"):
+            with self.subTest(method=method):
+                context: Any = multiprocessing.get_context(method)
+                worker = context.Process(target=_global_main, args=(self.path,))
+                worker.start()
+                worker.join(LONG_S)
+                self.assertEqual(worker.exitcode, 0)
+                self.assertTrue(os.path.exists(self.path), "nobody has left it")
+                gate.Main(self.path).shut_down()
+
+    def test_a_main_that_sigterm_ends_is_taken_over(self) -> None:
+        main = self.start(MAIN)
+        self.assertEqual(self.first_line(main), "ready")
+        with gate.Side(self.path) as side:
+            main.terminate()
+            self.assertEqual((side.go(timeout=LONG_S), side.ended), (False, "main_gone"))
+        self.assertTrue(os.path.exists(self.path), "nobody has left it")
+        gate.Main(self.path).shut_down()
 
     def test_the_locks_end_with_the_parent_though_a_child_lives_on(self) -> None:
         text = """

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import gc
 import os
+import pickle
 import resource
 import signal
 import struct
@@ -12,10 +15,11 @@ import time
 import unittest
 import unittest.mock
 from pathlib import Path
-from typing import Any, List
+from typing import Any, Callable, List, Tuple
 
 from bubblebench import gate
 from bubblebench.gate import lock, page, system
+from bubblebench.gate import main as main_end
 from bubblebench.gate.lock import Lock
 from bubblebench.gate.process import ProcessId
 
@@ -129,6 +133,33 @@ class Ends(GateCase):
             with gate.Main(self.path):
                 pass
             self.assertFalse(os.path.exists(self.path))
+
+    def test_an_abandoned_page_whose_place_stands_still_is_not_taken_over(self) -> None:
+        self.write_page(version=2, started=1)
+        fd = os.open(self.path, os.O_RDWR)
+        self.addCleanup(lambda: os.close(fd) if fd >= 0 else None)
+        self.assertIs(lock.try_lock(fd, lock.PLACE), Lock.HELD)
+        begun = time.monotonic_ns()
+        with self.assertRaises(gate.GateError) as refused:
+            gate.Main(self.path)
+        self.assertGreaterEqual(time.monotonic_ns() - begun, gate.LEASE_NS)
+        self.assertEqual(
+            str(refused.exception),
+            f"a program has stood still for long while it took or left the side's place of {self.path}; "
+            "find a suspended side program, and end it",
+        )
+        self.assertEqual(os.listdir(self.folder), ["gate"], "no temporary file stays")
+        # One that only takes its time is waited for.
+        release = threading.Timer(0.3, lock.unlock, (fd, lock.PLACE))
+        release.start()
+        gate.Main(self.path).shut_down()
+        release.join()
+
+    def test_a_path_that_changes_all_the_time_is_given_up(self) -> None:
+        changing = unittest.mock.patch.object(main_end, "_take", return_value=main_end._Standing.CHANGING)
+        with changing, self.assertRaisesRegex(gate.GateError, "others make and remove it all the time"):
+            gate.Main(self.path)
+        self.assertEqual(os.listdir(self.folder), [])
 
     def test_a_file_that_is_anothers_by_now_is_left_alone(self) -> None:
         with gate.Main(self.path):
@@ -255,8 +286,15 @@ class Ends(GateCase):
     def test_the_clock_of_another_time_namespace_is_refused(self) -> None:
         with gate.Main(self.path) as main:
             main._words.time_namespace += 1
-            with self.assertRaisesRegex(gate.GateError, "another time namespace"):
+            with self.assertRaisesRegex(gate.GateError, "another time namespace: .*run both programs in one"):
                 gate.Side(self.path)
+            with self.assertRaisesRegex(gate.GateError, "another time namespace: .*look from within its") as refused:
+                gate.status(self.path)
+            self.assertEqual(len(str(refused.exception).splitlines()), 1)
+            # Whatever the table says of a start on another clock, its lock is held.
+            main._words.main_started += 100_000 * 100
+            with self.assertRaisesRegex(gate.GateError, r"already has a main program \(process \d+\);"):
+                gate.Main(self.path)
 
     def test_a_main_that_gives_no_sign_ends_only_who_says_so(self) -> None:
         with gate.Main(self.path) as main:
@@ -326,6 +364,115 @@ while True:
             seen = {main._words.open_ns for _ in range(200_000)}
             self.assertLessEqual(seen, {0, 2**64 - 1})
             self.eventually("the other", lambda: main._words.open_ns not in list(seen)[:1])
+
+
+class Arguments(GateCase):
+    """What callers may give."""
+
+    def test_a_bubbles_number_fits_its_word_or_nothing_is_touched(self) -> None:
+        with gate.Main(self.path) as main:
+            before = bytes(main._words)
+            for number in (-1, 2**64):
+                with self.assertRaisesRegex(gate.GateError, f"the number {number}; give one from 0 to") as refused:
+                    main.open(5, bubble=number)
+                self.assertEqual(len(str(refused.exception).splitlines()), 1)
+            other: Any
+            for other in (1.0, "7"):
+                with self.assertRaises(TypeError):
+                    main.open(5, bubble=other)
+            self.assertEqual(bytes(main._words), before)
+            main.open(5, bubble=2**64 - 1)
+            self.assertEqual(main._words.bubble, 2**64 - 1)
+            main.open(5)
+            self.assertEqual(main._words.bubble, 0)
+            main.open(5, bubble=_Index())  # type: ignore[arg-type]
+            self.assertEqual(main._words.bubble, 7)
+
+    def test_seconds_are_a_length_of_time_or_none(self) -> None:
+        with gate.Main(self.path) as main, gate.Side(self.path) as side:
+            main.open(LONG_NS)
+            for opened in (True, False):
+                for wrong in (-1, -1e-9, float("nan"), float("-inf")):
+                    asks: List[Tuple[str, Callable[[], object]]] = [
+                        ("timeout", functools.partial(side.go, timeout=wrong)),
+                        ("limit_s", functools.partial(main.wait_stopped, wrong)),
+                        ("main_timeout", functools.partial(gate.Side, self.path, main_timeout=wrong)),
+                    ]
+                    for name, ask in asks:
+                        with self.assertRaisesRegex(ValueError, f"^{name} cannot be .* s: give 0 or more") as refused:
+                            ask()
+                        self.assertEqual(len(str(refused.exception).splitlines()), 1)
+                other: Any = "1"
+                with self.assertRaises(TypeError):
+                    side.go(timeout=other)
+                with self.assertRaises(TypeError):
+                    main.wait_stopped(other)
+                if opened:
+                    for right in (None, float("inf"), 1e300, 10**8, 0, 0.0):
+                        self.assertTrue(side.go(timeout=right))
+                    main.close()
+            with self.assertRaises(TimeoutError):
+                side.go(timeout=0)
+            for limit in (None, float("inf"), 1e300, 0):
+                self.assertIsNotNone(main.wait_stopped(limit))
+            opener = threading.Timer(0.03, main.open, (LONG_NS,))
+            opener.start()
+            self.assertTrue(side.go(timeout=float("inf")))
+            opener.join()
+            side.close()
+            for limit in (None, float("inf"), 1e300):
+                with gate.Side(self.path, main_timeout=limit) as patient:
+                    main._words.main_heartbeat = 0
+                    with self.assertRaises(TimeoutError):
+                        main.close()
+                        main._words.main_heartbeat = 0
+                        patient.go(timeout=0.01)
+            with gate.Side(self.path, main_timeout=0) as hasty:
+                self.assertEqual((hasty.go(timeout=LONG_S), hasty.ended), (False, "main_gone"))
+
+    def test_a_need_is_a_whole_number_of_0_or_more(self) -> None:
+        with gate.Main(self.path) as main, gate.Side(self.path) as side:
+            main.open(LONG_NS)
+            for opened in (True, False):
+                for _ in range(2):
+                    with self.assertRaisesRegex(ValueError, "^an operation cannot need -1 ns: give 0 or more$"):
+                        side.go(-1, timeout=0)
+                    other: Any
+                    for other in (1.0, float("nan"), "5", None):
+                        with self.assertRaises(TypeError):
+                            side.go(other, timeout=0)
+                if opened:
+                    for need in (0, 5, 5, 1 << 20, 1 << 20, _Index(), True):
+                        self.assertTrue(side.go(need))  # type: ignore[arg-type]
+                    main.close()
+            with self.assertRaisesRegex(TimeoutError, "no operation of 7 ns may start"):
+                side.go(_Index(), timeout=0)  # type: ignore[arg-type]
+
+    def test_a_path_may_be_of_bytes(self) -> None:
+        for path in (os.fsencode(self.path), os.fsencode(self.path) + b"\xff"):
+            with gate.Main(path) as main, gate.Side(path) as side:
+                self.assertEqual((main.path, side.path), (os.fsdecode(path),) * 2)
+                self.assertTrue(os.path.exists(path))
+                self.assertEqual(gate.status(path)["main_pid"], os.getpid())
+            self.assertFalse(os.path.exists(path))
+
+    def test_an_end_is_not_copied(self) -> None:
+        with gate.Main(self.path) as main, gate.Side(self.path) as side:
+            for end in (main, side):
+                for copy_ in (copy.copy, copy.deepcopy, pickle.dumps):
+                    with self.assertRaisesRegex(TypeError, "^a gate's end cannot be copied$"):
+                        copy_(end)
+            gc.collect()
+            self.assertTrue(os.path.exists(self.path))
+            main.open(LONG_NS)
+            self.assertTrue(side.go())
+
+
+class _Index:
+    """An integer that is none of Python's, as NumPy has them."""
+
+    def __index__(self) -> int:
+        return 7
 
 
 class Places(GateCase):

@@ -316,7 +316,7 @@ def side_of(world: World, needs: Iterator[int], sleeps: bool = True, behind: int
             raise Broken("it lost a place that nobody took")
         while True:
             need = next(needs)
-            look, state = side.look(need)
+            look, state, _ = side.look(need)
             world.count[look.value] += 1
             if look is Look.GO:
                 world.starts(program, side, need)
@@ -472,7 +472,7 @@ class Calls(unittest.TestCase):
                 in_operation = False
             elif verb == "go" and not in_operation:
                 need = rng.choice((0, 5, 30))
-                look, _ = side.look(need)
+                look, _, told_ns = side.look(need)
                 if phase != OPEN:
                     self.assertIs(look, Look.WAIT)
                     stands = True
@@ -493,6 +493,8 @@ class Calls(unittest.TestCase):
                     else:
                         whole = max(0, deadline - opened)
                         self.assertIs(look, Look.WAIT if not first else Look.TOO_SHORT if need > whole else Look.LATE)
+                        left = max(0, deadline - clock[0])
+                        self.assertEqual(told_ns, {Look.TOO_SHORT: whole, Look.LATE: left}.get(look, 0))
                         self_stops += began > 0
                         stands = True
                         stands_still()
@@ -568,7 +570,7 @@ class Calls(unittest.TestCase):
         words = page.words
         side = protocol.claim(page, 7, MOST)
         protocol.open_gate(page, 100)
-        self.assertEqual(side.look(50), (Look.GO, 0))
+        self.assertEqual(side.look(50), (Look.GO, 0, 0))
         clock[0] = 160
         self.assertIs(side.look(50)[0], Look.WAIT)
         self.assertEqual((words.stopped_at, words.work_ns, words.self_stops), (160, 60, 1))
@@ -601,7 +603,9 @@ class Calls(unittest.TestCase):
         side = protocol.claim(page, 7, MOST)
         words.device_generation, words.device_expected_us, words.device_open = 1, 1, 1
         for need_ns in (2_000, 10, 10):
-            self.assertEqual(side.look(need_ns), (Look.WAIT, 1 << 2 | 1), "of unknown age, and no word about its length")
+            self.assertEqual(
+                side.look(need_ns), (Look.WAIT, 1 << 2 | 1, 0), "of unknown age, and no word about its length"
+            )
         words.device_open = 0
         self.assertIs(side.look(0)[0], Look.WAIT)
         words.device_generation, words.device_open = 2, 1
@@ -637,7 +641,7 @@ class Calls(unittest.TestCase):
                     interrupted += 1
                 page.words = words
                 said = words.stopped == standing(side.generation, 1)
-                look, _ = side.look(0)
+                look = side.look(0)[0]
                 self.assertFalse(said and look is Look.GO)
                 if look is Look.GO:
                     self.assertEqual(words.started, 1)

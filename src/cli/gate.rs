@@ -141,8 +141,9 @@ fn line(now: &GateStatus, before: Option<(Duration, &GateStatus)>) -> String {
     )
 }
 
+/// Totals are read while both programs add to them, and of one that was killed the last opening is missing.
 fn share(part: u64, whole: u64) -> String {
-    if whole == 0 { "–".into() } else { format!("{:.0} %", 100.0 * part as f64 / whole as f64) }
+    if whole == 0 { "–".into() } else { format!("{:.0} %", 100.0 * (part as f64 / whole as f64).min(1.0)) }
 }
 
 /// All that the page says, a line a fact.
@@ -183,7 +184,7 @@ fn gate(now: &GateStatus) -> String {
         (_, false, _) => "closed".into(),
         (_, true, None) => "open".into(),
         (_, true, Some(left)) if left >= 0 => format!("open, {} left", format_ns(left as f64)),
-        (_, true, Some(left)) => format!("open, {} behind its expected close", format_ns(-left as f64)),
+        (_, true, Some(left)) => format!("open, {} past its expected close", format_ns(-left as f64)),
     };
     text += &format!(", {}", counted(now.openings, "opening"));
     if now.by_device {

@@ -10,7 +10,7 @@ use crate::models::side::{MOST_ROWS, SEED};
 use crate::models::{ModelState, SideKind, SideSpec};
 use crate::ops::host::HostConfig;
 use crate::records::safetensors::{self, Tensors};
-use crate::records::schema;
+use crate::records::{files, schema};
 use crate::suite::watch::{self, ProcessWatch};
 use crate::units::{counted, format_ns, significant};
 use crate::{Error, Result};
@@ -42,20 +42,20 @@ pub struct SideArgs {
     /// Stop behind step N, the steps before a resume included
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
-    /// The seed of the first weights
+    /// The seed of the first weights; a training that goes on keeps its own
     #[arg(long, value_name = "N", default_value_t = SEED)]
     seed: u64,
     /// At the end, write weights, optimizer state and step number to this file (safetensors)
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
-    /// Go on from the checkpoint
+    /// Go on from the checkpoint, if it is there
     #[arg(long, requires = "checkpoint")]
     resume: bool,
     /// Threads that compute
     #[arg(long, value_name = "N", default_value_t = 1)]
     threads: usize,
     /// Niceness of these threads: 19 leaves the cores to every other program
-    #[arg(long, value_name = "N", default_value_t = 19, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 19, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-20..=19))]
     nice: i32,
     /// How long to wait for the gate to be there
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
@@ -64,6 +64,7 @@ pub struct SideArgs {
 
 /// A gate that is not there yet is looked for this often.
 const LOOK: Duration = Duration::from_millis(20);
+const NO_GATE: (&str, &str) = ("there is no gate yet: it is waited for", "no gate was made there");
 /// What is drawn on a terminal changes this often.
 const REDRAW: Duration = Duration::from_millis(500);
 
@@ -76,9 +77,22 @@ pub fn run(args: &SideArgs) -> Result<()> {
     if let Some(path) = &args.checkpoint {
         // Found out now, not after hours of training.
         can_be_written(path)?;
-        if args.resume {
-            let (state, from) = read_checkpoint(path, spec)?;
-            (resume, seed) = (Some(Resume { state, place: path.display().to_string() }), from);
+        match (args.resume, std::fs::metadata(path)) {
+            (true, Err(e)) if e.kind() == ErrorKind::NotFound => {
+                note(format_args!("there is no checkpoint at {} yet: the training begins", path.display()));
+            }
+            (true, _) => {
+                let (state, from) = read_checkpoint(path, spec)?;
+                note(format_args!("goes on behind {}", counted(state.steps, "step")));
+                (resume, seed) = (Some(Resume { state, place: path.display().to_string() }), from);
+            }
+            (false, Ok(there)) if there.is_file() => {
+                return Err(Error::input(
+                    format!("{} is there: a new training does not write over it", path.display()),
+                    "give --resume to go on from it, or another name",
+                ));
+            }
+            (false, _) => {}
         }
     }
     let cores = threads::available_cores().len();
@@ -91,7 +105,7 @@ pub fn run(args: &SideArgs) -> Result<()> {
     let Some(gate) = wait_for_gate(&args.gate, wait)? else { return Ok(()) };
     let training = LiveTraining { spec, seed, host, resume, most_steps: args.steps, asked: watch::interrupted };
     let mut display = Display::new(spec);
-    let outcome = live_side::train(&training, &args.gate, gate, &mut |told| display.show(told))?;
+    let outcome = live_side::train(&training, gate, &mut |told| display.show(told))?;
     display.bar.finish_and_clear();
     let written = args.checkpoint.as_deref().map_or(Ok(()), |path| write_checkpoint(path, spec, seed, &outcome.state));
     super::print(&terminal::screen().prose(&summary(spec, &outcome), 2))?;
@@ -129,20 +143,23 @@ fn wait_for_gate(path: &Path, wait: Duration) -> Result<Option<SideEnd>> {
     let begun = Instant::now();
     let mut said = false;
     loop {
-        let missing = match gate::status(path) {
+        // What is said of it, while it is waited for and at last.
+        let (missing, lasts) = match gate::status(path) {
             Ok(status) if !status.is_over() => match gate::attach(path) {
                 Ok(gate) => return Ok(Some(gate)),
                 // Taken away between the two looks.
-                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => "there is no gate",
+                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => NO_GATE,
                 Err(error) => return Err(error),
             },
-            Ok(_) => "the main program has ended",
-            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => "there is no gate",
+            Ok(_) => {
+                ("the main of this gate has ended: a new one is waited for", "its main has ended, and no other came")
+            }
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => NO_GATE,
             Err(error) => return Err(error),
         };
         if begun.elapsed() >= wait {
             return Err(Error::input(
-                format!("{missing} at {} after {} s", path.display(), significant(wait.as_secs_f64())),
+                format!("{}: {lasts} within {} s", path.display(), significant(wait.as_secs_f64())),
                 "start the main program, which makes the gate at this path, or give a longer --wait",
             ));
         }
@@ -151,7 +168,7 @@ fn wait_for_gate(path: &Path, wait: Duration) -> Result<Option<SideEnd>> {
         }
         if !said && begun.elapsed() >= REDRAW {
             said = true;
-            note(format_args!("{missing} at {} yet: waiting for it", path.display()));
+            note(format_args!("{}: {missing}", path.display()));
         }
         std::thread::sleep(LOOK.min(wait.saturating_sub(begun.elapsed())));
     }
@@ -225,6 +242,8 @@ fn can_be_written(path: &Path) -> Result<()> {
         return Ok(());
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Of writers that were killed.
+    files::sweep_temporaries(folder);
     let made = match kind {
         Some(there) if there.is_dir() => Err(ErrorKind::IsADirectory.into()),
         _ => tempfile::tempfile_in(folder).map(drop),
@@ -245,23 +264,30 @@ fn write_checkpoint(path: &Path, spec: SideSpec, seed: u64, state: &ModelState) 
 
 /// A model's state and the seed it began from; an error where the file is damaged or another model's.
 fn read_checkpoint(path: &Path, spec: SideSpec) -> Result<(ModelState, u64)> {
-    let Tensors { metadata, tensors } = safetensors::read(path)?;
-    let metadata = Value::Object(metadata);
     let place = path.display().to_string();
-    schema::check(&metadata, KIND, &place)?;
+    let own = |metadata: &Map<String, Value>| {
+        schema::check(&Value::Object(metadata.clone()), KIND, &place)?;
+        check_model(metadata, spec, &place)
+    };
+    let Tensors { metadata, tensors } = safetensors::read(path, own)?;
     let text = |name: &str| metadata.get(name).and_then(Value::as_str).unwrap_or_default();
     let number = |name: &str| {
         text(name).parse::<u64>().map_err(|_| {
             Error::input(format!("{place} does not say its {name}"), "give a file that `bubblebench side` wrote")
         })
     };
-    let model = text("model");
-    if model != spec.to_string() {
-        let cure = model.parse::<SideSpec>().map(|of| format!("give --model {} --batch {}", of.kind.name(), of.batch));
-        return Err(Error::input(
-            format!("{place} is a checkpoint of `{model:.40}`, not of {spec}"),
-            cure.unwrap_or("give a checkpoint of this model".into()),
-        ));
-    }
     Ok((ModelState { steps: number("steps")?, tensors }, number("seed")?))
+}
+
+/// An error where a checkpoint says that it is another model's.
+fn check_model(metadata: &Map<String, Value>, spec: SideSpec, place: &str) -> Result<()> {
+    let model = metadata.get("model").and_then(Value::as_str).unwrap_or_default();
+    if model == spec.to_string() {
+        return Ok(());
+    }
+    let cure = model.parse::<SideSpec>().map(|of| format!("give --model {} --batch {}", of.kind.name(), of.batch));
+    Err(Error::input(
+        format!("{place} is a checkpoint of `{model:.40}`, not of {spec}"),
+        cure.unwrap_or("give a checkpoint of this model".into()),
+    ))
 }

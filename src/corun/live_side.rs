@@ -5,7 +5,7 @@
 //! From then on each operation asks with its own time, so that none starts that would end too late. The command line
 //! ([`crate::cli`]) waits for the gate, keeps what was learned in a file, and says how it went.
 
-use super::gate::page::{Page, PageLayout};
+use super::gate::page::PageLayout;
 use super::gate::{SideEnd, protocol};
 use super::gated::{Ended, Gated};
 use super::load::profile_of;
@@ -14,7 +14,6 @@ use super::time;
 use crate::Result;
 use crate::models::{ModelState, SideModel, SideSpec, seeded_side_model};
 use crate::ops::host::{Host, HostConfig};
-use std::path::Path;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 /// What is trained behind a gate, and up to where.
@@ -90,25 +89,27 @@ pub struct GateUsage {
 }
 
 impl GateUsage {
-    /// The totals of a page so far, without the present opening among the openings.
+    /// The totals of a page so far, without the present opening among the openings, nor what another side works in it.
     fn before(layout: &PageLayout) -> Self {
         let open = protocol::phase(layout.main.state.load(Acquire)) == protocol::OPEN;
-        let now = GateUsage::now(layout);
+        let now = GateUsage::now(layout, u64::MAX);
         GateUsage { openings: now.openings.saturating_sub(open.into()), ..now }
     }
 
-    /// The totals of a page so far.
-    fn now(layout: &PageLayout) -> Self {
+    /// The totals of a page so far; what a side went to work at before `ready_at` is another's.
+    fn now(layout: &PageLayout, ready_at: u64) -> Self {
         let PageLayout { header, main, side, place, .. } = layout;
         let now = time::now_ns();
         let state = main.state.load(Acquire);
         let opening = protocol::generation(state);
         let open = protocol::phase(state) == protocol::OPEN;
         let standing = protocol::standing(place.generation.load(Acquire), opening);
-        let works = open && side.started.load(Acquire) == opening && side.stopped.load(Acquire) != standing;
+        let started_at = side.started_at.load(Relaxed);
+        let own = side.started.load(Acquire) == opening && started_at >= ready_at;
+        let works = open && own && side.stopped.load(Acquire) != standing;
         let up_to_now = |counts: bool, since: u64| if counts { now.saturating_sub(since) } else { 0 };
         let open_now = up_to_now(open, main.opened_at.load(Relaxed));
-        let work_now = up_to_now(works, side.started_at.load(Relaxed));
+        let work_now = up_to_now(works, started_at);
         GateUsage {
             openings: main.openings.load(Relaxed),
             self_stops: side.self_stops.load(Relaxed),
@@ -130,29 +131,35 @@ impl GateUsage {
     }
 }
 
-/// Trains behind `gate`, whose page is the one at `path`, until the gate ends, the steps are done, or it is asked to end.
+/// Trains behind `gate` until the gate ends, the steps are done, or it is asked to end.
 /// An error where threads or memory cannot be had, or the state to resume is another model's.
-pub fn train(
-    training: &LiveTraining,
-    path: &Path,
-    gate: SideEnd,
-    told: &mut (dyn FnMut(Told<'_>) + Send),
-) -> Result<LiveOutcome> {
-    // A mapping of its own: the totals can be read when the main has taken the file away.
-    let (page, _file) = Page::open(path)?;
+pub fn train(training: &LiveTraining, gate: SideEnd, told: &mut (dyn FnMut(Told<'_>) + Send)) -> Result<LiveOutcome> {
+    let page = gate.page();
     let host = Host::new(training.host.clone())?;
     // The whole of it inside the pool: operations then start without a hop between threads.
     host.workers().install(move || {
         time::fine_timers();
         let mut ops = Gated::getting_ready(host, gate);
         let mut model = seeded_side_model(&mut ops, training.spec, training.seed)?;
-        let profile = get_ready(training, &mut ops, model.as_mut())?;
+        let (profile, start) = get_ready(training, &mut ops, model.as_mut())?;
+        let Some(profile) = profile else {
+            let usage = GateUsage::default();
+            return Ok(LiveOutcome {
+                ended: Some(Ended::Asked),
+                state: start,
+                steps: 0,
+                operations: 0,
+                losses: None,
+                usage,
+            });
+        };
         let before = GateUsage::before(page.layout());
         let operations = ops.operations();
+        let ready_at = time::now_ns();
         ops.ready();
         told(Told::Ready(&profile));
         let (ended, losses) = run(training, &mut ops, model.as_mut(), told)?;
-        let usage = GateUsage::now(page.layout()).since(before);
+        let usage = GateUsage::now(page.layout(), ready_at).since(before);
         let operations = ops.operations() - operations;
         let state = ModelState::of(model.as_mut(), &mut ops)?;
         let steps = state.steps - training.resume.as_ref().map_or(0, |resume| resume.state.steps);
@@ -160,12 +167,13 @@ pub fn train(
     })
 }
 
-/// Times the operations of a step and goes back to where the training begins: the steps that were timed are no part of it.
+/// Times the operations of a step and goes back to where the training begins, which comes with it: the steps that were timed
+/// are no part of it. No profile where this program is asked to end meanwhile.
 fn get_ready(
     training: &LiveTraining,
     ops: &mut Gated<Host>,
     model: &mut dyn SideModel<Gated<Host>>,
-) -> Result<StepProfile> {
+) -> Result<(Option<StepProfile>, ModelState)> {
     // Another model's state is refused before anything is timed.
     if let Some(Resume { state, place }) = &training.resume {
         state.restore(model, ops, place)?;
@@ -174,11 +182,12 @@ fn get_ready(
     // One thread's own time is what the operation takes, however busy the cores are with others; while it has lost its core,
     // it takes nothing from the main.
     let clock = if training.host.threads == 1 { time::thread_ns } else { time::now_ns };
-    let profile = profile_of(ops, model, clock)?;
+    let profile = profile_of(ops, model, clock, training.asked)?;
     start.restore(model, ops, "the model")?;
+    let Some(profile) = profile else { return Ok((None, start)) };
     ops.learn(profile.needs_ns().to_vec());
     ops.end_when(training.asked);
-    Ok(profile)
+    Ok((Some(profile), start))
 }
 
 type Losses = Option<(f64, f64)>;

@@ -118,7 +118,8 @@ fn serve_model(
         time::fine_timers();
         let mut ops = Gated::new(host, gate);
         let mut model = side_model(&mut ops, spec)?;
-        let profile = profile_of(&mut ops, model.as_mut(), time::now_ns)?;
+        let profile = profile_of(&mut ops, model.as_mut(), time::now_ns, || false)?;
+        let Some(profile) = profile else { return Ok(()) };
         if tell.send(profile).is_err() {
             return Ok(());
         }
@@ -132,13 +133,18 @@ fn serve_model(
     })
 }
 
-/// Warms a small model up and times the operations of its step by a clock of nanoseconds; an error where its steps differ.
+/// Warms a small model up and times the operations of its step by a clock of nanoseconds; `None` where it is `asked` to end
+/// between two steps, an error where its steps differ.
 pub(super) fn profile_of(
     ops: &mut Gated<Host>,
     model: &mut dyn SideModel<Gated<Host>>,
     clock: fn() -> u64,
-) -> Result<StepProfile> {
+    asked: fn() -> bool,
+) -> Result<Option<StepProfile>> {
     for _ in 0..WARM_STEPS {
+        if asked() {
+            return Ok(None);
+        }
         model.step(ops);
     }
     ops.synchronize()?;
@@ -146,12 +152,15 @@ pub(super) fn profile_of(
     ops.time_operations(clock);
     let (begun, mut steps) = (time::now_ns(), 0);
     while steps < LEAST_STEPS || (steps < MOST_STEPS && time::now_ns() - begun < PROFILE_NS) {
+        if asked() {
+            return Ok(None);
+        }
         model.step(ops);
         steps += 1;
     }
     ops.synchronize()?;
-    StepProfile::from_steps(base, &ops.take_times(), steps)
-        .ok_or_else(|| Error::bug(format!("the steps of {} differ in their operations", model.name())))
+    let profile = StepProfile::from_steps(base, &ops.take_times(), steps);
+    profile.map(Some).ok_or_else(|| Error::bug(format!("the steps of {} differ in their operations", model.name())))
 }
 
 /// A load that runs beside a main, started and halted by [`super::pair`].

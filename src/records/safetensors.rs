@@ -21,8 +21,8 @@ use std::path::Path;
 
 /// The header's entry that is no tensor.
 const METADATA: &str = "__metadata__";
-/// A longer header is taken for damage, as other readers do.
-const LONGEST_HEADER: u64 = 100_000_000;
+/// A longer header is taken for damage: this is that of 10,000 tensors.
+const LONGEST_HEADER: u64 = 1 << 20;
 
 /// The content of a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,8 +62,9 @@ pub fn write(path: &Path, content: &Tensors) -> Result<()> {
     })
 }
 
-/// Reads a file; an error where it cannot be read, is damaged, or holds another type than F32.
-pub fn read(path: &Path) -> Result<Tensors> {
+/// Reads a file; an error where it cannot be read, is damaged, holds another type than F32, or where `check` refuses what it
+/// says of itself, before its data are read.
+pub fn read(path: &Path, check: impl FnOnce(&Map<String, Value>) -> Result<()>) -> Result<Tensors> {
     let failed = |source| Error::io("read", path, source);
     let damaged = |what: String| {
         Error::input(
@@ -95,6 +96,7 @@ pub fn read(path: &Path) -> Result<Tensors> {
         None => Map::new(),
         Some(_) => return Err(damaged(format!("its {METADATA} is no object"))),
     };
+    check(&metadata)?;
     let mut tensors = Vec::with_capacity(header.len());
     let (mut at, data) = (0, rest - length);
     for (name, entry) in header {
@@ -105,7 +107,10 @@ pub fn read(path: &Path) -> Result<Tensors> {
             let [start, end] = entry.data_offsets;
             return Err(damaged(format!("its tensor `{name:.60}` would lie at {start} to {end} of {data} bytes")));
         }
-        let mut raw = vec![0; bytes as usize];
+        let mut raw = Vec::new();
+        let room = raw.try_reserve_exact(bytes as usize);
+        room.map_err(|e| Error::machine(format!("{}: no memory for {bytes} bytes: {e}", path.display()), "free some"))?;
+        raw.resize(bytes as usize, 0);
         file.read_exact(&mut raw).map_err(failed)?;
         let (words, _) = raw.as_chunks();
         let values = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
@@ -135,6 +140,10 @@ impl Entry {
 mod tests {
     use super::*;
 
+    fn any(_: &Map<String, Value>) -> Result<()> {
+        Ok(())
+    }
+
     fn content() -> Tensors {
         let tensor = |name: &str, shape: &[usize], values: &[f32]| NamedTensor {
             name: name.into(),
@@ -155,7 +164,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.safetensors");
         write(&path, &content()).unwrap();
-        let back = read(&path).unwrap();
+        let back = read(&path, any).unwrap();
         assert_eq!(back, content());
         assert!(back.tensors[0].values[1].is_sign_negative());
         let bytes = std::fs::read(&path).unwrap();
@@ -173,7 +182,7 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         for cut in 0..whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
-            let error = read(&path).unwrap_err().to_string();
+            let error = read(&path, any).unwrap_err().to_string();
             assert!(error.contains("a.safetensors is not a whole") && !error.contains('\n'), "{cut}: {error}");
         }
         for at in 0..whole.len() - 28 {
@@ -181,16 +190,16 @@ mod tests {
                 let mut changed = whole.clone();
                 changed[at] = other;
                 std::fs::write(&path, &changed).unwrap();
-                let _ = read(&path);
+                let _ = read(&path, any);
             }
         }
         std::fs::write(&path, [&whole[..], b"more"].concat()).unwrap();
-        assert!(read(&path).unwrap_err().to_string().contains("4 bytes behind its last tensor"));
+        assert!(read(&path, any).unwrap_err().to_string().contains("4 bytes behind its last tensor"));
         let other = String::from_utf8_lossy(&whole[8..whole.len() - 28]).replacen("F32", "F16", 1);
         let bytes = [&whole[..8], other.as_bytes(), &whole[whole.len() - 28..]].concat();
         std::fs::write(&path, bytes).unwrap();
-        assert!(read(&path).unwrap_err().to_string().contains("has type F16"));
-        assert!(read(folder.path()).unwrap_err().to_string().contains("it is not a file"));
-        assert!(read(&folder.path().join("none")).unwrap_err().to_string().starts_with("cannot read"));
+        assert!(read(&path, any).unwrap_err().to_string().contains("has type F16"));
+        assert!(read(folder.path(), any).unwrap_err().to_string().contains("it is not a file"));
+        assert!(read(&folder.path().join("none"), any).unwrap_err().to_string().starts_with("cannot read"));
     }
 }

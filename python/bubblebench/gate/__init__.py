@@ -24,13 +24,14 @@ file          part
 ``lock``      locks of the file's bytes; ``process``: who lives
 ``ends``      what becomes of ends in a fork and at exit
 ``system``    futex and fence
-``errors``    what can go wrong
+``arguments`` what callers may give; ``errors``: what can go wrong
 ============  =====================================================
 """
 
 from .errors import GateError, LeaseLost, NeverFits
 from .main import MARGIN_NS, Main
-from .side import LEASE_NS, Side
+from .protocol import LEASE_NS
+from .side import Side
 from .status import status
 
 __all__ = ["GateError", "LEASE_NS", "LeaseLost", "MARGIN_NS", "Main", "NeverFits", "Side", "status"]

@@ -1,14 +1,17 @@
 """All ends of gates that this process has, for the two moments that none of them sees: a fork, and the interpreter's end.
 
 A child of ``fork``, a worker of a data loader for one, inherits copies of its parent's ends. They are dropped there: they
-touch the page no more, and the descriptors are closed, so that the locks end with the parent.
+touch the page no more, and the descriptors are closed, so that the locks end with the parent. A descriptor is known here
+before anything is locked by it: any other thread may fork at any moment.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import threading
 import weakref
+from typing import NoReturn, SupportsIndex
 
 
 class End:
@@ -21,10 +24,9 @@ class End:
     #: A descriptor of the page's file, whose locks are ours.
     _fd = -1
 
-    def _enter(self, fd: int) -> None:
-        """From here on the end is this process's, and so is the descriptor."""
+    def _holds(self, fd: int) -> None:
+        """From here on the descriptor is closed in a child of ``fork``; to be called within :data:`unforked`."""
         self._fd = fd
-        self._own = True
         _ends.add(self)
 
     def _leave(self) -> None:
@@ -41,14 +43,20 @@ class End:
         if fd >= 0:
             os.close(fd)
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError("a gate's end cannot be copied")
+
     def __del__(self) -> None:
         self._leave()
 
 
 _ends: "weakref.WeakSet[End]" = weakref.WeakSet()
+#: While it is held no other thread of this process forks.
+unforked = threading.RLock()
 
 
 def _drop_in_child() -> None:
+    unforked.release()
     for end in list(_ends):
         end._forked()
     _ends.clear()
@@ -60,5 +68,5 @@ def _leave_at_exit() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_drop_in_child)
+    os.register_at_fork(before=unforked.acquire, after_in_parent=unforked.release, after_in_child=_drop_in_child)
 atexit.register(_leave_at_exit)

@@ -29,22 +29,36 @@ class LeaseLost(GateError):
 
 
 class NeverFits(GateError):
-    """The last 64 openings were all too short for the operation from their first moment on. It is no end: ask with less.
+    """The last 64 openings were all too short for the operation from their first moment on, or in the last 1024 too little
+    was left whenever the side came to them. It is no end: ask with less.
 
     :param need_ns: What the operation needs, in nanoseconds.
-    :param longest_ns: The longest of the openings in nanoseconds, less the margin.
+    :param longest_ns: The longest of the openings, or the most that was left, in nanoseconds, less the margin.
     """
 
     def __init__(self, need_ns: int, longest_ns: int) -> None:
         self.need_ns = need_ns
         self.longest_ns = longest_ns
         super().__init__(
-            f"an operation of {need_ns} ns fits none of the last 64 openings: the longest had {longest_ns} ns",
+            f"an operation of {need_ns} ns fits none of the last openings: the longest had {longest_ns} ns left",
             "cut it into shorter ones, or ask with less",
         )
 
     def __reduce__(self) -> "Tuple[Type[GateError], Tuple[int, int]]":  # type: ignore[override]
         return (NeverFits, (self.need_ns, self.longest_ns))
+
+
+def stands_still(path: str) -> GateError:
+    """Somebody holds the lock of places for longer than a place takes to change hands."""
+    return GateError(
+        f"a program has stood still for long while it took or left the side's place of {path}",
+        "find a suspended side program, and end it",
+    )
+
+
+def other_clock(path: str, cure: str) -> GateError:
+    """The times on the page at ``path`` are on a clock that this process does not read."""
+    return GateError(f"the main program of {path} lives in another time namespace: its clock is not this one's", cure)
 
 
 _CURES = {

@@ -11,21 +11,20 @@ import tempfile
 import threading
 import time
 from types import TracebackType
-from typing import Iterator, Optional, Tuple, Type, Union
+from typing import Iterator, Optional, Type
 
 from . import lock, protocol, system
-from .ends import End
-from .errors import GateError, refused
+from .arguments import MOST, AnyPath, limit_ns_of, path_of
+from .ends import End, unforked
+from .errors import GateError, refused, stands_still
 from .lock import Lock
-from .page import MAGIC, MOST, PAGE_BYTES, VERSION, Page, Words, fresh, is_a_page, path_of
-from .process import Life, ProcessId, main_life
+from .page import MAGIC, PAGE_BYTES, VERSION, Page, Words, fresh, is_a_page
+from .process import Life, ProcessId, main_life, time_namespace
 
 #: The last operation ends so long before the expected close, in nanoseconds, unless the main sets another margin.
 MARGIN_NS = 10_000
 # A waiting main looks this often whether the side is still there.
 _LOOK_NS = 5_000_000
-# How often a path may change hands while a page is made there.
-_TRIES = 100
 
 
 class Main(End):
@@ -34,18 +33,56 @@ class Main(End):
     Leaving it, by ``with``, by the end of the program or by nobody's having it any more, shuts the gate down and removes
     its file. In a child of ``fork`` its calls do nothing: the gate is the parent's. Several threads may call it.
 
+    SIGTERM, and :mod:`multiprocessing` in its children of ``fork`` and ``forkserver``, end a program without what it does
+    at its end: use ``with`` there, or call :meth:`shut_down`. A gate that was not left is taken over by the next main.
+
     :raises GateError: where the file cannot be made, another main lives there, or what stands there is no gate.
     """
 
-    def __init__(self, path: Union[str, "os.PathLike[str]"]) -> None:
+    def __init__(self, path: AnyPath) -> None:
         system.check()
         self._path = _linked(path_of(path))
         # A hook of autograd's may come from another thread, and a signal's handler from this one.
         self._lock = threading.RLock()
         self._down = False
-        self._page, fd = _create(self._path)
-        self._enter(fd)
+        self._page = self._create()
+        self._own = True
         self._words = self._page.words
+
+    def _create(self) -> Page:
+        """Makes a fresh page, complete before it has its name; the descriptor holds the main's lock."""
+        path, unnamed = self._path, None
+        try:
+            with unforked:
+                fd, unnamed = tempfile.mkstemp(prefix=".gate-", dir=os.path.dirname(path))
+                self._holds(fd)
+            page = fresh(unnamed, fd)
+            page.words.margin, page.words.main_heartbeat = MARGIN_NS, page.now()
+            # Before it has a name: nobody sees the page without its main.
+            lock.try_lock(fd, lock.MAIN)
+            end = time.monotonic() + protocol.LEASE_NS / 1e9
+            while True:
+                standing = _take(path, unnamed)
+                if standing is _Standing.OURS:
+                    return page
+                if time.monotonic() >= end:
+                    break
+                time.sleep(0.001)
+            if standing is _Standing.LOCKED:
+                raise stands_still(path)
+            raise GateError(
+                f"cannot create the gate {path}: others make and remove it all the time",
+                "give every main program a gate of its own",
+            )
+        except BaseException as error:
+            self._close_file()
+            if isinstance(error, OSError):
+                raise refused("create the gate", path, error) from None
+            raise
+        finally:
+            if unnamed is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(unnamed)
 
     def open(self, expected_ns: int, bubble: Optional[int] = None) -> None:
         """Opens the gate for about ``expected_ns`` nanoseconds. Opening an open gate names a new expected close.
@@ -53,11 +90,15 @@ class Main(End):
         Once the gate is shut down it does nothing: a training job goes on without a side. Nor does it where a device opens.
 
         :param bubble: A number for the bubble; without it, one more than the last.
-        :raises GateError: for a negative length.
+        :raises GateError: for a negative length, and a bubble's number that a word of 64 bits cannot hold.
         """
         expected_ns = operator.index(expected_ns)
         if expected_ns < 0:
             raise GateError(f"a bubble of {expected_ns} ns cannot be", "give a length of 0 or more")
+        if bubble is not None:
+            bubble = operator.index(bubble)
+            if not 0 <= bubble <= MOST:
+                raise GateError(f"a bubble cannot have the number {bubble}", f"give one from 0 to {MOST}")
         if self._own:
             with self._lock:
                 if self._words.driver == 0:
@@ -125,13 +166,13 @@ class Main(End):
         """
         return protocol.stopped(self._page)
 
-    def wait_stopped(self, limit_s: float) -> Optional[int]:
-        """Waits until the side stands still, at most ``limit_s`` seconds; other threads run meanwhile.
+    def wait_stopped(self, limit_s: Optional[float]) -> Optional[int]:
+        """Waits until the side stands still, at most ``limit_s`` seconds (None: no limit); other threads run meanwhile.
 
         :returns: As :meth:`stopped`; None where nobody is there that is ready to work, or that has died: nothing runs.
         :raises TimeoutError: where the side was still at work when the time was over.
         """
-        begun, limit_ns, looked = time.monotonic_ns(), int(limit_s * 1e9), 0
+        begun, limit_ns, looked = time.monotonic_ns(), limit_ns_of("limit_s", limit_s), 0
         while True:
             latency_ns = self.stopped()
             if latency_ns is not None:
@@ -271,52 +312,22 @@ def _linked(path: str) -> str:
     return os.path.realpath(path) if os.path.exists(path) else path
 
 
-def _create(path: str) -> Tuple[Page, int]:
-    """Makes a fresh page at ``path``, complete before it has that name; a descriptor that holds the main's lock."""
-    try:
-        fd, unnamed = tempfile.mkstemp(prefix=".gate-", dir=os.path.dirname(path))
-    except OSError as error:
-        raise refused("create the gate", path, error) from None
-    try:
-        page = fresh(unnamed, fd)
-        page.words.margin, page.words.main_heartbeat = MARGIN_NS, page.now()
-        # Before it has a name: nobody sees the page without its main.
-        lock.try_lock(fd, lock.MAIN)
-        for _ in range(_TRIES):
-            if _take(path, unnamed):
-                break
-            time.sleep(0.001)
-        else:
-            raise GateError(
-                f"cannot create the gate {path}: others make and remove it all the time",
-                "give every main program a gate of its own",
-            )
-        return page, fd
-    except BaseException as error:
-        os.close(fd)
-        if isinstance(error, OSError):
-            raise refused("create the gate", path, error) from None
-        raise
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(unnamed)
-
-
-def _take(path: str, unnamed: str) -> bool:
-    """Gives the page at ``unnamed`` its name; False where another program was faster, and it is to be looked at again."""
+def _take(path: str, unnamed: str) -> _Standing:
+    """Gives the page at ``unnamed`` its name: OURS; all else where another program was faster, and it is to be looked at
+    again."""
     with _standing(path) as standing:
         if standing is _Standing.NOTHING:
             try:
                 # A second name rather than a new one: it never takes another page's.
                 os.link(unnamed, path)
-                return True
+                return _Standing.OURS
             except FileExistsError:
-                return False
+                return _Standing.CHANGING
         if standing is _Standing.ABANDONED:
             # While the lock of its places is ours, so that of two that come at once one wins and the other sees its page.
             os.rename(unnamed, path)
-            return True
-        return False
+            return _Standing.OURS
+        return standing
 
 
 class _Standing(enum.Enum):
@@ -327,6 +338,10 @@ class _Standing(enum.Enum):
     ABANDONED = "abandoned"
     #: It changed while it was looked at.
     CHANGING = "changing"
+    #: An abandoned page; so far somebody else holds the lock of its places.
+    LOCKED = "locked"
+    #: The page that was to be given this name.
+    OURS = "ours"
 
 
 @contextlib.contextmanager
@@ -367,19 +382,27 @@ def _standing(path: str) -> Iterator[_Standing]:
             raise no_gate
         # Mains of version 1 held no lock.
         if words.version == VERSION:
-            lives = main_life(fd, main) is not Life.GONE
+            lives = main_life(fd, main, words.time_namespace) is not Life.GONE
         else:
             lives = main.life() is Life.RUNNING
         if lives:
-            age_s = main.age_s()
+            # Its start is on the clock of its own time namespace.
+            elsewhere = words.version == VERSION and words.time_namespace != time_namespace()
+            age_s = None if elsewhere else main.age_s()
             since = "" if age_s is None else f", started {int(age_s)} s ago"
             raise GateError(
                 f"{path} already has a main program (process {main.pid}{since})",
                 "end it first, or give every main program a gate of its own",
             )
         # Of two that come at once one gets it, and the other sees another page next time: it looks behind the lock.
-        alone = lock.try_lock(fd, lock.PLACE) is not Lock.REFUSED
-        yield _Standing.ABANDONED if alone and _is_at(fd, path) else _Standing.CHANGING
+        if lock.try_lock(fd, lock.PLACE) is Lock.REFUSED:
+            yield _Standing.LOCKED
+            return
+        try:
+            yield _Standing.ABANDONED if _is_at(fd, path) else _Standing.CHANGING
+        finally:
+            # A child of fork may have the file too, and with it the lock.
+            lock.unlock(fd, lock.PLACE)
     finally:
         if fd >= 0:
             os.close(fd)

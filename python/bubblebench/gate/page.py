@@ -35,9 +35,10 @@ import mmap
 import os
 import stat
 import time
-from typing import Callable, Optional, Tuple, Union
+from typing import Callable, Optional, Tuple
 
 from . import system
+from .arguments import MOST as MOST
 from .errors import GateError, refused
 from .process import ProcessId, time_namespace
 
@@ -46,8 +47,6 @@ PAGE_BYTES = 4096
 #: Version of the page's layout; every other is refused.
 VERSION = 2
 MAGIC = int.from_bytes(b"BBGATE01", "little")
-#: The largest number that a word can hold.
-MOST = 2**64 - 1
 _ATTEMPTS = 100
 
 _U64, _U32 = ctypes.c_uint64, ctypes.c_uint32
@@ -286,14 +285,6 @@ def look_on(path: str) -> Tuple[Page, int]:
     except BaseException:
         os.close(fd)
         raise
-
-
-def path_of(path: Union[str, "os.PathLike[str]"]) -> str:
-    """The path from the root on: a program may change its folder while it has a gate."""
-    text = os.path.abspath(os.fspath(path))
-    if "\0" in text:
-        raise GateError(f"{text!r} is no path: it holds a zero", "give the gate a path such as /dev/shm/gate-0")
-    return text
 
 
 def is_a_page(mode: int, size: int) -> bool:

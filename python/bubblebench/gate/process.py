@@ -64,16 +64,17 @@ class ProcessId:
         return max(0.0, float(uptime.split()[0]) - self.started / os.sysconf("SC_CLK_TCK"))
 
 
-def main_life(fd: int, main: ProcessId) -> Life:
+def main_life(fd: int, main: ProcessId, page_time_namespace: int) -> Life:
     """Whether the main of the page that is open as ``fd`` lives.
 
     Its lock tells, wherever it runs; the table of processes where there are no locks, and where a child that was made past
-    :mod:`~bubblebench.gate.ends` holds the lock for it.
+    :mod:`~bubblebench.gate.ends` holds the lock for it. That table tells starts by the clock of the reader: it says
+    nothing of a main whose time namespace, ``page_time_namespace``, is another.
     """
     held = lock.is_held(fd, lock.MAIN)
     if held is False:
         return Life.GONE
-    life = main.life()
+    life = main.life() if page_time_namespace == time_namespace() else Life.UNKNOWN
     return Life.RUNNING if held and life is Life.UNKNOWN else life
 
 

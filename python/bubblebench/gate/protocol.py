@@ -20,6 +20,9 @@ from typing import Optional, Tuple
 
 from .page import MOST, Page
 
+#: A side's lease lasts so long from each renewal: the longest that a side killed in another container keeps its place. A
+#: place changes hands within moments; who stands still in the middle of that is waited for as long.
+LEASE_NS = 1_500_000_000
 #: Phases of a gate, in the low two bits of the state.
 CLOSED, OPEN, SHUT_DOWN = 0, 1, 2
 #: The generation in which a side stands still once a device's gate is shut down; the device's own have 32 bits.
@@ -142,7 +145,8 @@ class Look(enum.Enum):
     GO = "go"
     #: Nothing may start: the gate is closed, or the side has stopped in this opening before. With the state that was seen.
     WAIT = "wait"
-    #: What is left of the opening is too short; all of it would have been enough. With the state that was seen.
+    #: What is left of the opening is too short; all of it would have been enough. With the state that was seen, and what was
+    #: left in ns, less the margin.
     LATE = "late"
     #: The opening is shorter than the operation from its first moment on. With its length in ns, less the margin.
     TOO_SHORT = "too short"
@@ -152,10 +156,10 @@ class Look(enum.Enum):
     LEASE_LOST = "lease lost"
 
 
-#: What was found, and the number that belongs to it.
-Found = Tuple[Look, int]
-_GO: Found = (Look.GO, 0)
-_AGAIN: Found = (Look.AGAIN, 0)
+#: What was found, the state that was seen where a side may sleep on it, and nanoseconds where they belong to it.
+Found = Tuple[Look, int, int]
+_GO: Found = (Look.GO, 0, 0)
+_AGAIN: Found = (Look.AGAIN, 0, 0)
 
 
 class SideProtocol:
@@ -203,7 +207,7 @@ class SideProtocol:
         page = self.page
         words = page.words
         if words.side_generation != self.generation:
-            return (Look.LEASE_LOST, 0)
+            return (Look.LEASE_LOST, 0, 0)
         state = words.state
         # The usual answer: the opening it works in lasts, and long enough.
         if state == self.working_state and page.now() + need_ns <= self.deadline:
@@ -215,7 +219,7 @@ class SideProtocol:
         if phase == OPEN:
             if opening == self.working_in:
                 self._stop_by_clock(opening)
-                return (Look.WAIT, state)
+                return (Look.WAIT, state, 0)
             page.order()
             close, grace, margin, opened = words.expected_close, words.grace, words.margin, words.opened_at
             page.order()
@@ -225,9 +229,9 @@ class SideProtocol:
             return self._enter(opening, opened, deadline, need_ns, state, state)
         if phase == SHUT_DOWN:
             self._stand_still(DEVICE_SHUT_DOWN if words.driver else opening)
-            return (Look.SHUT_DOWN, 0)
+            return (Look.SHUT_DOWN, 0, 0)
         self._stand_still(opening)
-        return (Look.WAIT, state)
+        return (Look.WAIT, state, 0)
 
     def _enter(self, opening: int, opened: int, deadline: int, need_ns: int, state: int, working_state: int) -> Found:
         """The first look at an opening; ``working_state`` is what the main's state says as long as it lasts."""
@@ -249,7 +253,7 @@ class SideProtocol:
         self.working_in, self.working_state, self.deadline = opening, working_state, 0
         self._stop_by_clock(opening)
         whole = max(0, deadline - opened)
-        return (Look.TOO_SHORT, whole) if need_ns > whole else (Look.LATE, state)
+        return (Look.TOO_SHORT, state, whole) if need_ns > whole else (Look.LATE, state, max(0, deadline - now))
 
     def _look_at_device(self, need_ns: int) -> Found:
         """A device's opening began, at the earliest, when its line was last seen without it."""
@@ -270,13 +274,13 @@ class SideProtocol:
         if not is_open:
             self.seen_before = now
             self._stand_still(opening)
-            return (Look.WAIT, seen)
+            return (Look.WAIT, seen, 0)
         if opening == self.working_in:
             self.seen_before = now
             if now + need_ns <= self.deadline:
                 return _GO
             self._stop_by_clock(opening)
-            return (Look.WAIT, seen)
+            return (Look.WAIT, seen, 0)
         if self.acknowledged == opening:
             # The generation was there before it was open: standing still then is no word about the closing that follows.
             # Taken back before anything starts, and looked at once more: that word may have been believed already.
@@ -289,7 +293,7 @@ class SideProtocol:
             # It was there at the first look, and may be of any age.
             self.working_in = opening
             self._stop_by_clock(opening)
-            return (Look.WAIT, seen)
+            return (Look.WAIT, seen, 0)
         # A main's state is no word about a device's opening, whatever its value.
         return self._enter(opening, before, max(0, before + expected_ns - margin), need_ns, seen, NOTHING)
 

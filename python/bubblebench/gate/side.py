@@ -7,18 +7,17 @@ import os
 import threading
 import time
 from types import TracebackType
-from typing import Optional, Tuple, Type, Union
+from typing import Optional, Tuple, Type
 
 from . import lock, protocol, system
-from .ends import End
-from .errors import GateError, LeaseLost, NeverFits
+from .arguments import AnyPath, limit_ns_of, need_of, path_of
+from .ends import End, unforked
+from .errors import GateError, LeaseLost, NeverFits, other_clock, stands_still
 from .lock import Lock
-from .page import MOST, Page, attached, path_of
+from .page import Page, attached
 from .process import Life, ProcessId, main_life, time_namespace
-from .protocol import Look, SideProtocol
+from .protocol import LEASE_NS, Found, Look, SideProtocol
 
-#: A side's lease lasts so long from each renewal: the longest that a side killed in another container keeps its place.
-LEASE_NS = 1_500_000_000
 # A thread of the side's renews it so often.
 _RENEW_S = 0.25
 # A waiting side spins this long, gives way a few times, then sleeps.
@@ -30,7 +29,8 @@ _LOOK_NS = 5_000_000
 _DEVICE_LOOK_NS = 20_000
 # After so many openings in a row, each too short for the operation from its first moment on, the side is told.
 _TOO_SHORT = 64
-# A place changes hands within moments; who stood still in the middle of that is waited for this long.
+# After so many openings in a row in which nothing started, too: what wakes a side takes more of them than is over.
+_NOT_STARTED = 1024
 _HAND_OVER_S = LEASE_NS / 1e9
 
 
@@ -38,10 +38,11 @@ class Side(End):
     """Becomes the side of the gate at ``path``; one thread at a time may use it.
 
     Leaving it, by ``with``, :meth:`close` or nobody's having it any more, gives the place to another side. Its lease is
-    renewed by a thread: an operation that keeps Python's interpreter to itself for more than 1.5 s may lose the place.
+    renewed by a thread: an operation that keeps Python's interpreter to itself for more than 1.5 s may lose the place, and
+    from Python 3.12 on a ``fork`` in this process warns of that thread.
 
-    :param main_timeout: Ends this side where the main has given no sign for so many seconds. Without it a silent main is
-        waited for as long as it lives: it may be writing a checkpoint.
+    :param main_timeout: Ends this side where the main has given no sign for so many seconds. Without it (None) a silent main
+        is waited for as long as it lives: it may be writing a checkpoint.
     :param spin_ns: A waiting side looks without pause for so long before it sleeps. While it looks it is told of an opening
         some microseconds sooner, and keeps a core busy.
     :raises GateError: where there is no gate page of this version, its clock is another, its file system has no locks, or a
@@ -50,31 +51,37 @@ class Side(End):
 
     def __init__(
         self,
-        path: Union[str, "os.PathLike[str]"],
+        path: AnyPath,
         main_timeout: Optional[float] = None,
         spin_ns: int = _SPIN_NS,
     ) -> None:
         system.check()
         self._path = path_of(path)
-        self._main_timeout_ns = MOST if main_timeout is None else int(main_timeout * 1e9)
+        self._main_timeout_ns = limit_ns_of("main_timeout", main_timeout)
         self._spin_ns = operator.index(spin_ns)
-        self._page, fd = attached(self._path)
+        with unforked:
+            self._page, fd = attached(self._path)
+            self._holds(fd)
         try:
             self._main, self._protocol, until = _enter(self._path, self._page, fd)
         except BaseException:
-            os.close(fd)
+            self._close_file()
             raise
         #: Own, ready and not ended: the usual answer may be asked for at once.
         self._live = False
         self._ready = False
         self._ended: Optional[str] = None
         self._looked = self._page.now()
-        # Openings in a row that were too short, and the longest of them.
+        # The last need that was found to be a number.
+        self._need_ns = 0
+        # Openings in a row in which nothing started, and the most that was left; those of the last ones that were too short,
+        # and the longest.
+        self._not_started, self._most_left_ns = 0, 0
         self._too_short, self._longest_ns = 0, 0
         self._left = threading.Event()
         # The file's lock is this process's, and would not keep its own threads apart.
         self._places = threading.RLock()
-        self._enter(fd)
+        self._own = True
         # It knows the page and not this end, which would never go otherwise.
         self._renewal = threading.Thread(
             target=_renew,
@@ -107,17 +114,23 @@ class Side(End):
         Returns at once while the gate is open and what is left of the opening is long enough; else it says that the side
         stands still, and waits. Other threads run while it sleeps.
 
-        :param timeout: Seconds to wait at most; 0 only looks.
+        :param timeout: Seconds to wait at most; 0 only looks, None waits on.
         :returns: True: an operation may start. False: the gate was shut down, or its main is gone (:attr:`ended`), and
             every later call says the same.
         :raises TimeoutError: once ``timeout`` seconds have passed.
-        :raises NeverFits: where the last 64 openings were all too short.
+        :raises NeverFits: where the last 64 openings were all too short, or in the last 1024 too little was left whenever
+            this side came to them.
         :raises LeaseLost: where another side has taken the place, and in a child of ``fork``; in every later call too.
         """
+        # Of most callers it is the same number each time.
+        if need_ns is not self._need_ns:
+            need_ns = self._need_ns = need_of(need_ns)
+        if timeout is not None and not timeout >= 0:
+            limit_ns_of("timeout", timeout)
         if self._live:
             found = self._protocol.look(need_ns)
             if found[0] is Look.GO:
-                self._too_short = 0
+                self._not_started = 0
                 return True
             return self._wait(found, need_ns, timeout)
         if self._ended is not None:
@@ -162,17 +175,17 @@ class Side(End):
         """Leaves the place to another side."""
         self._leave()
 
-    def _wait(self, found: Tuple[Look, int], need_ns: int, timeout: Optional[float]) -> bool:
+    def _wait(self, found: Found, need_ns: int, timeout: Optional[float]) -> bool:
         page, side = self._page, self._protocol
         words, clock = page.words, page.now
         by_device = words.driver != 0
-        limit_ns = MOST if timeout is None else int(timeout * 1e9)
+        limit_ns = limit_ns_of("timeout", timeout)
         begun, yields = clock(), 0
         while True:
-            look, number = found
+            look, state, ns = found
+            if look is Look.LATE or look is Look.TOO_SHORT:
+                self._starves(look is Look.TOO_SHORT, ns, need_ns)
             if look is Look.WAIT or look is Look.LATE:
-                if look is Look.LATE:
-                    self._too_short = 0
                 now = clock()
                 if now - self._looked >= _LOOK_NS:
                     self._looked = now
@@ -193,26 +206,39 @@ class Side(End):
                 else:
                     try:
                         side.fall_asleep()
-                        page.sleep(number, min(_LOOK_NS, left))
+                        page.sleep(state, min(_LOOK_NS, left))
                     finally:
                         side.wake()
             elif look is Look.GO:
-                self._too_short = 0
+                self._not_started = 0
                 return True
-            elif look is Look.TOO_SHORT:
-                self._longest_ns = max(number, self._longest_ns if self._too_short else 0)
-                self._too_short += 1
-                if self._too_short >= _TOO_SHORT:
-                    self._too_short = 0
-                    raise NeverFits(need_ns, self._longest_ns)
-            elif look is not Look.AGAIN:
+            elif look is not Look.AGAIN and look is not Look.TOO_SHORT:
                 return self._end("shut_down" if look is Look.SHUT_DOWN else "lease_lost")
             found = side.look(need_ns)
+
+    def _starves(self, too_short: bool, ns: int, need_ns: int) -> None:
+        """Counts an opening in which nothing started: with ``ns`` as a whole where that is too short, else so much left."""
+        if not self._not_started:
+            # What started set that one count back alone.
+            self._most_left_ns = self._too_short = 0
+        self._not_started += 1
+        self._most_left_ns = max(self._most_left_ns, ns)
+        if not too_short:
+            self._too_short = 0
+        else:
+            self._longest_ns = max(ns, self._longest_ns if self._too_short else 0)
+            self._too_short += 1
+        if self._too_short >= _TOO_SHORT:
+            self._not_started = 0
+            raise NeverFits(need_ns, self._longest_ns)
+        if self._not_started >= _NOT_STARTED:
+            self._not_started = 0
+            raise NeverFits(need_ns, self._most_left_ns)
 
     def _main_is_gone(self, now: int) -> bool:
         if now - self._page.words.main_heartbeat > self._main_timeout_ns:
             return True
-        life = main_life(self._fd, self._main)
+        life = main_life(self._fd, self._main, self._page.words.time_namespace)
         if life is not Life.UNKNOWN:
             return life is Life.GONE
         # Nobody can tell but by this: a main that ends in good order takes the page's name away.
@@ -300,10 +326,7 @@ def _enter(path: str, page: Page, fd: int) -> Tuple[ProcessId, SideProtocol, int
     if main is None:
         raise GateError(f"{path} names no main program", "create the gate again")
     if page.words.time_namespace != time_namespace():
-        raise GateError(
-            f"the main program of {path} lives in another time namespace: its clock is not this one's",
-            "run both programs in one time namespace (unshare without --time)",
-        )
+        raise other_clock(path, "run both programs in one time namespace (unshare without --time)")
     return (main, *_take_place(path, page, fd))
 
 
@@ -318,10 +341,7 @@ def _take_place(path: str, page: Page, fd: int) -> Tuple[SideProtocol, int]:
     while True:
         locked = lock.lock_within(fd, lock.PLACE, _HAND_OVER_S)
         if locked is Lock.REFUSED:
-            raise GateError(
-                f"another program has stood still for long while it took or left the side's place of {path}",
-                "find a suspended side program, and end it",
-            )
+            raise stands_still(path)
         if locked is Lock.UNKNOWN:
             # Rust's sides exchange a word there; Python has no such access.
             raise GateError(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, Optional, Union
+from typing import Any, Dict, Optional
 
 from . import protocol
-from .page import Page, look_on, path_of
-from .process import Life, ProcessId, main_life
+from .arguments import AnyPath, path_of
+from .errors import other_clock
+from .page import Page, look_on
+from .process import Life, ProcessId, main_life, time_namespace
 from .protocol import OPEN, SHUT_DOWN, standing
 
 _SCHEMA = "bubblebench.gate/1"
 
 
-def status(path: Union[str, "os.PathLike[str]"]) -> Dict[str, Any]:
+def status(path: AnyPath) -> Dict[str, Any]:
     """Reads the page at ``path`` without taking part: what ``bubblebench gate status --json`` says, key by key.
 
     ``state``: ``idle`` (no side that is ready), ``armed`` (the side waits), ``running``, ``draining`` (closed, or the time
@@ -23,10 +25,13 @@ def status(path: Union[str, "os.PathLike[str]"]) -> Dict[str, Any]:
     ``stop_latency_ns`` (None while the side has not stopped), ``open_ns``, ``work_ns`` and ``left_ns`` (negative behind
     the expected close, None while the gate is closed).
 
-    :raises GateError: where there is no gate page of this version.
+    :raises GateError: where there is no gate page of this version, or its clock is another.
     """
-    page, fd = look_on(path_of(path))
+    text = path_of(path)
+    page, fd = look_on(text)
     try:
+        if page.words.time_namespace != time_namespace():
+            raise other_clock(text, "look from within its time namespace")
         return _record(page, fd)
     finally:
         os.close(fd)
@@ -44,7 +49,7 @@ def _record(page: Page, fd: int) -> Dict[str, Any]:
     latency_ns = protocol.stopped(page)
     state = _state(page, now, side is not None, is_open, current, latency_ns)
     main = page.main()
-    life = Life.GONE if main is None else main_life(fd, main)
+    life = Life.GONE if main is None else main_life(fd, main, page.words.time_namespace)
     # Of a main that died with the gate open nobody knows when it would have closed it.
     open_until = min(now, words.expected_close) if life is Life.GONE else now
     open_now = max(0, open_until - words.opened_at) if is_open and not by_device else 0

@@ -3,22 +3,20 @@
 use super::fork::{OwnFile, forks};
 use super::lock::{self, Lock};
 use super::page::{self, Page, PageLayout, VERSION};
-use super::process::{Life, main_life};
+use super::process::{Life, ProcessId, main_life};
 use super::protocol::{self, OPEN, generation, phase};
-use super::{Stop, counts};
+use super::{HAND_OVER, Stop, counts};
 use crate::corun::time::{now_ns, sleep_until, wake_all};
 use crate::{Error, Result};
-use memmap2::MmapOptions;
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use std::time::{Duration, Instant};
 
 /// A waiting main looks this often whether the side is still there.
 const LOOK_NS: u64 = 5_000_000;
-/// How often a path may change hands while a page is made there.
-const TRIES: usize = 100;
 
 /// The big model's end of a gate; dropping it shuts the gate down and removes its file, if it has one. In a child of
 /// `fork` it does nothing: the gate is the parent's.
@@ -38,15 +36,17 @@ impl MainEnd {
     pub(super) fn create(path: &Path) -> Result<Self> {
         let failed = |e| Error::io("create the gate", path, e);
         // What a link leads to is replaced, and not the link.
-        let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+        let path = &std::fs::canonicalize(path).or_else(|_| std::path::absolute(path)).map_err(failed)?;
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let fresh = tempfile::Builder::new().prefix(".gate-").tempfile_in(folder).map_err(failed)?;
-        let (file, mut unnamed) = fresh.into_parts();
+        let (mapped, mut unnamed) = fresh.into_parts();
+        let page = Page::fresh(&mapped, path)?;
+        let file = OpenOptions::new().read(true).write(true).open(&unnamed).map_err(failed)?;
         let file = OwnFile::new(file);
-        let page = Page::fresh(&file, path)?;
         // Before it has a name: nobody sees the page without its main.
         lock::try_lock(&file, lock::MAIN);
-        for _ in 0..TRIES {
+        let begun = Instant::now();
+        loop {
             match Standing::at(path)? {
                 Standing::Nothing => match unnamed.persist_noclobber(path) {
                     Ok(()) => return Ok(Self::of(page, path, file)),
@@ -59,13 +59,18 @@ impl MainEnd {
                     unnamed.persist(path).map_err(|e| failed(e.error))?;
                     return Ok(Self::of(page, path, file));
                 }
-                Standing::Changing => std::thread::sleep(std::time::Duration::from_millis(1)),
+                Standing::Changing | Standing::Locked if begun.elapsed() < HAND_OVER => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Standing::Locked => return Err(super::stands_still(&path.display().to_string())),
+                Standing::Changing => {
+                    return Err(Error::machine(
+                        format!("cannot create the gate {}: others make and remove it all the time", path.display()),
+                        "give every main program a gate of its own",
+                    ));
+                }
             }
         }
-        Err(Error::machine(
-            format!("cannot create the gate {}: others make and remove it all the time", path.display()),
-            "give every main program a gate of its own",
-        ))
     }
 
     fn of(page: Page, path: &Path, file: OwnFile) -> Self {
@@ -283,6 +288,8 @@ enum Standing {
     Abandoned(Locked),
     /// It changed while it was looked at.
     Changing,
+    /// So far somebody else holds the lock of its places.
+    Locked,
 }
 
 impl Standing {
@@ -310,16 +317,18 @@ impl Standing {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Standing::Changing),
             Err(e) => return Err(failed(e)),
         };
-        let map = MmapOptions::new().len(page::PAGE_BYTES).map_raw(&*file).map_err(failed)?;
-        // SAFETY: as for `Page::layout`; the header's places are the same in every version.
-        let layout = unsafe { &*map.as_ptr().cast::<PageLayout>() };
-        if layout.header.magic() != page::MAGIC {
-            return Err(no_gate());
-        }
-        let Some(main) = layout.header.main.load() else { return Err(no_gate()) };
+        // Read, and not mapped: a mapping would keep the file's locks in a child of `fork`.
+        let mut header = [0u8; 48];
+        file.read_exact_at(&mut header, 0).map_err(failed)?;
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| header[at + byte]));
+        // These places are the same in every version.
+        let pid = u32::try_from(word(16)).ok().filter(|&pid| pid != 0);
+        let Some(pid) = pid.filter(|_| word(0) == page::MAGIC) else { return Err(no_gate()) };
+        let main = ProcessId { pid, started: word(24), namespace: word(32) };
+        let (version, time_namespace) = (word(8) as u32, word(40));
         // Mains of version 1 held no lock.
-        let lives = match layout.header.version() {
-            VERSION => main_life(Some(&file), main) != Life::Gone,
+        let lives = match version {
+            VERSION => main_life(Some(&file), main, time_namespace) != Life::Gone,
             _ => main.life() == Life::Running,
         };
         if lives {
@@ -331,7 +340,7 @@ impl Standing {
         }
         // Of two that come at once one gets it, and the other sees another page next time: it looks behind the lock.
         if lock::try_lock(&file, lock::PLACE) == Lock::Refused {
-            return Ok(Standing::Changing);
+            return Ok(Standing::Locked);
         }
         let file = Locked(file);
         Ok(if is_at(&file.0, path) { Standing::Abandoned(file) } else { Standing::Changing })

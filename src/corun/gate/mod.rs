@@ -48,14 +48,25 @@ pub use main_end::MainEnd;
 pub use side_end::{LEASE_NS, SideEnd};
 pub use status::{GateRecord, GateState, GateStatus, status};
 
-use crate::Result;
+use crate::{Error, Result};
 use page::Page;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The default margin: the last operation ends so long before the expected close. A core that is woken, and the clock
 /// that is read, take a few microseconds.
 pub const MARGIN_NS: u64 = 10_000;
+
+/// A place changes hands within moments; who stood still in the middle of that is waited for this long.
+const HAND_OVER: Duration = Duration::from_nanos(LEASE_NS);
+
+fn stands_still(name: &str) -> Error {
+    Error::machine(
+        format!("a program has stood still for long while it took or left the side's place of {name}"),
+        "find a suspended side program, and end it",
+    )
+}
 
 /// What the gate answers to a side that asks before an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,10 +80,10 @@ pub enum Pass {
     /// Another side has taken this one's place, because it was suspended for longer than its lease, or this is a child
     /// of `fork`: stop for good.
     LeaseLost,
-    /// The last 64 openings were all too short for the operation from their first moment on: it would wait for ever. Cut
-    /// it, or ask with less.
+    /// The operation would wait for ever: the last 64 openings were all too short for it from their first moment on, or in
+    /// the last 1024 too little was left whenever the side came to them. Cut it, or ask with less.
     NeverFits {
-        /// The longest of them in nanoseconds, less the margin.
+        /// The longest of them, or the most that was left, in nanoseconds, less the margin.
         longest_ns: u64,
     },
 }

@@ -417,7 +417,7 @@ impl World {
                             // It may, and does not: there would be no end of states.
                             Look::Go => Doing::Looks,
                             Look::Again => Doing::Looks,
-                            Look::Wait(state) | Look::Late(state) => Doing::FallsAsleep(state),
+                            Look::Wait(state) | Look::Late(state, _) => Doing::FallsAsleep(state),
                             Look::TooShort(_) => Doing::Looks,
                             Look::ShutDown | Look::LeaseLost => Doing::Ended,
                         },
@@ -427,7 +427,7 @@ impl World {
                         next.check_start(who, scenario)?;
                     }
                     (next.programs[who].clock, next.programs[who].need) = (0, 0);
-                    let by_clock = matches!(look, Look::Wait(state) | Look::Late(state) if state & 3 == 1);
+                    let by_clock = matches!(look, Look::Wait(state) | Look::Late(state, _) if state & 3 == 1);
                     found.stopped_by_clock += usize::from(by_clock);
                 }
             }

@@ -186,16 +186,6 @@ const _: () = {
     assert!(offset_of!(PageLayout, device) == 1024);
 };
 
-impl Header {
-    pub(super) fn magic(&self) -> u64 {
-        self.magic.load(Acquire)
-    }
-
-    pub(super) fn version(&self) -> u32 {
-        self.version.load(Acquire)
-    }
-}
-
 impl ProcessWords {
     /// Reads who stands there, and reads again where it changed meanwhile: words of two processes are never mixed.
     /// `None` where nobody does.
@@ -237,7 +227,8 @@ impl Page {
         Ok(page)
     }
 
-    /// Makes `file`, which is new and empty, a fresh page. `path` is for errors.
+    /// Makes `file`, which is new and empty, a fresh page. `path` is for errors. The mapping keeps the open file in a child of
+    /// `fork`, and the locks that it holds: those belong on another one.
     pub(super) fn fresh(mut file: &File, path: &Path) -> Result<Self> {
         let failed = |e| Error::io("create the gate", path, e);
         // Written, not only extended: on a full file system this fails, and not the first access to the mapping.
@@ -247,15 +238,22 @@ impl Page {
         Ok(page)
     }
 
-    /// Maps the page at `path` and gives its open file; an error where there is no such file, or it is no gate page of
-    /// this version.
+    /// Maps the page at `path` and gives its file, opened once more for locks; an error where there is no such file, or it
+    /// is no gate page of this version.
     pub fn open(path: &Path) -> Result<(Self, File)> {
         let failed = |e| Error::io("open the gate", path, e);
+        let open = || OpenOptions::new().read(true).write(true).open(path).map_err(failed);
         look_before_opening(path)?;
-        let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
-        let page = Page { map: MmapOptions::new().len(PAGE_BYTES).map_raw(&file).map_err(failed)? };
-        check(path, page.layout())?;
-        Ok((page, file))
+        loop {
+            let (mapped, file) = (open()?, open()?);
+            // Another main's page may have taken the name in between.
+            if !is_same(&mapped, &file).map_err(failed)? {
+                continue;
+            }
+            let page = Page { map: MmapOptions::new().len(PAGE_BYTES).map_raw(&mapped).map_err(failed)? };
+            check(path, page.layout())?;
+            return Ok((page, file));
+        }
     }
 
     /// A copy of the page at `path` as it is now and its open file, for who looks on; needs no right to write. Errors as
@@ -380,6 +378,12 @@ impl Memory for Page {
     fn now(&self) -> Result<u64, Infallible> {
         Ok(now_ns())
     }
+}
+
+fn is_same(one: &File, other: &File) -> std::io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let (one, other) = (one.metadata()?, other.metadata()?);
+    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
 }
 
 /// Looks at the file before it is opened: opening a pipe that nobody writes to would wait for ever.

@@ -85,9 +85,11 @@ fn is_signalled(pid: u32) -> bool {
 }
 
 /// Whether the main of a page lives. Its lock tells, wherever it runs; the table of processes where there are no locks, and
-/// where a child that was made past [`fork`](super::fork) holds the lock for it.
-pub fn main_life(file: Option<&File>, main: ProcessId) -> Life {
-    match (file.and_then(|file| lock::is_held(file, lock::MAIN)), main.life()) {
+/// where a child that was made past [`fork`](super::fork) holds the lock for it. That table tells starts by the clock of
+/// the reader: it says nothing of a main whose `page_time_namespace` is another.
+pub fn main_life(file: Option<&File>, main: ProcessId, page_time_namespace: u64) -> Life {
+    let by_table = if page_time_namespace == time_namespace() { main.life() } else { Life::Unknown };
+    match (file.and_then(|file| lock::is_held(file, lock::MAIN)), by_table) {
         (Some(false), _) => Life::Gone,
         (Some(true), Life::Unknown) => Life::Running,
         (_, life) => life,

@@ -141,8 +141,9 @@ pub enum Look {
     Go,
     /// Nothing may start: the gate is closed, or the side has stopped in this opening before. The state that was seen.
     Wait(u64),
-    /// What is left of the opening is too short; all of it would have been enough. The state that was seen.
-    Late(u64),
+    /// What is left of the opening is too short; all of it would have been enough. The state that was seen, and what was
+    /// left in nanoseconds, less the margin.
+    Late(u64, u64),
     /// The opening is shorter than the operation from its first moment on: its length in nanoseconds, less the margin.
     TooShort(u64),
     /// The gate changed while it was looked at.
@@ -275,7 +276,7 @@ impl SideProtocol {
         }
         self.stop_by_clock(m, opening)?;
         let whole = deadline.saturating_sub(opened);
-        Ok(if need_ns > whole { Look::TooShort(whole) } else { Look::Late(state) })
+        Ok(if need_ns > whole { Look::TooShort(whole) } else { Look::Late(state, deadline.saturating_sub(now)) })
     }
 
     /// A device's opening began, at the earliest, when its line was last seen without it.

@@ -1,12 +1,12 @@
 //! The small model's end of a gate.
 
-use super::Pass;
 use super::fork::{OwnFile, forks};
 use super::lock::{self, Lock};
 use super::main_end::is_at;
 use super::page::{Page, PageLayout, SidePlace};
 use super::process::{Life, ProcessId, main_life, time_namespace};
 use super::protocol::{self, Look, SideProtocol};
+use super::{HAND_OVER, Pass};
 use crate::corun::time::{now_ns, sleep_until, wait_on};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -19,8 +19,6 @@ use std::time::Duration;
 pub const LEASE_NS: u64 = 1_500_000_000;
 /// A thread of the side's renews it so often.
 const RENEW: Duration = Duration::from_millis(250);
-/// A place changes hands within moments; who stood still in the middle of that is waited for this long.
-const HAND_OVER: Duration = Duration::from_nanos(LEASE_NS);
 /// A waiting side spins this long, yields a few times, then sleeps.
 const SPIN_NS: u64 = 2_000;
 const YIELDS: u32 = 3;
@@ -30,6 +28,8 @@ const LOOK_NS: u64 = 5_000_000;
 const DEVICE_LOOK_NS: u64 = 20_000;
 /// After so many openings in a row, each too short for the operation from its first moment on, the side is told.
 const TOO_SHORT: u32 = 64;
+/// After so many openings in a row in which nothing started, too: what wakes a side takes more of them than is over.
+const NOT_STARTED: u32 = 1024;
 
 /// The small model's end of a gate; dropping it leaves the place to another side. In a child of `fork` it answers
 /// [`Pass::LeaseLost`] and touches nothing: the place is the parent's.
@@ -46,6 +46,8 @@ pub struct SideEnd {
     looked: u64,
     /// Openings in a row that were too short, and the longest of them.
     too_short: (u32, u64),
+    /// Openings in a row in which nothing started, and the most that was left when the side came to one.
+    not_started: (u32, u64),
     renewal: Option<Renewal>,
 }
 
@@ -53,7 +55,8 @@ impl SideEnd {
     pub(super) fn attach(path: &Path) -> Result<Self> {
         let (page, file) = Page::open(path)?;
         let file = OwnFile::new(file);
-        Self::enter(Arc::new(page), Some((path.to_path_buf(), file)), &path.display().to_string())
+        let absolute = std::path::absolute(path).map_err(|e| Error::io("open the gate", path, e))?;
+        Self::enter(Arc::new(page), Some((absolute, file)), &path.display().to_string())
     }
 
     /// `name` is for errors.
@@ -84,6 +87,7 @@ impl SideEnd {
             main_timeout_ns: u64::MAX,
             looked: now_ns(),
             too_short: (0, 0),
+            not_started: (0, 0),
             renewal,
         })
     }
@@ -127,7 +131,7 @@ impl SideEnd {
         if self.ready && self.ended.is_none() && self.forks == forks() {
             let Ok(look) = self.protocol.look(&*self.page, need_ns);
             if look == Look::Go {
-                self.too_short = (0, 0);
+                (self.too_short, self.not_started) = ((0, 0), (0, 0));
                 return Some(Pass::Go);
             }
             return self.wait(Some(look), need_ns, timeout_ns);
@@ -190,24 +194,25 @@ impl SideEnd {
             };
             let state = match look {
                 Look::Go => {
-                    self.too_short = (0, 0);
+                    (self.too_short, self.not_started) = ((0, 0), (0, 0));
                     return Some(Pass::Go);
                 }
                 Look::Again => continue,
                 Look::ShutDown => return self.end(Pass::ShutDown),
                 Look::LeaseLost => return self.end(Pass::LeaseLost),
                 Look::TooShort(whole_ns) => {
-                    let (times, longest_ns) = (self.too_short.0 + 1, self.too_short.1.max(whole_ns));
-                    self.too_short = (times, longest_ns);
-                    if times >= TOO_SHORT {
-                        self.too_short = (0, 0);
-                        return Some(Pass::NeverFits { longest_ns });
+                    self.too_short = (self.too_short.0 + 1, self.too_short.1.max(whole_ns));
+                    match self.starves(whole_ns) {
+                        Some(never_fits) => return Some(never_fits),
+                        None => continue,
                     }
-                    continue;
                 }
-                Look::Late(state) => {
+                Look::Late(state, left_ns) => {
                     self.too_short = (0, 0);
-                    state
+                    match self.starves(left_ns) {
+                        Some(never_fits) => return Some(never_fits),
+                        None => state,
+                    }
                 }
                 Look::Wait(state) => state,
             };
@@ -238,15 +243,37 @@ impl SideEnd {
         }
     }
 
+    /// Counts an opening in which nothing started, with so much left; what is answered where they were too many.
+    fn starves(&mut self, left_ns: u64) -> Option<Pass> {
+        self.not_started = (self.not_started.0 + 1, self.not_started.1.max(left_ns));
+        let longest_ns = match (self.too_short, self.not_started) {
+            ((TOO_SHORT.., longest_ns), _) => longest_ns,
+            (_, (NOT_STARTED.., most_ns)) => most_ns,
+            _ => return None,
+        };
+        (self.too_short, self.not_started) = ((0, 0), (0, 0));
+        Some(Pass::NeverFits { longest_ns })
+    }
+
+    /// The page, whose totals can be read when the main has taken the file away.
+    pub(in crate::corun) fn page(&self) -> Arc<Page> {
+        Arc::clone(&self.page)
+    }
+
     fn main_is_gone(&self, now: u64) -> bool {
         let silent = now.saturating_sub(self.layout().main.heartbeat.load(Relaxed)) > self.main_timeout_ns;
         silent
-            || match (main_life(self.file.as_ref().map(|(_, file)| &**file), self.main), &self.file) {
+            || match (self.main_life(), &self.file) {
                 (Life::Running, _) | (Life::Unknown, None) => false,
                 (Life::Gone, _) => true,
                 // Nobody can tell but by this: a main that ends in good order takes the page's name away.
                 (Life::Unknown, Some((path, file))) => !is_at(file, path),
             }
+    }
+
+    fn main_life(&self) -> Life {
+        let time_namespace = self.layout().header.time_namespace.load(Relaxed);
+        main_life(self.file.as_ref().map(|(_, file)| &**file), self.main, time_namespace)
     }
 
     fn end(&mut self, how: Pass) -> Option<Pass> {
@@ -313,10 +340,7 @@ fn take_place(page: &Arc<Page>, file: Option<&OwnFile>, name: &str) -> Result<(S
     let mut first_seen = None;
     loop {
         let Some(locked) = lock_place(file) else {
-            return Err(Error::machine(
-                format!("another program has stood still for long while it took or left the side's place of {name}"),
-                "find a suspended side program, and end it",
-            ));
+            return Err(super::stands_still(name));
         };
         let (now, until) = (now_ns(), place.lease_until.load(Acquire));
         // A lease that lasts longer than any is of another boot of the machine, whose clock began anew.

@@ -1,10 +1,10 @@
 //! A live gate as somebody who looks on sees it.
 
 use super::page::{Page, PageLayout, SidePlace};
-use super::process::{Life, ProcessId, main_life};
+use super::process::{Life, ProcessId, main_life, time_namespace};
 use super::protocol::{self, OPEN, SHUT_DOWN, generation, phase, standing};
-use crate::Result;
 use crate::corun::time::now_ns;
+use crate::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -174,9 +174,19 @@ impl GateStatus {
     }
 }
 
-/// Reads the page at `path` without taking part; an error where there is no gate page of this version.
+/// Reads the page at `path` without taking part; an error where there is no gate page of this version, or its clock is
+/// another.
 pub fn status(path: &Path) -> Result<GateStatus> {
     let (page, file) = Page::look_on(path)?;
+    if page.layout().header.time_namespace.load(Relaxed) != time_namespace() {
+        return Err(Error::input(
+            format!(
+                "the main program of {} lives in another time namespace: its clock is not this one's",
+                path.display()
+            ),
+            "look from within its time namespace",
+        ));
+    }
     Ok(of(&page, &file))
 }
 
@@ -210,7 +220,10 @@ fn of(page: &Page, file: &File) -> GateStatus {
         Some(_) => GateState::Armed,
     };
     let opened_at = main.opened_at.load(Relaxed);
-    let main_is = header.main.load().map(|id| party(id, main_life(Some(file), id), main.heartbeat.load(Relaxed), now));
+    let main_is = header
+        .main
+        .load()
+        .map(|id| party(id, main_life(Some(file), id, time_namespace()), main.heartbeat.load(Relaxed), now));
     let main_is = main_is.unwrap_or(NOBODY);
     let expected_close = main.expected_close.load(Relaxed);
     let running = matches!(state, GateState::Running | GateState::Draining);

@@ -198,6 +198,14 @@ fn an_operation_that_fits_no_opening_is_refused_with_the_number() {
         assert_eq!(answer, (round == 63).then_some(Pass::NeverFits { longest_ns }), "round {round}");
     }
     assert_eq!(main.self_stops(), 0, "where it did not work it did not stop");
+    // Long enough from its first moment on, and too late when the side comes to it.
+    let starved = (0..1024).filter_map(|_| {
+        main.close();
+        main.open(5_010_000);
+        side.pass_within(5_000_000, 0)
+    });
+    let starved: Vec<Pass> = starved.collect();
+    assert!(matches!(starved[..], [Pass::NeverFits { longest_ns: 4_900_000..5_000_000 }]), "{starved:?}");
     // It is no end: one that fits may start.
     main.open(LONG);
     assert_eq!(side.pass(1_000), Pass::Go);
@@ -689,6 +697,7 @@ fn a_page_of_any_content_is_looked_at() {
         }
         bytes[..8].copy_from_slice(b"BBGATE01");
         bytes[8..16].copy_from_slice(&[2, 0, 0, 0, 0, 16, 0, 0]);
+        bytes[40..48].copy_from_slice(&process::time_namespace().to_le_bytes());
         if random.below(2) == 0 {
             bytes[48] = random.below(2) as u8;
             bytes[49..56].fill(0);
