@@ -267,7 +267,7 @@ fn sides_are_killed_at_any_moment_and_replaced() {
         side.signal(libc::SIGKILL);
         main.close();
     }
-    eventually("nobody", || gate::status(&path).unwrap().state == GateState::Idle);
+    eventually("nobody", || gate::status(&path).unwrap().record.state == GateState::Idle);
 }
 
 /// A hundred mains, each killed at a moment of its own: the side learns it, and the next main takes the path over.

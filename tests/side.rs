@@ -171,7 +171,7 @@ fn a_main_that_is_killed_ends_it_and_what_was_learned_is_kept() {
     // Started before there is a gate, as it may be in a script.
     let mut side = Side::start(&path, &["--model", "mlp", "--batch", "1", "--checkpoint", &words(&checkpoint)]);
     side.ready(&path);
-    eventually("work", || gate::status(&path).unwrap().operations > 100);
+    eventually("work", || gate::status(&path).unwrap().record.operations > 100);
     main.kill().unwrap();
     main.wait().unwrap();
     let killed = now_ns();
@@ -206,7 +206,7 @@ fn a_signal_ends_it_in_good_order_at_work_and_at_a_closed_gate() {
         assert_eq!(number(&stdout(&output), "steps") > 0, open);
         main.close();
     }
-    eventually("its place to be free", || gate::status(&path).unwrap().state == GateState::Idle);
+    eventually("its place to be free", || gate::status(&path).unwrap().record.state == GateState::Idle);
 }
 
 fn train(main: &mut MainEnd, path: &Path, arguments: &[&str]) -> Output {

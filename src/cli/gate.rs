@@ -3,7 +3,7 @@
 use super::terminal::{self, note};
 use crate::corun::gate::process::Life;
 use crate::corun::gate::status::Party;
-use crate::corun::gate::{GateStatus, status};
+use crate::corun::gate::{GateRecord, GateStatus, status};
 use crate::report::Screen;
 use crate::units::{counted, format_ns, parse_ns};
 use crate::{Error, Result};
@@ -56,7 +56,7 @@ struct WatchArgs {
 /// Looks at the gate and prints what is there.
 pub fn run(args: &GateArgs) -> Result<()> {
     match &args.command {
-        GateCommand::Status(StatusArgs { path, json: true }) => super::print_json(&status(path)?.record()),
+        GateCommand::Status(StatusArgs { path, json: true }) => super::print_json(&status(path)?.record),
         GateCommand::Status(StatusArgs { path, json: false }) => {
             super::print(&picture(path, &status(path)?, terminal::screen()))
         }
@@ -106,14 +106,14 @@ fn watch(args: &WatchArgs) -> Result<()> {
             super::print_while_read(&(over + &text))?
         } else {
             drawn = None;
-            let since = before.as_ref().map(|(at, status)| (at.elapsed(), status));
-            super::print_while_read(&terminal::screen().prose(&line(&now, since), 2))?
+            let since = before.as_ref().map(|(at, status)| (at.elapsed(), &status.record));
+            super::print_while_read(&terminal::screen().prose(&line(&now.record, since), 2))?
         };
         if !read {
             return Ok(());
         }
         if now.is_over() {
-            if !now.shut_down {
+            if !now.record.shut_down {
                 note(format_args!("the main of {} (process {}) is gone", args.path.display(), now.main.pid));
             }
             return Ok(());
@@ -124,7 +124,7 @@ fn watch(args: &WatchArgs) -> Result<()> {
 }
 
 /// One look as a line: totals, and what came since the look before.
-fn line(now: &GateStatus, before: Option<(Duration, &GateStatus)>) -> String {
+fn line(now: &GateRecord, before: Option<(Duration, &GateRecord)>) -> String {
     let rate = before.filter(|(since, _)| !since.is_zero()).map(|(since, before)| {
         let per_s = |now: u64, before: u64| now.saturating_sub(before) as f64 / since.as_secs_f64();
         let (openings, operations) = (per_s(now.openings, before.openings), per_s(now.operations, before.operations));
@@ -148,25 +148,26 @@ fn share(part: u64, whole: u64) -> String {
 
 /// All that the page says, a line a fact.
 fn picture(path: &Path, now: &GateStatus, screen: Screen) -> String {
-    let mut text = screen.prose(&format!("{}: {}\n", path.display(), now.state.name()), 2);
+    let GateStatus { record, main, side, side_gets_ready } = now;
+    let mut text = screen.prose(&format!("{}: {}\n", path.display(), record.state.name()), 2);
     let mut fact = |name: &str, value: String| text += &screen.prose(&format!("  {name:<11}{value}\n"), 11);
-    fact("main", party(&now.main));
+    fact("main", party(main));
     fact(
         "side",
-        match &now.side {
+        match side {
             Some(side) => party(side),
-            None if now.side_gets_ready => "one gets ready".into(),
+            None if *side_gets_ready => "one gets ready".into(),
             None => "none".into(),
         },
     );
-    fact("gate", gate(now));
-    if now.openings > 0 && !now.by_device {
-        let (open, work) = (format_ns(now.open_ns as f64), format_ns(now.work_ns as f64));
-        fact("use", format!("{}: a side at work for {work} of {open} open", share(now.work_ns, now.open_ns)));
+    fact("gate", gate(record));
+    if record.openings > 0 && !record.by_device {
+        let (open, work) = (format_ns(record.open_ns as f64), format_ns(record.work_ns as f64));
+        fact("use", format!("{}: a side at work for {work} of {open} open", share(record.work_ns, record.open_ns)));
     }
-    fact("operations", now.operations.to_string());
-    fact("self-stops", format!("{}, by the clock before the closing", counted(now.self_stops, "opening")));
-    if let (Some(ns), false) = (now.stop_latency_ns, now.by_device) {
+    fact("operations", record.operations.to_string());
+    fact("self-stops", format!("{}, by the clock before the closing", counted(record.self_stops, "opening")));
+    if let (Some(ns), false) = (record.stop_latency_ns, record.by_device) {
         fact(
             "last stop",
             match ns {
@@ -178,7 +179,7 @@ fn picture(path: &Path, now: &GateStatus, screen: Screen) -> String {
     text
 }
 
-fn gate(now: &GateStatus) -> String {
+fn gate(now: &GateRecord) -> String {
     let mut text = match (now.shut_down, now.open, now.left_ns) {
         (true, ..) => "shut down".to_string(),
         (_, false, _) => "closed".into(),

@@ -115,7 +115,7 @@ impl GateUsage {
             self_stops: side.self_stops.load(Relaxed),
             open_ns: main.open_ns.load(Relaxed).saturating_add(open_now),
             work_ns: side.work_ns.load(Relaxed).saturating_add(work_now),
-            by_device: header.driver.load(Acquire) != 0,
+            by_device: header.by_device(),
         }
     }
 

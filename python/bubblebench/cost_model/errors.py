@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from typing import Iterable, List, Optional
 
+from bubblebench.errors import OneLine
 
-class CostModelError(ValueError):
+
+class CostModelError(OneLine, ValueError):
     """A file, or a question, that cannot be used. Its text is one line: what is wrong, then what to do.
 
     :param what: What was given, and why it cannot be used.
     :param cure: What can be given instead.
     """
-
-    def __init__(self, what: str, cure: str) -> None:
-        self.what = " ".join(what.split())
-        self.cure = " ".join(cure.split())
-        super().__init__(f"{self.what}; {self.cure}")
-
-    def __reduce__(self) -> "tuple[type[CostModelError], tuple[str, str]]":
-        return (CostModelError, (self.what, self.cure))
 
 
 def _osa_distance(a: str, b: str) -> int:

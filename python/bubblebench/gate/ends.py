@@ -11,7 +11,10 @@ import atexit
 import os
 import threading
 import weakref
-from typing import NoReturn, SupportsIndex
+from types import TracebackType
+from typing import NoReturn, Optional, SupportsIndex, Type, TypeVar
+
+AnyEnd = TypeVar("AnyEnd", bound="End")
 
 
 class End:
@@ -42,6 +45,14 @@ class End:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def __enter__(self: AnyEnd) -> AnyEnd:
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self._leave()
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError("a gate's end cannot be copied")

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Tuple, Type
+from typing import Any, Tuple
+
+from bubblebench.errors import OneLine
 
 
-class GateError(RuntimeError):
+class GateError(OneLine, RuntimeError):
     """A gate that cannot be made, attached to or used. Its text is one line: what is wrong, then what to do.
 
     :param what: What was asked, and why it cannot be done.
     :param cure: What can be done instead.
     """
-
-    def __init__(self, what: str, cure: str) -> None:
-        self.what = " ".join(what.split())
-        self.cure = " ".join(cure.split())
-        super().__init__(f"{self.what}; {self.cure}")
-
-    def __reduce__(self) -> "Tuple[Type[GateError], Tuple[str, str]]":
-        return (type(self), (self.what, self.cure))
 
 
 class LeaseLost(GateError):
@@ -44,7 +38,7 @@ class NeverFits(GateError):
             "cut it into shorter ones, or ask with less",
         )
 
-    def __reduce__(self) -> "Tuple[Type[GateError], Tuple[int, int]]":  # type: ignore[override]
+    def __reduce__(self) -> Tuple[Any, ...]:
         return (NeverFits, (self.need_ns, self.longest_ns))
 
 

@@ -10,8 +10,7 @@ import os
 import tempfile
 import threading
 import time
-from types import TracebackType
-from typing import Iterator, Optional, Type
+from typing import Iterator, Optional
 
 from . import lock, protocol, system
 from .arguments import MOST, AnyPath, limit_ns_of, path_of
@@ -282,14 +281,6 @@ class Main(End):
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
         self._close_file()
-
-    def __enter__(self) -> "Main":
-        return self
-
-    def __exit__(
-        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        self._leave()
 
     def __repr__(self) -> str:
         return f"<bubblebench.gate.Main of {self._path}>"

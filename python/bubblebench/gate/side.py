@@ -6,8 +6,7 @@ import operator
 import os
 import threading
 import time
-from types import TracebackType
-from typing import Optional, Tuple, Type
+from typing import Optional, Tuple
 
 from . import lock, protocol, system
 from .arguments import AnyPath, limit_ns_of, need_of, path_of
@@ -284,14 +283,6 @@ class Side(End):
         # A thread that has not come to its end has the file yet: its number must not become another's.
         if not self._renewal.is_alive():
             self._close_file()
-
-    def __enter__(self) -> "Side":
-        return self
-
-    def __exit__(
-        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        self._leave()
 
     def __repr__(self) -> str:
         return f"<bubblebench.gate.Side of {self._path}>"

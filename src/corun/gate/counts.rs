@@ -16,7 +16,7 @@ pub struct GateCounts {
     pub closings: u64,
     /// Operations that the sides finished.
     pub operations: u64,
-    /// How often a side took an open gate for forgotten and stopped by itself.
+    /// Openings in which a side worked and stopped by the clock, before the closing.
     pub self_stops: u64,
 }
 

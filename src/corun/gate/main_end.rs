@@ -2,14 +2,14 @@
 
 use super::fork::{OwnFile, forks};
 use super::lock::{self, Lock};
-use super::page::{self, Page, PageLayout, VERSION};
+use super::page::{self, Page, PageLayout, VERSION, is_at};
 use super::process::{Life, ProcessId, main_life};
 use super::protocol::{self, OPEN, generation, phase};
 use super::{HAND_OVER, Stop, counts};
 use crate::corun::time::{now_ns, sleep_until, wake_all};
 use crate::{Error, Result};
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
@@ -98,7 +98,7 @@ impl MainEnd {
 
     /// A device opens and closes this gate.
     fn by_device(&self) -> bool {
-        self.layout().header.driver.load(Relaxed) != 0
+        self.layout().header.by_device()
     }
 
     /// Sets how many nanoseconds behind the expected close operations may end all the same (default 0). For openings
@@ -270,14 +270,6 @@ impl Drop for MainEnd {
             // A program that another thread is just starting has a copy of the open file for a moment.
             lock::unlock(file, lock::MAIN);
         }
-    }
-}
-
-/// Whether the open file is the one that has this name.
-pub(super) fn is_at(file: &File, path: &Path) -> bool {
-    match (file.metadata(), std::fs::metadata(path)) {
-        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
-        _ => false,
     }
 }
 

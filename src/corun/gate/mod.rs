@@ -68,6 +68,11 @@ fn stands_still(name: &str) -> Error {
     )
 }
 
+fn other_clock(name: &str, cure: &str) -> Error {
+    let what = format!("the main program of {name} lives in another time namespace: its clock is not this one's");
+    Error::input(what, cure)
+}
+
 /// What the gate answers to a side that asks before an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {

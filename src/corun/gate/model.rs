@@ -504,9 +504,7 @@ impl World {
         }
         Ok(())
     }
-}
 
-impl World {
     /// The page names the side that has the place, once that has said so.
     fn check_place(&self) -> Result<(), String> {
         let second = self.programs.get(FIRST_SIDE + 1).filter(|side| side.buffer.is_empty());

@@ -36,9 +36,10 @@ use crate::corun::time::now_ns;
 use crate::{Error, Result};
 use memmap2::{MmapMut, MmapOptions, MmapRaw};
 use std::convert::Infallible;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::Write;
 use std::mem::{offset_of, size_of};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -147,6 +148,15 @@ pub struct SidePlace {
     pub holder: AtomicU64,
 }
 
+impl SidePlace {
+    /// Who holds the lease, ready or not; words of two processes may be mixed unless the lock of places is held.
+    pub fn holder(&self) -> Option<ProcessId> {
+        let pid = u32::try_from(self.holder.load(Acquire)).ok().filter(|&pid| pid != 0)?;
+        let (started, namespace) = (self.process.started.load(Acquire), self.process.namespace.load(Acquire));
+        Some(ProcessId { pid, started, namespace })
+    }
+}
+
 /// The cache lines at offset 1024, which a device writes in the order of its stream: data first, `open` last.
 #[repr(C, align(128))]
 pub struct DeviceLine {
@@ -185,6 +195,13 @@ const _: () = {
     assert!(offset_of!(PageLayout, side) == 384 && offset_of!(PageLayout, place) == 512);
     assert!(offset_of!(PageLayout, device) == 1024);
 };
+
+impl Header {
+    /// A device opens and closes the gate, on its line; the main's calls do not.
+    pub fn by_device(&self) -> bool {
+        self.driver.load(Acquire) != 0
+    }
+}
 
 impl ProcessWords {
     /// Reads who stands there, and reads again where it changed meanwhile: words of two processes are never mixed.
@@ -247,7 +264,7 @@ impl Page {
         loop {
             let (mapped, file) = (open()?, open()?);
             // Another main's page may have taken the name in between.
-            if !is_same(&mapped, &file).map_err(failed)? {
+            if !is_same(&mapped.metadata().map_err(failed)?, &file.metadata().map_err(failed)?) {
                 continue;
             }
             let page = Page { map: MmapOptions::new().len(PAGE_BYTES).map_raw(&mapped).map_err(failed)? };
@@ -380,10 +397,13 @@ impl Memory for Page {
     }
 }
 
-fn is_same(one: &File, other: &File) -> std::io::Result<bool> {
-    use std::os::unix::fs::MetadataExt;
-    let (one, other) = (one.metadata()?, other.metadata()?);
-    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
+/// Whether the open file is the one that has this name.
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
+    matches!((file.metadata(), std::fs::metadata(path)), (Ok(open), Ok(named)) if is_same(&open, &named))
+}
+
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 /// Looks at the file before it is opened: opening a pipe that nobody writes to would wait for ever.

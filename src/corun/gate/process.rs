@@ -88,12 +88,12 @@ fn is_signalled(pid: u32) -> bool {
 /// where a child that was made past [`fork`](super::fork) holds the lock for it. That table tells starts by the clock of
 /// the reader: it says nothing of a main whose `page_time_namespace` is another.
 pub fn main_life(file: Option<&File>, main: ProcessId, page_time_namespace: u64) -> Life {
-    let by_table = if page_time_namespace == time_namespace() { main.life() } else { Life::Unknown };
-    match (file.and_then(|file| lock::is_held(file, lock::MAIN)), by_table) {
-        (Some(false), _) => Life::Gone,
-        (Some(true), Life::Unknown) => Life::Running,
-        (_, life) => life,
+    let held = file.and_then(|file| lock::is_held(file, lock::MAIN));
+    if held == Some(false) {
+        return Life::Gone;
     }
+    let by_table = if page_time_namespace == time_namespace() { main.life() } else { Life::Unknown };
+    if held == Some(true) && by_table == Life::Unknown { Life::Running } else { by_table }
 }
 
 /// What the table of processes says of one.

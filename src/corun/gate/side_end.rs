@@ -2,8 +2,7 @@
 
 use super::fork::{OwnFile, forks};
 use super::lock::{self, Lock};
-use super::main_end::is_at;
-use super::page::{Page, PageLayout, SidePlace};
+use super::page::{Page, PageLayout, is_at};
 use super::process::{Life, ProcessId, main_life, time_namespace};
 use super::protocol::{self, Look, SideProtocol};
 use super::{HAND_OVER, Pass};
@@ -66,10 +65,7 @@ impl SideEnd {
             return Err(Error::input(format!("{name} names no main program"), "create the gate again"));
         };
         if header.time_namespace.load(Relaxed) != time_namespace() {
-            return Err(Error::input(
-                format!("the main program of {name} lives in another time namespace: its clock is not this one's"),
-                "run both programs in one time namespace (unshare without --time)",
-            ));
+            return Err(super::other_clock(name, "run both programs in one time namespace (unshare without --time)"));
         }
         let (protocol, until) = take_place(&page, file.as_ref().map(|(_, file)| file), name)?;
         let renewal = match file {
@@ -96,6 +92,10 @@ impl SideEnd {
         self.page.layout()
     }
 
+    fn own_file(&self) -> Option<&OwnFile> {
+        self.file.as_ref().map(|(_, file)| file)
+    }
+
     /// Ends this side too where the main has given no sign for so long, in nanoseconds. Without it a silent main is
     /// waited for as long as it lives: it may be writing a checkpoint.
     pub fn set_main_timeout(&mut self, timeout_ns: u64) {
@@ -107,7 +107,7 @@ impl SideEnd {
         if !self.ready && self.forks == forks() {
             self.ready = true;
             // Where nobody gives the lock back, the generation alone tells whose the place is.
-            let _place = lock_place(self.file.as_ref().map(|(_, file)| file));
+            let _place = lock_place(self.own_file());
             let Ok(_) = self.protocol.ready(&*self.page, u64::from(std::process::id()));
         }
     }
@@ -181,7 +181,7 @@ impl SideEnd {
         self.ready();
         let page = Arc::clone(&self.page);
         let layout = page.layout();
-        let device = layout.header.driver.load(Acquire) != 0;
+        let device = layout.header.by_device();
         let begun = now_ns();
         let mut yields = 0;
         loop {
@@ -273,7 +273,7 @@ impl SideEnd {
 
     fn main_life(&self) -> Life {
         let time_namespace = self.layout().header.time_namespace.load(Relaxed);
-        main_life(self.file.as_ref().map(|(_, file)| &**file), self.main, time_namespace)
+        main_life(self.own_file().map(|file| &**file), self.main, time_namespace)
     }
 
     fn end(&mut self, how: Pass) -> Option<Pass> {
@@ -291,7 +291,7 @@ impl Drop for SideEnd {
         }
         self.renewal = None;
         // Where nobody gives the lock back, the lease ends by itself.
-        if let Some(_place) = lock_place(self.file.as_ref().map(|(_, file)| file)) {
+        if let Some(_place) = lock_place(self.own_file()) {
             let Ok(()) = self.protocol.leave(&*self.page);
         }
     }
@@ -345,7 +345,7 @@ fn take_place(page: &Arc<Page>, file: Option<&OwnFile>, name: &str) -> Result<(S
         let (now, until) = (now_ns(), place.lease_until.load(Acquire));
         // A lease that lasts longer than any is of another boot of the machine, whose clock began anew.
         let until = if file.is_some() && until > now + LEASE_NS { 0 } else { until };
-        let holder = holder(place);
+        let holder = place.holder();
         let life = holder.map_or(Life::Gone, |holder| holder.life());
         if until <= now || life == Life::Gone {
             let own = ProcessId::own();
@@ -369,13 +369,6 @@ fn take_place(page: &Arc<Page>, file: Option<&OwnFile>, name: &str) -> Result<(S
         first_seen = Some(until);
         sleep_until(until.min(now + RENEW.as_nanos() as u64 / 2) + 1_000_000);
     }
-}
-
-/// Who holds the lease, ready or not; read under the lock of places.
-fn holder(place: &SidePlace) -> Option<ProcessId> {
-    let pid = u32::try_from(place.holder.load(Acquire)).ok().filter(|&pid| pid != 0)?;
-    let (started, namespace) = (place.process.started.load(Acquire), place.process.namespace.load(Acquire));
-    Some(ProcessId { pid, started, namespace })
 }
 
 /// Renews the lease while the side is in an operation, however long.

@@ -3,8 +3,8 @@
 use super::page::{Page, PageLayout, SidePlace};
 use super::process::{Life, ProcessId, main_life, time_namespace};
 use super::protocol::{self, OPEN, SHUT_DOWN, generation, phase, standing};
+use crate::Result;
 use crate::corun::time::now_ns;
-use crate::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -60,41 +60,14 @@ pub struct Party {
 /// What a gate's page says, and what follows from it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GateStatus {
-    /// What the side does.
-    pub state: GateState,
-    /// The main has shut the gate down for good.
-    pub shut_down: bool,
-    /// The gate is open.
-    pub open: bool,
-    /// A device opens and closes it.
-    pub by_device: bool,
+    /// As a script reads it.
+    pub record: GateRecord,
     /// The creator of the page.
     pub main: Party,
     /// Who is attached and ready to work.
     pub side: Option<Party>,
     /// A side holds the place and gets ready.
     pub side_gets_ready: bool,
-    /// How often the place was taken.
-    pub sides: u64,
-    /// Number of the bubble it was last opened for.
-    pub bubble: u64,
-    /// Number of openings.
-    pub openings: u64,
-    /// Number of closings.
-    pub closings: u64,
-    /// Operations that all sides finished.
-    pub operations: u64,
-    /// Openings in which a side worked and stopped by the clock, before the closing.
-    pub self_stops: u64,
-    /// From the last closing until the side stood still; `None` while it has not.
-    pub stop_latency_ns: Option<u64>,
-    /// Time that the gate has stood open, this opening included.
-    pub open_ns: u64,
-    /// Time from the first operation of an opening to standing still or the closing, all openings together and this one
-    /// included.
-    pub work_ns: u64,
-    /// What is left of the present opening, negative behind its expected close; `None` while it is closed.
-    pub left_ns: Option<i64>,
 }
 
 /// A gate as `gate status --json` writes it.
@@ -142,35 +115,7 @@ pub struct GateRecord {
 impl GateStatus {
     /// The main has ended, in good order or not, as far as this process can tell.
     pub fn is_over(&self) -> bool {
-        self.shut_down || self.main.life == Life::Gone
-    }
-
-    /// As a script reads it.
-    pub fn record(&self) -> GateRecord {
-        GateRecord {
-            schema: SCHEMA.into(),
-            state: self.state,
-            open: self.open,
-            shut_down: self.shut_down,
-            by_device: self.by_device,
-            main_pid: self.main.pid,
-            main_alive: match self.main.life {
-                Life::Running => Some(true),
-                Life::Gone => Some(false),
-                Life::Unknown => None,
-            },
-            side_pid: self.side.map(|side| side.pid),
-            sides: self.sides,
-            bubble: self.bubble,
-            openings: self.openings,
-            closings: self.closings,
-            operations: self.operations,
-            self_stops: self.self_stops,
-            stop_latency_ns: self.stop_latency_ns,
-            open_ns: self.open_ns,
-            work_ns: self.work_ns,
-            left_ns: self.left_ns,
-        }
+        self.record.shut_down || self.main.life == Life::Gone
     }
 }
 
@@ -179,13 +124,8 @@ impl GateStatus {
 pub fn status(path: &Path) -> Result<GateStatus> {
     let (page, file) = Page::look_on(path)?;
     if page.layout().header.time_namespace.load(Relaxed) != time_namespace() {
-        return Err(Error::input(
-            format!(
-                "the main program of {} lives in another time namespace: its clock is not this one's",
-                path.display()
-            ),
-            "look from within its time namespace",
-        ));
+        let name = path.display().to_string();
+        return Err(super::other_clock(&name, "look from within its time namespace"));
     }
     Ok(of(&page, &file))
 }
@@ -195,7 +135,7 @@ fn of(page: &Page, file: &File) -> GateStatus {
     let PageLayout { header, main, side, place, device, .. } = layout;
     let now = now_ns();
     let host_state = main.state.load(Acquire);
-    let by_device = header.driver.load(Acquire) != 0;
+    let by_device = header.by_device();
     let shut_down = phase(host_state) == SHUT_DOWN;
     let (is_open, current) = match by_device {
         true => (!shut_down && device.open.load(Acquire) != 0, u64::from(device.generation.load(Acquire))),
@@ -234,21 +174,22 @@ fn of(page: &Page, file: &File) -> GateStatus {
     let until = if is_open || by_device { now } else { main.closed_at.load(Relaxed).min(now) };
     let work_now = if running { until.saturating_sub(side.started_at.load(Relaxed)) } else { 0 };
     let left = expected_close as i128 - now as i128;
-    let holder = u32::try_from(place.holder.load(Acquire)).ok().filter(|&pid| pid != 0);
-    let gets_ready = holder.map(|pid| ProcessId {
-        pid,
-        started: place.process.started.load(Acquire),
-        namespace: place.process.namespace.load(Acquire),
-    });
     let lasts = place.lease_until.load(Acquire) > now;
-    GateStatus {
+    let side_is = attached.map(|id| party(id, id.life(), side.heartbeat.load(Relaxed), now));
+    let gets_ready = lasts && place.holder().is_some_and(|id| id.life() != Life::Gone);
+    let record = GateRecord {
+        schema: SCHEMA.into(),
         state,
-        shut_down,
         open: is_open,
+        shut_down,
         by_device,
-        main: main_is,
-        side: attached.map(|id| party(id, id.life(), side.heartbeat.load(Relaxed), now)),
-        side_gets_ready: attached.is_none() && lasts && gets_ready.is_some_and(|id| id.life() != Life::Gone),
+        main_pid: main_is.pid,
+        main_alive: match main_is.life {
+            Life::Running => Some(true),
+            Life::Gone => Some(false),
+            Life::Unknown => None,
+        },
+        side_pid: side_is.map(|side| side.pid),
         sides: side_generation,
         bubble: if by_device { u64::from(device.bubble.load(Relaxed)) } else { main.bubble.load(Relaxed) },
         openings: if by_device { current } else { main.openings.load(Relaxed) },
@@ -259,7 +200,8 @@ fn of(page: &Page, file: &File) -> GateStatus {
         open_ns: closed_open.saturating_add(open_now),
         work_ns: worked.saturating_add(work_now),
         left_ns: (is_open && !by_device).then(|| left.clamp(i64::MIN.into(), i64::MAX.into()) as i64),
-    }
+    };
+    GateStatus { record, main: main_is, side: side_is, side_gets_ready: side_is.is_none() && gets_ready }
 }
 
 /// A page names its main before it has a name itself.
