@@ -12,11 +12,14 @@ import ctypes
 import math
 import os
 import resource
+import signal
+import threading
 import time
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Deque, List, NamedTuple, Optional, Protocol, Union
+from typing import Any, Callable, Deque, Iterator, List, NamedTuple, NoReturn, Optional, Protocol, Union
 
 from bubblebench.gate import NeverFits, Side
 
@@ -71,7 +74,7 @@ class FillReport:
     working_ns: int = 0
     #: Nanoseconds that the gate was waited for.
     waiting_ns: int = 0
-    #: ``shut_down`` by the main, ``main_gone``, or as asked for ``steps`` or ``timeout``.
+    #: ``shut_down`` by the main, ``main_gone``, as asked for ``steps`` or ``timeout``, or by ``SIGTERM`` or ``SIGINT``.
     stopped_by: str = "steps"
     segments: List[Segment] = field(default_factory=list)
     #: The last segments that ran, where ``trace`` asks for them.
@@ -89,6 +92,8 @@ class _Filler:
         self, segments: Segments, report: FillReport, timeout: Optional[float], trace: int, settle: Callable[[], None]
     ) -> None:
         self.gate: Optional[GateEnd] = None
+        self._asking = False
+        self._signal: Optional[str] = None
         self._segments = segments
         self._report = report
         self._timeout = timeout
@@ -108,6 +113,8 @@ class _Filler:
 
     def cut(self, label: str) -> None:
         """A moment at which the step may stop: waits here until what follows may run."""
+        if self._signal is not None:
+            self._stop(self._signal)
         cut = self._next
         self._next += 1
         if not self._segments.begins(cut, label):
@@ -124,18 +131,31 @@ class _Filler:
         began = time.monotonic_ns()
         if self._trace.maxlen:
             self._switches = _switches()
+        self._asking = True
         try:
+            if self._signal is not None:
+                self._stop(self._signal)
             if not gate.go(need_ns, self._timeout):
-                self._report.stopped_by = str(getattr(gate, "ended", None) or "shut_down")
-                raise _Over
+                self._stop(str(getattr(gate, "ended", None) or "shut_down"))
         except TimeoutError:
-            self._report.stopped_by = "timeout"
-            raise _Over from None
+            self._stop("timeout")
         except NeverFits as error:
             error.args = (f"`{label}` of the side cannot be cut: {error}",)
             raise
         finally:
+            self._asking = False
             self._report.waiting_ns += time.monotonic_ns() - began
+
+    def _stop(self, by: str) -> NoReturn:
+        """Ends the step here."""
+        self._report.stopped_by = by
+        raise _Over
+
+    def signalled(self, number: int, _: Any) -> None:
+        """Ends the step where it waits, or else at its next cut: between two, an optimizer may have changed half of the weights."""
+        self._signal = signal.Signals(number).name
+        if self._asking:
+            self._stop(self._signal)
 
     def _end(self) -> None:
         """The segment that ran is over."""
@@ -180,7 +200,8 @@ def fill(
     The first ``2 * warmup`` steps run at once, bubble or not, and measure the segments; then the gate is told that the side is
     ready. A segment that is longer than every bubble is refused by ``bubblebench.gate.NeverFits``, with its length. A step that
     is stopped half-way has changed no weight: its optimizer runs to its end or not at all. ``bubblebench.gate.LeaseLost`` ends
-    a side whose place another has taken; that one saves nothing.
+    a side whose place another has taken; that one saves nothing. In the main thread, SIGTERM and SIGINT (Ctrl-C) end it as well: at
+    the next cut, with what was learned saved; a second one ends the program as it would have without ``fill``.
 
     :param step: One training step: forward, backward, ``optimizer.step()``.
     :param gate: The gate's path, which is waited for, or a ``bubblebench.gate.Side``.
@@ -212,16 +233,17 @@ def fill(
     filler = _Filler(segments, report, timeout, trace, _settle(torch, model))
     cuts = Cuts(model, filler.cut)
     try:
-        for phase in range(2):
-            for _ in range(warmup):
+        with _signals(filler.signalled):
+            for phase in range(2):
+                for _ in range(warmup):
+                    filler.run(step)
+                    report.warmup_steps += 1
+                if phase == 0:
+                    segments.join(segment_ns)
+            side.ready()
+            filler.gate = side
+            while steps is None or report.steps < steps:
                 filler.run(step)
-            if phase == 0:
-                segments.join(segment_ns)
-        report.warmup_steps = report.steps
-        side.ready()
-        filler.gate = side
-        while steps is None or report.steps < steps:
-            filler.run(step)
     except _Over:
         pass
     finally:
@@ -232,6 +254,33 @@ def fill(
     if checkpoint is not None:
         _save(torch, Path(checkpoint), model, cuts.optimizers, report.steps)
     return report
+
+
+@contextmanager
+def _signals(stop: Callable[[int, Any], None]) -> Iterator[None]:
+    """Ends well what SIGTERM or Ctrl-C would end anywhere; the second of them does what it did before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+    def first(number: int, frame: Any) -> None:
+        restore()
+        stop(number, frame)
+
+    try:
+        for number, handler in before.items():
+            # What ignores a signal, as under nohup, goes on to; a handler that no Python code set is not ours to replace.
+            if handler not in (signal.SIG_IGN, None):
+                signal.signal(number, first)
+        yield
+    finally:
+        restore()
 
 
 def _switches() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -163,6 +164,60 @@ class Sides(Base):
                 self.assertTrue(torch.equal(saved["model"][name], value), f"{name} after {operations} operations")
             self.assertEqual(saved["optimizers"][0]["state"][0]["step"], optimizer.state_dict()["state"][0]["step"])
             self.assertEqual([file.name for file in self.folder.iterdir()], ["side.pt"])
+
+    def test_a_signal_ends_it_at_a_cut_and_what_was_learned_is_saved(self) -> None:
+        import torch
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            for moment in (3, 5 * 11, 5 * 11 + 1, 5 * 11 + 4):
+                model, path = self.net(), self.folder / f"{number}-{moment}.pt"
+                step, optimizer = self.step_of(model)
+                calls = [0]
+
+                def strike(*_: Any) -> None:
+                    calls[0] += 1
+                    if calls[0] == moment:
+                        signal.raise_signal(number)
+
+                # Within the forwards, and behind the weights' change.
+                handles = [module.register_forward_hook(strike) for module in (model[0], model[1], model[3], model[2])]
+                optimizer.register_step_post_hook(strike)
+                before = signal.getsignal(number)
+                report = self.fill(Always(), model, step, checkpoint=path)
+                self.assertEqual((report.stopped_by, calls[0] >= moment), (number.name, True))
+                self.assertIs(signal.getsignal(number), before)
+                for handle in handles:
+                    handle.remove()
+                plain = self.net()
+                again, _ = self.step_of(plain)
+                for _ in range(report.steps):
+                    again()
+                self.same(model, plain)
+                self.assertEqual(torch.load(path, weights_only=True)["steps"], report.steps)
+
+    def test_a_signal_ends_a_side_that_waits(self) -> None:
+        with Main(self.folder / "gate"):
+            timer = threading.Timer(0.6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            timer.start()
+            report = self.fill(self.folder / "gate", self.net(), timeout=30)
+            timer.join()
+        self.assertEqual((report.stopped_by, report.operations), ("SIGTERM", 0))
+
+    def test_a_signal_that_is_ignored_stays_ignored(self) -> None:
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            model = self.net()
+            step, _ = self.step_of(model)
+
+            def struck() -> None:
+                os.kill(os.getpid(), signal.SIGTERM)
+                step()
+
+            self.assertEqual(self.fill(Always(), model, struck, steps=9).stopped_by, "steps")
+            self.assertIs(signal.getsignal(signal.SIGTERM), signal.SIG_IGN)
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def test_a_step_that_catches_everything_is_stopped_all_the_same(self) -> None:
         model = self.net()
