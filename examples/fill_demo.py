@@ -383,14 +383,17 @@ def figure(ranks: Sequence[Dict[str, Any]], sides: Sequence[Dict[str, Any]]) -> 
         y += row + 5 * gap
     milliseconds = (end - begin) / 1e6
     tick = next(t for t in (5, 10, 20, 50, 100, 200, 500, 1000, 10**6) if milliseconds / t <= 12)
+    grid = []
     for value in range(0, int(milliseconds) + 1, tick):
         x = left + value * 1e6 * scale
-        parts.append(f'<path d="M{x:.1f} {top - 4}V{y - 8:.0f}"/><text class="tick" x="{x:.1f}" y="{y + 6:.0f}">{value}</text>')
+        grid.append(f'<path d="M{x:.1f} {top - 4}V{y - 8:.0f}"/>')
+        grid.append(f'<text class="tick" x="{x:.1f}" y="{y + 6:.0f}">{value}</text>')
     parts.append(f'<text class="tick" x="{left + width / 2:.0f}" y="{y + 22:.0f}">milliseconds</text>')
     legend = (("big", "computing"), ("open", "gate open"), ("small", "small model training"))
     for place, (kind, text) in enumerate(legend):
         x = left + 130 * place
-        parts.append(f'<rect class="{kind}" x="{x}" y="12" width="14" height="10"/><text x="{x + 20}" y="21">{text}</text>')
+        parts.append(f'<rect class="{kind}" x="{x}" y="12" width="14" height="10"/>')
+        parts.append(f'<text x="{x + 20}" y="21">{text}</text>')
     title = "One iteration of a GPT pipeline with a small model training in its bubbles"
     style = (
         "text{font:12px system-ui,sans-serif;fill:#1f2933}.tick{text-anchor:middle}path{stroke:#d5dbe1}"
@@ -400,7 +403,8 @@ def figure(ranks: Sequence[Dict[str, Any]], sides: Sequence[Dict[str, Any]]) -> 
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 20} {y + 30:.0f}" role="img">',
             f"<title>{title}</title><style>{style}</style>",
-            f'<rect width="100%" height="100%" style="fill:#fff"/>',
+            '<rect width="100%" height="100%" style="fill:#fff"/>',
+            *grid,
             *parts,
             "</svg>",
         ]

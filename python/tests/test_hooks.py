@@ -49,6 +49,10 @@ class Recorder:
     def beat(self) -> None:
         """Lives."""
 
+    def hand_to_device(self) -> int:
+        """Has no line."""
+        raise OSError("no line")
+
     def openings(self) -> int:
         """How often it was opened."""
         return sum(word == "open" for word, _ in self.said)
@@ -254,15 +258,19 @@ class Refusals(unittest.TestCase):
             imported("no_such_framework.core")
         self.assertIn("; install no_such_framework beside bubblebench", str(refused.exception))
 
-    def test_an_nccl_group_is_told_at_once(self) -> None:
+    def test_an_nccl_group_without_the_drivers_entries_is_told_at_once(self) -> None:
         group = types.SimpleNamespace(
             is_available=lambda: True, is_initialized=lambda: True, get_backend=lambda: "nccl", get_rank=lambda: 3
         )
-        with mock.patch.dict(sys.modules, {"torch.distributed": group}):
-            with self.assertRaisesRegex(HookError, "NCCL process groups are not gated yet"):
-                Framework().hook()
+        torch = types.SimpleNamespace(cuda=types.SimpleNamespace(is_available=lambda: True))
+        with mock.patch.dict(sys.modules, {"torch": torch, "torch.distributed": group}):
+            driver = mock.patch("bubblebench.hooks.hook.CudaDriver", side_effect=HookError("no entry", "another driver"))
+            with driver, self.assertRaisesRegex(HookError, "^no entry; another driver$"):
+                Framework().hook(Recorder())
+            with driver, Framework().hook() as hook:
+                self.assertEqual(hook.rank, 3, "what opens nothing needs no driver")
             group.get_backend = lambda: "gloo"
-            with Framework().hook() as hook:
+            with driver, Framework().hook(Recorder()) as hook:
                 self.assertEqual(hook.rank, 3)
 
     def test_settings_that_cannot_be(self) -> None:

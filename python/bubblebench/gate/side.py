@@ -177,7 +177,6 @@ class Side(End):
     def _wait(self, found: Found, need_ns: int, timeout: Optional[float]) -> bool:
         page, side = self._page, self._protocol
         words, clock = page.words, page.now
-        by_device = words.driver != 0
         limit_ns = limit_ns_of("timeout", timeout)
         begun, yields = clock(), 0
         while True:
@@ -200,7 +199,8 @@ class Side(End):
                 elif yields < _YIELDS:
                     yields += 1
                     system.give_way()
-                elif by_device:
+                elif words.driver:
+                    # Asked each time: a main may learn only in its first iteration that its waits are a device's.
                     time.sleep(min(_DEVICE_LOOK_NS, left) / 1e9)
                 else:
                     try:

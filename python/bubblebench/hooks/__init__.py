@@ -11,8 +11,10 @@ it, in a process of its own. Without ``gate`` the hook records and opens nothing
 A bubble is the time that the rank waits for a peer. It is known again by its position within the iteration: the gate opens
 for the ``quantile`` of that position's past lengths, after ``learn`` iterations that only learn. Where the length jumps
 (behind a checkpoint, in an evaluation, with other shapes) it stays closed until the new length is known. The hook says
-:class:`HookError`, in one line, where a framework no longer has the place it would wait at, and where waits cannot be seen
-from the host: with NCCL they only order streams.
+:class:`HookError`, in one line, where a framework no longer has the place it would wait at.
+
+On a GPU NCCL's waits only order a stream. There events of the stream tell their lengths, and the stream itself opens and closes
+the gate, by writes in its order; a driver without these is a :class:`HookError` where a gate is asked for.
 """
 
 from __future__ import annotations

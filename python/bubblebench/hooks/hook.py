@@ -16,6 +16,7 @@ from typing import (
     Callable,
     Deque,
     Hashable,
+    Iterator,
     List,
     NamedTuple,
     Optional,
@@ -25,6 +26,7 @@ from typing import (
     Union,
 )
 
+from .cuda import Clock, CudaDriver, CurrentStream, DeviceLine, Stream, drives_streams
 from .errors import HookError
 from .learning import Bubble, Program, Programs, Settings
 from .patch import Patches
@@ -48,6 +50,9 @@ class GateEnd(Protocol):
     def beat(self) -> None:
         """Says that the main lives."""
 
+    def hand_to_device(self) -> int:
+        """Lets a device open and close it: the address of its line."""
+
 
 #: Where the gate is: its path, with ``{rank}`` for this process's rank; a main's end; ``None`` records and opens nothing.
 Gate = Union[str, "os.PathLike[str]", GateEnd, None]
@@ -65,18 +70,29 @@ class Opening(NamedTuple):
 
 
 class _Run:
-    """An iteration that lasts."""
+    """An iteration that lasts. Begin and end of it and of its waits are times, or marks in a stream."""
 
-    __slots__ = ("program", "start_ns", "thread", "waits", "openings", "waiting", "may_open")
+    __slots__ = ("program", "start", "end", "thread", "waits", "expected_ns", "waiting", "may_open")
 
-    def __init__(self, program: Program, start_ns: int, may_open: bool) -> None:
+    def __init__(self, program: Program, start: Any, may_open: bool) -> None:
         self.program = program
-        self.start_ns = start_ns
+        self.start = start
+        self.end: Any = None
         self.thread = threading.get_ident()
-        self.waits: List[Tuple[str, int, int]] = []
-        self.openings: List[Opening] = []
+        #: Kind, begin, end.
+        self.waits: List[Tuple[str, Any, Any]] = []
+        #: What the gate was opened for in each; ``None``: it was not.
+        self.expected_ns: List[Optional[int]] = []
         self.waiting = False
         self.may_open = may_open
+
+    def marks(self) -> Iterator[Any]:
+        """All of them."""
+        yield self.start
+        for _, begin, end in self.waits:
+            yield begin
+            yield end
+        yield self.end
 
 
 _one = threading.Lock()
@@ -91,10 +107,10 @@ class Hook:
 
     def __init__(self, patches: Patches, gate: Gate, settings: Settings, keep: int) -> None:
         _check(settings, keep)
-        group = _group()
         # A group that is made later, or another one for the stages, is looked at in the first iteration.
-        if group is not None and group.get_backend() == "nccl":
-            raise refuse_streams("the default group is an NCCL process group")
+        group = _group()
+        if gate is not None and group is not None and drives_streams(group):
+            CudaDriver()
         self.filling = True
         self.framework = patches.framework
         self.rank = _rank()
@@ -104,6 +120,12 @@ class Hook:
         self._kept: Deque[Tuple[Program, Iteration, Tuple[Opening, ...]]] = deque(maxlen=keep)
         self._run: Optional[_Run] = None
         self._outside = 0
+        #: Where waits only order a stream: that, its times, the gate's line that it writes to, and what it has yet to come to.
+        self._kind = "cpu"
+        self._stream: Optional[Stream] = None
+        self._clock: Optional[Clock] = None
+        self._line: Optional[DeviceLine] = None
+        self._ahead: Deque[_Run] = deque()
         self._gate: Optional[GateEnd] = None
         self._made = contextlib.ExitStack()
         _claim(self)
@@ -120,14 +142,17 @@ class Hook:
 
     def bubbles(self) -> List[Bubble]:
         """The learned table: a row a position, the program with the most iterations first."""
+        self._catch_up()
         return self._programs.table()
 
     def iterations(self) -> List[Iteration]:
         """The last iterations that ended well (of every program), oldest first."""
+        self._catch_up()
         return [iteration for _, iteration, _ in self._kept]
 
     def openings(self) -> List[Opening]:
         """The openings of those iterations."""
+        self._catch_up()
         return [opening for _, _, openings in self._kept for opening in openings]
 
     def write_bubbles(self, path: PathOrText) -> None:
@@ -135,6 +160,7 @@ class Hook:
 
         :func:`bubblebench.hooks.merge_bubbles` makes the file of all stages that ``bubblebench plan --bubbles`` wants.
         """
+        self._catch_up()
         counts: "dict[int, int]" = {}
         for program, _, _ in self._kept:
             counts[id(program)] = counts.get(id(program), 0) + 1
@@ -162,81 +188,141 @@ class Hook:
         with _one:
             if _set is self:
                 _set = None
+        line, self._line = self._line, None
+        if line is not None:
+            # Before the page goes: what the stream has been given would write to it. A device that failed writes no more.
+            with contextlib.suppress(Exception):
+                line.release()
         if gate is not None:
             gate.close()
         # A gate that the hook made is shut down, and its file removed.
         self._made.close()
 
+    def on_device(self, kind: str) -> None:
+        """Says, before an iteration, where its waits are.
+
+        :param kind: ``cpu``: the host waits. ``cuda``: the current stream does. On others nothing can be seen.
+        """
+        if kind == self._kind or self._run is not None:
+            return
+        self._kind = kind
+        self._ahead.clear()
+        self._stream = self._clock = None
+        if kind not in ("cpu", "cuda"):
+            warnings.warn(
+                f"{self.framework} on {kind}: there no bubble can be seen, and the gate stays closed", RuntimeWarning, stacklevel=3
+            )
+        elif kind == "cuda":
+            self._stream = CurrentStream()
+            self._clock = Clock(self._stream, time.monotonic_ns)
+            if self._gate is not None and self._line is None:
+                try:
+                    self._line = DeviceLine(self._gate, CudaDriver(), self._stream)
+                except Exception as error:
+                    self._give_up(error)
+
+    def _is_blind(self) -> bool:
+        """What goes into a CUDA graph is not run now; on some devices nothing is known of waits."""
+        if self._stream is not None:
+            return self._stream.is_recorded()
+        return self._kind != "cpu"
+
     def iterate(self, key: Hashable, name: str, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Runs an iteration of the framework. One that raises teaches nothing, and leaves the gate closed."""
-        if self._run is not None:
+        if self._run is not None or self._is_blind():
             return call(*args, **kwargs)
+        self._catch_up()
         program = self._programs.get(key, name)
-        run = self._run = _Run(program, time.monotonic_ns(), self._gate is not None and self.filling)
+        # A gate that a device was handed stays shut where the host waits.
+        may_open = self._gate is not None and self.filling and (self._line is None) == (self._stream is None)
+        run = self._run = _Run(program, self._now(), may_open)
         try:
             result = call(*args, **kwargs)
         finally:
             self._run = None
-        self._finish(run, time.monotonic_ns())
+        run.end = self._now()
+        if self._gate is not None:
+            try:
+                self._gate.beat()
+            except Exception as error:
+                self._give_up(error)
+        self._ahead.append(run)
+        self._catch_up()
         return result
 
     def wait(self, kind: str, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Runs a wait of the framework, with the gate open where the wait is known."""
         run = self._run
         if run is None or run.waiting or run.thread != threading.get_ident():
-            if run is None:
+            if run is None and not self._is_blind():
                 self._wait_outside()
             return call(*args, **kwargs)
-        position = len(run.waits)
-        expected_ns = run.program.expected_ns(position, kind) if run.may_open else None
+        expected_ns = run.program.expected_ns(len(run.waits), kind) if run.may_open else None
         run.waiting = True
-        began = time.monotonic_ns()
+        began = self._now()
         try:
             if expected_ns is not None:
                 self._open(expected_ns)
             return call(*args, **kwargs)
         finally:
-            ended = time.monotonic_ns()
+            ended = self._now()
             # Whatever came of opening: a signal may have ended that half-way.
             if expected_ns is not None:
                 self._close()
-                if self._gate is not None:
-                    run.openings.append(Opening(position, began, began + expected_ns, ended))
             run.waiting = False
             run.waits.append((kind, began, ended))
+            run.expected_ns.append(expected_ns if self._gate is not None else None)
 
-    def _finish(self, run: _Run, now: int) -> None:
+    def _now(self) -> Any:
+        """The time, or a mark in the stream whose time is known later."""
+        return time.monotonic_ns() if self._stream is None else self._stream.mark()
+
+    def _catch_up(self) -> None:
+        """Learns from the iterations that are over: on the host all, in a stream those whose marks it has passed."""
+        stream, clock = self._stream, self._clock
+        while self._ahead:
+            run = self._ahead[0]
+            if stream is not None and not all(stream.is_over(mark) for mark in run.marks()):
+                return
+            self._ahead.popleft()
+            at: Callable[[Any], int] = int
+            if clock is not None:
+                clock.move(run.start)
+                at = clock.ns
+            waits = tuple((kind, at(begin), at(end)) for kind, begin, end in run.waits)
+            self._finish(run, Iteration(run.program.iterations, at(run.start), at(run.end), waits))
+
+    def _finish(self, run: _Run, iteration: Iteration) -> None:
         program = run.program
-        iteration = Iteration(program.iterations, run.start_ns, now, tuple(run.waits))
-        program.finished([kind for kind, _, _ in run.waits], [end - start for _, start, end in run.waits])
-        for opening in run.openings:
-            position = program.positions[opening.position]
-            position.opened += 1
-            position.open_ns += opening.end_ns - opening.opened_ns
-        self._kept.append((program, iteration, tuple(run.openings)))
-        if self._gate is not None:
-            try:
-                self._gate.beat()
-            except Exception as error:
-                self._give_up(error)
+        program.finished([kind for kind, _, _ in iteration.waits], [end - start for _, start, end in iteration.waits])
+        openings = []
+        for index, ((_, start, end), expected_ns) in enumerate(zip(iteration.waits, run.expected_ns)):
+            if expected_ns is not None:
+                openings.append(Opening(index, start, start + expected_ns, end))
+                program.positions[index].opened += 1
+                program.positions[index].open_ns += end - start
+        self._kept.append((program, iteration, tuple(openings)))
 
     def _open(self, expected_ns: int) -> None:
         if self._gate is not None:
             try:
-                self._gate.open(expected_ns)
+                (self._line or self._gate).open(expected_ns)
             except Exception as error:
                 self._give_up(error)
 
     def _close(self) -> None:
         if self._gate is not None:
             try:
-                self._gate.close()
+                (self._line or self._gate).close()
             except Exception as error:
                 self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
         """The big model goes on, whatever the gate has."""
-        self._gate = None
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            with contextlib.suppress(Exception):
+                gate.close()
         warnings.warn(f"the gate is left closed from now on: {error}", RuntimeWarning, stacklevel=2)
 
     def _wait_outside(self) -> None:
@@ -249,14 +335,6 @@ class Hook:
                 RuntimeWarning,
                 stacklevel=2,
             )
-
-
-def refuse_streams(what: str) -> HookError:
-    """The error for waits that only order a device's streams."""
-    return HookError(
-        f"{what}: there a wait only orders streams and returns at once, so no bubble can be seen from the host",
-        "NCCL process groups are not gated yet: use gloo on the CPU, or profile the run for `bubblebench bubbles`",
-    )
 
 
 def refuse_second() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-from .hook import Gate, Hook, refuse_streams
+from .hook import Gate, Hook
 from .learning import Settings
 from .patch import Patches, Wrap, imported
 
@@ -47,9 +47,9 @@ def install(gate: Gate, settings: Settings, keep: int) -> Hook:
     def batch(phase: str) -> Wrap:
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
             def run_batch(self: Any, *args: Any, **kwargs: Any) -> Any:
+                # A device, or its name.
                 device = getattr(self, "device", None)
-                if device is not None and getattr(device, "type", "cpu") != "cpu":
-                    raise refuse_streams(f"DeepSpeed's engine is on {device}")
+                hook.on_device(str(getattr(device, "type", None) or device or "cpu").partition(":")[0])
                 # Evaluation may be of other micro-batches than training, and says so by argument only.
                 micro_batches = kwargs.get("num_micro_batches") or getattr(self, "micro_batches", 0)
                 label = f"{phase}, {micro_batches} micro-batches"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Callable, Optional
 
-from .hook import Gate, Hook, refuse_streams
+from .cuda import drives_streams
+from .hook import Gate, Hook
 from .learning import Settings
 from .patch import Patches, imported
 
@@ -46,8 +47,6 @@ def install(gate: Gate, settings: Settings, keep: int) -> Hook:
 
     def communicate(original: Callable[..., Any]) -> Callable[..., Any]:
         def _communicate(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if str(dist.get_backend(self.pp_group)) == "nccl":
-                raise refuse_streams("Megatron's pipeline group is an NCCL process group")
             kind = "recv" if kwargs.get("recv_prev") or kwargs.get("recv_next") else "send"
             if kwargs.get("wait_on_reqs", True):
                 return hook.wait(kind, original, self, *args, **kwargs)
@@ -62,6 +61,7 @@ def install(gate: Gate, settings: Settings, keep: int) -> Hook:
 
     def iteration(original: Callable[..., Any]) -> Callable[..., Any]:
         def forward_backward(*args: Any, **kwargs: Any) -> Any:
+            hook.on_device("cuda" if drives_streams(dist) else "cpu")
             forward_only = bool(kwargs.get("forward_only", False))
             micro_batches: Optional[int] = kwargs.get("num_microbatches")
             name = original.__name__

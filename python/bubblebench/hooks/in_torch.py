@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List
 
-from .hook import Gate, Hook, refuse_streams
+from .hook import Gate, Hook
 from .learning import Settings
 from .patch import Patches, imported
 
@@ -43,8 +43,7 @@ def install(gate: Gate, settings: Settings, keep: int) -> Hook:
         def step(self: Any, *args: Any, **kwargs: Any) -> Any:
             stages = getattr(self, "_stages", None) or [getattr(self, "_stage", None)]
             device = getattr(stages[0], "device", None)
-            if device is not None and device.type != "cpu":
-                raise refuse_streams(f"the pipeline's stage is on {device}")
+            hook.on_device(getattr(device, "type", "cpu"))
             kinds.clear()
             name = type(self).__name__
             micro_batches = getattr(self, "_n_microbatches", 0)

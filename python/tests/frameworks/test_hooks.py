@@ -192,18 +192,39 @@ class Places(unittest.TestCase):
                 self.assertRegex(str(refused.exception), rf"^\S+ \d\S* has no .*{name}, .*; take a version .*$")
                 self.assertEqual([_contents(each) for each in owners], before)
 
-    def test_waits_on_a_gpu_are_refused(self) -> None:
-        install, (module, single, _), _ = self.places("torch_pipelining")
+    def test_where_the_waits_are_is_asked_of_each_framework(self) -> None:
+        seen: List[str] = []
+
+        def on_device(_: hooks.Hook, kind: str) -> None:
+            seen.append(kind)
+            raise ZeroDivisionError
+
         device = importlib.import_module("torch").device("cuda", 0)
-        with install(), self.assertRaisesRegex(hooks.HookError, "NCCL process groups are not gated yet"):
-            single.step(types.SimpleNamespace(_stage=types.SimpleNamespace(device=device)))
-        install, (engine,), _ = self.places("deepspeed")
-        with install(), self.assertRaisesRegex(hooks.HookError, "NCCL process groups are not gated yet"):
-            engine.train_batch(types.SimpleNamespace(device=device))
-        install, (_, communicator), _ = self.places("megatron")
-        with install(), mock.patch("torch.distributed.get_backend", return_value="nccl"):
-            with self.assertRaisesRegex(hooks.HookError, "NCCL process groups are not gated yet"):
-                communicator._communicate(types.SimpleNamespace(pp_group=None), recv_prev=True, recv_next=False)
+        with mock.patch.object(hooks.Hook, "on_device", on_device):
+            install, (module, single, _), _ = self.places("torch_pipelining")
+            with install(), self.assertRaises(ZeroDivisionError):
+                single.step(types.SimpleNamespace(_stage=types.SimpleNamespace(device=device)))
+            install, (engine,), _ = self.places("deepspeed")
+            for where in (device, "cuda:1", "cpu"):
+                with install(), self.assertRaises(ZeroDivisionError):
+                    engine.train_batch(types.SimpleNamespace(device=where))
+            install, (schedules, _), _ = self.places("megatron")
+            for backend in ("nccl", "cpu:gloo,cuda:nccl", "gloo"):
+                with install(), mock.patch("torch.distributed.is_initialized", return_value=True):
+                    with mock.patch("torch.distributed.get_backend", return_value=backend):
+                        with mock.patch("torch.cuda.is_available", return_value=True):
+                            with self.assertRaises(ZeroDivisionError):
+                                schedules.forward_backward_no_pipelining()
+        self.assertEqual(seen, ["cuda", "cuda", "cuda", "cpu", "cuda", "cuda", "cpu"])
+
+    def test_torch_has_what_the_hook_asks_of_its_streams(self) -> None:
+        require("torch")
+        cuda: Any = importlib.import_module("torch").cuda
+        for name in ("record", "query", "elapsed_time"):
+            self.assertTrue(callable(getattr(cuda.Event, name)), name)
+        self.assertTrue(hasattr(cuda.Stream, "cuda_stream"))
+        for name in ("current_stream", "is_current_stream_capturing", "is_available"):
+            self.assertTrue(callable(getattr(cuda, name)), name)
 
 
 def _contents(owner: Any) -> Dict[str, Any]:

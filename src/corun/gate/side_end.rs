@@ -181,7 +181,6 @@ impl SideEnd {
         self.ready();
         let page = Arc::clone(&self.page);
         let layout = page.layout();
-        let device = layout.header.by_device();
         let begun = now_ns();
         let mut yields = 0;
         loop {
@@ -233,7 +232,8 @@ impl SideEnd {
             } else if yields < YIELDS {
                 yields += 1;
                 std::thread::yield_now();
-            } else if device {
+            } else if layout.header.by_device() {
+                // Asked each time: a main may learn only in its first iteration that its waits are a device's.
                 sleep_until(now + DEVICE_LOOK_NS.min(left));
             } else {
                 let Ok(()) = self.protocol.fall_asleep(&*page);
