@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import io
+import json
 import pickle
 import subprocess
 import sys
@@ -12,11 +15,12 @@ import types
 import unittest
 import warnings
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple, cast
 from unittest import mock
 
+from bubblebench.gate import GateError, Main
 from bubblebench.hooks import Hook, HookError
-from bubblebench.hooks.hook import Gate
+from bubblebench.hooks.hook import Gate, hooked_iteration, hooked_wait
 from bubblebench.hooks.learning import Settings
 from bubblebench.hooks.patch import Patches, imported
 from bubblebench.hooks.record import PathOrText, merge_bubbles
@@ -167,6 +171,66 @@ class Gates(unittest.TestCase):
         self.assertIn("the page is gone", str(caught[0].message))
         self.assertEqual(hook.bubbles()[0].opened, 0)
 
+    def test_nor_is_it_stopped_where_warnings_are_errors(self) -> None:
+        with self.framework.hook(Recorder(fails=True)), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with mock.patch("sys.stderr", io.StringIO()) as told:
+                for _ in range(6):
+                    self.assertEqual(self.framework.module.step(), self.framework.lengths)
+        self.assertEqual(told.getvalue(), "bubblebench: the gate is left closed from now on: the page is gone\n")
+
+    def test_an_argument_may_have_any_name(self) -> None:
+        def call(**given: int) -> int:
+            return sum(given.values())
+
+        names = ("self", "key", "name", "call", "kind")
+        with self.framework.hook() as hook:
+            given = {name: 2 for name in names}
+            self.assertEqual(hook.iterate("k", "n", call, **given), 10)
+            self.assertEqual(hook.wait("recv", call, **given), 10)
+
+    def test_an_iteration_without_a_wait_is_told_where_there_are_peers(self) -> None:
+        self.framework.lengths = []
+        for ranks, told in (("2", 1), ("1", 0)):
+            with warnings.catch_warnings(record=True) as caught, mock.patch.dict("os.environ", {"WORLD_SIZE": ranks}):
+                warnings.simplefilter("always")
+                with self.framework.hook(self.gate):
+                    for _ in range(9):
+                        self.framework.module.step()
+            self.assertEqual(len(caught), told)
+            for warning in caught:
+                self.assertIn("3 iterations of step had no wait that the hook for framework 1.0 sees", str(warning.message))
+
+    def test_tables_may_be_read_by_other_threads(self) -> None:
+        self.framework.lengths = [0.0] * 3
+        failed: List[BaseException] = []
+        over = threading.Event()
+
+        def read(hook: Hook) -> None:
+            try:
+                while not over.is_set():
+                    hook.bubbles()
+                    hook.iterations()
+            except BaseException as error:
+                failed.append(error)
+
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            with self.framework.hook(self.gate) as hook:
+                readers = [threading.Thread(target=read, args=(hook,)) for _ in range(3)]
+                for reader in readers:
+                    reader.start()
+                for _ in range(300):
+                    self.framework.module.step()
+                over.set()
+                for reader in readers:
+                    reader.join()
+                self.assertEqual(hook.bubbles()[0].count, 300)
+        finally:
+            sys.setswitchinterval(interval)
+        self.assertEqual(failed, [])
+
     def test_waits_of_other_threads_and_outside_of_iterations_are_let_through(self) -> None:
         with self.framework.hook(self.gate) as hook:
             self.framework.module.wait(0.0)
@@ -206,6 +270,22 @@ class Removal(unittest.TestCase):
         self.assertEqual(gate.said, [("close", 0)])
         hook.remove()
         self.framework.hook().remove()
+
+    def test_what_replaces_a_function_looks_like_it(self) -> None:
+        with self.framework.hook():
+            self.assertEqual(list(inspect.signature(self.framework.module.wait).parameters), ["seconds"])
+            self.assertEqual(self.framework.module.step.__name__, "_step")
+
+    def test_what_was_fetched_before_works_with_the_next_hook(self) -> None:
+        module = self.framework.module
+        wait, step = module.wait, module.step
+        with mock.patch.object(module, "wait", lambda seconds: hooked_wait("recv", wait, seconds)):
+            for lengths in ([0.0, 0.0], [0.0]):
+                self.framework.lengths = lengths
+                with self.framework.hook() as hook:
+                    self.assertEqual(hooked_iteration("cpu", "step", "step", step), lengths)
+                    self.assertEqual(len(hook.bubbles()), len(lengths))
+                self.assertEqual(hooked_iteration("cpu", "step", "step", step), lengths)
 
     def test_what_others_put_over_it_stays_and_still_works(self) -> None:
         hook = self.framework.hook(gate := Recorder())
@@ -273,12 +353,28 @@ class Refusals(unittest.TestCase):
             with driver, Framework().hook(Recorder()) as hook:
                 self.assertEqual(hook.rank, 3)
 
+    def test_one_path_for_all_ranks_is_told(self) -> None:
+        with tempfile.TemporaryDirectory() as folder, mock.patch.dict("os.environ", {"WORLD_SIZE": "2"}):
+            with Main(f"{folder}/gate"):
+                with self.assertRaisesRegex(HookError, "already has a main.*; give every rank a gate of its own"):
+                    Framework().hook(f"{folder}/gate")
+            with Main(f"{folder}/gate-0"), self.assertRaisesRegex(GateError, "already has a main"):
+                Framework().hook(folder + "/gate-{rank}")
+
     def test_settings_that_cannot_be(self) -> None:
         for settings in (Settings(quantile=1.5), Settings(learn=1), Settings(learn=65), Settings(min_ns=-1)):
             with self.assertRaises(HookError):
                 Framework().hook(settings=settings)
-        with self.assertRaises(HookError):
-            Framework().hook(keep=0)
+        wrong: Any
+        for wrong in (0, None, 1.5):
+            with self.assertRaises(HookError):
+                Framework().hook(keep=wrong)
+        for wrong in (Settings(learn=cast(Any, 2.5)), Settings(quantile=cast(Any, "0.1")), Settings(min_ns=cast(Any, 1e6))):
+            with self.assertRaises(HookError):
+                Framework().hook(settings=wrong)
+        for wrong in (b"/dev/shm/x", 3):
+            with self.assertRaisesRegex(HookError, "is no gate; give a path as text"):
+                Framework().hook(wrong)
         Framework().hook().remove()
 
 
@@ -312,7 +408,10 @@ class Records(unittest.TestCase):
     def test_a_plan_is_made_on_a_live_run(self) -> None:
         if not program().exists():
             self.skipTest(f"no program at {program()}")
-        paths: List[PathOrText] = [self.write(f"rank{rank}.json", steps) for rank, steps in enumerate((5, 6, 5, 5))]
+        paths: List[PathOrText] = []
+        for rank, steps in enumerate((5, 6, 5, 5)):
+            with mock.patch.dict("os.environ", {"RANK": str(rank)}):
+                paths.append(self.write(f"rank{rank}.json", steps))
         out = self.folder / "bubbles.json"
         merge_bubbles(paths, out)
         job = ROOT / "examples/gpt-rtx3090-4.toml"
@@ -333,8 +432,30 @@ class Records(unittest.TestCase):
         (self.folder / "other.json").write_text('{"schema": "bubblebench.plan/2"}')
         with self.assertRaises(HookError):
             merge_bubbles([self.folder / "other.json"], out)
+        with self.assertRaisesRegex(HookError, "^the bubbles cannot be written to .*/none/rank0.json: No such file"):
+            self.write("none/rank0.json", 3)
+        self.write("rank0.json", 3)
+        with self.assertRaisesRegex(HookError, "is of framework 1.0 rank 0, and so was another; give one file of each stage"):
+            merge_bubbles([self.folder / "rank0.json"] * 2, out)
+        whole = json.loads((self.folder / "rank0.json").read_text())
+
+        def damaged(change: Callable[[Any], Any]) -> str:
+            record = json.loads(json.dumps(whole))
+            change(record)
+            (self.folder / "other.json").write_text(json.dumps(record))
+            with self.assertRaises(HookError) as refused:
+                merge_bubbles([self.folder / "other.json"], out)
+            return str(refused.exception)
+
+        for name in ("source", "devices"):
+            self.assertIn(f"is damaged: KeyError at '{name}'; ", damaged(lambda record: record.pop(name)))
+        for name in ("iterations", "window_ns", "bubbles"):
+            self.assertIn(f"is damaged: KeyError at '{name}'; ", damaged(lambda record: record["devices"][0].pop(name)))
+        self.assertIn("is damaged: ", damaged(lambda record: record["devices"][0]["bubbles"][0].update(start_ns="x")))
+        self.assertIn("is damaged: ", damaged(lambda record: record.update(devices=[3])))
+        self.assertIn("lists no bubble; ", damaged(lambda record: record["devices"][0].update(bubbles=[])))
         self.assertFalse(out.exists())
-        self.assertEqual(sorted(path.name for path in self.folder.iterdir()), ["other.json"])
+        self.assertEqual(sorted(path.name for path in self.folder.iterdir()), ["other.json", "rank0.json"])
 
 
 class Imports(unittest.TestCase):

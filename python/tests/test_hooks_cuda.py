@@ -288,6 +288,35 @@ class Streams(Base):
                 self.assertEqual((hook.bubbles()[0].count, hook.bubbles()[0].opened), (6, 0))
         self.assertEqual([str(w.message) for w in caught], ["the gate is left closed from now on: cuMemHostRegister_v2 said NO (801); x"])
 
+    def test_whatever_the_stream_says_the_main_goes_on(self) -> None:
+        names = ("synchronize", "is_over", "between_ns", "mark", "is_recorded", "handle")
+        for name in names:
+            for call in (1, 2, 5, 30):
+                count = [0]
+                original = getattr(self.stream, name)
+
+                def fails(*given: Any) -> Any:
+                    count[0] += 1
+                    if count[0] >= call:
+                        raise RuntimeError("CUDA error")
+                    return original(*given)
+
+                with self.subTest(name, call=call), warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    ran: List[None] = []
+                    self.inside = lambda: ran.append(None)
+                    with self.hook(self.path) as hook, mock.patch.object(self.stream, name, fails):
+                        for _ in range(8):
+                            self.module.step()
+                            time.sleep(0.012)
+                        hook.bubbles()
+                    self.assertEqual(len(ran), 16)
+                    # The gate first, then the hook: each at most once.
+                    texts = [str(w.message) for w in caught]
+                    self.assertEqual(len(set(texts)), len(texts), texts)
+                    self.stream.synchronize()
+                    self.driver.registered.clear()
+
     def test_other_devices_are_told_once_and_let_through(self) -> None:
         with warnings.catch_warnings(record=True) as caught, self.hook(self.path, kind="xpu") as hook:
             warnings.simplefilter("always")

@@ -11,7 +11,7 @@ import contextlib
 import ctypes
 import importlib
 import time
-from typing import Any, Dict, List, Protocol, Tuple
+from typing import Any, Callable, Dict, List, Protocol, Tuple
 
 from .errors import HookError
 
@@ -99,15 +99,17 @@ class CurrentStream:
 class Clock:
     """Marks of a stream as times of the host's ``time.monotonic_ns()``.
 
+    The two are held against each other once; from then on the device's clock counts.
+
     :param stream: The stream, which is waited for once.
     :param now_ns: The host's clock.
     """
 
-    def __init__(self, stream: Stream, now_ns: Any) -> None:
+    def __init__(self, stream: Stream, now_ns: Callable[[], int]) -> None:
         self._stream = stream
         self._mark = stream.mark()
         stream.synchronize()
-        self._ns = int(now_ns())
+        self._ns = now_ns()
 
     def ns(self, mark: Any) -> int:
         """When the stream passed the mark."""
@@ -207,20 +209,22 @@ class DeviceLine:
         self._write(_OPEN, 0)
         self._behind[self._stream.handle()] = self._stream.mark()
 
-    def release(self, limit_s: float = 10.0) -> None:
+    def release(self, limit_s: float = 2.0) -> None:
         """Closes, waits until no stream is left that would write to the page, and gives it back.
 
         A stream that waits for a peer which is gone comes to no end. It is left alone after ``limit_s`` seconds, and the page is kept.
         """
         with contextlib.suppress(Exception):
             self.close()
+        # Until it is known that nothing writes to it any more.
+        _kept.append(self)
         end = time.monotonic() + limit_s
         while not all(self._stream.is_over(mark) for mark in self._behind.values()):
             if time.monotonic() > end:
-                _kept.append(self)
                 return
             time.sleep(0.0005)
         self._driver.unregister(self._page)
+        _kept.remove(self)
 
     def _write(self, word: int, value: int) -> None:
         self._driver.write(self._stream.handle(), self._pointer + 4 * word, value)
@@ -234,5 +238,6 @@ def drives_streams(distributed: Any) -> bool:
     """Whether the messages of ``torch.distributed``'s default group are NCCL's; not before there is one."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return False
-    # A group of several backends uses NCCL where there is a GPU.
-    return "nccl" in str(distributed.get_backend()).lower() and bool(importlib.import_module("torch").cuda.is_available())
+    # A group of several backends, as one that was given none, uses NCCL where there is a GPU.
+    backends = getattr(distributed, "get_backend_config", distributed.get_backend)()
+    return "nccl" in str(backends).lower() and bool(importlib.import_module("torch").cuda.is_available())

@@ -106,7 +106,7 @@ class Hook:
     """
 
     def __init__(self, patches: Patches, gate: Gate, settings: Settings, keep: int) -> None:
-        _check(settings, keep)
+        _check(gate, settings, keep)
         # A group that is made later, or another one for the stages, is looked at in the first iteration.
         group = _group()
         if gate is not None and group is not None and drives_streams(group):
@@ -122,6 +122,9 @@ class Hook:
         self._outside = 0
         #: Where waits only order a stream: that, its times, the gate's line that it writes to, and what it has yet to come to.
         self._kind = "cpu"
+        self._is_off = False
+        # A signal's handler may ask for the table in the midst of it.
+        self._catching = threading.RLock()
         self._stream: Optional[Stream] = None
         self._clock: Optional[Clock] = None
         self._line: Optional[DeviceLine] = None
@@ -142,32 +145,33 @@ class Hook:
 
     def bubbles(self) -> List[Bubble]:
         """The learned table: a row a position, the program with the most iterations first."""
-        self._catch_up()
-        return self._programs.table()
+        with self._caught_up():
+            return self._programs.table()
 
     def iterations(self) -> List[Iteration]:
         """The last iterations that ended well (of every program), oldest first."""
-        self._catch_up()
-        return [iteration for _, iteration, _ in self._kept]
+        with self._caught_up():
+            return [iteration for _, iteration, _ in self._kept]
 
     def openings(self) -> List[Opening]:
         """The openings of those iterations."""
-        self._catch_up()
-        return [opening for _, _, openings in self._kept for opening in openings]
+        with self._caught_up():
+            return [opening for _, _, openings in self._kept for opening in openings]
 
     def write_bubbles(self, path: PathOrText) -> None:
         """Writes the last iterations of the main program as ``bubblebench.bubbles/1``, with this rank as its one device.
 
         :func:`bubblebench.hooks.merge_bubbles` makes the file of all stages that ``bubblebench plan --bubbles`` wants.
         """
-        self._catch_up()
+        with self._caught_up():
+            kept = list(self._kept)
         counts: "dict[int, int]" = {}
-        for program, _, _ in self._kept:
+        for program, _, _ in kept:
             counts[id(program)] = counts.get(id(program), 0) + 1
         if not counts:
             raise HookError("no iteration has ended yet", "write the bubbles after some steps")
         most = max(counts, key=lambda program: counts[program])
-        iterations = [iteration for program, iteration, _ in self._kept if id(program) == most]
+        iterations = [iteration for program, iteration, _ in kept if id(program) == most]
         write(path, f"{self.framework} rank {self.rank}", [device(self.rank, iterations)])
 
     def remove(self) -> None:
@@ -203,39 +207,57 @@ class Hook:
 
         :param kind: ``cpu``: the host waits. ``cuda``: the current stream does. On others nothing can be seen.
         """
-        if kind == self._kind or self._run is not None:
+        if kind == self._kind or self._run is not None or self._is_off:
             return
         self._kind = kind
-        self._ahead.clear()
-        self._stream = self._clock = None
-        if kind not in ("cpu", "cuda"):
-            warnings.warn(
-                f"{self.framework} on {kind}: there no bubble can be seen, and the gate stays closed", RuntimeWarning, stacklevel=3
-            )
-        elif kind == "cuda":
-            self._stream = CurrentStream()
-            self._clock = Clock(self._stream, time.monotonic_ns)
-            if self._gate is not None and self._line is None:
+        with self._catching:
+            self._ahead.clear()
+            self._stream = self._clock = None
+        if kind == "cuda":
+            with self._guarded("its stream cannot be seen"):
+                stream = CurrentStream()
+                if stream.is_recorded():
+                    self._kind = "?"
+                    return
+                self._stream, self._clock = stream, Clock(stream, time.monotonic_ns)
+            if self._gate is not None and self._line is None and self._stream is not None:
                 try:
                     self._line = DeviceLine(self._gate, CudaDriver(), self._stream)
                 except Exception as error:
                     self._give_up(error)
+        elif kind != "cpu":
+            _warn(f"{self.framework} on {kind}: there no bubble can be seen, and the gate stays closed")
 
     def _is_blind(self) -> bool:
-        """What goes into a CUDA graph is not run now; on some devices nothing is known of waits."""
+        """Nothing is seen where the hook has failed, on some devices, and of what goes into a CUDA graph to be run later."""
+        if self._is_off or self._kind not in ("cpu", "cuda"):
+            return True
         if self._stream is not None:
-            return self._stream.is_recorded()
-        return self._kind != "cpu"
+            with self._guarded("its stream cannot be seen"):
+                return self._stream.is_recorded()
+            return True
+        return False
 
-    def iterate(self, key: Hashable, name: str, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    @contextlib.contextmanager
+    def _guarded(self, what: str) -> Iterator[None]:
+        """Whatever fails in the hook, the big model goes on: without it from then on."""
+        try:
+            yield
+        except Exception as error:
+            told, self._is_off = self._is_off, True
+            self._drop_gate()
+            if not told:
+                _warn(f"the hook for {self.framework} sees and opens nothing from now on, because {what}: {error}")
+
+    def iterate(self, key: Hashable, name: str, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Runs an iteration of the framework. One that raises teaches nothing, and leaves the gate closed."""
         if self._run is not None or self._is_blind():
             return call(*args, **kwargs)
-        self._catch_up()
-        program = self._programs.get(key, name)
+        self._try_to_catch_up()
         # A gate that a device was handed stays shut where the host waits.
         may_open = self._gate is not None and self.filling and (self._line is None) == (self._stream is None)
-        run = self._run = _Run(program, self._now(), may_open)
+        run = _Run(self._programs.get(key, name), self._now(), may_open)
+        self._run = run
         try:
             result = call(*args, **kwargs)
         finally:
@@ -246,14 +268,15 @@ class Hook:
                 self._gate.beat()
             except Exception as error:
                 self._give_up(error)
-        self._ahead.append(run)
-        self._catch_up()
+        if not self._is_off:
+            self._ahead.append(run)
+            self._try_to_catch_up()
         return result
 
-    def wait(self, kind: str, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    def wait(self, kind: str, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Runs a wait of the framework, with the gate open where the wait is known."""
         run = self._run
-        if run is None or run.waiting or run.thread != threading.get_ident():
+        if run is None or run.waiting or run.thread != threading.get_ident() or self._is_off:
             if run is None and not self._is_blind():
                 self._wait_outside()
             return call(*args, **kwargs)
@@ -275,33 +298,59 @@ class Hook:
 
     def _now(self) -> Any:
         """The time, or a mark in the stream whose time is known later."""
-        return time.monotonic_ns() if self._stream is None else self._stream.mark()
+        if self._stream is None:
+            return time.monotonic_ns()
+        if self._is_off:
+            return None
+        with self._guarded("its stream cannot be marked"):
+            return self._stream.mark()
+        return None
+
+    def _try_to_catch_up(self) -> None:
+        """Learns, unless another thread does: the training thread waits for none."""
+        if self._catching.acquire(blocking=False):
+            try:
+                self._catch_up()
+            finally:
+                self._catching.release()
+
+    @contextlib.contextmanager
+    def _caught_up(self) -> Iterator[None]:
+        """All is learned that is over, and nothing more for now."""
+        with self._catching:
+            self._catch_up()
+            yield
 
     def _catch_up(self) -> None:
         """Learns from the iterations that are over: on the host all, in a stream those whose marks it has passed."""
-        stream, clock = self._stream, self._clock
-        while self._ahead:
-            run = self._ahead[0]
-            if stream is not None and not all(stream.is_over(mark) for mark in run.marks()):
-                return
-            self._ahead.popleft()
-            at: Callable[[Any], int] = int
-            if clock is not None:
-                clock.move(run.start)
-                at = clock.ns
-            waits = tuple((kind, at(begin), at(end)) for kind, begin, end in run.waits)
-            self._finish(run, Iteration(run.program.iterations, at(run.start), at(run.end), waits))
+        with self._guarded("its stream cannot be timed"):
+            while self._ahead and not self._is_off and self._is_over(self._ahead[0]):
+                self._learn(self._ahead.popleft())
 
-    def _finish(self, run: _Run, iteration: Iteration) -> None:
+    def _is_over(self, run: _Run) -> bool:
+        return self._stream is None or all(self._stream.is_over(mark) for mark in run.marks())
+
+    def _learn(self, run: _Run) -> None:
+        at: Callable[[Any], int] = int
+        if self._clock is not None:
+            self._clock.move(run.start)
+            at = self._clock.ns
         program = run.program
-        program.finished([kind for kind, _, _ in iteration.waits], [end - start for _, start, end in iteration.waits])
+        waits = tuple((kind, at(begin), at(end)) for kind, begin, end in run.waits)
+        iteration = Iteration(program.iterations, at(run.start), at(run.end), waits)
+        program.finished([kind for kind, _, _ in waits], [end - start for _, start, end in waits])
         openings = []
-        for index, ((_, start, end), expected_ns) in enumerate(zip(iteration.waits, run.expected_ns)):
+        for index, ((_, start, end), expected_ns) in enumerate(zip(waits, run.expected_ns)):
             if expected_ns is not None:
                 openings.append(Opening(index, start, start + expected_ns, end))
                 program.positions[index].opened += 1
                 program.positions[index].open_ns += end - start
         self._kept.append((program, iteration, tuple(openings)))
+        if not waits and program.iterations == self._settings.learn and _ranks() > 1:
+            _warn(
+                f"{program.iterations} iterations of {program.name} had no wait that the hook for {self.framework} sees: "
+                "docs/python.md has the engines and schedules that it knows"
+            )
 
     def _open(self, expected_ns: int) -> None:
         if self._gate is not None:
@@ -319,22 +368,54 @@ class Hook:
 
     def _give_up(self, error: Exception) -> None:
         """The big model goes on, whatever the gate has."""
+        self._drop_gate()
+        _warn(f"the gate is left closed from now on: {error}")
+
+    def _drop_gate(self) -> None:
         gate, self._gate = self._gate, None
         if gate is not None:
             with contextlib.suppress(Exception):
                 gate.close()
-        warnings.warn(f"the gate is left closed from now on: {error}", RuntimeWarning, stacklevel=2)
 
     def _wait_outside(self) -> None:
         self._outside += 1
         # Some come before the first iteration: shapes are exchanged, a group is warmed up.
         if self._outside == 1000 and not self._kept:
-            warnings.warn(
+            _warn(
                 f"1000 waits of {self.framework} lay outside of every iteration: set the hook before the training function "
-                "is fetched or wrapped",
-                RuntimeWarning,
-                stacklevel=2,
+                "is fetched or wrapped"
             )
+
+
+def _warn(text: str) -> None:
+    """A warning in one line, also where warnings are errors: it is told in the middle of the big model's step."""
+    try:
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
+    except RuntimeWarning:
+        with contextlib.suppress(OSError, ValueError):
+            print(f"bubblebench: {text}", file=sys.stderr)
+
+
+def current() -> "Optional[Hook]":
+    """The hook of this process: a function that a framework fetched from an earlier one works with this."""
+    return _set
+
+
+def hooked_iteration(
+    device: str, key: Hashable, name: str, call: Callable[..., T], /, *args: Any, **kwargs: Any
+) -> T:
+    """An iteration of a framework whose function was replaced, on such a device, with the hook that there is now."""
+    hook = current()
+    if hook is None:
+        return call(*args, **kwargs)
+    hook.on_device(device)
+    return hook.iterate(key, name, call, *args, **kwargs)
+
+
+def hooked_wait(kind: str, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    """A wait of such a framework."""
+    hook = current()
+    return call(*args, **kwargs) if hook is None else hook.wait(kind, call, *args, **kwargs)
 
 
 def refuse_second() -> None:
@@ -352,9 +433,15 @@ def _claim(hook: Hook) -> None:
         _set = hook
 
 
-def _check(settings: Settings, keep: int) -> None:
-    if not 0.0 <= settings.quantile <= 1.0:
-        raise HookError(f"quantile {settings.quantile} is none", "give a share from 0 to 1, such as 0.1")
+def _check(gate: Gate, settings: Settings, keep: int) -> None:
+    if gate is not None and not isinstance(gate, (str, os.PathLike)) and not callable(getattr(gate, "open", None)):
+        raise HookError(f"gate={gate!r} is no gate", "give a path as text, a bubblebench.gate.Main, or None")
+    wholes = {"learn": settings.learn, "min_ns": settings.min_ns, "keep": keep}
+    for name, value in wholes.items():
+        if not isinstance(value, int):
+            raise HookError(f"{name}={value!r} is no whole number", "give one, such as 100")
+    if not isinstance(settings.quantile, (int, float)) or not 0.0 <= settings.quantile <= 1.0:
+        raise HookError(f"quantile={settings.quantile!r} is none", "give a share from 0 to 1, such as 0.1")
     if not 2 <= settings.learn <= settings.window:
         raise HookError(f"learn={settings.learn} iterations cannot be", f"give 2 to {settings.window}")
     if settings.min_ns < 0 or keep < 1:
@@ -374,15 +461,32 @@ def _rank() -> int:
     group = _group()
     if group is not None:
         return int(group.get_rank())
-    for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"):
+    for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK"):
         text = os.environ.get(name, "")
         if text.isdigit():
             return int(text)
     return 0
 
 
+def _ranks() -> int:
+    """How many there are, as far as is known."""
+    group = _group()
+    if group is not None:
+        return int(group.get_world_size())
+    text = os.environ.get("WORLD_SIZE", "")
+    return int(text) if text.isdigit() else 1
+
+
 def _main(path: "Union[str, os.PathLike[str]]", rank: int) -> "Main":
     """The main's end of a new gate."""
-    from bubblebench.gate import Main
+    from bubblebench.gate import GateError, Main
 
-    return Main(os.fspath(path).replace("{rank}", str(rank)))
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise HookError(f"gate={path!r} is no text", "give a path as text")
+    try:
+        return Main(text.replace("{rank}", str(rank)))
+    except GateError as error:
+        if "{rank}" in text or _ranks() == 1:
+            raise
+        raise HookError(error.what, "give every rank a gate of its own: gate=\"…-{rank}\", in braces and as it stands") from error

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-from .hook import Gate, Hook
+from .hook import Gate, Hook, hooked_iteration, hooked_wait
 from .learning import Settings
-from .patch import Patches, Wrap, imported
+from .patch import Patches, Wrap, argument, imported
 
 #: The instructions that wait, and what for.
 _WAITS = {
@@ -33,12 +33,11 @@ def install(gate: Gate, settings: Settings, keep: int) -> Hook:
     instructions = vars(engine).get("_INSTRUCTION_MAP")
     if not isinstance(instructions, dict):
         raise patches.missing("PipelineEngine._INSTRUCTION_MAP")
-    hook: Hook
 
     def wait(kind: str) -> Wrap:
         def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
             def instruction(self: Any, *args: Any, **kwargs: Any) -> Any:
-                return hook.wait(kind, original, self, *args, **kwargs)
+                return hooked_wait(kind, original, self, *args, **kwargs)
 
             return instruction
 
@@ -49,11 +48,12 @@ def install(gate: Gate, settings: Settings, keep: int) -> Hook:
             def run_batch(self: Any, *args: Any, **kwargs: Any) -> Any:
                 # A device, or its name.
                 device = getattr(self, "device", None)
-                hook.on_device(str(getattr(device, "type", None) or device or "cpu").partition(":")[0])
+                where = str(getattr(device, "type", None) or device or "cpu").partition(":")[0]
                 # Evaluation may be of other micro-batches than training, and says so by argument only.
-                micro_batches = kwargs.get("num_micro_batches") or getattr(self, "micro_batches", 0)
+                given = argument(original, "num_micro_batches", (self, *args), kwargs)
+                micro_batches = given or getattr(self, "micro_batches", 0)
                 label = f"{phase}, {micro_batches} micro-batches"
-                return hook.iterate((phase, micro_batches), label, original, self, *args, **kwargs)
+                return hooked_iteration(where, (phase, micro_batches), label, original, self, *args, **kwargs)
 
             return run_batch
 
@@ -66,5 +66,4 @@ def install(gate: Gate, settings: Settings, keep: int) -> Hook:
         patches.plan(instructions, command, ("self",), wait(kind))
     for phase in ("train_batch", "eval_batch"):
         patches.plan(engine, phase, ("self", "data_iter"), batch(phase))
-    hook = Hook(patches, gate, settings, keep)
-    return hook
+    return Hook(patches, gate, settings, keep)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable, Optional
 
 from .cuda import drives_streams
-from .hook import Gate, Hook
+from .hook import Gate, Hook, hooked_iteration, hooked_wait
 from .learning import Settings
 from .patch import Patches, imported
 
@@ -20,14 +20,13 @@ _SCHEDULES = (
 class _Request:
     """A request whose wait belongs to the hook."""
 
-    def __init__(self, request: Any, kind: str, hook: Hook) -> None:
+    def __init__(self, request: Any, kind: str) -> None:
         self._request = request
         self._kind = kind
-        self._hook = hook
 
     def wait(self, *args: Any, **kwargs: Any) -> Any:
         """Waits for the request."""
-        return self._hook.wait(self._kind, self._request.wait, *args, **kwargs)
+        return hooked_wait(self._kind, self._request.wait, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._request, name)
@@ -43,36 +42,33 @@ def install(gate: Gate, settings: Settings, keep: int) -> Hook:
     except ImportError:
         raise patches.missing("pipeline_parallel.p2p_communication.P2PCommunicator") from None
     communicator: Any = P2PCommunicator
-    hook: Hook
 
     def communicate(original: Callable[..., Any]) -> Callable[..., Any]:
         def _communicate(self: Any, *args: Any, **kwargs: Any) -> Any:
             kind = "recv" if kwargs.get("recv_prev") or kwargs.get("recv_next") else "send"
             if kwargs.get("wait_on_reqs", True):
-                return hook.wait(kind, original, self, *args, **kwargs)
+                return hooked_wait(kind, original, self, *args, **kwargs)
             previous, following, requests = original(self, *args, **kwargs)
             if isinstance(requests, dict):
-                wrapped: Any = {name: _Request(r, name.split("_")[0], hook) for name, r in requests.items()}
+                wrapped: Any = {name: _Request(r, name.split("_")[0]) for name, r in requests.items()}
             else:
-                wrapped = [_Request(request, kind, hook) for request in requests or ()]
+                wrapped = [_Request(request, kind) for request in requests or ()]
             return previous, following, wrapped
 
         return _communicate
 
     def iteration(original: Callable[..., Any]) -> Callable[..., Any]:
         def forward_backward(*args: Any, **kwargs: Any) -> Any:
-            hook.on_device("cuda" if drives_streams(dist) else "cpu")
             forward_only = bool(kwargs.get("forward_only", False))
             micro_batches: Optional[int] = kwargs.get("num_microbatches")
             name = original.__name__
             label = f"{name}, {micro_batches} micro-batches" + (", forward only" if forward_only else "")
-            return hook.iterate((name, micro_batches, forward_only), label, original, *args, **kwargs)
+            where, key = "cuda" if drives_streams(dist) else "cpu", (name, micro_batches, forward_only)
+            return hooked_iteration(where, key, label, original, *args, **kwargs)
 
-        forward_backward.__name__ = original.__name__
         return forward_backward
 
     patches.plan(communicator, "_communicate", ("self", "recv_prev", "recv_next", "wait_on_reqs"), communicate)
     for name in _SCHEDULES:
         patches.plan(schedules, name, ("forward_step_func", "num_microbatches", "forward_only"), iteration)
-    hook = Hook(patches, gate, settings, keep)
-    return hook
+    return Hook(patches, gate, settings, keep)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List
 
-from .hook import Gate, Hook
+from .hook import Gate, Hook, hooked_iteration, hooked_wait
 from .learning import Settings
 from .patch import Patches, imported
 
@@ -20,7 +20,6 @@ def install(gate: Gate, settings: Settings, keep: int) -> Hook:
         raise patches.missing("torch.distributed.pipelining") from None
     module: Any = schedules
     kinds: Dict[int, str] = {}
-    hook: Hook
 
     def batch(original: Callable[..., Any]) -> Callable[..., Any]:
         def _batch_p2p(p2p_ops: List[Any], *args: Any, **kwargs: Any) -> Any:
@@ -35,7 +34,7 @@ def install(gate: Gate, settings: Settings, keep: int) -> Hook:
         def _wait_batch_p2p(work: Any, *args: Any, **kwargs: Any) -> Any:
             if not work:
                 return original(work, *args, **kwargs)
-            return hook.wait(kinds.pop(id(work), "recv"), original, work, *args, **kwargs)
+            return hooked_wait(kinds.pop(id(work), "recv"), original, work, *args, **kwargs)
 
         return _wait_batch_p2p
 
@@ -43,13 +42,13 @@ def install(gate: Gate, settings: Settings, keep: int) -> Hook:
         def step(self: Any, *args: Any, **kwargs: Any) -> Any:
             stages = getattr(self, "_stages", None) or [getattr(self, "_stage", None)]
             device = getattr(stages[0], "device", None)
-            hook.on_device(getattr(device, "type", "cpu"))
             kinds.clear()
             name = type(self).__name__
             micro_batches = getattr(self, "_n_microbatches", 0)
             backward = bool(getattr(self, "_has_backward", True))
             label = f"{name}, {micro_batches} micro-batches" + ("" if backward else ", forward only")
-            return hook.iterate((name, micro_batches, backward), label, original, self, *args, **kwargs)
+            key, where = (name, micro_batches, backward), getattr(device, "type", "cpu")
+            return hooked_iteration(where, key, label, original, self, *args, **kwargs)
 
         return step
 
@@ -60,5 +59,4 @@ def install(gate: Gate, settings: Settings, keep: int) -> Hook:
         if owner is None:
             raise patches.missing(name)
         patches.plan(owner, "step", ("self", "target", "losses"), step)
-    hook = Hook(patches, gate, settings, keep)
-    return hook
+    return Hook(patches, gate, settings, keep)

@@ -2,7 +2,7 @@
 
 A *program* is an order of waits that iterations repeat, such as the training step of one schedule with so many
 micro-batches; evaluation is another. Its waits are told apart by their *position*, counted from 0 within the iteration. A
-position's expected length is a low quantile of its last lengths, and nothing is expected of one that has not been seen
+position's expected length is a low quantile of its last lengths, and of the last few of them; nothing is expected of one that has not been seen
 often enough, or has just become much shorter. Lengths that jump and stay there are learned anew.
 """
 
@@ -18,6 +18,8 @@ JUMP_FLOOR_NS = 200_000
 #: So many jumps up in a row, or down, and what was learned is forgotten. A bubble that has become longer is opened too
 #: short meanwhile, which disturbs nobody; one that has become shorter is not opened at all.
 JUMPS_UP, JUMPS_DOWN = 3, 2
+#: So many of the last lengths must not be shorter, either, than what is expected.
+LATELY = 8
 #: Programs that are remembered at a time; the one that was not seen for longest goes first.
 PROGRAMS = 8
 
@@ -80,6 +82,8 @@ class Position:
         self._settings = settings
         self._recent: Deque[int] = deque()
         self._sorted: List[int] = []
+        self._lately: Deque[int] = deque(maxlen=LATELY)
+        self._low = 0
         self._jumps = 0
 
     def learn(self, length_ns: int) -> None:
@@ -92,24 +96,29 @@ class Position:
             self._jumps = self._jumps + jump if self._jumps * jump > 0 else jump
             if not -JUMPS_DOWN < self._jumps < JUMPS_UP:
                 self.forget()
+        # One that jumps down alone says nothing about the next.
+        if jump >= 0:
+            self._lately.append(length_ns)
         self._recent.append(length_ns)
         bisect.insort(self._sorted, length_ns)
         if len(self._recent) > self._settings.window:
             oldest = self._recent.popleft()
             del self._sorted[bisect.bisect_left(self._sorted, oldest)]
+        self._low = self._quantile()
 
     def forget(self) -> None:
         """Begins anew: the lengths so far say nothing about the next ones."""
         self.unlearned += bool(self._recent)
         self._recent.clear()
         self._sorted.clear()
-        self._jumps = 0
+        self._lately.clear()
+        self._jumps = self._low = 0
 
     def _direction(self, length_ns: int) -> int:
         """1 where the length has jumped up, -1 down, 0 where it is like those before."""
         if len(self._sorted) < 2:
             return 0
-        median, low = self.median_ns(), self._quantile()
+        median, low = self.median_ns(), self._low
         if length_ns > max(2 * median, median + JUMP_FLOOR_NS):
             return 1
         return -1 if length_ns < min(low // 2, low - JUMP_FLOOR_NS) else 0
@@ -119,7 +128,12 @@ class Position:
         return self._sorted[(len(self._sorted) - 1) // 2] if self._sorted else 0
 
     def _quantile(self) -> int:
-        return self._sorted[int(self._settings.quantile * (len(self._sorted) - 1))] if self._sorted else 0
+        """Of the last few lengths too: where bubbles become shorter bit by bit, those of long ago say too much."""
+        if not self._sorted:
+            return 0
+        share, lately = self._settings.quantile, sorted(self._lately)
+        low = self._sorted[int(share * (len(self._sorted) - 1))]
+        return min(low, lately[int(share * (len(lately) - 1))]) if lately else low
 
     def state(self) -> str:
         """What is known, as :attr:`Bubble.state` says it."""
@@ -127,13 +141,13 @@ class Position:
             return "collective"
         if len(self._sorted) < self._settings.learn:
             return "jumped" if self.unlearned else "learning"
-        if self._quantile() < self._settings.min_ns:
+        if self._low < self._settings.min_ns:
             return "short"
         return "jumped" if self._jumps < 0 else "learned"
 
     def expected_ns(self) -> Optional[int]:
         """What to open the gate for; ``None``: not at all."""
-        return self._quantile() if self.state() == "learned" else None
+        return self._low if self.state() == "learned" else None
 
 
 class Program:
@@ -203,5 +217,5 @@ class Programs:
 
     def table(self) -> List[Bubble]:
         """The rows of all programs, those with the most iterations first."""
-        programs = sorted(self._known.values(), key=lambda program: -program.iterations)
+        programs = sorted(list(self._known.values()), key=lambda program: -program.iterations)
         return [row for program in programs for row in program.table()]

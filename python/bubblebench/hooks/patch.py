@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
-from typing import Any, Callable, List, MutableMapping, Tuple
+from typing import Any, Callable, Dict, List, MutableMapping, Tuple
 
 from .errors import HookError
 
@@ -20,6 +21,15 @@ def imported(name: str) -> Any:
         raise HookError(
             f"{name} cannot be imported: {error}", f"install {name.partition('.')[0]} beside bubblebench"
         ) from error
+
+
+def argument(of: Callable[..., Any], name: str, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+    """The argument of that name in a call of a function, by place or by name; ``None`` where it is not given."""
+    try:
+        return inspect.signature(of).bind_partial(*args, **kwargs).arguments.get(name)
+    except TypeError:
+        # The call's own error is the function's.
+        return None
 
 
 class Patches:
@@ -61,7 +71,7 @@ class Patches:
     def apply(self) -> None:
         """Replaces all that was planned."""
         for owner, name, found, wrap in self._planned:
-            ours = wrap(found)
+            ours = functools.wraps(found)(wrap(found))
             _put(owner, name, ours)
             self._set.append((owner, name, found, ours))
         self._planned.clear()

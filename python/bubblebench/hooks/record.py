@@ -73,20 +73,23 @@ def _bubbles(iteration: Iteration) -> List[Dict[str, Any]]:
 
 
 def write(path: PathOrText, source: str, devices: Sequence[Dict[str, Any]]) -> None:
-    """Writes a record; a reader sees the old file or the whole new one."""
+    """Writes a record; a reader sees the old file or the whole new one. An error in one line where it cannot be."""
     target = Path(path)
     record = {"schema": SCHEMA, "source": source, "devices": list(devices)}
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        try:
+            with open(temporary, "w", encoding="utf-8") as file:
+                json.dump(record, file, indent=1)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise HookError(f"the bubbles cannot be written to {target}: {error.strerror}", "choose another path") from error
 
 
 def merge_bubbles(paths: Sequence[PathOrText], out: PathOrText) -> None:
@@ -100,16 +103,13 @@ def merge_bubbles(paths: Sequence[PathOrText], out: PathOrText) -> None:
     devices: List[Dict[str, Any]] = []
     sources: List[str] = []
     for path in paths:
-        try:
-            record = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise HookError(
-                f"{path} cannot be read: {error}", "give the files that hook.write_bubbles wrote"
-            ) from error
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-            raise HookError(f"{path} is no {SCHEMA}", "give the files that hook.write_bubbles wrote")
-        sources.append(str(record["source"]))
-        devices.extend(record["devices"])
+        source, found = _read(path)
+        if source in sources:
+            raise HookError(f"{path} is of {source}, and so was another", "give one file of each stage")
+        sources.append(source)
+        devices.extend(found)
+        if not any(entry["bubbles"] for entry in found):
+            raise HookError(f"{path} lists no bubble", f"a stage that waits less than {MIN_GAP_NS} ns has none to fill")
     if not devices:
         raise HookError("there is no file to merge", "give one of each stage, in the order of the pipeline")
     shared = set.intersection(*({b["iteration"] for b in d["bubbles"]} for d in devices))
@@ -121,6 +121,29 @@ def merge_bubbles(paths: Sequence[PathOrText], out: PathOrText) -> None:
         _keep(entry, shared)
         entry["device"] = number
     write(out, ", ".join(sources), devices)
+
+
+def _read(path: PathOrText) -> Tuple[str, List[Dict[str, Any]]]:
+    """Source and devices of one file."""
+    cure = "give the files that hook.write_bubbles wrote"
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise HookError(f"{path} cannot be read: {error}", cure) from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise HookError(f"{path} is no {SCHEMA}", cure)
+    try:
+        devices = [dict(entry) for entry in record["devices"]]
+        for entry in devices:
+            for name in ("iterations", "window_ns", "absent_ns", "communication_ns"):
+                if not isinstance(entry[name], int) or entry[name] < 0:
+                    raise ValueError(name)
+            for bubble in entry["bubbles"]:
+                if not isinstance(bubble["iteration"], int) or not 0 <= bubble["start_ns"] <= bubble["end_ns"]:
+                    raise ValueError("bubbles")
+        return str(record["source"]), devices
+    except (KeyError, TypeError, ValueError) as error:
+        raise HookError(f"{path} is damaged: {type(error).__name__} at {error}", cure) from error
 
 
 def _keep(entry: Dict[str, Any], shared: "set[int]") -> None:

@@ -211,7 +211,7 @@ class Places(unittest.TestCase):
             install, (schedules, _), _ = self.places("megatron")
             for backend in ("nccl", "cpu:gloo,cuda:nccl", "gloo"):
                 with install(), mock.patch("torch.distributed.is_initialized", return_value=True):
-                    with mock.patch("torch.distributed.get_backend", return_value=backend):
+                    with mock.patch("torch.distributed.get_backend_config", return_value=backend):
                         with mock.patch("torch.cuda.is_available", return_value=True):
                             with self.assertRaises(ZeroDivisionError):
                                 schedules.forward_backward_no_pipelining()
