@@ -6,8 +6,9 @@
 
 Two ranks (gloo, one core each) train a GPT of two stages with ``torch.distributed.pipelining``. A hook, the two lines
 marked below, learns where each rank waits, and opens a gate there. Beside each rank a process of its own trains a small
-model behind that gate. Filled iterations stand between empty ones in random order, and every third is empty too and is
-compared with the first as if it were filled (A/A): what differs there is noise.
+model behind that gate. Filled iterations are compared with empty ones, in random order, and empty ones with others as if those
+were filled (A/A): what differs there is noise. Each comes twice in a row and its second is measured, so that none pays for what
+the one before has left in the caches.
 
 What is printed: the bubbles of each rank, how much of them the small model worked in, by how much the big model's
 iterations became longer, with 95 % intervals, and when the small model's last operation of a bubble ended, against the
@@ -23,6 +24,7 @@ import json
 import math
 import os
 import random
+import signal
 import socket
 import statistics
 import subprocess
@@ -44,7 +46,7 @@ def arguments(words: Optional[List[str]] = None) -> argparse.Namespace:
         description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument(
-        "--pairs", type=int, default=60, help="triples of an empty, another empty and a filled iteration"
+        "--pairs", type=int, default=60, help="triples of an empty, another empty and a filled iteration (each twice)"
     )
     parser.add_argument("--seconds", type=float, default=300.0, help="begin no other triple after so long")
     parser.add_argument("--schedule", choices=("1f1b", "gpipe"), default="1f1b")
@@ -148,14 +150,16 @@ def train_big(options: argparse.Namespace, rank: int) -> None:
         order.shuffle(turn)
         for kind in turn:
             hook.filling = kind == "filled"
+            step()
             took[kind].append(step())
-            which.append(kind)
+            which += [f"before {kind}", kind]
     iterations = hook.iterations()[ran[0] :]
     result = {
         "iteration_ns": took,
         "bubbles": [vars(row) for row in hook.bubbles()],
         "iterations": {
-            kind: [[i.start_ns, i.end_ns, i.waits] for i, w in zip(iterations, which) if w == kind] for kind in KINDS
+            kind: [[i.start_ns, i.end_ns, i.waits] for i, w in zip(iterations, which) if w == kind]
+            for kind in (*KINDS, "before filled")
         },
         "openings": [tuple(opening) for opening in hook.openings()],
         "gate": status(options.folder / f"gate-{rank}"),
@@ -262,8 +266,9 @@ def evaluate(ranks: List[Dict[str, Any]], sides: List[Dict[str, Any]], options: 
         ended = overrun(rank["openings"], side["trace"])
         lengths = {
             kind: [sum(end - start for _, start, end in waits) for _, _, waits in rank["iterations"][kind]]
-            for kind in KINDS
+            for kind in rank["iterations"]
         }
+        filled_ns = max(1, sum(lengths["filled"]) + sum(lengths["before filled"]))
         rows.append(
             {
                 "bubble_ns": statistics.median(lengths["empty"]),
@@ -273,8 +278,8 @@ def evaluate(ranks: List[Dict[str, Any]], sides: List[Dict[str, Any]], options: 
                 "positions": sum(row["opened"] > 0 for row in rank["bubbles"]),
                 "open_percent": 100
                 * sum(min(o[2], o[3]) - o[1] for o in rank["openings"])
-                / max(1, sum(lengths["filled"])),
-                "used_percent": 100 * ended["inside_ns"] / max(1, sum(lengths["filled"])),
+                / filled_ns,
+                "used_percent": 100 * ended["inside_ns"] / filled_ns,
                 "side_steps": side["steps"] - side["warmup_steps"],
                 "side_operations": side["operations"],
                 "self_stops": rank["gate"]["self_stops"],
@@ -285,7 +290,7 @@ def evaluate(ranks: List[Dict[str, Any]], sides: List[Dict[str, Any]], options: 
                         **row,
                         "passive_median_ns": statistics.median(
                             waits[row["position"]][2] - waits[row["position"]][1]
-                            for _, _, waits in rank["iterations"]["empty"][-WINDOW // len(KINDS) :]
+                            for _, _, waits in rank["iterations"]["empty"][-WINDOW // (2 * len(KINDS)) :]
                         ),
                     }
                     for row in rank["bubbles"]
@@ -432,13 +437,19 @@ def run(options: argparse.Namespace) -> Dict[str, Any]:
                     variables.update(GLOO_SOCKET_IFNAME="lo", OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
                     command = [sys.executable, __file__, *sys.argv[1:], "--role", role, "--folder", folder]
                     running.append((f"{role} {rank}", subprocess.Popen(command, env=variables)))
-            for name, process in running:
-                if process.wait(timeout=options.seconds + 300):
-                    sys.exit(f"fill_demo: {name} ended with {process.returncode}")
+            limit = time.monotonic() + options.seconds + 300
+            while any(process.poll() is None for _, process in running):
+                for name, process in running:
+                    if process.poll():
+                        sys.exit(f"fill_demo: {name} ended with {process.returncode}")
+                if time.monotonic() > limit:
+                    sys.exit(f"fill_demo: it is not over {options.seconds + 300:.0f} s after it began")
+                time.sleep(0.1)
         finally:
             for _, process in running:
                 if process.poll() is None:
                     process.kill()
+                    process.wait()
         read = [
             [json.loads((Path(folder) / f"{role}-{rank}.json").read_text()) for rank in range(RANKS)]
             for role in ("rank", "side")
@@ -459,6 +470,8 @@ def main() -> None:
         ctypes.CDLL(None).prctl(29, 1000, 0, 0, 0)  # sleepers wake within 1 µs of their time, not 50
         (train_big if options.role == "rank" else train_small)(options, rank)
         return
+    # So that what is running is ended, and its folder removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("fill_demo: ended by SIGTERM"))
     result = run(options)
     if options.json == "-":
         print(json.dumps(result, indent=1))

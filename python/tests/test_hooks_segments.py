@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import unittest
-from typing import List
+from typing import List, Optional
 
 from bubblebench.side.segments import Segments, Times
 
 US = 1_000
 
 
-def run(segments: Segments, lengths: List[int]) -> List[int]:
+def run(segments: Segments, lengths: List[int], labels: Optional[List[str]] = None) -> List[int]:
     """One step whose cuts are so many nanoseconds apart: the cuts that asked."""
+    labels = labels or [f"cut {cut}" for cut in range(len(lengths))]
     asked: List[int] = []
     spent = 0
     for cut, length in enumerate(lengths):
-        if segments.begins(cut, f"cut {cut}"):
+        if segments.begins(cut, labels[cut]):
             if asked:
-                segments.add(asked[-1], spent)
+                segments.add(asked[-1], labels[asked[-1]], spent)
             asked.append(cut)
             spent = 0
         spent += length
-    segments.add(asked[-1], spent)
+    segments.add(asked[-1], labels[asked[-1]], spent)
     return asked
 
 
@@ -57,9 +58,30 @@ class Joining(unittest.TestCase):
     def test_what_is_unknown_may_be_as_long_as_the_longest(self) -> None:
         segments = Segments(0.99)
         run(segments, [10 * US, 200 * US, 30 * US])
+        segments.join(150 * US)
+        run(segments, [10 * US, 200 * US, 30 * US])
         self.assertEqual(segments.need_ns(2, "cut 2"), 30 * US)
         self.assertEqual(segments.need_ns(2, "another"), 200 * US)
         self.assertEqual(segments.need_ns(7, "cut 7"), 200 * US)
+
+
+    def test_a_step_that_goes_another_way_asks_at_each_cut_and_for_what_that_took(self) -> None:
+        segments = Segments(0.99)
+        usual = [10 * US] * 6
+        run(segments, usual)
+        segments.join(150 * US)
+        for _ in range(3):
+            self.assertEqual(run(segments, usual), [0])
+        before = segments.table()
+        other, labels = [10 * US, 10 * US, 9000 * US, 40 * US], ["cut 0", "cut 1", "evaluation", "forward"]
+        self.assertEqual(run(segments, other, labels), [0, 2, 3])
+        self.assertEqual(segments.table(), before, "its lengths are no word about the usual way")
+        self.assertEqual(run(segments, usual), [0])
+        self.assertTrue(segments.begins(0, "cut 0") and not segments.begins(1, "cut 1"))
+        self.assertTrue(segments.begins(2, "evaluation"))
+        self.assertEqual(segments.need_ns(2, "evaluation"), 9000 * US)
+        self.assertTrue(segments.begins(3, "cut 3"))
+        self.assertEqual(segments.need_ns(3, "cut 3"), 9000 * US)
 
 
 class Quantiles(unittest.TestCase):

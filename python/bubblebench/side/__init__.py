@@ -9,24 +9,26 @@ whether what comes next would end before the bubble does::
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import resource
-import signal
-import threading
+import sys
 import time
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Callable, Deque, Iterator, List, NamedTuple, NoReturn, Optional, Protocol, Union
+from typing import Any, Callable, Deque, List, NamedTuple, Optional, Protocol, Sequence, Tuple, Union
 
-from bubblebench.gate import NeverFits, Side
+from bubblebench.gate import GateError, LeaseLost, NeverFits, Side, status
 
+from .checkpoint import Checkpoint
 from .cuts import Cuts
+from .errors import SideError
 from .segments import Segment, Segments
+from .signals import ended_by_signals
 
-__all__ = ["FillReport", "GateEnd", "Ran", "Segment", "fill"]
+__all__ = ["FillReport", "GateEnd", "Ran", "Segment", "SideError", "fill"]
+
+#: How long a gate is waited for in silence.
+_TELL_S = 1.0
 
 _PR_SET_TIMERSLACK = 29
 _RUSAGE_THREAD = 1
@@ -89,56 +91,81 @@ class _Filler:
     """One run: the cuts call it."""
 
     def __init__(
-        self, segments: Segments, report: FillReport, timeout: Optional[float], trace: int, settle: Callable[[], None]
+        self,
+        segments: Segments,
+        report: FillReport,
+        timeout: Optional[float],
+        trace: int,
+        settle: Optional[Callable[[], None]],
+        is_clean: Callable[[], bool],
     ) -> None:
         self.gate: Optional[GateEnd] = None
-        self._asking = False
-        self._signal: Optional[str] = None
         self._segments = segments
         self._report = report
         self._timeout = timeout
         self._settle = settle
+        self._is_clean = is_clean
         self._trace: Deque[Ran] = deque(maxlen=trace)
         self._next = 0
-        self._segment: Optional[int] = None
-        self._start_ns = self._busy_ns = self._need_ns = self._switches = 0
+        self._segment: Optional[Tuple[int, str]] = None
+        self._start_ns = self._busy_ns = self._need_ns = 0
+        self._yielded = self._asked_at = 0
+        self._asking = self._has_changed = self._began_clean = False
+        #: What ends it, once that is known. A step that has changed weights goes on to its end.
+        self._ended_by: Optional[str] = None
+        self._was_stopped = False
 
     def run(self, step: Callable[[], Any]) -> None:
         """One step, from its first cut to its end."""
-        self._next = 0
+        self._next, self._has_changed = 0, False
+        self._began_clean = self._is_clean()
         self.cut("start of the step")
         step()
+        if self._was_stopped:
+            # The step has caught what was to end it.
+            raise _Over
         self._end()
         self._report.steps += 1
+        if self._ended_by is not None:
+            raise _Over
 
     def cut(self, label: str) -> None:
         """A moment at which the step may stop: waits here until what follows may run."""
-        if self._signal is not None:
-            self._stop(self._signal)
+        if self._ended_by is not None:
+            if self._has_changed:
+                return
+            raise self._stopped()
         cut = self._next
         self._next += 1
         if not self._segments.begins(cut, label):
             return
         self._end()
-        if self.gate is not None:
-            self._ask(self.gate, cut, label)
-        self._segment = cut
+        if self.gate is not None and not self._may_go(self.gate, cut, label):
+            return
+        self._segment = (cut, label)
+        self._yielded = _switches()[0]
         self._busy_ns = time.process_time_ns()
         self._start_ns = time.monotonic_ns()
 
-    def _ask(self, gate: GateEnd, cut: int, label: str) -> None:
+    def changing(self) -> None:
+        """From here to the step's end weights change: to stop in between would leave some of them changed."""
+        self._has_changed = True
+
+    def _may_go(self, gate: GateEnd, cut: int, label: str) -> bool:
+        """Whether it is behind the gate: where the step only goes on to its end, it is not."""
         need_ns = self._need_ns = self._segments.need_ns(cut, label)
         began = time.monotonic_ns()
         if self._trace.maxlen:
-            self._switches = _switches()
+            self._asked_at = _switches()[1]
         self._asking = True
         try:
-            if self._signal is not None:
-                self._stop(self._signal)
+            if self._ended_by is not None:
+                return self._end_with(self._ended_by)
             if not gate.go(need_ns, self._timeout):
-                self._stop(str(getattr(gate, "ended", None) or "shut_down"))
+                return self._end_with(str(getattr(gate, "ended", None) or "shut_down"))
+            return True
         except TimeoutError:
-            self._stop("timeout")
+            return self._end_with(self._ended_by or "timeout")
         except NeverFits as error:
             error.args = (f"`{label}` of the side cannot be cut: {error}",)
             raise
@@ -146,33 +173,53 @@ class _Filler:
             self._asking = False
             self._report.waiting_ns += time.monotonic_ns() - began
 
-    def _stop(self, by: str) -> NoReturn:
-        """Ends the step here."""
-        self._report.stopped_by = by
-        raise _Over
+    def _end_with(self, by: str) -> bool:
+        """Ends the step here, or lets it go on to its end."""
+        self._ended_by = self._report.stopped_by = by
+        if not self._has_changed:
+            raise self._stopped()
+        return False
 
-    def signalled(self, number: int, _: Any) -> None:
+    def signalled(self, by: str) -> None:
         """Ends the step where it waits, or else at its next cut: between two, an optimizer may have changed half of the weights."""
-        self._signal = signal.Signals(number).name
+        self._ended_by = self._report.stopped_by = by
         if self._asking:
-            self._stop(self._signal)
+            # Out of waiting: caught there where the step goes on to its end.
+            raise TimeoutError if self._has_changed else self._stopped()
+
+    def check(self) -> None:
+        """Ends here, outside of a step, what was ended by a signal."""
+        if self._ended_by is not None:
+            raise _Over
+
+    def _stopped(self) -> _Over:
+        self._was_stopped = True
+        return _Over()
+
+    def leaves_gradients(self) -> bool:
+        """Whether it stopped in a step that began without gradients: those there are now are a part of its own."""
+        return self._was_stopped and self._began_clean
 
     def _end(self) -> None:
         """The segment that ran is over."""
         if self._segment is None:
             return
-        self._settle()
+        if self._settle is not None:
+            self._settle()
         now, busy = time.monotonic_ns(), time.process_time_ns() - self._busy_ns
         took = now - self._start_ns
-        # Beside a main on the same cores it may be put off; what it needs of a bubble is what it computes.
-        self._segments.add(self._segment, min(took, busy))
+        yielded, preempted = _switches()
+        # Beside a main on the same cores it may be put off, and what it needs of a bubble is what it computes; unless it
+        # waits by itself, for a device or for data.
+        waits = self._settle is not None or yielded != self._yielded
+        self._segments.add(*self._segment, took if waits else min(took, busy))
         self._segment = None
         if self.gate is not None:
             self.gate.done()
             self._report.operations += 1
             self._report.working_ns += took
             if self._trace.maxlen:
-                self._trace.append(Ran(self._start_ns, now, busy, self._need_ns, _switches() != self._switches))
+                self._trace.append(Ran(self._start_ns, now, busy, self._need_ns, preempted != self._asked_at))
 
     def abandon(self) -> None:
         """The step ended within a segment."""
@@ -185,6 +232,7 @@ def fill(
     gate: Union[str, "os.PathLike[str]", GateEnd],
     model: Any = None,
     *,
+    optimizers: Sequence[Any] = (),
     quantile: float = 0.99,
     segment_ns: int = 150_000,
     warmup: int = 20,
@@ -198,23 +246,33 @@ def fill(
     """Runs ``step()`` again and again, in the bubbles that the gate opens for, until the main shuts the gate down.
 
     The first ``2 * warmup`` steps run at once, bubble or not, and measure the segments; then the gate is told that the side is
-    ready. A segment that is longer than every bubble is refused by ``bubblebench.gate.NeverFits``, with its length. A step that
-    is stopped half-way has changed no weight: its optimizer runs to its end or not at all. ``bubblebench.gate.LeaseLost`` ends
-    a side whose place another has taken; that one saves nothing. In the main thread, SIGTERM and SIGINT (Ctrl-C) end it as well: at
-    the next cut, with what was learned saved; a second one ends the program as it would have without ``fill``.
+    ready. What a segment computes is what the gate is asked for; what it waits for by itself (a device, data, another
+    process) counts too. A step that takes another way than those of the warm-up asks at each of its cuts.
+
+    A step stops at its next cut, before its first optimizer's step or at its end: weights and optimizers are those of whole
+    steps. Gradients of a step that was stopped are dropped; what a forward changes (running statistics of a normalization, the
+    state of random numbers) stays.
+
+    SIGTERM and SIGINT (Ctrl-C) end it too, where it runs in the main thread; a second one does what it would have done without
+    ``fill``. The checkpoint is saved whatever ends it, an error of the step included; only a side whose place another has taken
+    (``bubblebench.gate.LeaseLost``) saves nothing.
 
     :param step: One training step: forward, backward, ``optimizer.step()``.
     :param gate: The gate's path, which is waited for, or a ``bubblebench.gate.Side``.
-    :param model: The ``torch.nn.Module`` between whose modules the step is cut; without it only before the optimizer.
+    :param model: The ``torch.nn.Module`` between whose modules the step is cut; without it only before the optimizers.
+    :param optimizers: Those whose state is saved, in this order; without them those that made a step, in the order of their first.
     :param quantile: The gate is asked for this quantile of a segment's last times.
     :param segment_ns: Shorter segments are joined to about this length.
     :param warmup: Steps that measure every cut, and again as many for the joined segments; at least 1.
-    :param nice: The process' priority, 19 the lowest; ``None`` leaves it.
+    :param nice: The priority of this thread and of what it starts, 19 the lowest; ``None`` leaves it.
     :param threads: ``torch.set_num_threads``; ``None`` leaves it.
-    :param steps: Stop after so many steps in all.
+    :param steps: Stop after so many steps in all, those of the warm-up included.
     :param timeout: Stop when the gate has not opened for so many seconds.
-    :param checkpoint: Where to save ``{"model", "optimizers", "steps"}`` once it has stopped, whole or not at all.
+    :param checkpoint: Where to save ``{"model", "optimizers", "steps"}``, each as its ``state_dict``, whole or not at all.
     :param trace: Remember the times of so many of the last segments.
+    :raises SideError: where the path or the checkpoint cannot be.
+    :raises bubblebench.gate.NeverFits: for a segment that is longer than every bubble, with its length.
+    :raises ValueError: for a number that cannot be.
     """
     import torch
 
@@ -222,70 +280,68 @@ def fill(
         raise ValueError(
             f"quantile={quantile}, warmup={warmup}: give a quantile up to 1, and one step of warm-up or more"
         )
+    if steps is not None and steps < 0:
+        raise ValueError(f"steps={steps}: give a number from 0")
     if checkpoint is not None and model is None:
         raise ValueError("checkpoint without a model: give model= too")
+    target = None if checkpoint is None else Checkpoint(checkpoint)
     if threads is not None:
         torch.set_num_threads(threads)
     _be_nice(nice)
-    side = _attach(gate, timeout)
     report = FillReport()
     segments = Segments(quantile)
-    filler = _Filler(segments, report, timeout, trace, _settle(torch, model))
-    cuts = Cuts(model, filler.cut)
-    try:
-        with _signals(filler.signalled):
+
+    def is_clean() -> bool:
+        return model is not None and all(parameter.grad is None for parameter in model.parameters())
+
+    def is_left() -> bool:
+        return steps is None or report.steps < steps
+
+    filler = _Filler(segments, report, timeout, trace, _settle(torch, model), is_clean)
+    with ended_by_signals(filler.signalled):
+        side: Optional[GateEnd] = None
+        cuts: Optional[Cuts] = None
+        is_ours = True
+        try:
+            side = _attach(gate, timeout, filler.check)
+            cuts = Cuts(model, filler.cut, filler.changing)
             for phase in range(2):
                 for _ in range(warmup):
-                    filler.run(step)
-                    report.warmup_steps += 1
+                    if is_left():
+                        filler.run(step)
+                        report.warmup_steps += 1
                 if phase == 0:
                     segments.join(segment_ns)
-            side.ready()
-            filler.gate = side
-            while steps is None or report.steps < steps:
+            if is_left():
+                side.ready()
+                filler.gate = side
+            while is_left():
                 filler.run(step)
-    except _Over:
-        pass
-    finally:
-        filler.abandon()
-        cuts.remove()
-        side.close()
-    report.segments = segments.table()
-    if checkpoint is not None:
-        _save(torch, Path(checkpoint), model, cuts.optimizers, report.steps)
+        except _Over:
+            pass
+        except LeaseLost:
+            is_ours = False
+            raise
+        finally:
+            filler.abandon()
+            if cuts is not None:
+                cuts.remove()
+            if side is not None:
+                side.close()
+            report.segments = segments.table()
+            if filler.leaves_gradients():
+                model.zero_grad(set_to_none=True)
+            if target is not None and cuts is not None and is_ours:
+                known = list(optimizers) or cuts.optimizers()
+                state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in known], "steps": report.steps}
+                target.save(torch, state)
     return report
 
 
-@contextmanager
-def _signals(stop: Callable[[int, Any], None]) -> Iterator[None]:
-    """Ends well what SIGTERM or Ctrl-C would end anywhere; the second of them does what it did before."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            if handler is not None:
-                signal.signal(number, handler)
-
-    def first(number: int, frame: Any) -> None:
-        restore()
-        stop(number, frame)
-
-    try:
-        for number, handler in before.items():
-            # What ignores a signal, as under nohup, goes on to; a handler that no Python code set is not ours to replace.
-            if handler not in (signal.SIG_IGN, None):
-                signal.signal(number, first)
-        yield
-    finally:
-        restore()
-
-
-def _switches() -> int:
-    """How often this thread lost its core against its will."""
-    return resource.getrusage(_RUSAGE_THREAD).ru_nivcsw
+def _switches() -> Tuple[int, int]:
+    """How often this thread gave up its core by itself, and how often it lost it."""
+    used = resource.getrusage(_RUSAGE_THREAD)
+    return used.ru_nvcsw, used.ru_nivcsw
 
 
 def _be_nice(nice: Optional[int]) -> None:
@@ -298,33 +354,35 @@ def _be_nice(nice: Optional[int]) -> None:
         pass
 
 
-def _attach(gate: Union[str, "os.PathLike[str]", GateEnd], timeout: Optional[float]) -> GateEnd:
-    """The side's end; a path is waited for until the main has made it, or it is told as missing."""
+def _attach(
+    gate: Union[str, "os.PathLike[str]", GateEnd], timeout: Optional[float], check: Callable[[], None]
+) -> GateEnd:
+    """The side's end. A path is waited for until a main has made a gate there, and lives; then what is wrong with it is told."""
     if not isinstance(gate, (str, os.PathLike)):
         return gate
-    limit = math.inf if timeout is None else time.monotonic() + timeout
-    while not os.path.exists(gate) and time.monotonic() < limit:
+    path = os.fspath(gate)
+    if "{rank}" in path:
+        raise SideError(f"{path} is what the hook is given", "give the path of one rank's gate, such as /dev/shm/stage-0")
+    began, told = time.monotonic(), False
+    while not _is_there(path) and (timeout is None or time.monotonic() - began < timeout):
+        if not told and time.monotonic() - began >= _TELL_S:
+            told = True
+            print(f"note: {path}: there is no gate of a living main yet: it is waited for", file=sys.stderr)
+        check()
         time.sleep(0.02)
-    return Side(os.fspath(gate))
+    return Side(path)
 
 
-def _settle(torch: Any, model: Any) -> Callable[[], None]:
-    """What ends a segment: on a GPU its kernels, which a call only starts."""
-    on_cuda = model is not None and any(parameter.is_cuda for parameter in model.parameters())
-    return torch.cuda.synchronize if on_cuda else lambda: None
-
-
-def _save(torch: Any, path: Path, model: Any, optimizers: List[Any], steps: int) -> None:
-    """A reader sees the old file or the whole new one."""
-    inner = getattr(model, "_orig_mod", model)
-    state = {"model": inner.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "steps": steps}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+def _is_there(path: str) -> bool:
+    """Whether there is anything but a page that a main has left."""
     try:
-        with open(temporary, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        return status(path)["main_alive"] is not False
+    except GateError:
+        return os.path.exists(path)
+
+
+def _settle(torch: Any, model: Any) -> Optional[Callable[[], None]]:
+    """What ends a segment on a GPU, whose kernels a call only starts; ``None`` on the host."""
+    on_cuda = model is not None and any(parameter.is_cuda for parameter in model.parameters())
+    settle: Optional[Callable[[], None]] = torch.cuda.synchronize if on_cuda else None
+    return settle

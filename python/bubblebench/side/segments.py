@@ -52,6 +52,9 @@ class Times:
 class Segments:
     """The segments of one training step.
 
+    A step may go another way than those before: an evaluation now and then, a layer that is left out. From the first cut on
+    that is labelled otherwise than it was, each cut asks, and its lengths are kept apart.
+
     :param quantile: The quantile of a segment's lengths that the gate is asked for.
     """
 
@@ -59,25 +62,40 @@ class Segments:
         self._quantile = quantile
         self._labels: List[str] = []
         self._times: Dict[int, Times] = {}
+        #: Of steps that went another way, by label.
+        self._elsewhere: Dict[str, Times] = {}
         self._joined: Dict[int, int] = {}
         self._asks: List[bool] = []
+        self._is_elsewhere = False
 
     def begins(self, cut: int, label: str) -> bool:
-        """Whether a segment begins at this cut. One that was not seen while joining asks by itself."""
-        if cut >= len(self._labels):
-            self._labels.append(label)
-        return cut >= len(self._asks) or self._asks[cut]
+        """Whether a segment begins at this cut. While joining has not been all cuts ask, and the usual way is learned."""
+        if not self._asks:
+            if cut >= len(self._labels):
+                self._labels.append(label)
+            return True
+        if cut == 0:
+            self._is_elsewhere = False
+        self._is_elsewhere |= cut >= len(self._labels) or self._labels[cut] != label
+        return self._is_elsewhere or self._asks[cut]
 
-    def add(self, cut: int, length_ns: int) -> None:
+    def add(self, cut: int, label: str, length_ns: int) -> None:
         """Takes note of how long the segment that begins at this cut took."""
-        self._times.setdefault(cut, Times()).add(length_ns)
+        if self._is_usual(cut, label):
+            self._times.setdefault(cut, Times()).add(length_ns)
+        else:
+            self._elsewhere.setdefault(label, Times()).add(length_ns)
 
     def need_ns(self, cut: int, label: str) -> int:
-        """What to ask for: an unknown segment, or another one than was seen at this cut, may be as long as the longest."""
-        times = self._times.get(cut)
-        if times is None or self._labels[cut] != label:
-            return max((t.quantile(self._quantile) for t in self._times.values()), default=0)
-        return times.quantile(self._quantile)
+        """What to ask for. A segment that was never seen may be as long as the longest."""
+        times = self._times.get(cut) if self._is_usual(cut, label) else self._elsewhere.get(label)
+        if times is not None:
+            return times.quantile(self._quantile)
+        known = [*self._times.values(), *self._elsewhere.values()]
+        return max((t.quantile(self._quantile) for t in known), default=0)
+
+    def _is_usual(self, cut: int, label: str) -> bool:
+        return not self._is_elsewhere and cut < len(self._labels) and self._labels[cut] == label
 
     def join(self, least_ns: int) -> None:
         """Joins neighbours until each takes about ``least_ns``; what it takes is then learned anew."""
@@ -92,9 +110,10 @@ class Segments:
                 self._joined[begin] = self._joined.get(begin, 0) + 1
             spent += length
         self._times.clear()
+        self._elsewhere.clear()
 
     def table(self) -> List[Segment]:
-        """A row a segment, in the order of the step."""
+        """A row a segment, in the order of the usual step."""
         return [
             Segment(self._labels[cut], self._joined.get(cut, 0), times.quantile(self._quantile), times.quantile(0.5))
             for cut, times in sorted(self._times.items())

@@ -55,6 +55,7 @@ class Pipelines(unittest.TestCase):
 
     def check(self, framework: str) -> None:
         require(framework.partition("-")[0])
+        worked = 0
         plain, passive, filled = (train(framework, mode, STEPS, self.folder) for mode in ("plain", "passive", "filled"))
         for rank in range(RANKS):
             weights = {run[rank]["weights"] for run in (plain, passive, filled)}
@@ -64,7 +65,9 @@ class Pipelines(unittest.TestCase):
             side = json.loads((self.folder / f"side-{rank}.json").read_text(encoding="utf-8"))
             self.assertEqual((side["stopped_by"], side["warmup_steps"]), ("shut_down", 40))
             self.check_starts(side["trace"], filled[rank]["openings"])
+            worked += side["operations"]
         self.assertGreater(sum(row["opened"] for run in filled for row in run["bubbles"]), 0)
+        self.assertGreater(worked, 0, "no side did anything in any bubble")
         self.check_plan()
 
     def check_tables(self, passive: List[Dict[str, Any]], filled: List[Dict[str, Any]]) -> None:

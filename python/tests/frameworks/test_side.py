@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 import unittest
 from pathlib import Path
 from typing import Any, Callable, List, Optional, Tuple
+from unittest import mock
 
 from bubblebench.gate import Main, NeverFits
-from bubblebench.side import FillReport, fill
+from bubblebench.side import FillReport, SideError, fill
 
 from .launch import require
 
@@ -264,8 +270,9 @@ class Sides(Base):
         (report,) = found
         self.assertEqual((report.stopped_by, len(report.trace)), ("shut_down", report.operations))
         self.assertGreater(report.operations, 0)
-        for ran in report.trace:
-            self.assertGreater(ran.start_ns, openings[0][0])
+        outside = sum(not any(opened <= ran.start_ns <= end for opened, end in openings) for ran in report.trace)
+        # The clock is read behind the gate's look: a core lost in between looks like a late start.
+        self.assertLessEqual(outside, 1 + len(report.trace) // 50)
 
     def test_a_segment_longer_than_every_bubble_is_refused_with_its_length(self) -> None:
         path = self.folder / "gate"
@@ -323,6 +330,363 @@ class Sides(Base):
         model = self.net()
         report = fill(self.step_of(model)[0], Always(), nice=None, warmup=3, steps=9, segment_ns=0)
         self.assertEqual([s.label for s in report.segments], ["start of the step", "step of AdamW"])
+
+
+class Awkward(Base):
+    """Steps that are not one forward, one backward and one optimizer; each stopped at every cut of a step."""
+
+    def check_whole(self, make: Callable[[], Tuple[Any, Callable[[], Any]]]) -> None:
+        """What is stopped anywhere has the weights of its whole steps, and goes on as if it had never been stopped."""
+        for operations in range(12, 40):
+            model, step = make()
+            first = self.fill(Always(operations), model, step, warmup=1)
+            plain, again = make()
+            for _ in range(first.steps):
+                again()
+            self.same(model, plain)
+            second = self.fill(Always(7), model, step, warmup=1)
+            for _ in range(second.steps):
+                again()
+            self.same(model, plain)
+
+    def test_two_optimizers(self) -> None:
+        def make() -> Tuple[Any, Callable[[], Any]]:
+            import torch
+
+            model = self.net()
+            halves = [torch.optim.SGD(part.parameters(), 0.1) for part in (model[:2], model[2:])]
+            x = torch.randn(8, 64, generator=torch.Generator().manual_seed(1))
+
+            def step() -> None:
+                for half in halves:
+                    model.zero_grad()
+                    model(x).square().mean().backward()
+                    half.step()
+
+            return model, step
+
+        self.check_whole(make)
+
+    def test_an_optimizer_that_calls_the_model(self) -> None:
+        def make() -> Tuple[Any, Callable[[], Any]]:
+            import torch
+
+            model = self.net()
+            optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=3)
+            x = torch.randn(8, 64, generator=torch.Generator().manual_seed(1))
+
+            def closure() -> Any:
+                optimizer.zero_grad()
+                loss = model(x).square().mean()
+                loss.backward()
+                return loss
+
+            return model, lambda: optimizer.step(closure)
+
+        self.check_whole(make)
+
+    def test_optimizers_in_the_backward(self) -> None:
+        def make() -> Tuple[Any, Callable[[], Any]]:
+            import torch
+
+            model = self.net()
+            x = torch.randn(8, 64, generator=torch.Generator().manual_seed(1))
+            for parameter in model.parameters():
+                optimizer = torch.optim.SGD([parameter], 0.1)
+
+                def update(p: Any, optimizer: Any = optimizer) -> None:
+                    optimizer.step()
+                    optimizer.zero_grad()
+
+                parameter.register_post_accumulate_grad_hook(update)
+            return model, lambda: model(x).square().mean().backward()
+
+        self.check_whole(make)
+
+    def test_gradients_that_are_dropped_at_the_end(self) -> None:
+        def make() -> Tuple[Any, Callable[[], Any]]:
+            import torch
+
+            model = self.net()
+            optimizer = torch.optim.AdamW(model.parameters())
+            x = torch.randn(8, 64, generator=torch.Generator().manual_seed(1))
+
+            def step() -> None:
+                model(x).square().mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+            return model, step
+
+        self.check_whole(make)
+
+    def test_a_step_that_swallows_everything_counts_no_step_too_many(self) -> None:
+        for operations in range(12, 30):
+            model = self.net()
+            step, _ = self.step_of(model)
+
+            def swallows() -> None:
+                try:
+                    step()
+                except BaseException:
+                    pass
+
+            report = self.fill(Always(operations), model, swallows, warmup=1)
+            plain = self.net()
+            again, _ = self.step_of(plain)
+            for _ in range(report.steps):
+                again()
+            self.same(model, plain)
+
+    def test_what_is_kept_of_a_model_works_when_the_filling_is_over(self) -> None:
+        import torch
+        from torch import nn
+
+        class Learned(nn.Module):
+            """Returns a parameter as it is."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.weight = nn.Parameter(torch.ones(8, 128))
+
+            def forward(self) -> Any:
+                """The weight."""
+                return self.weight
+
+        torch.manual_seed(3)
+        learned, model = Learned(), nn.ModuleDict({"a": nn.Linear(64, 128), "b": Learned()})
+        model["b"] = learned
+        kept: List[Any] = []
+        asked: List[int] = []
+        gate = Always()
+
+        def step() -> None:
+            before = len(gate.needs)
+            model.zero_grad()
+            x = torch.randn(8, 64)
+            loss = (model["a"](x) * model["b"]()).mean()
+            loss.backward(retain_graph=True)
+            kept[:] = [loss, copy.deepcopy(model)]
+            asked.append(len(gate.needs) - before)
+            torch.save(model["a"], self.folder / "inside.pt")
+
+        self.fill(gate, model, step, steps=60)
+        self.assertEqual(len(set(asked[10:])), 1, asked)
+        kept[0].backward()
+        kept[1]["a"](torch.randn(8, 64)).mean().backward()
+        torch.save(kept[1]["a"], self.folder / "kept.pt")
+        inside = torch.load(self.folder / "inside.pt", weights_only=False)
+        self.assertEqual(inside(torch.randn(8, 64)).shape, (8, 128))
+        self.assertFalse(learned.weight._backward_hooks)
+
+    def test_children_of_the_step(self) -> None:
+        model = self.net()
+        step, _ = self.step_of(model)
+        ended: List[Optional[int]] = []
+
+        def with_child() -> None:
+            child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+            child.start()
+            child.terminate()
+            child.join(20)
+            ended.append(child.exitcode)
+            step()
+
+        self.fill(Always(), model, with_child, warmup=1, steps=3)
+        self.assertEqual(ended, [-signal.SIGTERM] * 3)
+
+    def test_a_loaders_worker_may_call_the_model(self) -> None:
+        import torch
+
+        model = self.net()
+        step, _ = self.step_of(model)
+
+        class Data(torch.utils.data.Dataset[Any]):
+            """Features by the model itself."""
+
+            def __len__(self) -> int:
+                return 4
+
+            def __getitem__(self, index: int) -> Any:
+                torch.set_num_threads(1)
+                with torch.no_grad():
+                    return model(torch.full((64,), float(index)))
+
+        def loads() -> None:
+            loader = torch.utils.data.DataLoader(Data(), num_workers=1, multiprocessing_context="fork")
+            self.assertEqual(len(list(loader)), 4)
+            step()
+
+        self.assertEqual(self.fill(Always(), model, loads, warmup=1, steps=4).steps, 4)
+
+    def test_what_it_waits_for_is_asked_for(self) -> None:
+        model = self.net()
+        step, _ = self.step_of(model)
+        gate = Always()
+
+        def waits() -> None:
+            time.sleep(0.004)
+            step()
+
+        self.fill(gate, model, waits, warmup=3, steps=9)
+        self.assertGreater(max(gate.needs), 3 * MS)
+
+    def test_script_modules_are_cut_around(self) -> None:
+        import torch
+
+        model = self.net()
+        model[2] = torch.jit.script(model[2])
+        report = self.fill(Always(), model, steps=8)
+        labels = [segment.label for segment in report.segments]
+        self.assertIn("forward of 3", labels)
+        self.assertFalse(any("of 2" in label for label in labels), labels)
+
+
+class Saved(Base):
+    """What was learned is saved whatever ends it, and what is in the way is told."""
+
+    def test_an_error_and_a_bubble_too_short_save_too(self) -> None:
+        import torch
+
+        class Short(Always):
+            """Its bubbles become too short."""
+
+            def go(self, need_ns: int = 0, timeout: Optional[float] = None) -> bool:
+                """Until then as ever."""
+                if not super().go(need_ns, timeout):
+                    raise NeverFits(need_ns, 10)
+                return True
+
+        for kind in (NeverFits, StopIteration):
+            path, calls = self.folder / f"{kind.__name__}.pt", [0]
+            model = self.net()
+            step, _ = self.step_of(model)
+
+            def ends() -> None:
+                calls[0] += 1
+                if calls[0] == 12 and kind is StopIteration:
+                    raise StopIteration
+                step()
+
+            with self.assertRaises(kind):
+                self.fill(Short(100) if kind is NeverFits else Always(), model, ends, checkpoint=path)
+            saved = torch.load(path, weights_only=True)
+            plain = self.net()
+            again, _ = self.step_of(plain)
+            for _ in range(saved["steps"]):
+                again()
+            self.same(model, plain)
+            self.assertGreater(saved["steps"], 9)
+
+    def test_what_is_in_the_way_is_told_before_the_training(self) -> None:
+        def never() -> None:
+            raise AssertionError("it trained")
+
+        for path, text in (
+            (self.folder / "none" / "x.pt", "no checkpoint can be written to .*none/x.pt: No such file or directory; "),
+            (self.folder, "the checkpoint .* is a folder or a device; give the path of a file"),
+            (Path("/dev/full"), "the checkpoint /dev/full is a folder or a device; "),
+        ):
+            with self.assertRaisesRegex(SideError, text):
+                self.fill(Always(), self.net(), never, checkpoint=path)
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_a_disk_that_fills_up_is_told_in_one_line(self) -> None:
+        import torch
+
+        full = RuntimeError("[enforce fail at inline_container.cc:671] .\nunexpected pos 1536 vs 1430")
+        path = self.folder / "x.pt"
+        with mock.patch.object(torch, "save", side_effect=full), self.assertRaises(SideError) as told:
+            self.fill(Always(20), self.net(), checkpoint=path)
+        self.assertRegex(str(told.exception), "^the checkpoint .*x.pt could not be saved: .*; look whether its disk is full$")
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_a_link_stays_one_and_a_signal_while_saving_waits(self) -> None:
+        import torch
+
+        target, link = self.folder / "real.pt", self.folder / "link.pt"
+        link.symlink_to(target)
+        save = torch.save
+
+        def struck(*given: Any) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            save(*given)
+
+        with mock.patch.object(torch, "save", struck):
+            self.fill(Always(20), self.net(), checkpoint=link)
+        self.assertTrue(link.is_symlink() and target.is_file())
+        self.assertEqual(torch.load(target, weights_only=True)["optimizers"][0]["param_groups"][0]["lr"], 1e-3)
+
+    def test_the_optimizers_that_are_named_are_saved_in_that_order(self) -> None:
+        import torch
+
+        model = self.net()
+        rare = torch.optim.SGD(model.parameters(), lr=0.25)
+        step, often = self.step_of(model)
+        path = self.folder / "x.pt"
+        self.fill(Always(), model, step, steps=8, optimizers=[rare, often], checkpoint=path)
+        saved = torch.load(path, weights_only=True)["optimizers"]
+        self.assertEqual([o["param_groups"][0]["lr"] for o in saved], [0.25, 1e-3])
+
+    def test_optimizers_made_in_the_step_are_not_kept(self) -> None:
+        import torch
+
+        model, path = self.net(), self.folder / "x.pt"
+
+        def step() -> None:
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            model(torch.zeros(1, 64)).mean().backward()
+            optimizer.step()
+
+        self.fill(Always(), model, step, steps=50, checkpoint=path)
+        self.assertLessEqual(len(torch.load(path, weights_only=True)["optimizers"]), 1)
+
+    def test_a_compiled_model_is_saved_as_it_is_loaded(self) -> None:
+        import torch
+
+        model, path = torch.compile(self.net(), backend="eager"), self.folder / "x.pt"
+        step, _ = self.step_of(model)
+        self.fill(Always(), model, step, steps=8, checkpoint=path)
+        torch.compile(self.net(), backend="eager").load_state_dict(torch.load(path, weights_only=True)["model"])
+
+
+class Starting(Base):
+    """What a side waits for before it begins."""
+
+    def test_no_step_too_many(self) -> None:
+        for steps in (0, 2, 5, 8):
+            self.assertEqual(self.fill(Always(), self.net(), steps=steps).steps, steps)
+        with self.assertRaisesRegex(ValueError, "steps=-3: give a number from 0"):
+            self.fill(Always(), self.net(), steps=-3)
+
+    def test_the_hooks_own_path_is_refused(self) -> None:
+        with self.assertRaisesRegex(SideError, "is what the hook is given; give the path of one rank's gate"):
+            self.fill("/dev/shm/stage-{rank}", self.net())
+
+    def test_a_page_that_a_killed_main_has_left_is_waited_at(self) -> None:
+        path = self.folder / "gate"
+        code = "import sys, os; from bubblebench.gate import Main; main = Main(sys.argv[1]); os._exit(0)"
+        subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+        self.assertTrue(path.exists())
+        found: List[FillReport] = []
+        with mock.patch("sys.stderr", io.StringIO()) as told:
+            thread = threading.Thread(target=lambda: found.append(self.fill(path, self.net())))
+            thread.start()
+            time.sleep(1.5)
+            self.assertTrue(thread.is_alive())
+            with Main(path) as main:
+                while main.side_pid is None:
+                    time.sleep(0.001)
+            thread.join(30)
+        self.assertEqual([report.stopped_by for report in found], ["shut_down"])
+        self.assertIn("there is no gate of a living main yet: it is waited for", told.getvalue())
+
+    def test_a_signal_ends_the_waiting_for_a_gate(self) -> None:
+        timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        timer.start()
+        report = self.fill(self.folder / "none", self.net())
+        timer.join()
+        self.assertEqual((report.stopped_by, report.steps), ("SIGTERM", 0))
 
 
 class Compiled(Base):
