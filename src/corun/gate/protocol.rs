@@ -200,8 +200,7 @@ impl SideProtocol {
         self.generation
     }
 
-    /// Generation of the opening it works in.
-    #[cfg(test)]
+    /// Generation of the opening it works in, or has last worked in; 0 before the first.
     pub fn working_in(&self) -> u64 {
         self.working_in
     }

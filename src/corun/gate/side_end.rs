@@ -165,6 +165,11 @@ impl SideEnd {
         if open { main.expected_close.load(Relaxed) } else { 0 }
     }
 
+    /// Generation of the opening that this side works in, or has last worked in; 0 before the first.
+    pub(in crate::corun) fn opening(&self) -> u64 {
+        self.protocol.working_in()
+    }
+
     /// As where the process is suspended.
     #[cfg(test)]
     pub(super) fn stop_renewing(&mut self) {
