@@ -12,7 +12,7 @@ use crate::units::{format_ns, significant};
 pub fn filled(records: &[Measurement]) -> Table {
     let mut table = Table::new(
         "Filled pipeline stage",
-        "One stage replayed with its real operations and waits; filled against empty iterations, interleaved. Each figure: measured (predicted before the run). A/A: empty against empty. overrun: the side's last operation ends so long after the bubble (negative: before), in the median; p99, or the most where openings are few.",
+        "One stage replayed with its real operations and waits; filled against empty iterations, interleaved. Each figure: measured (predicted before the run). A/A: empty against empty. overrun: from the bubble's end to the end of the side's last operation in it, negative where that is before.",
         &["stage", "main slowdown", "A/A", "verdict", "bubble used", "overrun", "side steps/s", "stop latency", "bubbles opened"],
     )
     .spare(&["stop latency", "bubbles opened", "side steps/s", "overrun", "A/A"]);

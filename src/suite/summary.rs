@@ -386,5 +386,9 @@ mod tests {
         assert_eq!((nothing.pairs, nothing.openings, nothing.preempted_openings), (Some(12), None, None));
         assert_eq!((nothing.overrun_p50_ns, nothing.overrun_max_ns, nothing.late_close_ns), (None, None, None));
         assert_eq!(nothing.stop_latency_ns, Interval::default());
+        // What an A/A row and a line of earlier days lack is left out of the line, and read as lacking.
+        let line = serde_json::to_string(&nothing).unwrap();
+        assert!(!line.contains("overrun") && !line.contains("late_close"), "{line}");
+        assert_eq!(serde_json::from_str::<FillOutcome>(&line).unwrap(), nothing);
     }
 }
