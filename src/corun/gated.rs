@@ -227,7 +227,8 @@ impl<O: Ops> Gated<O> {
             return;
         }
         if let Some(last) = &self.last {
-            last.begins(self.gate.opening());
+            let (opening, deadline_ns) = self.gate.opening();
+            last.begins(opening, deadline_ns);
         }
         self.timed(operation);
         if let Some(last) = &self.last {

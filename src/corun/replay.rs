@@ -519,7 +519,7 @@ mod tests {
         assert!(account.open_ns >= 3.9e6 && account.late_closes_ns[0] >= 2.9e6, "{account:?}");
         assert!(account.lengths_ns.iter().all(|&ns| ns >= 4e6) && account.learned_over_true[0] <= 0.25);
         let opening = bubbles.openings[0];
-        assert!(opening.end_ns.abs_diff(opening.expected_close_ns + 3_000_000) < 4_000_000 && side.opening() == 0);
+        assert!(opening.end_ns.abs_diff(opening.expected_close_ns + 3_000_000) < 4_000_000 && side.opening().0 == 0);
     }
 
     #[test]

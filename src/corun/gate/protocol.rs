@@ -205,6 +205,11 @@ impl SideProtocol {
         self.working_in
     }
 
+    /// When the last operation of that opening must have ended, in nanoseconds; 0 once the side has stopped by the clock.
+    pub fn deadline(&self) -> u64 {
+        self.deadline
+    }
+
     /// Looks whether an operation that takes `need_ns` may start.
     #[inline(always)]
     pub fn look<M: Memory>(&mut self, m: &M, need_ns: u64) -> Result<Look, M::Stop> {
