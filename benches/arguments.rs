@@ -12,7 +12,7 @@ use clap::Parser;
 pub struct Arguments {
     /// Only the cases with this text in their names
     pub filter: Option<String>,
-    /// The quick preset: at most 60 cases, 90 seconds
+    /// The quick preset: at most 65 cases, 90 seconds
     #[arg(long)]
     pub quick: bool,
     /// Print the names of the cases and measure nothing

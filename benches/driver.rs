@@ -114,9 +114,11 @@ impl Driver {
             return note(&self.recorder.record(prepared, Vec::new(), None)?, "its result is wrong, so it has no time");
         }
         let first = prepared.case.sample(1).map(|samples| samples.iter().map(|s| s.ns).sum::<f64>());
+        let own_rule = prepared.case.sampling().rule.is_some();
         match first {
-            // Criterion takes at least ten samples after a warm-up: too many for a case this long.
-            Ok(ns) if ns * 11.0 > self.cap(&prepared).as_nanos() as f64 => {
+            // Criterion takes at least ten samples after a warm-up, too many for a case this long, and stops by the clock
+            // alone.
+            Ok(ns) if own_rule || ns * 11.0 > self.cap(&prepared).as_nanos() as f64 => {
                 let record = self.recorder.measure(prepared, &self.watch)?;
                 let kept = if self.baselines { ", not in Criterion's baselines" } else { "" };
                 note(

@@ -6,6 +6,7 @@ use super::rows::RowQuantity;
 use super::summary::{GroupSummary, summarise_groups};
 use super::verdict::VerdictRule;
 use super::{ComparedRow, RowValue, SideComparison, compare_sides, words};
+use crate::records::fill_verdict::{self, FillVerdict};
 use crate::records::measurement::{FillOutcome, Interval, Kind};
 use crate::records::{MachineRecord, Measurement};
 use crate::units::counted;
@@ -319,8 +320,11 @@ fn fills(sides: &[MeasuredSide]) -> Vec<FigureRow> {
     for side in sides {
         // Of repeated runs the last one's: a prediction belongs to its run.
         let Some(run) = side.runs.last() else { continue };
-        for (record, fill) in run.measurements.iter().filter_map(|record| Some((record, record.fill.as_ref()?))) {
-            for (place, (what, unit, figure)) in fill_figures(fill).into_iter().enumerate() {
+        // A noise floor is no stage of its own: it is in the verdicts.
+        let stages = run.measurements.iter().filter(|record| !fill_verdict::is_nothing(&record.id));
+        for (record, fill) in stages.filter_map(|record| Some((record, record.fill.as_ref()?))) {
+            let nothing = fill_verdict::nothing_of(&run.measurements, &record.id);
+            for (place, (what, unit, figure)) in fill_figures(fill, nothing).into_iter().enumerate() {
                 let row = rows.entry((record.id.clone(), place)).or_insert_with(|| FigureRow {
                     id: record.id.clone(),
                     what: what.into(),
@@ -334,7 +338,7 @@ fn fills(sides: &[MeasuredSide]) -> Vec<FigureRow> {
     rows.into_values().collect()
 }
 
-fn fill_figures(fill: &FillOutcome) -> [(&'static str, &'static str, SideFigure); 3] {
+fn fill_figures(fill: &FillOutcome, nothing: Option<&Interval>) -> [(&'static str, &'static str, SideFigure); 4] {
     let figure = |value: Option<f64>, interval: Option<&Interval>, predicted: f64| SideFigure {
         name: String::new(),
         value,
@@ -343,6 +347,7 @@ fn fill_figures(fill: &FillOutcome) -> [(&'static str, &'static str, SideFigure)
         predicted: Some(predicted),
         text: None,
     };
+    let verdict = FillVerdict::judge(&fill.main_slowdown, nothing).words();
     let stop = Some(&fill.stop_latency_ns).filter(|_| fill.bubbles_opened > 0);
     [
         (
@@ -350,6 +355,7 @@ fn fill_figures(fill: &FillOutcome) -> [(&'static str, &'static str, SideFigure)
             "ratio",
             figure(Some(fill.main_slowdown.median), Some(&fill.main_slowdown), fill.predicted_main_slowdown),
         ),
+        ("verdict", "text", SideFigure { text: Some(verdict.into()), predicted: None, ..figure(None, None, 0.0) }),
         ("bubble_used", "percent", figure(Some(fill.bubble_used_percent), None, fill.predicted_bubble_used_percent)),
         ("stop_latency", "ns", figure(stop.map(|stop| stop.median), stop, fill.predicted_stop_latency_ns)),
     ]

@@ -6,15 +6,18 @@
 //! is queued there drains after the closing.
 //!
 //! A training step runs the same operations in the same order every time: [`Gated::learn`] gives each position its need,
-//! with which the gate lets an operation start only where it ends in time.
+//! with which the gate lets an operation start only where it ends in time. [`Gated::learn_step`] asks once for a whole
+//! step instead.
 
 use super::gate::{Pass, SideEnd};
+use super::last_operations::LastOperations;
 use crate::ops::{
     AdamW, Attention, Conv, DType, Dropout, Embedding, ForwardEpilogue, GroupNorm, InputEpilogue, Linear, LstmCell,
     Ops, Pool, ResidualLayernorm, RowStats, Rows, Sgd, WeightEpilogue,
 };
 use crate::units::format_ns;
 use crate::{Error, Result};
+use std::sync::Arc;
 
 /// How often who waits at the gate looks whether it is to end.
 const LOOK_NS: u64 = 50_000_000;
@@ -39,6 +42,26 @@ pub enum Ended {
     Asked,
 }
 
+/// How much a side does for one question at the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Grain {
+    /// One operation.
+    #[default]
+    Operation,
+    /// A whole training step, which nothing stops once it has begun.
+    Step,
+}
+
+impl Grain {
+    /// The grain as it stands in records: `operation` or `step`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Grain::Operation => "operation",
+            Grain::Step => "step",
+        }
+    }
+}
+
 /// A device behind a gate: an operation runs once the gate lets it pass, and is then counted.
 pub struct Gated<O> {
     ops: O,
@@ -49,6 +72,7 @@ pub struct Gated<O> {
     alone: bool,
     finishing: bool,
     asked: fn() -> bool,
+    last: Option<Arc<LastOperations>>,
 }
 
 /// Operations that are timed, and by which clock.
@@ -66,12 +90,19 @@ struct Needs {
     position: usize,
     /// The step before had other operations than were learned: positions say nothing until one is as learned again.
     differs: bool,
+    /// The gate is asked before the first operation of a step only.
+    once_a_step: bool,
 }
 
 impl Needs {
     fn learn(&mut self, by_position: Vec<u64>) {
         let largest = by_position.iter().copied().max().unwrap_or(0);
-        *self = Needs { position: by_position.len(), by_position, largest, differs: false };
+        *self = Needs { position: by_position.len(), by_position, largest, ..Needs::default() };
+    }
+
+    fn learn_step(&mut self, need_ns: u64) {
+        self.learn(vec![need_ns]);
+        self.once_a_step = true;
     }
 
     fn begin_step(&mut self) {
@@ -79,12 +110,13 @@ impl Needs {
         self.position = 0;
     }
 
-    /// The need of the next operation, in nanoseconds.
+    /// The need of the next operation, in nanoseconds; `None` where it belongs to what was asked for already.
     #[inline]
-    fn next(&mut self) -> u64 {
+    fn next(&mut self) -> Option<u64> {
         let known = self.by_position.get(self.position).filter(|_| !self.differs);
+        let asks = self.position == 0 || !self.once_a_step;
         self.position += 1;
-        known.copied().unwrap_or(self.largest)
+        asks.then(|| known.copied().unwrap_or(self.largest))
     }
 }
 
@@ -92,7 +124,17 @@ impl<O: Ops> Gated<O> {
     /// Puts `ops` behind the side's end of a gate.
     pub fn new(ops: O, gate: SideEnd) -> Self {
         let needs = Needs::default();
-        Gated { ops, gate, ended: None, times: None, needs, alone: false, finishing: false, asked: || false }
+        Gated {
+            ops,
+            gate,
+            ended: None,
+            times: None,
+            needs,
+            alone: false,
+            finishing: false,
+            asked: || false,
+            last: None,
+        }
     }
 
     /// As [`Gated::new`] for a side that gets ready first: until [`Gated::ready`] operations neither ask the gate nor
@@ -113,6 +155,17 @@ impl<O: Ops> Gated<O> {
     /// with the largest need.
     pub fn learn(&mut self, needs_ns: Vec<u64>) {
         self.needs.learn(needs_ns);
+    }
+
+    /// Asks once for a whole step, which needs so many nanoseconds: its first operation starts where so much of the opening
+    /// is left, and the others follow without asking. Steps begin with [`Gated::begin_step`].
+    pub fn learn_step(&mut self, need_ns: u64) {
+        self.needs.learn_step(need_ns);
+    }
+
+    /// From now on keeps when the last operation of each opening ended, for the main to read.
+    pub fn keep_last(&mut self, last: Arc<LastOperations>) {
+        self.last = Some(last);
     }
 
     /// The operations that follow are those of a new step.
@@ -164,7 +217,7 @@ impl<O: Ops> Gated<O> {
             return self.timed(operation);
         }
         let need_ns = self.needs.next();
-        if self.ended.is_none() {
+        if let (None, Some(need_ns)) = (self.ended, need_ns) {
             self.ended = self.held(need_ns);
         }
         if self.ended.is_some() {
@@ -173,7 +226,14 @@ impl<O: Ops> Gated<O> {
             }
             return;
         }
+        if let Some(last) = &self.last {
+            let (opening, deadline_ns) = self.gate.opening();
+            last.begins(opening, deadline_ns);
+        }
         self.timed(operation);
+        if let Some(last) = &self.last {
+            last.ended();
+        }
         if self.gate.done().is_err() {
             self.ended = Some(Ended::LeaseLost);
         }

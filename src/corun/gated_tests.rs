@@ -136,11 +136,11 @@ fn a_model_is_held_between_operations_and_goes_on_where_it_stood() {
 #[test]
 fn needs_go_by_position_and_a_step_that_differs_asks_with_the_largest() {
     let mut needs = Needs::default();
-    assert_eq!((needs.next(), needs.next()), (0, 0), "nothing was learned");
+    assert_eq!((needs.next(), needs.next()), (Some(0), Some(0)), "nothing was learned");
     needs.learn(vec![10, 30, 20]);
     let mut step = |operations: usize| {
         needs.begin_step();
-        (0..operations).map(|_| needs.next()).collect::<Vec<u64>>()
+        (0..operations).map(|_| needs.next().unwrap()).collect::<Vec<u64>>()
     };
     assert_eq!(step(3), [10, 30, 20]);
     assert_eq!(step(4), [10, 30, 20, 30], "one more than is known");
@@ -148,6 +148,40 @@ fn needs_go_by_position_and_a_step_that_differs_asks_with_the_largest() {
     assert_eq!(step(2), [10, 30], "the step before was as learned");
     assert_eq!(step(3), [30, 30, 30]);
     assert_eq!(step(3), [10, 30, 20]);
+}
+
+#[test]
+fn a_whole_step_asks_before_its_first_operation_only() {
+    let mut needs = Needs::default();
+    needs.learn_step(70);
+    let mut step = |operations: usize| {
+        needs.begin_step();
+        (0..operations).map(|_| needs.next()).collect::<Vec<_>>()
+    };
+    assert_eq!(step(3), [Some(70), None, None]);
+    assert_eq!(step(2), [Some(70), None], "however many the step before had");
+    assert_eq!(step(3), [Some(70), None, None]);
+}
+
+/// The gate closes behind the first operation, and the step's others follow all the same, counted.
+#[test]
+fn a_step_that_has_begun_is_not_stopped_and_says_when_its_last_operation_ended() {
+    let (mut main, side) = gate::pair().unwrap();
+    let last = Arc::new(LastOperations::default());
+    let mut ops = Gated::new(Adder::default(), side);
+    ops.learn_step(1_000);
+    ops.keep_last(Arc::clone(&last));
+    let (mut total, one) = (vec![0.0], vec![1.0]);
+    main.open(60_000_000_000);
+    let opening = main.opening();
+    ops.begin_step();
+    count_up(&mut ops, &mut total, &one);
+    main.close();
+    let closed = now_ns();
+    (0..2).for_each(|_| count_up(&mut ops, &mut total, &one));
+    assert_eq!((total[0], main.side_operations(), main.stopped()), (3.0, 3, None));
+    let last = last.take();
+    assert!(last.len() == 1 && last[0].opening == opening && last[0].end_ns >= closed, "{last:?}");
 }
 
 /// What is left of the opening is enough for the short operation, and not for the long one.

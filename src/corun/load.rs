@@ -1,11 +1,13 @@
 //! What runs beside the main: a small model that trains, a pressure program, or nothing; by name, in a thread with its own
 //! pool.
 //!
-//! A small model always runs behind a gate ([`super::gated`]): its operations are counted there. Beside a main in
-//! steady state the gate stays open; in a filled stage the main closes it.
+//! A small model always runs behind a gate ([`super::gated`]): its operations are counted there, and each asks with the
+//! time that it needs. Beside a main in steady state the gate stays open; in a filled stage the main opens it for as long
+//! as a bubble is expected to last.
 
 use super::gate::{self, MainEnd, SideEnd};
-use super::gated::Gated;
+use super::gated::{Ended, Gated, Grain};
+use super::last_operations::LastOperations;
 use super::pair::HostSide;
 use super::pressure::{HostPressure, PressureSpec};
 use super::profile::StepProfile;
@@ -81,18 +83,33 @@ pub struct GatedModel {
     pub profile: StepProfile,
     /// The thread; each of its slices is one training step.
     pub worker: SideWorker,
+    /// When its last operation in each opening ended; empty unless it was started by [`GatedModel::start_watched`].
+    pub last: Arc<LastOperations>,
 }
 
 impl GatedModel {
-    /// Starts the thread, makes the model, warms it up and times its operations. The gate is open afterwards and the
-    /// thread stands until [`SideWorker::run`]. An error where the thread or the model cannot be made.
+    /// Starts the thread, makes the model, warms it up and times its operations, each of which asks the gate from then on
+    /// with its own time. The gate is open afterwards and the thread stands until [`SideWorker::run`]. An error where the
+    /// thread or the model cannot be made.
     pub fn start(spec: SideSpec, host: HostConfig) -> Result<Self> {
+        Self::start_as(spec, host, Grain::Operation, false)
+    }
+
+    /// As [`GatedModel::start`], asking for so much at a time, with [`GatedModel::last`] kept.
+    pub fn start_watched(spec: SideSpec, host: HostConfig, grain: Grain) -> Result<Self> {
+        Self::start_as(spec, host, grain, true)
+    }
+
+    fn start_as(spec: SideSpec, host: HostConfig, grain: Grain, watched: bool) -> Result<Self> {
         let (mut gate, side) = gate::pair()?;
         gate.open(ALWAYS);
         let (tell, told) = mpsc::channel();
-        let worker = SideWorker::start("side", move |turn| serve_model(spec, host, side, &tell, turn))?;
+        let last = Arc::new(LastOperations::default());
+        let theirs = watched.then(|| Arc::clone(&last));
+        let worker =
+            SideWorker::start("side", move |turn| serve_model(spec, host, (side, theirs), grain, &tell, turn))?;
         let profile = told.recv().map_err(|_| Error::machine("the side program ended early", "run the case alone"))?;
-        Ok(GatedModel { gate, profile, worker })
+        Ok(GatedModel { gate, profile, worker, last })
     }
 }
 
@@ -106,7 +123,8 @@ impl Drop for GatedModel {
 fn serve_model(
     spec: SideSpec,
     config: HostConfig,
-    gate: SideEnd,
+    (gate, last): (SideEnd, Option<Arc<LastOperations>>),
+    grain: Grain,
     tell: &mpsc::Sender<StepProfile>,
     turn: Turn,
 ) -> Result<()> {
@@ -120,15 +138,26 @@ fn serve_model(
         let mut model = side_model(&mut ops, spec)?;
         let profile = profile_of(&mut ops, model.as_mut(), time::now_ns, || false)?;
         let Some(profile) = profile else { return Ok(()) };
+        match grain {
+            Grain::Operation => ops.learn(profile.needs_ns().to_vec()),
+            Grain::Step => ops.learn_step(profile.step_need_ns()),
+        }
+        if let Some(last) = last {
+            ops.keep_last(last);
+        }
         if tell.send(profile).is_err() {
             return Ok(());
         }
         turn.serve(|| {
             if ops.ended().is_none() {
+                ops.begin_step();
                 model.step(&mut ops);
             }
-            // The end of the gate is no failure of the side: its thread is about to be ended.
-            if ops.ended().is_some() { Ok(()) } else { ops.synchronize() }
+            match ops.ended() {
+                None | Some(Ended::NeverFits { .. }) => ops.synchronize(),
+                // The end of the gate is no failure of the side: its thread is about to be ended.
+                Some(_) => Ok(()),
+            }
         })
     })
 }

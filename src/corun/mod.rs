@@ -2,7 +2,8 @@
 //! inside the big one's bubbles.
 //!
 //! * [`gate`] — a page of shared memory that the big model opens and closes; [`gated`] puts it in front of any
-//!   [`crate::ops::Ops`], so that models run through it unchanged. [`time`] is the clock of both.
+//!   [`crate::ops::Ops`], so that models run through it unchanged, and [`last_operations`] keeps when the last of an
+//!   opening ended. [`time`] is the clock of both.
 //! * [`pressure`] — programs that load exactly one resource; [`load`] runs those and the small models in a thread
 //!   ([`worker`]) and [`profile`] turns their operations into work; [`mains`] is what is measured beside them.
 //! * [`live_side`] — a small model that trains in a process of its own behind a live gate.
@@ -19,6 +20,7 @@ pub mod cuda;
 pub mod fill_gate;
 pub mod gate;
 pub mod gated;
+pub mod last_operations;
 pub mod live_side;
 pub mod load;
 pub mod mains;

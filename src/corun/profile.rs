@@ -5,7 +5,7 @@
 
 use crate::stats;
 
-/// An operation's need is this quantile of its times: of ten starts about one takes longer.
+/// The need of an operation, or of a step, is this quantile of its times: of ten starts about one takes longer.
 const NEED_QUANTILE: f64 = 0.9;
 /// But at most so many times its median: beside a busy main more than one of ten may have lost its core on the way, and no
 /// opening would ever be long enough for that.
@@ -22,6 +22,8 @@ pub struct StepProfile {
     sums_ns: Vec<f64>,
     /// What each of them needs of an opening.
     needs_ns: Vec<u64>,
+    /// What a whole step needs of an opening.
+    step_need_ns: u64,
 }
 
 impl StepProfile {
@@ -34,14 +36,15 @@ impl StepProfile {
         }
         let of = |k: usize| {
             let column: Vec<f64> = times_ns.iter().skip(k).step_by(length).copied().collect();
-            let quantile = |q| stats::quantile(&column, q).unwrap_or(0.0);
-            let median = quantile(0.5);
-            (median, quantile(NEED_QUANTILE).min(MOST_MEDIANS * median).ceil() as u64)
+            (stats::median(&column).unwrap_or(0.0), need_of(&column))
         };
+        // Of ten steps one takes longer; than its operations' needs together hardly any does.
+        let steps_ns: Vec<f64> = times_ns.chunks(length).map(|step| step.iter().sum()).collect();
+        let step_need_ns = need_of(&steps_ns);
         let (times_ns, needs_ns): (Vec<f64>, Vec<u64>) = (0..length).map(of).unzip();
         let mut sums_ns = vec![0.0];
         times_ns.iter().for_each(|t| sums_ns.push(sums_ns[sums_ns.len() - 1] + t));
-        Some(StepProfile { base, times_ns, sums_ns, needs_ns })
+        Some(StepProfile { base, times_ns, sums_ns, needs_ns, step_need_ns })
     }
 
     /// Time of one whole step alone, in nanoseconds.
@@ -64,6 +67,11 @@ impl StepProfile {
         &self.needs_ns
     }
 
+    /// What a whole step needs of an opening, in nanoseconds: a high quantile of its times.
+    pub fn step_need_ns(&self) -> u64 {
+        self.step_need_ns
+    }
+
     /// Time alone, in nanoseconds, of all that is done since the first profiled step once `count` operations are
     /// finished.
     pub fn work_ns(&self, count: u64) -> f64 {
@@ -77,6 +85,12 @@ impl StepProfile {
     pub fn steps(&self, count: u64) -> f64 {
         if self.step_ns() > 0.0 { self.work_ns(count) / self.step_ns() } else { 0.0 }
     }
+}
+
+/// What something that took these times (nanoseconds) needs of an opening.
+fn need_of(times_ns: &[f64]) -> u64 {
+    let quantile = |q| stats::quantile(times_ns, q).unwrap_or(0.0);
+    quantile(NEED_QUANTILE).min(MOST_MEDIANS * quantile(0.5)).ceil() as u64
 }
 
 #[cfg(test)]
@@ -103,7 +117,8 @@ mod tests {
     #[test]
     fn a_need_is_a_high_quantile_and_no_lost_core() {
         let times: Vec<f64> = (0..11).flat_map(|i| [100.0 + f64::from(i), 10.0]).collect();
-        assert_eq!(StepProfile::from_steps(0, &times, 11).unwrap().needs_ns(), [109, 10]);
+        let profile = StepProfile::from_steps(0, &times, 11).unwrap();
+        assert_eq!((profile.needs_ns(), profile.step_need_ns()), (&[109, 10][..], 119));
         // Three of eleven were suspended for long.
         let times: Vec<f64> = (0..11).map(|i| if i < 3 { 1e7 } else { 100.0 }).collect();
         assert_eq!(StepProfile::from_steps(0, &times, 11).unwrap().needs_ns(), [400]);

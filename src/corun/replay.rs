@@ -1,18 +1,22 @@
 //! One pipeline stage replayed with real operations and real waits, its bubbles filled by a small model or left empty.
 //!
 //! The stage's steps come from [`super::stage`]; forward and backward run some layers of the GPT model, a bubble is a wait
-//! of exactly the schedule's length. In a filled iteration the main opens the gate at a bubble's start and closes it a
-//! margin before the end, so that the operation then in flight is over when the main goes on. It goes on at the bubble's
-//! end whatever the side does. Bubbles too short to be worth an opening stay empty.
+//! of exactly the schedule's length. How long each bubble lasts, by its position in the iteration, is learned from empty
+//! iterations, as a training run learns it. In a filled one the main opens the gate at a bubble's start and says the learned
+//! length; the side starts only what ends in time and stops itself; and the main closes when the bubble has ended, which is
+//! the second line. It goes on at the bubble's end whatever the side does. Bubbles too short to be worth an opening stay
+//! empty.
 //!
 //! Everything predicted comes from a [`Calibration`], made before the first iteration. `suite::fill` runs this.
 
 use super::calibration::{Calibration, FillForecast};
-use super::gate::{MainEnd, Stop};
+use super::gate::{MARGIN_NS, MainEnd, Stop};
+use super::gated::Grain;
+use super::last_operations::{LastOperation, LastOperations};
 use super::load::GatedModel;
 use super::profile::StepProfile;
 use super::stage::{Stage, StageStep};
-use super::time::{fine_timers, now_ns, sleep_until, wait_until};
+use super::time::{SPIN_NS, fine_timers, now_ns, wait_until};
 use crate::Result;
 use crate::models::SideSpec;
 use crate::models::gpt::Layer;
@@ -24,11 +28,17 @@ use crate::stats;
 const SEED: u64 = 0x57a9e;
 /// Runs of forward and backward that are timed to set the schedule's times.
 const TIMED_RUNS: usize = 9;
-/// Bubbles run to learn the drain, then to learn what a filled one leaves behind.
+/// Bubbles run to learn what a filled one loses, then to learn what it leaves behind.
 const DRAINS: usize = 20;
 const AFTERS: usize = 10;
-/// The margin covers this share of the drains seen.
-const MARGIN_QUANTILE: f64 = 0.9;
+/// Empty iterations from which the lengths of the bubbles are learned.
+const LEARNED_ITERATIONS: usize = 6;
+/// A bubble is expected to last this quantile of what it was seen to last: of ten openings one is named too long.
+const LENGTH_QUANTILE: f64 = 0.1;
+/// The side stands still so long before a bubble's expected end, in nanoseconds. The main of the replay comes back to its
+/// core [`SPIN_NS`] before the bubble ends: an operation still in flight then would lose that core for as long as the main
+/// works. The rest is the gate's own.
+const REPLAY_MARGIN_NS: u64 = SPIN_NS + MARGIN_NS;
 /// How long an iteration's end waits for the side.
 const LAST_STOP_NS: u64 = 1_000_000_000;
 
@@ -47,6 +57,8 @@ pub struct ReplaySpec {
     pub stage: u64,
     /// The small model that trains in the stage's bubbles.
     pub side: SideSpec,
+    /// What the small model asks the gate for: one operation, or a whole training step.
+    pub grain: Grain,
 }
 
 /// The stage's own work.
@@ -70,6 +82,8 @@ impl Layers {
 pub struct Account {
     /// Bubble time of the iteration as the schedule has it, in nanoseconds.
     pub bubble_ns: f64,
+    /// How long each bubble lasted, in nanoseconds and in order, until the main was back on its core.
+    pub lengths_ns: Vec<f64>,
     /// Time that the gate stood open in the iteration's bubbles, in nanoseconds.
     pub open_ns: f64,
     /// Number of bubbles of the iteration, opened or not.
@@ -80,9 +94,22 @@ pub struct Account {
     pub side_work_ns: f64,
     /// Training steps that the side did within the opened bubbles, steps begun by their share.
     pub side_steps: f64,
-    /// Nanoseconds from each closing until the side stood still. Where it was still at work when the next bubble opened,
-    /// or when the wait at the iteration's end was over, the time up to then: it took longer.
+    /// Nanoseconds from each closing until the side stood still, 0 where it had stopped by the clock before. Where it was
+    /// still at work when the next bubble opened, or when the wait at the iteration's end was over, the time up to then: it
+    /// took longer.
     pub stop_latencies_ns: Vec<f64>,
+    /// Nanoseconds from the true end of each opened bubble, as the schedule has it, to the end of the side's last operation
+    /// in it; negative where that ended before. None for a bubble in which the side did nothing.
+    pub overruns_ns: Vec<f64>,
+    /// The same from the expected close, without operations that lost their core to another thread meanwhile: how long
+    /// those take is not the side's to know.
+    pub expected_overruns_ns: Vec<f64>,
+    /// Number of opened bubbles whose last operation lost its core meanwhile.
+    pub preempted: u64,
+    /// Nanoseconds from the expected close of each opening to its closing; negative where it was closed before.
+    pub late_closes_ns: Vec<f64>,
+    /// Of each opened bubble the learned length ÷ how long it lasted this time.
+    pub learned_over_true: Vec<f64>,
 }
 
 /// One iteration's time and, where it was filled, what the bubbles gave.
@@ -103,13 +130,15 @@ pub struct Replay {
     pub stage: Stage,
     /// The work and the waits of one iteration, in order.
     pub steps: Vec<StageStep>,
+    /// How long each bubble is expected to last, in nanoseconds and in order.
+    pub learned_ns: Vec<f64>,
     /// What was measured of stage and side before the first iteration.
     pub calibration: Calibration,
 }
 
 impl Replay {
-    /// Makes the stage and the side, and calibrates both; an error where the stage or its shape is not valid, or
-    /// threads or memory cannot be had.
+    /// Makes the stage and the side, calibrates both and learns the lengths of the bubbles; an error where the stage or its
+    /// shape is not valid, or threads or memory cannot be had.
     pub fn new(spec: ReplaySpec, main: HostConfig, side: HostConfig) -> Result<Self> {
         let mut stage = Stage {
             stages: spec.stages,
@@ -123,19 +152,30 @@ impl Replay {
         let make = |seed| Layer::new(&mut host, spec.shape, SEED + seed);
         let mut layers = Layers((0..spec.layers.max(1)).map(make).collect::<Result<_>>()?);
         layers.0.iter_mut().for_each(|layer| layer.zero_gradients(&mut host));
-        let mut side = GatedModel::start(spec.side, side)?;
+        let mut side = GatedModel::start_watched(spec.side, side, spec.grain)?;
         // From here on it runs whenever the gate is open.
         side.gate.close();
+        side.gate.set_margin(REPLAY_MARGIN_NS);
         side.worker.start_running()?;
-        let calibration = host.run(|ops| calibrate(ops, &mut layers, &mut side))?;
+        let calibration = host.run(|ops| calibrate(ops, &mut layers, &mut side, spec.grain))?;
         stage.forward_ns = calibration.forward_ns;
         stage.backward_ns = calibration.backward_ns;
-        Ok(Replay { steps: stage.steps()?, host, layers, side, stage, calibration })
+        let mut replay =
+            Replay { steps: stage.steps()?, host, layers, side, stage, learned_ns: Vec::new(), calibration };
+        replay.learn()?;
+        Ok(replay)
     }
 
-    /// Predicts a filled iteration from the calibration alone.
+    /// Learns from empty iterations how long each bubble lasts, waking included: a low quantile by position.
+    fn learn(&mut self) -> Result<()> {
+        let iterations = (0..LEARNED_ITERATIONS).map(|_| Ok(self.iteration(false)?.fill.lengths_ns));
+        self.learned_ns = low_quantiles(&iterations.collect::<Result<Vec<_>>>()?);
+        Ok(())
+    }
+
+    /// Predicts a filled iteration from the calibration and the learned lengths alone.
     pub fn predict(&self) -> FillForecast {
-        self.calibration.predict(&self.steps)
+        self.calibration.predict(&self.steps, &self.learned_ns)
     }
 
     /// The time alone of each operation of the side's training step.
@@ -143,34 +183,61 @@ impl Replay {
         &self.side.profile
     }
 
-    /// Runs one iteration, its bubbles filled or left empty; an error of the main's operations is returned.
+    /// Runs one iteration, its bubbles filled or left empty; an error of the main's operations, or of a side that has
+    /// failed, is returned.
     pub fn iteration(&mut self, filled: bool) -> Result<Iteration> {
-        let Replay { host, layers, side, steps, calibration, .. } = self;
-        host.run(|ops| {
+        let Replay { host, layers, side, steps, calibration, learned_ns, .. } = self;
+        let iteration: Result<Iteration> = host.run(|ops| {
             fine_timers();
             let mut bubbles = Bubbles::new(side, *calibration);
+            let mut learned = learned_ns.iter().copied();
             let start = now_ns();
             for step in steps.iter() {
                 match *step {
                     StageStep::Forward => layers.forward(ops),
                     StageStep::Backward => layers.backward(ops),
-                    StageStep::Bubble(ns) if filled => bubbles.filled(ns),
-                    StageStep::Bubble(ns) => bubbles.empty(ns),
+                    StageStep::Bubble(ns) => match learned.next().filter(|_| filled) {
+                        Some(learned_ns) => bubbles.filled(ns, learned_ns),
+                        None => bubbles.empty(ns),
+                    },
                 }
             }
             let ns = (now_ns() - start) as f64;
             ops.synchronize()?;
             Ok(Iteration { ns, fill: bubbles.finish() })
-        })
+        });
+        side.worker.check()?;
+        iteration
     }
+}
+
+/// The expected length of each bubble from the lengths of some iterations, position by position.
+fn low_quantiles(iterations: &[Vec<f64>]) -> Vec<f64> {
+    let positions = iterations.iter().map(Vec::len).min().unwrap_or(0);
+    let expected = |position: usize| {
+        let lengths: Vec<f64> = iterations.iter().map(|lengths| lengths[position]).collect();
+        stats::quantile(&lengths, LENGTH_QUANTILE).unwrap_or(0.0)
+    };
+    (0..positions).map(expected).collect()
+}
+
+/// One opening of the gate: what the side's last operation in it is held against.
+#[derive(Debug, Clone, Copy)]
+struct Opening {
+    generation: u64,
+    /// When the bubble truly ended, by the schedule.
+    end_ns: u64,
+    expected_close_ns: u64,
 }
 
 /// The main's conduct in bubbles, and the account of it.
 struct Bubbles<'a> {
     gate: &'a mut MainEnd,
     profile: &'a StepProfile,
+    last: &'a LastOperations,
     calibration: Calibration,
     closed_at: Option<u64>,
+    openings: Vec<Opening>,
     account: Account,
 }
 
@@ -179,33 +246,52 @@ impl<'a> Bubbles<'a> {
         Bubbles {
             gate: &mut side.gate,
             profile: &side.profile,
+            last: &side.last,
             calibration,
             closed_at: None,
+            openings: Vec::new(),
             account: Account::default(),
         }
     }
 
-    fn empty(&mut self, ns: f64) {
+    /// Waits out a bubble; returns how long it lasted.
+    fn wait(&mut self, start: u64, ns: f64) -> f64 {
+        wait_until(start + ns as u64);
+        let lasted = (now_ns() - start) as f64;
         self.account.bubble_ns += ns;
         self.account.bubbles += 1;
-        wait_until(now_ns() + ns as u64);
+        self.account.lengths_ns.push(lasted);
+        lasted
     }
 
-    fn filled(&mut self, ns: f64) {
-        if !self.calibration.opens(ns) {
+    fn empty(&mut self, ns: f64) {
+        self.wait(now_ns(), ns);
+    }
+
+    /// A bubble that lasts `ns` nanoseconds and is expected to last `learned_ns`.
+    fn filled(&mut self, ns: f64, learned_ns: f64) {
+        if !self.calibration.opens(learned_ns) {
             return self.empty(ns);
         }
-        self.account.bubble_ns += ns;
-        self.account.bubbles += 1;
-        self.account.bubbles_opened += 1;
         let start = now_ns();
         // An operation that an earlier bubble began was done beside the main's work, however late it ends.
         let late = self.settle_stop();
         let before = self.gate.side_operations() + u64::from(late);
-        self.open_for(ns - self.calibration.margin_ns);
-        wait_until(start + ns as u64);
+        self.gate.open(learned_ns as u64);
+        let opened_at = self.gate.opened_at();
+        let lasted = self.wait(start, ns);
         // What is done from here on is done beside the main's work and fills nothing.
         self.count(before, self.gate.side_operations());
+        self.gate.close();
+        let closed_at = now_ns();
+        self.closed_at = Some(closed_at);
+        let expected_close_ns = opened_at + learned_ns as u64;
+        self.openings.push(Opening { generation: self.gate.opening(), end_ns: start + ns as u64, expected_close_ns });
+        let account = &mut self.account;
+        account.bubbles_opened += 1;
+        account.open_ns += (closed_at - opened_at) as f64;
+        account.late_closes_ns.push(closed_at as f64 - expected_close_ns as f64);
+        account.learned_over_true.push(learned_ns / lasted.max(1.0));
         self.note_stop();
     }
 
@@ -213,17 +299,6 @@ impl<'a> Bubbles<'a> {
         let after = after.max(before);
         self.account.side_work_ns += self.profile.work_ns(after) - self.profile.work_ns(before);
         self.account.side_steps += self.profile.steps(after) - self.profile.steps(before);
-    }
-
-    /// Opens, waits, closes; does not wait for the side.
-    fn open_for(&mut self, ns: f64) {
-        let start = now_ns();
-        self.gate.open(ns as u64);
-        sleep_until(start + ns as u64);
-        self.gate.close();
-        let closed_at = now_ns();
-        self.account.open_ns += (closed_at - start) as f64;
-        self.closed_at = Some(closed_at);
     }
 
     /// The latency of the last closing, once the side has acknowledged it.
@@ -246,16 +321,47 @@ impl<'a> Bubbles<'a> {
     /// Waits for the side, so that the next iteration starts without it.
     fn finish(mut self) -> Account {
         // A side that is gone takes no time to stop.
-        if self.closed_at.is_some() && self.gate.wait_stopped(LAST_STOP_NS) != Stop::Absent {
+        let stop = self.closed_at.map(|_| self.gate.wait_stopped(LAST_STOP_NS));
+        if stop.is_some_and(|stop| stop != Stop::Absent) {
             self.settle_stop();
         }
+        let mut last = self.last.take();
+        if let (Some(Stop::Late), Some(opening)) = (stop, self.openings.last()) {
+            // Not over yet: it takes longer than this, and it has lost its core, for no operation is as long.
+            last.retain(|last| last.opening != opening.generation);
+            last.push(LastOperation { opening: opening.generation, end_ns: now_ns(), preempted: true });
+        }
+        self.overruns(&last);
         self.account
+    }
+
+    /// How far the last operation of each opening reached.
+    fn overruns(&mut self, last: &[LastOperation]) {
+        for opening in &self.openings {
+            let Some(last) = last.iter().find(|last| last.opening == opening.generation) else { continue };
+            let beyond = |end: u64| last.end_ns as f64 - end as f64;
+            self.account.overruns_ns.push(beyond(opening.end_ns));
+            if last.preempted {
+                self.account.preempted += 1;
+            } else {
+                self.account.expected_overruns_ns.push(beyond(opening.expected_close_ns));
+            }
+        }
     }
 }
 
-fn calibrate(ops: &mut Host, layers: &mut Layers, side: &mut GatedModel) -> Result<Calibration> {
+fn calibrate(ops: &mut Host, layers: &mut Layers, side: &mut GatedModel, grain: Grain) -> Result<Calibration> {
     fine_timers();
-    let mut calibration = Calibration { longest_ns: side.profile.longest_ns(), ..Calibration::default() };
+    let profile = &side.profile;
+    let largest = profile.needs_ns().iter().copied().max().unwrap_or(0);
+    let mut calibration = Calibration {
+        longest_ns: profile.longest_ns(),
+        step_ns: profile.step_ns(),
+        margin_ns: REPLAY_MARGIN_NS as f64,
+        need_ns: if grain == Grain::Step { profile.step_need_ns() } else { largest } as f64,
+        grain,
+        ..Calibration::default()
+    };
     let time = |work: &mut dyn FnMut()| {
         let start = now_ns();
         work();
@@ -274,37 +380,51 @@ fn calibrate(ops: &mut Host, layers: &mut Layers, side: &mut GatedModel) -> Resu
     ops.synchronize()?;
     calibration.forward_ns = stats::median(&forwards).unwrap_or(0.0);
     calibration.backward_ns = stats::median(&backwards).unwrap_or(0.0);
-    drains(ops, layers, side, &mut calibration)?;
-    afters(ops, layers, side, &mut calibration)?;
+    let mut lost = drains(ops, layers, side, &mut calibration)?;
+    lost.extend(afters(ops, layers, side, &mut calibration)?);
+    calibration.lost_ns = stats::mean(&lost).unwrap_or(0.0);
     Ok(calibration)
 }
 
-/// Opens the gate for bubble-like times behind real work and closes it: waking, draining, margin.
-fn drains(ops: &mut Host, layers: &mut Layers, side: &mut GatedModel, calibration: &mut Calibration) -> Result<()> {
-    let (mut opens, mut drains) = (Vec::new(), Vec::new());
+/// Fills bubbles of many lengths behind real work: waking and stopping, and what each loses, which is returned.
+fn drains(
+    ops: &mut Host,
+    layers: &mut Layers,
+    side: &mut GatedModel,
+    calibration: &mut Calibration,
+) -> Result<Vec<f64>> {
+    let (mut opens, mut drains, mut lost) = (Vec::new(), Vec::new(), Vec::new());
     let mut random = stats::SplitMix(SEED);
     for _ in 0..DRAINS {
         layers.forward(ops);
-        // Lengths differ, so that the closing meets every operation of the step.
+        // Lengths differ, so that the end meets every operation of the step.
         let window = calibration.forward_ns * (0.5 + random.unit()) + side.profile.step_ns() * random.unit();
+        let window = window.max(calibration.margin_ns + 1.5 * calibration.need_ns);
         let mut bubbles = Bubbles::new(side, *calibration);
-        bubbles.open_for(window);
+        bubbles.filled(window, window);
         let account = bubbles.finish();
+        lost.push(window - account.side_work_ns);
         drains.extend(account.stop_latencies_ns);
         opens.extend(side.gate.last_start_latency().map(|ns| ns as f64));
     }
     ops.synchronize()?;
     calibration.open_ns = stats::median(&opens).unwrap_or(0.0);
     calibration.drain_ns = stats::median(&drains).unwrap_or(0.0);
-    calibration.margin_ns = stats::quantile(&drains, MARGIN_QUANTILE).unwrap_or(0.0);
-    Ok(())
+    Ok(lost)
 }
 
-/// Filled and empty bubbles in random order, a forward behind each: what is lost of the opening, and what the main loses.
-fn afters(ops: &mut Host, layers: &mut Layers, side: &mut GatedModel, calibration: &mut Calibration) -> Result<()> {
+/// Filled and empty bubbles in random order, a forward behind each: what the main loses, and what the bubbles lose, which is
+/// returned.
+fn afters(
+    ops: &mut Host,
+    layers: &mut Layers,
+    side: &mut GatedModel,
+    calibration: &mut Calibration,
+) -> Result<Vec<f64>> {
     let (mut filled, mut empty, mut lost) = (Vec::new(), Vec::new(), Vec::new());
     let mut random = stats::SplitMix(SEED + 1);
-    let bubble = calibration.forward_ns.max(calibration.margin_ns + calibration.open_ns + 2.0 * calibration.longest_ns);
+    let least = calibration.margin_ns + calibration.open_ns + 2.0 * calibration.need_ns;
+    let bubble = calibration.forward_ns.max(least);
     let mut order: Vec<bool> = (0..2 * AFTERS).map(|i| i % 2 == 0).collect();
     random.shuffle(&mut order);
     for fill in order {
@@ -312,7 +432,7 @@ fn afters(ops: &mut Host, layers: &mut Layers, side: &mut GatedModel, calibratio
         let mut bubbles = Bubbles::new(side, *calibration);
         let start = now_ns();
         if fill {
-            bubbles.filled(bubble)
+            bubbles.filled(bubble, bubble)
         } else {
             bubbles.empty(bubble)
         }
@@ -322,7 +442,7 @@ fn afters(ops: &mut Host, layers: &mut Layers, side: &mut GatedModel, calibratio
         let account = bubbles.finish();
         if fill {
             filled.push(ns);
-            lost.push(bubble - calibration.margin_ns - account.side_work_ns);
+            lost.push(bubble - account.side_work_ns);
         } else {
             empty.push(ns);
         }
@@ -330,8 +450,7 @@ fn afters(ops: &mut Host, layers: &mut Layers, side: &mut GatedModel, calibratio
     ops.synchronize()?;
     let difference = stats::median(&filled).unwrap_or(0.0) - stats::median(&empty).unwrap_or(0.0);
     calibration.after_ns = difference;
-    calibration.lost_ns = stats::mean(&lost).unwrap_or(0.0);
-    Ok(())
+    Ok(lost)
 }
 
 #[cfg(test)]
@@ -340,16 +459,24 @@ mod tests {
     use crate::corun::gate;
     use crate::ops::DType;
 
+    fn profile() -> StepProfile {
+        StepProfile::from_steps(0, &[1e5; 4], 2).unwrap()
+    }
+
+    fn bubbles<'a>(gate: &'a mut MainEnd, profile: &'a StepProfile, last: &'a LastOperations) -> Bubbles<'a> {
+        let (calibration, account) = (Calibration::default(), Account::default());
+        Bubbles { gate, profile, last, calibration, closed_at: None, openings: Vec::new(), account }
+    }
+
     /// A side that never stops in time and works between the bubbles only.
     #[test]
     fn late_stops_are_kept_and_work_outside_bubbles_is_not_counted() {
         let (mut gate, mut side) = gate::pair().unwrap();
         side.ready();
-        let profile = StepProfile::from_steps(0, &[1e5; 4], 2).unwrap();
-        let (calibration, account) = (Calibration::default(), Account::default());
-        let mut bubbles = Bubbles { gate: &mut gate, profile: &profile, calibration, closed_at: None, account };
+        let (profile, last) = (profile(), LastOperations::default());
+        let mut bubbles = bubbles(&mut gate, &profile, &last);
         for _ in 0..3 {
-            bubbles.filled(1e5);
+            bubbles.filled(1e5, 1e5);
             std::thread::sleep(std::time::Duration::from_millis(2));
             (0..5).for_each(|_| side.done().unwrap());
         }
@@ -358,23 +485,73 @@ mod tests {
         assert!(account.stop_latencies_ns.len() == 3 && account.stop_latencies_ns.iter().all(|&ns| ns >= 2e6));
         assert!(account.stop_latencies_ns[2] >= LAST_STOP_NS as f64);
         assert_eq!((account.side_work_ns, account.side_steps), (0.0, 0.0));
+        // Of the last one it is known that it took longer than the wait for it.
+        assert!(account.overruns_ns.len() == 1 && account.overruns_ns[0] >= LAST_STOP_NS as f64);
+        assert_eq!((account.preempted, account.expected_overruns_ns.len()), (1, 0));
+    }
+
+    /// Ends before, between and behind the expected and the true end, one of them of an operation that lost its core.
+    #[test]
+    fn the_last_operation_is_held_against_the_true_and_the_expected_end() {
+        let (mut gate, _side) = gate::pair().unwrap();
+        let (profile, last) = (profile(), LastOperations::default());
+        let mut bubbles = bubbles(&mut gate, &profile, &last);
+        let opening = |generation| Opening { generation, end_ns: 1000, expected_close_ns: 900 };
+        bubbles.openings = [1, 3, 5, 7].map(opening).to_vec();
+        let ended = |opening, end_ns, preempted| LastOperation { opening, end_ns, preempted };
+        // Nothing ran in opening 5; 9 is of another iteration.
+        bubbles.overruns(&[ended(1, 800, false), ended(3, 950, false), ended(7, 5000, true), ended(9, 1, false)]);
+        assert_eq!(bubbles.account.overruns_ns, [-200.0, -50.0, 4000.0]);
+        assert_eq!((bubbles.account.expected_overruns_ns, bubbles.account.preempted), (vec![-100.0, 50.0], 1));
     }
 
     #[test]
-    fn a_small_stage_runs_filled_and_empty() {
-        let spec = ReplaySpec {
+    fn an_opening_says_the_learned_length_and_is_closed_at_the_true_end() {
+        let (mut gate, mut side) = gate::pair().unwrap();
+        side.ready();
+        let (profile, last) = (profile(), LastOperations::default());
+        let mut bubbles = bubbles(&mut gate, &profile, &last);
+        bubbles.calibration.need_ns = 1e5;
+        bubbles.filled(4e6, 1e6);
+        bubbles.filled(4e6, 1e5);
+        let account = &bubbles.account;
+        assert_eq!((account.bubbles, account.bubbles_opened), (2, 1), "the other was learned too short for the side");
+        assert!(account.open_ns >= 3.9e6 && account.late_closes_ns[0] >= 2.9e6, "{account:?}");
+        assert!(account.lengths_ns.iter().all(|&ns| ns >= 4e6) && account.learned_over_true[0] <= 0.25);
+        let opening = bubbles.openings[0];
+        assert!(opening.end_ns.abs_diff(opening.expected_close_ns + 3_000_000) < 4_000_000 && side.opening().0 == 0);
+    }
+
+    #[test]
+    fn lengths_are_learned_by_position_from_the_shorter_ones() {
+        let iterations: Vec<Vec<f64>> = (0..11).map(|i| vec![100.0 + f64::from(i), 1e6 * f64::from(i % 2)]).collect();
+        assert_eq!(low_quantiles(&iterations), [101.0, 0.0]);
+        assert!(low_quantiles(&[]).is_empty());
+    }
+
+    fn spec() -> ReplaySpec {
+        ReplaySpec {
             shape: LayerShape::new(64, 4, 128, 1, DType::F32),
             layers: 1,
             stages: 3,
             micro_batches: 3,
             stage: 1,
             side: "mlp-b1".parse().unwrap(),
-        };
+            grain: Grain::Operation,
+        }
+    }
+
+    fn runs_filled_and_empty(grain: Grain) {
         let config = HostConfig { threads: 1, cores: None, nice: None };
-        let mut replay = Replay::new(spec, config.clone(), config).unwrap();
+        let mut replay = Replay::new(ReplaySpec { grain, ..spec() }, config.clone(), config).unwrap();
+        assert_eq!(replay.learned_ns.len(), 4);
+        let waits =
+            replay.steps.iter().filter_map(|step| if let StageStep::Bubble(ns) = step { Some(*ns) } else { None });
+        // No wait is ever short.
+        assert!(replay.learned_ns.iter().zip(waits).all(|(learned, ns)| *learned >= ns.floor()));
         // Long enough bubbles whatever this machine does meanwhile.
-        replay.calibration.margin_ns = replay.calibration.margin_ns.min(1e6);
         replay.steps = vec![StageStep::Forward, StageStep::Bubble(30e6), StageStep::Backward, StageStep::Bubble(1e3)];
+        replay.learned_ns = vec![30e6, 1e3];
         let opened = u64::from(replay.calibration.opens(30e6));
         let empty = replay.iteration(false).unwrap();
         assert!(empty.ns > 30e6);
@@ -382,15 +559,29 @@ mod tests {
         let filled = replay.iteration(true).unwrap();
         assert!(filled.ns > 30e6);
         assert_eq!((filled.fill.bubbles, filled.fill.bubbles_opened, filled.fill.bubble_ns), (2, opened, 30e6 + 1e3));
-        assert_eq!(filled.fill.stop_latencies_ns.len() as u64, opened);
+        let (stops, closes) = (filled.fill.stop_latencies_ns.len(), filled.fill.late_closes_ns.len());
+        assert_eq!((stops as u64, closes as u64), (opened, opened));
         // On a machine with little time for it the side does not come to work in every bubble.
         let mut works = || {
             let fill = replay.iteration(true).unwrap().fill;
-            fill.side_work_ns > 0.0 && fill.side_steps > 0.0
+            fill.side_work_ns > 0.0 && fill.side_steps > 0.0 && fill.overruns_ns.len() == 1
         };
         assert!(opened == 0 || (0..50).any(|_| works()));
-        let wrong = ReplaySpec { stage: 3, ..spec };
+    }
+
+    #[test]
+    fn a_small_stage_runs_filled_and_empty() {
+        runs_filled_and_empty(Grain::Operation);
+    }
+
+    #[test]
+    fn a_small_stage_runs_with_whole_steps_too() {
+        runs_filled_and_empty(Grain::Step);
+    }
+
+    #[test]
+    fn a_stage_that_is_none_is_refused() {
         let config = HostConfig { threads: 1, cores: None, nice: None };
-        assert!(Replay::new(wrong, config.clone(), config).is_err());
+        assert!(Replay::new(ReplaySpec { stage: 3, ..spec() }, config.clone(), config).is_err());
     }
 }

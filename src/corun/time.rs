@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 /// A sleep may end this much late; the last stretch before an instant that matters is spun through.
-const SPIN_NS: u64 = 60_000;
+pub const SPIN_NS: u64 = 60_000;
 
 /// Nanoseconds of the machine's monotonic clock; never 0.
 pub fn now_ns() -> u64 {
@@ -18,6 +18,24 @@ pub fn now_ns() -> u64 {
 /// Nanoseconds that the calling thread has run on a core: what another thread took of its cores is not among them.
 pub fn thread_ns() -> u64 {
     read(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// How often the calling thread has lost its core to another one (involuntary context switches); 0 on systems that do not
+/// count them by thread.
+pub fn thread_preemptions() -> u64 {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: `rusage` is plain numbers, for which all zeroes are valid; the call fills it for the calling thread, which
+        // always exists.
+        let usage = unsafe {
+            let mut usage = std::mem::zeroed::<libc::rusage>();
+            libc::getrusage(libc::RUSAGE_THREAD, &mut usage);
+            usage
+        };
+        usage.ru_nivcsw as u64
+    }
+    #[cfg(not(target_os = "linux"))]
+    0
 }
 
 fn read(clock: libc::clockid_t) -> u64 {

@@ -182,6 +182,11 @@ impl SideWorker {
         Ok(())
     }
 
+    /// An error where the side has failed or ended; returns at once.
+    pub fn check(&self) -> Result<()> {
+        self.shared.wait("go on", |_| true).map(drop)
+    }
+
     /// Halts the side after the slice it is in (and the rest that follows it) and returns all slices since it was
     /// started. An error where the side failed, ended or does not answer for a minute.
     pub fn halt(&mut self) -> Result<Vec<Slice>> {
@@ -298,6 +303,8 @@ mod tests {
             SideWorker::start("side", |turn| turn.serve(|| Err(Error::machine("no memory", "buy some")))).unwrap();
         assert!(worker.run().unwrap_err().to_string().contains("no memory"));
         assert!(worker.halt().unwrap_err().to_string().contains("ended by itself"));
+        assert!(worker.check().unwrap_err().to_string().contains("ended by itself"));
+        counting(&Arc::new(AtomicU64::new(0))).check().unwrap();
         assert!(SideWorker::start("side", |_| Ok(())).err().unwrap().to_string().contains("get ready"));
     }
 }

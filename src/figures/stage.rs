@@ -7,6 +7,7 @@ use crate::pipeline::schedule::{Schedule, ScheduleName, ScheduleSpec, Work};
 use crate::pipeline::simulate::simulate;
 use crate::pipeline::times::{StageTimes, Times};
 use crate::records::Measurement;
+use crate::records::fill_verdict::{self, FillVerdict};
 use crate::records::measurement::{FillOutcome, Kind};
 
 /// Lanes of one picture at most; the numbers have all.
@@ -18,8 +19,7 @@ pub fn figures(sides: &[ReportSide]) -> Vec<Figure> {
 }
 
 fn figure(side: &ReportSide, sides: &[ReportSide]) -> Option<Figure> {
-    let filled: Vec<(&Measurement, &FillOutcome)> =
-        side.records.iter().filter(|r| r.kind == Kind::Fill).filter_map(|r| Some((r, r.fill.as_ref()?))).collect();
+    let filled: Vec<(&Measurement, &FillOutcome)> = rows(side).filter_map(|r| Some((r, r.fill.as_ref()?))).collect();
     if filled.is_empty() {
         return None;
     }
@@ -44,9 +44,15 @@ fn figure(side: &ReportSide, sides: &[ReportSide]) -> Option<Figure> {
     })
 }
 
+/// The filled stages, without their noise floors, in which nothing runs.
+fn rows(side: &ReportSide) -> impl Iterator<Item = &Measurement> {
+    side.records.iter().filter(|r| r.kind == Kind::Fill && !fill_verdict::is_nothing(&r.id))
+}
+
 fn lane_name(record: &Measurement) -> String {
     let stage = record.param_u64("stage").map_or(String::new(), |stage| format!("stage {stage}, "));
-    format!("{stage}{}", record.param_str("side").unwrap_or("side"))
+    let whole = if record.param_str("grain") == Some("step") { ", whole steps" } else { "" };
+    format!("{stage}{}{whole}", record.param_str("side").unwrap_or("side"))
 }
 
 /// The stage's operations by its schedule, the bubbles between them, and the gate's openings; `None` where the record does not
@@ -82,7 +88,8 @@ fn spans(record: &Measurement) -> Option<Vec<LaneSpan>> {
     Some(spans)
 }
 
-/// A bubble, with the open gate in it: it closes the margin before the bubble ends, and stays shut where that leaves nothing.
+/// A bubble, with the open gate in it: the side has to stand still the margin before the bubble ends, and the gate stays shut
+/// where that leaves nothing.
 fn bubble(start_ns: f64, end_ns: f64, margin_ns: f64) -> Vec<LaneSpan> {
     if end_ns - start_ns < 1.0 {
         return Vec::new();
@@ -108,10 +115,16 @@ fn data(side: &ReportSide, filled: &[(&Measurement, &FillOutcome)]) -> FigureDat
         ("ci95_low", ratio),
         ("ci95_high", ratio),
         ("predicted_slowdown", ratio),
+        ("noise_floor_low", ratio),
+        ("noise_floor_high", ratio),
+        ("verdict", None),
         ("side_steps_per_s", Some(Quantity::PerSecond)),
         ("stop_latency_ns", ns),
+        ("overrun_p50_ns", ns),
+        ("overrun_max_ns", ns),
     ]);
     for (record, fill) in filled {
+        let nothing = fill_verdict::nothing_of(&side.records, &record.id);
         data.row([
             side.name.as_str().into(),
             record.id.trim_start_matches("fill/").into(),
@@ -123,8 +136,13 @@ fn data(side: &ReportSide, filled: &[(&Measurement, &FillOutcome)]) -> FigureDat
             fill.main_slowdown.low.into(),
             fill.main_slowdown.high.into(),
             fill.predicted_main_slowdown.into(),
+            nothing.map(|nothing| nothing.low).into(),
+            nothing.map(|nothing| nothing.high).into(),
+            FillVerdict::judge(&fill.main_slowdown, nothing).words().into(),
             fill.side_steps_per_s.into(),
             fill.stop_latency_ns.median.into(),
+            fill.overrun_p50_ns.into(),
+            fill.overrun_max_ns.into(),
         ]);
     }
     data

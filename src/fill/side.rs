@@ -214,10 +214,11 @@ impl Completer<'_> {
         self.measurements.iter().rev().find(|m| m.id == id)
     }
 
-    /// A figure of the filled stages that ran this side: the median over them.
+    /// A figure of the filled stages that ran this side operation by operation, as a plan has it run: the median over them.
     fn of_filled_stages(&self, side: &job::Side, param: &str) -> Option<f64> {
         let name = side.measured.as_deref()?;
         let rows = self.measurements.iter().filter(|m| m.id.starts_with("fill/") && m.param_str("side") == Some(name));
+        let rows = rows.filter(|m| m.param_str("grain") != Some("step"));
         let values: Vec<f64> = rows.filter_map(|m| m.params.get(param)?.as_f64()).filter(|v| v.is_finite()).collect();
         stats::median(&values)
     }

@@ -82,7 +82,7 @@ metrics! {
     SAMPLES = "bubblebench_samples_total", Counter, ["kind"],
         "Samples taken by this process, by the kind of case, those that are set aside later included.";
     FILL_ITERATIONS = "bubblebench_fill_iterations_total", Counter, [],
-        "Filled iterations of a pipeline stage; each has a partner whose bubbles stay empty.";
+        "Iterations of a pipeline stage in which a bubble was filled; each has a partner whose bubbles stay empty.";
     FILL_BUBBLES = "bubblebench_fill_bubbles_total", Counter, [],
         "Bubbles in the filled iterations.";
     FILL_OPENED = "bubblebench_fill_bubbles_opened_total", Counter, [],

@@ -120,6 +120,10 @@ impl Sum {
 
 impl FillSums {
     fn add(&self, sample: &FillSample) {
+        // Nothing was filled, as in A/A pairs.
+        if sample.bubbles_opened == 0 {
+            return;
+        }
         self.iterations.add(1.0);
         self.bubbles.add(sample.bubbles as f64);
         self.opened.add(sample.bubbles_opened as f64);

@@ -217,7 +217,7 @@ pub struct Measurement {
 }
 
 /// A median with its 95 % interval, in the unit that the field's name gives.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Interval {
     /// The median.
@@ -228,8 +228,9 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// What a filled pipeline stage did, beside the same stage with empty bubbles.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// What a filled pipeline stage did, beside the same stage with empty bubbles. Of an A/A row, whose name ends in
+/// `+nothing`, both iterations of a pair are empty.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FillOutcome {
     /// Bubble time of one iteration as the schedule has it, in nanoseconds.
@@ -246,15 +247,53 @@ pub struct FillOutcome {
     pub bubble_used_percent: f64,
     /// Training steps of the side per second of the filled iteration.
     pub side_steps_per_s: f64,
-    /// Time in nanoseconds from the gate's closing to the side's acknowledgement that it stands still; 0 where no
-    /// bubble was opened.
+    /// Time in nanoseconds from the gate's closing to the side's acknowledgement that it stands still; 0 where it had
+    /// stopped by the clock before, and where no bubble was opened.
     pub stop_latency_ns: Interval,
     /// Slowdown of the main (filled ÷ empty) that was expected before the run, from calibration alone.
     pub predicted_main_slowdown: f64,
     /// Share of bubble time used that was expected before the run, from calibration alone, in percent.
     pub predicted_bubble_used_percent: f64,
-    /// Stop latency that was expected before the run, in nanoseconds: the median over 20 closings at random moments.
+    /// Training steps of the side per second of the filled iteration that were expected before the run; absent in older
+    /// lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_side_steps_per_s: Option<f64>,
+    /// Stop latency that was expected before the run, in nanoseconds: the median over 20 bubbles of calibration.
     pub predicted_stop_latency_ns: f64,
+    /// Pairs of a filled and an empty iteration that the figures are of; absent in older lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pairs: Option<u64>,
+    /// Openings of all pairs in which the side did something, which the overruns are of; absent in older lines and in A/A
+    /// rows, as are all that follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub openings: Option<u64>,
+    /// Median over openings of the end of the side's last operation − the true end of the bubble, in nanoseconds; 0 or less:
+    /// it had ended by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overrun_p50_ns: Option<f64>,
+    /// 99 % quantile of the same, in nanoseconds; absent under 100 openings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overrun_p99_ns: Option<f64>,
+    /// Largest of the same, in nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overrun_max_ns: Option<f64>,
+    /// Median over openings of the end of the side's last operation − the expected close, in nanoseconds, without
+    /// operations that lost their core meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_overrun_p50_ns: Option<f64>,
+    /// 99 % quantile of the same, in nanoseconds; absent under 100 openings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_overrun_p99_ns: Option<f64>,
+    /// Openings whose last operation lost its core to another thread meanwhile, as far as the thread that started it can
+    /// tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preempted_openings: Option<u64>,
+    /// Time in nanoseconds from the expected close of an opening to its closing by the main.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late_close_ns: Option<Interval>,
+    /// Learned length of a bubble, which its opening names ÷ how long it lasted, waking included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learned_over_true: Option<Interval>,
 }
 
 impl Measurement {

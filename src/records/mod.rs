@@ -7,6 +7,7 @@ pub mod bubbles;
 pub mod cost_model;
 pub mod csv;
 pub mod files;
+pub mod fill_verdict;
 pub mod flags;
 pub mod machine;
 pub mod measurement;

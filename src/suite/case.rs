@@ -1,5 +1,6 @@
 //! What a case is: a name, a check, and an answer to "how long do n take?".
 
+use super::stop_rule::StopRule;
 use crate::Result;
 use crate::clock::Trial;
 use crate::records::measurement::{Backend, Cache, FillOutcome, Kind, Launch, Verified};
@@ -142,6 +143,15 @@ impl RawSample {
     pub fn per_operation_ns(&self) -> f64 {
         self.ns / self.iterations.max(1) as f64
     }
+
+    /// What the stop rule looks at: of a filled stage the pair's slowdown, which is what the case is asked for, else the
+    /// time of one operation in nanoseconds.
+    pub fn judged(&self) -> f64 {
+        match &self.detail {
+            Detail::Fill { empty_ns, .. } => self.per_operation_ns() / empty_ns,
+            _ => self.per_operation_ns(),
+        }
+    }
 }
 
 /// What some kinds of case measure beside the time of the batch.
@@ -191,9 +201,19 @@ pub struct FillSample {
     pub side_work_ns: f64,
     /// The same work in training steps of the side, fractions included.
     pub side_steps: f64,
-    /// Nanoseconds from each closing of the gate until the side stood still; where it was still at work at the next
-    /// opening, until then.
+    /// Nanoseconds from each closing of the gate until the side stood still, 0 where it had stopped before; where it was
+    /// still at work at the next opening, until then.
     pub stop_latencies_ns: Vec<f64>,
+    /// Nanoseconds from the true end of each opened bubble to the end of the side's last operation in it.
+    pub overruns_ns: Vec<f64>,
+    /// The same from the expected close, without operations that lost their core meanwhile.
+    pub expected_overruns_ns: Vec<f64>,
+    /// Number of opened bubbles whose last operation lost its core meanwhile.
+    pub preempted: u64,
+    /// Nanoseconds from the expected close of each opening to its closing.
+    pub late_closes_ns: Vec<f64>,
+    /// Of each opened bubble the length that it was opened for ÷ how long it lasted.
+    pub learned_over_true: Vec<f64>,
 }
 
 /// How a case wants to be sampled; the preset's stop rule is narrowed by it.
@@ -209,6 +229,9 @@ pub struct Sampling {
     /// Whether a run on the host comes back to the case, so that its samples are of several times. Not where a sample
     /// holds what it is compared with (pairs), and not where making the case takes longer than all its samples.
     pub revisited: bool,
+    /// A stop rule of the case's own in place of the preset's: where a sample takes so long that the preset's time would
+    /// say nothing, or where something else than a time is to be told.
+    pub rule: Option<StopRule>,
 }
 
 impl Sampling {
@@ -221,7 +244,7 @@ impl Sampling {
 
 impl Default for Sampling {
     fn default() -> Self {
-        Sampling { batch_ns: 200_000.0, min_samples: 10, least_samples: 3, revisited: true }
+        Sampling { batch_ns: 200_000.0, min_samples: 10, least_samples: 3, revisited: true, rule: None }
     }
 }
 

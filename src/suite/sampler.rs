@@ -58,6 +58,7 @@ pub fn measure(
     watch: &dyn Watch,
 ) -> Result<(Vec<RawSample>, StopReason)> {
     let whole = case.sampling();
+    let rule = whole.rule.as_ref().unwrap_or(rule);
     let rule = StopRule { min_samples: rule.min_samples.max(whole.min_samples), ..*rule }.of_one_visit(part.visits);
     let sampling = whole.of_one_visit(part.visits);
     let start = watch.elapsed_ns();
@@ -82,7 +83,7 @@ pub fn measure(
         if empty >= 20 {
             return Ok((samples, StopReason::Capped));
         }
-        let times = standing_times(&samples);
+        let times = standing_values(&samples);
         // A GPU that stays throttled gives samples that all go: it ends as well, and the record says so.
         if times.len() < samples.len() && spent() >= rule.cap_ns.saturating_mul(PATIENCE) {
             return Ok((samples, StopReason::Capped));
@@ -95,10 +96,10 @@ pub fn measure(
     }
 }
 
-/// Times of the samples that will stand in the record: those the rule may count on.
-fn standing_times(samples: &[RawSample]) -> Vec<f64> {
+/// What is judged of the samples that will stand in the record: those the rule may count on.
+fn standing_values(samples: &[RawSample]) -> Vec<f64> {
     let keep = throttle::judge_samples(samples).keep;
-    samples.iter().zip(keep).filter(|(_, keep)| *keep).map(|(sample, _)| sample.per_operation_ns()).collect()
+    samples.iter().zip(keep).filter(|(_, keep)| *keep).map(|(sample, _)| sample.judged()).collect()
 }
 
 /// Until three batches in a row agree within 5 % at one SM clock, or the allowance is spent.
@@ -121,7 +122,7 @@ fn warm_up(case: &mut dyn Case, n: u64, allowance_ns: u64, spent: &dyn Fn() -> u
 mod tests {
     use super::*;
     use crate::records::measurement::{Backend, Kind, Verified};
-    use crate::suite::case::{CaseInfo, Sampling};
+    use crate::suite::case::{CaseInfo, Detail, FillSample, Sampling};
     use std::cell::Cell;
     use std::rc::Rc;
 
@@ -139,6 +140,9 @@ mod tests {
         drop_all: bool,
         /// Every sample but each k-th is throttled; 0: none is.
         throttled_but: u64,
+        rule: Option<StopRule>,
+        /// How long the empty partner of each sample takes, one after the other; empty: samples have no partner.
+        partners: Vec<f64>,
     }
 
     struct ScriptedWatch(Rc<Cell<u64>>, bool);
@@ -157,7 +161,13 @@ mod tests {
             &self.info
         }
         fn sampling(&self) -> Sampling {
-            Sampling { batch_ns: self.batch_ns, min_samples: 4, least_samples: self.least, revisited: true }
+            Sampling {
+                batch_ns: self.batch_ns,
+                min_samples: 4,
+                least_samples: self.least,
+                revisited: true,
+                rule: self.rule,
+            }
         }
         fn prepare(&mut self) -> Result<Option<Verified>> {
             Ok(None)
@@ -167,7 +177,14 @@ mod tests {
             let ns = self.ns * if self.taken <= self.slow_until { 2.0 } else { 1.0 } * n as f64;
             self.clock.set(self.clock.get() + ns as u64);
             let throttled = self.throttled_but > 0 && !self.taken.is_multiple_of(self.throttled_but);
-            Ok(if self.drop_all { vec![] } else { vec![RawSample { throttled, ..RawSample::new(ns, n) }] })
+            let detail = match self.partners.len() as u64 {
+                0 => Detail::None,
+                partners => Detail::Fill {
+                    empty_ns: self.partners[(self.taken % partners) as usize],
+                    outcome: FillSample::default(),
+                },
+            };
+            Ok(if self.drop_all { vec![] } else { vec![RawSample { throttled, detail, ..RawSample::new(ns, n) }] })
         }
     }
 
@@ -185,6 +202,8 @@ mod tests {
                 least: 3,
                 drop_all: false,
                 throttled_but: 0,
+                rule: None,
+                partners: Vec::new(),
             },
             clock,
         )
@@ -219,6 +238,27 @@ mod tests {
         let part = Part { visits: 5, iterations: Some(1) };
         let (samples, stop) = measure(&mut case, &RULE, part, &ScriptedWatch(clock, false)).unwrap();
         assert_eq!((stop, samples.len()), (StopReason::Capped, 1), "the visits together have enough");
+    }
+
+    #[test]
+    fn a_case_may_bring_a_rule_of_its_own() {
+        let (mut case, clock) = scripted(100.0, 0, 0.0);
+        case.rule = Some(StopRule::new(20, 100, 0.02, 1_000_000_000));
+        let (samples, stop) = measure(&mut case, &RULE, Part::WHOLE, &ScriptedWatch(clock, false)).unwrap();
+        assert_eq!((stop, samples.len()), (StopReason::Steady, 20));
+    }
+
+    /// All samples take the same time; that of their partners differs, so the slowdown is not known until the end.
+    #[test]
+    fn a_filled_stage_goes_on_until_its_slowdown_is_known() {
+        let (mut case, clock) = scripted(100.0, 0, 0.0);
+        case.partners = vec![80.0, 100.0, 120.0, 140.0];
+        let (samples, stop) = measure(&mut case, &RULE, Part::WHOLE, &ScriptedWatch(clock, false)).unwrap();
+        assert_eq!((stop, samples.len()), (StopReason::Enough, RULE.max_samples));
+        let (mut case, clock) = scripted(100.0, 0, 0.0);
+        case.partners = vec![99.0];
+        let (samples, stop) = measure(&mut case, &RULE, Part::WHOLE, &ScriptedWatch(clock, false)).unwrap();
+        assert_eq!((stop, samples.len()), (StopReason::Steady, 8));
     }
 
     #[test]

@@ -209,16 +209,36 @@ fn fill(record: &mut Measurement, samples: &[RawSample]) {
         100.0 * median_of(&|o| if o.bubble_ns > 0.0 { o.side_work_ns / o.bubble_ns } else { 0.0 });
     let rates: Vec<f64> = parts.iter().map(|(s, _, o)| o.side_steps / s.ns * 1e9).collect();
     outcome.side_steps_per_s = stats::median(&rates).unwrap_or(0.0);
-    let slowdowns: Vec<f64> = parts.iter().map(|(s, empty, _)| s.per_operation_ns() / empty).collect();
-    let stops: Vec<f64> = parts.iter().flat_map(|(_, _, o)| o.stop_latencies_ns.iter().copied()).collect();
-    let none = Interval { median: 0.0, low: 0.0, high: 0.0 };
-    outcome.main_slowdown = interval(&slowdowns).unwrap_or(none);
-    outcome.stop_latency_ns = interval(&stops).unwrap_or(none);
+    let slowdowns: Vec<f64> = parts.iter().map(|(s, _, _)| s.judged()).collect();
+    let of_openings = |f: &dyn Fn(&FillSample) -> &Vec<f64>| -> Vec<f64> {
+        parts.iter().flat_map(|(_, _, o)| f(o).iter().copied()).collect()
+    };
+    outcome.main_slowdown = interval(&slowdowns).unwrap_or_default();
+    outcome.stop_latency_ns = interval(&of_openings(&|o| &o.stop_latencies_ns)).unwrap_or_default();
+    outcome.pairs = Some(parts.len() as u64);
+    outcome.late_close_ns = interval(&of_openings(&|o| &o.late_closes_ns));
+    outcome.learned_over_true = interval(&of_openings(&|o| &o.learned_over_true));
+    let overruns = of_openings(&|o| &o.overruns_ns);
+    if !overruns.is_empty() {
+        outcome.openings = Some(overruns.len() as u64);
+        outcome.preempted_openings = Some(parts.iter().map(|(_, _, o)| o.preempted).sum());
+    }
+    outcome.overrun_p50_ns = stats::median(&overruns);
+    outcome.overrun_p99_ns = rare(&overruns);
+    outcome.overrun_max_ns = stats::quantile(&overruns, 1.0);
+    let expected = of_openings(&|o| &o.expected_overruns_ns);
+    outcome.expected_overrun_p50_ns = stats::median(&expected);
+    outcome.expected_overrun_p99_ns = rare(&expected);
     let alone: Vec<f64> = parts.iter().map(|(_, empty, _)| *empty).collect();
     record.alone_ns = interval(&alone);
     record.together_ns = interval(&record.samples_ns);
     record.slowdown = Some(outcome.main_slowdown);
     record.fill = Some(outcome);
+}
+
+/// The 99 % quantile; `None` where there are not even a hundred values.
+fn rare(values: &[f64]) -> Option<f64> {
+    (values.len() >= 100).then(|| stats::quantile(values, 0.99))?
 }
 
 /// The record of a case that could not run: it has no time, the flag `skipped`, and the reason among its parameters.
@@ -326,5 +346,49 @@ mod tests {
         let record = summarise(&info, outcome(vec![RawSample { detail, ..RawSample::new(75.0, 1) }; 5]));
         assert_eq!(record.slowdown.unwrap().median, 1.5);
         assert_eq!(record.side_together_per_s, Some(8.0));
+    }
+
+    fn filled(pairs: usize, outcome: &FillSample) -> FillOutcome {
+        let detail = Detail::Fill { empty_ns: 50.0, outcome: outcome.clone() };
+        let samples = vec![RawSample { detail, ..RawSample::new(51.0, 1) }; pairs];
+        let fill = Some(FillOutcome::default());
+        let info = CaseInfo::new("x", Kind::Fill, Backend::Host);
+        let record = summarise(&info, CaseOutcome { samples, fill, ..CaseOutcome::default() });
+        assert_eq!(record.slowdown, Some(record.fill.as_ref().unwrap().main_slowdown));
+        record.fill.unwrap()
+    }
+
+    #[test]
+    fn overruns_are_of_all_openings_and_a_rare_one_needs_a_hundred() {
+        let sample = FillSample {
+            bubbles: 5,
+            bubbles_opened: 4,
+            overruns_ns: vec![-30.0, -20.0, 500.0],
+            expected_overruns_ns: vec![-40.0, -10.0],
+            preempted: 1,
+            late_closes_ns: vec![5.0, 7.0, 6.0, 6.0],
+            learned_over_true: vec![0.9, 0.9, 0.9, 1.0],
+            ..FillSample::default()
+        };
+        let few = filled(12, &sample);
+        assert_eq!((few.pairs, few.openings, few.preempted_openings), (Some(12), Some(36), Some(12)));
+        assert_eq!((few.overrun_p50_ns, few.overrun_p99_ns, few.overrun_max_ns), (Some(-20.0), None, Some(500.0)));
+        assert_eq!((few.expected_overrun_p50_ns, few.expected_overrun_p99_ns), (Some(-25.0), None));
+        assert_eq!((few.late_close_ns.unwrap().median, few.learned_over_true.unwrap().median), (6.0, 0.9));
+        assert_eq!(few.main_slowdown.median, 1.02);
+        let many = filled(50, &sample);
+        assert_eq!((many.overrun_p99_ns, many.expected_overrun_p99_ns), (Some(500.0), Some(-10.0)));
+    }
+
+    #[test]
+    fn a_pair_of_empty_iterations_has_no_openings() {
+        let nothing = filled(12, &FillSample { bubbles: 5, ..FillSample::default() });
+        assert_eq!((nothing.pairs, nothing.openings, nothing.preempted_openings), (Some(12), None, None));
+        assert_eq!((nothing.overrun_p50_ns, nothing.overrun_max_ns, nothing.late_close_ns), (None, None, None));
+        assert_eq!(nothing.stop_latency_ns, Interval::default());
+        // What an A/A row and a line of earlier days lack is left out of the line, and read as lacking.
+        let line = serde_json::to_string(&nothing).unwrap();
+        assert!(!line.contains("overrun") && !line.contains("late_close"), "{line}");
+        assert_eq!(serde_json::from_str::<FillOutcome>(&line).unwrap(), nothing);
     }
 }

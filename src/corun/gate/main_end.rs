@@ -225,9 +225,13 @@ impl MainEnd {
     /// Time in nanoseconds from the last opening to the side's first operation in it, told after the closing too;
     /// `None` where there was none, and where a device opens the gate.
     pub fn last_start_latency(&self) -> Option<u64> {
+        Some(self.started_at(self.opening())?.saturating_sub(self.opened_at()))
+    }
+
+    /// Generation of the present opening, or of the last one where the gate has been closed since.
+    pub(in crate::corun) fn opening(&self) -> u64 {
         let state = self.layout().main.state.load(Relaxed);
-        let opening = generation(state).saturating_sub(u64::from(phase(state) != OPEN));
-        Some(self.started_at(opening)?.saturating_sub(self.opened_at()))
+        generation(state).saturating_sub(u64::from(phase(state) != OPEN))
     }
 
     /// When the side went to work in that opening of the main's, if it did.

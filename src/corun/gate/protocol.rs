@@ -200,10 +200,14 @@ impl SideProtocol {
         self.generation
     }
 
-    /// Generation of the opening it works in.
-    #[cfg(test)]
+    /// Generation of the opening it works in, or has last worked in; 0 before the first.
     pub fn working_in(&self) -> u64 {
         self.working_in
+    }
+
+    /// When the last operation of that opening must have ended, in nanoseconds; 0 once the side has stopped by the clock.
+    pub fn deadline(&self) -> u64 {
+        self.deadline
     }
 
     /// Looks whether an operation that takes `need_ns` may start.

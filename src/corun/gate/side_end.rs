@@ -165,6 +165,12 @@ impl SideEnd {
         if open { main.expected_close.load(Relaxed) } else { 0 }
     }
 
+    /// Generation of the opening that this side works in, or has last worked in (0 before the first), and when its
+    /// operations must have ended in it, in nanoseconds.
+    pub(in crate::corun) fn opening(&self) -> (u64, u64) {
+        (self.protocol.working_in(), self.protocol.deadline())
+    }
+
     /// As where the process is suspended.
     #[cfg(test)]
     pub(super) fn stop_renewing(&mut self) {

@@ -81,13 +81,16 @@ fn filled_iterations_are_summed_in_seconds() {
         side_work_ns: 1e9,
         side_steps: 2.5,
         stop_latencies_ns: vec![1e6, 3e6],
+        ..FillSample::default()
     };
-    let sample = RawSample { detail: Detail::Fill { empty_ns: 1.0, outcome }, ..RawSample::new(1.0, 1) };
-    values.sampled(Kind::Fill, &[sample.clone(), sample]);
+    // Of an A/A pair, in which nothing is filled, nothing is added but that it was sampled.
+    let nothing = FillSample { bubble_ns: 2e9, bubbles: 4, ..FillSample::default() };
+    let sample = |outcome| RawSample { detail: Detail::Fill { empty_ns: 1.0, outcome }, ..RawSample::new(1.0, 1) };
+    values.sampled(Kind::Fill, &[sample(outcome.clone()), sample(nothing), sample(outcome)]);
     values.sampled(Kind::Layer, &[RawSample::new(1.0, 1)]);
     let text = text(&values);
     for expected in [
-        "bubblebench_samples_total{kind=\"fill\"} 2",
+        "bubblebench_samples_total{kind=\"fill\"} 3",
         "bubblebench_samples_total{kind=\"layer\"} 1",
         "bubblebench_samples_total{kind=\"corun\"} 0",
         "bubblebench_fill_iterations_total 2",

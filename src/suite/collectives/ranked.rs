@@ -17,7 +17,7 @@ use std::time::Duration;
 const ISOLATED: u64 = 15;
 
 /// Telling all ranks and starting together costs as much as a short batch: these are long beside it.
-const SAMPLING: Sampling = Sampling { batch_ns: 2e6, min_samples: 20, least_samples: 5, revisited: false };
+const SAMPLING: Sampling = Sampling { batch_ns: 2e6, min_samples: 20, least_samples: 5, revisited: false, rule: None };
 
 /// The one coordinator that all collective cases of a run share; clones refer to the same one.
 #[derive(Clone)]

@@ -38,7 +38,7 @@ fn count() -> u32 {
 }
 
 fn sampling(pairs: usize) -> Sampling {
-    Sampling { batch_ns: 0.0, min_samples: pairs, least_samples: pairs, revisited: false }
+    Sampling { batch_ns: 0.0, min_samples: pairs, least_samples: pairs, revisited: false, rule: None }
 }
 
 /// At most `n` pairs that count, each with what else was seen of it; those that do not count are tried again.
