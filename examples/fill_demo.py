@@ -249,10 +249,11 @@ def overrun(openings: Sequence[Sequence[int]], trace: Sequence[Sequence[int]]) -
 
 
 def verdict(slower: Dict[str, float], same: Dict[str, float]) -> str:
-    """What the interval says beside that of empty iterations; one wider than ± 1 % cannot say that nothing is lost."""
+    """What the interval says beside that of empty iterations, by the rule of the suite's filled stages (docs/corun.md)."""
     if slower["low"] > max(0.0, same["high"]):
         return "slower"
-    return "no slowdown seen" if slower["high"] - slower["low"] <= 2.0 else "cannot be told"
+    narrow = slower["high"] - slower["low"] <= 2.0
+    return "no slowdown seen" if narrow and slower["high"] <= max(1.0, same["high"]) else "cannot be told"
 
 
 def evaluate(ranks: List[Dict[str, Any]], sides: List[Dict[str, Any]], options: argparse.Namespace) -> Dict[str, Any]:
