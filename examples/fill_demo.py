@@ -20,9 +20,11 @@ from __future__ import annotations
 import argparse
 import bisect
 import ctypes
+import importlib.metadata
 import json
 import math
 import os
+import platform
 import random
 import signal
 import socket
@@ -64,7 +66,14 @@ def arguments(words: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument("--figure", metavar="FILE", help="draw one filled iteration there, as SVG")
     parser.add_argument("--role", choices=("rank", "side"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    return parser.parse_args(words)
+    options = parser.parse_args(words)
+    if options.pairs < 1:
+        parser.error("--pairs: give one or more")
+    for name in ("json", "figure"):
+        path = getattr(options, name)
+        if path not in (None, "-") and not Path(path).resolve().parent.is_dir():
+            parser.error(f"--{name} {path}: there is no such folder")
+    return options
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -222,29 +231,29 @@ def overrun(openings: Sequence[Sequence[int]], trace: Sequence[Sequence[int]]) -
     last: Dict[int, Sequence[int]] = {}
     inside = late_starts = 0
     for segment in trace:
-        start, end, _, _, preempted = segment
+        start, end, busy, _, preempted = segment
         index = bisect.bisect_right(opened, start) - 1
         if index >= 0:
             last[index] = segment
-            inside += max(0, min(end, openings[index][3]) - start)
+            # Without the time that something else had its core.
+            inside += max(0, min(end - start, openings[index][3] - start, busy))
             late_starts += not preempted and start > openings[index][2]
     # The gate lets nothing start behind the expected close: what did had lost its core between the answer and its start.
-    calm = [
-        (openings[index], segment)
-        for index, segment in last.items()
-        if not segment[4] and segment[0] <= openings[index][2]
-    ]
-    expected = [segment[1] - opening[2] for opening, segment in calm]
-    true_end = [segment[1] - opening[3] for opening, segment in calm]
+    kept = {i: s for i, s in last.items() if not s[4] and s[0] <= openings[i][2]}
+    expected = [segment[1] - openings[index][2] for index, segment in kept.items()]
+    # What the big model itself took the core from as it came back is of these.
+    true_end = [segment[1] - openings[index][3] for index, segment in last.items()]
     return {
         "inside_ns": inside,
         "openings_worked_in": len(last),
-        "preempted": len(last) - len(calm),
+        "lost_core": len(last) - len(kept),
+        "ended_late": sum(late > 0 for late in true_end),
         "late_starts": late_starts,
         "expected_p50_ns": quantile(expected, 0.5),
         "expected_p99_ns": quantile(expected, 0.99),
         "true_end_p50_ns": quantile(true_end, 0.5),
         "true_end_p99_ns": quantile(true_end, 0.99),
+        "true_end_max_ns": max(true_end, default=None),
     }
 
 
@@ -252,8 +261,27 @@ def verdict(slower: Dict[str, float], same: Dict[str, float]) -> str:
     """What the interval says beside that of empty iterations, by the rule of the suite's filled stages (docs/corun.md)."""
     if slower["low"] > max(0.0, same["high"]):
         return "slower"
-    narrow = slower["high"] - slower["low"] <= 2.0
-    return "no slowdown seen" if narrow and slower["high"] <= max(1.0, same["high"]) else "cannot be told"
+    slower_width, same_width = (of["high"] - of["low"] for of in (slower, same))
+    # Noise that is wide itself excuses nothing.
+    most = max(1.0, same["high"]) if same_width <= 2.0 else 1.0
+    return "no slowdown seen" if slower_width <= 2.0 and slower["high"] <= most else "cannot be told"
+
+
+def machine() -> Dict[str, Any]:
+    """What it ran on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "torch": importlib.metadata.version("torch"),
+        "load_1min": round(os.getloadavg()[0], 2),
+    }
 
 
 def evaluate(ranks: List[Dict[str, Any]], sides: List[Dict[str, Any]], options: argparse.Namespace) -> Dict[str, Any]:
@@ -300,6 +328,7 @@ def evaluate(ranks: List[Dict[str, Any]], sides: List[Dict[str, Any]], options: 
             }
         )
     return {
+        "machine": machine(),
         "schedule": options.schedule,
         "micro_batches": options.micro_batches,
         "nice": options.nice,
@@ -339,7 +368,7 @@ def show(result: Dict[str, Any]) -> None:
 
     bubbles = [["", "wait", "kind", "empty iterations", "learned", "opened for", "times"]]
     sides = [["", "bubbles", "open", "used", "steps", "operations", "self-stops"]]
-    ends = [["", "p50", "p99", "p50", "p99", "openings", "preempted"]]
+    ends = [["", "p50", "p99", "lost core", "p50", "p99", "most", "late", "openings"]]
     for number, rank in enumerate(result["ranks"]):
         for row in rank["bubbles"]:
             lengths = [ms(row["passive_median_ns"]), ms(row["median_ns"]), ms(row["expected_ns"]) or row["state"]]
@@ -348,12 +377,15 @@ def show(result: Dict[str, Any]) -> None:
         shares = [f"{rank[share]:.0f} %" for share in ("open_percent", "used_percent")]
         counts = [str(rank[count]) for count in ("side_steps", "side_operations", "self_stops")]
         sides.append([f"rank {number}", ms(rank["bubble_ns"]), *shares, *counts])
-        overruns = [us(rank[f"{end}_{share}_ns"]) for end in ("expected", "true_end") for share in ("p50", "p99")]
-        ends.append([f"rank {number}", *overruns, str(rank["openings_worked_in"]), str(rank["preempted"])])
+        expected = [us(rank[f"expected_{share}_ns"]) for share in ("p50", "p99")]
+        true_end = [us(rank[f"true_end_{share}_ns"]) for share in ("p50", "p99", "max")]
+        late, of = str(rank["ended_late"]), str(rank["openings_worked_in"])
+        ends.append([f"rank {number}", *expected, str(rank["lost_core"]), *true_end, late, of])
     print(f"\nbubbles of 0.1 ms and more (medians)\n{table(bubbles)}")
-    print(f"\nbubbles of an iteration, how much of them the gate was open in and the side at work\n{table(sides)}")
-    print("\nend of its last operation in an opening, µs after the expected close and after the bubble's true end;")
-    print(f"openings in which another program took the core are counted apart\n{table(ends)}")
+    print(f"\nan iteration's bubbles; of them: gate open, small model computing\n{table(sides)}")
+    print("\nend of the small model's last piece in each opening, in µs: after the expected close")
+    print("(without pieces that lost their core), and after the bubble's true end (all of them)")
+    print(table(ends))
 
 
 def figure(ranks: Sequence[Dict[str, Any]], sides: Sequence[Dict[str, Any]]) -> str:
@@ -368,7 +400,7 @@ def figure(ranks: Sequence[Dict[str, Any]], sides: Sequence[Dict[str, Any]]) -> 
     scale = width / (end - begin)
 
     def bar(start: float, stop: float, y: float, kind: str, height: float = row) -> str:
-        x, size = left + (start - begin) * scale, max(0.3, (stop - start) * scale)
+        x, size = left + (start - begin) * scale, max(0.0, (stop - start) * scale)
         return f'<rect class="{kind}" x="{x:.2f}" y="{y:.1f}" width="{size:.2f}" height="{height:.1f}"/>'
 
     parts, y = [], float(top)

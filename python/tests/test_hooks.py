@@ -361,6 +361,22 @@ class Refusals(unittest.TestCase):
             with Main(f"{folder}/gate-0"), self.assertRaisesRegex(GateError, "already has a main"):
                 Framework().hook(folder + "/gate-{rank}")
 
+    def test_braces_that_are_not_filled_in_are_told(self) -> None:
+        with self.assertRaisesRegex(HookError, "has other braces than {rank}; put {rank} where"):
+            Framework().hook("/dev/shm/none-{stage}")
+
+    def test_waits_without_an_iteration_are_told(self) -> None:
+        framework = Framework()
+        framework.lengths = [0.0]
+        with framework.hook() as hook, warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(300):
+                framework.module.wait(0.0)
+            with self.assertRaisesRegex(HookError, "^300 waits were seen, and no iteration; set the hook before .*get_forward_backward_func"):
+                hook.write_bubbles("/dev/null")
+        self.assertEqual(len(caught), 1)
+        self.assertIn("100 waits of framework 1.0 lay outside of every iteration: set the hook before", str(caught[0].message))
+
     def test_settings_that_cannot_be(self) -> None:
         for settings in (Settings(quantile=1.5), Settings(learn=1), Settings(learn=65), Settings(min_ns=-1)):
             with self.assertRaises(HookError):

@@ -11,6 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Operations that end earlier before their deadline than this are followed by others: whether they lost their core need
 /// not be known. The system tells it by a call that takes as long as a short operation.
 const WATCHED_NS: u64 = 2_000_000;
+/// One that begins so long before it may be one of the last.
+const MAY_BE_LAST_NS: u64 = 10_000_000;
 
 /// The last operation that a side did in one opening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,10 +45,10 @@ impl LastOperations {
     /// An operation begins in the opening of this generation, in which operations must have ended by this time.
     pub(super) fn begins(&self, opening: u64, deadline_ns: u64) {
         let mut kept = self.lock();
-        // Within an opening the count at the end of the operation before will do; one that waited at the gate may have lost
-        // its core there.
-        if kept.opening != opening {
-            (kept.opening, kept.deadline_ns) = (opening, deadline_ns);
+        let is_new = kept.opening != opening;
+        (kept.opening, kept.deadline_ns) = (opening, deadline_ns);
+        // What was lost before it began, at the gate or in earlier operations, is not its own.
+        if is_new || now_ns().saturating_add(MAY_BE_LAST_NS) >= deadline_ns {
             kept.preemptions = thread_preemptions();
         }
     }

@@ -80,6 +80,13 @@ impl StepProfile {
         (done / length) as f64 * self.step_ns() + self.sums_ns[(done % length) as usize]
     }
 
+    /// The count of operations at which the step ends that is under way once `count` operations are finished; `count` itself
+    /// where none is.
+    pub fn step_end(&self, count: u64) -> u64 {
+        let length = self.times_ns.len() as u64;
+        self.base + count.saturating_sub(self.base).div_ceil(length) * length
+    }
+
     /// Training steps done since the first profiled step once `count` operations are finished; a step begun counts by
     /// its share of the step's time. 0 where a step takes no time.
     pub fn steps(&self, count: u64) -> f64 {
@@ -112,6 +119,14 @@ mod tests {
             sum += one[done as usize % 7];
         }
         assert_eq!(profile.longest_ns(), one.iter().copied().fold(0.0, f64::max));
+    }
+
+    #[test]
+    fn a_step_under_way_ends_with_its_last_operation() {
+        let profile = StepProfile::from_steps(100, &[1.0; 14], 2).unwrap();
+        for (count, end) in [(3, 100), (100, 100), (101, 107), (106, 107), (107, 107), (108, 114)] {
+            assert_eq!(profile.step_end(count), end, "{count}");
+        }
     }
 
     #[test]

@@ -7,6 +7,9 @@
 //! the second line. It goes on at the bubble's end whatever the side does. Bubbles too short to be worth an opening stay
 //! empty.
 //!
+//! An iteration is timed from behind its first forward to behind that of the next: what a bubble leaves behind, in caches or
+//! by side work that ends late, falls into the iteration that it is a part of, that of the last bubble too.
+//!
 //! Everything predicted comes from a [`Calibration`], made before the first iteration. `suite::fill` runs this.
 
 use super::calibration::{Calibration, FillForecast};
@@ -161,7 +164,7 @@ impl Replay {
         stage.forward_ns = calibration.forward_ns;
         stage.backward_ns = calibration.backward_ns;
         let mut replay =
-            Replay { steps: stage.steps()?, host, layers, side, stage, learned_ns: Vec::new(), calibration };
+            Replay { steps: ending_with_work(stage.steps()?), host, layers, side, stage, learned_ns: Vec::new(), calibration };
         replay.learn()?;
         Ok(replay)
     }
@@ -191,6 +194,8 @@ impl Replay {
             fine_timers();
             let mut bubbles = Bubbles::new(side, *calibration);
             let mut learned = learned_ns.iter().copied();
+            // The forward that the iteration before ended with: whatever came between, the main's caches are warm.
+            layers.forward(ops);
             let start = now_ns();
             for step in steps.iter() {
                 match *step {
@@ -209,6 +214,13 @@ impl Replay {
         side.worker.check()?;
         iteration
     }
+}
+
+/// The same iteration from behind its first forward on, so that it ends with that of the next.
+fn ending_with_work(mut steps: Vec<StageStep>) -> Vec<StageStep> {
+    let first = steps.iter().position(|step| *step == StageStep::Forward).map_or(0, |first| first + 1);
+    steps.rotate_left(first);
+    steps
 }
 
 /// The expected length of each bubble from the lengths of some iterations, position by position.
@@ -276,7 +288,12 @@ impl<'a> Bubbles<'a> {
         let start = now_ns();
         // An operation that an earlier bubble began was done beside the main's work, however late it ends.
         let late = self.settle_stop();
-        let before = self.gate.side_operations() + u64::from(late);
+        let done = self.gate.side_operations();
+        let before = match self.calibration.grain {
+            _ if !late => done,
+            Grain::Operation => done + 1,
+            Grain::Step => self.profile.step_end(done),
+        };
         self.gate.open(learned_ns as u64);
         let opened_at = self.gate.opened_at();
         let lasted = self.wait(start, ns);
@@ -567,6 +584,20 @@ mod tests {
             fill.side_work_ns > 0.0 && fill.side_steps > 0.0 && fill.overruns_ns.len() == 1
         };
         assert!(opened == 0 || (0..50).any(|_| works()));
+    }
+
+    #[test]
+    fn an_iteration_is_as_long_as_before_and_ends_with_work() {
+        for stage in 0..4 {
+            let stage = Stage { stages: 4, micro_batches: 6, stage, forward_ns: 10.0, backward_ns: 20.0 };
+            let (whole, rotated) = (stage.steps().unwrap(), ending_with_work(stage.steps().unwrap()));
+            assert_eq!(rotated.last(), Some(&StageStep::Forward));
+            let count = |steps: &[StageStep], of| steps.iter().filter(|step| **step == of).count();
+            for step in &whole {
+                assert_eq!(count(&whole, *step), count(&rotated, *step));
+            }
+        }
+        assert_eq!(ending_with_work(vec![StageStep::Bubble(1.0)]), [StageStep::Bubble(1.0)]);
     }
 
     #[test]

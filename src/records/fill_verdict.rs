@@ -17,7 +17,7 @@ const NOTICED: f64 = 0.01;
 /// What can be said of a main whose bubbles were filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FillVerdict {
-    /// The interval is at most ±1 % wide and reaches no higher than 1 %, or than that of the A/A row.
+    /// The interval is at most ±1 % wide and reaches no higher than 1 %, or than that of an A/A row which is as narrow.
     NoSlowdownSeen,
     /// All of the interval lies above no slowdown, and above that of the A/A row.
     Slower,
@@ -29,11 +29,17 @@ impl FillVerdict {
     /// Judges the interval of a slowdown (filled ÷ empty) by that of its A/A row (empty ÷ empty).
     pub fn judge(filled: &Interval, nothing: Option<&Interval>) -> Self {
         let Some(nothing) = nothing else { return FillVerdict::CannotBeTold };
-        let floor = nothing.high - 1.0;
         // Written so that an end that is no number decides nothing.
-        if filled.low - 1.0 > floor.max(0.0) && filled.low <= filled.high {
+        let is_interval = |of: &Interval| of.low <= of.high;
+        if !is_interval(filled) || !is_interval(nothing) {
+            return FillVerdict::CannotBeTold;
+        }
+        let is_narrow = |of: &Interval| of.high - of.low <= 2.0 * NOTICED;
+        // A wide A/A row hides a slowdown; it excuses none.
+        let most = if is_narrow(nothing) { nothing.high.max(1.0 + NOTICED) } else { 1.0 + NOTICED };
+        if filled.low > nothing.high.max(1.0) {
             FillVerdict::Slower
-        } else if filled.high - filled.low <= 2.0 * NOTICED && filled.high - 1.0 <= floor.max(NOTICED) {
+        } else if is_narrow(filled) && filled.high <= most {
             FillVerdict::NoSlowdownSeen
         } else {
             FillVerdict::CannotBeTold
@@ -94,7 +100,12 @@ mod tests {
             (percent(0.1, 0.8), percent(-0.8, -0.3), Slower),
             // Narrow, and higher than 1 %: not above the floor, nor below it.
             (percent(0.1, 1.5), quiet, CannotBeTold),
-            (percent(0.1, 1.5), percent(-1.0, 1.6), NoSlowdownSeen),
+            (percent(0.1, 1.5), percent(-0.3, 1.6), NoSlowdownSeen),
+            // A noise floor that is wide itself says nothing of a slowdown below it.
+            (percent(0.1, 1.5), percent(-1.0, 1.6), CannotBeTold),
+            (percent(4.5, 5.5), percent(-5.0, 6.0), CannotBeTold),
+            (percent(-0.3, 0.5), percent(-5.0, 6.0), NoSlowdownSeen),
+            (percent(4.5, 5.5), Interval { median: f64::NAN, low: f64::NAN, high: f64::NAN }, CannotBeTold),
             // As wide as what was published before there were A/A rows.
             (percent(-4.5, 1.3), quiet, CannotBeTold),
             (percent(-4.5, 0.5), quiet, CannotBeTold),

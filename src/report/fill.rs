@@ -34,9 +34,10 @@ pub fn filled(records: &[Measurement]) -> Table {
     table
 }
 
-/// The median's distance from none and half of the interval, in percent.
+/// The median's distance from none and its interval, in percent: the verdict rests on its ends.
 fn slowdown(ratio: &Interval) -> String {
-    format!("{:+.2}% ±{:.2}", 100.0 * (ratio.median - 1.0), 50.0 * (ratio.high - ratio.low))
+    let percent = |ratio: f64| 100.0 * (ratio - 1.0);
+    format!("{:+.2}% [{:+.2}, {:+.2}]", percent(ratio.median), percent(ratio.low), percent(ratio.high))
 }
 
 fn predicted(measured: String, predicted: Option<String>) -> String {

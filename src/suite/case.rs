@@ -272,6 +272,9 @@ pub trait Case {
     /// error where the device or a rank fails, or the case was not prepared.
     fn sample(&mut self, n: u64) -> Result<Vec<RawSample>>;
 
+    /// Says that what was sampled so far was to warm up: from here on it counts.
+    fn begin(&mut self) {}
+
     /// Number of trials that the case itself has thrown away so far, such as pairs without overlap.
     fn discarded(&self) -> u64 {
         0

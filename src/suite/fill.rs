@@ -276,6 +276,11 @@ impl Case for StageCase {
         Ok(None)
     }
 
+    /// So that of two pairs that count each order comes once, however many warmed up.
+    fn begin(&mut self) {
+        self.order.second = None;
+    }
+
     /// Of an A/A pair the one that stands for the filled iteration is empty too; all else is the same.
     fn sample(&mut self, n: u64) -> Result<Vec<RawSample>> {
         let Some((replay, _)) = &mut self.ready else { return Ok(Vec::new()) };

@@ -70,6 +70,7 @@ pub fn measure(
         None => batch_size(case, sampling.batch_ns)?,
     };
     warm_up(case, n, rule.cap_ns / 6, &spent)?;
+    case.begin();
     let (mut samples, mut empty) = (Vec::new(), 0);
     loop {
         if watch.interrupted() {

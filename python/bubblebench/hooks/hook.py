@@ -95,6 +95,8 @@ class _Run:
         yield self.end
 
 
+_SET_EARLIER = "set the hook before the training function is fetched or wrapped (Megatron's get_forward_backward_func)"
+
 _one = threading.Lock()
 _set: "Optional[Hook]" = None
 
@@ -169,7 +171,10 @@ class Hook:
         for program, _, _ in kept:
             counts[id(program)] = counts.get(id(program), 0) + 1
         if not counts:
-            raise HookError("no iteration has ended yet", "write the bubbles after some steps")
+            cure = "write the bubbles after some steps"
+            if self._outside:
+                raise HookError(f"{self._outside} waits were seen, and no iteration", f"{_SET_EARLIER}, and {cure}")
+            raise HookError("no iteration has ended yet", cure)
         most = max(counts, key=lambda program: counts[program])
         iterations = [iteration for program, iteration, _ in kept if id(program) == most]
         write(path, f"{self.framework} rank {self.rank}", [device(self.rank, iterations)])
@@ -380,11 +385,8 @@ class Hook:
     def _wait_outside(self) -> None:
         self._outside += 1
         # Some come before the first iteration: shapes are exchanged, a group is warmed up.
-        if self._outside == 1000 and not self._kept:
-            _warn(
-                f"1000 waits of {self.framework} lay outside of every iteration: set the hook before the training function "
-                "is fetched or wrapped"
-            )
+        if self._outside == 100 and not self._kept:
+            _warn(f"100 waits of {self.framework} lay outside of every iteration: {_SET_EARLIER}")
 
 
 def _warn(text: str) -> None:
@@ -484,8 +486,11 @@ def _main(path: "Union[str, os.PathLike[str]]", rank: int) -> "Main":
     text = os.fspath(path)
     if not isinstance(text, str):
         raise HookError(f"gate={path!r} is no text", "give a path as text")
+    own = text.replace("{rank}", str(rank))
+    if "{" in own or "}" in own:
+        raise HookError(f"gate={text!r} has other braces than {{rank}}", "put {rank} where this rank's number is to be")
     try:
-        return Main(text.replace("{rank}", str(rank)))
+        return Main(own)
     except GateError as error:
         if "{rank}" in text or _ranks() == 1:
             raise

@@ -66,8 +66,10 @@ class Ran(NamedTuple):
 class FillReport:
     """What :func:`fill` did until it stopped."""
 
-    #: Training steps that ended, those before the gate was asked included.
+    #: Training steps that ended, those before the gate was asked and those of the checkpoint included.
     steps: int = 0
+    #: Those of the checkpoint that was gone on from.
+    resumed_at: int = 0
     #: How many of them ran before, to learn the segments.
     warmup_steps: int = 0
     #: Segments that ran behind the gate.
@@ -167,7 +169,7 @@ class _Filler:
         except TimeoutError:
             return self._end_with(self._ended_by or "timeout")
         except NeverFits as error:
-            error.args = (f"`{label}` of the side cannot be cut: {error}",)
+            error.args = (f"the piece that begins with `{label}` is too long: {error}",)
             raise
         finally:
             self._asking = False
@@ -241,6 +243,7 @@ def fill(
     steps: Optional[int] = None,
     timeout: Optional[float] = None,
     checkpoint: Union[str, "os.PathLike[str]", None] = None,
+    resume: bool = False,
     trace: int = 0,
 ) -> FillReport:
     """Runs ``step()`` again and again, in the bubbles that the gate opens for, until the main shuts the gate down.
@@ -266,9 +269,11 @@ def fill(
     :param warmup: Steps that measure every cut, and again as many for the joined segments; at least 1.
     :param nice: The priority of this thread and of what it starts, 19 the lowest; ``None`` leaves it.
     :param threads: ``torch.set_num_threads``; ``None`` leaves it.
-    :param steps: Stop after so many steps in all, those of the warm-up included.
+    :param steps: Stop after so many steps in all, those of the warm-up and of the checkpoint included.
     :param timeout: Stop when the gate has not opened for so many seconds.
-    :param checkpoint: Where to save ``{"model", "optimizers", "steps"}``, each as its ``state_dict``, whole or not at all.
+    :param checkpoint: Where to save ``{"model", "optimizers", "steps"}``, each as its ``state_dict``, whole or not at all. What is
+        there already is not written over without ``resume``.
+    :param resume: Load the checkpoint first, if there is one, into ``model`` and ``optimizers`` (all of them, in their order).
     :param trace: Remember the times of so many of the last segments.
     :raises SideError: where the path or the checkpoint cannot be.
     :raises bubblebench.gate.NeverFits: for a segment that is longer than every bubble, with its length.
@@ -282,13 +287,19 @@ def fill(
         )
     if steps is not None and steps < 0:
         raise ValueError(f"steps={steps}: give a number from 0")
+    if not callable(step):
+        raise TypeError(f"step={step!r} cannot be called: give the training step as a function, then the gate")
     if checkpoint is not None and model is None:
         raise ValueError("checkpoint without a model: give model= too")
-    target = None if checkpoint is None else Checkpoint(checkpoint)
+    if resume and checkpoint is None:
+        raise ValueError("resume without a checkpoint: give checkpoint= too")
+    target = None if checkpoint is None else Checkpoint(checkpoint, resume)
+    report = FillReport()
+    if target is not None:
+        report.steps = report.resumed_at = target.load(torch, model, optimizers)
     if threads is not None:
         torch.set_num_threads(threads)
     _be_nice(nice)
-    report = FillReport()
     segments = Segments(quantile)
 
     def is_clean() -> bool:
@@ -313,6 +324,7 @@ def fill(
                 if phase == 0:
                     segments.join(segment_ns)
             if is_left():
+                _tell_ready(gate, segments)
                 side.ready()
                 filler.gate = side
             while is_left():
@@ -363,14 +375,32 @@ def _attach(
     path = os.fspath(gate)
     if "{rank}" in path:
         raise SideError(f"{path} is what the hook is given", "give the path of one rank's gate, such as /dev/shm/stage-0")
+    if not os.path.isdir(os.path.dirname(path) or "."):
+        raise SideError(f"there is no folder for the gate {path}", "check the path")
     began, told = time.monotonic(), False
-    while not _is_there(path) and (timeout is None or time.monotonic() - began < timeout):
+    while not _is_there(path):
+        if timeout is not None and time.monotonic() - began >= timeout:
+            raise SideError(
+                f"no main made a gate at {path} within {timeout} s", "start the big model's program, or wait for longer"
+            )
         if not told and time.monotonic() - began >= _TELL_S:
             told = True
             print(f"note: {path}: there is no gate of a living main yet: it is waited for", file=sys.stderr)
         check()
         time.sleep(0.02)
     return Side(path)
+
+
+def _tell_ready(gate: Any, segments: Segments) -> None:
+    """As ``bubblebench side`` does."""
+    if isinstance(gate, (str, os.PathLike)):
+        table = segments.table()
+        step_ms, longest_us = sum(s.median_ns for s in table) / 1e6, max(s.need_ns for s in table) / 1e3
+        print(
+            f"note: {os.fspath(gate)}: ready: a step has {len(table)} pieces and takes {step_ms:.3f} ms; the longest needs "
+            f"{longest_us:.1f} µs of an opening",
+            file=sys.stderr,
+        )
 
 
 def _is_there(path: str) -> bool:

@@ -15,7 +15,7 @@ import threading
 import time
 import unittest
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple, cast
 from unittest import mock
 
 from bubblebench.gate import Main, NeverFits
@@ -156,6 +156,7 @@ class Sides(Base):
 
         for operations in range(30, 60):
             model, path = self.net(), self.folder / "side.pt"
+            path.unlink(missing_ok=True)
             step, _ = self.step_of(model)
             report = self.fill(Always(operations), model, step, checkpoint=path)
             self.assertEqual(report.stopped_by, "shut_down")
@@ -309,7 +310,7 @@ class Sides(Base):
             thread.join(30)
         self.assertEqual(len(failed), 1)
         text = str(failed[0])
-        self.assertIn("`start of the step` of the side cannot be cut: an operation of ", text)
+        self.assertIn("the piece that begins with `start of the step` is too long: an operation of ", text)
         self.assertNotIn("\n", text)
         self.assertGreater(failed[0].need_ns, 3 * MS)
         self.assertLessEqual(failed[0].longest_ns, 1 * MS)
@@ -641,6 +642,36 @@ class Saved(Base):
         self.fill(Always(), model, step, steps=50, checkpoint=path)
         self.assertLessEqual(len(torch.load(path, weights_only=True)["optimizers"]), 1)
 
+    def test_a_training_is_not_written_over_and_gone_on_from(self) -> None:
+        import torch
+
+        path = self.folder / "x.pt"
+        model = self.net()
+        step, optimizer = self.step_of(model)
+        # Nothing is there yet.
+        first = self.fill(Always(80), model, step, optimizers=[optimizer], checkpoint=path, resume=True)
+        with self.assertRaisesRegex(SideError, "is there, and a new training does not write over it; give resume=True"):
+            self.fill(Always(), self.net(), checkpoint=path)
+        again = self.net()
+        step, optimizer = self.step_of(again)
+        with self.assertRaisesRegex(SideError, "has the states of 1 optimizers, and 0 were given; give all of them"):
+            self.fill(Always(), again, step, checkpoint=path, resume=True)
+        report = self.fill(Always(), again, step, optimizers=[optimizer], checkpoint=path, resume=True, steps=40)
+        self.assertEqual((report.resumed_at, report.steps), (first.steps, 40))
+        plain = self.net()
+        step, _ = self.step_of(plain)
+        for _ in range(40):
+            step()
+        self.same(again, plain)
+        self.assertEqual(torch.load(path, weights_only=True)["steps"], 40)
+        with self.assertRaisesRegex(SideError, "is of another model: .*; give the model that it was saved of"):
+            other = torch.nn.Linear(2, 2)
+            step, optimizer = self.step_of(other)
+            self.fill(Always(), other, step, optimizers=[optimizer], checkpoint=path, resume=True)
+        path.write_bytes(b"nothing")
+        with self.assertRaisesRegex(SideError, "is no checkpoint of a side: .*; give the file that fill saved"):
+            self.fill(Always(), again, step, optimizers=[optimizer], checkpoint=path, resume=True)
+
     def test_a_compiled_model_is_saved_as_it_is_loaded(self) -> None:
         import torch
 
@@ -662,6 +693,14 @@ class Starting(Base):
     def test_the_hooks_own_path_is_refused(self) -> None:
         with self.assertRaisesRegex(SideError, "is what the hook is given; give the path of one rank's gate"):
             self.fill("/dev/shm/stage-{rank}", self.net())
+
+    def test_a_gate_that_nobody_makes_is_told(self) -> None:
+        with self.assertRaisesRegex(SideError, "^no main made a gate at .*/gate within 0.1 s; start the big model"):
+            self.fill(self.folder / "gate", self.net(), timeout=0.1)
+        with self.assertRaisesRegex(SideError, "^there is no folder for the gate .*/none/gate; check the path$"):
+            self.fill(self.folder / "none" / "gate", self.net())
+        with self.assertRaisesRegex(TypeError, "cannot be called: give the training step as a function, then the gate"):
+            fill(cast(Any, "/dev/shm/x"), cast(Any, self.net()), nice=None)
 
     def test_a_page_that_a_killed_main_has_left_is_waited_at(self) -> None:
         path = self.folder / "gate"
