@@ -80,7 +80,8 @@ pub fn plan(
                 counted(record.devices.len(), "device"),
                 counted(stages, "stage")
             ),
-            "give one device a stage, in pipeline order: `bubblebench bubbles RANK… --json` with one rank of each stage",
+            "give one device a stage, in pipeline order: `bubblebench bubbles RANK… --json` with one rank of each stage, or what \
+             bubblebench.hooks.merge_bubbles made of theirs",
         ));
     }
     let prices = RememberedPrices::new(model);

@@ -3,7 +3,7 @@
 Two lines in the training script, before the first step::
 
     import bubblebench.hooks
-    hook = bubblebench.hooks.torch_pipelining(gate="/dev/shm/stage-{rank}")   # or deepspeed(…), megatron(…)
+    hook = bubblebench.hooks.torch_pipelining(gate="/dev/shm/rank-{rank}")   # or deepspeed(…), megatron(…)
 
 Each rank makes its own gate; ``{rank}`` stands for its number. :func:`bubblebench.side.fill` trains a small model behind
 it, in a process of its own. Without ``gate`` the hook records and opens nothing.

@@ -3,7 +3,7 @@
 The process of the small model does nothing else. Its training step is cut between modules, and each cut asks the gate
 whether what comes next would end before the bubble does::
 
-    report = bubblebench.side.fill(step, "/dev/shm/stage-0", model=model, checkpoint="small.pt")
+    report = bubblebench.side.fill(step, "/dev/shm/rank-0", model=model, checkpoint="small.pt")
 """
 
 from __future__ import annotations
@@ -374,7 +374,7 @@ def _attach(
         return gate
     path = os.fspath(gate)
     if "{rank}" in path:
-        raise SideError(f"{path} is what the hook is given", "give the path of one rank's gate, such as /dev/shm/stage-0")
+        raise SideError(f"{path} is what the hook is given", "give the path of one rank's gate, such as /dev/shm/rank-0")
     if not os.path.isdir(os.path.dirname(path) or "."):
         raise SideError(f"there is no folder for the gate {path}", "check the path")
     began, told = time.monotonic(), False
