@@ -163,8 +163,15 @@ impl Replay {
         let calibration = host.run(|ops| calibrate(ops, &mut layers, &mut side, spec.grain))?;
         stage.forward_ns = calibration.forward_ns;
         stage.backward_ns = calibration.backward_ns;
-        let mut replay =
-            Replay { steps: ending_with_work(stage.steps()?), host, layers, side, stage, learned_ns: Vec::new(), calibration };
+        let mut replay = Replay {
+            steps: ending_with_work(stage.steps()?),
+            host,
+            layers,
+            side,
+            stage,
+            learned_ns: Vec::new(),
+            calibration,
+        };
         replay.learn()?;
         Ok(replay)
     }
