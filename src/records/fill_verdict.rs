@@ -1,6 +1,6 @@
 //! What a filled stage's slowdown says: a verdict from its interval and that of its noise floor, the A/A row.
 //!
-//! Pure. `suite` names the rows by what stands here; whoever prints or compares filled stages asks [`of`].
+//! Pure. `suite` names the rows by what stands here; whoever prints or compares filled stages asks [`FillVerdict::judge`].
 
 use super::Measurement;
 use super::measurement::Interval;
