@@ -202,6 +202,7 @@ class Places(unittest.TestCase):
             seen.append(kind)
             raise ZeroDivisionError
 
+        require("torch")
         device = importlib.import_module("torch").device("cuda", 0)
         with mock.patch.object(hooks.Hook, "on_device", on_device):
             install, (module, single, _), _ = self.places("torch_pipelining")
