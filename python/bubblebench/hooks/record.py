@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple, Union
 
+from bubblebench.files import replaced
+
 from .errors import HookError
 
 #: Name and version of the format.
@@ -76,18 +78,9 @@ def write(path: PathOrText, source: str, devices: Sequence[Dict[str, Any]]) -> N
     """Writes a record; a reader sees the old file or the whole new one. An error in one line where it cannot be."""
     target = Path(path)
     record = {"schema": SCHEMA, "source": source, "devices": list(devices)}
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                json.dump(record, file, indent=1)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with replaced(target) as file:
+            file.write(json.dumps(record, indent=1).encode() + b"\n")
     except OSError as error:
         raise HookError(f"the bubbles cannot be written to {target}: {error.strerror}", "choose another path") from error
 

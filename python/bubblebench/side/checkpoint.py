@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any, Dict, Sequence, Union
 
+from bubblebench.files import replaced, temporary_of
+
 from .errors import SideError
 
 
@@ -27,12 +29,12 @@ class Checkpoint:
                 f"the checkpoint {path} is there, and a new training does not write over it",
                 "give resume=True to go on from it, or another path",
             )
+        probe = temporary_of(self._path)
         try:
-            with open(self._temporary(), "wb"):
-                pass
+            probe.touch()
         except OSError as error:
             raise SideError(f"no checkpoint can be written to {path}: {error.strerror}", "choose another path") from error
-        self._temporary().unlink(missing_ok=True)
+        probe.unlink(missing_ok=True)
 
     def load(self, torch: Any, model: Any, optimizers: Sequence[Any]) -> int:
         """Puts what was saved into the model and the optimizers; the steps that it had, 0 where there is none."""
@@ -62,19 +64,11 @@ class Checkpoint:
     def save(self, torch: Any, state: Dict[str, Any]) -> None:
         """Writes it, whole or not at all."""
         try:
-            with open(self._temporary(), "wb") as file:
+            with replaced(self._path) as file:
                 torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(self._temporary(), self._path)
         except (OSError, RuntimeError) as error:
             # torch tells a full disk as an error of its own, by offsets.
             text = getattr(error, "strerror", None) or " ".join(str(error).split())
             raise SideError(
                 f"the checkpoint {self._path} could not be saved: {text}", "look whether its disk is full"
             ) from error
-        finally:
-            self._temporary().unlink(missing_ok=True)
-
-    def _temporary(self) -> Path:
-        return self._path.with_name(f".{self._path.name}.{os.getpid()}")
