@@ -7,10 +7,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 import bubblebench
 from bubblebench import gate
@@ -83,6 +84,52 @@ class GateCase(unittest.TestCase):
         while not holds():
             self.assertLess(time.monotonic(), end, f"{what} did not come about")
             time.sleep(0.001)
+
+
+class Start(NamedTuple):
+    """A start as the gate allowed it: by the clock that decided it. What takes the core behind that is not the gate's."""
+
+    at_ns: int
+    need_ns: int
+    #: When it had to have ended.
+    deadline_ns: int
+    #: What the opening's generation is: of a main's openings the odd ones.
+    generation: int
+
+
+class WatchedSide(gate.Side):
+    """Remembers its starts."""
+
+    def __init__(self, path: Any, **settings: Any) -> None:
+        super().__init__(path, **settings)
+        self.starts: List[Start] = []
+        self._read_ns, self._asks = 0, 0
+        self._page.now = self._clock
+
+    def _clock(self) -> int:
+        now = time.monotonic_ns()
+        # The thread that renews the lease reads it too.
+        if threading.get_ident() == self._asks:
+            self._read_ns = now
+        return now
+
+    def go(self, need_ns: int = 0, timeout: Optional[float] = None) -> bool:
+        """As ever."""
+        self._asks = threading.get_ident()
+        may = super().go(need_ns, timeout)
+        if may:
+            side = self._protocol
+            self.starts.append(Start(self._read_ns, need_ns, side.deadline, side.working_in))
+        return may
+
+
+def check_starts(case: unittest.TestCase, starts: Sequence[Sequence[int]], began: Sequence[int]) -> None:
+    """Each lies in an opening of a main's, which began when ``began`` says at the earliest, and would end within it."""
+    for start in (Start(*row) for row in starts):
+        opening, closed = divmod(start.generation - 1, 2)
+        case.assertEqual((closed, opening in range(len(began))), (0, True), start)
+        case.assertLessEqual(began[opening], start.at_ns, start)
+        case.assertLessEqual(start.at_ns + start.need_ns, start.deadline_ns, start)
 
 
 def one_bubble(case: GateCase, main: gate.Main) -> None:

@@ -307,6 +307,22 @@ class Ends(GateCase):
             with gate.Side(self.path, main_timeout=10) as side, self.assertRaises(TimeoutError):
                 side.go(timeout=0.03)
 
+    def test_a_main_may_shut_down_and_go_behind_a_sides_look(self) -> None:
+        for how in ("shut_down", "main_gone"):
+            with self.subTest(how):
+                main = gate.Main(self.path)
+                with gate.Side(self.path) as side:
+                    is_gone = side._main_is_gone
+
+                    def goes(now: int, main: gate.Main = main, how: str = how) -> bool:
+                        if how == "shut_down":
+                            main.shut_down()
+                        main._close_file()
+                        return is_gone(now)
+
+                    with unittest.mock.patch.object(side, "_main_is_gone", goes):
+                        self.assertEqual((side.go(timeout=LONG_S), side.ended), (False, how))
+
     def test_a_main_of_another_container_lives_as_long_as_it_holds_its_lock(self) -> None:
         main = gate.Main(self.path)
         # As if it were in another id namespace, where nobody can ask for it.

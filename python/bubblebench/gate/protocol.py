@@ -87,6 +87,11 @@ def shut_down(page: Page) -> None:
     _advance(page, state, SHUT_DOWN, now)
 
 
+def is_shut_down(page: Page) -> bool:
+    """Whether the gate is shut down for good."""
+    return page.words.state & 3 == SHUT_DOWN
+
+
 def _account(page: Page, now: int) -> None:
     words = page.words
     words.open_ns += max(0, now - words.opened_at)

@@ -189,7 +189,8 @@ class Side(End):
                     self._looked = now
                     words.side_heartbeat = now
                     if self._main_is_gone(now):
-                        return self._end("main_gone")
+                        # It may have shut the gate down between that look and its end.
+                        return self._end("shut_down" if protocol.is_shut_down(page) else "main_gone")
                 waited = now - begun
                 left = limit_ns - waited
                 if left <= 0:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any, List
+from unittest import mock
 
 import torch
 from torch import nn
 
 from bubblebench.side import fill
+
+from tests.gates import Start, WatchedSide
 
 
 def main() -> None:
@@ -24,12 +28,16 @@ def main() -> None:
         nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
 
-    report = fill(step, sys.argv[1], model=model, trace=1 << 16)
-    record = {
-        **vars(report),
-        "segments": [tuple(s) for s in report.segments],
-        "trace": [tuple(r) for r in report.trace],
-    }
+    sides: List[WatchedSide] = []
+
+    def watched(path: Any) -> WatchedSide:
+        sides.append(WatchedSide(path))
+        return sides[-1]
+
+    with mock.patch("bubblebench.side.Side", watched):
+        report = fill(step, sys.argv[1], model=model)
+    starts: List[Start] = [start for side in sides for start in side.starts]
+    record = {**vars(report), "segments": [tuple(s) for s in report.segments], "starts": starts}
     Path(sys.argv[2]).write_text(json.dumps(record), encoding="utf-8")
 
 

@@ -225,8 +225,8 @@ impl SideEnd {
             if now - self.looked >= LOOK_NS {
                 self.looked = now;
                 layout.side.heartbeat.store(now, Relaxed);
-                if self.main_is_gone(now) {
-                    return self.end(Pass::MainGone);
+                if let Some(how) = self.gone(now) {
+                    return self.end(how);
                 }
             }
             let left = timeout_ns.saturating_sub(now - begun);
@@ -264,6 +264,12 @@ impl SideEnd {
     /// The page, whose totals can be read when the main has taken the file away.
     pub(in crate::corun) fn page(&self) -> Arc<Page> {
         Arc::clone(&self.page)
+    }
+
+    /// How the main ended, if it did: it may have shut the gate down between this side's last look and its end.
+    pub(super) fn gone(&self, now: u64) -> Option<Pass> {
+        let shut_down = || protocol::phase(self.layout().main.state.load(Acquire)) == protocol::SHUT_DOWN;
+        self.main_is_gone(now).then(|| if shut_down() { Pass::ShutDown } else { Pass::MainGone })
     }
 
     fn main_is_gone(&self, now: u64) -> bool {
