@@ -276,6 +276,8 @@ fn wrong_names_and_numbers_are_answered_in_one_line() {
     assert!(refused(&["--model", "mlp", "--wait", "nan"]).contains("--wait NaN is no time"));
     let nowhere = words(&folder.path().join("none/a"));
     assert!(refused(&["--model", "mlp", "--checkpoint", &nowhere]).contains("cannot write"));
+    let lost = error_of(&Side::start(&folder.path().join("none/gate"), &["--model", "mlp"]).ends());
+    assert!(lost.contains("there is no folder for the gate") && lost.contains("none/gate; check the path"), "{lost}");
     std::fs::write(&path, "no gate").unwrap();
     assert!(refused(&["--model", "mlp"]).contains("gate"), "what is no gate is not waited for");
     assert_eq!(std::fs::read(&path).unwrap(), b"no gate");

@@ -142,6 +142,10 @@ const fn short_batch(kind: SideKind) -> usize {
 fn wait_for_gate(path: &Path, wait: Duration) -> Result<Option<SideEnd>> {
     let begun = Instant::now();
     let mut said = false;
+    if path.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        // Mains make no folders: nobody will ever be there.
+        return Err(Error::input(format!("there is no folder for the gate {}", path.display()), "check the path"));
+    }
     loop {
         // What is said of it, while it is waited for and at last.
         let (missing, lasts) = match gate::status(path) {

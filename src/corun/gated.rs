@@ -286,7 +286,7 @@ impl Ended {
                     format_ns(need_ns as f64),
                     format_ns(longest_ns as f64)
                 ),
-                "take a smaller model or a smaller batch",
+                "take a model of shorter operations; a smaller batch shortens all but the updates of its weights",
             ),
             Ended::Asked => Error::Interrupted,
         }
