@@ -11,10 +11,10 @@ import threading
 import time
 import unittest
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import bubblebench
-from bubblebench import gate
+from bubblebench import gate, hooks
 
 #: Longer than anything takes, also on a busy machine.
 LONG_S = 20.0
@@ -93,7 +93,7 @@ class Start(NamedTuple):
     need_ns: int
     #: When it had to have ended.
     deadline_ns: int
-    #: What the opening's generation is: of a main's openings the odd ones.
+    #: Of the opening; those of a main's are the odd ones.
     generation: int
 
 
@@ -123,13 +123,25 @@ class WatchedSide(gate.Side):
         return may
 
 
-def check_starts(case: unittest.TestCase, starts: Sequence[Sequence[int]], began: Sequence[int]) -> None:
-    """Each lies in an opening of a main's, which began when ``began`` says at the earliest, and would end within it."""
+def check_starts(
+    case: unittest.TestCase, starts: Sequence[Sequence[int]], openings: Sequence[Tuple[int, int]]
+) -> None:
+    """Each lies in one of a main's openings, and would end within it.
+
+    :param openings: When each began at the earliest, and when it was to close at the latest.
+    """
     for start in (Start(*row) for row in starts):
         opening, closed = divmod(start.generation - 1, 2)
-        case.assertEqual((closed, opening in range(len(began))), (0, True), start)
-        case.assertLessEqual(began[opening], start.at_ns, start)
+        case.assertEqual((closed, opening in range(len(openings))), (0, True), start)
+        began_ns, close_ns = openings[opening]
+        case.assertLessEqual(began_ns, start.at_ns, start)
         case.assertLessEqual(start.at_ns + start.need_ns, start.deadline_ns, start)
+        case.assertLessEqual(start.deadline_ns, close_ns, start)
+
+
+def latest_close_ns(opening: hooks.Opening) -> int:
+    """The hook opens the gate behind ``opened_ns``, and before the wait is over."""
+    return opening.end_ns + opening.expected_close_ns - opening.opened_ns
 
 
 def one_bubble(case: GateCase, main: gate.Main) -> None:

@@ -23,7 +23,7 @@ from bubblebench.hooks.cuda import CudaDriver, DeviceLine, drives_streams
 from bubblebench.hooks.learning import Settings
 from bubblebench.hooks.patch import Patches
 
-from .gates import Start, WatchedSide
+from .gates import Start, WatchedSide, latest_close_ns
 
 MS = 1_000_000
 #: Between the host's addresses and those of the driver of these tests.
@@ -247,6 +247,7 @@ class Streams(Base):
             # A device's openings are numbered one by one.
             self.assertIn(start.generation, range(1, len(openings) + 1))
             self.assertLessEqual(start.at_ns + start.need_ns, start.deadline_ns, start)
+            self.assertLessEqual(start.deadline_ns, latest_close_ns(openings[start.generation - 1]), start)
 
     def test_an_exception_in_a_wait_closes_and_teaches_nothing(self) -> None:
         with self.hook(self.path) as hook:

@@ -18,7 +18,7 @@ from unittest import mock
 
 from bubblebench import hooks
 
-from ..gates import check_starts
+from ..gates import check_starts, latest_close_ns
 from ..program import program
 from .launch import RANKS, require, train
 
@@ -64,7 +64,8 @@ class Pipelines(unittest.TestCase):
             self.assertFalse(filled[rank]["gate"]["open"])
             side = json.loads((self.folder / f"side-{rank}.json").read_text(encoding="utf-8"))
             self.assertEqual((side["stopped_by"], side["warmup_steps"]), ("shut_down", 40))
-            check_starts(self, side["starts"], [opening[1] for opening in filled[rank]["openings"]])
+            openings = [hooks.Opening(*opening) for opening in filled[rank]["openings"]]
+            check_starts(self, side["starts"], [(o.opened_ns, latest_close_ns(o)) for o in openings])
             self.assertEqual(len(side["starts"]), side["operations"])
             worked += side["operations"]
         self.assertGreater(sum(row["opened"] for run in filled for row in run["bubbles"]), 0)
