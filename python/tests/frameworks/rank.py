@@ -28,6 +28,9 @@ from bubblebench.gate import status
 
 RANK, RANKS = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 HIDDEN, SEQUENCE, MICRO_BATCH, MICRO_BATCHES, WORDS = 128, 64, 2, 4, 96
+#: Under any schedule, on any machine, each rank has bubbles: rank 1 takes so much longer for a block's forward, and rank 0 makes
+#: such a pause behind a step.
+SLOWER_S, PAUSE_S = 0.002, 0.02
 
 #: A training step, and the module whose weights it changes.
 Step = Tuple[Callable[[], Any], nn.Module]
@@ -44,6 +47,8 @@ class Block(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """Causal attention and the MLP."""
+        if RANK == 1:
+            time.sleep(SLOWER_S)
         batch, words, _ = x.shape
         q, k, v = (t.view(batch, words, 4, -1).transpose(1, 2) for t in self.qkv(self.before(x)).split(HIDDEN, 2))
         seen = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -272,6 +277,8 @@ def main() -> None:
         dist.barrier()
         for _ in range(steps):
             step()
+            if RANK == 0:
+                time.sleep(PAUSE_S)
         if mode == "broken":
             last_step(step, path, result)
         result["weights"] = weights_of(module)
