@@ -249,6 +249,17 @@ pub struct FillOutcome {
     /// Time in nanoseconds from the gate's closing to the side's acknowledgement that it stands still; 0 where no
     /// bubble was opened.
     pub stop_latency_ns: Interval,
+    /// Median over the bubbles of the time from a bubble's true end to the end of the side's last operation in it, in
+    /// nanoseconds; negative where that operation ended before. Absent where it was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overrun_p50_ns: Option<f64>,
+    /// The same at its 99 % quantile, in nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overrun_p99_ns: Option<f64>,
+    /// Median time by which the main closed the gate after the bubble's true end, in nanoseconds; absent where it was not
+    /// measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late_close_ns: Option<f64>,
     /// Slowdown of the main (filled ÷ empty) that was expected before the run, from calibration alone.
     pub predicted_main_slowdown: f64,
     /// Share of bubble time used that was expected before the run, from calibration alone, in percent.
