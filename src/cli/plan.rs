@@ -42,9 +42,9 @@ pub struct PlanArgs {
     /// Bubbles of a real run (bubblebench.bubbles/1) in place of simulated ones, one device a stage
     #[arg(long, value_name = "FILE")]
     bubbles: Option<PathBuf>,
-    /// Iterations of the run to plan on: learned from all (where five or more line up, else median), the one with the
-    /// median idle time, or a number
-    #[arg(long, value_name = "learned|median|K", requires = "bubbles")]
+    /// Iteration of the run: `learned` from all of them (where five or more line up, unless told otherwise), the one with the
+    /// `median` idle time, or a number
+    #[arg(long, value_name = "WHICH", requires = "bubbles")]
     iteration: Option<IterationChoice>,
     /// Quantile of a bubble's lengths that the gate opens for, instead of the job's own (10 %)
     #[arg(long, value_name = "Q", value_parser = quantile)]

@@ -101,8 +101,14 @@ pub const ALL: [DataSheet; 12] = [
     sheet("h100-pcie", "NVIDIA H100 PCIe 80GB", (114, 0), 756.0, 51.0, 0.62, (80.0, 2000.0), 63.0, Some(50.0)),
     sheet("h200", "NVIDIA H200 SXM 141GB", (132, 18), 989.4, 66.9, 0.78, (140.4, 4800.0), 450.0, Some(50.0)),
     sheet("b200", "NVIDIA B200 SXM 180GB", (148, 18), 2250.0, 80.0, 0.6, (178.35, 7670.0), 900.0, Some(50.0)),
-    DataSheet { through_host: true, ..sheet("l40s", "NVIDIA L40S 48GB", (142, 0), 362.0, 91.6, 0.57, (48.0, 864.0), 31.5, None) },
-    DataSheet { bf16: false, ..sheet("v100", "NVIDIA V100 SXM2 32GB", (80, 6), 125.0, 15.7, 0.72, (32.0, 900.0), 150.0, None) },
+    DataSheet {
+        through_host: true,
+        ..sheet("l40s", "NVIDIA L40S 48GB", (142, 0), 362.0, 91.6, 0.57, (48.0, 864.0), 31.5, None)
+    },
+    DataSheet {
+        bf16: false,
+        ..sheet("v100", "NVIDIA V100 SXM2 32GB", (80, 6), 125.0, 15.7, 0.72, (32.0, 900.0), 150.0, None)
+    },
 ];
 
 /// The data sheet of that name. Fails if there is none; the error proposes the nearest name.

@@ -12,7 +12,14 @@
 //! E[time used within the bubble]  = X − open − E[Y⁺] − Σ E[((d − Y⁺)⁺)²] ÷ 2·Σ d
 //! ```
 //!
-//! Both are integrals of a normal density. A bubble opened for its q-quantile is overrun in about q of all iterations, by half of
+//! Pieces that are all of one length, such as whole steps, end at o + k·d in every bubble instead, o being the opening. With n of
+//! them fitting into X,
+//!
+//! ```text
+//! E[(end of the last piece − L)⁺] = E[(o + n·d − L)⁺] − d · Σ P(L ≤ o + k·d),   k from 0 to n − 1
+//! ```
+//!
+//! All are integrals of a normal density. A bubble opened for its q-quantile is overrun in about q of all iterations, by half of
 //! the piece in flight at most on average. [`super::simulation`] has the same gate event by event, and holds these against it.
 
 use super::kernels::PieceClass;
@@ -22,6 +29,11 @@ use crate::stats::normal;
 /// By how many standard deviations a side asks for more than a piece takes on average: the quantile of 90 % by which
 /// `bubblebench side` asks.
 pub const NEED_DEVIATIONS: f64 = 1.281_551_565_5;
+
+/// Standard deviations before the true end beyond which a boundary does not count.
+const FAR: f64 = 6.0;
+/// Boundaries that are added up one by one; among more of them where they lie makes no difference.
+const MOST_BOUNDARIES: f64 = 64.0;
 
 /// How a bubble's length varies from iteration to iteration, and for how long the gate opens.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,7 +74,24 @@ impl Pieces<'_> {
         self.iter().map(|(length, count)| length * count).sum::<f64>().max(f64::MIN_POSITIVE)
     }
 
-    /// Time by which side work outlasts the bubble, on average over all iterations, in ns.
+    /// Time by which side work outlasts the bubble, on average over all iterations, in ns, if the side has `room_ns` from its first
+    /// piece until all is to have ended.
+    pub fn overrun_within_ns(&self, room_ns: f64, end: TrueEnd) -> f64 {
+        let [class] = self.classes else { return self.overrun_ns(end) };
+        let length = class.length_ns as f64 / self.rate;
+        let seen = (FAR * end.deviation_ns / length.max(1.0)).ceil();
+        if self.spread > 0.0 || end.deviation_ns <= 0.0 || seen > MOST_BOUNDARIES {
+            return self.overrun_ns(end);
+        }
+        let fitting = (room_ns / length).floor().max(0.0);
+        // The last boundary, as seen from the true end's median.
+        let last = fitting * length - room_ns - end.later_ns;
+        let before = |k: f64| length * normal::below((last - k * length) / end.deviation_ns);
+        let ended: f64 = (1..=fitting.min(seen) as u32).map(|k| before(f64::from(k))).sum();
+        (normal::positive_part(last, end.deviation_ns) - ended).max(0.0)
+    }
+
+    /// Time by which side work outlasts the bubble, on average over all iterations, in ns, wherever the boundaries lie.
     pub fn overrun_ns(&self, end: TrueEnd) -> f64 {
         let each = |(length, count): (f64, f64)| {
             let own = self.spread * length;
@@ -79,7 +108,8 @@ impl Pieces<'_> {
     /// on average over all iterations, in ns.
     pub fn used_ns(&self, open_ns: f64, end: TrueEnd) -> f64 {
         let step_ns = self.step_ns();
-        let mean_need = self.iter().map(|(d, count)| NEED_DEVIATIONS * self.spread * d * d * count).sum::<f64>() / step_ns;
+        let mean_need =
+            self.iter().map(|(d, count)| NEED_DEVIATIONS * self.spread * d * d * count).sum::<f64>() / step_ns;
         let shorter = -end.later_ns - mean_need;
         let idle = |(length, count): (f64, f64)| {
             let [within, first, second] = normal::moments_between(shorter, end.deviation_ns, 0.0, length);
@@ -138,6 +168,19 @@ mod tests {
             let expected = quantile * 100_000.0;
             assert!((pieces(&ONE).overrun_ns(end) / expected - 1.0).abs() < 0.02, "{quantile}");
         }
+    }
+
+    /// Two steps fit, and end well before the bubble usually does: it matters where.
+    #[test]
+    fn pieces_of_one_length_end_where_they_end() {
+        let end = TrueEnd { later_ns: 0.0, deviation_ns: 30_000.0 };
+        let at = |room_ns: f64| pieces(&ONE).overrun_within_ns(room_ns, end);
+        assert!(at(590_000.0) < 1e-3, "190 µs are left");
+        assert!((at(400_000.0) - 0.398_942 * 30_000.0).abs() < 1.0, "half of all bubbles end before the second step");
+        let mean = (0..200).map(|k| at(400_000.0 + 1_000.0 * f64::from(k))).sum::<f64>() / 200.0;
+        assert!((mean / pieces(&ONE).overrun_ns(end) - 1.0).abs() < 0.02, "{mean}");
+        let wide = TrueEnd { deviation_ns: 1e8, ..end };
+        assert_eq!(pieces(&ONE).overrun_within_ns(1e9, wide), pieces(&ONE).overrun_ns(wide));
     }
 
     /// Long pieces are met more often than short ones, and slower ones are longer.

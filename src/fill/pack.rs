@@ -202,10 +202,10 @@ impl CompleteSide {
         }
     }
 
-    /// Time that the main job waits on average because the side is still at work at a bubble's true end, in ns; `true_end` is
-    /// that end as seen from the time until which the gate opens.
-    pub fn overrun_ns(&self, true_end: Option<TrueEnd>, receiving: bool, residency: Residency) -> f64 {
-        let end = match (self.overrun, true_end) {
+    /// Time that the main job waits on average because the side is still at work at a bubble's true end, in ns, if it has the bubble
+    /// to itself.
+    pub fn overrun_ns(&self, slot: &Slot, residency: Residency) -> f64 {
+        let end = match (self.overrun, slot.true_end) {
             (Overrun::Measured(ns), _) | (Overrun::Assumed(ns), None) => return ns,
             (Overrun::Assumed(_), Some(end)) => end,
         };
@@ -213,7 +213,9 @@ impl CompleteSide {
         let end = TrueEnd { later_ns: end.later_ns + self.margin.signal_ns as f64, ..end };
         let whole = [PieceClass { length_ns: self.kernels.step_ns(), count: 1 }];
         let classes = if residency == Residency::Split { self.kernels.classes() } else { &whole };
-        Pieces { classes, rate: self.rate(receiving), spread: self.piece_spread }.overrun_ns(end)
+        let room_ns = (slot.end_ns - slot.start_ns).saturating_sub(self.margin.total_ns());
+        let pieces = Pieces { classes, rate: self.rate(slot.receiving), spread: self.piece_spread };
+        pieces.overrun_within_ns(room_ns as f64, end)
     }
 }
 
@@ -227,7 +229,7 @@ impl StageProblem<'_> {
     /// Time that the main job waits on average for a resident that is still at work when this bubble truly ends, in ns. Of
     /// several sides in one bubble each counts as if it were the last.
     pub fn overrun_ns(&self, slot: &Slot, resident: Resident) -> f64 {
-        self.sides[resident.side].overrun_ns(slot.true_end, slot.receiving, resident.residency)
+        self.sides[resident.side].overrun_ns(slot, resident.residency)
     }
 
     /// Whether a side may run in a slot while other sides keep `held` bytes beside it. It always may where the memory

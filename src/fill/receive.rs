@@ -8,10 +8,12 @@
 //! | messages go | c: low | median | high |
 //! |---|--:|--:|--:|
 //! | over a network, or PCI Express | 1: a small message | 2: NCCL's channels to such a peer | 8: four network cards a GPU |
-//! | over NVLink | 2: the communicator also spans nodes, and takes the least of its peers | 2 a link, rounded up to a power of two, 32 at most | 64 at most |
+//! | over NVLink | 1 | 32 over the pipeline's ranks, rounded down to a power of two: NCCL's share of a peer | 32: all channels, for large messages |
 //!
-//! `ncclTopoGetNchannels` and `ncclTopoComputeP2pChannels` in NCCL's src/graph/paths.cc (2.18 to 2.28) have these rules. Where the cost
-//! model knows the CTAs of send/recv they stand instead. On a host a receive (gloo's) sleeps in the kernel and takes no core: ρ = 1.
+//! NCCL's rules (2.18 to 2.28): `ncclTopoGetNchannels` (src/graph/paths.cc) allows two channels to a peer over PCI Express, two a network
+//! card, two an NVLink, up to 32; `calcP2pChannelCount` (src/enqueue.cc) begins with as many as leave each rank its share of
+//! them, and doubles that for parts of over 16 MB within a node. Where the cost model knows the CTAs of send/recv they stand
+//! instead. On a host a receive (gloo's) sleeps in the kernel and takes no core: ρ = 1.
 
 use crate::cost::datasheet::{self, DataSheet};
 use crate::pipeline::job::{self, Job};
@@ -66,7 +68,8 @@ impl WaitingReceive {
         let sms = sheet.map_or(FEWEST_SMS, |sheet| sheet.sms);
         let between_nodes = job.gpus() > job.hardware.gpus_per_node;
         let known = known_ctas(model, between_nodes);
-        let ctas = known.map_or_else(|| channels(sheet.as_ref(), between_nodes), |ctas| [ctas; 3]);
+        let ctas =
+            known.map_or_else(|| channels(sheet.as_ref(), between_nodes, job.parallel.pipeline), |ctas| [ctas; 3]);
         let rate = ReceiveRate::beside(ctas, sms);
         let given = job.side.iter().all(|side| side.receive_rate.is_some());
         let assumed = (known.is_none() && !given).then(|| {
@@ -93,12 +96,17 @@ fn known_ctas(model: &CostModel, between_nodes: bool) -> Option<u64> {
     alike.filter_map(|fit| fit.ctas).max()
 }
 
+/// Channels of a communicator, at most.
+const MOST_CHANNELS: u64 = 32;
+
 /// NCCL's channels to one peer: low, median, high.
-fn channels(sheet: Option<&DataSheet>, between_nodes: bool) -> [u64; 3] {
+fn channels(sheet: Option<&DataSheet>, between_nodes: bool, ranks: u64) -> [u64; 3] {
     match sheet.map_or(0, |sheet| sheet.nvlinks) {
         links if links > 0 && !between_nodes => {
-            let channels = (2 * links).next_power_of_two();
-            [2, channels.min(32), channels.min(64)]
+            let all = (2 * links).next_power_of_two().min(MOST_CHANNELS);
+            let share =
+                (0..=all.ilog2()).rev().map(|power| 1 << power).find(|channels| channels * ranks <= MOST_CHANNELS);
+            [1, share.unwrap_or(1), all]
         }
         _ => [1, 2, 8],
     }
@@ -125,7 +133,8 @@ mod tests {
         let said = network.assumed.unwrap();
         assert!(said.contains("2 of 108 multiprocessors") && said.contains("0.98 [0.93, 0.99]"), "{said}");
         let nvlink = of("gpt-a100-8", |_, _| ());
-        assert!((nvlink.rate.rate - (1.0 - 32.0 / 108.0)).abs() < 1e-12);
+        assert!((nvlink.rate.rate - (1.0 - 4.0 / 108.0)).abs() < 1e-12);
+        assert!((nvlink.rate.ends[0] - (1.0 - 32.0 / 108.0)).abs() < 1e-12);
         let host = of("gpt-a100-8", |_, model| model.machine.backend = "host".into());
         assert_eq!(host, WaitingReceive { rate: ReceiveRate::FULL, assumed: None });
     }

@@ -354,8 +354,11 @@ mod tests {
     #[test]
     fn about_a_quantile_of_all_openings_is_overrun() {
         let kernels = Kernels::new(&[110_000, 170_000, 130_000]).unwrap();
-        let bubbles = [(20.0, 0.8), (2.5, 0.1), (13.0, 0.6)]
-            .map(|(mean, deviation)| DrawnBubble { mean_ns: mean * MS, deviation_ns: deviation * MS, rate: 1.0 });
+        let bubbles = [(20.0, 0.8), (2.5, 0.1), (13.0, 0.6)].map(|(mean, deviation)| DrawnBubble {
+            mean_ns: mean * MS,
+            deviation_ns: deviation * MS,
+            rate: 1.0,
+        });
         let mut side = GatedSide::new(&kernels, margin(20_000, 0), 0.0, false);
         let came = learned_stage(&bubbles, &mut side, LEARNING, 5_000, 3);
         let share = came.overruns as f64 / came.filled as f64;

@@ -45,7 +45,7 @@ impl StagePlan {
     /// What the main job waits on average for a run that is still at work when its bubble truly ends, in ns.
     pub fn overrun_ns(&self, bubble: &Planned, run: &SideRun, sides: &[CompleteSide]) -> f64 {
         let residency = self.resident.iter().find(|r| r.side == run.side).map_or(Residency::Split, |r| r.residency);
-        sides[run.side].overrun_ns(bubble.true_end(), bubble.is_receiving(), residency)
+        sides[run.side].overrun_ns(&bubble.slot(), residency)
     }
 
     /// All side work of the stage, each side's in ns times its value. `sides` are those that the runs' indices refer
@@ -125,7 +125,8 @@ impl Filling<'_> {
         iteration_ns: u64,
     ) -> (Vec<StagePlan>, u64) {
         let count = timeline.schedule.stages;
-        let mut stages: Vec<StagePlan> = (0..count).map(|s| empty(timeline, s, weight_share, memory, self.jitter)).collect();
+        let mut stages: Vec<StagePlan> =
+            (0..count).map(|s| empty(timeline, s, weight_share, memory, self.jitter)).collect();
         let busy: Vec<Busy> = (0..count).map(|s| busy(timeline, s)).collect();
         // The largest share of the limit for each stage that keeps the whole within it: all of it, where the stages' losses do
         // not add up; else by bisection.
@@ -201,13 +202,7 @@ fn beside_delays(timeline: &Timeline, stage: usize, runs: &[BesideRun], extra: &
 }
 
 /// A stage's bubbles with the memory free in each, nothing in them.
-fn empty(
-    timeline: &Timeline,
-    stage: usize,
-    weight_share: f64,
-    memory: &Memory,
-    jitter: Option<Jitter>,
-) -> StagePlan {
+fn empty(timeline: &Timeline, stage: usize, weight_share: f64, memory: &Memory, jitter: Option<Jitter>) -> StagePlan {
     let share = timeline.schedule.chunk_share();
     let planned = |Bubble { start_ns, end_ns, kind, live }: Bubble| {
         let live_micro_batches = live.micro_batches(share, weight_share);

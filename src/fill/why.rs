@@ -71,7 +71,15 @@ mod tests {
     #[test]
     fn the_first_unmet_need_is_named() {
         let level = MemoryLevel { live_micro_batches: 0.0, free_bytes: Some(2.0 * GIB) };
-        let planned = Planned { start_ns: 0, end_ns: 1000, kind: BubbleKind::Tail, level, class: None, variation: None, runs: &[] };
+        let planned = Planned {
+            start_ns: 0,
+            end_ns: 1000,
+            kind: BubbleKind::Tail,
+            level,
+            class: None,
+            variation: None,
+            runs: &[],
+        };
         let stage = StagePlan {
             bubbles: [planned].into_iter().collect(),
             least_free: Some(GIB),

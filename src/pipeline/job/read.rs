@@ -443,7 +443,11 @@ fn read_limits(section: Option<Section>) -> Result<Limits> {
         limits.bubble_quantile = s.percent("bubble_quantile")?.unwrap_or(limits.bubble_quantile);
         if limits.bubble_jitter > MOST_JITTER {
             let what = format!("`bubble_jitter` is {:.0} %", 100.0 * limits.bubble_jitter);
-            return Err(s.error("bubble_jitter", what, "give a standard deviation of at most \"30%\" of the bubbles' lengths"));
+            return Err(s.error(
+                "bubble_jitter",
+                what,
+                "give a standard deviation of at most \"30%\" of the bubbles' lengths",
+            ));
         }
         if !(limits.bubble_quantile > 0.0 && limits.bubble_quantile <= 0.5) {
             let what = format!("`bubble_quantile` is {:.0} %", 100.0 * limits.bubble_quantile);

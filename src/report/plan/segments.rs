@@ -9,8 +9,9 @@ pub fn table(sides: &[GrainComparison]) -> Table {
     let mut table = Table::new(
         "Whole steps against segments",
         "Each side alone in the job's bubbles, stopping between whole steps only, or between any two segments (its kernels, the longest of which is shown): bubble time that becomes side work and the main job's slowdown, as planned; in brackets as carried out event by event by a gate.",
-        &["side", "step", "segment", "steps: used", "slower", "segments: used", "slower"],
-    );
+        &["side", "step", "segment", "steps: used", "slower by", "segments: used", "slower by"],
+    )
+    .spare(&["segment", "step"]);
     for side in sides {
         let mut cells = vec![side.side.clone(), format_ns(side.step_ns as f64), format_ns(side.segment_ns as f64)];
         cells.extend([&side.whole_steps, &side.segments].into_iter().flat_map(outcome));
