@@ -153,6 +153,9 @@ pub(super) fn intervals(context: &PlanContext, chosen: &Candidate, tried: &[Trie
         .collect::<Vec<_>>()
         .into_par_iter()
         .map(|(cause, up)| {
+            if !probe.is_moved_by(cause) {
+                return Ok((base.clone(), own));
+            }
             let moved = probe.moved(cause, up)?;
             let candidate = again.plan(&moved, schedule)?;
             Ok((moved.figures(&candidate), simulated_ns(&moved, &candidate.timeline)))

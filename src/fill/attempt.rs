@@ -145,6 +145,16 @@ impl<'a> PlanContext<'a> {
         PlanContext { job, memory, sides, weight_share: job.weight_share(), costs, ..*self }
     }
 
+    /// Whether a cause has an interval here; without one the plan need not be made again.
+    pub fn is_moved_by(&self, cause: Cause) -> bool {
+        match cause {
+            Cause::Prices(_) => true,
+            Cause::Gate => self.model.gate.is_none(),
+            Cause::Receive => self.sides.iter().any(|side| side.receive.ends != [side.receive.rate; 2]),
+            Cause::Sides => self.sides.iter().any(|side| side.step_interval != [1.0; 2]),
+        }
+    }
+
     /// The same with a cause at an end of its interval, the upper one where `up`.
     pub fn moved(&self, cause: Cause, up: bool) -> Result<PlanContext<'a>> {
         let mut moved = self.clone();

@@ -177,7 +177,7 @@ mod tests {
         let at = |room_ns: f64| pieces(&ONE).overrun_within_ns(room_ns, end);
         assert!(at(590_000.0) < 1e-3, "190 µs are left");
         assert!((at(400_000.0) - 0.398_942 * 30_000.0).abs() < 1.0, "half of all bubbles end before the second step");
-        let mean = (0..200).map(|k| at(400_000.0 + 1_000.0 * f64::from(k))).sum::<f64>() / 200.0;
+        let mean = (0..200).map(|k| at(400_500.0 + 1_000.0 * f64::from(k))).sum::<f64>() / 200.0;
         assert!((mean / pieces(&ONE).overrun_ns(end) - 1.0).abs() < 0.02, "{mean}");
         let wide = TrueEnd { deviation_ns: 1e8, ..end };
         assert_eq!(pieces(&ONE).overrun_within_ns(1e9, wide), pieces(&ONE).overrun_ns(wide));

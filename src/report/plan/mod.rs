@@ -131,13 +131,18 @@ pub fn headline(r: &PlanRecord) -> String {
     text
 }
 
+/// A share in percent, without zeros at its end.
+fn percent(share: f64) -> f64 {
+    (1e5 * share).round() / 1e3
+}
+
 /// How lengths vary, and what is made of it, in a line.
 fn varying(lengths: &PlanLengths) -> String {
-    let vary = lengths.jitter.map_or(String::new(), |jitter| format!("vary by {} % and ", significant(100.0 * jitter)));
+    let vary = lengths.jitter.map_or(String::new(), |jitter| format!("vary by {} % and ", percent(jitter)));
     format!(
         "bubbles {vary}are filled for the {} % quantile of their lengths: {} of {} at the median; side work ends late by {} an iteration \
          on all stages\n",
-        significant(100.0 * lengths.quantile),
+        percent(lengths.quantile),
         format_ns(lengths.expected_ns as f64),
         format_ns(lengths.median_ns as f64),
         format_ns(lengths.overrun_ns)
