@@ -10,7 +10,7 @@
 //! optimum. Else the states worth most are kept, and `fill/ways.rs` leaves out some of the stops. Where the budget binds
 //! then, states are compared by worth less `price` times what the main job loses; the price is found by bisection.
 
-use super::pack::{Residency, Resident, RunLists, StageProblem, StageSolution};
+use super::pack::{Residency, Resident, RunLists, Slot, StageProblem, StageSolution};
 use super::ways;
 use std::cmp::Reverse;
 
@@ -113,12 +113,14 @@ pub(super) fn thorough(problem: &StageProblem, residents: &[Resident], quick: St
 
 /// More than this nothing in a slot is worth, slot by slot: that it is full of the side worth most.
 fn bounds<'a>(problem: &'a StageProblem, residents: &'a [Resident]) -> impl Iterator<Item = f64> + 'a {
-    let room = |length_ns: u64, side: usize| length_ns.saturating_sub(problem.sides[side].margin.total_ns()) as f64;
+    let room = |slot: &Slot, side: usize| {
+        let side = &problem.sides[side];
+        side.alone_ns((slot.end_ns - slot.start_ns).saturating_sub(side.margin.total_ns()), slot.receiving) as f64
+    };
     let all: f64 = residents.iter().map(|r| r.held_bytes(problem.sides)).sum();
     problem.slots.iter().map(move |slot| {
         let fitting = residents.iter().filter(|r| problem.fits(slot, r.side, all - r.held_bytes(problem.sides)));
-        let length_ns = slot.end_ns - slot.start_ns;
-        fitting.map(|r| problem.sides[r.side].value * room(length_ns, r.side)).fold(0.0, f64::max)
+        fitting.map(|r| problem.sides[r.side].value * room(slot, r.side)).fold(0.0, f64::max)
     })
 }
 
@@ -145,7 +147,8 @@ fn better(one: StageSolution, other: StageSolution) -> StageSolution {
 
 /// The lowest price at which what is chosen freely stays within the budget.
 fn price(problem: &StageProblem, residents: &[Resident]) -> f64 {
-    let cheapest = residents.iter().map(|r| problem.cost_ns(r.side)).fold(f64::INFINITY, f64::min);
+    let cost_ns = |r: &Resident| problem.cost_ns(r.side) + problem.sides[r.side].usual_overrun_ns();
+    let cheapest = residents.iter().map(cost_ns).fold(f64::INFINITY, f64::min);
     let (mut low, mut high) = (0.0, bounds(problem, residents).fold(0.0, f64::max) / cheapest.max(1e-9));
     let mut narrow = Search::new(problem, residents, PRICE_WIDTH);
     for _ in 0..PRICE_ROUNDS {
@@ -242,7 +245,8 @@ impl<'a> Search<'a> {
             runs.push(added.iter().enumerate().filter(|(_, kernels)| **kernels > 0).map(|(index, &kernels)| {
                 let side = self.residents[index].side;
                 let margin = self.problem.sides[side].margin;
-                let run = self.problem.run(side, at_ns.saturating_add(margin.before_ns()), position[index], kernels);
+                let start_ns = at_ns.saturating_add(margin.before_ns());
+                let run = self.problem.run(slot, side, start_ns, position[index], kernels);
                 at_ns = run.end_ns() + margin.signal_ns;
                 position[index] += kernels;
                 run

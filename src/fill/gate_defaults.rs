@@ -42,7 +42,8 @@ pub struct GateFigures {
     /// Time that the main job loses behind a filled bubble whatever ran in it (cold caches, a late start), in ns.
     pub after_ns: f64,
     /// What it loses besides, because side work ends late now and then: a fraction of the longest piece of it that cannot
-    /// be stopped.
+    /// be stopped. For bubbles whose lengths are not known to vary, of which nothing can be computed
+    /// ([`super::overrun`]).
     pub overrun: f64,
 }
 
@@ -56,7 +57,7 @@ const HIGH: GateFigures =
 impl GateFigures {
     /// The figures of a measured gate, which has no interval in the record; those published of others, at `level`, where
     /// `gate` is `None`. What the main job loses behind a bubble is measured side by side, not with the gate, and counts as
-    /// 0 here for a measured one.
+    /// 0 here for a measured one; so does the overrun, which filled stages measure and varying lengths tell.
     pub fn of(gate: Option<&GateCost>, level: GateLevel) -> Self {
         let Some(gate) = gate else {
             return match level {
@@ -79,7 +80,12 @@ impl GateFigures {
     /// Time that the main job loses behind a bubble in which a side ran whose longest piece that cannot be stopped takes
     /// `piece_ns`, in ns.
     pub fn behind_ns(&self, piece_ns: u64) -> f64 {
-        self.after_ns + self.overrun * piece_ns as f64
+        self.after_ns + self.late_ns(piece_ns)
+    }
+
+    /// What of that is for side work that ends late, in ns.
+    pub fn late_ns(&self, piece_ns: u64) -> f64 {
+        self.overrun * piece_ns as f64
     }
 }
 

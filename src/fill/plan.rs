@@ -4,7 +4,7 @@
 use super::alternatives::{self, Again};
 use super::assemble;
 use super::attempt::{Candidate, PlanContext};
-use super::record::PlanRecord;
+use super::record::{PlanLengths, PlanRecord};
 use crate::Result;
 use crate::pipeline::job::Job;
 use crate::pipeline::memory::{GIB, Memory};
@@ -33,7 +33,13 @@ pub fn plan(job: &Job, model: &CostModel, measurements: &[Measurement]) -> Resul
     let prices = RememberedPrices::new(model);
     let (context, notes) = PlanContext::new(job, model, &prices, measurements)?;
     let chosen = context.filled(context.timeline()?);
-    finish(&context, chosen, notes, Again::Simulated)
+    let mut plan = finish(&context, chosen, notes, Again::Simulated)?;
+    let limits = &job.limits;
+    plan.record.lengths = (limits.bubble_jitter > 0.0).then(|| PlanLengths {
+        jitter: Some(limits.bubble_jitter),
+        ..PlanLengths::of(&plan.record.stage, limits.bubble_quantile)
+    });
+    Ok(plan)
 }
 
 /// The plan that was chosen, beside what other flags would have won. `again` makes it once more with other costs.

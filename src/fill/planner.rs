@@ -120,7 +120,9 @@ fn one_by_one(problem: &StageProblem, able: &[Resident]) -> StageSolution {
 #[cfg(test)]
 mod tests {
     use super::super::kernels::Kernels;
+    use super::super::overrun::Overrun;
     use super::super::pack::{SideRun, Slot};
+    use super::super::receive::ReceiveRate;
     use super::super::side::{CompleteSide, KernelOrigin, Margin};
     use super::*;
     use proptest::prelude::*;
@@ -138,6 +140,9 @@ mod tests {
             origin: KernelOrigin::Profile,
             step_interval: [1.0; 2],
             beside: None,
+            receive: ReceiveRate::FULL,
+            overrun: Overrun::Assumed(0.0),
+            piece_spread: 0.0,
         }
     }
 
@@ -146,7 +151,7 @@ mod tests {
         let slots = lengths
             .iter()
             .map(|&length| {
-                let slot = Slot { start_ns: at, end_ns: at + length, free_bytes: free };
+                let slot = Slot::new(at, at + length, free);
                 at += length + 1000;
                 slot
             })
@@ -165,7 +170,7 @@ mod tests {
         let answer = solve(&problem(&sides, &[300, 200, 70], None));
         // 240: the step of 180 and 50 of the next; 140: 100 and 30; 10: the next kernel takes 50.
         assert_eq!(work(&answer), [230, 130, 0]);
-        assert_eq!(answer.runs[0], [SideRun { side: 0, start_ns: 30, kernels: 4, work_ns: 230 }]);
+        assert_eq!(answer.runs[0], [SideRun { side: 0, start_ns: 30, kernels: 4, work_ns: 230, takes_ns: 230 }]);
         assert_eq!((answer.runs[1][0].start_ns, answer.lost_ns), (1330, 2.0));
     }
 

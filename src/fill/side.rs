@@ -4,13 +4,15 @@
 use super::beside::BesideCompute;
 use super::gate_defaults::{GateFigures, GateLevel};
 use super::kernels::Kernels;
+use super::overrun::{self, Overrun};
+use super::receive::{ReceiveRate, WaitingReceive};
 use super::side_gpt;
 use crate::cost::predict;
 use crate::pipeline::job::{self, Job};
 use crate::pipeline::memory::GIB;
 use crate::records::cost_model::GateCost;
 use crate::records::{CostModel, Measurement};
-use crate::stats;
+use crate::stats::{self, normal};
 use crate::{Error, Result};
 
 /// A side model with all the figures that the planner needs.
@@ -31,8 +33,14 @@ pub struct CompleteSide {
     /// Time at a bubble's ends in which the side cannot run.
     pub margin: Margin,
     /// Time that the main job loses behind a bubble the side ran in (cold caches, a late start), in ns, beyond the call
-    /// that closes the gate.
+    /// that closes the gate and beyond `overrun`.
     pub after_ns: f64,
+    /// What it loses because the side is now and then still at work when a bubble ends.
+    pub overrun: Overrun,
+    /// Standard deviation of a kernel's time over its mean; 0 where nothing is known of it.
+    pub piece_spread: f64,
+    /// The side's speed in bubbles in which the main job waits in a receive.
+    pub receive: ReceiveRate,
     /// Whether the side may stop within a step.
     pub split: bool,
     /// Where the times of its kernels come from.
@@ -109,15 +117,20 @@ pub fn of_job(
     level: GateLevel,
     notes: &mut Vec<String>,
 ) -> Result<Vec<CompleteSide>> {
-    let completer = Completer { job, model, measurements, gate: GateFigures::of(model.gate.as_ref(), level) };
+    let gate = GateFigures::of(model.gate.as_ref(), level);
+    let completer = Completer { job, model, measurements, gate, receive: WaitingReceive::of(job, model) };
     job.side.iter().map(|side| completer.complete(side, notes)).collect()
 }
+
+/// A step that varies by more is not one whose kernels vary alike.
+const MOST_SPREAD: f64 = 0.5;
 
 struct Completer<'a> {
     job: &'a Job,
     model: &'a CostModel,
     measurements: &'a [Measurement],
     gate: GateFigures,
+    receive: WaitingReceive,
 }
 
 /// A step and what it keeps in memory.
@@ -141,10 +154,14 @@ impl Completer<'_> {
             notes.push(format!("side {}: its step lies outside what was measured and is extrapolated", side.name));
         }
         let piece_ns = if side.split { kernels.longest_ns() } else { kernels.step_ns() };
+        let overrun = self.overrun(side, piece_ns);
         Ok(CompleteSide {
             name: side.name.clone(),
             margin: self.margin(side, kernels.longest_ns()),
-            after_ns: side.after_ns.or_else(|| self.measured_after(side)).unwrap_or(self.gate.behind_ns(piece_ns)),
+            after_ns: side.after_ns.or_else(|| self.measured_after(side, overrun)).unwrap_or(self.gate.after_ns),
+            overrun,
+            piece_spread: self.piece_spread(side),
+            receive: self.receive.of_side(side),
             beside: BesideCompute::of(self.job, self.model, side, notes),
             value: side.value,
             split: side.split,
@@ -216,20 +233,47 @@ impl Completer<'_> {
 
     /// A figure of the filled stages that ran this side operation by operation, as a plan has it run: the median over them.
     fn of_filled_stages(&self, side: &job::Side, param: &str) -> Option<f64> {
-        let name = side.measured.as_deref()?;
-        let rows = self.measurements.iter().filter(|m| m.id.starts_with("fill/") && m.param_str("side") == Some(name));
-        let rows = rows.filter(|m| m.param_str("grain") != Some("step"));
-        let values: Vec<f64> = rows.filter_map(|m| m.params.get(param)?.as_f64()).filter(|v| v.is_finite()).collect();
-        stats::median(&values)
+        let values = self.filled_stages(side).filter_map(|m| m.params.get(param)?.as_f64());
+        stats::median(&values.filter(|v| v.is_finite()).collect::<Vec<_>>())
+    }
+
+    /// Those that ran this side operation by operation, as a plan has it run.
+    fn filled_stages<'b>(&'b self, side: &'b job::Side) -> impl Iterator<Item = &'b Measurement> {
+        let ran = |m: &&Measurement| side.measured.as_deref().is_some_and(|name| m.param_str("side") == Some(name));
+        let whole = |m: &&Measurement| m.param_str("grain") == Some("step");
+        self.measurements.iter().filter(|m| m.id.starts_with("fill/")).filter(ran).filter(move |m| !whole(m))
     }
 
     fn measured_longest(&self, side: &job::Side) -> Option<f64> {
         self.of_filled_stages(side, "side_longest_operation_ns").filter(|ns| *ns > 0.0)
     }
 
-    /// What the forward behind a filled bubble took longer than behind an empty one. Noise may make it negative.
-    fn measured_after(&self, side: &job::Side) -> Option<f64> {
-        self.of_filled_stages(side, "after_bubble_ns").map(|ns| ns.max(0.0))
+    /// What the forward behind a filled bubble took longer than behind an empty one, beyond the overrun that was measured in the
+    /// same stages and is a part of it. Noise may make it negative.
+    fn measured_after(&self, side: &job::Side, overrun: Overrun) -> Option<f64> {
+        let part = if let Overrun::Measured(ns) = overrun { ns } else { 0.0 };
+        self.of_filled_stages(side, "after_bubble_ns").map(|ns| (ns - part).max(0.0))
+    }
+
+    /// As measured in filled stages; else assumed, unless the job or a filled stage says what is lost behind a bubble in
+    /// all.
+    fn overrun(&self, side: &job::Side, piece_ns: u64) -> Overrun {
+        let stages = self.filled_stages(side).filter_map(|m| overrun::measured_overrun_ns(m.fill.as_ref()?));
+        let measured = stats::median(&stages.collect::<Vec<_>>());
+        let known = side.after_ns.is_some() || self.of_filled_stages(side, "after_bubble_ns").is_some();
+        match measured {
+            Some(ns) => Overrun::Measured(ns),
+            None if known => Overrun::Assumed(0.0),
+            None => Overrun::Assumed(self.gate.late_ns(piece_ns)),
+        }
+    }
+
+    /// A kernel is taken to vary as the step does that was measured, whose 99 % quantile says how.
+    fn piece_spread(&self, side: &job::Side) -> f64 {
+        let row = side.measured.as_ref().filter(|_| side.step_ns.is_none());
+        let row = row.and_then(|name| self.row(&format!("side/{name}/step")));
+        let spread = row.and_then(|m| Some((m.p99_ns? / m.median_ns? - 1.0) / normal::quantile(0.99)));
+        spread.filter(|spread| spread.is_finite()).map_or(0.0, |spread| spread.clamp(0.0, MOST_SPREAD))
     }
 
     fn drain(&self, side: &job::Side) -> Option<f64> {

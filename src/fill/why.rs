@@ -47,10 +47,11 @@ pub fn nowhere(side: &CompleteSide, stages: &[StagePlan], budget_ns: f64, close_
             format_ns((side.margin.total_ns() + unit) as f64)
         );
     }
-    if close_ns + side.after_ns > budget_ns {
+    let cost_ns = close_ns + side.after_ns + side.usual_overrun_ns();
+    if cost_ns > budget_ns {
         return format!(
             "a single bubble would cost the main job {}, the slowdown limit allows {} an iteration",
-            format_ns(close_ns + side.after_ns),
+            format_ns(cost_ns),
             format_ns(budget_ns)
         );
     }
@@ -61,6 +62,8 @@ pub fn nowhere(side: &CompleteSide, stages: &[StagePlan], budget_ns: f64, close_
 mod tests {
     use super::super::bubble_list::MemoryLevel;
     use super::super::kernels::Kernels;
+    use super::super::overrun::Overrun;
+    use super::super::receive::ReceiveRate;
     use super::super::side::{KernelOrigin, Margin};
     use super::*;
     use crate::pipeline::BubbleKind;
@@ -68,7 +71,15 @@ mod tests {
     #[test]
     fn the_first_unmet_need_is_named() {
         let level = MemoryLevel { live_micro_batches: 0.0, free_bytes: Some(2.0 * GIB) };
-        let planned = Planned { start_ns: 0, end_ns: 1000, kind: BubbleKind::Tail, level, class: None, runs: &[] };
+        let planned = Planned {
+            start_ns: 0,
+            end_ns: 1000,
+            kind: BubbleKind::Tail,
+            level,
+            class: None,
+            variation: None,
+            runs: &[],
+        };
         let stage = StagePlan {
             bubbles: [planned].into_iter().collect(),
             least_free: Some(GIB),
@@ -88,6 +99,9 @@ mod tests {
             origin: KernelOrigin::Profile,
             step_interval: [1.0; 2],
             beside: None,
+            receive: ReceiveRate::FULL,
+            overrun: Overrun::Assumed(0.0),
+            piece_spread: 0.0,
         };
         let cases: [(CompleteSide, &str); 7] = [
             (fine.clone(), "another side is worth more"),

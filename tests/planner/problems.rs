@@ -2,7 +2,9 @@
 //! length, so that it matters where each of them stops.
 
 use bubblebench::fill::kernels::Kernels;
+use bubblebench::fill::overrun::Overrun;
 use bubblebench::fill::pack::{Slot, StageProblem};
+use bubblebench::fill::receive::ReceiveRate;
 use bubblebench::fill::side::{CompleteSide, KernelOrigin, Margin};
 use bubblebench::stats::SplitMix;
 
@@ -29,6 +31,9 @@ pub fn side(random: &mut SplitMix) -> CompleteSide {
         origin: KernelOrigin::Profile,
         step_interval: [1.0; 2],
         beside: None,
+        receive: ReceiveRate::FULL,
+        overrun: Overrun::Assumed(0.0),
+        piece_spread: 0.0,
     }
 }
 
@@ -39,7 +44,7 @@ pub fn problem<'a>(random: &mut SplitMix, sides: &'a [CompleteSide]) -> StagePro
         .map(|index| {
             let free = if short { between(random, 30, 140) } else { 1000 };
             let start_ns = 1000 * index;
-            Slot { start_ns, end_ns: start_ns + between(random, 60, 420), free_bytes: Some(free as f64) }
+            Slot::new(start_ns, start_ns + between(random, 60, 420), Some(free as f64))
         })
         .collect();
     let least = slots.iter().filter_map(|s| s.free_bytes).fold(f64::INFINITY, f64::min);
@@ -75,7 +80,7 @@ pub fn awkward_problem<'a>(random: &mut SplitMix, sides: &'a [CompleteSide]) -> 
             let units = if index == long { between(random, 3, 7) } else { 1 };
             let end_ns = start_ns + units * unit + if alike { 0 } else { between(random, 0, unit) };
             let free = if short { between(random, 30, 200) } else { 1000 };
-            let slot = Slot { start_ns, end_ns, free_bytes: Some(free as f64) };
+            let slot = Slot::new(start_ns, end_ns, Some(free as f64));
             start_ns = end_ns + unit;
             slot
         })

@@ -167,6 +167,11 @@ fn each_mistake_is_answered_with_its_line() {
         ("[120e3, 80_000]", "120e3", 39, "a list of numbers"),
         ("[120e3, 80_000]", "[]", 39, "holds no kernel"),
         ("beside_rate = 0.5", "step_ns = 1", 41, "both given"),
+        ("beside_rate = 0.5", "receive_rate = 2", 41, "give a speed from 0.01 to 1"),
+        ("sides_per_bubble = 3", "bubble_jitter = \"40%\"", 30, "at most \"30%\""),
+        ("sides_per_bubble = 3", "bubble_jitter = 5", 30, "a percentage in quotes"),
+        ("sides_per_bubble = 3", "bubble_quantile = \"60%\"", 30, "more than 0 and at most \"50%\""),
+        ("sides_per_bubble = 3", "bubble_quantile = \"0%\"", 30, "`bubble_quantile` is 0 %"),
         ("kernel_ns = 120_000", "kernel_ns = 1e7", 24, "longer than the whole step"),
         ("[model]", "[model", 2, "not TOML"),
     ];
