@@ -72,9 +72,12 @@ impl WaitingReceive {
             known.map_or_else(|| channels(sheet.as_ref(), between_nodes, job.parallel.pipeline), |ctas| [ctas; 3]);
         let rate = ReceiveRate::beside(ctas, sms);
         let given = job.side.iter().all(|side| side.receive_rate.is_some());
-        let assumed = (known.is_none() && !given).then(|| {
+        // Both are needed for a rate that was not assumed.
+        let assumed = ((known.is_none() || sheet.is_none()) && !given).then(|| {
+            let whose = if known.is_some() { "the" } else { "NCCL's" };
+            let unknown = if sheet.is_none() { " (of a GPU without a data sheet, the fewest of any)" } else { "" };
             format!(
-                "side work beside a waiting receive: NCCL's {} of {sms} multiprocessors are kept by it, so that a side runs at {:.2} [{:.2}, {:.2}]",
+                "side work beside a waiting receive: {whose} {} of {sms} multiprocessors{unknown} are kept by it, so that a side runs at {:.2} [{:.2}, {:.2}]",
                 ctas[1], rate.rate, rate.ends[0], rate.ends[1]
             )
         });
@@ -157,5 +160,14 @@ mod tests {
     fn an_unknown_gpu_is_taken_for_a_small_one() {
         let unknown = of("gpt-a100-8", |_, model| model.machine.device = "some accelerator".into());
         assert_eq!(unknown.rate.rate, 1.0 - 2.0 / 80.0);
+        let said = unknown.assumed.unwrap();
+        assert!(said.contains("NCCL's 2 of 80 multiprocessors (of a GPU without a data sheet"), "{said}");
+        let measured = of("gpt-a100-8", |_, model| {
+            model.machine.device = "some accelerator".into();
+            let fit = model.collectives.iter_mut().find(|fit| fit.operation == "send_recv" && fit.nodes == 1);
+            fit.unwrap().ctas = Some(4);
+        });
+        let said = measured.assumed.expect("its thread blocks are known, its multiprocessors are not");
+        assert!(said.contains("the 4 of 80 multiprocessors (of a GPU without"), "{said}");
     }
 }
