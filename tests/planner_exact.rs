@@ -84,6 +84,28 @@ fn the_planner_reaches_98_percent_of_the_exact_optimum() {
     report("small", &answers);
 }
 
+/// What a bubble costs is then a matter of the bubble.
+#[test]
+fn it_does_where_lengths_vary_too() {
+    for (kind, seed, awkward) in [("small, varying", 0x5a11, false), ("awkward, varying", 0xa3c5, true)] {
+        let answers = answers(seed, |random| {
+            let sides = sides(random, if awkward { problems::awkward_side } else { problems::side });
+            let mut problem = if awkward { problems::awkward_problem } else { problems::problem }(random, &sides);
+            problems::vary(random, &mut problem);
+            let best = exhaustive::optimum(&problem);
+            if !awkward {
+                let program = program::optimum(&problem);
+                assert!(
+                    (best - program).abs() <= 1e-6 * best.max(1.0),
+                    "{best}, {program} by the program: {problem:?}"
+                );
+            }
+            Answer::of(&problem, best)
+        });
+        report(kind, &answers);
+    }
+}
+
 #[test]
 fn it_does_where_sides_are_awkward_too() {
     let answers = answers(0xa3c3a4d, |random| {

@@ -175,7 +175,7 @@ impl Run {
             step_interval: [1.0; 2],
             beside: None,
             receive: ReceiveRate::FULL,
-            overrun: Overrun::Assumed(0.0),
+            overrun: Overrun::NONE,
             piece_spread: 0.0,
         }
     }

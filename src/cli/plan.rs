@@ -7,7 +7,7 @@ use crate::cost::{datasheet, join, predict};
 use crate::export::perfetto;
 use crate::fill;
 use crate::fill::measured::{self, IterationChoice};
-use crate::pipeline::job::Job;
+use crate::pipeline::job::{Job, Limits};
 use crate::pipeline::{ScheduleName, given, operations};
 use crate::records::store::{Journal, MEASUREMENTS};
 use crate::records::{CostModel, Measurement, files};
@@ -50,10 +50,11 @@ pub struct PlanArgs {
     #[arg(long, value_name = "Q", value_parser = quantile)]
     bubbles_quantile: Option<f64>,
     /// Compare every way to divide the GPUs: pipeline x tensor x data x micro-batch
-    #[arg(long, conflicts_with_all = ["bubbles", "trace", "html"])]
+    // Where a flag that another one requires is refused, clap drops the requirement: so that one is refused by name too.
+    #[arg(long, conflicts_with_all = ["bubbles", "iteration", "bubbles_quantile", "trace", "html"])]
     sweep: bool,
     /// Compare each side alone: stopping between whole steps only, or between any two of its kernels
-    #[arg(long, conflicts_with_all = ["bubbles", "trace", "html", "json", "brief", "sweep"])]
+    #[arg(long, conflicts_with_all = ["bubbles", "iteration", "trace", "html", "json", "operations", "brief", "sweep"])]
     segments: bool,
     /// Print the answer only: whether filling pays, by how much, and with what
     #[arg(long, conflicts_with_all = ["json", "sweep"])]
@@ -62,10 +63,10 @@ pub struct PlanArgs {
     #[arg(long)]
     json: bool,
     /// Put every operation of the iteration without side work into the JSON
-    #[arg(long, requires = "json", conflicts_with_all = ["bubbles", "sweep"])]
+    #[arg(long, requires = "json", conflicts_with_all = ["bubbles", "sweep", "brief"])]
     operations: bool,
     /// Write a trace for ui.perfetto.dev, side work and free memory included
-    #[arg(long, value_name = "FILE", conflicts_with = "bubbles")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bubbles", "iteration"])]
     trace: Option<PathBuf>,
     /// Write the plan as one self-contained page with pictures
     #[arg(long, value_name = "FILE")]
@@ -116,8 +117,8 @@ fn quantile(text: &str) -> Result<f64, String> {
         Some(percent) => percent.trim().parse::<f64>().map(|percent| percent / 100.0),
         None => text.trim().parse(),
     };
-    let within = |value: &f64| *value > 0.0 && *value <= 0.5;
-    value.ok().filter(within).ok_or_else(|| "give a share above 0 and at most 0.5, like 0.1 or 10%".to_string())
+    let within = |value: &f64| Limits::QUANTILES.contains(value);
+    value.ok().filter(within).ok_or_else(|| "give a share from 0.001 to 0.5, like 0.1 or 10%".to_string())
 }
 
 /// Sets the quantile that was asked for, if there are lengths of which it can be one.
@@ -135,7 +136,7 @@ fn set_quantile(args: &PlanArgs, job: &mut Job) -> Result<()> {
             "give --bubbles FILE of several iterations, or set `bubble_jitter` in [limits] of the job",
         ));
     }
-    job.limits.bubble_quantile = quantile;
+    job.limits.bubble_quantile = Some(quantile);
     Ok(())
 }
 

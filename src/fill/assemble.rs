@@ -105,17 +105,17 @@ fn overrun_ns(context: &PlanContext, plan: &StagePlan) -> Option<f64> {
 /// What one of a side's runs costs the main job on average, side work that ends late included.
 fn cost_ns(context: &PlanContext, chosen: &Candidate, index: usize) -> f64 {
     let side = &context.sides[index];
-    let (mut runs, mut late_ns, mut vary) = (0u64, 0.0, false);
+    let (mut runs, mut late_ns) = (0u64, 0.0);
     for stage in &chosen.stages {
         for bubble in stage.bubbles.iter() {
-            vary |= bubble.variation.is_some();
             for run in bubble.runs.iter().filter(|run| run.side == index) {
                 runs += 1;
                 late_ns += stage.overrun_ns(&bubble, run, &context.sides);
             }
         }
     }
-    let late_ns = if vary && runs > 0 { late_ns / runs as f64 } else { side.usual_overrun_ns() };
+    let usual = side.overrun.of(if side.split { Residency::Split } else { Residency::Whole });
+    let late_ns = if runs > 0 { late_ns / runs as f64 } else { usual.usual_ns };
     context.close_ns + (side.after_ns + late_ns)
 }
 
@@ -209,6 +209,8 @@ fn side(context: &PlanContext, chosen: &Candidate, index: usize, per_s: (f64, f6
     let pipelines = replicas(context);
     let steps = pipelines * chosen.steps(&context.sides, index);
     let budget_ns = context.job.limits.main_slowdown * chosen.base.iteration_ns as f64;
+    let another_runs =
+        || (0..context.sides.len()).any(|other| other != index && chosen.steps(&context.sides, other) > 0.0);
     PlanSide {
         name: side.name.clone(),
         source: side.origin.text().into(),
@@ -231,7 +233,7 @@ fn side(context: &PlanContext, chosen: &Candidate, index: usize, per_s: (f64, f6
         steps_per_s: steps / chosen.seconds().max(f64::MIN_POSITIVE),
         steps_per_s_low: pipelines * per_s.0,
         steps_per_s_high: pipelines * per_s.1,
-        unused: (steps == 0.0).then(|| why::nowhere(side, &chosen.stages, budget_ns, context.close_ns)),
+        unused: (steps == 0.0).then(|| why::nowhere(side, &chosen.stages, budget_ns, context.close_ns, another_runs())),
     }
 }
 

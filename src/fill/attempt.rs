@@ -102,20 +102,6 @@ impl Base {
     }
 }
 
-fn general_notes(job: &Job, model: &CostModel, memory: &Memory) -> Vec<String> {
-    let mut notes = Vec::new();
-    if memory.total_bytes.is_none() {
-        notes.push("the GPU's memory is not known, so nothing was checked against it: set memory_gib".into());
-    }
-    if model.gate.is_none() && !job.side.is_empty() {
-        notes.push(gate_defaults::assumed_note());
-    }
-    if job.side.is_empty() {
-        notes.push("the job names no [[side]]: bubbles are shown, not filled".into());
-    }
-    notes
-}
-
 impl<'a> PlanContext<'a> {
     /// Also returns what the reader should know so far. `prices` are those of `model`.
     pub fn new(
@@ -129,10 +115,25 @@ impl<'a> PlanContext<'a> {
         let memory = memory::of_job(job, dtype, &costs.layer, model.machine.memory_bytes)?;
         let mut notes = std::mem::take(&mut costs.notes);
         let sides = side::of_job(job, model, measurements, GateLevel::Median, &mut notes)?;
-        notes.extend(general_notes(job, model, &memory));
         let close_ns = side::close_ns(model.gate.as_ref(), GateLevel::Median);
         let weight_share = job.weight_share();
         Ok((PlanContext { job, model, measurements, prices, costs, memory, sides, weight_share, close_ns }, notes))
+    }
+
+    /// What the reader should know of any plan of the job, whose bubbles are known to `vary` or not.
+    pub fn general_notes(&self, vary: bool) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.memory.total_bytes.is_none() {
+            notes.push("the GPU's memory is not known, so nothing was checked against it: set memory_gib".into());
+        }
+        if self.model.gate.is_none() && !self.job.side.is_empty() {
+            let published = self.sides.iter().any(|side| side.overrun.is_published());
+            notes.push(gate_defaults::assumed_note(published.then_some(vary)));
+        }
+        if self.job.side.is_empty() {
+            notes.push("the job names no [[side]]: bubbles are shown, not filled".into());
+        }
+        notes
     }
 
     /// The same for another form of the job, which may or may not fit the memory. What its sides would do beside its
@@ -199,7 +200,7 @@ impl<'a> PlanContext<'a> {
             sides_per_bubble: self.job.limits.sides_per_bubble as usize,
             jitter: Some(&self.job.limits)
                 .filter(|limits| limits.bubble_jitter > 0.0)
-                .map(|limits| Jitter::new(limits.bubble_jitter, limits.bubble_quantile)),
+                .map(|limits| Jitter::new(limits.bubble_jitter, limits.quantile())),
         }
     }
 

@@ -52,9 +52,11 @@ impl Planned<'_> {
         }
     }
 
-    /// When it truly ends, as seen from the time until which the gate opens; `None` where its length is not known to vary.
+    /// When it truly ends, as seen from the time until which the gate opens; `None` where its length is not known to vary, as where
+    /// a few iterations happened to have the same.
     pub fn true_end(&self) -> Option<TrueEnd> {
-        let Variation { expected_ns, deviation_ns } = self.variation?;
+        let Variation { expected_ns, deviation_ns } =
+            self.variation.filter(|variation| variation.deviation_ns > 0.0)?;
         let later_ns = self.length_ns().saturating_sub(expected_ns) as f64;
         Some(TrueEnd { later_ns, deviation_ns })
     }
@@ -204,6 +206,8 @@ mod tests {
         assert_eq!((slots[0].start_ns, slots[0].end_ns, slots[0].receiving), (20, 27, true));
         assert_eq!(slots[0].true_end, Some(TrueEnd { later_ns: 3.0, deviation_ns: 2.0 }));
         assert_eq!((slots[1].end_ns, slots[1].receiving, slots[1].true_end), (50, false, None));
+        let still = Planned { variation: Some(Variation { expected_ns: 10, deviation_ns: 0.0 }), ..one };
+        assert_eq!(still.slot().true_end, None, "seen to vary by nothing is not known to vary");
     }
 
     #[test]

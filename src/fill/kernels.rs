@@ -15,6 +15,8 @@ pub struct Kernels {
     ends_ns: Vec<u64>,
     /// Kernels of about one length together, by rising length.
     classes: Vec<PieceClass>,
+    /// Whether all kernels are of exactly one length.
+    alike: bool,
 }
 
 /// Pieces of about one length.
@@ -52,13 +54,14 @@ impl Kernels {
     /// Lengths within a factor of √2 go together: whoever asks how late a kernel may end goes through the classes once a
     /// bubble, and a step has thousands of kernels.
     fn ending_at(ends_ns: Vec<u64>) -> Self {
+        let alike = ends_ns.windows(2).all(|pair| pair[1] - pair[0] == ends_ns[1]);
         let mut sums: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
         for length_ns in ends_ns.windows(2).map(|pair| pair[1] - pair[0]) {
             let sum = sums.entry((2.0 * (length_ns as f64).log2()).round() as u64).or_default();
             *sum = (sum.0 + 1, sum.1 + length_ns);
         }
         let class = |(count, sum): (u64, u64)| PieceClass { length_ns: sum.div_ceil(count), count };
-        Kernels { classes: sums.into_values().map(class).collect(), ends_ns }
+        Kernels { classes: sums.into_values().map(class).collect(), ends_ns, alike }
     }
 
     /// The same kernels, each `factor` times as long; none becomes shorter than a nanosecond.
@@ -74,6 +77,11 @@ impl Kernels {
     /// The kernels of a step by their length: how many there are of about each.
     pub fn classes(&self) -> &[PieceClass] {
         &self.classes
+    }
+
+    /// Whether all kernels are of exactly one length, so that in every bubble they end at the same times.
+    pub const fn are_alike(&self) -> bool {
+        self.alike
     }
 
     /// Number of kernels in one step.
@@ -124,6 +132,8 @@ mod tests {
         let kernels = Kernels::new(&[100, 1000, 102, 98, 1000]).unwrap();
         let class = |length_ns, count| PieceClass { length_ns, count };
         assert_eq!(kernels.classes(), [class(100, 3), class(1000, 2)]);
+        assert!(!Kernels::new(&[98, 102]).unwrap().are_alike(), "of one class, and yet not alike");
+        assert!(Kernels::new(&[98, 98]).unwrap().are_alike() && !Kernels::of_longest(10, 4).are_alike());
         let many: Vec<u64> = (1..5000).collect();
         let kernels = Kernels::new(&many).unwrap();
         assert!(kernels.classes().len() < 27);

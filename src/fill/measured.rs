@@ -127,7 +127,9 @@ pub fn plan(
     let prices = RememberedPrices::new(model);
     let (context, mut notes) = PlanContext::new(job, model, &prices, measurements)?;
     let timeline = context.timeline()?;
-    let learned = learned(&record, job, file, wanted, &mut notes)?;
+    let (learned, why_not) = learned(&record, job, file, wanted)?;
+    notes.extend(context.general_notes(learned.is_some()));
+    notes.extend(why_not);
     let (iteration, iterations) = match &learned {
         Some(learned) => (learned.iteration, counted_iterations(&record).len() as u64),
         None => choose(&record, file, wanted)?,
@@ -137,7 +139,7 @@ pub fn plan(
         lane.set_lengths(lengths);
     }
     let chosen = fill(&context, timeline, &lanes);
-    notes.extend(measured_notes(job));
+    notes.extend(measured_notes(job, learned.is_some()));
     let from = from(&record, file, iteration, iterations, &lanes, &chosen.timeline);
     // The bubbles are what they are: prices only say where in the schedule they lie.
     let again = |context: &PlanContext, schedule: &Schedule| {
@@ -148,36 +150,35 @@ pub fn plan(
     plan.record.measured = Some(from);
     plan.record.lengths = learned.map(|learned| PlanLengths {
         iterations: Some(learned.iterations),
-        ..PlanLengths::of(&plan.record.stage, job.limits.bubble_quantile)
+        ..PlanLengths::of(&plan.record.stage, job.limits.quantile())
     });
     Ok(plan)
 }
 
-/// The lengths by position, if they are wanted and can be had. Fails only where nothing else is wanted.
+/// The lengths by position, if they are wanted and can be had; and what the reader should know where they were wanted and cannot.
+/// Fails only where nothing else is wanted.
 fn learned(
     record: &BubblesRecord,
     job: &Job,
     file: &Path,
     wanted: IterationChoice,
-    notes: &mut Vec<String>,
-) -> Result<Option<LearnedLengths>> {
-    let quantile = job.limits.bubble_quantile;
+) -> Result<(Option<LearnedLengths>, Option<String>)> {
+    let quantile = job.limits.quantile();
     match wanted {
-        IterationChoice::Median | IterationChoice::Number(_) => Ok(None),
-        IterationChoice::Learned => lengths::learn(record, quantile, lengths::FEWEST).map(Some).map_err(|why| {
+        IterationChoice::Median | IterationChoice::Number(_) => Ok((None, None)),
+        IterationChoice::Learned => lengths::learn(record, quantile).map(|of| (Some(of), None)).map_err(|why| {
             Error::input(
                 format!("{}: lengths cannot be learned: {why}", file.display()),
                 "record more iterations of the same schedule, or take one of them: `--iteration median`",
             )
         }),
-        IterationChoice::Usual => match lengths::learn(record, quantile, lengths::ENOUGH) {
-            Ok(learned) => Ok(Some(learned)),
+        IterationChoice::Usual => match lengths::learn(record, quantile) {
+            Ok(learned) => Ok((Some(learned), None)),
             Err(why) => {
                 // Nobody expects a few iterations to be more than a sample.
-                if counted_iterations(record).len() as u64 >= lengths::ENOUGH {
-                    notes.push(format!("one iteration is planned on, with its luck: {why}"));
-                }
-                Ok(None)
+                let expected = counted_iterations(record).len() as u64 >= lengths::FEWEST;
+                let note = format!("one iteration is planned on, with its luck: {why}");
+                Ok((None, expected.then_some(note)))
             }
         },
     }
@@ -187,7 +188,7 @@ fn counted_iterations(record: &BubblesRecord) -> BTreeSet<u64> {
     record.devices.iter().flat_map(|d| &d.bubbles).map(|b| b.iteration).collect()
 }
 
-fn measured_notes(job: &Job) -> Vec<String> {
+fn measured_notes(job: &Job, learned: bool) -> Vec<String> {
     let mut notes = vec![
         "bubbles are measured; stage times, memory and the other schedules are still the cost model's, and a bubble's memory is that of \
          the schedule's position with as much work done"
@@ -199,14 +200,23 @@ fn measured_notes(job: &Job) -> Vec<String> {
     if job.limits.beside_compute.is_some() {
         notes.push("beside_compute is left out: measured bubbles do not say what computes between them".into());
     }
+    if job.limits.bubble_quantile.is_some() && !learned {
+        notes.push("the bubbles' quantile counts for nothing: one iteration has one length a bubble".into());
+    }
+    if job.limits.bubble_jitter > 0.0 {
+        notes.push(
+            "bubble_jitter counts for other schedules only, which are simulated: measured bubbles vary as they did"
+                .into(),
+        );
+    }
     notes
 }
 
 /// The iteration's number, and how many there are.
 fn choose(record: &BubblesRecord, file: &Path, wanted: IterationChoice) -> Result<(u64, u64)> {
-    let mut idle: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut idle: BTreeMap<u64, u128> = BTreeMap::new();
     for b in record.devices.iter().flat_map(|d| &d.bubbles) {
-        *idle.entry(b.iteration).or_default() += b.length_ns();
+        *idle.entry(b.iteration).or_default() += u128::from(b.length_ns());
     }
     let count = idle.len() as u64;
     if let IterationChoice::Number(number) = wanted {
@@ -221,7 +231,7 @@ fn choose(record: &BubblesRecord, file: &Path, wanted: IterationChoice) -> Resul
             )),
         };
     }
-    let mut by_idle: Vec<(u64, u64)> = idle.into_iter().map(|(iteration, ns)| (ns, iteration)).collect();
+    let mut by_idle: Vec<(u128, u64)> = idle.into_iter().map(|(iteration, ns)| (ns, iteration)).collect();
     by_idle.sort_unstable();
     by_idle.get(by_idle.len().saturating_sub(1) / 2).map(|&(_, iteration)| (iteration, count)).ok_or_else(|| {
         Error::input(
@@ -282,14 +292,15 @@ fn lane(device: &DeviceBubbles, iteration: u64, start: Option<u64>) -> Lane<'_> 
 
 fn fill(context: &PlanContext, timeline: Timeline, lanes: &[Lane]) -> Candidate {
     let iteration_ns = lanes.iter().map(|l| l.length_ns).max().unwrap_or(0);
-    let (all, idle) = lanes.iter().fold((0u64, 0u64), |(all, idle), l| (all + l.length_ns, idle + l.idle_ns()));
+    let (all, idle) =
+        lanes.iter().fold((0.0, 0.0), |(all, idle), l| (all + l.length_ns as f64, idle + l.idle_ns() as f64));
     let busy_ns: Vec<u64> = lanes.iter().map(|l| l.length_ns - l.idle_ns()).collect();
     let base = Base {
         iteration_ns,
         pipeline_ns: iteration_ns,
         work_ns: busy_ns.iter().map(|&ns| ns as f64).sum(),
         busy_ns,
-        bubble_ratio: if all > 0 { idle as f64 / all as f64 } else { 0.0 },
+        bubble_ratio: if all > 0.0 { idle / all } else { 0.0 },
     };
     let memory = context.memory_of(&timeline.schedule);
     let mut stages: Vec<StagePlan> =

@@ -12,18 +12,19 @@
 //! E[time used within the bubble]  = X − open − E[Y⁺] − Σ E[((d − Y⁺)⁺)²] ÷ 2·Σ d
 //! ```
 //!
-//! Pieces that are all of one length, such as whole steps, end at o + k·d in every bubble instead, o being the opening. With n of
-//! them fitting into X,
+//! both as far as Y < X − o, o being the opening: in a bubble that ended before, nothing was begun. Pieces that are all of one length,
+//! such as whole steps, end at eₖ = o + k·d in every bubble instead. Piece k + 1 is waited for if eₖ < L ≤ eₖ₊₁, and for n of them that fit
+//! into X the sum of these waits telescopes to
 //!
 //! ```text
-//! E[(end of the last piece − L)⁺] = E[(o + n·d − L)⁺] − d · Σ P(L ≤ o + k·d),   k from 0 to n − 1
+//! E[(end of the last piece − L)⁺] = E[(eₙ − L)⁺] − E[(o − L)⁺] − d · Σ P(L ≤ eₖ),   k from 0 to n − 1
 //! ```
 //!
 //! All are integrals of a normal density. A bubble opened for its q-quantile is overrun in about q of all iterations, by half of
 //! the piece in flight at most on average. [`super::simulation`] has the same gate event by event, and holds these against it.
 
 use super::kernels::PieceClass;
-use crate::records::measurement::FillOutcome;
+use super::pack::Residency;
 use crate::stats::normal;
 
 /// By how many standard deviations a side asks for more than a piece takes on average: the quantile of 90 % by which
@@ -58,6 +59,8 @@ pub struct TrueEnd {
 pub struct Pieces<'a> {
     /// Their lengths alone, and how many of a step have each.
     pub classes: &'a [PieceClass],
+    /// Whether all of them are of exactly one length.
+    pub alike: bool,
     /// Speed within the bubble, alone being 1.
     pub rate: f64,
     /// Standard deviation of a piece's time over its mean.
@@ -76,29 +79,28 @@ impl Pieces<'_> {
 
     /// Time by which side work outlasts the bubble, on average over all iterations, in ns, if the side has `room_ns` from its first
     /// piece until all is to have ended.
-    pub fn overrun_within_ns(&self, room_ns: f64, end: TrueEnd) -> f64 {
-        let [class] = self.classes else { return self.overrun_ns(end) };
-        let length = class.length_ns as f64 / self.rate;
-        let seen = (FAR * end.deviation_ns / length.max(1.0)).ceil();
-        if self.spread > 0.0 || end.deviation_ns <= 0.0 || seen > MOST_BOUNDARIES {
-            return self.overrun_ns(end);
+    pub fn overrun_ns(&self, room_ns: f64, end: TrueEnd) -> f64 {
+        match self.classes {
+            [class] if self.alike && self.spread <= 0.0 && end.deviation_ns > 0.0 => {
+                let length = class.length_ns as f64 / self.rate;
+                let seen = (FAR * end.deviation_ns / length.max(1.0)).ceil();
+                if seen > MOST_BOUNDARIES {
+                    return self.anywhere_ns(room_ns, end);
+                }
+                fixed_ns(length, seen, room_ns, end)
+            }
+            _ => self.anywhere_ns(room_ns, end),
         }
-        let fitting = (room_ns / length).floor().max(0.0);
-        // The last boundary, as seen from the true end's median.
-        let last = fitting * length - room_ns - end.later_ns;
-        let before = |k: f64| length * normal::below((last - k * length) / end.deviation_ns);
-        let ended: f64 = (1..=fitting.min(seen) as u32).map(|k| before(f64::from(k))).sum();
-        (normal::positive_part(last, end.deviation_ns) - ended).max(0.0)
     }
 
-    /// Time by which side work outlasts the bubble, on average over all iterations, in ns, wherever the boundaries lie.
-    pub fn overrun_ns(&self, end: TrueEnd) -> f64 {
+    /// The same wherever the boundaries lie.
+    fn anywhere_ns(&self, room_ns: f64, end: TrueEnd) -> f64 {
         let each = |(length, count): (f64, f64)| {
             let own = self.spread * length;
             // A piece of more than its usual length both starts and ends by so much later.
             let (mean, deviation) = (-end.later_ns - NEED_DEVIATIONS * own, end.deviation_ns.hypot(own));
-            let [_, _, within] = normal::moments_between(mean, deviation, 0.0, length);
-            let over = normal::moments_between(mean, deviation, length, f64::INFINITY)[0];
+            let [_, _, within] = normal::moments_between(mean, deviation, 0.0, length.min(room_ns));
+            let over = normal::moments_between(mean, deviation, length.min(room_ns), room_ns)[0];
             count * (within + over * (length * length + own * own))
         };
         self.iter().map(each).sum::<f64>() / (2.0 * self.step_ns())
@@ -121,23 +123,62 @@ impl Pieces<'_> {
     }
 }
 
-/// What the main job waits on average behind a bubble that a side ran in, because side work ended late.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Overrun {
-    /// Measured in filled stages with this side, in ns; it stands whatever is known of the bubble's length.
-    Measured(f64),
-    /// From published figures, in ns, or 0 beside a measured gate; where a bubble's length is known to vary, the closed form
-    /// takes its place.
-    Assumed(f64),
+/// Pieces that are all of this length and begin with the opening. Of the boundaries before the last one only so many count as
+/// `seen`: before the others the bubble never ends.
+fn fixed_ns(length: f64, seen: f64, room_ns: f64, end: TrueEnd) -> f64 {
+    let fitting = (room_ns / length).floor().max(0.0);
+    // As seen from the true end's median.
+    let opening = -room_ns - end.later_ns;
+    let last = opening + fitting * length;
+    let ended = |k: f64| length * normal::below((last - k * length) / end.deviation_ns);
+    let ended: f64 = (1..=fitting.min(seen) as u32).map(|k| ended(f64::from(k))).sum();
+    let after = |at: f64| normal::positive_part(at, end.deviation_ns);
+    (after(last) - after(opening) - ended).max(0.0)
 }
 
-/// The overrun of a filled stage, on average over its bubbles, in ns: the mean of the positive part of the normal distribution with
-/// the measured median and 99 % quantile. `None` where it was not measured. What a late closing takes (`late_close_ns`) is the main's own
-/// and no part of it: a side stops by the clock before.
-pub fn measured_overrun_ns(outcome: &FillOutcome) -> Option<f64> {
-    let median = outcome.overrun_p50_ns.filter(|ns| ns.is_finite())?;
-    let p99 = outcome.overrun_p99_ns.filter(|ns| ns.is_finite()).unwrap_or(median);
-    Some(normal::positive_part(median, (p99 - median).max(0.0) / normal::quantile(0.99)))
+/// What the main job waits on average behind a bubble that a side ran in, because side work ended late, beside what the bubble's
+/// own variation tells.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Overrun {
+    /// Of a side that may stop between any two kernels.
+    pub split: GrainOverrun,
+    /// Of one that runs whole steps.
+    pub whole: GrainOverrun,
+}
+
+/// The same of one grain, measured in filled stages or published.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GrainOverrun {
+    /// Of a bubble whose length is not known to vary, in ns.
+    pub usual_ns: f64,
+    /// Of a bubble whose length is known to vary, at least, in ns: what ends late for other reasons, such as a piece that took
+    /// longer than it asked for.
+    pub least_ns: f64,
+}
+
+impl Overrun {
+    /// Nothing but what the bubble's variation tells.
+    pub const NONE: Overrun = Overrun { split: GrainOverrun::exactly(0.0), whole: GrainOverrun::exactly(0.0) };
+
+    /// Whether it was neither measured nor given: published figures are wide.
+    pub fn is_published(&self) -> bool {
+        [self.split, self.whole].iter().any(|grain| grain.usual_ns > grain.least_ns)
+    }
+
+    /// That of a side that stays on a stage in this way.
+    pub const fn of(&self, residency: Residency) -> GrainOverrun {
+        match residency {
+            Residency::Split => self.split,
+            Residency::Whole => self.whole,
+        }
+    }
+}
+
+impl GrainOverrun {
+    /// The mean that filled stages had.
+    pub const fn exactly(ns: f64) -> Self {
+        GrainOverrun { usual_ns: ns, least_ns: ns }
+    }
 }
 
 #[cfg(test)]
@@ -145,15 +186,22 @@ mod tests {
     use super::*;
 
     const ONE: [PieceClass; 1] = [PieceClass { length_ns: 200_000, count: 1 }];
+    /// Room for any number of pieces.
+    const FOREVER: f64 = 1e15;
 
+    /// Of which nothing says where they begin.
     fn pieces(classes: &[PieceClass]) -> Pieces<'_> {
-        Pieces { classes, rate: 1.0, spread: 0.0 }
+        Pieces { classes, alike: false, rate: 1.0, spread: 0.0 }
+    }
+
+    fn anywhere(pieces: Pieces, end: TrueEnd) -> f64 {
+        pieces.overrun_ns(FOREVER, end)
     }
 
     #[test]
     fn a_bubble_that_always_ends_on_time_is_not_overrun() {
         let end = TrueEnd { later_ns: 0.0, deviation_ns: 0.0 };
-        assert_eq!(pieces(&ONE).overrun_ns(end), 0.0);
+        assert_eq!(anywhere(pieces(&ONE), end), 0.0);
         // Half a piece is left over on average.
         assert!((pieces(&ONE).used_ns(5e6, end) - 4.9e6).abs() < 1.0);
     }
@@ -165,7 +213,7 @@ mod tests {
             let deviation_ns = 50e6;
             let end = TrueEnd { later_ns: -deviation_ns * normal::quantile(quantile), deviation_ns };
             let expected = quantile * 100_000.0;
-            assert!((pieces(&ONE).overrun_ns(end) / expected - 1.0).abs() < 0.02, "{quantile}");
+            assert!((anywhere(pieces(&ONE), end) / expected - 1.0).abs() < 0.02, "{quantile}");
         }
     }
 
@@ -173,13 +221,14 @@ mod tests {
     #[test]
     fn pieces_of_one_length_end_where_they_end() {
         let end = TrueEnd { later_ns: 0.0, deviation_ns: 30_000.0 };
-        let at = |room_ns: f64| pieces(&ONE).overrun_within_ns(room_ns, end);
+        let alike = Pieces { alike: true, ..pieces(&ONE) };
+        let at = |room_ns: f64| alike.overrun_ns(room_ns, end);
         assert!(at(590_000.0) < 1e-3, "190 µs are left");
         assert!((at(400_000.0) - 0.398_942 * 30_000.0).abs() < 1.0, "half of all bubbles end before the second step");
         let mean = (0..200).map(|k| at(400_500.0 + 1_000.0 * f64::from(k))).sum::<f64>() / 200.0;
-        assert!((mean / pieces(&ONE).overrun_ns(end) - 1.0).abs() < 0.02, "{mean}");
+        assert!((mean / anywhere(pieces(&ONE), end) - 1.0).abs() < 0.02, "{mean}");
         let wide = TrueEnd { deviation_ns: 1e8, ..end };
-        assert_eq!(pieces(&ONE).overrun_within_ns(1e9, wide), pieces(&ONE).overrun_ns(wide));
+        assert_eq!(alike.overrun_ns(1e9, wide), pieces(&ONE).overrun_ns(1e9, wide));
     }
 
     /// Long pieces are met more often than short ones, and slower ones are longer.
@@ -188,23 +237,11 @@ mod tests {
         let mixed = [PieceClass { length_ns: 100_000, count: 2 }, PieceClass { length_ns: 800_000, count: 1 }];
         let end = TrueEnd { later_ns: 0.0, deviation_ns: 1e9 };
         let expected = 0.5 * (2.0 * 1e10 + 6.4e11) / (2.0 * 1e6);
-        assert!((pieces(&mixed).overrun_ns(end) / expected - 1.0).abs() < 0.01);
+        assert!((anywhere(pieces(&mixed), end) / expected - 1.0).abs() < 0.01);
         let slow = Pieces { rate: 0.5, ..pieces(&mixed) };
-        assert!((slow.overrun_ns(end) / (2.0 * expected) - 1.0).abs() < 0.01);
+        assert!((anywhere(slow, end) / (2.0 * expected) - 1.0).abs() < 0.01);
         let varying = Pieces { spread: 0.3, ..pieces(&ONE) };
         let tight = TrueEnd { later_ns: 0.0, deviation_ns: 1e3 };
-        assert!(varying.overrun_ns(tight) > pieces(&ONE).overrun_ns(tight));
-    }
-
-    #[test]
-    fn a_measured_overrun_counts_what_lies_above_nothing() {
-        let mut outcome = FillOutcome::default();
-        assert_eq!(measured_overrun_ns(&outcome), None);
-        outcome.overrun_p50_ns = Some(3000.0);
-        assert_eq!(measured_overrun_ns(&outcome), Some(3000.0));
-        outcome.overrun_p50_ns = Some(-50_000.0);
-        outcome.overrun_p99_ns = Some(20_000.0);
-        let mean = measured_overrun_ns(&outcome).unwrap();
-        assert!((550.0..650.0).contains(&mean), "{mean}");
+        assert!(anywhere(varying, tight) > anywhere(pieces(&ONE), tight));
     }
 }

@@ -6,7 +6,7 @@
 //! state between bubbles and therefore runs whole steps only (a step stopped half way holds its activations).
 
 use super::kernels::PieceClass;
-use super::overrun::{Overrun, Pieces, TrueEnd};
+use super::overrun::{Pieces, TrueEnd};
 use super::side::CompleteSide;
 
 /// A bubble that may be filled, as the planner sees it.
@@ -195,27 +195,21 @@ impl CompleteSide {
         }
     }
 
-    /// Time that the main job waits on average behind a bubble whose length is not known to vary, in ns.
-    pub const fn usual_overrun_ns(&self) -> f64 {
-        match self.overrun {
-            Overrun::Measured(ns) | Overrun::Assumed(ns) => ns,
-        }
-    }
-
     /// Time that the main job waits on average because the side is still at work at a bubble's true end, in ns, if it has the bubble
-    /// to itself.
+    /// to itself: by the closed form where the bubble's length is known to vary, and at least what was measured or published.
     pub fn overrun_ns(&self, slot: &Slot, residency: Residency) -> f64 {
-        let end = match (self.overrun, slot.true_end) {
-            (Overrun::Measured(ns), _) | (Overrun::Assumed(ns), None) => return ns,
-            (Overrun::Assumed(_), Some(end)) => end,
-        };
+        let known = self.overrun.of(residency);
+        let Some(end) = slot.true_end else { return known.usual_ns };
         // Nothing is started that would not end a signal's time before.
         let end = TrueEnd { later_ns: end.later_ns + self.margin.signal_ns as f64, ..end };
-        let whole = [PieceClass { length_ns: self.kernels.step_ns(), count: 1 }];
-        let classes = if residency == Residency::Split { self.kernels.classes() } else { &whole };
+        let step = [PieceClass { length_ns: self.kernels.step_ns(), count: 1 }];
+        let (classes, alike) = match residency {
+            Residency::Split => (self.kernels.classes(), self.kernels.are_alike()),
+            Residency::Whole => (&step[..], true),
+        };
         let room_ns = (slot.end_ns - slot.start_ns).saturating_sub(self.margin.total_ns());
-        let pieces = Pieces { classes, rate: self.rate(slot.receiving), spread: self.piece_spread };
-        pieces.overrun_within_ns(room_ns as f64, end)
+        let pieces = Pieces { classes, alike, rate: self.rate(slot.receiving), spread: self.piece_spread };
+        pieces.overrun_ns(room_ns as f64, end).max(known.least_ns)
     }
 }
 

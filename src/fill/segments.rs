@@ -8,7 +8,7 @@ use crate::pipeline::job::{Job, Side};
 use crate::pipeline::prices::RememberedPrices;
 use crate::records::{CostModel, Measurement};
 
-/// Iterations that are carried out.
+/// Iterations that are carried out, unless they are long ones.
 const ITERATIONS: u64 = 200;
 
 /// A side alone in the job's bubbles, in both grains.

@@ -4,7 +4,8 @@
 use super::beside::BesideCompute;
 use super::gate_defaults::{GateFigures, GateLevel};
 use super::kernels::Kernels;
-use super::overrun::{self, Overrun};
+use super::overrun::{GrainOverrun, Overrun};
+use super::pack::Residency;
 use super::receive::{ReceiveRate, WaitingReceive};
 use super::side_gpt;
 use crate::cost::predict;
@@ -35,7 +36,7 @@ pub struct CompleteSide {
     /// Time that the main job loses behind a bubble the side ran in (cold caches, a late start), in ns, beyond the call
     /// that closes the gate and beyond `overrun`.
     pub after_ns: f64,
-    /// What it loses because the side is now and then still at work when a bubble ends.
+    /// What it loses because the side is now and then still at work when a bubble ends, beside what the bubble's variation tells.
     pub overrun: Overrun,
     /// Standard deviation of a kernel's time over its mean; 0 where nothing is known of it.
     pub piece_spread: f64,
@@ -153,13 +154,11 @@ impl Completer<'_> {
         if let KernelOrigin::Predicted { in_range: false } = origin {
             notes.push(format!("side {}: its step lies outside what was measured and is extrapolated", side.name));
         }
-        let piece_ns = if side.split { kernels.longest_ns() } else { kernels.step_ns() };
-        let overrun = self.overrun(side, piece_ns);
         Ok(CompleteSide {
             name: side.name.clone(),
             margin: self.margin(side, kernels.longest_ns()),
-            after_ns: side.after_ns.or_else(|| self.measured_after(side, overrun)).unwrap_or(self.gate.after_ns),
-            overrun,
+            after_ns: side.after_ns.or_else(|| self.measured_after(side)).unwrap_or(self.gate.after_ns),
+            overrun: self.overrun(side, &kernels),
             piece_spread: self.piece_spread(side),
             receive: self.receive.of_side(side),
             beside: BesideCompute::of(self.job, self.model, side, notes),
@@ -231,41 +230,48 @@ impl Completer<'_> {
         self.measurements.iter().rev().find(|m| m.id == id)
     }
 
-    /// A figure of the filled stages that ran this side operation by operation, as a plan has it run: the median over them.
-    fn of_filled_stages(&self, side: &job::Side, param: &str) -> Option<f64> {
-        let values = self.filled_stages(side).filter_map(|m| m.params.get(param)?.as_f64());
-        stats::median(&values.filter(|v| v.is_finite()).collect::<Vec<_>>())
-    }
-
-    /// Those that ran this side operation by operation, as a plan has it run.
-    fn filled_stages<'b>(&'b self, side: &'b job::Side) -> impl Iterator<Item = &'b Measurement> {
+    /// The filled stages in which this side stopped so: between two operations, or between whole steps.
+    fn filled_stages<'b>(&'b self, side: &'b job::Side, grain: Residency) -> impl Iterator<Item = &'b Measurement> {
         let ran = |m: &&Measurement| side.measured.as_deref().is_some_and(|name| m.param_str("side") == Some(name));
-        let whole = |m: &&Measurement| m.param_str("grain") == Some("step");
-        self.measurements.iter().filter(|m| m.id.starts_with("fill/")).filter(ran).filter(move |m| !whole(m))
+        let grain = move |m: &&Measurement| (m.param_str("grain") == Some("step")) == (grain == Residency::Whole);
+        self.measurements.iter().filter(|m| m.id.starts_with("fill/")).filter(ran).filter(grain)
     }
 
     fn measured_longest(&self, side: &job::Side) -> Option<f64> {
-        self.of_filled_stages(side, "side_longest_operation_ns").filter(|ns| *ns > 0.0)
+        let longest = |m: &Measurement| m.params.get("side_longest_operation_ns")?.as_f64();
+        middle(self.filled_stages(side, Residency::Split).filter_map(longest)).filter(|ns| *ns > 0.0)
     }
 
-    /// What the forward behind a filled bubble took longer than behind an empty one, beyond the overrun that was measured in the
-    /// same stages and is a part of it. Noise may make it negative.
-    fn measured_after(&self, side: &job::Side, overrun: Overrun) -> Option<f64> {
-        let part = if let Overrun::Measured(ns) = overrun { ns } else { 0.0 };
-        self.of_filled_stages(side, "after_bubble_ns").map(|ns| (ns - part).max(0.0))
+    /// What the forward behind a filled bubble took longer than behind an empty one, the grain that the side is put into bubbles with
+    /// going before: a difference of medians. Where the overrun counts for itself its median was a part of that, unless it was below
+    /// 0, when nobody waited. Noise may make the rest negative.
+    fn measured_after(&self, side: &job::Side) -> Option<f64> {
+        let after = |m: &Measurement| {
+            let fill = m.fill.as_ref().filter(|fill| fill.overrun_mean_ns.is_some());
+            let part = fill.and_then(|fill| fill.overrun_p50_ns).map_or(0.0, |median| median.max(0.0));
+            m.params.get("after_bubble_ns")?.as_f64().map(|ns| (ns - part).max(0.0))
+        };
+        let grains =
+            if side.split { [Residency::Split, Residency::Whole] } else { [Residency::Whole, Residency::Split] };
+        grains.into_iter().find_map(|grain| middle(self.filled_stages(side, grain).filter_map(after)))
     }
 
-    /// As measured in filled stages; else assumed, unless the job or a filled stage says what is lost behind a bubble in
-    /// all.
-    fn overrun(&self, side: &job::Side, piece_ns: u64) -> Overrun {
-        let stages = self.filled_stages(side).filter_map(|m| overrun::measured_overrun_ns(m.fill.as_ref()?));
-        let measured = stats::median(&stages.collect::<Vec<_>>());
-        let known = side.after_ns.is_some() || self.of_filled_stages(side, "after_bubble_ns").is_some();
-        match measured {
-            Some(ns) => Overrun::Measured(ns),
-            None if known => Overrun::Assumed(0.0),
-            None => Overrun::Assumed(self.gate.late_ns(piece_ns)),
-        }
+    /// As measured in filled stages of the same grain; else published, unless the job or a filled stage says what is lost behind
+    /// a bubble in all.
+    fn overrun(&self, side: &job::Side, kernels: &Kernels) -> Overrun {
+        let known = side.after_ns.is_some() || self.measured_after(side).is_some();
+        let of = |grain: Residency, piece_ns: u64| {
+            let stages = self.filled_stages(side, grain);
+            match middle(stages.filter_map(|m| m.fill.as_ref()?.overrun_mean_ns)) {
+                Some(ns) => GrainOverrun::exactly(ns.max(0.0)),
+                None if known => GrainOverrun::exactly(0.0),
+                None => GrainOverrun {
+                    usual_ns: self.gate.late_ns(piece_ns),
+                    least_ns: self.gate.late_at_least_ns(piece_ns),
+                },
+            }
+        };
+        Overrun { split: of(Residency::Split, kernels.longest_ns()), whole: of(Residency::Whole, kernels.step_ns()) }
     }
 
     /// A kernel is taken to vary as the step does that was measured, whose 99 % quantile says how.
@@ -287,6 +293,11 @@ impl Completer<'_> {
         let GateFigures { open_ns, restart_ns, signal_ns, .. } = self.gate;
         Margin { open_ns: up(open_ns), restart_ns: up(restart_ns), signal_ns: up(beyond.max(signal_ns)) }
     }
+}
+
+/// The median of what some stages show; `None` where none does.
+fn middle(values: impl Iterator<Item = f64>) -> Option<f64> {
+    stats::median(&values.filter(|value| value.is_finite()).collect::<Vec<_>>())
 }
 
 /// Nanoseconds as a whole number; nonsense becomes 0 or the largest.

@@ -42,10 +42,14 @@ impl StagePlan {
         self.beside.iter().map(|run| run.work_ns).sum()
     }
 
+    /// How a side stays on this stage; one that does not may be thought to stop anywhere.
+    pub fn residency(&self, side: usize) -> Residency {
+        self.resident.iter().find(|r| r.side == side).map_or(Residency::Split, |r| r.residency)
+    }
+
     /// What the main job waits on average for a run that is still at work when its bubble truly ends, in ns.
     pub fn overrun_ns(&self, bubble: &Planned, run: &SideRun, sides: &[CompleteSide]) -> f64 {
-        let residency = self.resident.iter().find(|r| r.side == run.side).map_or(Residency::Split, |r| r.residency);
-        sides[run.side].overrun_ns(&bubble.slot(), residency)
+        sides[run.side].overrun_ns(&bubble.slot(), self.residency(run.side))
     }
 
     /// All side work of the stage, each side's in ns times its value. `sides` are those that the runs' indices refer
@@ -237,6 +241,7 @@ mod tests {
     use super::super::overrun::Overrun;
     use super::super::receive::ReceiveRate;
     use super::super::side::{KernelOrigin, Margin};
+    use super::super::simulation;
     use super::*;
     use crate::pipeline::memory::StageMemory;
     use crate::pipeline::{BubbleKind, Schedule, ScheduleName, ScheduleSpec, StageTimes, Times, simulate};
@@ -255,7 +260,7 @@ mod tests {
             step_interval: [1.0; 2],
             beside: None,
             receive: ReceiveRate::FULL,
-            overrun: Overrun::Assumed(0.0),
+            overrun: Overrun::NONE,
             piece_spread: 0.0,
         }
     }
@@ -311,6 +316,18 @@ mod tests {
         assert_eq!(stages[3].bubbles.runs()[0].work_ns, 900 - 90, "there it may stop anywhere");
         let (stages, _) = filled(&[side(60.0)], 185.0, 1.0, 0.0);
         assert!(stages[0].bubbles.iter().all(|b| b.runs.is_empty()), "25 are free at the fullest, 30 stay");
+    }
+
+    /// A side that may stop anywhere runs whole steps on the stage whose memory does not hold it between bubbles, in the plan and in
+    /// what a gate makes of it.
+    #[test]
+    fn a_plan_is_carried_out_with_the_residency_it_has() {
+        let sides = [side(60.0)];
+        let (stages, _) = filled(&sides, 215.0, 1.0, 0.0);
+        assert_eq!((stages[0].residency(0), stages[3].residency(0)), (Residency::Whole, Residency::Split));
+        let out = simulation::carried_out(&timeline(4, 8), &stages, &sides, 0.0, 3, 1);
+        let planned: u64 = stages.iter().map(StagePlan::filled_ns).sum();
+        assert_eq!((out.came.work_ns, out.iterations, out.slowdown), (3.0 * planned as f64, 3, None));
     }
 
     #[test]

@@ -9,14 +9,15 @@ use super::pack::{SideRun, Slot};
 /// Stops of a side that are tried before another follows in the same bubble, at least.
 const FEWEST_STOPS: usize = 4;
 
-/// Puts every way to go on in `slot` from every state into `ways`. Returns whether none was left out: where there would be
+/// Puts every way to go on in the slot of this number from every state into `ways`. Returns whether none was left out: where there would be
 /// many more than `most`, some of the stops are.
-pub(super) fn list(search: &Search, slot: &Slot, states: &Front, most: usize, ways: &mut Front) -> bool {
+pub(super) fn list(search: &Search, number: usize, states: &Front, most: usize, ways: &mut Front) -> bool {
+    let slot = &search.problem.slots[number];
     let (stride, all) = (search.residents.len(), search.held.iter().sum::<f64>());
     let fits = |i: &usize| search.problem.fits(slot, search.residents[*i].side, all - search.held[*i]);
     let may_run: Vec<usize> = (0..stride).filter(fits).collect();
     ways.clear();
-    let overrun = may_run.iter().map(|&i| search.problem.overrun_ns(slot, search.residents[i])).collect();
+    let overrun = may_run.iter().map(|&i| search.overrun_ns(number, i)).collect();
     let stops = (most / states.totals.len() / sets(may_run.len(), search.depth)).max(FEWEST_STOPS);
     let mut walk = Walk {
         search,

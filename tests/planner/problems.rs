@@ -2,7 +2,7 @@
 //! length, so that it matters where each of them stops.
 
 use bubblebench::fill::kernels::Kernels;
-use bubblebench::fill::overrun::Overrun;
+use bubblebench::fill::overrun::{Overrun, TrueEnd};
 use bubblebench::fill::pack::{Slot, StageProblem};
 use bubblebench::fill::receive::ReceiveRate;
 use bubblebench::fill::side::{CompleteSide, KernelOrigin, Margin};
@@ -32,7 +32,7 @@ pub fn side(random: &mut SplitMix) -> CompleteSide {
         step_interval: [1.0; 2],
         beside: None,
         receive: ReceiveRate::FULL,
-        overrun: Overrun::Assumed(0.0),
+        overrun: Overrun::NONE,
         piece_spread: 0.0,
     }
 }
@@ -94,4 +94,17 @@ pub fn awkward_problem<'a>(random: &mut SplitMix, sides: &'a [CompleteSide]) -> 
         sides_per_bubble: sides.len().min(between(random, 2, 3) as usize),
         slots,
     }
+}
+
+/// The same with bubbles whose lengths vary, each by another amount and some by none, and with a limit that binds: what a bubble costs
+/// then differs a hundredfold.
+pub fn vary(random: &mut SplitMix, problem: &mut StageProblem) {
+    for slot in &mut problem.slots {
+        slot.true_end = (random.below(5) > 0).then(|| {
+            let deviation_ns = 100_f64.powf(random.unit());
+            TrueEnd { later_ns: deviation_ns * 2.5 * random.unit(), deviation_ns }
+        });
+    }
+    problem.close_ns = [0.0, 1.0][random.below(2)];
+    problem.budget_ns = 60_f64.powf(random.unit());
 }

@@ -204,8 +204,22 @@ pub struct Limits {
     /// Standard deviation of a simulated bubble's length from iteration to iteration over its length; 0 where the file does
     /// not say.
     pub bubble_jitter: f64,
-    /// Quantile of a bubble's lengths that the gate opens for, above 0 and at most 0.5; 0.1 where the file does not say.
-    pub bubble_quantile: f64,
+    /// Quantile of a bubble's lengths that the gate opens for, from 0.001 to 0.5; `None` where neither the file nor the command line
+    /// says, which [`Limits::quantile`] answers.
+    pub bubble_quantile: Option<f64>,
+}
+
+impl Limits {
+    /// The quantile of a bubble's lengths that the hooks of a live run open the gate for unless they are told another.
+    pub const LEARNED_QUANTILE: f64 = 0.1;
+    /// Quantiles that can be asked for. Below the lower end a bubble would be learned from thousands of iterations, above the upper one
+    /// most would be overrun.
+    pub const QUANTILES: std::ops::RangeInclusive<f64> = 0.001..=0.5;
+
+    /// Quantile of a bubble's lengths that the gate opens for.
+    pub fn quantile(&self) -> f64 {
+        self.bubble_quantile.unwrap_or(Self::LEARNED_QUANTILE)
+    }
 }
 
 impl Job {

@@ -420,10 +420,9 @@ fn check_side(side: &Side, s: &Section) -> Result<()> {
     }
 }
 
-/// The quantile of a bubble's lengths that the hooks of a live run open the gate for unless they are told another.
-const LEARNED_QUANTILE: f64 = 0.1;
-/// More is no variation about a length.
-const MOST_JITTER: f64 = 0.3;
+/// Standard deviations of bubbles' lengths over these lengths that say something: less is not known to vary, more is no variation about
+/// a length.
+const JITTERS: std::ops::RangeInclusive<f64> = 0.0001..=0.3;
 
 fn read_limits(section: Option<Section>) -> Result<Limits> {
     let mut limits = Limits {
@@ -432,7 +431,7 @@ fn read_limits(section: Option<Section>) -> Result<Limits> {
         sides_per_bubble: 2,
         beside_compute: None,
         bubble_jitter: 0.0,
-        bubble_quantile: LEARNED_QUANTILE,
+        bubble_quantile: None,
     };
     if let Some(s) = section {
         limits.main_slowdown = s.percent("main_slowdown")?.unwrap_or(limits.main_slowdown);
@@ -440,18 +439,15 @@ fn read_limits(section: Option<Section>) -> Result<Limits> {
         limits.sides_per_bubble = s.count("sides_per_bubble", 8)?.unwrap_or(limits.sides_per_bubble);
         limits.beside_compute = s.string("beside_compute", "a sharing mode in quotes, like \"priority\"")?;
         limits.bubble_jitter = s.percent("bubble_jitter")?.unwrap_or(limits.bubble_jitter);
-        limits.bubble_quantile = s.percent("bubble_quantile")?.unwrap_or(limits.bubble_quantile);
-        if limits.bubble_jitter > MOST_JITTER {
-            let what = format!("`bubble_jitter` is {:.0} %", 100.0 * limits.bubble_jitter);
-            return Err(s.error(
-                "bubble_jitter",
-                what,
-                "give a standard deviation of at most \"30%\" of the bubbles' lengths",
-            ));
+        limits.bubble_quantile = s.percent("bubble_quantile")?;
+        let jitter = limits.bubble_jitter;
+        if jitter != 0.0 && !JITTERS.contains(&jitter) {
+            let cure = "give a standard deviation of \"0.01%\" to \"30%\" of the bubbles' lengths, or \"0%\"";
+            return Err(s.error("bubble_jitter", format!("`bubble_jitter` is {} %", 100.0 * jitter), cure));
         }
-        if !(limits.bubble_quantile > 0.0 && limits.bubble_quantile <= 0.5) {
-            let what = format!("`bubble_quantile` is {:.0} %", 100.0 * limits.bubble_quantile);
-            return Err(s.error("bubble_quantile", what, "give more than 0 and at most \"50%\", like \"10%\""));
+        if let Some(quantile) = limits.bubble_quantile.filter(|quantile| !Limits::QUANTILES.contains(quantile)) {
+            let what = format!("`bubble_quantile` is {} %", 100.0 * quantile);
+            return Err(s.error("bubble_quantile", what, "give \"0.1%\" to \"50%\", like \"10%\""));
         }
     }
     Ok(limits)

@@ -7,6 +7,7 @@ use super::lanes::Lanes;
 use super::timeline::{draw, letter};
 use super::{Screen, Table};
 use crate::fill::bubble_list::Planned;
+use crate::fill::lengths::{rank, share_below};
 use crate::fill::plan::FillPlan;
 use crate::fill::record::{Alternative, PlanBubbles, PlanLengths, PlanRecord, PlanStage};
 use crate::pipeline::BubbleKind;
@@ -115,7 +116,8 @@ pub fn headline(r: &PlanRecord) -> String {
     if let Some(m) = &r.measured {
         let learned = r.lengths.as_ref().and_then(|lengths| lengths.iterations);
         let from = match learned {
-            Some(learned) => format!("learned from {learned} of {} iterations in {}", m.iterations, m.file),
+            Some(learned) => format!("learned from {learned} of {} in {}", counted(m.iterations, "iteration"), m.file),
+            None if m.iterations == 1 => format!("the only iteration in {}", m.file),
             None => format!("iteration {} of {} in {}", m.iteration, m.iterations, m.file),
         };
         let _ = writeln!(
@@ -139,8 +141,14 @@ fn percent(share: f64) -> f64 {
 /// How lengths vary, and what is made of it, in a line.
 fn varying(lengths: &PlanLengths) -> String {
     let vary = lengths.jitter.map_or(String::new(), |jitter| format!("vary by {} % and ", percent(jitter)));
+    // A quantile of few is their shortest, and says so.
+    let few = lengths.iterations.filter(|&count| rank(count as usize, lengths.quantile) == 0);
+    let few = few.map_or(String::new(), |count| {
+        let later = 100.0 * share_below(count as usize, lengths.quantile);
+        format!(" (the shortest of {count}: about {later:.0} % of later ones are shorter)")
+    });
     format!(
-        "bubbles {vary}are filled for the {} % quantile of their lengths: {} of {} at the median; side work ends late by {} an iteration \
+        "bubbles {vary}are filled for the {} % quantile of their lengths{few}: {} of {} at the median; side work ends late by {} an iteration \
          on all stages\n",
         percent(lengths.quantile),
         format_ns(lengths.expected_ns as f64),
