@@ -1,4 +1,4 @@
-//! The planner against the exact optimum of a thousand random stages. Five hundred are small enough to be put as a
+//! The planner against the exact optimum of two thousand random stages, half of them with lengths that vary. A thousand are small enough to be put as a
 //! mixed-integer linear program to `good_lp` with its pure-Rust solver `microlp` (branch and bound; docs/planning.md has the
 //! program); of the others, with awkward sides, everything is tried.
 
