@@ -5,6 +5,8 @@
 //! `Split` holds all its memory all the time and may stop between any two kernels; `Whole` keeps only parameters and optimizer
 //! state between bubbles and therefore runs whole steps only (a step stopped half way holds its activations).
 
+use super::kernels::PieceClass;
+use super::overrun::{Pieces, TrueEnd};
 use super::side::CompleteSide;
 
 /// A bubble that may be filled, as the planner sees it.
@@ -12,11 +14,23 @@ use super::side::CompleteSide;
 pub struct Slot {
     /// Start of the bubble, in ns from the beginning of the iteration.
     pub start_ns: u64,
-    /// Time at which the main job is expected to continue, in ns from the beginning of the iteration.
+    /// Time at which the main job is expected to continue, in ns from the beginning of the iteration; where the bubble's
+    /// length varies, the time until which the gate opens.
     pub end_ns: u64,
     /// Memory free during the bubble, in bytes, beyond what the main job holds and the headroom; `None` where the GPU's
     /// memory is not known.
     pub free_bytes: Option<f64>,
+    /// Whether the main job waits in a receive during the bubble, beside which sides are slower.
+    pub receiving: bool,
+    /// When the bubble truly ends, as seen from `end_ns`; `None` where its length is not known to vary.
+    pub true_end: Option<TrueEnd>,
+}
+
+impl Slot {
+    /// A bubble of a length that does not vary, in which nothing is received.
+    pub const fn new(start_ns: u64, end_ns: u64, free_bytes: Option<f64>) -> Self {
+        Slot { start_ns, end_ns, free_bytes, receiving: false, true_end: None }
+    }
 }
 
 /// How a side model stays in a stage's memory between bubbles.
@@ -60,12 +74,14 @@ pub struct SideRun {
     pub kernels: u64,
     /// Time of these kernels alone, in ns.
     pub work_ns: u64,
+    /// Time that they take in the bubble, in ns: longer than alone beside a receive that waits.
+    pub takes_ns: u64,
 }
 
 impl SideRun {
     /// End of the last kernel, in ns from the beginning of the iteration.
     pub const fn end_ns(&self) -> u64 {
-        self.start_ns + self.work_ns
+        self.start_ns + self.takes_ns
     }
 }
 
@@ -156,11 +172,58 @@ pub struct StageSolution {
     pub worth: f64,
 }
 
+impl CompleteSide {
+    /// The side's speed in a bubble, its speed alone being 1.
+    fn rate(&self, receiving: bool) -> f64 {
+        if receiving { self.receive.rate } else { 1.0 }
+    }
+
+    /// The time alone of what the side does in `ns` of a bubble.
+    pub fn alone_ns(&self, ns: u64, receiving: bool) -> u64 {
+        match self.rate(receiving) {
+            1.0 => ns,
+            rate => (ns as f64 * rate) as u64,
+        }
+    }
+
+    /// How long work takes in a bubble that alone takes `work_ns`.
+    pub fn beside_ns(&self, work_ns: u64, receiving: bool) -> u64 {
+        match self.rate(receiving) {
+            1.0 => work_ns,
+            // Less than a rounding error more than fits is what fits.
+            rate => (work_ns as f64 / rate - 1e-3).ceil() as u64,
+        }
+    }
+
+    /// Time that the main job waits on average because the side is still at work at a bubble's true end, in ns, if it has the bubble
+    /// to itself: by the closed form where the bubble's length is known to vary, and at least what was measured or published.
+    pub fn overrun_ns(&self, slot: &Slot, residency: Residency) -> f64 {
+        let known = self.overrun.of(residency);
+        let Some(end) = slot.true_end else { return known.usual_ns };
+        // Nothing is started that would not end a signal's time before.
+        let end = TrueEnd { later_ns: end.later_ns + self.margin.signal_ns as f64, ..end };
+        let step = [PieceClass { length_ns: self.kernels.step_ns(), count: 1 }];
+        let (classes, alike) = match residency {
+            Residency::Split => (self.kernels.classes(), self.kernels.are_alike()),
+            Residency::Whole => (&step[..], true),
+        };
+        let room_ns = (slot.end_ns - slot.start_ns).saturating_sub(self.margin.total_ns());
+        let pieces = Pieces { classes, alike, rate: self.rate(slot.receiving), spread: self.piece_spread };
+        pieces.overrun_ns(room_ns as f64, end).max(known.least_ns)
+    }
+}
+
 impl StageProblem<'_> {
-    /// Time that the main job loses by one run of this side, in ns: the closing call and the delay behind a filled
-    /// bubble.
+    /// Time that the main job loses by one run of this side in any bubble, in ns: the closing call and the delay behind a
+    /// filled bubble. [`StageProblem::overrun_ns`] is what a bubble of its own adds.
     pub fn cost_ns(&self, side: usize) -> f64 {
         self.close_ns + self.sides[side].after_ns
+    }
+
+    /// Time that the main job waits on average for a resident that is still at work when this bubble truly ends, in ns. Of
+    /// several sides in one bubble each counts as if it were the last.
+    pub fn overrun_ns(&self, slot: &Slot, resident: Resident) -> f64 {
+        self.sides[resident.side].overrun_ns(slot, resident.residency)
     }
 
     /// Whether a side may run in a slot while other sides keep `held` bytes beside it. It always may where the memory
@@ -175,12 +238,12 @@ impl StageProblem<'_> {
         let side = &self.sides[resident.side];
         let start_ns = at_ns.saturating_add(side.margin.before_ns());
         let close_ns = slot.end_ns.checked_sub(side.margin.signal_ns)?;
-        let room = close_ns.checked_sub(start_ns)?;
+        let room = side.alone_ns(close_ns.checked_sub(start_ns)?, slot.receiving);
         let kernels = match resident.residency {
             Residency::Split => side.kernels.that_fit(position, room),
             Residency::Whole => room / side.kernels.step_ns() * side.kernels.per_step(),
         };
-        (kernels > 0).then(|| self.run(resident.side, start_ns, position, kernels))
+        (kernels > 0).then(|| self.run(slot, resident.side, start_ns, position, kernels))
     }
 
     /// Kernels between two places where a resident may stop: one, or all of a step.
@@ -191,10 +254,12 @@ impl StageProblem<'_> {
         }
     }
 
-    /// A run of `kernels` kernels from `position` in the side's sequence on, the first of them at `start_ns`.
-    pub fn run(&self, side: usize, start_ns: u64, position: u64, kernels: u64) -> SideRun {
+    /// A run of `kernels` kernels from `position` in the side's sequence on, the first of them at `start_ns` in the slot.
+    pub fn run(&self, slot: &Slot, side: usize, start_ns: u64, position: u64, kernels: u64) -> SideRun {
         let all = &self.sides[side].kernels;
-        SideRun { side, start_ns, kernels, work_ns: all.work_ns(position + kernels) - all.work_ns(position) }
+        let work_ns = all.work_ns(position + kernels) - all.work_ns(position);
+        let takes_ns = self.sides[side].beside_ns(work_ns, slot.receiving);
+        SideRun { side, start_ns, kernels, work_ns, takes_ns }
     }
 
     /// Value of a run: its work in ns times the side's value.

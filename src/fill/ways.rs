@@ -9,18 +9,21 @@ use super::pack::{SideRun, Slot};
 /// Stops of a side that are tried before another follows in the same bubble, at least.
 const FEWEST_STOPS: usize = 4;
 
-/// Puts every way to go on in `slot` from every state into `ways`. Returns whether none was left out: where there would be
+/// Puts every way to go on in the slot of this number from every state into `ways`. Returns whether none was left out: where there would be
 /// many more than `most`, some of the stops are.
-pub(super) fn list(search: &Search, slot: &Slot, states: &Front, most: usize, ways: &mut Front) -> bool {
+pub(super) fn list(search: &Search, number: usize, states: &Front, most: usize, ways: &mut Front) -> bool {
+    let slot = &search.problem.slots[number];
     let (stride, all) = (search.residents.len(), search.held.iter().sum::<f64>());
     let fits = |i: &usize| search.problem.fits(slot, search.residents[*i].side, all - search.held[*i]);
     let may_run: Vec<usize> = (0..stride).filter(fits).collect();
     ways.clear();
+    let overrun = may_run.iter().map(|&i| search.overrun_ns(number, i)).collect();
     let stops = (most / states.totals.len() / sets(may_run.len(), search.depth)).max(FEWEST_STOPS);
     let mut walk = Walk {
         search,
         slot,
         may_run,
+        overrun,
         most_stops: stops as u64,
         complete: true,
         ways,
@@ -51,6 +54,8 @@ struct Walk<'a> {
     slot: &'a Slot,
     /// Residents that find their memory in this slot.
     may_run: Vec<usize>,
+    /// What the main job waits for each of them on average, in ns.
+    overrun: Vec<f64>,
     /// Stops tried of a side that another follows.
     most_stops: u64,
     complete: bool,
@@ -74,7 +79,7 @@ impl Walk<'_> {
         for nth in first..self.may_run.len() {
             let index = self.may_run[nth];
             let resident = search.residents[index];
-            let spent_ns = so_far.spent_ns + problem.cost_ns(resident.side);
+            let spent_ns = so_far.spent_ns + problem.cost_ns(resident.side) + self.overrun[nth];
             let Some(longest) = problem.longest_run(self.slot, at_ns, resident, done[index]) else { continue };
             if spent_ns > search.budget_ns || (more == 1 && longest.kernels <= self.least[index]) {
                 continue;
@@ -91,7 +96,7 @@ impl Walk<'_> {
                 self.complete &= units <= self.most_stops;
                 for stop in 0..units.min(self.most_stops) {
                     let kernels = unit * units_at(stop, units, self.most_stops);
-                    let run = problem.run(resident.side, longest.start_ns, done[index], kernels);
+                    let run = problem.run(self.slot, resident.side, longest.start_ns, done[index], kernels);
                     self.so_far[index] = kernels;
                     let free_ns = run.end_ns() + problem.sides[resident.side].margin.signal_ns;
                     self.extend(done, nth + 1, more - 1, free_ns, with(&run));

@@ -61,7 +61,8 @@ impl<'a> Everything<'a> {
         self.go_on(slot, index + 1, room, opened, state, next);
         let side = &self.problem.sides[resident.side];
         let others = self.held - resident.held_bytes(self.problem.sides);
-        let spent = state.1 + self.problem.cost_ns(resident.side);
+        let late = self.problem.overrun_ns(slot, *resident);
+        let spent = state.1 + self.problem.cost_ns(resident.side) + late;
         let allowed = opened < self.problem.sides_per_bubble && spent <= self.problem.budget_ns;
         let Some(room) = room.checked_sub(side.margin.total_ns()) else { return };
         if !allowed || others + side.memory_bytes > slot.free_bytes.unwrap() {

@@ -1,6 +1,6 @@
 //! A stage's problem as the mixed-integer linear program of docs/planning.md, solved by `good_lp` with `microlp`.
 
-use bubblebench::fill::pack::{Residency, Resident, StageProblem};
+use bubblebench::fill::pack::{Residency, Resident, Slot, StageProblem};
 use good_lp::{
     Expression, ProblemVariables, Solution, SolverModel, Variable, constraint, microlp, variable, variables,
 };
@@ -64,8 +64,14 @@ pub fn optimum(problem: &StageProblem) -> f64 {
             ways.iter().filter(|w| w.resident.side == side).map(|w| Expression::from(w.chosen)).sum();
         model = model.with(constraint!(of_side <= 1));
     }
-    let cost: Expression =
-        ways.iter().map(|w| w.opened.iter().map(|&y| problem.cost_ns(w.resident.side) * y).sum::<Expression>()).sum();
+    let cost: Expression = ways
+        .iter()
+        .map(|w| {
+            let each =
+                |(slot, &y): (&Slot, _)| (problem.cost_ns(w.resident.side) + problem.overrun_ns(slot, w.resident)) * y;
+            problem.slots.iter().zip(&w.opened).map(each).sum::<Expression>()
+        })
+        .sum();
     if problem.budget_ns.is_finite() {
         model = model.with(constraint!(cost <= problem.budget_ns));
     }
