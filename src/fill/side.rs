@@ -157,7 +157,10 @@ impl Completer<'_> {
         Ok(CompleteSide {
             name: side.name.clone(),
             margin: self.margin(side, kernels.longest_ns()),
-            after_ns: side.after_ns.or_else(|| self.measured_after(side)).unwrap_or(self.gate.after_ns),
+            after_ns: side
+                .after_ns
+                .or_else(|| self.measured_after(side).map(|(_, ns)| ns))
+                .unwrap_or(self.gate.after_ns),
             overrun: self.overrun(side, &kernels),
             piece_spread: self.piece_spread(side),
             receive: self.receive.of_side(side),
@@ -242,10 +245,10 @@ impl Completer<'_> {
         middle(self.filled_stages(side, Residency::Split).filter_map(longest)).filter(|ns| *ns > 0.0)
     }
 
-    /// What the forward behind a filled bubble took longer than behind an empty one, the grain that the side is put into bubbles with
-    /// going before: a difference of medians. Where the overrun counts for itself its median was a part of that, unless it was below
+    /// What the forward behind a filled bubble took longer than behind an empty one, and the grain it was measured of, that which the
+    /// side is put into bubbles with going before: a difference of medians. Where the overrun counts for itself its median was a part of that, unless it was below
     /// 0, when nobody waited. Noise may make the rest negative.
-    fn measured_after(&self, side: &job::Side) -> Option<f64> {
+    fn measured_after(&self, side: &job::Side) -> Option<(Residency, f64)> {
         let after = |m: &Measurement| {
             let fill = m.fill.as_ref().filter(|fill| fill.overrun_mean_ns.is_some());
             let part = fill.and_then(|fill| fill.overrun_p50_ns).map_or(0.0, |median| median.max(0.0));
@@ -253,25 +256,34 @@ impl Completer<'_> {
         };
         let grains =
             if side.split { [Residency::Split, Residency::Whole] } else { [Residency::Whole, Residency::Split] };
-        grains.into_iter().find_map(|grain| middle(self.filled_stages(side, grain).filter_map(after)))
+        grains.into_iter().find_map(|grain| Some((grain, middle(self.filled_stages(side, grain).filter_map(after))?)))
     }
 
-    /// As measured in filled stages of the same grain; else published, unless the job or a filled stage says what is lost behind
-    /// a bubble in all.
+    /// As measured in filled stages of the same grain. Else nothing, where the job, or a filled stage of that grain, says what is lost
+    /// behind a bubble in all. Else as measured of the other grain, in proportion to the piece that ends late, as a longer one does so
+    /// more often and by more; and as published where that was not measured either.
     fn overrun(&self, side: &job::Side, kernels: &Kernels) -> Overrun {
-        let known = side.after_ns.is_some() || self.measured_after(side).is_some();
-        let of = |grain: Residency, piece_ns: u64| {
-            let stages = self.filled_stages(side, grain);
-            match middle(stages.filter_map(|m| m.fill.as_ref()?.overrun_mean_ns)) {
-                Some(ns) => GrainOverrun::exactly(ns.max(0.0)),
-                None if known => GrainOverrun::exactly(0.0),
+        let after = self.measured_after(side);
+        let holds_all = |grain: Residency| side.after_ns.is_some() || after.is_some_and(|(of, _)| of == grain);
+        let mean = |grain: Residency| {
+            middle(self.filled_stages(side, grain).filter_map(|m| m.fill.as_ref()?.overrun_mean_ns))
+                .map(|ns| ns.max(0.0))
+        };
+        let of = |grain: Residency, piece_ns: u64, other: Residency, other_piece_ns: u64| {
+            let scaled = || mean(other).map(|ns| ns * piece_ns as f64 / other_piece_ns as f64);
+            match mean(grain).or_else(|| holds_all(grain).then_some(0.0)).or_else(scaled) {
+                Some(ns) => GrainOverrun::exactly(ns),
                 None => GrainOverrun {
                     usual_ns: self.gate.late_ns(piece_ns),
                     least_ns: self.gate.late_at_least_ns(piece_ns),
                 },
             }
         };
-        Overrun { split: of(Residency::Split, kernels.longest_ns()), whole: of(Residency::Whole, kernels.step_ns()) }
+        let (kernel, step) = (kernels.longest_ns(), kernels.step_ns());
+        Overrun {
+            split: of(Residency::Split, kernel, Residency::Whole, step),
+            whole: of(Residency::Whole, step, Residency::Split, kernel),
+        }
     }
 
     /// A kernel is taken to vary as the step does that was measured, whose 99 % quantile says how.
