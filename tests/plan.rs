@@ -213,13 +213,31 @@ fn a_learned_plan_says_so() {
     let json: serde_json::Value = serde_json::from_str(&print(&["--bubbles-quantile", "0.02", "--json"])).unwrap();
     assert_eq!((json["lengths"]["iterations"].as_u64(), json["lengths"]["quantile"].as_f64()), (Some(8), Some(0.02)));
     assert!(print(&["--iteration", "3"]).contains("measured: iteration 3 of 8"));
+    assert!(text.contains("as all of them were that long; ") && !text.contains("later ones"), "{text}");
     // Of five the quantile is the shortest, which is said.
-    as_if_measured(&simulated, 5, 0).write(&path).unwrap();
+    let mut record = as_if_measured(&simulated, 5, 0);
+    for device in &mut record.devices {
+        let shorter = device.bubbles[0].length_ns() / 50;
+        device.bubbles[0].end_ns -= shorter;
+        (device.absent_ns, device.compute_ns) = (device.absent_ns - shorter, device.compute_ns + shorter);
+    }
+    record.write(&path).unwrap();
     let five = print(&[]);
     assert!(
         five.contains("quantile of their lengths (the shortest of 5: about 17 % of later ones are shorter)"),
         "{five}"
     );
+    assert!(five.contains("learned from 5 of 5 iterations"), "{five}");
+    // They are five of eight, where the run had as many, and too few of a hundred.
+    let of = |had: u64| {
+        let mut record = as_if_measured(&simulated, 5, 0);
+        record.devices.iter_mut().for_each(|device| device.iterations = had);
+        record.write(&path).unwrap();
+        print(&[])
+    };
+    assert!(of(8).contains("learned from 5 of 8 iterations"));
+    let hundred = of(100);
+    assert!(hundred.contains("of 100 in") && hundred.contains("in 5 iterations of 100, and 5 and more"), "{hundred}");
     // Four are a sample, whoever says otherwise; and a quantile that counts for nothing is said to.
     as_if_measured(&simulated, 4, 0).write(&path).unwrap();
     let four = print(&[]);
@@ -272,7 +290,7 @@ fn a_plan_of_varying_bubbles_is_what_a_gate_makes_of_it() {
             for grain in [side.whole_steps, side.segments] {
                 let came = grain.carried_out.came;
                 let (used, slower) = (came.work_ns / came.bubble_ns, grain.carried_out.slowdown.unwrap());
-                let allowed = if quantile == "50%" { 0.04 } else { 0.015 };
+                let allowed = 0.015;
                 assert!((used - grain.used).abs() < allowed, "{jitter} {quantile} {}: {grain:?}", side.side);
                 assert!((slower - grain.slowdown).abs() < 0.001, "{jitter} {quantile} {}: {grain:?}", side.side);
             }
@@ -359,14 +377,28 @@ fn a_measured_overrun_is_the_least_of_its_grain() {
     // The median overrun is a part of the difference of medians, if it is one at all.
     near(cost(&job, &with("operation", Some(40_000.0), -50_000.0)), close + 70_000.0 + 40_000.0);
     near(cost(&job, &with("operation", Some(40_000.0), 10_000.0)), close + 60_000.0 + 40_000.0);
-    // Whole steps are not what was measured of operations, and the other way round.
+    // Whole steps are not what was measured of operations, and the other way round: they end late by as much more as they are longer.
+    let side = |job: &Job, of: &[Measurement]| fill::plan(job, &model, of).unwrap().record.side[0].clone();
     let whole = Job { side: vec![Side { split: false, ..job.side[0].clone() }], ..job.clone() };
-    near(cost(&whole, &with("operation", Some(40_000.0), -50_000.0)), close + 70_000.0);
+    let operations = with("operation", Some(40_000.0), -50_000.0);
+    let pieces = side(&whole, &operations);
+    let longer = pieces.step_ns / pieces.longest_kernel_ns as f64;
+    near(pieces.cost_ns, close + 70_000.0 + 40_000.0 * longer);
+    assert!(longer > 2.0, "{longer}");
     near(cost(&whole, &with("step", Some(900_000.0), -50_000.0)), close + 70_000.0 + 900_000.0);
-    near(cost(&job, &with("step", Some(900_000.0), -50_000.0)), close + 70_000.0);
+    near(cost(&job, &with("step", Some(900_000.0), -50_000.0)), close + 70_000.0 + 900_000.0 / longer);
+    // Where the other grain has no mean, what was published of a gate that nobody measured stands; that the job says what is lost in all
+    // leaves nothing.
+    let nobody = CostModel { gate: None, ..model.clone() };
+    let cost_of = |job: &Job, of: &[Measurement]| fill::plan(job, &nobody, of).unwrap().record.side[0].cost_ns;
+    near(cost_of(&whole, &with("operation", None, 0.0)), close + 70_000.0 + 0.085 * pieces.step_ns);
+    near(cost_of(&whole, &with("step", None, 0.0)), close + 70_000.0);
+    let mut given = whole.clone();
+    given.side[0].after_ns = Some(70_000.0);
+    near(cost_of(&given, &with("operation", None, 0.0)), close + 70_000.0);
     // Where lengths vary the closed form counts, and never for less than was measured.
     for (jitter, quantile) in [(0.0001, 0.1), (0.2, 0.5)] {
-        job.limits.bubble_jitter = jitter;
+        job.limits.bubble_jitter = Some(jitter);
         job.limits.bubble_quantile = Some(quantile);
         let [none, some, more] = [0.0, 40_000.0, 1e9].map(|mean| cost(&job, &with("operation", Some(mean), 0.0)));
         let form = none - close - 70_000.0;
@@ -393,7 +425,7 @@ fn a_known_variation_does_not_make_a_gate_perfect() {
     };
     job.limits.main_slowdown = 0.2;
     let plan = |job: &Job| fill::plan(job, &model, &[]).unwrap().record;
-    let cost = |jitter: f64| {
+    let cost = |jitter: Option<f64>| {
         let mut job = job.clone();
         job.limits.bubble_jitter = jitter;
         let record = plan(&job);
@@ -401,13 +433,16 @@ fn a_known_variation_does_not_make_a_gate_perfect() {
         let note = record.notes.iter().find(|note| note.contains("no gate figures")).unwrap().clone();
         (record.side[0].cost_ns - 105_000.0, interval, note)
     };
-    let (unknown, _, note) = cost(0.0);
+    let (unknown, _, note) = cost(None);
     assert!((unknown - 85_000.0).abs() < 1.0 && note.contains("8.5 %"), "{unknown} {note}");
-    let (tiny, interval, note) = cost(0.0001);
+    let (tiny, interval, note) = cost(Some(0.0001));
     assert!((tiny - 6_000.0).abs() < 1.0, "{tiny}: the cheapest published gate's");
     assert!(interval > 1.001, "{interval}");
     assert!(note.contains("by late ends at least 0.6 %") && !note.contains("8.5"), "{note}");
-    assert!(cost(0.2).0 > 10_000.0, "the closed form");
+    // That bubbles do not vary is as good as that they hardly do; it is another thing to know nothing of it.
+    let (still, _, of_still) = cost(Some(0.0));
+    assert!((still - tiny).abs() < 1.0 && of_still == note, "{still} {of_still}");
+    assert!(cost(Some(0.2)).0 > 10_000.0, "the closed form");
     job.side[0].after_ns = Some(1e5);
     let note = plan(&job).notes.into_iter().find(|note| note.contains("no gate figures")).unwrap();
     assert!(!note.contains('%'), "what is lost behind a bubble is given: {note}");
@@ -441,43 +476,57 @@ fn nothing_that_was_asked_for_is_ignored_silently() {
     job.limits.bubble_quantile = Some(0.2);
     let notes = fill::plan(&job, &model, &[]).unwrap().record.notes;
     assert!(notes.iter().any(|note| note.contains("bubble_quantile counts for nothing")), "{notes:?}");
-    (job.limits.bubble_quantile, job.limits.bubble_jitter) = (None, 0.05);
+    (job.limits.bubble_quantile, job.limits.bubble_jitter) = (None, Some(0.05));
     let path = folder.path().join("bubbles.json");
     as_if_measured(&simulated, 8, 0).write(&path).unwrap();
-    let notes = measured::plan(&job, &model, &[], &path, IterationChoice::Usual).unwrap().record.notes;
+    let measured = |job: &Job, wanted| measured::plan(job, &model, &[], &path, wanted).unwrap().record;
+    let notes = measured(&job, IterationChoice::Usual).notes;
     assert!(notes.iter().any(|note| note.contains("bubble_jitter counts for other schedules only")), "{notes:?}");
+    // Of one iteration the jitter counts for nothing at all: the plan and what it is compared with are known alike.
+    let one = measured(&job, IterationChoice::Median);
+    assert!(one.notes.iter().any(|note| note.contains("bubble_jitter counts for nothing")), "{:?}", one.notes);
+    let mut without = job.clone();
+    without.limits.bubble_jitter = None;
+    let filled = |record: &fill::record::PlanRecord| -> Vec<Option<f64>> {
+        record.alternatives.iter().map(|other| other.gain_filled).collect()
+    };
+    assert_eq!(filled(&one), filled(&measured(&without, IterationChoice::Median)));
     // A job without a bubble has no quantile of its bubbles' lengths.
     let one = fs::read_to_string(EXAMPLE).unwrap().replace("pipeline = 4", "pipeline = 1");
     let mut one = Job::parse(Path::new(EXAMPLE), &one).unwrap();
-    one.limits.bubble_jitter = 0.05;
+    one.limits.bubble_jitter = Some(0.05);
     assert!(fill::plan(&one, &model, &[]).unwrap().record.lengths.is_none());
 }
 
-/// Jobs made to have a billion events answer in seconds, and say that they were cut short.
+/// Jobs made to have a billion events are cut short, and say so: many pieces, many iterations, and a great many short pieces behind a
+/// long one, which are carried out one by one.
 #[test]
 fn a_comparison_of_grains_ends() {
     let text = fs::read_to_string("examples/steps-against-segments.toml").unwrap();
     let models = fs::canonicalize("results").unwrap();
     let text = text.replace("../results", models.to_str().unwrap());
     let (head, _) = text.split_once("[[side]]").unwrap();
-    let side = "[[side]]\nname = \"tiny\"\nstep_ns = 1e5\nkernel_ns = 1\nmemory_gib = 2\n";
-    let limits = "[limits]\nmain_slowdown = \"5%\"\nbubble_jitter = \"5%\"\n";
+    let (side, limits) =
+        ("[[side]]\nname = \"tiny\"\nmemory_gib = 2\n", "[limits]\nmain_slowdown = \"5%\"\nbubble_jitter = \"5%\"\n");
+    let alike = "step_ns = 1e5\nkernel_ns = 1\n".to_string();
+    let uneven = format!("kernels_ns = [{}1e6]\n", "1, ".repeat(60_000));
+    let long = head.replace("global_batch = 144", "global_batch = 480000");
     let folder = tempfile::tempdir().unwrap();
-    for (name, head) in
-        [("tiny", head.to_string()), ("long", head.replace("global_batch = 144", "global_batch = 480000"))]
-    {
-        let path = folder.path().join(format!("{name}.toml"));
-        fs::write(&path, format!("{head}{side}{limits}")).unwrap();
-        let start = std::time::Instant::now();
+    for (head, kernels, iterations) in [
+        (head, &alike, "over 200 iterations"),
+        (&long, &alike, "over 1 iteration."),
+        (head, &uneven, "over 200 iterations"),
+    ] {
+        let path = folder.path().join("job.toml");
+        fs::write(&path, format!("{head}{side}{kernels}{limits}")).unwrap();
         let output = program().arg("plan").arg(&path).arg("--segments").output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        let iterations = if name == "tiny" { "over 200 iterations" } else { "over 2 iterations" };
+        let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(
-            text.contains("tiny") && text.contains(iterations),
+            flat.contains("tiny") && flat.contains(iterations),
             "{text}{}",
             String::from_utf8_lossy(&output.stderr)
         );
-        assert!(start.elapsed().as_secs() < 60, "{name}: {:?}", start.elapsed());
     }
 }
 

@@ -130,7 +130,7 @@ fn set_quantile(args: &PlanArgs, job: &mut Job) -> Result<()> {
             "leave one of the two out, or give `--iteration learned`",
         ));
     }
-    if args.bubbles.is_none() && job.limits.bubble_jitter == 0.0 {
+    if args.bubbles.is_none() && job.limits.bubble_jitter.is_none_or(|jitter| jitter == 0.0) {
         return Err(Error::input(
             "--bubbles-quantile without lengths that vary",
             "give --bubbles FILE of several iterations, or set `bubble_jitter` in [limits] of the job",

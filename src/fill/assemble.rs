@@ -6,6 +6,7 @@ use super::bubble_list::Planned;
 use super::pack::Residency;
 use super::receive::WaitingReceive;
 use super::record::*;
+use super::side::CompleteSide;
 use super::stages::StagePlan;
 use super::why;
 use crate::cost::datasheet;
@@ -92,13 +93,13 @@ fn assumed(context: &PlanContext) -> Vec<String> {
     context.costs.assumed().into_iter().chain(receive).collect()
 }
 
-/// What the stage waits on average for runs that end late, where bubbles are known to vary.
+/// What the stage waits on average for runs that end late, where it is known how bubbles vary.
 fn overrun_ns(context: &PlanContext, plan: &StagePlan) -> Option<f64> {
     plan.bubbles.iter().any(|bubble| bubble.variation.is_some()).then(|| {
         let each = |bubble: Planned| -> f64 {
-            bubble.runs.iter().map(|run| plan.overrun_ns(&bubble, run, &context.sides)).sum()
+            bubble.runs.iter().map(|run| plan.overrun_ns(&bubble, run, &context.sides)).fold(0.0, |sum, ns| sum + ns)
         };
-        plan.bubbles.iter().map(each).sum()
+        plan.bubbles.iter().map(each).fold(0.0, |sum, ns| sum + ns)
     })
 }
 
@@ -114,9 +115,23 @@ fn cost_ns(context: &PlanContext, chosen: &Candidate, index: usize) -> f64 {
             }
         }
     }
-    let usual = side.overrun.of(if side.split { Residency::Split } else { Residency::Whole });
-    let late_ns = if runs > 0 { late_ns / runs as f64 } else { usual.usual_ns };
+    let late_ns = if runs > 0 { late_ns / runs as f64 } else { unused_late_ns(side, &chosen.stages) };
     context.close_ns + (side.after_ns + late_ns)
+}
+
+/// What a bubble would have cost besides, had the side been put there: the mean over those that are long enough for it, or the usual where
+/// none is.
+fn unused_late_ns(side: &CompleteSide, stages: &[StagePlan]) -> f64 {
+    let residency = if side.split { Residency::Split } else { Residency::Whole };
+    let unit_ns = if side.split { side.kernels.longest_ns() } else { side.kernels.step_ns() };
+    let (mut count, mut sum) = (0u64, 0.0);
+    for slot in stages.iter().flat_map(|stage| stage.bubbles.fillable()).map(|bubble| bubble.slot()) {
+        let needs_ns = side.margin.total_ns().saturating_add(side.beside_ns(side.asked_ns(unit_ns), slot.receiving));
+        if slot.end_ns - slot.start_ns >= needs_ns {
+            (count, sum) = (count + 1, sum + side.overrun_ns(&slot, residency, false));
+        }
+    }
+    if count > 0 { sum / count as f64 } else { side.overrun.of(residency).usual_ns }
 }
 
 fn price(listed: &ListedPrice) -> PlanPrice {

@@ -79,11 +79,14 @@ pub(super) struct Base {
 }
 
 impl Candidate {
-    /// Steps of a side in an iteration of one pipeline.
+    /// Steps of a side in an iteration of one pipeline, on average.
     pub fn steps(&self, sides: &[CompleteSide], side: usize) -> f64 {
-        let runs = self.stages.iter().flat_map(|s| s.bubbles.runs()).filter(|r| r.side == side);
-        let beside = self.stages.iter().flat_map(|s| &s.beside).filter(|b| b.side == side).map(|b| b.work_ns);
-        (runs.map(|r| r.work_ns as f64).sum::<f64>() + beside.sum::<f64>()) / sides[side].kernels.step_ns() as f64
+        self.stages.iter().map(|stage| stage.side_ns(side)).sum::<f64>() / sides[side].kernels.step_ns() as f64
+    }
+
+    /// Whether it is known of the bubbles how they vary.
+    pub fn varies(&self) -> bool {
+        self.stages.iter().any(|stage| stage.bubbles.fillable().any(|bubble| bubble.variation.is_some()))
     }
 
     /// Length of the filled iteration in s.
@@ -198,9 +201,7 @@ impl<'a> PlanContext<'a> {
             main_slowdown: self.job.limits.main_slowdown,
             close_ns: self.close_ns,
             sides_per_bubble: self.job.limits.sides_per_bubble as usize,
-            jitter: Some(&self.job.limits)
-                .filter(|limits| limits.bubble_jitter > 0.0)
-                .map(|limits| Jitter::new(limits.bubble_jitter, limits.quantile())),
+            jitter: self.job.limits.bubble_jitter.map(|relative| Jitter::new(relative, self.job.limits.quantile())),
         }
     }
 

@@ -10,9 +10,8 @@
 //! optimum. Else the states worth most are kept, and `fill/ways.rs` leaves out some of the stops. Where the budget binds
 //! then, states are compared by worth less `price` times what the main job loses; the price is found by bisection.
 
-use super::pack::{Residency, Resident, RunLists, Slot, StageProblem, StageSolution};
+use super::pack::{Resident, RunLists, Slot, StageProblem, StageSolution};
 use super::ways;
-use std::cmp::Reverse;
 
 /// States kept over all slots together, in a quick search and in a thorough one. A plan searches once a stage, schedule
 /// and budget.
@@ -83,8 +82,8 @@ pub(super) struct Search<'a> {
     pub depth: usize,
     /// States kept behind a slot.
     width: usize,
-    /// What the main job waits in each slot for each of them, slot by slot.
-    overrun: Vec<f64>,
+    /// What the main job waits in each slot for each of them, first in the slot and behind another, slot by slot.
+    overrun: Vec<[f64; 2]>,
 }
 
 /// How one set of residents is best used, as far as was searched.
@@ -186,7 +185,7 @@ fn price(problem: &StageProblem, residents: &[Resident]) -> f64 {
 fn marginal(search: &Search) -> f64 {
     let problem = search.problem;
     let cheapest = |slot: usize| {
-        let cost_ns = |(index, r): (usize, &Resident)| problem.cost_ns(r.side) + search.overrun_ns(slot, index);
+        let cost_ns = |(index, r): (usize, &Resident)| problem.cost_ns(r.side) + search.overrun_ns(slot, index, false);
         search.residents.iter().enumerate().map(cost_ns).fold(f64::INFINITY, f64::min).max(1e-9)
     };
     let offers = bounds(problem, &search.residents).enumerate().map(|(slot, worth)| (worth, cheapest(slot)));
@@ -203,12 +202,13 @@ fn marginal(search: &Search) -> f64 {
 
 /// What the main job waits in each slot for each resident, slot by slot; once for all where no slot is known to vary. A search goes
 /// through the slots a dozen times, and many are alike.
-fn overruns(problem: &StageProblem, residents: &[Resident]) -> Vec<f64> {
-    let of = |slot: &Slot| residents.iter().map(|&r| problem.overrun_ns(slot, r)).collect::<Vec<_>>();
+fn overruns(problem: &StageProblem, residents: &[Resident]) -> Vec<[f64; 2]> {
+    let each = |slot: &Slot, r: Resident| [false, true].map(|behind| problem.overrun_ns(slot, r, behind));
+    let of = |slot: &Slot| residents.iter().map(|&r| each(slot, r)).collect::<Vec<_>>();
     if problem.slots.iter().all(|slot| slot.true_end.is_none()) {
         return problem.slots.first().map(of).unwrap_or_default();
     }
-    let mut known: Vec<(&Slot, Vec<f64>)> = Vec::new();
+    let mut known: Vec<(&Slot, Vec<[f64; 2]>)> = Vec::new();
     let mut all = Vec::with_capacity(problem.slots.len() * residents.len());
     for slot in &problem.slots {
         let alike = |other: &&Slot| {
@@ -233,21 +233,18 @@ fn overruns(problem: &StageProblem, residents: &[Resident]) -> Vec<f64> {
 impl<'a> Search<'a> {
     fn new(problem: &'a StageProblem<'a>, residents: &[Resident], width: usize) -> Self {
         let mut residents = residents.to_vec();
-        residents.sort_by_key(|r| {
-            let kernels = &problem.sides[r.side].kernels;
-            let unit_ns = if r.residency == Residency::Split { kernels.longest_ns() } else { kernels.step_ns() };
-            (Reverse(unit_ns), r.side)
-        });
+        residents.sort_by_key(|r| problem.place_in_a_bubble(*r));
         let held = residents.iter().map(|r| r.held_bytes(problem.sides)).collect();
         let depth = problem.sides_per_bubble.min(residents.len()).max(1);
         let overrun = overruns(problem, &residents);
         Search { problem, held, price: 0.0, budget_ns: f64::INFINITY, depth, width, residents, overrun }
     }
 
-    /// What the main job waits on average in a slot for one of the residents, by its place among them.
-    pub fn overrun_ns(&self, slot: usize, index: usize) -> f64 {
+    /// What the main job waits on average in a slot for one of the residents, by its place among them; `behind` another one in the slot.
+    pub fn overrun_ns(&self, slot: usize, index: usize, behind: bool) -> f64 {
         let stride = self.residents.len();
-        self.overrun[if self.overrun.len() == stride { index } else { slot * stride + index }]
+        let both = self.overrun[if self.overrun.len() == stride { index } else { slot * stride + index }];
+        both[usize::from(behind)]
     }
 
     fn go(&mut self, price: f64, budget_ns: f64) -> Found {

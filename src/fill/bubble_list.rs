@@ -1,7 +1,7 @@
 //! The bubbles of a stage with the side work in them. A long iteration has millions of them, so each takes a few dozen bytes
 //! here: what a stage holds is one of few levels, and all runs of side work stand in one list.
 
-use super::overrun::{TrueEnd, Variation};
+use super::overrun::{Part, TrueEnd, Variation};
 use super::pack::{RunLists, SideRun, Slot};
 use crate::pipeline::BubbleKind;
 use crate::records::bubbles::BubbleClass;
@@ -29,19 +29,19 @@ pub struct Planned<'a> {
     /// What a measured bubble waits for; `None` for a simulated one.
     pub class: Option<BubbleClass>,
     /// How its length varies; `None` where that is not known.
-    pub variation: Option<Variation>,
+    pub variation: Option<Variation<'a>>,
     /// Side work in the bubble, in order of time.
     pub runs: &'a [SideRun],
 }
 
-impl Planned<'_> {
+impl<'a> Planned<'a> {
     /// How long the bubble lasts, in ns.
     pub const fn length_ns(&self) -> u64 {
         self.end_ns - self.start_ns
     }
 
     /// The bubble as the planner fills it: as long as the gate opens for it.
-    pub fn slot(&self) -> Slot {
+    pub fn slot(&self) -> Slot<'a> {
         let expected_ns = self.variation.map_or(self.length_ns(), |v| v.expected_ns.min(self.length_ns()));
         Slot {
             start_ns: self.start_ns,
@@ -52,13 +52,12 @@ impl Planned<'_> {
         }
     }
 
-    /// When it truly ends, as seen from the time until which the gate opens; `None` where its length is not known to vary, as where
-    /// a few iterations happened to have the same.
-    pub fn true_end(&self) -> Option<TrueEnd> {
-        let Variation { expected_ns, deviation_ns } =
-            self.variation.filter(|variation| variation.deviation_ns > 0.0)?;
+    /// When it truly ends, as seen from the time until which the gate opens; `None` where nothing is known of how its length varies.
+    /// That it does not is known too.
+    pub fn true_end(&self) -> Option<TrueEnd<'a>> {
+        let Variation { expected_ns, deviation_ns, parts } = self.variation?;
         let later_ns = self.length_ns().saturating_sub(expected_ns) as f64;
-        Some(TrueEnd { later_ns, deviation_ns })
+        Some(TrueEnd { later_ns, deviation_ns, parts })
     }
 
     /// Whether the main job waits in a receive meanwhile. Behind the last operation nothing is received any more; a measured
@@ -81,7 +80,7 @@ impl Planned<'_> {
 pub struct BubbleList {
     places: Vec<Place>,
     levels: Vec<MemoryLevel>,
-    variations: Vec<Variation>,
+    variations: Vec<OwnVariation>,
     runs: Vec<SideRun>,
 }
 
@@ -89,6 +88,25 @@ pub struct BubbleList {
 const LOOKED_AT: usize = 16;
 /// In place of the index of a variation: there is none.
 const NO_VARIATION: u32 = u32::MAX;
+
+/// A variation that owns its parts.
+#[derive(Debug, Clone, PartialEq)]
+struct OwnVariation {
+    expected_ns: u64,
+    deviation_ns: f64,
+    parts: Box<[Part]>,
+}
+
+impl OwnVariation {
+    fn of(variation: Variation) -> Self {
+        let Variation { expected_ns, deviation_ns, parts } = variation;
+        OwnVariation { expected_ns, deviation_ns, parts: parts.into() }
+    }
+
+    fn get(&self) -> Variation<'_> {
+        Variation { expected_ns: self.expected_ns, deviation_ns: self.deviation_ns, parts: &self.parts }
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Place {
@@ -110,7 +128,8 @@ impl BubbleList {
         // Among the last ones only: the middle of an iteration goes back and forth between two, and where every bubble has a
         // level of its own, as in GPipe, nothing is gained by looking through all.
         let level = place_of(&mut self.levels, bubble.level);
-        let variation = bubble.variation.map_or(NO_VARIATION, |own| place_of(&mut self.variations, own));
+        let variation =
+            bubble.variation.map_or(NO_VARIATION, |own| place_of(&mut self.variations, OwnVariation::of(own)));
         self.runs.extend_from_slice(bubble.runs);
         let Planned { start_ns, end_ns, kind, class, .. } = *bubble;
         let runs_end = self.runs.len() as u32;
@@ -139,7 +158,7 @@ impl BubbleList {
         let Place { start_ns, end_ns, level, runs_end, variation, kind, class } = self.places[index];
         let runs_start = if index == 0 { 0 } else { self.places[index - 1].runs_end };
         let runs = &self.runs[runs_start as usize..runs_end as usize];
-        let variation = self.variations.get(variation as usize).copied();
+        let variation = self.variations.get(variation as usize).map(OwnVariation::get);
         Planned { start_ns, end_ns, kind, level: self.levels[level as usize], class, variation, runs }
     }
 
@@ -199,15 +218,15 @@ mod tests {
 
     #[test]
     fn a_bubble_that_varies_is_filled_as_far_as_the_gate_opens() {
-        let variation = Some(Variation { expected_ns: 7, deviation_ns: 2.0 });
+        let variation = Some(Variation { expected_ns: 7, deviation_ns: 2.0, parts: &[] });
         let one = Planned { variation, ..planned(20, 0.0, Some(BubbleClass::Dependency)) };
         let list: BubbleList = [one, planned(40, 0.0, Some(BubbleClass::Tail))].into_iter().collect();
         let slots: Vec<Slot> = list.iter().map(|b| b.slot()).collect();
         assert_eq!((slots[0].start_ns, slots[0].end_ns, slots[0].receiving), (20, 27, true));
-        assert_eq!(slots[0].true_end, Some(TrueEnd { later_ns: 3.0, deviation_ns: 2.0 }));
+        assert_eq!(slots[0].true_end, Some(TrueEnd::normal(3.0, 2.0)));
         assert_eq!((slots[1].end_ns, slots[1].receiving, slots[1].true_end), (50, false, None));
-        let still = Planned { variation: Some(Variation { expected_ns: 10, deviation_ns: 0.0 }), ..one };
-        assert_eq!(still.slot().true_end, None, "seen to vary by nothing is not known to vary");
+        let still = Planned { variation: Some(Variation { expected_ns: 10, deviation_ns: 0.0, parts: &[] }), ..one };
+        assert_eq!(still.slot().true_end, Some(TrueEnd::normal(0.0, 0.0)), "that it does not vary is known");
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Kernels {
     classes: Vec<PieceClass>,
     /// Whether all kernels are of exactly one length.
     alike: bool,
+    /// The longest: asked for once a bubble.
+    longest_ns: u64,
 }
 
 /// Pieces of about one length.
@@ -55,13 +57,14 @@ impl Kernels {
     /// bubble, and a step has thousands of kernels.
     fn ending_at(ends_ns: Vec<u64>) -> Self {
         let alike = ends_ns.windows(2).all(|pair| pair[1] - pair[0] == ends_ns[1]);
+        let longest_ns = ends_ns.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
         let mut sums: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
         for length_ns in ends_ns.windows(2).map(|pair| pair[1] - pair[0]) {
             let sum = sums.entry((2.0 * (length_ns as f64).log2()).round() as u64).or_default();
             *sum = (sum.0 + 1, sum.1 + length_ns);
         }
         let class = |(count, sum): (u64, u64)| PieceClass { length_ns: sum.div_ceil(count), count };
-        Kernels { classes: sums.into_values().map(class).collect(), ends_ns, alike }
+        Kernels { classes: sums.into_values().map(class).collect(), ends_ns, alike, longest_ns }
     }
 
     /// The same kernels, each `factor` times as long; none becomes shorter than a nanosecond.
@@ -95,8 +98,8 @@ impl Kernels {
     }
 
     /// Time of the longest kernel alone, in ns.
-    pub fn longest_ns(&self) -> u64 {
-        self.ends_ns.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
+    pub const fn longest_ns(&self) -> u64 {
+        self.longest_ns
     }
 
     /// Time alone of the first `count` kernels, over as many steps as they make, in ns.

@@ -9,7 +9,7 @@
 use super::alternatives::Again;
 use super::attempt::{Base, Candidate, PlanContext};
 use super::bubble_list::{BubbleList, MemoryLevel, Planned};
-use super::lengths::{self, LearnedLengths};
+use super::lengths::{self, LearnedLength, LearnedLengths};
 use super::overrun::Variation;
 use super::plan::{self, FillPlan};
 use super::record::{MeasuredFrom, PlanLengths};
@@ -68,7 +68,7 @@ struct LaneBubble<'a> {
     measured: &'a MeasuredBubble,
     start_ns: u64,
     end_ns: u64,
-    variation: Option<Variation>,
+    variation: Option<Variation<'a>>,
 }
 
 impl LaneBubble<'_> {
@@ -77,13 +77,13 @@ impl LaneBubble<'_> {
     }
 }
 
-impl Lane<'_> {
+impl<'a> Lane<'a> {
     fn idle_ns(&self) -> u64 {
         self.bubbles.iter().map(LaneBubble::length_ns).sum()
     }
 
     /// Gives the bubbles that may be filled their median lengths; the work between them stays as it was.
-    fn set_lengths(&mut self, learned: &[lengths::LearnedLength]) {
+    fn set_lengths(&mut self, learned: &'a [LearnedLength]) {
         let before_ns = self.idle_ns();
         let (mut learned, mut at_ns, mut behind_ns) = (learned.iter(), self.start_ns, self.start_ns);
         for b in &mut self.bubbles {
@@ -91,7 +91,7 @@ impl Lane<'_> {
             behind_ns = b.end_ns;
             let known = Some(&mut learned).filter(|_| b.measured.class.is_fillable()).and_then(Iterator::next);
             let length_ns = known.map_or(b.length_ns(), |known| known.median_ns);
-            b.variation = known.map(|known| known.variation);
+            b.variation = known.map(LearnedLength::variation);
             b.start_ns = at_ns + work_ns;
             b.end_ns = b.start_ns + length_ns;
             at_ns = b.end_ns;
@@ -125,13 +125,18 @@ pub fn plan(
         ));
     }
     let prices = RememberedPrices::new(model);
+    let (learned, why_not) = learned(&record, job, file, wanted)?;
+    // Of one iteration nobody knows how its bubbles vary: what it is compared with must not be known better.
+    let alike = learned.is_none().then(|| {
+        let mut alike = job.clone();
+        alike.limits.bubble_jitter = None;
+        alike
+    });
+    let (asked, job) = (job, alike.as_ref().unwrap_or(job));
     let (context, mut notes) = PlanContext::new(job, model, &prices, measurements)?;
     let timeline = context.timeline()?;
-    let (learned, why_not) = learned(&record, job, file, wanted)?;
-    notes.extend(context.general_notes(learned.is_some()));
-    notes.extend(why_not);
     let (iteration, iterations) = match &learned {
-        Some(learned) => (learned.iteration, counted_iterations(&record).len() as u64),
+        Some(learned) => (learned.iteration, all_iterations(&record)),
         None => choose(&record, file, wanted)?,
     };
     let mut lanes = lanes(&record, iteration);
@@ -139,7 +144,9 @@ pub fn plan(
         lane.set_lengths(lengths);
     }
     let chosen = fill(&context, timeline, &lanes);
-    notes.extend(measured_notes(job, learned.is_some()));
+    notes.extend(context.general_notes(chosen.varies()));
+    notes.extend(why_not);
+    notes.extend(measured_notes(asked, learned.is_some()));
     let from = from(&record, file, iteration, iterations, &lanes, &chosen.timeline);
     // The bubbles are what they are: prices only say where in the schedule they lie.
     let again = |context: &PlanContext, schedule: &Schedule| {
@@ -188,6 +195,12 @@ fn counted_iterations(record: &BubblesRecord) -> BTreeSet<u64> {
     record.devices.iter().flat_map(|d| &d.bubbles).map(|b| b.iteration).collect()
 }
 
+/// Those that the device with most of them had, whether bubbles of each are listed or not.
+fn all_iterations(record: &BubblesRecord) -> u64 {
+    let had = record.devices.iter().map(|device| device.iterations).max();
+    had.unwrap_or(0).max(counted_iterations(record).len() as u64)
+}
+
 fn measured_notes(job: &Job, learned: bool) -> Vec<String> {
     let mut notes = vec![
         "bubbles are measured; stage times, memory and the other schedules are still the cost model's, and a bubble's memory is that of \
@@ -203,11 +216,17 @@ fn measured_notes(job: &Job, learned: bool) -> Vec<String> {
     if job.limits.bubble_quantile.is_some() && !learned {
         notes.push("the bubbles' quantile counts for nothing: one iteration has one length a bubble".into());
     }
-    if job.limits.bubble_jitter > 0.0 {
-        notes.push(
-            "bubble_jitter counts for other schedules only, which are simulated: measured bubbles vary as they did"
-                .into(),
-        );
+    if job.limits.bubble_jitter.is_some() {
+        let note = match learned {
+            true => {
+                "bubble_jitter counts for other schedules only, which are simulated: measured bubbles vary as they did"
+            }
+            false => {
+                "bubble_jitter counts for nothing: one measured iteration does not say how its bubbles vary, and other schedules are \
+                 compared with it alike"
+            }
+        };
+        notes.push(note.into());
     }
     notes
 }
@@ -218,7 +237,7 @@ fn choose(record: &BubblesRecord, file: &Path, wanted: IterationChoice) -> Resul
     for b in record.devices.iter().flat_map(|d| &d.bubbles) {
         *idle.entry(b.iteration).or_default() += u128::from(b.length_ns());
     }
-    let count = idle.len() as u64;
+    let count = all_iterations(record);
     if let IterationChoice::Number(number) = wanted {
         return match idle.contains_key(&number) {
             true => Ok((number, count)),
@@ -341,6 +360,7 @@ fn empty(context: &PlanContext, memory: &Memory, timeline: &Timeline, stage: usi
         resident: Vec::new(),
         beside: Vec::new(),
         lost_ns: 0.0,
+        done_ns: Vec::new(),
     }
 }
 

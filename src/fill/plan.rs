@@ -33,17 +33,17 @@ pub fn plan(job: &Job, model: &CostModel, measurements: &[Measurement]) -> Resul
     let prices = RememberedPrices::new(model);
     let (context, mut notes) = PlanContext::new(job, model, &prices, measurements)?;
     let limits = &job.limits;
-    let vary = limits.bubble_jitter > 0.0;
-    notes.extend(context.general_notes(vary));
-    if limits.bubble_quantile.is_some() && !vary {
+    let chosen = context.filled(context.timeline()?);
+    notes.extend(context.general_notes(chosen.varies()));
+    if limits.bubble_quantile.is_some() && limits.bubble_jitter.is_none_or(|jitter| jitter == 0.0) {
         notes.push(
             "bubble_quantile counts for nothing: the bubbles are not known to vary, so set bubble_jitter too".into(),
         );
     }
-    let chosen = context.filled(context.timeline()?);
     let mut plan = finish(&context, chosen, notes, Again::Simulated)?;
-    let lengths = vary.then(|| PlanLengths::of(&plan.record.stage, limits.quantile())).filter(|of| of.median_ns > 0);
-    plan.record.lengths = lengths.map(|of| PlanLengths { jitter: Some(limits.bubble_jitter), ..of });
+    let lengths = limits.bubble_jitter.map(|_| PlanLengths::of(&plan.record.stage, limits.quantile()));
+    let lengths = lengths.filter(|of| of.median_ns > 0);
+    plan.record.lengths = lengths.map(|of| PlanLengths { jitter: limits.bubble_jitter, ..of });
     Ok(plan)
 }
 

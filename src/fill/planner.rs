@@ -43,7 +43,7 @@ pub fn solve(problem: &StageProblem) -> StageSolution {
 
 /// Whether whole steps of a side that could also stop within one cost the main job less in some bubble.
 fn is_cheaper_whole(problem: &StageProblem, resident: Resident) -> bool {
-    let by = |slot: &Slot, residency| problem.overrun_ns(slot, Resident { residency, ..resident });
+    let by = |slot: &Slot, residency| problem.overrun_ns(slot, Resident { residency, ..resident }, false);
     let cheaper = |slot: &Slot| by(slot, Residency::Whole) < by(slot, Residency::Split);
     problem.sides[resident.side].split && problem.slots.iter().any(cheaper)
 }
@@ -248,13 +248,15 @@ mod tests {
             q.close_ns = 0.0;
             for slot in &mut q.slots {
                 let deviation_ns = 1_000_f64.powf(random.unit());
-                slot.true_end = Some(TrueEnd { later_ns: 1.3 * deviation_ns, deviation_ns });
+                slot.true_end = Some(TrueEnd::normal(1.3 * deviation_ns, deviation_ns));
             }
             let resident = Resident { side: 0, residency: Residency::Split };
             let mut offers: Vec<(f64, f64)> = q
                 .slots
                 .iter()
-                .map(|slot| (((slot.end_ns - slot.start_ns - 60) / 10 * 10) as f64, q.overrun_ns(slot, resident)))
+                .map(|slot| {
+                    (((slot.end_ns - slot.start_ns - 60) / 10 * 10) as f64, q.overrun_ns(slot, resident, false))
+                })
                 .collect();
             q.budget_ns = 0.3 * offers.iter().map(|(_, cost)| cost).sum::<f64>();
             offers.sort_by(|a, b| (a.1 / a.0).total_cmp(&(b.1 / b.0)));

@@ -133,7 +133,7 @@ pub struct PlanPrice {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlanLengths {
-    /// Quantile of a bubble's lengths that it is filled for, from 0 to 0.5.
+    /// Quantile of a bubble's lengths that it is filled for, from 0.001 to 0.5.
     pub quantile: f64,
     /// Iterations of the measured run whose bubbles line up by position, on the stage with the fewest: the lengths are learned from
     /// them. Null where the job states how much lengths vary.
@@ -163,7 +163,7 @@ impl PlanLengths {
             jitter: None,
             median_ns: bubbles().map(|bubble| bubble.length_ns()).sum(),
             expected_ns: bubbles().map(expected).sum(),
-            overrun_ns: stages.iter().filter_map(|stage| stage.overrun_ns).sum(),
+            overrun_ns: stages.iter().filter_map(|stage| stage.overrun_ns).fold(0.0, |sum, ns| sum + ns),
         }
     }
 }
@@ -179,7 +179,7 @@ pub struct MeasuredFrom {
     /// Number of the iteration that the plan was made on; where lengths are learned from many, the one that stands for what lies
     /// between the bubbles.
     pub iteration: u64,
-    /// Number of iterations that the file lists bubbles of.
+    /// Number of iterations of the run, those of which the file lists no bubble included.
     pub iterations: u64,
     /// Pipeline time that the simulator gives for the same job, in ns.
     pub simulated_ns: u64,
@@ -363,9 +363,11 @@ impl From<Vec<PlanBubble>> for PlanBubbles {
                     free_bytes: bubble.free_bytes.map(|bytes| bytes as f64),
                 },
                 class: bubble.class,
-                variation: bubble
-                    .expected_ns
-                    .map(|expected_ns| Variation { expected_ns, deviation_ns: bubble.deviation_ns.unwrap_or(0.0) }),
+                variation: bubble.expected_ns.map(|expected_ns| Variation {
+                    expected_ns,
+                    deviation_ns: bubble.deviation_ns.unwrap_or(0.0),
+                    parts: &[],
+                }),
                 runs: &runs,
             });
         }

@@ -4,7 +4,7 @@ use super::bubble_list::{BubbleList, MemoryLevel, Planned};
 use super::delay;
 use super::overlap::{self, BesideRun, Busy};
 use super::overrun::Variation;
-use super::pack::{Residency, Resident, SideRun, StageProblem};
+use super::pack::{Residency, Resident, SideRun, Slot, StageProblem};
 use super::planner;
 use super::side::CompleteSide;
 use crate::pipeline::bubbles::{self, Bubble};
@@ -13,6 +13,8 @@ use crate::pipeline::{Timeline, Work, activations};
 use crate::stats::normal;
 use rayon::prelude::*;
 
+/// Bubbles back that one with the same in it is looked for.
+const REMEMBERED: usize = 16;
 /// Rounds in which the budget is lowered until the slowdown of the whole keeps to the limit.
 const ROUNDS: usize = 6;
 
@@ -29,12 +31,21 @@ pub struct StagePlan {
     pub beside: Vec<BesideRun>,
     /// Time that the main job loses on this stage in an iteration, in ns.
     pub lost_ns: f64,
+    /// By side, its work in this stage's bubbles on average over all iterations, in ns of its time alone: less than its runs hold where
+    /// bubbles may end before them. Empty as long as nothing was put into them.
+    pub done_ns: Vec<f64>,
 }
 
 impl StagePlan {
-    /// Side work in this stage's bubbles, in ns of the side models' time alone.
+    /// Side work in this stage's bubbles on average, in ns of the side models' time alone.
     pub fn filled_ns(&self) -> u64 {
-        self.bubbles.runs().iter().map(|run| run.work_ns).sum()
+        self.done_ns.iter().sum::<f64>().round() as u64
+    }
+
+    /// What a side does on this stage on average, in bubbles and beside operations, in ns of its time alone.
+    pub fn side_ns(&self, side: usize) -> f64 {
+        let beside = self.beside.iter().filter(|run| run.side == side).map(|run| run.work_ns);
+        self.done_ns.get(side).copied().unwrap_or(0.0) + beside.sum::<f64>()
     }
 
     /// Side work beside this stage's own operations, in ns of the side models' time alone.
@@ -49,14 +60,56 @@ impl StagePlan {
 
     /// What the main job waits on average for a run that is still at work when its bubble truly ends, in ns.
     pub fn overrun_ns(&self, bubble: &Planned, run: &SideRun, sides: &[CompleteSide]) -> f64 {
-        sides[run.side].overrun_ns(&bubble.slot(), self.residency(run.side))
+        let behind = bubble.runs.first().is_some_and(|first| first.start_ns < run.start_ns);
+        sides[run.side].overrun_ns(&bubble.slot(), self.residency(run.side), behind)
     }
 
-    /// All side work of the stage, each side's in ns times its value. `sides` are those that the runs' indices refer
-    /// to.
+    /// Sums up what the runs come to on average.
+    fn add_up(&mut self, sides: &[CompleteSide]) {
+        let mut done_ns = vec![0.0; sides.len()];
+        // Many bubbles are as long as one of the last ones, with the same in them.
+        let mut known: Vec<(Slot, SideRun, f64)> = Vec::new();
+        for bubble in self.bubbles.iter().filter(|bubble| !bubble.runs.is_empty()) {
+            let slot = bubble.slot();
+            for run in bubble.runs {
+                let (side, residency) = (&sides[run.side], self.residency(run.side));
+                if slot.true_end.is_none() {
+                    done_ns[run.side] += run.work_ns as f64;
+                    continue;
+                }
+                let alike = |(other, of, _): &&(Slot, SideRun, f64)| {
+                    let key = |slot: &Slot, run: &SideRun| {
+                        (
+                            run.side,
+                            run.takes_ns,
+                            run.start_ns - slot.start_ns,
+                            slot.end_ns - slot.start_ns,
+                            slot.receiving,
+                        )
+                    };
+                    key(other, of) == key(&slot, run) && other.true_end == slot.true_end
+                };
+                let share = match known.iter().rev().find(alike) {
+                    Some((.., share)) => *share,
+                    None => {
+                        let share = side.done_ns(&slot, run, residency) / (run.work_ns as f64).max(1.0);
+                        if known.len() == REMEMBERED {
+                            known.remove(0);
+                        }
+                        known.push((slot, *run, share));
+                        share
+                    }
+                };
+                done_ns[run.side] += share * run.work_ns as f64;
+            }
+        }
+        self.done_ns = done_ns;
+    }
+
+    /// All side work of the stage on average, each side's in ns times its value. `sides` are those that the runs' indices
+    /// refer to.
     pub fn worth(&self, sides: &[CompleteSide]) -> f64 {
-        let runs = self.bubbles.runs().iter().map(|r| r.work_ns as f64 * sides[r.side].value);
-        runs.chain(self.beside.iter().map(|r| r.work_ns * sides[r.side].value)).sum()
+        sides.iter().enumerate().map(|(index, side)| self.side_ns(index) * side.value).sum()
     }
 }
 
@@ -71,7 +124,7 @@ pub struct Filling<'a> {
     pub close_ns: f64,
     /// Most side models that may run one after another in one bubble.
     pub sides_per_bubble: usize,
-    /// How much a simulated bubble's length varies; `None` where that is not known.
+    /// How much a simulated bubble's length varies; `None` where that is not known. That it does not is known too.
     pub jitter: Option<Jitter>,
 }
 
@@ -91,10 +144,10 @@ impl Jitter {
     }
 
     /// How a bubble of this length varies: normally.
-    pub fn variation(self, length_ns: u64) -> Variation {
+    pub fn variation(self, length_ns: u64) -> Variation<'static> {
         let deviation_ns = self.relative * length_ns as f64;
         let expected_ns = length_ns as f64 - deviation_ns * self.deviations_short;
-        Variation { expected_ns: expected_ns.max(0.0).round() as u64, deviation_ns }
+        Variation { expected_ns: expected_ns.max(0.0).round() as u64, deviation_ns, parts: &[] }
     }
 }
 
@@ -116,6 +169,7 @@ impl Filling<'_> {
             let lost_beside: f64 = stage.beside.iter().map(|b| b.operations as f64 * b.cost_each_ns).sum();
             (stage.lost_ns, stage.resident) = (solution.lost_ns + lost_beside, solution.resident);
             stage.bubbles.put(solution.runs);
+            stage.add_up(self.sides);
         });
     }
 
@@ -221,6 +275,7 @@ fn empty(timeline: &Timeline, stage: usize, weight_share: f64, memory: &Memory, 
         resident: Vec::new(),
         beside: Vec::new(),
         lost_ns: 0.0,
+        done_ns: Vec::new(),
     }
 }
 

@@ -43,17 +43,17 @@ pub fn nowhere(side: &CompleteSide, stages: &[StagePlan], budget_ns: f64, close_
         Residency::Whole => side.kernels.step_ns(),
     };
     let keeps = |s: &&StagePlan| s.least_free.is_none_or(|free| kept <= free);
-    let of = |s: &StagePlan| {
-        let residency = way(s);
-        s.bubbles.fillable().map(|b| (b.slot(), residency)).collect::<Vec<(Slot, Residency)>>()
-    };
     let room = |slot: &Slot| slot.free_bytes.is_none_or(|free| side.memory_bytes <= free);
-    let slots: Vec<(Slot, Residency)> =
-        stages.iter().filter(keeps).flat_map(of).filter(|(slot, _)| room(slot)).collect();
+    let slots: Vec<(Slot, Residency)> = stages
+        .iter()
+        .filter(keeps)
+        .flat_map(|s| s.bubbles.fillable().map(move |b| (b.slot(), way(s))))
+        .filter(|(slot, _)| room(slot))
+        .collect();
     // What the gate opens for, not what the bubble usually lasts.
     let opens_ns = |slot: &Slot| slot.end_ns - slot.start_ns;
     let needs_ns = |slot: &Slot, residency: Residency| {
-        side.margin.total_ns().saturating_add(side.beside_ns(unit_ns(residency), slot.receiving))
+        side.margin.total_ns().saturating_add(side.beside_ns(side.asked_ns(unit_ns(residency)), slot.receiving))
     };
     let long_enough: Vec<&(Slot, Residency)> =
         slots.iter().filter(|(slot, residency)| opens_ns(slot) >= needs_ns(slot, *residency)).collect();
@@ -70,7 +70,7 @@ pub fn nowhere(side: &CompleteSide, stages: &[StagePlan], budget_ns: f64, close_
         );
     }
     let own_ns = close_ns + side.after_ns;
-    let costs = long_enough.iter().map(|(slot, residency)| own_ns + side.overrun_ns(slot, *residency));
+    let costs = long_enough.iter().map(|(slot, residency)| own_ns + side.overrun_ns(slot, *residency, false));
     let cost_ns = costs.fold(f64::INFINITY, f64::min);
     if cost_ns > budget_ns {
         return format!(
@@ -114,6 +114,7 @@ mod tests {
             resident: Vec::new(),
             beside: Vec::new(),
             lost_ns: 0.0,
+            done_ns: Vec::new(),
         };
         let fine = CompleteSide {
             name: "x".into(),
@@ -156,7 +157,7 @@ mod tests {
         assert!(why.contains("shared by all stages"), "nobody else is put anywhere: {why}");
         // A bubble that varies is opened for less than it usually lasts, and overrun for all that.
         let varying = |expected_ns: u64, deviation_ns: f64| {
-            let variation = Some(Variation { expected_ns, deviation_ns });
+            let variation = Some(Variation { expected_ns, deviation_ns, parts: &[] });
             StagePlan { bubbles: [Planned { variation, ..planned }].into_iter().collect(), ..stage.clone() }
         };
         let why = nowhere(&fine, &[varying(249, 300.0)], 10.0, 1.0, false);

@@ -102,7 +102,7 @@ pub fn vary(random: &mut SplitMix, problem: &mut StageProblem) {
     for slot in &mut problem.slots {
         slot.true_end = (random.below(5) > 0).then(|| {
             let deviation_ns = 100_f64.powf(random.unit());
-            TrueEnd { later_ns: deviation_ns * 2.5 * random.unit(), deviation_ns }
+            TrueEnd::normal(deviation_ns * 2.5 * random.unit(), deviation_ns)
         });
     }
     problem.close_ns = [0.0, 1.0][random.below(2)];

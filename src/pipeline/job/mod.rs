@@ -201,9 +201,9 @@ pub struct Limits {
     pub sides_per_bubble: u64,
     /// The sharing mode in which side work may also run beside the main job's compute; `None` keeps it in bubbles.
     pub beside_compute: Option<String>,
-    /// Standard deviation of a simulated bubble's length from iteration to iteration over its length; 0 where the file does
-    /// not say.
-    pub bubble_jitter: f64,
+    /// Standard deviation of a simulated bubble's length from iteration to iteration over its length; `None` where the file does
+    /// not say, and then nothing is known of how bubbles vary. Of 0 it is known that they do not.
+    pub bubble_jitter: Option<f64>,
     /// Quantile of a bubble's lengths that the gate opens for, from 0.001 to 0.5; `None` where neither the file nor the command line
     /// says, which [`Limits::quantile`] answers.
     pub bubble_quantile: Option<f64>,

@@ -430,7 +430,7 @@ fn read_limits(section: Option<Section>) -> Result<Limits> {
         memory_headroom_gib: 2.0,
         sides_per_bubble: 2,
         beside_compute: None,
-        bubble_jitter: 0.0,
+        bubble_jitter: None,
         bubble_quantile: None,
     };
     if let Some(s) = section {
@@ -438,10 +438,9 @@ fn read_limits(section: Option<Section>) -> Result<Limits> {
         limits.memory_headroom_gib = s.number("memory_headroom_gib")?.unwrap_or(limits.memory_headroom_gib);
         limits.sides_per_bubble = s.count("sides_per_bubble", 8)?.unwrap_or(limits.sides_per_bubble);
         limits.beside_compute = s.string("beside_compute", "a sharing mode in quotes, like \"priority\"")?;
-        limits.bubble_jitter = s.percent("bubble_jitter")?.unwrap_or(limits.bubble_jitter);
+        limits.bubble_jitter = s.percent("bubble_jitter")?;
         limits.bubble_quantile = s.percent("bubble_quantile")?;
-        let jitter = limits.bubble_jitter;
-        if jitter != 0.0 && !JITTERS.contains(&jitter) {
+        if let Some(jitter) = limits.bubble_jitter.filter(|jitter| *jitter != 0.0 && !JITTERS.contains(jitter)) {
             let cure = "give a standard deviation of \"0.01%\" to \"30%\" of the bubbles' lengths, or \"0%\"";
             return Err(s.error("bubble_jitter", format!("`bubble_jitter` is {} %", 100.0 * jitter), cure));
         }

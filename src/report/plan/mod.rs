@@ -141,19 +141,28 @@ fn percent(share: f64) -> f64 {
 /// How lengths vary, and what is made of it, in a line.
 fn varying(lengths: &PlanLengths) -> String {
     let vary = lengths.jitter.map_or(String::new(), |jitter| format!("vary by {} % and ", percent(jitter)));
+    let still = lengths.expected_ns == lengths.median_ns;
     // A quantile of few is their shortest, and says so.
-    let few = lengths.iterations.filter(|&count| rank(count as usize, lengths.quantile) == 0);
+    let few = lengths.iterations.filter(|&count| rank(count as usize, lengths.quantile) == 0 && !still);
     let few = few.map_or(String::new(), |count| {
         let later = 100.0 * share_below(count as usize, lengths.quantile);
         format!(" (the shortest of {count}: about {later:.0} % of later ones are shorter)")
     });
+    let filled = match still {
+        true => format!(", {}, as all of them were that long", format_ns(lengths.median_ns as f64)),
+        false => format!(
+            "{few}: {} of {} at the median",
+            format_ns(lengths.expected_ns as f64),
+            format_ns(lengths.median_ns as f64)
+        ),
+    };
+    let late = match lengths.overrun_ns > 0.0 {
+        true => format!("side work ends late by {} an iteration on all stages", format_ns(lengths.overrun_ns)),
+        false => "no side work ends late".to_string(),
+    };
     format!(
-        "bubbles {vary}are filled for the {} % quantile of their lengths{few}: {} of {} at the median; side work ends late by {} an iteration \
-         on all stages\n",
+        "bubbles {vary}are filled for the {} % quantile of their lengths{filled}; {late}\n",
         percent(lengths.quantile),
-        format_ns(lengths.expected_ns as f64),
-        format_ns(lengths.median_ns as f64),
-        format_ns(lengths.overrun_ns)
     )
 }
 

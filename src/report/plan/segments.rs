@@ -6,10 +6,14 @@ use crate::units::{counted, format_ns};
 
 /// The table of a job's sides.
 pub fn table(sides: &[GrainComparison]) -> Table {
-    let carried_out = sides.first().map_or(0, |side| side.segments.carried_out.iterations);
+    let each =
+        || sides.iter().flat_map(|side| [&side.whole_steps, &side.segments]).map(|grain| grain.carried_out.iterations);
+    let (fewest, most) = (each().min().unwrap_or(0), each().max().unwrap_or(0));
+    let carried_out =
+        if fewest == most { counted(most, "iteration") } else { format!("{fewest} to {}", counted(most, "iteration")) };
     let text = format!(
         "Each side alone in the job's bubbles, stopping between whole steps only, or between any two segments (its kernels, the longest of which is shown): bubble time that becomes side work and the main job's slowdown, as planned; in brackets as a gate that keeps to the time carried it out event by event, over {}.{}",
-        counted(carried_out, "iteration"),
+        carried_out,
         origin(sides)
     );
     let mut table = Table::new(
