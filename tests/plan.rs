@@ -268,11 +268,11 @@ fn a_learned_plan_says_so() {
 }
 
 /// Simulated bubbles whose lengths are said to vary: the plan against the same plan carried out event by event. Use to a point and a
-/// half of the bubbles, slowdown to a tenth of a point.
+/// half of the bubbles, slowdown to a tenth of a point or 15 % of it.
 #[test]
 fn a_plan_of_varying_bubbles_is_what_a_gate_makes_of_it() {
     let text = fs::read_to_string("examples/steps-against-segments.toml").unwrap();
-    for (jitter, quantile) in [("1%", "10%"), ("5%", "10%"), ("5%", "2%"), ("10%", "50%")] {
+    for (jitter, quantile) in [("1%", "10%"), ("5%", "10%"), ("5%", "2%"), ("10%", "50%"), ("30%", "50%")] {
         let keys = format!("bubble_jitter = \"{jitter}\"\nbubble_quantile = \"{quantile}\"");
         let text = text.replace("bubble_jitter = \"5%\"", &keys);
         let mut job = Job::parse(Path::new("examples/varying.toml"), &text).unwrap();
@@ -292,7 +292,8 @@ fn a_plan_of_varying_bubbles_is_what_a_gate_makes_of_it() {
                 let (used, slower) = (came.work_ns / came.bubble_ns, grain.carried_out.slowdown.unwrap());
                 let allowed = 0.015;
                 assert!((used - grain.used).abs() < allowed, "{jitter} {quantile} {}: {grain:?}", side.side);
-                assert!((slower - grain.slowdown).abs() < 0.001, "{jitter} {quantile} {}: {grain:?}", side.side);
+                let allowed = 0.001_f64.max(0.15 * (slower - 1.0));
+                assert!((slower - grain.slowdown).abs() < allowed, "{jitter} {quantile} {}: {grain:?}", side.side);
             }
             assert!(side.segments.used > side.whole_steps.used, "{side:?}");
         }
@@ -443,6 +444,19 @@ fn a_known_variation_does_not_make_a_gate_perfect() {
     let (still, _, of_still) = cost(Some(0.0));
     assert!((still - tiny).abs() < 1.0 && of_still == note, "{still} {of_still}");
     assert!(cost(Some(0.2)).0 > 10_000.0, "the closed form");
+    // What is put nowhere would have cost as much, and nothing is late by less than nothing.
+    let mut none = job.clone();
+    (none.limits.bubble_jitter, none.limits.main_slowdown) = (Some(0.0001), 0.0);
+    let none = plan(&none);
+    assert!(
+        (none.side[0].cost_ns - 105_000.0 - tiny).abs() < 1.0 && none.side[0].unused.is_some(),
+        "{:?}",
+        none.side[0]
+    );
+    let late = none.lengths.unwrap().overrun_ns;
+    assert!(
+        late == 0.0 && late.is_sign_positive() && none.stage.iter().all(|s| s.overrun_ns.unwrap().is_sign_positive())
+    );
     job.side[0].after_ns = Some(1e5);
     let note = plan(&job).notes.into_iter().find(|note| note.contains("no gate figures")).unwrap();
     assert!(!note.contains('%'), "what is lost behind a bubble is given: {note}");

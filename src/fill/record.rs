@@ -209,7 +209,8 @@ pub struct PlanStage {
     pub busy_ns: u64,
     /// Length of all bubbles of the stage in an iteration, in ns, those that may not be filled included.
     pub bubble_ns: u64,
-    /// Side work put into this stage's bubbles, in ns of the side models' time alone; margins are not counted.
+    /// Side work done in this stage's bubbles on average, in ns of the side models' time alone: what was put into them, less what is
+    /// not begun where they vary and end before. Margins are not counted.
     pub filled_ns: u64,
     /// Side work beside the stage's own operations, in ns of the side models' time alone.
     pub beside_ns: f64,
@@ -471,7 +472,7 @@ pub struct PlanSide {
     pub value: f64,
     /// Number of bubbles of one pipeline, all its stages together, in which the side runs in each iteration.
     pub bubbles_used: u64,
-    /// Training steps of the side in one iteration, over all tensor- and data-parallel ranks of the job.
+    /// Training steps of the side in one iteration on average, over all tensor- and data-parallel ranks of the job.
     pub steps_per_iteration: f64,
     /// Training steps of the side per second, over all tensor- and data-parallel ranks of the job, with the iteration
     /// as long as filling makes it.
@@ -496,7 +497,7 @@ const fn full_speed() -> f64 {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Outcome {
-    /// Fraction of all bubble time that becomes side work.
+    /// Fraction of all bubble time that becomes side work, on average.
     pub bubble_used: f64,
     /// Length of the filled iteration ÷ length of the empty one.
     pub main_slowdown: f64,

@@ -289,6 +289,9 @@ fn groups(stage: &PlanStage) -> Vec<(String, Group<'_>)> {
 fn bubble_row(r: &PlanRecord, stage: &PlanStage, kind: &str, group: &Group) -> Vec<String> {
     let names: Vec<&str> = group.runs.keys().copied().collect();
     let each = |name: &str| r.side.iter().find(|s| s.name == name).map_or(0.0, |s| s.cost_ns);
+    // Of what is put into bubbles so much is done on average: they may end before.
+    let put: u64 = stage.bubbles.list().runs().iter().map(|run| run.work_ns).sum();
+    let done = if put > 0 { stage.filled_ns as f64 / put as f64 } else { 1.0 };
     vec![
         stage.stage.to_string(),
         kind.to_string(),
@@ -296,7 +299,7 @@ fn bubble_row(r: &PlanRecord, stage: &PlanStage, kind: &str, group: &Group) -> V
         format_ns(group.longest_ns as f64),
         format_ns(group.together_ns as f64),
         group.least_free.map_or("?".into(), gib),
-        share(group.filled_ns, group.together_ns),
+        share((done * group.filled_ns as f64).round() as u64, group.together_ns),
         if names.is_empty() { "–".into() } else { names.join(", ") },
         time(group.runs.iter().map(|(name, runs)| *runs as f64 * each(name)).sum()),
     ]
