@@ -268,7 +268,7 @@ fn a_learned_plan_says_so() {
 }
 
 /// Simulated bubbles whose lengths are said to vary: the plan against the same plan carried out event by event. Use to a point and a
-/// half of the bubbles, slowdown to a tenth of a point or 15 % of it.
+/// half of the bubbles, slowdown to a tenth of a point or a quarter of it.
 #[test]
 fn a_plan_of_varying_bubbles_is_what_a_gate_makes_of_it() {
     let text = fs::read_to_string("examples/steps-against-segments.toml").unwrap();
@@ -292,7 +292,7 @@ fn a_plan_of_varying_bubbles_is_what_a_gate_makes_of_it() {
                 let (used, slower) = (came.work_ns / came.bubble_ns, grain.carried_out.slowdown.unwrap());
                 let allowed = 0.015;
                 assert!((used - grain.used).abs() < allowed, "{jitter} {quantile} {}: {grain:?}", side.side);
-                let allowed = 0.001_f64.max(0.15 * (slower - 1.0));
+                let allowed = 0.001_f64.max(0.25 * (slower - 1.0));
                 assert!((slower - grain.slowdown).abs() < allowed, "{jitter} {quantile} {}: {grain:?}", side.side);
             }
             assert!(side.segments.used > side.whole_steps.used, "{side:?}");
