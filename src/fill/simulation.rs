@@ -16,7 +16,7 @@ use crate::stats::{SplitMix, normal};
 
 /// A side behind a gate. What it is in the middle of when a bubble ends goes on in the next.
 #[derive(Debug)]
-pub struct GatedSide<'a> {
+struct GatedSide<'a> {
     kernels: &'a Kernels,
     margin: Margin,
     /// Standard deviation of a piece's time over its mean.
@@ -34,13 +34,13 @@ pub struct GatedSide<'a> {
 
 /// One bubble as it was.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Occurrence {
+struct Occurrence {
     /// True length, in ns.
-    pub length_ns: f64,
+    length_ns: f64,
     /// Length that the gate opens for, in ns.
-    pub expected_ns: f64,
+    expected_ns: f64,
     /// Speed of the side in it, alone being 1.
-    pub rate: f64,
+    rate: f64,
 }
 
 /// What came of one bubble, or of several together.
@@ -73,7 +73,7 @@ impl Came {
 
 impl<'a> GatedSide<'a> {
     /// A side at the beginning of a step. It stops between kernels, or between steps only where `whole_steps`.
-    pub fn new(kernels: &'a Kernels, margin: Margin, spread: f64, whole_steps: bool) -> Self {
+    fn new(kernels: &'a Kernels, margin: Margin, spread: f64, whole_steps: bool) -> Self {
         let unit = if whole_steps { kernels.per_step() } else { 1 };
         let lengths =
             (0..kernels.per_step() / unit).map(|k| kernels.work_ns((k + 1) * unit) - kernels.work_ns(k * unit));
@@ -90,12 +90,8 @@ impl<'a> GatedSide<'a> {
         GatedSide::new(&side.kernels, side.margin, side.piece_spread, residency == Residency::Whole)
     }
 
-    /// One bubble, from the opening of the gate to the end of the last piece.
-    pub fn run(&mut self, bubble: Occurrence, random: &mut SplitMix) -> Came {
-        self.run_from(bubble, 0.0, u64::MAX, random).0
-    }
-
-    /// The same where another side has the bubble until `at_ns`, and where this one leaves it after `most` kernels. Also when it is done.
+    /// One bubble, from the opening of the gate to the end of the last piece, where another side has it until `at_ns`, and this one leaves
+    /// it after `most` kernels. Also when it is done.
     fn run_from(&mut self, bubble: Occurrence, at_ns: f64, most: u64, random: &mut SplitMix) -> (Came, f64) {
         let Occurrence { length_ns, expected_ns, rate } = bubble;
         let until = expected_ns - self.margin.signal_ns as f64;
@@ -167,13 +163,13 @@ const SURE: f64 = 6.0;
 
 /// A bubble of a stage whose length is drawn anew in every iteration.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct DrawnBubble {
+struct DrawnBubble {
     /// Mean length, in ns.
-    pub mean_ns: f64,
+    mean_ns: f64,
     /// Standard deviation of the length, in ns.
-    pub deviation_ns: f64,
+    deviation_ns: f64,
     /// Speed of the side in it, alone being 1.
-    pub rate: f64,
+    rate: f64,
 }
 
 impl DrawnBubble {
@@ -331,6 +327,13 @@ mod tests {
             }
         }
         all
+    }
+
+    impl GatedSide<'_> {
+        /// The side alone in a bubble.
+        fn run(&mut self, bubble: Occurrence, random: &mut SplitMix) -> Came {
+            self.run_from(bubble, 0.0, u64::MAX, random).0
+        }
     }
 
     impl Came {
