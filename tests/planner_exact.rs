@@ -1,4 +1,4 @@
-//! The planner against the exact optimum of a thousand random stages. Five hundred are small enough to be put as a
+//! The planner against the exact optimum of two thousand random stages, half of them with lengths that vary. A thousand are small enough to be put as a
 //! mixed-integer linear program to `good_lp` with its pure-Rust solver `microlp` (branch and bound; docs/planning.md has the
 //! program); of the others, with awkward sides, everything is tried.
 
@@ -82,6 +82,28 @@ fn the_planner_reaches_98_percent_of_the_exact_optimum() {
         Answer::of(&problem, best)
     });
     report("small", &answers);
+}
+
+/// What a bubble costs is then a matter of the bubble.
+#[test]
+fn it_does_where_lengths_vary_too() {
+    for (kind, seed, awkward) in [("small, varying", 0x5a11, false), ("awkward, varying", 0xa3c5, true)] {
+        let answers = answers(seed, |random| {
+            let sides = sides(random, if awkward { problems::awkward_side } else { problems::side });
+            let mut problem = if awkward { problems::awkward_problem } else { problems::problem }(random, &sides);
+            problems::vary(random, &mut problem);
+            let best = exhaustive::optimum(&problem);
+            if !awkward {
+                let program = program::optimum(&problem);
+                assert!(
+                    (best - program).abs() <= 1e-6 * best.max(1.0),
+                    "{best}, {program} by the program: {problem:?}"
+                );
+            }
+            Answer::of(&problem, best)
+        });
+        report(kind, &answers);
+    }
 }
 
 #[test]

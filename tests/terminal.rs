@@ -24,6 +24,7 @@ plan examples/gpt-a100-8.toml
 plan examples/gpt-a100-4x8.toml
 plan examples/gpt-rtx3090-4.toml
 plan examples/gpt-a100-4x8.toml --sweep
+plan examples/steps-against-segments.toml --segments
 plan examples/gpt-rtx3090-4.toml --sweep
 predict --cost-model MODEL layer --hidden 640 --heads 10 --sequence 256 --micro-batch 2
 predict --cost-model MODEL collective --operation all_reduce --ranks 8 --bytes 1GiB

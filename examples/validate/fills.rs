@@ -5,6 +5,8 @@
 use bubblebench::fill::CompleteSide;
 use bubblebench::fill::gate_defaults::{GateFigures, GateLevel};
 use bubblebench::fill::kernels::Kernels;
+use bubblebench::fill::overrun::Overrun;
+use bubblebench::fill::receive::ReceiveRate;
 use bubblebench::fill::side::{KernelOrigin, Margin};
 use bubblebench::fill::stages::{Filling, StagePlan};
 use bubblebench::pipeline::activations::DEFAULT_WEIGHT_SHARE;
@@ -172,13 +174,16 @@ impl Run {
             origin: KernelOrigin::Profile,
             step_interval: [1.0; 2],
             beside: None,
+            receive: ReceiveRate::FULL,
+            overrun: Overrun::NONE,
+            piece_spread: 0.0,
         }
     }
 
     fn filled(&self, row: &Value, lost_ms: f64) -> Result<Filled> {
         let sides = [self.complete(row, lost_ms)];
         let close_ns = GateFigures::of(None, GateLevel::Median).close_ns;
-        let filling = Filling { sides: &sides, main_slowdown: 1.0, close_ns, sides_per_bubble: 1 };
+        let filling = Filling { sides: &sides, main_slowdown: 1.0, close_ns, sides_per_bubble: 1, jitter: None };
         let iteration_ns = self.timeline.iteration_ns;
         let (stages, lost_ns) = filling.timeline(&self.timeline, DEFAULT_WEIGHT_SHARE, &self.memory, iteration_ns);
         let steps = |s: &StagePlan| s.bubbles.runs().iter().map(|run| run.kernels).sum::<u64>() as f64;

@@ -224,7 +224,7 @@ fn gavel(args: &ExportArgs) -> Result<Exported> {
 
 fn planned(args: &ExportArgs) -> Result<Exported> {
     let Some(path) = &args.job else {
-        return Err(Error::input("perfetto shows the plan of a job", "give --job JOB.toml (examples/ holds eight)"));
+        return Err(Error::input("perfetto shows the plan of a job", "give --job JOB.toml (examples/ holds nine)"));
     };
     let mut job = Job::read(path)?;
     let (model, paths) = model(args, Some(&job))?;

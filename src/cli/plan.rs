@@ -7,7 +7,7 @@ use crate::cost::{datasheet, join, predict};
 use crate::export::perfetto;
 use crate::fill;
 use crate::fill::measured::{self, IterationChoice};
-use crate::pipeline::job::Job;
+use crate::pipeline::job::{Job, Limits};
 use crate::pipeline::{ScheduleName, given, operations};
 use crate::records::store::{Journal, MEASUREMENTS};
 use crate::records::{CostModel, Measurement, files};
@@ -20,8 +20,9 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "Examples:\n  bubblebench plan examples/gpt-a100-4x8.toml --html plan.html\n  \
     bubblebench plan examples/gpt-a100-4x8.toml --sweep\n  \
     bubblebench bubbles rank*.sqlite --json > bubbles.json\n  \
-    bubblebench plan job.toml --bubbles bubbles.json\n\n\
-    Jobs are described in docs/planning.md and docs/pipeline.md; examples/ holds eight.")]
+    bubblebench plan job.toml --bubbles bubbles.json\n  \
+    bubblebench plan examples/steps-against-segments.toml --segments\n\n\
+    Jobs are described in docs/planning.md and docs/pipeline.md; examples/ holds nine.")]
 pub struct PlanArgs {
     /// The job: model, parallelism, hardware, and the small models to fill bubbles with
     #[arg(value_name = "JOB.toml")]
@@ -41,12 +42,20 @@ pub struct PlanArgs {
     /// Bubbles of a real run (bubblebench.bubbles/1) in place of simulated ones, one device a stage
     #[arg(long, value_name = "FILE")]
     bubbles: Option<PathBuf>,
-    /// Which iteration of the run: a number, or the one with the median idle time
-    #[arg(long, value_name = "median|K", default_value = "median", requires = "bubbles")]
-    iteration: IterationChoice,
+    /// Iteration of the run: `learned` from all of them (where five or more line up, unless told otherwise), the one with the
+    /// `median` idle time, or a number
+    #[arg(long, value_name = "WHICH", requires = "bubbles")]
+    iteration: Option<IterationChoice>,
+    /// Quantile of a bubble's lengths that the gate opens for, instead of the job's own (10 %)
+    #[arg(long, value_name = "Q", value_parser = quantile)]
+    bubbles_quantile: Option<f64>,
     /// Compare every way to divide the GPUs: pipeline x tensor x data x micro-batch
-    #[arg(long, conflicts_with_all = ["bubbles", "trace", "html"])]
+    // Where a flag that another one requires is refused, clap drops the requirement: so that one is refused by name too.
+    #[arg(long, conflicts_with_all = ["bubbles", "iteration", "bubbles_quantile", "trace", "html"])]
     sweep: bool,
+    /// Compare each side alone: stopping between whole steps only, or between any two of its kernels
+    #[arg(long, conflicts_with_all = ["bubbles", "iteration", "trace", "html", "json", "operations", "brief", "sweep"])]
+    segments: bool,
     /// Print the answer only: whether filling pays, by how much, and with what
     #[arg(long, conflicts_with_all = ["json", "sweep"])]
     brief: bool,
@@ -54,10 +63,10 @@ pub struct PlanArgs {
     #[arg(long)]
     json: bool,
     /// Put every operation of the iteration without side work into the JSON
-    #[arg(long, requires = "json", conflicts_with_all = ["bubbles", "sweep"])]
+    #[arg(long, requires = "json", conflicts_with_all = ["bubbles", "sweep", "brief"])]
     operations: bool,
     /// Write a trace for ui.perfetto.dev, side work and free memory included
-    #[arg(long, value_name = "FILE", conflicts_with = "bubbles")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bubbles", "iteration"])]
     trace: Option<PathBuf>,
     /// Write the plan as one self-contained page with pictures
     #[arg(long, value_name = "FILE")]
@@ -69,13 +78,21 @@ pub fn run(args: &PlanArgs) -> Result<()> {
     let mut job = under_schedule(args, Job::read(&args.job)?)?;
     let (model, paths) = machine(&args.cost_model, args.gpu.as_deref(), &job)?;
     settle(args.dtype.as_deref(), &mut job, &model)?;
+    set_quantile(args, &mut job)?;
     if args.sweep {
         return super::sweep::run(&job, &model, args.json);
     }
     let measurements = measurements(&job, &paths)?;
+    if args.segments {
+        let sides = fill::segments::compare(&job, &model, &measurements)?;
+        return print(&report::plan::segments::table(&sides).terminal(terminal::screen()));
+    }
     let mut plan = match &args.bubbles {
         None => fill::plan(&job, &model, &measurements)?,
-        Some(file) => measured::plan(&job, &model, &measurements, file, args.iteration)?,
+        Some(file) => {
+            let wanted = args.iteration.unwrap_or(IterationChoice::Usual);
+            measured::plan(&job, &model, &measurements, file, wanted)?
+        }
     };
     if let Some(trace) = &args.trace {
         perfetto::write_plan(trace, &plan)?;
@@ -92,6 +109,35 @@ pub fn run(args: &PlanArgs) -> Result<()> {
         (_, true) => print(&report::plan::brief(&plan.record, terminal::screen())),
         _ => print(&report::plan::render(&plan, terminal::screen())),
     }
+}
+
+/// A share of a bubble's lengths: `0.1` or `10%`.
+fn quantile(text: &str) -> Result<f64, String> {
+    let value = match text.trim().strip_suffix('%') {
+        Some(percent) => percent.trim().parse::<f64>().map(|percent| percent / 100.0),
+        None => text.trim().parse(),
+    };
+    let within = |value: &f64| Limits::QUANTILES.contains(value);
+    value.ok().filter(within).ok_or_else(|| "give a share from 0.001 to 0.5, like 0.1 or 10%".to_string())
+}
+
+/// Sets the quantile that was asked for, if there are lengths of which it can be one.
+fn set_quantile(args: &PlanArgs, job: &mut Job) -> Result<()> {
+    let Some(quantile) = args.bubbles_quantile else { return Ok(()) };
+    if matches!(args.iteration, Some(IterationChoice::Median | IterationChoice::Number(_))) {
+        return Err(Error::input(
+            "--bubbles-quantile with a single iteration, which has one length a bubble",
+            "leave one of the two out, or give `--iteration learned`",
+        ));
+    }
+    if args.bubbles.is_none() && job.limits.bubble_jitter.is_none_or(|jitter| jitter == 0.0) {
+        return Err(Error::input(
+            "--bubbles-quantile without lengths that vary",
+            "give --bubbles FILE of several iterations, or set `bubble_jitter` in [limits] of the job",
+        ));
+    }
+    job.limits.bubble_quantile = Some(quantile);
+    Ok(())
 }
 
 /// The job under the schedule that was asked for in place of its own.

@@ -104,7 +104,10 @@ pub struct Account {
     /// Nanoseconds from the true end of each opened bubble, as the schedule has it, to the end of the side's last operation
     /// in it; negative where that ended before. None for a bubble in which the side did nothing.
     pub overruns_ns: Vec<f64>,
-    /// The same from the expected close, without operations that lost their core to another thread meanwhile: how long
+    /// How long the main waited for each of these operations, 0 where it had ended by then, without those that lost their core to
+    /// another thread meanwhile.
+    pub waits_ns: Vec<f64>,
+    /// Nanoseconds from the expected close to the same end, without operations that lost their core meanwhile: how long
     /// those take is not the side's to know.
     pub expected_overruns_ns: Vec<f64>,
     /// Number of opened bubbles whose last operation lost its core meanwhile.
@@ -368,6 +371,7 @@ impl<'a> Bubbles<'a> {
             if last.preempted {
                 self.account.preempted += 1;
             } else {
+                self.account.waits_ns.push(beyond(opening.end_ns).max(0.0));
                 self.account.expected_overruns_ns.push(beyond(opening.expected_close_ns));
             }
         }
@@ -521,12 +525,14 @@ mod tests {
         let (profile, last) = (profile(), LastOperations::default());
         let mut bubbles = bubbles(&mut gate, &profile, &last);
         let opening = |generation| Opening { generation, end_ns: 1000, expected_close_ns: 900 };
-        bubbles.openings = [1, 3, 5, 7].map(opening).to_vec();
+        bubbles.openings = [1, 3, 5, 7, 11].map(opening).to_vec();
         let ended = |opening, end_ns, preempted| LastOperation { opening, end_ns, preempted };
         // Nothing ran in opening 5; 9 is of another iteration.
-        bubbles.overruns(&[ended(1, 800, false), ended(3, 950, false), ended(7, 5000, true), ended(9, 1, false)]);
-        assert_eq!(bubbles.account.overruns_ns, [-200.0, -50.0, 4000.0]);
-        assert_eq!((bubbles.account.expected_overruns_ns, bubbles.account.preempted), (vec![-100.0, 50.0], 1));
+        let (early, late) = ([ended(1, 800, false), ended(3, 950, false)], ended(11, 1030, false));
+        bubbles.overruns(&[early[0], early[1], ended(7, 5000, true), ended(9, 1, false), late]);
+        assert_eq!(bubbles.account.overruns_ns, [-200.0, -50.0, 4000.0, 30.0]);
+        assert_eq!((bubbles.account.expected_overruns_ns, bubbles.account.preempted), (vec![-100.0, 50.0, 130.0], 1));
+        assert_eq!(bubbles.account.waits_ns, [0.0, 0.0, 30.0], "the one that lost its core is nobody's measure");
     }
 
     #[test]

@@ -44,6 +44,10 @@ pub struct DataSheet {
     pub link_gb_per_s: f64,
     /// Whether the link is PCI Express, over which messages pass through the host's memory.
     pub through_host: bool,
+    /// Streaming multiprocessors.
+    pub sms: u64,
+    /// NVLinks; 0 where the link is PCI Express.
+    pub nvlinks: u64,
     /// Bandwidth of the network that nodes with such GPUs usually have, each way and GPU, in GB/s; `None` where there is no
     /// usual one.
     pub network_gb_per_s: Option<f64>,
@@ -53,6 +57,7 @@ pub struct DataSheet {
 const fn sheet(
     name: &'static str,
     device: &'static str,
+    (sms, nvlinks): (u64, u64),
     tensor_tflops: f64,
     f32_tflops: f64,
     reached: f64,
@@ -71,6 +76,8 @@ const fn sheet(
         memory_gb_per_s: memory.1,
         link_gb_per_s,
         through_host: false,
+        sms,
+        nvlinks,
         network_gb_per_s,
     }
 }
@@ -80,22 +87,28 @@ const fn sheet(
 pub const ALL: [DataSheet; 12] = [
     DataSheet {
         through_host: true,
-        ..sheet("rtx3090", "NVIDIA GeForce RTX 3090", 71.0, 35.6, 0.95, (24.0, 936.0), 31.5, None)
+        ..sheet("rtx3090", "NVIDIA GeForce RTX 3090", (82, 0), 71.0, 35.6, 0.95, (24.0, 936.0), 31.5, None)
     },
     DataSheet {
         through_host: true,
-        ..sheet("rtx4090", "NVIDIA GeForce RTX 4090", 165.2, 82.6, 0.95, (24.0, 1008.0), 31.5, None)
+        ..sheet("rtx4090", "NVIDIA GeForce RTX 4090", (128, 0), 165.2, 82.6, 0.95, (24.0, 1008.0), 31.5, None)
     },
-    sheet("a100-sxm-80", "NVIDIA A100 SXM4 80GB", 312.0, 19.5, 0.81, (80.0, 2039.0), 300.0, Some(25.0)),
-    sheet("a100-sxm-40", "NVIDIA A100 SXM4 40GB", 312.0, 19.5, 0.81, (40.0, 1555.0), 300.0, Some(25.0)),
-    sheet("a100-pcie-80", "NVIDIA A100 PCIe 80GB", 312.0, 19.5, 0.75, (80.0, 1935.0), 31.5, Some(25.0)),
-    sheet("a100-pcie-40", "NVIDIA A100 PCIe 40GB", 312.0, 19.5, 0.72, (40.0, 1555.0), 31.5, Some(25.0)),
-    sheet("h100-sxm", "NVIDIA H100 SXM5 80GB", 989.4, 66.9, 0.78, (80.0, 3350.0), 450.0, Some(50.0)),
-    sheet("h100-pcie", "NVIDIA H100 PCIe 80GB", 756.0, 51.0, 0.62, (80.0, 2000.0), 63.0, Some(50.0)),
-    sheet("h200", "NVIDIA H200 SXM 141GB", 989.4, 66.9, 0.78, (140.4, 4800.0), 450.0, Some(50.0)),
-    sheet("b200", "NVIDIA B200 SXM 180GB", 2250.0, 80.0, 0.6, (178.35, 7670.0), 900.0, Some(50.0)),
-    DataSheet { through_host: true, ..sheet("l40s", "NVIDIA L40S 48GB", 362.0, 91.6, 0.57, (48.0, 864.0), 31.5, None) },
-    DataSheet { bf16: false, ..sheet("v100", "NVIDIA V100 SXM2 32GB", 125.0, 15.7, 0.72, (32.0, 900.0), 150.0, None) },
+    sheet("a100-sxm-80", "NVIDIA A100 SXM4 80GB", (108, 12), 312.0, 19.5, 0.81, (80.0, 2039.0), 300.0, Some(25.0)),
+    sheet("a100-sxm-40", "NVIDIA A100 SXM4 40GB", (108, 12), 312.0, 19.5, 0.81, (40.0, 1555.0), 300.0, Some(25.0)),
+    sheet("a100-pcie-80", "NVIDIA A100 PCIe 80GB", (108, 0), 312.0, 19.5, 0.75, (80.0, 1935.0), 31.5, Some(25.0)),
+    sheet("a100-pcie-40", "NVIDIA A100 PCIe 40GB", (108, 0), 312.0, 19.5, 0.72, (40.0, 1555.0), 31.5, Some(25.0)),
+    sheet("h100-sxm", "NVIDIA H100 SXM5 80GB", (132, 18), 989.4, 66.9, 0.78, (80.0, 3350.0), 450.0, Some(50.0)),
+    sheet("h100-pcie", "NVIDIA H100 PCIe 80GB", (114, 0), 756.0, 51.0, 0.62, (80.0, 2000.0), 63.0, Some(50.0)),
+    sheet("h200", "NVIDIA H200 SXM 141GB", (132, 18), 989.4, 66.9, 0.78, (140.4, 4800.0), 450.0, Some(50.0)),
+    sheet("b200", "NVIDIA B200 SXM 180GB", (148, 18), 2250.0, 80.0, 0.6, (178.35, 7670.0), 900.0, Some(50.0)),
+    DataSheet {
+        through_host: true,
+        ..sheet("l40s", "NVIDIA L40S 48GB", (142, 0), 362.0, 91.6, 0.57, (48.0, 864.0), 31.5, None)
+    },
+    DataSheet {
+        bf16: false,
+        ..sheet("v100", "NVIDIA V100 SXM2 32GB", (80, 6), 125.0, 15.7, 0.72, (32.0, 900.0), 150.0, None)
+    },
 ];
 
 /// The data sheet of that name. Fails if there is none; the error proposes the nearest name.

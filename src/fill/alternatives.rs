@@ -79,9 +79,9 @@ fn try_out(context: &PlanContext, own_ns: u64, mut variant: Variant) -> Option<T
     let passes = job.micro_batches() as f64 / timeline.schedule.micro_batches as f64;
     let busy = passes * (0..stages).map(|stage| timeline.busy_ns(stage) as f64).sum::<f64>();
     let median = iteration::whole_ns(&timeline, &own.costs) as f64;
-    // Its own iteration is the same whatever the sides and the gate cost.
+    // Its own iteration is the same whatever the sides, the gate and a waiting receive cost.
     let moved = iteration::moved_ns(&job, context.prices, &timeline, own.costs.dtype).ok()?;
-    let moved = moved.into_iter().map(|ns| ns / median).chain([1.0; 4]).collect();
+    let moved = moved.into_iter().map(|ns| ns / median).chain([1.0; 6]).collect();
     Some(Tried {
         gain: own_ns as f64 / (variant.iteration_ns as f64).max(1.0),
         bubble_ratio: if pipeline_ns > 0.0 { 1.0 - busy / (stages as f64 * pipeline_ns) } else { 0.0 },
@@ -153,6 +153,9 @@ pub(super) fn intervals(context: &PlanContext, chosen: &Candidate, tried: &[Trie
         .collect::<Vec<_>>()
         .into_par_iter()
         .map(|(cause, up)| {
+            if !probe.is_moved_by(cause) {
+                return Ok((base.clone(), own));
+            }
             let moved = probe.moved(cause, up)?;
             let candidate = again.plan(&moved, schedule)?;
             Ok((moved.figures(&candidate), simulated_ns(&moved, &candidate.timeline)))

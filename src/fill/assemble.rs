@@ -2,8 +2,11 @@
 
 use super::alternatives::{Intervals, Tried};
 use super::attempt::{Candidate, PlanContext};
+use super::bubble_list::Planned;
 use super::pack::Residency;
+use super::receive::WaitingReceive;
 use super::record::*;
+use super::side::CompleteSide;
 use super::stages::StagePlan;
 use super::why;
 use crate::cost::datasheet;
@@ -77,11 +80,58 @@ pub(super) fn record(
         alternatives,
         in_range: context.costs.in_range,
         prices: context.costs.prices.iter().map(price).collect(),
-        assumed: context.costs.assumed(),
+        assumed: assumed(context),
         measured: None,
+        lengths: None,
         notes,
         operations: None,
     }
+}
+
+fn assumed(context: &PlanContext) -> Vec<String> {
+    let receive = WaitingReceive::of(context.job, context.model).assumed.filter(|_| !context.sides.is_empty());
+    context.costs.assumed().into_iter().chain(receive).collect()
+}
+
+/// What the stage waits on average for runs that end late, where it is known how bubbles vary.
+fn overrun_ns(context: &PlanContext, plan: &StagePlan) -> Option<f64> {
+    plan.bubbles.iter().any(|bubble| bubble.variation.is_some()).then(|| {
+        let each = |bubble: Planned| -> f64 {
+            bubble.runs.iter().map(|run| plan.overrun_ns(&bubble, run, &context.sides)).fold(0.0, |sum, ns| sum + ns)
+        };
+        plan.bubbles.iter().map(each).fold(0.0, |sum, ns| sum + ns)
+    })
+}
+
+/// What one of a side's runs costs the main job on average, side work that ends late included.
+fn cost_ns(context: &PlanContext, chosen: &Candidate, index: usize) -> f64 {
+    let side = &context.sides[index];
+    let (mut runs, mut late_ns) = (0u64, 0.0);
+    for stage in &chosen.stages {
+        for bubble in stage.bubbles.iter() {
+            for run in bubble.runs.iter().filter(|run| run.side == index) {
+                runs += 1;
+                late_ns += stage.overrun_ns(&bubble, run, &context.sides);
+            }
+        }
+    }
+    let late_ns = if runs > 0 { late_ns / runs as f64 } else { unused_late_ns(side, &chosen.stages) };
+    context.close_ns + (side.after_ns + late_ns)
+}
+
+/// What a bubble would have cost besides, had the side been put there: the mean over those that are long enough for it, or the usual where
+/// none is.
+fn unused_late_ns(side: &CompleteSide, stages: &[StagePlan]) -> f64 {
+    let residency = if side.split { Residency::Split } else { Residency::Whole };
+    let unit_ns = if side.split { side.kernels.longest_ns() } else { side.kernels.step_ns() };
+    let (mut count, mut sum) = (0u64, 0.0);
+    for slot in stages.iter().flat_map(|stage| stage.bubbles.fillable()).map(|bubble| bubble.slot()) {
+        let needs_ns = side.margin.total_ns().saturating_add(side.beside_ns(side.asked_ns(unit_ns), slot.receiving));
+        if slot.end_ns - slot.start_ns >= needs_ns {
+            (count, sum) = (count + 1, sum + side.overrun_ns(&slot, residency, false));
+        }
+    }
+    if count > 0 { sum / count as f64 } else { side.overrun.of(residency).usual_ns }
 }
 
 fn price(listed: &ListedPrice) -> PlanPrice {
@@ -137,6 +187,7 @@ fn stage(context: &PlanContext, chosen: &Candidate, index: usize, plan: StagePla
         filled_ns: plan.filled_ns(),
         beside_ns: plan.beside_ns(),
         lost_ns: plan.lost_ns,
+        overrun_ns: overrun_ns(context, &plan),
         weights_bytes: m.weights_bytes,
         gradients_bytes: m.gradients_bytes,
         optimizer_bytes: m.optimizer_bytes,
@@ -173,6 +224,8 @@ fn side(context: &PlanContext, chosen: &Candidate, index: usize, per_s: (f64, f6
     let pipelines = replicas(context);
     let steps = pipelines * chosen.steps(&context.sides, index);
     let budget_ns = context.job.limits.main_slowdown * chosen.base.iteration_ns as f64;
+    let another_runs =
+        || (0..context.sides.len()).any(|other| other != index && chosen.steps(&context.sides, other) > 0.0);
     PlanSide {
         name: side.name.clone(),
         source: side.origin.text().into(),
@@ -183,7 +236,10 @@ fn side(context: &PlanContext, chosen: &Candidate, index: usize, per_s: (f64, f6
         open_ns: side.margin.open_ns,
         restart_ns: side.margin.restart_ns,
         signal_ns: side.margin.signal_ns,
-        cost_ns: context.close_ns + side.after_ns,
+        cost_ns: cost_ns(context, chosen, index),
+        receive_rate: side.receive.rate,
+        receive_rate_low: side.receive.ends[0],
+        receive_rate_high: side.receive.ends[1],
         memory_bytes: side.memory_bytes as u64,
         resident_bytes: side.resident_bytes as u64,
         value: side.value,
@@ -192,7 +248,7 @@ fn side(context: &PlanContext, chosen: &Candidate, index: usize, per_s: (f64, f6
         steps_per_s: steps / chosen.seconds().max(f64::MIN_POSITIVE),
         steps_per_s_low: pipelines * per_s.0,
         steps_per_s_high: pipelines * per_s.1,
-        unused: (steps == 0.0).then(|| why::nowhere(side, &chosen.stages, budget_ns, context.close_ns)),
+        unused: (steps == 0.0).then(|| why::nowhere(side, &chosen.stages, budget_ns, context.close_ns, another_runs())),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::gate_defaults::{self, GateLevel};
 use super::side::{self, CompleteSide};
-use super::stages::{Filling, StagePlan};
+use super::stages::{Filling, Jitter, StagePlan};
 use crate::Result;
 use crate::cost::predict;
 use crate::pipeline::costs::{self, Costs};
@@ -38,16 +38,19 @@ pub(super) enum Cause {
     Sides,
     /// What opening and closing the gate costs, where nobody measured it.
     Gate,
+    /// What a waiting receive leaves the sides, where nobody measured it.
+    Receive,
 }
 
 impl Cause {
-    pub const ALL: [Cause; 6] = [
+    pub const ALL: [Cause; 7] = [
         Cause::Prices(PriceGroup::Layers),
         Cause::Prices(PriceGroup::Operations),
         Cause::Prices(PriceGroup::Collectives),
         Cause::Prices(PriceGroup::Messages),
         Cause::Sides,
         Cause::Gate,
+        Cause::Receive,
     ];
 }
 
@@ -76,11 +79,14 @@ pub(super) struct Base {
 }
 
 impl Candidate {
-    /// Steps of a side in an iteration of one pipeline.
+    /// Steps of a side in an iteration of one pipeline, on average.
     pub fn steps(&self, sides: &[CompleteSide], side: usize) -> f64 {
-        let runs = self.stages.iter().flat_map(|s| s.bubbles.runs()).filter(|r| r.side == side);
-        let beside = self.stages.iter().flat_map(|s| &s.beside).filter(|b| b.side == side).map(|b| b.work_ns);
-        (runs.map(|r| r.work_ns as f64).sum::<f64>() + beside.sum::<f64>()) / sides[side].kernels.step_ns() as f64
+        self.stages.iter().map(|stage| stage.side_ns(side)).sum::<f64>() / sides[side].kernels.step_ns() as f64
+    }
+
+    /// Whether it is known of the bubbles how they vary.
+    pub fn varies(&self) -> bool {
+        self.stages.iter().any(|stage| stage.bubbles.fillable().any(|bubble| bubble.variation.is_some()))
     }
 
     /// Length of the filled iteration in s.
@@ -99,20 +105,6 @@ impl Base {
     }
 }
 
-fn general_notes(job: &Job, model: &CostModel, memory: &Memory) -> Vec<String> {
-    let mut notes = Vec::new();
-    if memory.total_bytes.is_none() {
-        notes.push("the GPU's memory is not known, so nothing was checked against it: set memory_gib".into());
-    }
-    if model.gate.is_none() && !job.side.is_empty() {
-        notes.push(gate_defaults::assumed_note());
-    }
-    if job.side.is_empty() {
-        notes.push("the job names no [[side]]: bubbles are shown, not filled".into());
-    }
-    notes
-}
-
 impl<'a> PlanContext<'a> {
     /// Also returns what the reader should know so far. `prices` are those of `model`.
     pub fn new(
@@ -126,10 +118,25 @@ impl<'a> PlanContext<'a> {
         let memory = memory::of_job(job, dtype, &costs.layer, model.machine.memory_bytes)?;
         let mut notes = std::mem::take(&mut costs.notes);
         let sides = side::of_job(job, model, measurements, GateLevel::Median, &mut notes)?;
-        notes.extend(general_notes(job, model, &memory));
         let close_ns = side::close_ns(model.gate.as_ref(), GateLevel::Median);
         let weight_share = job.weight_share();
         Ok((PlanContext { job, model, measurements, prices, costs, memory, sides, weight_share, close_ns }, notes))
+    }
+
+    /// What the reader should know of any plan of the job, whose bubbles are known to `vary` or not.
+    pub fn general_notes(&self, vary: bool) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.memory.total_bytes.is_none() {
+            notes.push("the GPU's memory is not known, so nothing was checked against it: set memory_gib".into());
+        }
+        if self.model.gate.is_none() && !self.job.side.is_empty() {
+            let published = self.sides.iter().any(|side| side.overrun.is_published());
+            notes.push(gate_defaults::assumed_note(published.then_some(vary)));
+        }
+        if self.job.side.is_empty() {
+            notes.push("the job names no [[side]]: bubbles are shown, not filled".into());
+        }
+        notes
     }
 
     /// The same for another form of the job, which may or may not fit the memory. What its sides would do beside its
@@ -140,6 +147,16 @@ impl<'a> PlanContext<'a> {
         let mut sides = self.sides.clone();
         sides.iter_mut().filter(|_| !same_layers).for_each(|side| side.beside = None);
         PlanContext { job, memory, sides, weight_share: job.weight_share(), costs, ..*self }
+    }
+
+    /// Whether a cause has an interval here; without one the plan need not be made again.
+    pub fn is_moved_by(&self, cause: Cause) -> bool {
+        match cause {
+            Cause::Prices(_) => true,
+            Cause::Gate => self.model.gate.is_none(),
+            Cause::Receive => self.sides.iter().any(|side| side.receive.ends != [side.receive.rate; 2]),
+            Cause::Sides => self.sides.iter().any(|side| side.step_interval != [1.0; 2]),
+        }
     }
 
     /// The same with a cause at an end of its interval, the upper one where `up`.
@@ -155,9 +172,14 @@ impl<'a> PlanContext<'a> {
                 // What there is to say of the sides was said when they stood at their medians.
                 let sides = side::of_job(self.job, self.model, self.measurements, level, &mut Vec::new())?;
                 for (side, again) in moved.sides.iter_mut().zip(sides) {
-                    (side.margin, side.after_ns) = (again.margin, again.after_ns);
+                    (side.margin, side.after_ns, side.overrun) = (again.margin, again.after_ns, again.overrun);
                 }
                 moved.close_ns = side::close_ns(self.model.gate.as_ref(), level);
+            }
+            Cause::Receive => {
+                for side in &mut moved.sides {
+                    side.receive.rate = side.receive.ends[usize::from(up)];
+                }
             }
             Cause::Sides => {
                 for side in &mut moved.sides {
@@ -179,6 +201,7 @@ impl<'a> PlanContext<'a> {
             main_slowdown: self.job.limits.main_slowdown,
             close_ns: self.close_ns,
             sides_per_bubble: self.job.limits.sides_per_bubble as usize,
+            jitter: self.job.limits.bubble_jitter.map(|relative| Jitter::new(relative, self.job.limits.quantile())),
         }
     }
 

@@ -10,9 +10,8 @@
 //! optimum. Else the states worth most are kept, and `fill/ways.rs` leaves out some of the stops. Where the budget binds
 //! then, states are compared by worth less `price` times what the main job loses; the price is found by bisection.
 
-use super::pack::{Residency, Resident, RunLists, StageProblem, StageSolution};
+use super::pack::{Resident, RunLists, Slot, StageProblem, StageSolution};
 use super::ways;
-use std::cmp::Reverse;
 
 /// States kept over all slots together, in a quick search and in a thorough one. A plan searches once a stage, schedule
 /// and budget.
@@ -24,11 +23,15 @@ const FEWEST: usize = 4;
 const LONG: usize = 250;
 /// Ways to go on that are looked at for each state that may be kept.
 const WAYS_EACH: usize = 12;
+/// Slots back that one of the same length is looked for.
+const REMEMBERED: usize = 16;
 /// Most slots for which a thorough search is worth its time.
 const SHORT: usize = 12;
 /// Share of a bound that no answer can pass from which on a quick search is good enough.
 const NEAR: f64 = 0.995;
 const PRICE_ROUNDS: usize = 12;
+/// The price that a first guess is off by, as a factor.
+const PRICE_STEP: f64 = 1.1;
 const PRICE_WIDTH: usize = 4;
 
 /// States behind a slot, or ways to go on in one: kernels of each resident, and what they come to.
@@ -79,6 +82,8 @@ pub(super) struct Search<'a> {
     pub depth: usize,
     /// States kept behind a slot.
     width: usize,
+    /// What the main job waits in each slot for each of them, first in the slot and behind another, slot by slot.
+    overrun: Vec<[f64; 2]>,
 }
 
 /// How one set of residents is best used, as far as was searched.
@@ -86,19 +91,29 @@ pub(super) struct Found {
     pub solution: StageSolution,
     /// Whether a longer search could find more.
     pub open: bool,
+    /// Whether the budget is in the way: without it more would be filled.
+    pub bound: bool,
 }
 
 /// Fills every slot for one given set of residents, within the problem's budget.
 pub fn assign(problem: &StageProblem, residents: &[Resident]) -> StageSolution {
+    assign_within(problem, residents).solution
+}
+
+/// The same, with what stood in its way.
+pub(super) fn assign_within(problem: &StageProblem, residents: &[Resident]) -> Found {
     let quick = quick(problem, residents);
-    if quick.open { thorough(problem, residents, quick.solution) } else { quick.solution }
+    match quick.open {
+        true => Found { solution: thorough(problem, residents, quick.solution), ..quick },
+        false => quick,
+    }
 }
 
 /// A first look.
 pub(super) fn quick(problem: &StageProblem, residents: &[Resident]) -> Found {
     if residents.is_empty() {
         let solution = StageSolution { runs: RunLists::empty(problem.slots.len()), ..StageSolution::default() };
-        return Found { solution, open: false };
+        return Found { solution, open: false, bound: false };
     }
     let found = search(problem, residents, QUICK);
     let far = || found.solution.worth < NEAR * bounds(problem, residents).sum::<f64>();
@@ -113,12 +128,14 @@ pub(super) fn thorough(problem: &StageProblem, residents: &[Resident], quick: St
 
 /// More than this nothing in a slot is worth, slot by slot: that it is full of the side worth most.
 fn bounds<'a>(problem: &'a StageProblem, residents: &'a [Resident]) -> impl Iterator<Item = f64> + 'a {
-    let room = |length_ns: u64, side: usize| length_ns.saturating_sub(problem.sides[side].margin.total_ns()) as f64;
+    let room = |slot: &Slot, side: usize| {
+        let side = &problem.sides[side];
+        side.alone_ns((slot.end_ns - slot.start_ns).saturating_sub(side.margin.total_ns()), slot.receiving) as f64
+    };
     let all: f64 = residents.iter().map(|r| r.held_bytes(problem.sides)).sum();
     problem.slots.iter().map(move |slot| {
         let fitting = residents.iter().filter(|r| problem.fits(slot, r.side, all - r.held_bytes(problem.sides)));
-        let length_ns = slot.end_ns - slot.start_ns;
-        fitting.map(|r| problem.sides[r.side].value * room(length_ns, r.side)).fold(0.0, f64::max)
+        fitting.map(|r| problem.sides[r.side].value * room(slot, r.side)).fold(0.0, f64::max)
     })
 }
 
@@ -130,46 +147,104 @@ fn search(problem: &StageProblem, residents: &[Resident], states: usize) -> Foun
         return unbound;
     }
     let mut within = Search::new(problem, residents, width);
-    let found = within.go(0.0, problem.budget_ns);
+    let found = Found { bound: true, ..within.go(0.0, problem.budget_ns) };
     if !found.open {
         return found;
     }
     let price = price(problem, residents);
     let priced = [price, 0.7 * price].map(|p| within.go(p, problem.budget_ns).solution);
-    Found { solution: priced.into_iter().fold(found.solution, better), open: true }
+    Found { solution: priced.into_iter().fold(found.solution, better), open: true, bound: true }
 }
 
-fn better(one: StageSolution, other: StageSolution) -> StageSolution {
+pub(super) fn better(one: StageSolution, other: StageSolution) -> StageSolution {
     if other.worth > one.worth { other } else { one }
 }
 
 /// The lowest price at which what is chosen freely stays within the budget.
 fn price(problem: &StageProblem, residents: &[Resident]) -> f64 {
-    let cheapest = residents.iter().map(|r| problem.cost_ns(r.side)).fold(f64::INFINITY, f64::min);
-    let (mut low, mut high) = (0.0, bounds(problem, residents).fold(0.0, f64::max) / cheapest.max(1e-9));
     let mut narrow = Search::new(problem, residents, PRICE_WIDTH);
+    // Too high a price, too low a one, and how far from the nearer of them the next is looked for.
+    let (mut high, mut low, mut step) = (None, None, PRICE_STEP);
     for _ in 0..PRICE_ROUNDS {
-        let middle = 0.5 * (low + high);
-        if narrow.go(middle, f64::INFINITY).solution.lost_ns > problem.budget_ns {
-            low = middle;
-        } else {
-            high = middle;
+        let next = match (low, high) {
+            (None, None) => marginal(&narrow),
+            (Some(low), Some(high)) => 0.5 * (low + high),
+            (one, other) => {
+                step *= step;
+                one.map_or_else(|| other.unwrap_or(0.0) / step, |low: f64| low * step)
+            }
+        };
+        let spent_ns = narrow.go(next, f64::INFINITY).solution.lost_ns;
+        *(if spent_ns > problem.budget_ns { &mut low } else { &mut high }) = Some(next);
+    }
+    high.or(low).unwrap_or(0.0)
+}
+
+/// What a nanosecond of the budget wins at its end, if the slots that win most for what they cost are filled first, each as if it were full
+/// of the side worth most: slots cost by how they vary, from next to nothing to many times as much.
+fn marginal(search: &Search) -> f64 {
+    let problem = search.problem;
+    let cheapest = |slot: usize| {
+        let cost_ns = |(index, r): (usize, &Resident)| problem.cost_ns(r.side) + search.overrun_ns(slot, index, false);
+        search.residents.iter().enumerate().map(cost_ns).fold(f64::INFINITY, f64::min).max(1e-9)
+    };
+    let offers = bounds(problem, &search.residents).enumerate().map(|(slot, worth)| (worth, cheapest(slot)));
+    let mut offers: Vec<(f64, f64)> =
+        offers.filter(|(worth, _)| *worth > 0.0).map(|(w, cost)| (w / cost, cost)).collect();
+    offers.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+    let mut left = problem.budget_ns;
+    let last = offers.iter().find(|(_, cost)| {
+        left -= cost;
+        left < 0.0
+    });
+    last.or(offers.last()).map_or(0.0, |(ratio, _)| *ratio)
+}
+
+/// What the main job waits in each slot for each resident, slot by slot; once for all where no slot is known to vary. A search goes
+/// through the slots a dozen times, and many are alike.
+fn overruns(problem: &StageProblem, residents: &[Resident]) -> Vec<[f64; 2]> {
+    let each = |slot: &Slot, r: Resident| [false, true].map(|behind| problem.overrun_ns(slot, r, behind));
+    let of = |slot: &Slot| residents.iter().map(|&r| each(slot, r)).collect::<Vec<_>>();
+    if problem.slots.iter().all(|slot| slot.true_end.is_none()) {
+        return problem.slots.first().map(of).unwrap_or_default();
+    }
+    let mut known: Vec<(&Slot, Vec<[f64; 2]>)> = Vec::new();
+    let mut all = Vec::with_capacity(problem.slots.len() * residents.len());
+    for slot in &problem.slots {
+        let alike = |other: &&Slot| {
+            let key = |slot: &Slot| (slot.end_ns - slot.start_ns, slot.receiving);
+            key(other) == key(slot) && other.true_end == slot.true_end
+        };
+        match known.iter().rev().find(|(other, _)| alike(other)) {
+            Some((_, overruns)) => all.extend_from_slice(overruns),
+            None => {
+                let overruns = of(slot);
+                all.extend_from_slice(&overruns);
+                if known.len() == REMEMBERED {
+                    known.remove(0);
+                }
+                known.push((slot, overruns));
+            }
         }
     }
-    high
+    all
 }
 
 impl<'a> Search<'a> {
     fn new(problem: &'a StageProblem<'a>, residents: &[Resident], width: usize) -> Self {
         let mut residents = residents.to_vec();
-        residents.sort_by_key(|r| {
-            let kernels = &problem.sides[r.side].kernels;
-            let unit_ns = if r.residency == Residency::Split { kernels.longest_ns() } else { kernels.step_ns() };
-            (Reverse(unit_ns), r.side)
-        });
+        residents.sort_by_key(|r| problem.place_in_a_bubble(*r));
         let held = residents.iter().map(|r| r.held_bytes(problem.sides)).collect();
         let depth = problem.sides_per_bubble.min(residents.len()).max(1);
-        Search { problem, held, price: 0.0, budget_ns: f64::INFINITY, depth, width, residents }
+        let overrun = overruns(problem, &residents);
+        Search { problem, held, price: 0.0, budget_ns: f64::INFINITY, depth, width, residents, overrun }
+    }
+
+    /// What the main job waits on average in a slot for one of the residents, by its place among them; `behind` another one in the slot.
+    pub fn overrun_ns(&self, slot: usize, index: usize, behind: bool) -> f64 {
+        let stride = self.residents.len();
+        let both = self.overrun[if self.overrun.len() == stride { index } else { slot * stride + index }];
+        both[usize::from(behind)]
     }
 
     fn go(&mut self, price: f64, budget_ns: f64) -> Found {
@@ -179,13 +254,14 @@ impl<'a> Search<'a> {
         let mut states = Front { kernels: vec![0; self.residents.len()], totals: vec![start] };
         let (mut ways, mut next) = (Front::default(), Front::default());
         let mut complete = true;
-        for slot in &self.problem.slots {
+        for slot in 0..self.problem.slots.len() {
             complete &= ways::list(self, slot, &states, WAYS_EACH * self.width, &mut ways);
             complete &= self.keep(&states, &ways, &mut next, &mut trail);
             std::mem::swap(&mut states, &mut next);
         }
         let best = states.totals.iter().max_by(|a, b| self.score(a).total_cmp(&self.score(b)));
-        Found { solution: best.map(|t| self.solution(t, &trail)).unwrap_or_default(), open: !complete }
+        let solution = best.map(|t| self.solution(t, &trail)).unwrap_or_default();
+        Found { solution, open: !complete, bound: false }
     }
 
     fn score(&self, totals: &Totals) -> f64 {
@@ -242,7 +318,8 @@ impl<'a> Search<'a> {
             runs.push(added.iter().enumerate().filter(|(_, kernels)| **kernels > 0).map(|(index, &kernels)| {
                 let side = self.residents[index].side;
                 let margin = self.problem.sides[side].margin;
-                let run = self.problem.run(side, at_ns.saturating_add(margin.before_ns()), position[index], kernels);
+                let start_ns = at_ns.saturating_add(margin.before_ns());
+                let run = self.problem.run(slot, side, start_ns, position[index], kernels);
                 at_ns = run.end_ns() + margin.signal_ns;
                 position[index] += kernels;
                 run

@@ -42,21 +42,46 @@ pub struct GateFigures {
     /// Time that the main job loses behind a filled bubble whatever ran in it (cold caches, a late start), in ns.
     pub after_ns: f64,
     /// What it loses besides, because side work ends late now and then: a fraction of the longest piece of it that cannot
-    /// be stopped.
+    /// be stopped. For bubbles whose lengths are not known to vary, of which nothing can be computed
+    /// ([`super::overrun`]).
     pub overrun: f64,
+    /// The same where they are, at least, whatever is computed: how they vary is then known, and not whether the gate keeps to
+    /// the time. So the cheapest published gate counts, and the dearest one at the dear end.
+    pub least_overrun: f64,
 }
 
-const LOW: GateFigures =
-    GateFigures { open_ns: 5e3, close_ns: 2e3, signal_ns: 5e3, restart_ns: 0.0, after_ns: 0.0, overrun: 0.006 };
-const MEDIAN: GateFigures =
-    GateFigures { open_ns: 50e3, close_ns: 5e3, signal_ns: 50e3, restart_ns: 20e3, after_ns: 100e3, overrun: 0.085 };
-const HIGH: GateFigures =
-    GateFigures { open_ns: 5e6, close_ns: 700e3, signal_ns: 5e6, restart_ns: 5e6, after_ns: 270e3, overrun: 0.17 };
+const LOW: GateFigures = GateFigures {
+    open_ns: 5e3,
+    close_ns: 2e3,
+    signal_ns: 5e3,
+    restart_ns: 0.0,
+    after_ns: 0.0,
+    overrun: 0.006,
+    least_overrun: 0.006,
+};
+const MEDIAN: GateFigures = GateFigures {
+    open_ns: 50e3,
+    close_ns: 5e3,
+    signal_ns: 50e3,
+    restart_ns: 20e3,
+    after_ns: 100e3,
+    overrun: 0.085,
+    least_overrun: LOW.overrun,
+};
+const HIGH: GateFigures = GateFigures {
+    open_ns: 5e6,
+    close_ns: 700e3,
+    signal_ns: 5e6,
+    restart_ns: 5e6,
+    after_ns: 270e3,
+    overrun: 0.17,
+    least_overrun: 0.17,
+};
 
 impl GateFigures {
     /// The figures of a measured gate, which has no interval in the record; those published of others, at `level`, where
     /// `gate` is `None`. What the main job loses behind a bubble is measured side by side, not with the gate, and counts as
-    /// 0 here for a measured one.
+    /// 0 here for a measured one; so does the overrun, which filled stages measure and varying lengths tell.
     pub fn of(gate: Option<&GateCost>, level: GateLevel) -> Self {
         let Some(gate) = gate else {
             return match level {
@@ -73,34 +98,51 @@ impl GateFigures {
             restart_ns: gate.restart_ns,
             after_ns: 0.0,
             overrun: 0.0,
+            least_overrun: 0.0,
         }
     }
 
     /// Time that the main job loses behind a bubble in which a side ran whose longest piece that cannot be stopped takes
     /// `piece_ns`, in ns.
     pub fn behind_ns(&self, piece_ns: u64) -> f64 {
-        self.after_ns + self.overrun * piece_ns as f64
+        self.after_ns + self.late_ns(piece_ns)
+    }
+
+    /// What of that is for side work that ends late, in ns.
+    pub fn late_ns(&self, piece_ns: u64) -> f64 {
+        self.overrun * piece_ns as f64
+    }
+
+    /// The least of it where the bubble's length is known to vary, in ns.
+    pub fn late_at_least_ns(&self, piece_ns: u64) -> f64 {
+        self.least_overrun * piece_ns as f64
     }
 }
 
-/// What a plan's notes say of a gate that nobody measured.
-pub fn assumed_note() -> String {
+/// What a plan's notes say of a gate that nobody measured. `late` says whether bubbles are known to vary; it is `None` where no side's
+/// late ends are priced by published figures.
+pub fn assumed_note(late: Option<bool>) -> String {
     let us = |of: fn(&GateFigures) -> f64| {
         let [low, median, high] = [LOW, MEDIAN, HIGH].map(|figures| of(&figures) / 1e3);
         format!("{median:.0} µs ({low:.0}–{high:.0})")
     };
-    let percent = |figures: GateFigures| 100.0 * figures.overrun;
+    let share = |of: fn(&GateFigures) -> f64| {
+        let [low, median, high] = [LOW, MEDIAN, HIGH].map(|figures| 100.0 * of(&figures));
+        format!("{median:.1} % ({low:.1}–{high:.0}) of the side's longest kernel")
+    };
+    let late = match late {
+        None => String::new(),
+        Some(false) => format!(", and {}", share(|f| f.overrun)),
+        Some(true) => format!(", and by late ends at least {}", share(|f| f.least_overrun)),
+    };
     format!(
         "the cost model has no gate figures, so published ones are assumed: {} to open, {} to signal, {} to restart; the main \
-         job loses {} by closing and {} behind each filled bubble, and {:.1} % ({:.1}–{:.0}) of the side's longest kernel",
+         job loses {} by closing and {} behind each filled bubble{late}",
         us(|f| f.open_ns),
         us(|f| f.signal_ns),
         us(|f| f.restart_ns),
         us(|f| f.close_ns),
         us(|f| f.after_ns),
-        percent(MEDIAN),
-        percent(LOW),
-        percent(HIGH),
     )
 }
 
@@ -118,7 +160,11 @@ mod tests {
             assert!(a.restart_ns < b.restart_ns && a.after_ns < b.after_ns && a.overrun < b.overrun);
         }
         assert_eq!(median.behind_ns(1_000_000), 185_000.0);
-        assert!(assumed_note().contains("50 µs (5–5000) to open"), "{}", assumed_note());
+        assert_eq!((median.late_at_least_ns(1_000_000), high.late_at_least_ns(1_000_000)), (6_000.0, 170_000.0));
+        let (note, varying) = (assumed_note(Some(false)), assumed_note(Some(true)));
+        assert!(!assumed_note(None).contains('%'));
+        assert!(note.contains("50 µs (5–5000) to open") && note.contains("8.5 % (0.6–17)"), "{note}");
+        assert!(varying.contains("at least 0.6 % (0.6–17)") && !varying.contains("8.5"), "{varying}");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Positions are counted in kernels from the first step's first, so that a step cut by a bubble's end simply goes on in
 //! the next one.
 
+use std::collections::BTreeMap;
+
 /// More are not kept apart: a step of more kernels is cut into this many equal parts.
 const MOST: u64 = 1 << 16;
 
@@ -11,6 +13,21 @@ const MOST: u64 = 1 << 16;
 pub struct Kernels {
     /// `ends_ns[k]`: the first k kernels of a step together; strictly rising, from 0 to the step's time.
     ends_ns: Vec<u64>,
+    /// Kernels of about one length together, by rising length.
+    classes: Vec<PieceClass>,
+    /// Whether all kernels are of exactly one length.
+    alike: bool,
+    /// The longest: asked for once a bubble.
+    longest_ns: u64,
+}
+
+/// Pieces of about one length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PieceClass {
+    /// Their mean length, in ns.
+    pub length_ns: u64,
+    /// How many there are in a step.
+    pub count: u64,
 }
 
 impl Kernels {
@@ -21,7 +38,7 @@ impl Kernels {
         for &ns in times_ns.iter().filter(|&&ns| ns > 0) {
             ends_ns.push(ends_ns[ends_ns.len() - 1].checked_add(ns)?);
         }
-        (ends_ns.len() > 1).then_some(Kernels { ends_ns })
+        (ends_ns.len() > 1).then(|| Kernels::ending_at(ends_ns))
     }
 
     /// Kernels of a step of which only the time and the longest kernel are known, in ns: as many of the longest as the
@@ -33,7 +50,21 @@ impl Kernels {
         if !step.is_multiple_of(longest) {
             ends_ns.push(step);
         }
-        Kernels { ends_ns }
+        Kernels::ending_at(ends_ns)
+    }
+
+    /// Lengths within a factor of √2 go together: whoever asks how late a kernel may end goes through the classes once a
+    /// bubble, and a step has thousands of kernels.
+    fn ending_at(ends_ns: Vec<u64>) -> Self {
+        let alike = ends_ns.windows(2).all(|pair| pair[1] - pair[0] == ends_ns[1]);
+        let longest_ns = ends_ns.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
+        let mut sums: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+        for length_ns in ends_ns.windows(2).map(|pair| pair[1] - pair[0]) {
+            let sum = sums.entry((2.0 * (length_ns as f64).log2()).round() as u64).or_default();
+            *sum = (sum.0 + 1, sum.1 + length_ns);
+        }
+        let class = |(count, sum): (u64, u64)| PieceClass { length_ns: sum.div_ceil(count), count };
+        Kernels { classes: sums.into_values().map(class).collect(), ends_ns, alike, longest_ns }
     }
 
     /// The same kernels, each `factor` times as long; none becomes shorter than a nanosecond.
@@ -43,7 +74,17 @@ impl Kernels {
             let before = ends_ns[ends_ns.len() - 1];
             ends_ns.push(((*end as f64 * factor).round() as u64).max(before + 1));
         }
-        Kernels { ends_ns }
+        Kernels::ending_at(ends_ns)
+    }
+
+    /// The kernels of a step by their length: how many there are of about each.
+    pub fn classes(&self) -> &[PieceClass] {
+        &self.classes
+    }
+
+    /// Whether all kernels are of exactly one length, so that in every bubble they end at the same times.
+    pub const fn are_alike(&self) -> bool {
+        self.alike
     }
 
     /// Number of kernels in one step.
@@ -57,8 +98,8 @@ impl Kernels {
     }
 
     /// Time of the longest kernel alone, in ns.
-    pub fn longest_ns(&self) -> u64 {
-        self.ends_ns.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
+    pub const fn longest_ns(&self) -> u64 {
+        self.longest_ns
     }
 
     /// Time alone of the first `count` kernels, over as many steps as they make, in ns.
@@ -87,6 +128,20 @@ mod tests {
         assert_eq!(kernels.scaled(2.0), Kernels::new(&[200, 100, 2]).unwrap());
         assert_eq!(kernels.scaled(1.0), kernels);
         assert_eq!(kernels.scaled(0.0), Kernels::new(&[1, 1, 1]).unwrap());
+    }
+
+    #[test]
+    fn kernels_of_about_one_length_are_of_one_class() {
+        let kernels = Kernels::new(&[100, 1000, 102, 98, 1000]).unwrap();
+        let class = |length_ns, count| PieceClass { length_ns, count };
+        assert_eq!(kernels.classes(), [class(100, 3), class(1000, 2)]);
+        assert!(!Kernels::new(&[98, 102]).unwrap().are_alike(), "of one class, and yet not alike");
+        assert!(Kernels::new(&[98, 98]).unwrap().are_alike() && !Kernels::of_longest(10, 4).are_alike());
+        let many: Vec<u64> = (1..5000).collect();
+        let kernels = Kernels::new(&many).unwrap();
+        assert!(kernels.classes().len() < 27);
+        let whole: u64 = kernels.classes().iter().map(|class| class.count * class.length_ns).sum();
+        assert!((whole as f64 / kernels.step_ns() as f64 - 1.0).abs() < 0.001);
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! `plan --bubbles FILE`: the bubbles of a real run in place of simulated ones.
 //!
-//! Devices are stages, in order. One iteration is taken: the one whose idle time over all devices is the median, or one that
-//! is named. Where in the schedule a bubble lies is found by how much of the stage's work was done before it: that
+//! Devices are stages, in order. Where several iterations line up, the lengths of their bubbles are learned by position
+//! ([`super::lengths`]), and one iteration stands for what lies between them; else one iteration is taken: the one whose idle time over
+//! all devices is the median, or one that is named. Where in the schedule a bubble lies is found by how much of the stage's work was done before it: that
 //! gives its kind and, from the job, the memory free in it. `dependency` and `tail` bubbles may be filled; `launch` bubbles would
 //! go if the host launched in time, and in `communication` bubbles a collective runs on the device: both are only counted.
 
 use super::alternatives::Again;
 use super::attempt::{Base, Candidate, PlanContext};
 use super::bubble_list::{BubbleList, MemoryLevel, Planned};
+use super::lengths::{self, LearnedLength, LearnedLengths};
+use super::overrun::Variation;
 use super::plan::{self, FillPlan};
-use super::record::MeasuredFrom;
+use super::record::{MeasuredFrom, PlanLengths};
 use super::stages::StagePlan;
 use crate::pipeline::activations::{self, Live};
 use crate::pipeline::job::Job;
@@ -20,12 +23,16 @@ use crate::records::bubbles::{BubbleClass, BubblesRecord, DeviceBubbles, Measure
 use crate::records::{CostModel, Measurement};
 use crate::units::counted;
 use crate::{Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Which iteration of a measured run the plan is made on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IterationChoice {
+    /// All of them by position, where enough line up; else as `Median`.
+    Usual,
+    /// All of them by position: each bubble's length is a quantile of those it had, `bubble_quantile` of the job.
+    Learned,
     /// The iteration with the median idle time over all devices (of an even number the lower one).
     Median,
     /// The iteration with this number in the bubbles file.
@@ -37,9 +44,11 @@ impl std::str::FromStr for IterationChoice {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
+            "learned" => Ok(IterationChoice::Learned),
             "median" => Ok(IterationChoice::Median),
             number => {
-                number.parse().map(IterationChoice::Number).map_err(|_| "give `median` or a number, like 3".to_string())
+                let cure = || "give `learned`, `median` or a number, like 3".to_string();
+                number.parse().map(IterationChoice::Number).map_err(|_| cure())
             }
         }
     }
@@ -51,12 +60,43 @@ struct Lane<'a> {
     /// From the first device's beginning to this one's, where they share a clock.
     offset_ns: u64,
     length_ns: u64,
-    bubbles: Vec<&'a MeasuredBubble>,
+    bubbles: Vec<LaneBubble<'a>>,
 }
 
-impl Lane<'_> {
+/// A bubble of the iteration, as long as it was or as long as it usually is.
+struct LaneBubble<'a> {
+    measured: &'a MeasuredBubble,
+    start_ns: u64,
+    end_ns: u64,
+    variation: Option<Variation<'a>>,
+}
+
+impl LaneBubble<'_> {
+    const fn length_ns(&self) -> u64 {
+        self.end_ns - self.start_ns
+    }
+}
+
+impl<'a> Lane<'a> {
     fn idle_ns(&self) -> u64 {
-        self.bubbles.iter().map(|b| b.length_ns()).sum()
+        self.bubbles.iter().map(LaneBubble::length_ns).sum()
+    }
+
+    /// Gives the bubbles that may be filled their median lengths; the work between them stays as it was.
+    fn set_lengths(&mut self, learned: &'a [LearnedLength]) {
+        let before_ns = self.idle_ns();
+        let (mut learned, mut at_ns, mut behind_ns) = (learned.iter(), self.start_ns, self.start_ns);
+        for b in &mut self.bubbles {
+            let work_ns = b.start_ns - behind_ns;
+            behind_ns = b.end_ns;
+            let known = Some(&mut learned).filter(|_| b.measured.class.is_fillable()).and_then(Iterator::next);
+            let length_ns = known.map_or(b.length_ns(), |known| known.median_ns);
+            b.variation = known.map(LearnedLength::variation);
+            b.start_ns = at_ns + work_ns;
+            b.end_ns = b.start_ns + length_ns;
+            at_ns = b.end_ns;
+        }
+        self.length_ns = self.length_ns - before_ns + self.idle_ns();
     }
 }
 
@@ -85,12 +125,28 @@ pub fn plan(
         ));
     }
     let prices = RememberedPrices::new(model);
+    let (learned, why_not) = learned(&record, job, file, wanted)?;
+    // Of one iteration nobody knows how its bubbles vary: what it is compared with must not be known better.
+    let alike = learned.is_none().then(|| {
+        let mut alike = job.clone();
+        alike.limits.bubble_jitter = None;
+        alike
+    });
+    let (asked, job) = (job, alike.as_ref().unwrap_or(job));
     let (context, mut notes) = PlanContext::new(job, model, &prices, measurements)?;
     let timeline = context.timeline()?;
-    let (iteration, iterations) = choose(&record, file, wanted)?;
-    let lanes = lanes(&record, iteration);
+    let (iteration, iterations) = match &learned {
+        Some(learned) => (learned.iteration, all_iterations(&record)),
+        None => choose(&record, file, wanted)?,
+    };
+    let mut lanes = lanes(&record, iteration);
+    for (lane, lengths) in lanes.iter_mut().zip(learned.iter().flat_map(|learned| &learned.devices)) {
+        lane.set_lengths(lengths);
+    }
     let chosen = fill(&context, timeline, &lanes);
-    notes.extend(measured_notes(job));
+    notes.extend(context.general_notes(chosen.varies()));
+    notes.extend(why_not);
+    notes.extend(measured_notes(asked, learned.is_some()));
     let from = from(&record, file, iteration, iterations, &lanes, &chosen.timeline);
     // The bubbles are what they are: prices only say where in the schedule they lie.
     let again = |context: &PlanContext, schedule: &Schedule| {
@@ -99,10 +155,53 @@ pub fn plan(
     };
     let mut plan = plan::finish(&context, chosen, notes, Again::Measured(&again))?;
     plan.record.measured = Some(from);
+    plan.record.lengths = learned.map(|learned| PlanLengths {
+        iterations: Some(learned.iterations),
+        ..PlanLengths::of(&plan.record.stage, job.limits.quantile())
+    });
     Ok(plan)
 }
 
-fn measured_notes(job: &Job) -> Vec<String> {
+/// The lengths by position, if they are wanted and can be had; and what the reader should know where they were wanted and cannot.
+/// Fails only where nothing else is wanted.
+fn learned(
+    record: &BubblesRecord,
+    job: &Job,
+    file: &Path,
+    wanted: IterationChoice,
+) -> Result<(Option<LearnedLengths>, Option<String>)> {
+    let quantile = job.limits.quantile();
+    match wanted {
+        IterationChoice::Median | IterationChoice::Number(_) => Ok((None, None)),
+        IterationChoice::Learned => lengths::learn(record, quantile).map(|of| (Some(of), None)).map_err(|why| {
+            Error::input(
+                format!("{}: lengths cannot be learned: {why}", file.display()),
+                "record more iterations of the same schedule, or take one of them: `--iteration median`",
+            )
+        }),
+        IterationChoice::Usual => match lengths::learn(record, quantile) {
+            Ok(learned) => Ok((Some(learned), None)),
+            Err(why) => {
+                // Nobody expects a few iterations to be more than a sample.
+                let expected = counted_iterations(record).len() as u64 >= lengths::FEWEST;
+                let note = format!("one iteration is planned on, with its luck: {why}");
+                Ok((None, expected.then_some(note)))
+            }
+        },
+    }
+}
+
+fn counted_iterations(record: &BubblesRecord) -> BTreeSet<u64> {
+    record.devices.iter().flat_map(|d| &d.bubbles).map(|b| b.iteration).collect()
+}
+
+/// Those that the device with most of them had, whether bubbles of each are listed or not.
+fn all_iterations(record: &BubblesRecord) -> u64 {
+    let had = record.devices.iter().map(|device| device.iterations).max();
+    had.unwrap_or(0).max(counted_iterations(record).len() as u64)
+}
+
+fn measured_notes(job: &Job, learned: bool) -> Vec<String> {
     let mut notes = vec![
         "bubbles are measured; stage times, memory and the other schedules are still the cost model's, and a bubble's memory is that of \
          the schedule's position with as much work done"
@@ -114,16 +213,31 @@ fn measured_notes(job: &Job) -> Vec<String> {
     if job.limits.beside_compute.is_some() {
         notes.push("beside_compute is left out: measured bubbles do not say what computes between them".into());
     }
+    if job.limits.bubble_quantile.is_some() && !learned {
+        notes.push("the bubbles' quantile counts for nothing: one iteration has one length a bubble".into());
+    }
+    if job.limits.bubble_jitter.is_some() {
+        let note = match learned {
+            true => {
+                "bubble_jitter counts for other schedules only, which are simulated: measured bubbles vary as they did"
+            }
+            false => {
+                "bubble_jitter counts for nothing: one measured iteration does not say how its bubbles vary, and other schedules are \
+                 compared with it alike"
+            }
+        };
+        notes.push(note.into());
+    }
     notes
 }
 
 /// The iteration's number, and how many there are.
 fn choose(record: &BubblesRecord, file: &Path, wanted: IterationChoice) -> Result<(u64, u64)> {
-    let mut idle: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut idle: BTreeMap<u64, u128> = BTreeMap::new();
     for b in record.devices.iter().flat_map(|d| &d.bubbles) {
-        *idle.entry(b.iteration).or_default() += b.length_ns();
+        *idle.entry(b.iteration).or_default() += u128::from(b.length_ns());
     }
-    let count = idle.len() as u64;
+    let count = all_iterations(record);
     if let IterationChoice::Number(number) = wanted {
         return match idle.contains_key(&number) {
             true => Ok((number, count)),
@@ -136,7 +250,7 @@ fn choose(record: &BubblesRecord, file: &Path, wanted: IterationChoice) -> Resul
             )),
         };
     }
-    let mut by_idle: Vec<(u64, u64)> = idle.into_iter().map(|(iteration, ns)| (ns, iteration)).collect();
+    let mut by_idle: Vec<(u128, u64)> = idle.into_iter().map(|(iteration, ns)| (ns, iteration)).collect();
     by_idle.sort_unstable();
     by_idle.get(by_idle.len().saturating_sub(1) / 2).map(|&(_, iteration)| (iteration, count)).ok_or_else(|| {
         Error::input(
@@ -179,26 +293,33 @@ fn beginning(device: &DeviceBubbles, iteration: u64) -> Option<u64> {
 
 /// The end is that of a bubble no kernel follows; otherwise the mean length has to do.
 fn lane(device: &DeviceBubbles, iteration: u64, start: Option<u64>) -> Lane<'_> {
-    let bubbles: Vec<&MeasuredBubble> = of_iteration(device, iteration).collect();
+    let seen: Vec<&MeasuredBubble> = of_iteration(device, iteration).collect();
     let mean = device.window_ns / device.iterations;
-    let ends = bubbles.last().filter(|b| b.next_kernel.is_none()).map(|b| b.end_ns);
-    let first = bubbles.first().map_or(start.unwrap_or(0), |b| b.start_ns);
-    let last = bubbles.last().map_or(0, |b| b.end_ns);
+    let ends = seen.last().filter(|b| b.next_kernel.is_none()).map(|b| b.end_ns);
+    let first = seen.first().map_or(start.unwrap_or(0), |b| b.start_ns);
+    let last = seen.last().map_or(0, |b| b.end_ns);
     let start = start.filter(|&start| start <= first && first - start < mean).unwrap_or(first);
     let end = ends.unwrap_or_else(|| last.max(start.saturating_add(mean)));
-    Lane { start_ns: start, offset_ns: 0, length_ns: end - start, bubbles }
+    let bubbles = seen.into_iter().map(|measured| LaneBubble {
+        measured,
+        start_ns: measured.start_ns,
+        end_ns: measured.end_ns,
+        variation: None,
+    });
+    Lane { start_ns: start, offset_ns: 0, length_ns: end - start, bubbles: bubbles.collect() }
 }
 
 fn fill(context: &PlanContext, timeline: Timeline, lanes: &[Lane]) -> Candidate {
     let iteration_ns = lanes.iter().map(|l| l.length_ns).max().unwrap_or(0);
-    let (all, idle) = lanes.iter().fold((0u64, 0u64), |(all, idle), l| (all + l.length_ns, idle + l.idle_ns()));
+    let (all, idle) =
+        lanes.iter().fold((0.0, 0.0), |(all, idle), l| (all + l.length_ns as f64, idle + l.idle_ns() as f64));
     let busy_ns: Vec<u64> = lanes.iter().map(|l| l.length_ns - l.idle_ns()).collect();
     let base = Base {
         iteration_ns,
         pipeline_ns: iteration_ns,
         work_ns: busy_ns.iter().map(|&ns| ns as f64).sum(),
         busy_ns,
-        bubble_ratio: if all > 0 { idle as f64 / all as f64 } else { 0.0 },
+        bubble_ratio: if all > 0.0 { idle / all } else { 0.0 },
     };
     let memory = context.memory_of(&timeline.schedule);
     let mut stages: Vec<StagePlan> =
@@ -217,17 +338,18 @@ fn empty(context: &PlanContext, memory: &Memory, timeline: &Timeline, stage: usi
     let busy = (lane.length_ns - lane.idle_ns()).max(1);
     let mut idle = 0;
     let mut bubbles = BubbleList::default();
-    for measured in &lane.bubbles {
-        let done = (measured.start_ns - lane.start_ns).saturating_sub(idle) as f64 / busy as f64;
-        idle += measured.length_ns();
-        let (kind, live) = positions.at(done, measured);
+    for bubble in &lane.bubbles {
+        let done = (bubble.start_ns - lane.start_ns).saturating_sub(idle) as f64 / busy as f64;
+        idle += bubble.length_ns();
+        let (kind, live) = positions.at(done, bubble.measured);
         let live_micro_batches = live.iter().map(|l| l.micro_batches(share, context.weight_share)).fold(0.0, f64::max);
         bubbles.push(&Planned {
-            start_ns: measured.start_ns - lane.start_ns + lane.offset_ns,
-            end_ns: measured.end_ns - lane.start_ns + lane.offset_ns,
+            start_ns: bubble.start_ns - lane.start_ns + lane.offset_ns,
+            end_ns: bubble.end_ns - lane.start_ns + lane.offset_ns,
             kind,
             level: MemoryLevel { live_micro_batches, free_bytes: memory.free_bytes(stage, live_micro_batches) },
-            class: Some(measured.class),
+            class: Some(bubble.measured.class),
+            variation: bubble.variation,
             runs: &[],
         });
     }
@@ -238,6 +360,7 @@ fn empty(context: &PlanContext, memory: &Memory, timeline: &Timeline, stage: usi
         resident: Vec::new(),
         beside: Vec::new(),
         lost_ns: 0.0,
+        done_ns: Vec::new(),
     }
 }
 
@@ -303,7 +426,7 @@ fn from(
     simulated: &Timeline,
 ) -> MeasuredFrom {
     let of = |class: BubbleClass| {
-        lanes.iter().flat_map(|l| &l.bubbles).filter(|b| b.class == class).map(|b| b.length_ns()).sum()
+        lanes.iter().flat_map(|l| &l.bubbles).filter(|b| b.measured.class == class).map(LaneBubble::length_ns).sum()
     };
     MeasuredFrom {
         file: file.display().to_string(),

@@ -3,10 +3,12 @@
 //! ```text
 //! job.toml, cost model ─► side (kernels, memory, margins) ─┐
 //! pipeline: bubbles, free memory (or measured ones) ───────┴─► pack (a stage's problem) ─► planner, beam, ways (solution)
+//!           lengths (learned from many iterations), receive, overrun: what a bubble is worth and costs ──┘
 //!                                     plan: all stages, slowdown by delay, other schedules ─► record ◄─┘
 //! ```
 //!
-//! Values to values: the gate that carries a plan out is `corun::gate`. The method and its equations: docs/planning.md.
+//! Values to values: the gate that carries a plan out is `corun::gate`, and [`simulation`] is that gate event by event. The
+//! method and its equations: docs/planning.md.
 
 mod alternatives;
 pub mod assemble;
@@ -17,14 +19,19 @@ pub mod bubble_list;
 pub mod delay;
 pub mod gate_defaults;
 pub mod kernels;
+pub mod lengths;
 pub mod measured;
 pub mod overlap;
+pub mod overrun;
 pub mod pack;
 pub mod plan;
 pub mod planner;
+pub mod receive;
 pub mod record;
+pub mod segments;
 pub mod side;
 pub mod side_gpt;
+pub mod simulation;
 pub mod stages;
 mod ways;
 pub mod why;

@@ -4,7 +4,7 @@
 use super::alternatives::{self, Again};
 use super::assemble;
 use super::attempt::{Candidate, PlanContext};
-use super::record::PlanRecord;
+use super::record::{PlanLengths, PlanRecord};
 use crate::Result;
 use crate::pipeline::job::Job;
 use crate::pipeline::memory::{GIB, Memory};
@@ -31,9 +31,20 @@ pub struct FillPlan {
 /// Returns an error if a layer or side cannot be priced, the weights alone do not fit, or the schedule cannot be built.
 pub fn plan(job: &Job, model: &CostModel, measurements: &[Measurement]) -> Result<FillPlan> {
     let prices = RememberedPrices::new(model);
-    let (context, notes) = PlanContext::new(job, model, &prices, measurements)?;
+    let (context, mut notes) = PlanContext::new(job, model, &prices, measurements)?;
+    let limits = &job.limits;
     let chosen = context.filled(context.timeline()?);
-    finish(&context, chosen, notes, Again::Simulated)
+    notes.extend(context.general_notes(chosen.varies()));
+    if limits.bubble_quantile.is_some() && limits.bubble_jitter.is_none_or(|jitter| jitter == 0.0) {
+        notes.push(
+            "bubble_quantile counts for nothing: the bubbles are not known to vary, so set bubble_jitter too".into(),
+        );
+    }
+    let mut plan = finish(&context, chosen, notes, Again::Simulated)?;
+    let lengths = limits.bubble_jitter.map(|_| PlanLengths::of(&plan.record.stage, limits.quantile()));
+    let lengths = lengths.filter(|of| of.median_ns > 0);
+    plan.record.lengths = lengths.map(|of| PlanLengths { jitter: limits.bubble_jitter, ..of });
+    Ok(plan)
 }
 
 /// The plan that was chosen, beside what other flags would have won. `again` makes it once more with other costs.

@@ -1,6 +1,7 @@
 //! `bubblebench.plan/2`: what `plan --json` prints.
 
 use super::bubble_list::{BubbleList, MemoryLevel, Planned};
+use super::overrun::Variation;
 use super::pack::SideRun;
 use crate::pipeline::BubbleKind;
 use crate::pipeline::operations::OperationRecord;
@@ -93,11 +94,15 @@ pub struct PlanRecord {
     /// Every price that the iteration is made of.
     pub prices: Vec<PlanPrice>,
     /// The prices that nobody measured on this machine, a phrase each: from a data sheet, extrapolated, or unknown and
-    /// counted as 0.
+    /// counted as 0; and what a waiting receive keeps of a GPU, if nobody measured that.
     pub assumed: Vec<String>,
     /// The measured run that the bubbles come from; absent where they come from the simulator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<MeasuredFrom>,
+    /// How the bubbles' lengths vary from iteration to iteration, and for how much of them the gate opens; absent where they are
+    /// taken to be the same in every iteration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lengths: Option<PlanLengths>,
     /// Sentences on what was assumed, extrapolated, left out or not checked.
     pub notes: Vec<String>,
     /// Every operation of the iteration without side work, the stages one after another, each in the order in which it
@@ -124,6 +129,45 @@ pub struct PlanPrice {
     pub source: Option<Source>,
 }
 
+/// Bubbles whose lengths vary: each is filled for a low quantile of its lengths, as a gate will open for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlanLengths {
+    /// Quantile of a bubble's lengths that it is filled for, from 0.001 to 0.5.
+    pub quantile: f64,
+    /// Iterations of the measured run whose bubbles line up by position, on the stage with the fewest: the lengths are learned from
+    /// them. Null where the job states how much lengths vary.
+    pub iterations: Option<u64>,
+    /// Standard deviation of a simulated bubble's length over its length, as the job states it; null where lengths are learned.
+    pub jitter: Option<f64>,
+    /// Bubbles that may be filled, at their median lengths, summed over all stages, in ns.
+    pub median_ns: u64,
+    /// The same at the lengths that they are filled for, in ns.
+    pub expected_ns: u64,
+    /// Time in an iteration that stages wait on average for side work that is still running when a bubble ends, summed over all
+    /// stages, in ns; part of `lost_ns`.
+    pub overrun_ns: f64,
+}
+
+impl PlanLengths {
+    /// The sums over a plan's stages; where the lengths come from is left open.
+    pub fn of(stages: &[PlanStage], quantile: f64) -> Self {
+        let bubbles = || stages.iter().flat_map(|stage| stage.bubbles.list().fillable());
+        let expected = |bubble: Planned| {
+            let slot = bubble.slot();
+            slot.end_ns - slot.start_ns
+        };
+        PlanLengths {
+            quantile,
+            iterations: None,
+            jitter: None,
+            median_ns: bubbles().map(|bubble| bubble.length_ns()).sum(),
+            expected_ns: bubbles().map(expected).sum(),
+            overrun_ns: stages.iter().filter_map(|stage| stage.overrun_ns).fold(0.0, |sum, ns| sum + ns),
+        }
+    }
+}
+
 /// A measured run of the job whose bubbles take the place of simulated ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -132,9 +176,10 @@ pub struct MeasuredFrom {
     pub file: String,
     /// The profiles that the bubbles file was made from.
     pub source: String,
-    /// Number of the iteration that the plan was made on.
+    /// Number of the iteration that the plan was made on; where lengths are learned from many, the one that stands for what lies
+    /// between the bubbles.
     pub iteration: u64,
-    /// Number of iterations that the file lists bubbles of.
+    /// Number of iterations of the run, those of which the file lists no bubble included.
     pub iterations: u64,
     /// Pipeline time that the simulator gives for the same job, in ns.
     pub simulated_ns: u64,
@@ -164,12 +209,17 @@ pub struct PlanStage {
     pub busy_ns: u64,
     /// Length of all bubbles of the stage in an iteration, in ns, those that may not be filled included.
     pub bubble_ns: u64,
-    /// Side work put into this stage's bubbles, in ns of the side models' time alone; margins are not counted.
+    /// Side work done in this stage's bubbles on average, in ns of the side models' time alone: what was put into them, less what is
+    /// not begun where they vary and end before. Margins are not counted.
     pub filled_ns: u64,
     /// Side work beside the stage's own operations, in ns of the side models' time alone.
     pub beside_ns: f64,
     /// Delay of the main job on this stage in an iteration, in ns, before waits of other stages absorb any of it.
     pub lost_ns: f64,
+    /// Part of `lost_ns` in which the stage waits on average for side work that is still running when a bubble ends, in ns; absent
+    /// where the bubbles' lengths are not known to vary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overrun_ns: Option<f64>,
     /// Weights on one GPU of the stage, in bytes.
     pub weights_bytes: u64,
     /// Gradients on one GPU of the stage, in bytes.
@@ -258,6 +308,8 @@ impl PlanBubbles {
             free_bytes: planned.level.free_bytes.map(|bytes| bytes as u64),
             fills: planned.runs.iter().map(|run| self.fill(run)).collect(),
             class: planned.class,
+            expected_ns: planned.variation.map(|variation| variation.expected_ns),
+            deviation_ns: planned.variation.map(|variation| variation.deviation_ns),
         })
     }
 
@@ -272,6 +324,7 @@ impl PlanBubbles {
             start_ns: run.start_ns,
             end_ns: run.end_ns(),
             kernels: run.kernels,
+            work_ns: Some(run.work_ns).filter(|_| run.work_ns != run.takes_ns),
         }
     }
 }
@@ -297,8 +350,9 @@ impl From<Vec<PlanBubble>> for PlanBubbles {
                     sides.push(fill.side);
                     sides.len() - 1
                 });
-                let work_ns = fill.end_ns.saturating_sub(fill.start_ns);
-                SideRun { side, start_ns: fill.start_ns, kernels: fill.kernels, work_ns }
+                let takes_ns = fill.end_ns.saturating_sub(fill.start_ns);
+                let work_ns = fill.work_ns.unwrap_or(takes_ns);
+                SideRun { side, start_ns: fill.start_ns, kernels: fill.kernels, work_ns, takes_ns }
             };
             let runs: Vec<SideRun> = bubble.fills.into_iter().map(run).collect();
             list.push(&Planned {
@@ -310,6 +364,11 @@ impl From<Vec<PlanBubble>> for PlanBubbles {
                     free_bytes: bubble.free_bytes.map(|bytes| bytes as f64),
                 },
                 class: bubble.class,
+                variation: bubble.expected_ns.map(|expected_ns| Variation {
+                    expected_ns,
+                    deviation_ns: bubble.deviation_ns.unwrap_or(0.0),
+                    parts: &[],
+                }),
                 runs: &runs,
             });
         }
@@ -339,6 +398,13 @@ pub struct PlanBubble {
     /// first two only. Absent for simulated bubbles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<BubbleClass>,
+    /// Length that the gate opens for, and that is filled, in ns: a low quantile of the bubble's lengths. Absent where its length
+    /// is not known to vary; where it is, `end_ns` is by its median length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_ns: Option<u64>,
+    /// Standard deviation of the bubble's length about its median as far as it is shorter, in ns; absent as `expected_ns` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deviation_ns: Option<f64>,
 }
 
 /// A side model's run of kernels in one bubble, without a pause.
@@ -353,6 +419,10 @@ pub struct PlanFill {
     pub end_ns: u64,
     /// Number of the side's kernels that run.
     pub kernels: u64,
+    /// Time of these kernels alone, in ns; absent where they take as long in the bubble. They take longer beside a receive that
+    /// keeps multiprocessors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work_ns: Option<u64>,
 }
 
 /// A side model and what it does in the whole job, all tensor- and data-parallel ranks together.
@@ -382,8 +452,18 @@ pub struct PlanSide {
     /// flight.
     pub signal_ns: u64,
     /// Time that the main job loses by each run of the side, in ns: the call that closes the gate, and the delay behind
-    /// a filled bubble.
+    /// a filled bubble, side work that ends late now and then included.
     pub cost_ns: f64,
+    /// Speed of the side in a bubble in which the main job waits in a receive, 1 being its speed alone: the receive's thread blocks
+    /// keep multiprocessors.
+    #[serde(default = "full_speed")]
+    pub receive_rate: f64,
+    /// Lower end of the interval of `receive_rate`.
+    #[serde(default = "full_speed")]
+    pub receive_rate_low: f64,
+    /// Upper end of the interval of `receive_rate`.
+    #[serde(default = "full_speed")]
+    pub receive_rate_high: f64,
     /// Memory that the side takes while it runs or is stopped within a step, in bytes.
     pub memory_bytes: u64,
     /// Memory that the side keeps between two steps, in bytes.
@@ -392,7 +472,7 @@ pub struct PlanSide {
     pub value: f64,
     /// Number of bubbles of one pipeline, all its stages together, in which the side runs in each iteration.
     pub bubbles_used: u64,
-    /// Training steps of the side in one iteration, over all tensor- and data-parallel ranks of the job.
+    /// Training steps of the side in one iteration on average, over all tensor- and data-parallel ranks of the job.
     pub steps_per_iteration: f64,
     /// Training steps of the side per second, over all tensor- and data-parallel ranks of the job, with the iteration
     /// as long as filling makes it.
@@ -406,12 +486,18 @@ pub struct PlanSide {
     pub unused: Option<String>,
 }
 
+/// Plans of before the receive was known to slow sides down.
+const fn full_speed() -> f64 {
+    1.0
+}
+
 /// What filling the bubbles is worth, compared with the job alone and with other flags. Intervals are at 95 %: from those of
-/// the prices, of the side models' steps and of the gate's costs.
+/// the prices, of the side models' steps, of the gate's costs and of what a waiting receive
+/// leaves the sides.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Outcome {
-    /// Fraction of all bubble time that becomes side work.
+    /// Fraction of all bubble time that becomes side work, on average.
     pub bubble_used: f64,
     /// Length of the filled iteration ÷ length of the empty one.
     pub main_slowdown: f64,

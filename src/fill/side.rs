@@ -4,13 +4,16 @@
 use super::beside::BesideCompute;
 use super::gate_defaults::{GateFigures, GateLevel};
 use super::kernels::Kernels;
+use super::overrun::{GrainOverrun, Overrun};
+use super::pack::Residency;
+use super::receive::{ReceiveRate, WaitingReceive};
 use super::side_gpt;
 use crate::cost::predict;
 use crate::pipeline::job::{self, Job};
 use crate::pipeline::memory::GIB;
 use crate::records::cost_model::GateCost;
 use crate::records::{CostModel, Measurement};
-use crate::stats;
+use crate::stats::{self, normal};
 use crate::{Error, Result};
 
 /// A side model with all the figures that the planner needs.
@@ -31,8 +34,14 @@ pub struct CompleteSide {
     /// Time at a bubble's ends in which the side cannot run.
     pub margin: Margin,
     /// Time that the main job loses behind a bubble the side ran in (cold caches, a late start), in ns, beyond the call
-    /// that closes the gate.
+    /// that closes the gate and beyond `overrun`.
     pub after_ns: f64,
+    /// What it loses because the side is now and then still at work when a bubble ends, beside what the bubble's variation tells.
+    pub overrun: Overrun,
+    /// Standard deviation of a kernel's time over its mean; 0 where nothing is known of it.
+    pub piece_spread: f64,
+    /// The side's speed in bubbles in which the main job waits in a receive.
+    pub receive: ReceiveRate,
     /// Whether the side may stop within a step.
     pub split: bool,
     /// Where the times of its kernels come from.
@@ -109,15 +118,20 @@ pub fn of_job(
     level: GateLevel,
     notes: &mut Vec<String>,
 ) -> Result<Vec<CompleteSide>> {
-    let completer = Completer { job, model, measurements, gate: GateFigures::of(model.gate.as_ref(), level) };
+    let gate = GateFigures::of(model.gate.as_ref(), level);
+    let completer = Completer { job, model, measurements, gate, receive: WaitingReceive::of(job, model) };
     job.side.iter().map(|side| completer.complete(side, notes)).collect()
 }
+
+/// A step that varies by more is not one whose kernels vary alike.
+const MOST_SPREAD: f64 = 0.5;
 
 struct Completer<'a> {
     job: &'a Job,
     model: &'a CostModel,
     measurements: &'a [Measurement],
     gate: GateFigures,
+    receive: WaitingReceive,
 }
 
 /// A step and what it keeps in memory.
@@ -140,11 +154,16 @@ impl Completer<'_> {
         if let KernelOrigin::Predicted { in_range: false } = origin {
             notes.push(format!("side {}: its step lies outside what was measured and is extrapolated", side.name));
         }
-        let piece_ns = if side.split { kernels.longest_ns() } else { kernels.step_ns() };
         Ok(CompleteSide {
             name: side.name.clone(),
             margin: self.margin(side, kernels.longest_ns()),
-            after_ns: side.after_ns.or_else(|| self.measured_after(side)).unwrap_or(self.gate.behind_ns(piece_ns)),
+            after_ns: side
+                .after_ns
+                .or_else(|| self.measured_after(side).map(|(_, ns)| ns))
+                .unwrap_or(self.gate.after_ns),
+            overrun: self.overrun(side, &kernels),
+            piece_spread: self.piece_spread(side),
+            receive: self.receive.of_side(side),
             beside: BesideCompute::of(self.job, self.model, side, notes),
             value: side.value,
             split: side.split,
@@ -214,22 +233,65 @@ impl Completer<'_> {
         self.measurements.iter().rev().find(|m| m.id == id)
     }
 
-    /// A figure of the filled stages that ran this side operation by operation, as a plan has it run: the median over them.
-    fn of_filled_stages(&self, side: &job::Side, param: &str) -> Option<f64> {
-        let name = side.measured.as_deref()?;
-        let rows = self.measurements.iter().filter(|m| m.id.starts_with("fill/") && m.param_str("side") == Some(name));
-        let rows = rows.filter(|m| m.param_str("grain") != Some("step"));
-        let values: Vec<f64> = rows.filter_map(|m| m.params.get(param)?.as_f64()).filter(|v| v.is_finite()).collect();
-        stats::median(&values)
+    /// The filled stages in which this side stopped so: between two operations, or between whole steps.
+    fn filled_stages<'b>(&'b self, side: &'b job::Side, grain: Residency) -> impl Iterator<Item = &'b Measurement> {
+        let ran = |m: &&Measurement| side.measured.as_deref().is_some_and(|name| m.param_str("side") == Some(name));
+        let grain = move |m: &&Measurement| (m.param_str("grain") == Some("step")) == (grain == Residency::Whole);
+        self.measurements.iter().filter(|m| m.id.starts_with("fill/")).filter(ran).filter(grain)
     }
 
     fn measured_longest(&self, side: &job::Side) -> Option<f64> {
-        self.of_filled_stages(side, "side_longest_operation_ns").filter(|ns| *ns > 0.0)
+        let longest = |m: &Measurement| m.params.get("side_longest_operation_ns")?.as_f64();
+        middle(self.filled_stages(side, Residency::Split).filter_map(longest)).filter(|ns| *ns > 0.0)
     }
 
-    /// What the forward behind a filled bubble took longer than behind an empty one. Noise may make it negative.
-    fn measured_after(&self, side: &job::Side) -> Option<f64> {
-        self.of_filled_stages(side, "after_bubble_ns").map(|ns| ns.max(0.0))
+    /// What the forward behind a filled bubble took longer than behind an empty one, and the grain it was measured of, that which the
+    /// side is put into bubbles with going before: a difference of medians. Where the overrun counts for itself its median was a part of that, unless it was below
+    /// 0, when nobody waited. Noise may make the rest negative.
+    fn measured_after(&self, side: &job::Side) -> Option<(Residency, f64)> {
+        let after = |m: &Measurement| {
+            let fill = m.fill.as_ref().filter(|fill| fill.overrun_mean_ns.is_some());
+            let part = fill.and_then(|fill| fill.overrun_p50_ns).map_or(0.0, |median| median.max(0.0));
+            m.params.get("after_bubble_ns")?.as_f64().map(|ns| (ns - part).max(0.0))
+        };
+        let grains =
+            if side.split { [Residency::Split, Residency::Whole] } else { [Residency::Whole, Residency::Split] };
+        grains.into_iter().find_map(|grain| Some((grain, middle(self.filled_stages(side, grain).filter_map(after))?)))
+    }
+
+    /// As measured in filled stages of the same grain. Else nothing, where the job, or a filled stage of that grain, says what is lost
+    /// behind a bubble in all. Else as measured of the other grain, in proportion to the piece that ends late, as a longer one does so
+    /// more often and by more; and as published where that was not measured either.
+    fn overrun(&self, side: &job::Side, kernels: &Kernels) -> Overrun {
+        let after = self.measured_after(side);
+        let holds_all = |grain: Residency| side.after_ns.is_some() || after.is_some_and(|(of, _)| of == grain);
+        let mean = |grain: Residency| {
+            middle(self.filled_stages(side, grain).filter_map(|m| m.fill.as_ref()?.overrun_mean_ns))
+                .map(|ns| ns.max(0.0))
+        };
+        let of = |grain: Residency, piece_ns: u64, other: Residency, other_piece_ns: u64| {
+            let scaled = || mean(other).map(|ns| ns * piece_ns as f64 / other_piece_ns as f64);
+            match mean(grain).or_else(|| holds_all(grain).then_some(0.0)).or_else(scaled) {
+                Some(ns) => GrainOverrun::exactly(ns),
+                None => GrainOverrun {
+                    usual_ns: self.gate.late_ns(piece_ns),
+                    least_ns: self.gate.late_at_least_ns(piece_ns),
+                },
+            }
+        };
+        let (kernel, step) = (kernels.longest_ns(), kernels.step_ns());
+        Overrun {
+            split: of(Residency::Split, kernel, Residency::Whole, step),
+            whole: of(Residency::Whole, step, Residency::Split, kernel),
+        }
+    }
+
+    /// A kernel is taken to vary as the step does that was measured, whose 99 % quantile says how.
+    fn piece_spread(&self, side: &job::Side) -> f64 {
+        let row = side.measured.as_ref().filter(|_| side.step_ns.is_none());
+        let row = row.and_then(|name| self.row(&format!("side/{name}/step")));
+        let spread = row.and_then(|m| Some((m.p99_ns? / m.median_ns? - 1.0) / normal::quantile(0.99)));
+        spread.filter(|spread| spread.is_finite()).map_or(0.0, |spread| spread.clamp(0.0, MOST_SPREAD))
     }
 
     fn drain(&self, side: &job::Side) -> Option<f64> {
@@ -243,6 +305,11 @@ impl Completer<'_> {
         let GateFigures { open_ns, restart_ns, signal_ns, .. } = self.gate;
         Margin { open_ns: up(open_ns), restart_ns: up(restart_ns), signal_ns: up(beyond.max(signal_ns)) }
     }
+}
+
+/// The median of what some stages show; `None` where none does.
+fn middle(values: impl Iterator<Item = f64>) -> Option<f64> {
+    stats::median(&values.filter(|value| value.is_finite()).collect::<Vec<_>>())
 }
 
 /// Nanoseconds as a whole number; nonsense becomes 0 or the largest.

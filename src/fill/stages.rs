@@ -3,14 +3,18 @@
 use super::bubble_list::{BubbleList, MemoryLevel, Planned};
 use super::delay;
 use super::overlap::{self, BesideRun, Busy};
-use super::pack::{Resident, SideRun, Slot, StageProblem};
+use super::overrun::Variation;
+use super::pack::{Residency, Resident, SideRun, Slot, StageProblem};
 use super::planner;
 use super::side::CompleteSide;
 use crate::pipeline::bubbles::{self, Bubble};
 use crate::pipeline::memory::Memory;
 use crate::pipeline::{Timeline, Work, activations};
+use crate::stats::normal;
 use rayon::prelude::*;
 
+/// Bubbles back that one with the same in it is looked for.
+const REMEMBERED: usize = 16;
 /// Rounds in which the budget is lowered until the slowdown of the whole keeps to the limit.
 const ROUNDS: usize = 6;
 
@@ -27,12 +31,21 @@ pub struct StagePlan {
     pub beside: Vec<BesideRun>,
     /// Time that the main job loses on this stage in an iteration, in ns.
     pub lost_ns: f64,
+    /// By side, its work in this stage's bubbles on average over all iterations, in ns of its time alone: less than its runs hold where
+    /// bubbles may end before them. Empty as long as nothing was put into them.
+    pub done_ns: Vec<f64>,
 }
 
 impl StagePlan {
-    /// Side work in this stage's bubbles, in ns of the side models' time alone.
+    /// Side work in this stage's bubbles on average, in ns of the side models' time alone.
     pub fn filled_ns(&self) -> u64 {
-        self.bubbles.runs().iter().map(|run| run.work_ns).sum()
+        self.done_ns.iter().sum::<f64>().round() as u64
+    }
+
+    /// What a side does on this stage on average, in bubbles and beside operations, in ns of its time alone.
+    pub fn side_ns(&self, side: usize) -> f64 {
+        let beside = self.beside.iter().filter(|run| run.side == side).map(|run| run.work_ns);
+        self.done_ns.get(side).copied().unwrap_or(0.0) + beside.sum::<f64>()
     }
 
     /// Side work beside this stage's own operations, in ns of the side models' time alone.
@@ -40,11 +53,63 @@ impl StagePlan {
         self.beside.iter().map(|run| run.work_ns).sum()
     }
 
-    /// All side work of the stage, each side's in ns times its value. `sides` are those that the runs' indices refer
-    /// to.
+    /// How a side stays on this stage; one that does not may be thought to stop anywhere.
+    pub fn residency(&self, side: usize) -> Residency {
+        self.resident.iter().find(|r| r.side == side).map_or(Residency::Split, |r| r.residency)
+    }
+
+    /// What the main job waits on average for a run that is still at work when its bubble truly ends, in ns.
+    pub fn overrun_ns(&self, bubble: &Planned, run: &SideRun, sides: &[CompleteSide]) -> f64 {
+        let behind = bubble.runs.first().is_some_and(|first| first.start_ns < run.start_ns);
+        sides[run.side].overrun_ns(&bubble.slot(), self.residency(run.side), behind)
+    }
+
+    /// Sums up what the runs come to on average.
+    fn add_up(&mut self, sides: &[CompleteSide]) {
+        let mut done_ns = vec![0.0; sides.len()];
+        // Many bubbles are as long as one of the last ones, with the same in them.
+        let mut known: Vec<(Slot, SideRun, f64)> = Vec::new();
+        for bubble in self.bubbles.iter().filter(|bubble| !bubble.runs.is_empty()) {
+            let slot = bubble.slot();
+            for run in bubble.runs {
+                let (side, residency) = (&sides[run.side], self.residency(run.side));
+                if slot.true_end.is_none() {
+                    done_ns[run.side] += run.work_ns as f64;
+                    continue;
+                }
+                let alike = |(other, of, _): &&(Slot, SideRun, f64)| {
+                    let key = |slot: &Slot, run: &SideRun| {
+                        (
+                            run.side,
+                            run.takes_ns,
+                            run.start_ns - slot.start_ns,
+                            slot.end_ns - slot.start_ns,
+                            slot.receiving,
+                        )
+                    };
+                    key(other, of) == key(&slot, run) && other.true_end == slot.true_end
+                };
+                let share = match known.iter().rev().find(alike) {
+                    Some((.., share)) => *share,
+                    None => {
+                        let share = side.done_ns(&slot, run, residency) / (run.work_ns as f64).max(1.0);
+                        if known.len() == REMEMBERED {
+                            known.remove(0);
+                        }
+                        known.push((slot, *run, share));
+                        share
+                    }
+                };
+                done_ns[run.side] += share * run.work_ns as f64;
+            }
+        }
+        self.done_ns = done_ns;
+    }
+
+    /// All side work of the stage on average, each side's in ns times its value. `sides` are those that the runs' indices
+    /// refer to.
     pub fn worth(&self, sides: &[CompleteSide]) -> f64 {
-        let runs = self.bubbles.runs().iter().map(|r| r.work_ns as f64 * sides[r.side].value);
-        runs.chain(self.beside.iter().map(|r| r.work_ns * sides[r.side].value)).sum()
+        sides.iter().enumerate().map(|(index, side)| self.side_ns(index) * side.value).sum()
     }
 }
 
@@ -59,6 +124,31 @@ pub struct Filling<'a> {
     pub close_ns: f64,
     /// Most side models that may run one after another in one bubble.
     pub sides_per_bubble: usize,
+    /// How much a simulated bubble's length varies; `None` where that is not known. That it does not is known too.
+    pub jitter: Option<Jitter>,
+}
+
+/// How much simulated bubbles vary from iteration to iteration.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Jitter {
+    /// Standard deviation of a bubble's length over its length.
+    pub relative: f64,
+    /// By how many standard deviations the gate opens for less than the length: the quantile's distance from the median.
+    pub deviations_short: f64,
+}
+
+impl Jitter {
+    /// A standard deviation relative to the length, and the quantile of the lengths that the gate opens for.
+    pub fn new(relative: f64, quantile: f64) -> Self {
+        Jitter { relative, deviations_short: -normal::quantile(quantile) }
+    }
+
+    /// How a bubble of this length varies: normally.
+    pub fn variation(self, length_ns: u64) -> Variation<'static> {
+        let deviation_ns = self.relative * length_ns as f64;
+        let expected_ns = length_ns as f64 - deviation_ns * self.deviations_short;
+        Variation { expected_ns: expected_ns.max(0.0).round() as u64, deviation_ns, parts: &[] }
+    }
 }
 
 impl Filling<'_> {
@@ -66,10 +156,9 @@ impl Filling<'_> {
     /// each stage's own operations; where it is empty no side runs beside compute.
     pub fn fill(&self, stages: &mut [StagePlan], busy: &[Busy], budget_ns: f64) {
         stages.par_iter_mut().enumerate().for_each(|(index, stage)| {
-            let slot = |b: Planned| Slot { start_ns: b.start_ns, end_ns: b.end_ns, free_bytes: b.level.free_bytes };
             let problem = StageProblem {
                 sides: self.sides,
-                slots: stage.bubbles.fillable().map(slot).collect(),
+                slots: stage.bubbles.fillable().map(|b| b.slot()).collect(),
                 least_free: stage.least_free,
                 budget_ns,
                 close_ns: self.close_ns,
@@ -80,6 +169,7 @@ impl Filling<'_> {
             let lost_beside: f64 = stage.beside.iter().map(|b| b.operations as f64 * b.cost_each_ns).sum();
             (stage.lost_ns, stage.resident) = (solution.lost_ns + lost_beside, solution.resident);
             stage.bubbles.put(solution.runs);
+            stage.add_up(self.sides);
         });
     }
 
@@ -93,7 +183,8 @@ impl Filling<'_> {
         iteration_ns: u64,
     ) -> (Vec<StagePlan>, u64) {
         let count = timeline.schedule.stages;
-        let mut stages: Vec<StagePlan> = (0..count).map(|s| empty(timeline, s, weight_share, memory)).collect();
+        let mut stages: Vec<StagePlan> =
+            (0..count).map(|s| empty(timeline, s, weight_share, memory, self.jitter)).collect();
         let busy: Vec<Busy> = (0..count).map(|s| busy(timeline, s)).collect();
         // The largest share of the limit for each stage that keeps the whole within it: all of it, where the stages' losses do
         // not add up; else by bisection.
@@ -125,25 +216,36 @@ impl Filling<'_> {
         if stages.iter().all(|s| s.lost_ns == 0.0) {
             return 0;
         }
-        let mut extra = vec![0u64; timeline.schedule.operations().len()];
-        let mut tail = vec![0u64; stages.len()];
-        for (index, stage) in stages.iter().enumerate() {
-            let cost = |b: Planned| -> u64 {
-                let each = |run: &SideRun| self.close_ns + self.sides[run.side].after_ns;
-                b.runs.iter().map(each).sum::<f64>().ceil() as u64
-            };
-            let mut bubbles = stage.bubbles.iter().peekable();
-            let offset = timeline.schedule.range(index).start;
-            for (nth, (_, start, _)) in timeline.operations(index).enumerate() {
-                if let Some(b) = bubbles.next_if(|b| b.end_ns == start) {
-                    extra[offset + nth] += cost(b);
-                }
-            }
-            tail[index] = bubbles.map(cost).sum();
-            beside_delays(timeline, index, &stage.beside, &mut extra);
-        }
-        delay::iteration_ns(timeline, &extra, &tail) - timeline.iteration_ns
+        travelled_ns(timeline, stages, |stage, _, bubble| {
+            let own = |run: &SideRun| self.close_ns + self.sides[run.side].after_ns;
+            let each = |run: &SideRun| own(run) + stages[stage].overrun_ns(bubble, run, self.sides);
+            bubble.runs.iter().map(each).sum::<f64>()
+        })
     }
+}
+
+/// How much longer the simulated iteration becomes if each bubble of these stages delays the operation behind it by what
+/// `cost_ns` says, in ns. `cost_ns` is given the stage, the bubble's index in it, and the bubble.
+pub(super) fn travelled_ns(
+    timeline: &Timeline,
+    stages: &[StagePlan],
+    mut cost_ns: impl FnMut(usize, usize, &Planned) -> f64,
+) -> u64 {
+    let mut extra = vec![0u64; timeline.schedule.operations().len()];
+    let mut tail = vec![0u64; stages.len()];
+    for (index, stage) in stages.iter().enumerate() {
+        let mut cost = |(nth, bubble): (usize, Planned)| cost_ns(index, nth, &bubble).ceil() as u64;
+        let mut bubbles = stage.bubbles.iter().enumerate().peekable();
+        let offset = timeline.schedule.range(index).start;
+        for (nth, (_, start, _)) in timeline.operations(index).enumerate() {
+            if let Some(bubble) = bubbles.next_if(|(_, bubble)| bubble.end_ns == start) {
+                extra[offset + nth] += cost(bubble);
+            }
+        }
+        tail[index] = bubbles.map(cost).sum();
+        beside_delays(timeline, index, &stage.beside, &mut extra);
+    }
+    delay::iteration_ns(timeline, &extra, &tail) - timeline.iteration_ns
 }
 
 /// The first operations of a kind take longer.
@@ -158,12 +260,13 @@ fn beside_delays(timeline: &Timeline, stage: usize, runs: &[BesideRun], extra: &
 }
 
 /// A stage's bubbles with the memory free in each, nothing in them.
-fn empty(timeline: &Timeline, stage: usize, weight_share: f64, memory: &Memory) -> StagePlan {
+fn empty(timeline: &Timeline, stage: usize, weight_share: f64, memory: &Memory, jitter: Option<Jitter>) -> StagePlan {
     let share = timeline.schedule.chunk_share();
     let planned = |Bubble { start_ns, end_ns, kind, live }: Bubble| {
         let live_micro_batches = live.micro_batches(share, weight_share);
         let level = MemoryLevel { live_micro_batches, free_bytes: memory.free_bytes(stage, live_micro_batches) };
-        Planned { start_ns, end_ns, kind, level, class: None, runs: &[] }
+        let variation = jitter.map(|jitter| jitter.variation(end_ns - start_ns));
+        Planned { start_ns, end_ns, kind, level, class: None, variation, runs: &[] }
     };
     let peak = activations::peak(&timeline.schedule, stage, weight_share);
     StagePlan {
@@ -172,6 +275,7 @@ fn empty(timeline: &Timeline, stage: usize, weight_share: f64, memory: &Memory) 
         resident: Vec::new(),
         beside: Vec::new(),
         lost_ns: 0.0,
+        done_ns: Vec::new(),
     }
 }
 
@@ -189,7 +293,10 @@ fn busy(timeline: &Timeline, stage: usize) -> Busy {
 mod tests {
     use super::super::beside::{BesideCompute, Together};
     use super::super::kernels::Kernels;
+    use super::super::overrun::Overrun;
+    use super::super::receive::ReceiveRate;
     use super::super::side::{KernelOrigin, Margin};
+    use super::super::simulation;
     use super::*;
     use crate::pipeline::memory::StageMemory;
     use crate::pipeline::{BubbleKind, Schedule, ScheduleName, ScheduleSpec, StageTimes, Times, simulate};
@@ -207,6 +314,9 @@ mod tests {
             origin: KernelOrigin::Profile,
             step_interval: [1.0; 2],
             beside: None,
+            receive: ReceiveRate::FULL,
+            overrun: Overrun::NONE,
+            piece_spread: 0.0,
         }
     }
 
@@ -238,7 +348,7 @@ mod tests {
 
     fn filled(sides: &[CompleteSide], total: f64, slowdown: f64, close_ns: f64) -> (Vec<StagePlan>, u64) {
         let timeline = timeline(4, 8);
-        let filling = Filling { sides, main_slowdown: slowdown, close_ns, sides_per_bubble: 2 };
+        let filling = Filling { sides, main_slowdown: slowdown, close_ns, sides_per_bubble: 2, jitter: None };
         filling.timeline(&timeline, 0.4, &memory(4, total), timeline.iteration_ns)
     }
 
@@ -261,6 +371,18 @@ mod tests {
         assert_eq!(stages[3].bubbles.runs()[0].work_ns, 900 - 90, "there it may stop anywhere");
         let (stages, _) = filled(&[side(60.0)], 185.0, 1.0, 0.0);
         assert!(stages[0].bubbles.iter().all(|b| b.runs.is_empty()), "25 are free at the fullest, 30 stay");
+    }
+
+    /// A side that may stop anywhere runs whole steps on the stage whose memory does not hold it between bubbles, in the plan and in
+    /// what a gate makes of it.
+    #[test]
+    fn a_plan_is_carried_out_with_the_residency_it_has() {
+        let sides = [side(60.0)];
+        let (stages, _) = filled(&sides, 215.0, 1.0, 0.0);
+        assert_eq!((stages[0].residency(0), stages[3].residency(0)), (Residency::Whole, Residency::Split));
+        let out = simulation::carried_out(&timeline(4, 8), &stages, &sides, 0.0, 3, 1);
+        let planned: u64 = stages.iter().map(StagePlan::filled_ns).sum();
+        assert_eq!((out.came.work_ns, out.iterations, out.slowdown), (3.0 * planned as f64, 3, None));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The ways to go on in one bubble: which sides run in it, and how far each. [`super::beam`] chooses among them.
 //!
-//! The order of sides within a bubble does not matter, as their margins add up either way. The last of them goes as far as it
+//! The sides in a bubble come in the search's order; their margins add up in any. The last of them goes as far as it
 //! can, because whoever is ahead stays ahead; those before it may stop after any of their kernels, to leave it room.
 
 use super::beam::{Front, Search, Totals};
@@ -9,18 +9,21 @@ use super::pack::{SideRun, Slot};
 /// Stops of a side that are tried before another follows in the same bubble, at least.
 const FEWEST_STOPS: usize = 4;
 
-/// Puts every way to go on in `slot` from every state into `ways`. Returns whether none was left out: where there would be
+/// Puts every way to go on in the slot of this number from every state into `ways`. Returns whether none was left out: where there would be
 /// many more than `most`, some of the stops are.
-pub(super) fn list(search: &Search, slot: &Slot, states: &Front, most: usize, ways: &mut Front) -> bool {
+pub(super) fn list(search: &Search, number: usize, states: &Front, most: usize, ways: &mut Front) -> bool {
+    let slot = &search.problem.slots[number];
     let (stride, all) = (search.residents.len(), search.held.iter().sum::<f64>());
     let fits = |i: &usize| search.problem.fits(slot, search.residents[*i].side, all - search.held[*i]);
     let may_run: Vec<usize> = (0..stride).filter(fits).collect();
     ways.clear();
+    let overrun = may_run.iter().map(|&i| [false, true].map(|behind| search.overrun_ns(number, i, behind))).collect();
     let stops = (most / states.totals.len() / sets(may_run.len(), search.depth)).max(FEWEST_STOPS);
     let mut walk = Walk {
         search,
         slot,
         may_run,
+        overrun,
         most_stops: stops as u64,
         complete: true,
         ways,
@@ -48,9 +51,11 @@ fn sets(many: usize, depth: usize) -> usize {
 
 struct Walk<'a> {
     search: &'a Search<'a>,
-    slot: &'a Slot,
+    slot: &'a Slot<'a>,
     /// Residents that find their memory in this slot.
     may_run: Vec<usize>,
+    /// What the main job waits for each of them on average, first in the slot and behind another, in ns.
+    overrun: Vec<[f64; 2]>,
     /// Stops tried of a side that another follows.
     most_stops: u64,
     complete: bool,
@@ -71,10 +76,11 @@ impl Walk<'_> {
     /// Adds every way that goes on from `so_far` with one to `more` of the sides from `first` in `may_run` on.
     fn extend(&mut self, done: &[u64], first: usize, more: usize, at_ns: u64, so_far: Totals) {
         let (search, problem) = (self.search, self.search.problem);
+        let behind = usize::from(at_ns > self.slot.start_ns);
         for nth in first..self.may_run.len() {
             let index = self.may_run[nth];
             let resident = search.residents[index];
-            let spent_ns = so_far.spent_ns + problem.cost_ns(resident.side);
+            let spent_ns = so_far.spent_ns + problem.cost_ns(resident.side) + self.overrun[nth][behind];
             let Some(longest) = problem.longest_run(self.slot, at_ns, resident, done[index]) else { continue };
             if spent_ns > search.budget_ns || (more == 1 && longest.kernels <= self.least[index]) {
                 continue;
@@ -91,7 +97,7 @@ impl Walk<'_> {
                 self.complete &= units <= self.most_stops;
                 for stop in 0..units.min(self.most_stops) {
                     let kernels = unit * units_at(stop, units, self.most_stops);
-                    let run = problem.run(resident.side, longest.start_ns, done[index], kernels);
+                    let run = problem.run(self.slot, resident.side, longest.start_ns, done[index], kernels);
                     self.so_far[index] = kernels;
                     let free_ns = run.end_ns() + problem.sides[resident.side].margin.signal_ns;
                     self.extend(done, nth + 1, more - 1, free_ns, with(&run));

@@ -1,14 +1,15 @@
 //! Why a side model was put nowhere: the first of its needs that no bubble meets.
 
-use super::bubble_list::Planned;
+use super::pack::{Residency, Slot};
 use super::side::CompleteSide;
 use super::stages::StagePlan;
 use crate::pipeline::memory::GIB;
 use crate::units::format_ns;
 
 /// The reason why no bubble takes the side, as a clause to stand behind "side x is put nowhere: ". `budget_ns` is what
-/// the main job may lose in an iteration, `close_ns` the call that closes the gate.
-pub fn nowhere(side: &CompleteSide, stages: &[StagePlan], budget_ns: f64, close_ns: f64) -> String {
+/// the main job may lose in an iteration, `close_ns` the call that closes the gate; `another_runs` says
+/// that some other side was put somewhere.
+pub fn nowhere(side: &CompleteSide, stages: &[StagePlan], budget_ns: f64, close_ns: f64, another_runs: bool) -> String {
     let bubbles = || stages.iter().flat_map(|s| s.bubbles.fillable());
     let most = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
     let least_free = most(&mut stages.iter().map(|s| s.least_free.unwrap_or(f64::INFINITY)));
@@ -36,31 +37,61 @@ pub fn nowhere(side: &CompleteSide, stages: &[StagePlan], budget_ns: f64, close_
     }
     // What it must finish to run at all: one kernel if its memory may stay, else a step.
     let splits = |s: &StagePlan| side.split && s.least_free.is_none_or(|free| side.memory_bytes <= free);
-    let unit = if stages.iter().any(splits) { side.kernels.work_ns(1) } else { side.kernels.step_ns() };
-    let room = |b: &Planned| b.level.free_bytes.is_none_or(|free| side.memory_bytes <= free);
-    let longest = bubbles().filter(room).map(|b| b.length_ns()).max().unwrap_or(0);
-    if longest < side.margin.total_ns().saturating_add(unit) {
+    let way = |s: &StagePlan| if splits(s) { Residency::Split } else { Residency::Whole };
+    let unit_ns = |residency: Residency| match residency {
+        Residency::Split => side.kernels.work_ns(1),
+        Residency::Whole => side.kernels.step_ns(),
+    };
+    let keeps = |s: &&StagePlan| s.least_free.is_none_or(|free| kept <= free);
+    let room = |slot: &Slot| slot.free_bytes.is_none_or(|free| side.memory_bytes <= free);
+    let slots: Vec<(Slot, Residency)> = stages
+        .iter()
+        .filter(keeps)
+        .flat_map(|s| s.bubbles.fillable().map(move |b| (b.slot(), way(s))))
+        .filter(|(slot, _)| room(slot))
+        .collect();
+    // What the gate opens for, not what the bubble usually lasts.
+    let opens_ns = |slot: &Slot| slot.end_ns - slot.start_ns;
+    let needs_ns = |slot: &Slot, residency: Residency| {
+        side.margin.total_ns().saturating_add(side.beside_ns(side.asked_ns(unit_ns(residency)), slot.receiving))
+    };
+    let long_enough: Vec<&(Slot, Residency)> =
+        slots.iter().filter(|(slot, residency)| opens_ns(slot) >= needs_ns(slot, *residency)).collect();
+    if long_enough.is_empty() {
+        let Some((slot, residency)) = slots.iter().max_by_key(|(slot, _)| opens_ns(slot)) else {
+            return "no stage that keeps its state has a bubble with room for it".into();
+        };
+        let varies = if slot.true_end.is_some() { "is opened for" } else { "has" };
         return format!(
-            "the longest bubble with room for it has {}, its margin and its first {} take {}",
-            format_ns(longest as f64),
-            if unit == side.kernels.step_ns() { "step" } else { "kernel" },
-            format_ns((side.margin.total_ns() + unit) as f64)
+            "the longest bubble with room for it {varies} {}, its margin and its first {} take {}",
+            format_ns(opens_ns(slot) as f64),
+            if *residency == Residency::Whole { "step" } else { "kernel" },
+            format_ns(needs_ns(slot, *residency) as f64)
         );
     }
-    if close_ns + side.after_ns > budget_ns {
+    let own_ns = close_ns + side.after_ns;
+    let costs = long_enough.iter().map(|(slot, residency)| own_ns + side.overrun_ns(slot, *residency, false));
+    let cost_ns = costs.fold(f64::INFINITY, f64::min);
+    if cost_ns > budget_ns {
         return format!(
             "a single bubble would cost the main job {}, the slowdown limit allows {} an iteration",
-            format_ns(close_ns + side.after_ns),
+            format_ns(cost_ns),
             format_ns(budget_ns)
         );
     }
-    "another side is worth more wherever it would fit".into()
+    match another_runs {
+        true => "another side is worth more wherever it would fit".into(),
+        false => "the slowdown limit, shared by all stages, leaves none of them what a single bubble costs".into(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::bubble_list::MemoryLevel;
+    use super::super::bubble_list::Planned;
     use super::super::kernels::Kernels;
+    use super::super::overrun::{Overrun, Variation};
+    use super::super::receive::ReceiveRate;
     use super::super::side::{KernelOrigin, Margin};
     use super::*;
     use crate::pipeline::BubbleKind;
@@ -68,13 +99,22 @@ mod tests {
     #[test]
     fn the_first_unmet_need_is_named() {
         let level = MemoryLevel { live_micro_batches: 0.0, free_bytes: Some(2.0 * GIB) };
-        let planned = Planned { start_ns: 0, end_ns: 1000, kind: BubbleKind::Tail, level, class: None, runs: &[] };
+        let planned = Planned {
+            start_ns: 0,
+            end_ns: 1000,
+            kind: BubbleKind::Tail,
+            level,
+            class: None,
+            variation: None,
+            runs: &[],
+        };
         let stage = StagePlan {
             bubbles: [planned].into_iter().collect(),
             least_free: Some(GIB),
             resident: Vec::new(),
             beside: Vec::new(),
             lost_ns: 0.0,
+            done_ns: Vec::new(),
         };
         let fine = CompleteSide {
             name: "x".into(),
@@ -88,9 +128,13 @@ mod tests {
             origin: KernelOrigin::Profile,
             step_interval: [1.0; 2],
             beside: None,
+            receive: ReceiveRate::FULL,
+            overrun: Overrun::NONE,
+            piece_spread: 0.0,
         };
-        let cases: [(CompleteSide, &str); 7] = [
+        let cases: [(CompleteSide, &str); 8] = [
             (fine.clone(), "another side is worth more"),
+            (CompleteSide { receive: ReceiveRate::exactly(0.1), ..fine.clone() }, "another side is worth more"),
             (CompleteSide { value: 0.0, ..fine.clone() }, "its value is 0"),
             (
                 CompleteSide { resident_bytes: 1.5 * GIB, memory_bytes: 1.5 * GIB, ..fine.clone() },
@@ -103,11 +147,28 @@ mod tests {
                 CompleteSide { memory_bytes: 1.5 * GIB, kernels: Kernels::of_longest(900, 10), ..fine.clone() },
                 "first step take",
             ),
-            (CompleteSide { after_ns: 20.0, ..fine }, "the slowdown limit allows 10.00 ns"),
+            (CompleteSide { after_ns: 20.0, ..fine.clone() }, "the slowdown limit allows 10.00 ns"),
         ];
         for (side, expected) in cases {
-            let why = nowhere(&side, std::slice::from_ref(&stage), 10.0, 1.0);
+            let why = nowhere(&side, std::slice::from_ref(&stage), 10.0, 1.0, true);
             assert!(why.contains(expected), "{why}, not {expected}");
         }
+        let why = nowhere(&fine, std::slice::from_ref(&stage), 10.0, 1.0, false);
+        assert!(why.contains("shared by all stages"), "nobody else is put anywhere: {why}");
+        // A bubble that varies is opened for less than it usually lasts, and overrun for all that.
+        let varying = |expected_ns: u64, deviation_ns: f64| {
+            let variation = Some(Variation { expected_ns, deviation_ns, parts: &[] });
+            StagePlan { bubbles: [Planned { variation, ..planned }].into_iter().collect(), ..stage.clone() }
+        };
+        let why = nowhere(&fine, &[varying(249, 300.0)], 10.0, 1.0, false);
+        assert!(why.contains("is opened for 249.0 ns") && why.contains("first kernel take 250.0 ns"), "{why}");
+        let why = nowhere(&fine, &[varying(900, 800.0)], 10.0, 1.0, false);
+        assert!(why.contains("a single bubble would cost") && why.contains("allows 10.00 ns"), "{why}");
+        // Beside a receive that takes half of the GPU its first kernel is twice as long.
+        let slow = CompleteSide { receive: ReceiveRate::exactly(0.5), ..fine.clone() };
+        let waiting = Planned { end_ns: 300, kind: BubbleKind::Steady, ..planned };
+        let waits = StagePlan { bubbles: [waiting].into_iter().collect(), ..stage.clone() };
+        let why = nowhere(&slow, &[waits], 10.0, 1.0, false);
+        assert!(why.contains("has 300.0 ns") && why.contains("take 350.0 ns"), "{why}");
     }
 }

@@ -185,10 +185,18 @@ impl BubblesRecord {
     }
 }
 
+/// Longer than any run that is profiled, and short enough for the bubbles of thousands of devices to be added up.
+const LONGEST_NS: u64 = 1 << 53;
+/// Behind it there is room for the longest run.
+const LATEST_NS: u64 = 1 << 62;
+
 impl DeviceBubbles {
     fn check(&self) -> Result<(), String> {
         if self.iterations == 0 || self.window_ns == 0 {
             return Err("it covers no iteration".into());
+        }
+        if self.window_ns > LONGEST_NS {
+            return Err("its iterations last longer than three months".into());
         }
         if self.compute_ns.checked_add(self.absent_ns) != Some(self.window_ns) {
             return Err("compute_ns + absent_ns is not window_ns".into());
@@ -197,6 +205,9 @@ impl DeviceBubbles {
         for (index, b) in self.bubbles.iter().enumerate() {
             if b.end_ns <= b.start_ns {
                 return Err(format!("bubble {index} ends at {} and starts at {}", b.end_ns, b.start_ns));
+            }
+            if b.end_ns > LATEST_NS {
+                return Err(format!("bubble {index} ends at {}, in the year 2116 or later", b.end_ns));
             }
             if index > 0 && b.start_ns < self.bubbles[index - 1].end_ns {
                 return Err(format!("bubble {index} starts before the one before it ends"));
@@ -266,5 +277,10 @@ mod tests {
         refused(|r| r.devices[0].bubbles[0].end_ns = 3, "bubble 0 ends at 3");
         refused(|r| r.devices[0].bubbles = vec![r.devices[0].bubbles[0].clone(); 2], "bubble 1 starts before");
         refused(|r| r.devices[0].bubbles[0].end_ns += 11, "longer than absent_ns");
+        refused(|r| r.devices[0].bubbles[0].end_ns = 1 << 63, "in the year 2116");
+        refused(
+            |r| (r.devices[0].window_ns, r.devices[0].compute_ns) = (1 << 62, (1 << 62) - 40),
+            "longer than three months",
+        );
     }
 }

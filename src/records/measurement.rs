@@ -277,6 +277,10 @@ pub struct FillOutcome {
     /// Largest of the same, in nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overrun_max_ns: Option<f64>,
+    /// Mean over openings whose last operation kept its core of how long the main waited for it: max(0, its end − the true end of
+    /// the bubble), in nanoseconds; absent in older lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overrun_mean_ns: Option<f64>,
     /// Median over openings of the end of the side's last operation − the expected close, in nanoseconds, without
     /// operations that lost their core meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -206,7 +206,10 @@ pub struct FillSample {
     pub stop_latencies_ns: Vec<f64>,
     /// Nanoseconds from the true end of each opened bubble to the end of the side's last operation in it.
     pub overruns_ns: Vec<f64>,
-    /// The same from the expected close, without operations that lost their core meanwhile.
+    /// How long the main waited for each of these operations, 0 where it had ended by then, without those that lost their core
+    /// meanwhile.
+    pub waits_ns: Vec<f64>,
+    /// The overruns from the expected close, without operations that lost their core meanwhile.
     pub expected_overruns_ns: Vec<f64>,
     /// Number of opened bubbles whose last operation lost its core meanwhile.
     pub preempted: u64,

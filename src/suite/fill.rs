@@ -319,6 +319,7 @@ fn sample_of(account: Account) -> FillSample {
         side_steps: account.side_steps,
         stop_latencies_ns: account.stop_latencies_ns,
         overruns_ns: account.overruns_ns,
+        waits_ns: account.waits_ns,
         expected_overruns_ns: account.expected_overruns_ns,
         preempted: account.preempted,
         late_closes_ns: account.late_closes_ns,

@@ -226,6 +226,8 @@ fn fill(record: &mut Measurement, samples: &[RawSample]) {
     outcome.overrun_p50_ns = stats::median(&overruns);
     outcome.overrun_p99_ns = rare(&overruns);
     outcome.overrun_max_ns = stats::quantile(&overruns, 1.0);
+    let waits = of_openings(&|o| &o.waits_ns);
+    outcome.overrun_mean_ns = (!waits.is_empty()).then(|| waits.iter().sum::<f64>() / waits.len() as f64);
     let expected = of_openings(&|o| &o.expected_overruns_ns);
     outcome.expected_overrun_p50_ns = stats::median(&expected);
     outcome.expected_overrun_p99_ns = rare(&expected);
@@ -364,6 +366,7 @@ mod tests {
             bubbles: 5,
             bubbles_opened: 4,
             overruns_ns: vec![-30.0, -20.0, 500.0],
+            waits_ns: vec![0.0, 6.0],
             expected_overruns_ns: vec![-40.0, -10.0],
             preempted: 1,
             late_closes_ns: vec![5.0, 7.0, 6.0, 6.0],
@@ -375,6 +378,11 @@ mod tests {
         assert_eq!((few.overrun_p50_ns, few.overrun_p99_ns, few.overrun_max_ns), (Some(-20.0), None, Some(500.0)));
         assert_eq!((few.expected_overrun_p50_ns, few.expected_overrun_p99_ns), (Some(-25.0), None));
         assert_eq!((few.late_close_ns.unwrap().median, few.learned_over_true.unwrap().median), (6.0, 0.9));
+        assert_eq!(
+            few.overrun_mean_ns,
+            Some(3.0),
+            "of those that kept their core, whatever the median and the worst are"
+        );
         assert_eq!(few.main_slowdown.median, 1.02);
         let many = filled(50, &sample);
         assert_eq!((many.overrun_p99_ns, many.expected_overrun_p99_ns), (Some(500.0), Some(-10.0)));
@@ -385,6 +393,7 @@ mod tests {
         let nothing = filled(12, &FillSample { bubbles: 5, ..FillSample::default() });
         assert_eq!((nothing.pairs, nothing.openings, nothing.preempted_openings), (Some(12), None, None));
         assert_eq!((nothing.overrun_p50_ns, nothing.overrun_max_ns, nothing.late_close_ns), (None, None, None));
+        assert_eq!(nothing.overrun_mean_ns, None, "not 0: nobody was waited for");
         assert_eq!(nothing.stop_latency_ns, Interval::default());
         // What an A/A row and a line of earlier days lack is left out of the line, and read as lacking.
         let line = serde_json::to_string(&nothing).unwrap();

@@ -7,12 +7,13 @@ use std::path::Path;
 const EXAMPLES: [&str; 3] = ["gpt-a100-4x8", "gpt-a100-8", "gpt-rtx3090-4"];
 
 /// Larger jobs, of which the JSON would be hundreds of pages.
-const LARGE: [&str; 5] = [
+const LARGE: [&str; 6] = [
     "bloom-176b-a100-48x8",
     "gpt-1.3b-rtx3090-4",
     "gpt-175b-a100-8x8",
     "gpt-175b-finetune-a100-8x8",
     "llama2-70b-h100-4x8",
+    "steps-against-segments",
 ];
 
 pub fn plans() -> Vec<Golden> {
@@ -32,6 +33,9 @@ pub fn plans() -> Vec<Golden> {
         let job = format!("examples/{example}.toml");
         goldens.push(Golden::new(format!("plan-{example}"), move || text(Path::new(ROOT), &["plan", &job])));
     }
+    goldens.push(Golden::new("plan-segments", || {
+        text(Path::new(ROOT), &["plan", "examples/steps-against-segments.toml", "--segments"])
+    }));
     let sweep = ["plan", "examples/gpt-a100-4x8.toml", "--sweep"];
     goldens
         .push(Golden::new("plan-gpt-a100-8-narrow", || narrow(Path::new(ROOT), &["plan", "examples/gpt-a100-8.toml"])));

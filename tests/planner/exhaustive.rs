@@ -1,6 +1,6 @@
 //! The optimum of a stage's problem by trying everything: each set of residents, and in each bubble each number of kernels of
 //! each side. Only what another way is ahead of on every side, at no more cost, is dropped, and nothing else. Slow, and
-//! written apart from the planner; a program for another solver confirms it where that is small enough.
+//! written apart from the planner, which has sides in a bubble in one order; a program for another solver confirms it where that is small enough.
 
 use bubblebench::fill::pack::{Residency, Resident, Slot, StageProblem};
 
@@ -18,7 +18,11 @@ pub fn optimum(problem: &StageProblem) -> f64 {
         let may = |r: &Resident| problem.sides[r.side].split || r.residency == Residency::Whole;
         set.iter().all(may) && held <= problem.least_free.unwrap()
     });
-    possible.map(|set| Everything::new(problem, &set).best()).fold(0.0, f64::max)
+    let in_order = |mut set: Vec<Resident>| {
+        set.sort_by_key(|r| problem.place_in_a_bubble(*r));
+        set
+    };
+    possible.map(in_order).map(|set| Everything::new(problem, &set).best()).fold(0.0, f64::max)
 }
 
 /// How far each side has come, and what the main job has lost.
@@ -61,7 +65,8 @@ impl<'a> Everything<'a> {
         self.go_on(slot, index + 1, room, opened, state, next);
         let side = &self.problem.sides[resident.side];
         let others = self.held - resident.held_bytes(self.problem.sides);
-        let spent = state.1 + self.problem.cost_ns(resident.side);
+        let late = self.problem.overrun_ns(slot, *resident, opened > 0);
+        let spent = state.1 + self.problem.cost_ns(resident.side) + late;
         let allowed = opened < self.problem.sides_per_bubble && spent <= self.problem.budget_ns;
         let Some(room) = room.checked_sub(side.margin.total_ns()) else { return };
         if !allowed || others + side.memory_bytes > slot.free_bytes.unwrap() {

@@ -2,7 +2,9 @@
 //! length, so that it matters where each of them stops.
 
 use bubblebench::fill::kernels::Kernels;
+use bubblebench::fill::overrun::{Overrun, TrueEnd};
 use bubblebench::fill::pack::{Slot, StageProblem};
+use bubblebench::fill::receive::ReceiveRate;
 use bubblebench::fill::side::{CompleteSide, KernelOrigin, Margin};
 use bubblebench::stats::SplitMix;
 
@@ -29,6 +31,9 @@ pub fn side(random: &mut SplitMix) -> CompleteSide {
         origin: KernelOrigin::Profile,
         step_interval: [1.0; 2],
         beside: None,
+        receive: ReceiveRate::FULL,
+        overrun: Overrun::NONE,
+        piece_spread: 0.0,
     }
 }
 
@@ -39,7 +44,7 @@ pub fn problem<'a>(random: &mut SplitMix, sides: &'a [CompleteSide]) -> StagePro
         .map(|index| {
             let free = if short { between(random, 30, 140) } else { 1000 };
             let start_ns = 1000 * index;
-            Slot { start_ns, end_ns: start_ns + between(random, 60, 420), free_bytes: Some(free as f64) }
+            Slot::new(start_ns, start_ns + between(random, 60, 420), Some(free as f64))
         })
         .collect();
     let least = slots.iter().filter_map(|s| s.free_bytes).fold(f64::INFINITY, f64::min);
@@ -75,7 +80,7 @@ pub fn awkward_problem<'a>(random: &mut SplitMix, sides: &'a [CompleteSide]) -> 
             let units = if index == long { between(random, 3, 7) } else { 1 };
             let end_ns = start_ns + units * unit + if alike { 0 } else { between(random, 0, unit) };
             let free = if short { between(random, 30, 200) } else { 1000 };
-            let slot = Slot { start_ns, end_ns, free_bytes: Some(free as f64) };
+            let slot = Slot::new(start_ns, end_ns, Some(free as f64));
             start_ns = end_ns + unit;
             slot
         })
@@ -89,4 +94,17 @@ pub fn awkward_problem<'a>(random: &mut SplitMix, sides: &'a [CompleteSide]) -> 
         sides_per_bubble: sides.len().min(between(random, 2, 3) as usize),
         slots,
     }
+}
+
+/// The same with bubbles whose lengths vary, each by another amount and some by none, and with a limit that binds: what a bubble costs
+/// then differs a hundredfold.
+pub fn vary(random: &mut SplitMix, problem: &mut StageProblem) {
+    for slot in &mut problem.slots {
+        slot.true_end = (random.below(5) > 0).then(|| {
+            let deviation_ns = 100_f64.powf(random.unit());
+            TrueEnd::normal(deviation_ns * 2.5 * random.unit(), deviation_ns)
+        });
+    }
+    problem.close_ns = [0.0, 1.0][random.below(2)];
+    problem.budget_ns = 60_f64.powf(random.unit());
 }

@@ -1,6 +1,6 @@
 //! A stage's problem as the mixed-integer linear program of docs/planning.md, solved by `good_lp` with `microlp`.
 
-use bubblebench::fill::pack::{Residency, Resident, StageProblem};
+use bubblebench::fill::pack::{Residency, Resident, Slot, StageProblem};
 use good_lp::{
     Expression, ProblemVariables, Solution, SolverModel, Variable, constraint, microlp, variable, variables,
 };
@@ -10,8 +10,18 @@ struct Way {
     resident: Resident,
     chosen: Variable,
     opened: Vec<Variable>,
+    /// By slot: runs there behind another side, where that costs more.
+    behind: Vec<Option<Variable>>,
     /// By unit, then by slot: done in that slot.
     done: Vec<(u64, Vec<Variable>)>,
+}
+
+impl Way {
+    /// Whether this one goes first where both are in a bubble.
+    fn comes_before(&self, problem: &StageProblem, other: &Way) -> bool {
+        let place = |way: &Way| problem.place_in_a_bubble(way.resident);
+        self.resident.side != other.resident.side && place(self) < place(other)
+    }
 }
 
 fn ways(problem: &StageProblem, variables: &mut ProblemVariables) -> Vec<Way> {
@@ -34,8 +44,12 @@ fn ways(problem: &StageProblem, variables: &mut ProblemVariables) -> Vec<Way> {
                 .collect();
             let mut binary = || variables.add(variable().binary());
             let of_slots = |binary: &mut dyn FnMut() -> Variable| problem.slots.iter().map(|_| binary()).collect();
+            let resident = Resident { side: index, residency };
+            let dearer = |slot| problem.overrun_ns(slot, resident, true) > problem.overrun_ns(slot, resident, false);
+            let behind = problem.slots.iter().map(|slot| dearer(slot).then(&mut binary)).collect();
             ways.push(Way {
-                resident: Resident { side: index, residency },
+                resident,
+                behind,
                 chosen: binary(),
                 opened: of_slots(&mut binary),
                 done: times.into_iter().map(|ns| (ns, of_slots(&mut binary))).collect(),
@@ -64,8 +78,26 @@ pub fn optimum(problem: &StageProblem) -> f64 {
             ways.iter().filter(|w| w.resident.side == side).map(|w| Expression::from(w.chosen)).sum();
         model = model.with(constraint!(of_side <= 1));
     }
-    let cost: Expression =
-        ways.iter().map(|w| w.opened.iter().map(|&y| problem.cost_ns(w.resident.side) * y).sum::<Expression>()).sum();
+    for before in &ways {
+        for way in ways.iter().filter(|way| before.comes_before(problem, way)) {
+            for (behind, (&y, &other)) in way.behind.iter().zip(way.opened.iter().zip(&before.opened)) {
+                if let Some(behind) = *behind {
+                    model = model.with(constraint!(Expression::from(y) + other - behind <= 1));
+                }
+            }
+        }
+    }
+    let cost: Expression = ways
+        .iter()
+        .map(|w| {
+            let each = |(i, slot): (usize, &Slot)| {
+                let [first, behind] = [false, true].map(|behind| problem.overrun_ns(slot, w.resident, behind));
+                let more = w.behind[i].map_or(Expression::from(0.0), |x| (behind - first) * x);
+                (problem.cost_ns(w.resident.side) + first) * w.opened[i] + more
+            };
+            problem.slots.iter().enumerate().map(each).sum::<Expression>()
+        })
+        .sum();
     if problem.budget_ns.is_finite() {
         model = model.with(constraint!(cost <= problem.budget_ns));
     }

@@ -164,6 +164,9 @@ pub struct Side {
     pub pressure: Option<BTreeMap<String, f64>>,
     /// The side's speed beside the main job's compute, where 1 is its speed alone; `None` leaves it to the cost model.
     pub beside_rate: Option<f64>,
+    /// The side's speed in a bubble in which the main job waits in a receive, where 1 is its speed alone; `None` leaves it
+    /// to the multiprocessors that the receive keeps.
+    pub receive_rate: Option<f64>,
     /// Worth of a second of the side's work, where a second of the main job is worth 1.
     pub value: f64,
     /// Line of the side's `[[side]]` in the job file, counted from 1.
@@ -198,6 +201,25 @@ pub struct Limits {
     pub sides_per_bubble: u64,
     /// The sharing mode in which side work may also run beside the main job's compute; `None` keeps it in bubbles.
     pub beside_compute: Option<String>,
+    /// Standard deviation of a simulated bubble's length from iteration to iteration over its length; `None` where the file does
+    /// not say, and then nothing is known of how bubbles vary. Of 0 it is known that they do not.
+    pub bubble_jitter: Option<f64>,
+    /// Quantile of a bubble's lengths that the gate opens for, from 0.001 to 0.5; `None` where neither the file nor the command line
+    /// says, which [`Limits::quantile`] answers.
+    pub bubble_quantile: Option<f64>,
+}
+
+impl Limits {
+    /// The quantile of a bubble's lengths that the hooks of a live run open the gate for unless they are told another.
+    pub const LEARNED_QUANTILE: f64 = 0.1;
+    /// Quantiles that can be asked for. Below the lower end a bubble would be learned from thousands of iterations, above the upper one
+    /// most would be overrun.
+    pub const QUANTILES: std::ops::RangeInclusive<f64> = 0.001..=0.5;
+
+    /// Quantile of a bubble's lengths that the gate opens for.
+    pub fn quantile(&self) -> f64 {
+        self.bubble_quantile.unwrap_or(Self::LEARNED_QUANTILE)
+    }
 }
 
 impl Job {

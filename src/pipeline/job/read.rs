@@ -38,7 +38,7 @@ struct File<'a> {
 
 const SECTIONS: [&str; 5] = ["model", "parallel", "hardware", "side", "limits"];
 
-const SIDE_KEYS: [&str; 19] = [
+const SIDE_KEYS: [&str; 20] = [
     "name",
     "model",
     "batch",
@@ -57,6 +57,7 @@ const SIDE_KEYS: [&str; 19] = [
     "after_ns",
     "pressure",
     "beside_rate",
+    "receive_rate",
     "value",
 ];
 
@@ -102,7 +103,14 @@ fn keys(section: &str) -> &'static [&'static str] {
             "gradient_dtype",
         ],
         "hardware" => &["cost_model", "gpu", "gpus_per_node", "memory_gib"],
-        "limits" => &["main_slowdown", "memory_headroom_gib", "sides_per_bubble", "beside_compute"],
+        "limits" => &[
+            "main_slowdown",
+            "memory_headroom_gib",
+            "sides_per_bubble",
+            "beside_compute",
+            "bubble_jitter",
+            "bubble_quantile",
+        ],
         _ => &SIDE_KEYS,
     }
 }
@@ -331,6 +339,7 @@ fn read_side(s: Section, source: TomlSource) -> Result<Side> {
         after_ns: s.number("after_ns")?,
         pressure: s.numbers("pressure")?,
         beside_rate: s.number("beside_rate")?,
+        receive_rate: s.number("receive_rate")?,
         value: s.number("value")?.unwrap_or(1.0),
         line: 1 + source.text.as_bytes().iter().take(s.at).filter(|&&b| b == b'\n').count(),
         measured,
@@ -367,6 +376,10 @@ fn read_side_gpt(s: &Section, batch: Option<u64>) -> Result<(Option<SideGpt>, Op
 }
 
 fn check_side(side: &Side, s: &Section) -> Result<()> {
+    if let Some(rate) = side.receive_rate.filter(|rate| !(0.01..=1.0).contains(rate)) {
+        let what = format!("`receive_rate` is {rate}");
+        return Err(s.error("receive_rate", what, "give a speed from 0.01 to 1, the side's alone being 1"));
+    }
     if side.step_ns == Some(0.0) {
         return Err(s.error("step_ns", "`step_ns` is 0", "give the time of one training step in nanoseconds"));
     }
@@ -407,14 +420,34 @@ fn check_side(side: &Side, s: &Section) -> Result<()> {
     }
 }
 
+/// Standard deviations of bubbles' lengths over these lengths that say something: less is not known to vary, more is no variation about
+/// a length.
+const JITTERS: std::ops::RangeInclusive<f64> = 0.0001..=0.3;
+
 fn read_limits(section: Option<Section>) -> Result<Limits> {
-    let mut limits =
-        Limits { main_slowdown: 0.01, memory_headroom_gib: 2.0, sides_per_bubble: 2, beside_compute: None };
+    let mut limits = Limits {
+        main_slowdown: 0.01,
+        memory_headroom_gib: 2.0,
+        sides_per_bubble: 2,
+        beside_compute: None,
+        bubble_jitter: None,
+        bubble_quantile: None,
+    };
     if let Some(s) = section {
         limits.main_slowdown = s.percent("main_slowdown")?.unwrap_or(limits.main_slowdown);
         limits.memory_headroom_gib = s.number("memory_headroom_gib")?.unwrap_or(limits.memory_headroom_gib);
         limits.sides_per_bubble = s.count("sides_per_bubble", 8)?.unwrap_or(limits.sides_per_bubble);
         limits.beside_compute = s.string("beside_compute", "a sharing mode in quotes, like \"priority\"")?;
+        limits.bubble_jitter = s.percent("bubble_jitter")?;
+        limits.bubble_quantile = s.percent("bubble_quantile")?;
+        if let Some(jitter) = limits.bubble_jitter.filter(|jitter| *jitter != 0.0 && !JITTERS.contains(jitter)) {
+            let cure = "give a standard deviation of \"0.01%\" to \"30%\" of the bubbles' lengths, or \"0%\"";
+            return Err(s.error("bubble_jitter", format!("`bubble_jitter` is {} %", 100.0 * jitter), cure));
+        }
+        if let Some(quantile) = limits.bubble_quantile.filter(|quantile| !Limits::QUANTILES.contains(quantile)) {
+            let what = format!("`bubble_quantile` is {} %", 100.0 * quantile);
+            return Err(s.error("bubble_quantile", what, "give \"0.1%\" to \"50%\", like \"10%\""));
+        }
     }
     Ok(limits)
 }

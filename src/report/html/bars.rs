@@ -41,8 +41,9 @@ fn parts(r: &PlanRecord, stage: &PlanStage) -> Vec<(&'static str, u64, String)> 
         let fills = stage.bubbles.fills().filter(|f| f.side == side.name);
         list.push((side_class(index), fills.map(|f| f.end_ns - f.start_ns).sum(), side.name.clone()));
     }
+    let runs_ns: u64 = stage.bubbles.fills().map(|f| f.end_ns - f.start_ns).sum();
     let opened: u64 = stage.bubbles.iter().filter(|b| !b.fills.is_empty()).map(|b| b.end_ns - b.start_ns).sum();
-    list.push(("w", opened.saturating_sub(stage.filled_ns), "margins and what no whole kernel filled".to_string()));
+    list.push(("w", opened.saturating_sub(runs_ns), "margins and what no whole kernel filled".to_string()));
     list.push(("none", stage.bubble_ns.saturating_sub(opened), "bubbles left empty".to_string()));
     list
 }

@@ -145,9 +145,14 @@ fn timeline_lead(r: &PlanRecord) -> String {
             format!("{what} Time runs to the right; numbers are micro-batches. Point at anything to see its length.")
         }
         Some(m) => format!(
-            "{what} These are the bubbles of a real run: iteration {} of {} in {}. Side work goes into waits for other stages only; \
+            "{what} These are the bubbles of a real run: {} of {} in {}. Side work goes into waits for other stages only; \
              where the host launched late or a collective ran, nothing is put.",
-            m.iteration, m.iterations, m.source
+            match r.lengths.as_ref().and_then(|lengths| lengths.iterations) {
+                Some(learned) => format!("their median lengths over {learned} iterations"),
+                None => format!("iteration {}", m.iteration),
+            },
+            m.iterations,
+            m.source
         ),
     }
 }

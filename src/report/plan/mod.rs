@@ -1,13 +1,15 @@
 //! A plan for people: headline, timeline, stages, bubbles, side models, other schedules, notes.
 
 pub mod answer;
+pub mod segments;
 
 use super::lanes::Lanes;
 use super::timeline::{draw, letter};
 use super::{Screen, Table};
 use crate::fill::bubble_list::Planned;
+use crate::fill::lengths::{rank, share_below};
 use crate::fill::plan::FillPlan;
-use crate::fill::record::{Alternative, PlanBubbles, PlanRecord, PlanStage};
+use crate::fill::record::{Alternative, PlanBubbles, PlanLengths, PlanRecord, PlanStage};
 use crate::pipeline::BubbleKind;
 use crate::pipeline::memory::GIB;
 use crate::records::bubbles::BubbleClass;
@@ -112,17 +114,56 @@ pub fn headline(r: &PlanRecord) -> String {
         text += &use_of_hardware(r);
     }
     if let Some(m) = &r.measured {
+        let learned = r.lengths.as_ref().and_then(|lengths| lengths.iterations);
+        let from = match learned {
+            Some(learned) => format!("learned from {learned} of {} in {}", counted(m.iterations, "iteration"), m.file),
+            None if m.iterations == 1 => format!("the only iteration in {}", m.file),
+            None => format!("iteration {} of {} in {}", m.iteration, m.iterations, m.file),
+        };
         let _ = writeln!(
             text,
-            "measured: iteration {} of {} in {} ({}); the simulator says {} for the pipeline",
-            m.iteration,
-            m.iterations,
-            m.file,
+            "measured: {from} ({}); the simulator says {} for the pipeline",
             m.source,
             format_ns(m.simulated_ns as f64)
         );
     }
+    if let Some(lengths) = &r.lengths {
+        text += &varying(lengths);
+    }
     text
+}
+
+/// A share in percent, without zeros at its end.
+fn percent(share: f64) -> f64 {
+    (1e5 * share).round() / 1e3
+}
+
+/// How lengths vary, and what is made of it, in a line.
+fn varying(lengths: &PlanLengths) -> String {
+    let vary = lengths.jitter.map_or(String::new(), |jitter| format!("vary by {} % and ", percent(jitter)));
+    let still = lengths.expected_ns == lengths.median_ns;
+    // A quantile of few is their shortest, and says so.
+    let few = lengths.iterations.filter(|&count| rank(count as usize, lengths.quantile) == 0 && !still);
+    let few = few.map_or(String::new(), |count| {
+        let later = 100.0 * share_below(count as usize, lengths.quantile);
+        format!(" (the shortest of {count}: about {later:.0} % of later ones are shorter)")
+    });
+    let filled = match still {
+        true => format!(", {}, as all of them were that long", format_ns(lengths.median_ns as f64)),
+        false => format!(
+            "{few}: {} of {} at the median",
+            format_ns(lengths.expected_ns as f64),
+            format_ns(lengths.median_ns as f64)
+        ),
+    };
+    let late = match lengths.overrun_ns > 0.0 {
+        true => format!("side work ends late by {} an iteration on all stages", format_ns(lengths.overrun_ns)),
+        false => "no side work ends late".to_string(),
+    };
+    format!(
+        "bubbles {vary}are filled for the {} % quantile of their lengths{filled}; {late}\n",
+        percent(lengths.quantile),
+    )
 }
 
 /// ` [low, high]`; nothing where the iteration was measured.
@@ -248,6 +289,9 @@ fn groups(stage: &PlanStage) -> Vec<(String, Group<'_>)> {
 fn bubble_row(r: &PlanRecord, stage: &PlanStage, kind: &str, group: &Group) -> Vec<String> {
     let names: Vec<&str> = group.runs.keys().copied().collect();
     let each = |name: &str| r.side.iter().find(|s| s.name == name).map_or(0.0, |s| s.cost_ns);
+    // Of what is put into bubbles so much is done on average: they may end before.
+    let put: u64 = stage.bubbles.list().runs().iter().map(|run| run.work_ns).sum();
+    let done = if put > 0 { stage.filled_ns as f64 / put as f64 } else { 1.0 };
     vec![
         stage.stage.to_string(),
         kind.to_string(),
@@ -255,7 +299,7 @@ fn bubble_row(r: &PlanRecord, stage: &PlanStage, kind: &str, group: &Group) -> V
         format_ns(group.longest_ns as f64),
         format_ns(group.together_ns as f64),
         group.least_free.map_or("?".into(), gib),
-        share(group.filled_ns, group.together_ns),
+        share((done * group.filled_ns as f64).round() as u64, group.together_ns),
         if names.is_empty() { "–".into() } else { names.join(", ") },
         time(group.runs.iter().map(|(name, runs)| *runs as f64 * each(name)).sum()),
     ]

@@ -1,5 +1,7 @@
 //! Small statistics on plain slices: numbers in, numbers out, no clock and no randomness from outside.
 
+pub mod normal;
+
 /// The median; `None` for an empty slice. NaNs sort last.
 pub fn median(values: &[f64]) -> Option<f64> {
     quantile(values, 0.5)
