@@ -84,8 +84,8 @@ pub fn run(args: &PlanArgs) -> Result<()> {
     }
     let measurements = measurements(&job, &paths)?;
     if args.segments {
-        let sides = fill::segments::compare(&job, &model, &measurements)?;
-        return print(&report::plan::segments::table(&sides).terminal(terminal::screen()));
+        let (sides, notes) = fill::segments::compare(&job, &model, &measurements)?;
+        return print(&report::plan::segments::render(&sides, &notes, terminal::screen()));
     }
     let mut plan = match &args.bubbles {
         None => fill::plan(&job, &model, &measurements)?,
@@ -131,8 +131,13 @@ fn set_quantile(args: &PlanArgs, job: &mut Job) -> Result<()> {
         ));
     }
     if args.bubbles.is_none() && job.limits.bubble_jitter.is_none_or(|jitter| jitter == 0.0) {
+        let still = job.limits.bubble_jitter.is_some();
         return Err(Error::input(
-            "--bubbles-quantile without lengths that vary",
+            if still {
+                "--bubbles-quantile of bubbles that do not vary: `bubble_jitter` is 0 %"
+            } else {
+                "--bubbles-quantile without lengths that vary"
+            },
             "give --bubbles FILE of several iterations, or set `bubble_jitter` in [limits] of the job",
         ));
     }

@@ -6,7 +6,7 @@ use crate::Result;
 use crate::pipeline::job::{Job, Parallel};
 use crate::pipeline::variants::{self, Variant};
 use crate::pipeline::{Schedule, Timeline, activations, iteration};
-use crate::stats::{self, SplitMix};
+use crate::stats::{self, SplitMix, normal};
 use rayon::prelude::*;
 
 /// A variant of the job with what it would bring.
@@ -234,9 +234,9 @@ impl Question<'_> {
             .collect();
         let (mut bests, mut nets) = (Vec::with_capacity(DRAWS), Vec::with_capacity(DRAWS));
         for _ in 0..DRAWS {
-            let common: Vec<f64> = (0..causes).map(|_| normal(&mut random)).collect();
+            let common: Vec<f64> = (0..causes).map(|_| half_widths(&mut random)).collect();
             let alone: Vec<Vec<f64>> =
-                shapes.iter().map(|_| (0..causes).map(|_| normal(&mut random)).collect()).collect();
+                shapes.iter().map(|_| (0..causes).map(|_| half_widths(&mut random)).collect()).collect();
             let own = moved_by(self.own_moved, common.iter().copied());
             let best = counting.iter().zip(&of_shape).fold(1.0_f64, |best, (&index, shape)| {
                 let draws = common.iter().enumerate().map(|(cause, &common)| match shape {
@@ -259,10 +259,9 @@ fn moved_by(moved: &[f64], draws: impl Iterator<Item = f64>) -> f64 {
     parts.product()
 }
 
-/// A normal deviate, in half-widths of a 95 % interval (Box and Muller, 1958).
-fn normal(random: &mut SplitMix) -> f64 {
-    let radius = (-2.0 * (1.0 - random.unit()).ln()).sqrt();
-    radius * (std::f64::consts::TAU * random.unit()).cos() / 1.96
+/// A normal deviate, in half-widths of a 95 % interval.
+fn half_widths(random: &mut SplitMix) -> f64 {
+    normal::sample(random) / 1.96
 }
 
 /// The middle 95 % of some draws.

@@ -3,6 +3,7 @@
 use super::alternatives::{Intervals, Tried};
 use super::attempt::{Candidate, PlanContext};
 use super::bubble_list::Planned;
+use super::overrun::GrainOverrun;
 use super::pack::Residency;
 use super::receive::WaitingReceive;
 use super::record::*;
@@ -119,19 +120,21 @@ fn cost_ns(context: &PlanContext, chosen: &Candidate, index: usize) -> f64 {
     context.close_ns + (side.after_ns + late_ns)
 }
 
-/// What a bubble would have cost besides, had the side been put there: the mean over those that are long enough for it, or the usual where
-/// none is.
+/// What a bubble would have cost besides, had the side been put there: the mean over those that it could begin in, or the least,
+/// where it is known how bubbles vary, or the usual where none is.
 fn unused_late_ns(side: &CompleteSide, stages: &[StagePlan]) -> f64 {
-    let residency = if side.split { Residency::Split } else { Residency::Whole };
-    let unit_ns = if side.split { side.kernels.longest_ns() } else { side.kernels.step_ns() };
     let (mut count, mut sum) = (0u64, 0.0);
-    for slot in stages.iter().flat_map(|stage| stage.bubbles.fillable()).map(|bubble| bubble.slot()) {
-        let needs_ns = side.margin.total_ns().saturating_add(side.beside_ns(side.asked_ns(unit_ns), slot.receiving));
-        if slot.end_ns - slot.start_ns >= needs_ns {
-            (count, sum) = (count + 1, sum + side.overrun_ns(&slot, residency, false));
-        }
+    for (slot, residency) in why::with_room(side, stages).filter(|(slot, way)| why::could_begin(side, slot, *way)) {
+        (count, sum) = (count + 1, sum + side.overrun_ns(&slot, residency, false));
     }
-    if count > 0 { sum / count as f64 } else { side.overrun.of(residency).usual_ns }
+    let residency = if side.split { Residency::Split } else { Residency::Whole };
+    let GrainOverrun { usual_ns, least_ns } = side.overrun.of(residency);
+    let vary = stages.iter().flat_map(|stage| stage.bubbles.fillable()).any(|bubble| bubble.variation.is_some());
+    match (count, vary) {
+        (0, true) => least_ns,
+        (0, false) => usual_ns,
+        (count, _) => sum / count as f64,
+    }
 }
 
 fn price(listed: &ListedPrice) -> PlanPrice {

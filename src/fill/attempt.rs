@@ -2,6 +2,8 @@
 //! a job have in common.
 
 use super::gate_defaults::{self, GateLevel};
+use super::lengths::LearnedLength;
+use super::receive::WaitingReceive;
 use super::side::{self, CompleteSide};
 use super::stages::{Filling, Jitter, StagePlan};
 use crate::Result;
@@ -27,6 +29,8 @@ pub(super) struct PlanContext<'a> {
     pub sides: Vec<CompleteSide>,
     pub weight_share: f64,
     pub close_ns: f64,
+    /// What simulated bubbles vary like unless the job says how: the bubbles of a measured run that they are compared with.
+    pub learned: Option<&'a LearnedLength>,
 }
 
 /// What a plan's figures may be wrong by: each cause on its own, everything else at its median.
@@ -120,7 +124,19 @@ impl<'a> PlanContext<'a> {
         let sides = side::of_job(job, model, measurements, GateLevel::Median, &mut notes)?;
         let close_ns = side::close_ns(model.gate.as_ref(), GateLevel::Median);
         let weight_share = job.weight_share();
-        Ok((PlanContext { job, model, measurements, prices, costs, memory, sides, weight_share, close_ns }, notes))
+        let context = PlanContext {
+            job,
+            model,
+            measurements,
+            prices,
+            costs,
+            memory,
+            sides,
+            weight_share,
+            close_ns,
+            learned: None,
+        };
+        Ok((context, notes))
     }
 
     /// What the reader should know of any plan of the job, whose bubbles are known to `vary` or not.
@@ -146,6 +162,9 @@ impl<'a> PlanContext<'a> {
         let same_layers = job.layer(costs.dtype) == self.job.layer(costs.dtype);
         let mut sides = self.sides.clone();
         sides.iter_mut().filter(|_| !same_layers).for_each(|side| side.beside = None);
+        // Over another number of stages a receive has another number of channels.
+        let receive = WaitingReceive::of(job, self.model);
+        sides.iter_mut().zip(&job.side).for_each(|(side, of)| side.receive = receive.of_side(of));
         PlanContext { job, memory, sides, weight_share: job.weight_share(), costs, ..*self }
     }
 
@@ -201,7 +220,10 @@ impl<'a> PlanContext<'a> {
             main_slowdown: self.job.limits.main_slowdown,
             close_ns: self.close_ns,
             sides_per_bubble: self.job.limits.sides_per_bubble as usize,
-            jitter: self.job.limits.bubble_jitter.map(|relative| Jitter::new(relative, self.job.limits.quantile())),
+            jitter: match self.job.limits.bubble_jitter {
+                Some(relative) => Some(Jitter::normal(relative, self.job.limits.quantile())),
+                None => self.learned.map(Jitter::Learned),
+            },
         }
     }
 
@@ -242,5 +264,33 @@ impl<'a> PlanContext<'a> {
     /// Whether the job itself fits the memory on every stage; `None` where the memory is not known.
     pub fn fits(&self, candidate: &Candidate) -> Option<bool> {
         candidate.memory.fits(&candidate.timeline.schedule, self.weight_share)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cost::datasheet;
+    use crate::pipeline::job;
+    use crate::pipeline::prices::RememberedPrices;
+    use std::path::Path;
+
+    /// Over two stages a receive has as many of NCCL's channels as each of two ranks may have, over eight an eighth; a rate that the job
+    /// gives stands.
+    #[test]
+    fn a_receive_is_that_of_the_variant() {
+        let mut job = Job::read(Path::new("examples/gpt-a100-8.toml")).unwrap();
+        job.side.push(job::Side { receive_rate: Some(0.7), ..job.side[0].clone() });
+        let model = datasheet::model(&datasheet::find("a100-sxm-80").unwrap());
+        let prices = RememberedPrices::new(&model);
+        let (context, _) = PlanContext::new(&job, &model, &prices, &[]).unwrap();
+        let rates = |context: &PlanContext| -> Vec<f64> { context.sides.iter().map(|s| s.receive.rate).collect() };
+        let last = job.side.len() - 1;
+        assert_eq!((rates(&context)[0], rates(&context)[last]), (1.0 - 4.0 / 108.0, 0.7));
+        let mut two = job.clone();
+        (two.parallel.pipeline, two.parallel.tensor) = (2, 4);
+        let costs = costs::of_job(&two, &prices, context.costs.dtype).unwrap();
+        let variant = context.of_variant(&two, costs);
+        assert_eq!((rates(&variant)[0], rates(&variant)[last]), (1.0 - 16.0 / 108.0, 0.7));
     }
 }

@@ -29,6 +29,8 @@ pub struct LearnedLengths {
     pub iterations: u64,
     /// By device, and there by position among the bubbles that may be filled.
     pub devices: Vec<Vec<LearnedLength>>,
+    /// All of these bubbles as one, if all are long and short together: what a bubble of another schedule is taken to vary like.
+    pub together: LearnedLength,
 }
 
 /// The length of one bubble.
@@ -49,6 +51,22 @@ impl LearnedLength {
     pub fn variation(&self) -> Variation<'_> {
         Variation { expected_ns: self.expected_ns, deviation_ns: self.deviation_ns, parts: &self.parts }
     }
+
+    /// A bubble whose median length is another, and which varies by as much of it.
+    pub fn scaled_to(&self, median_ns: u64) -> LearnedLength {
+        let scale = median_ns as f64 / (self.median_ns as f64).max(1.0);
+        let part = |part: &Part| Part {
+            share: part.share,
+            from_median_ns: scale * part.from_median_ns,
+            deviation_ns: scale * part.deviation_ns,
+        };
+        LearnedLength {
+            median_ns,
+            expected_ns: (scale * self.expected_ns as f64).round() as u64,
+            deviation_ns: scale * self.deviation_ns,
+            parts: self.parts.iter().map(part).collect(),
+        }
+    }
 }
 
 /// Learns the lengths in a bubbles file: those of the iterations in which a device has the bubbles it has in most. Fails with the
@@ -57,7 +75,7 @@ impl LearnedLength {
 pub fn learn(record: &BubblesRecord, quantile: f64) -> Result<LearnedLengths, String> {
     let all: BTreeSet<u64> = record.devices.iter().flat_map(|d| &d.bubbles).map(|b| b.iteration).collect();
     let mut shared = all.clone();
-    let (mut fewest, mut devices) = (u64::MAX, Vec::new());
+    let (mut fewest, mut devices, mut sorted) = (u64::MAX, Vec::new(), Vec::new());
     for device in &record.devices {
         let alike = alike(device, &all);
         let count = alike.len() as u64;
@@ -72,7 +90,9 @@ pub fn learn(record: &BubblesRecord, quantile: f64) -> Result<LearnedLengths, St
         }
         fewest = fewest.min(count);
         shared.retain(|number| alike.contains_key(number));
-        devices.push(positions(alike.into_values().collect(), quantile));
+        let positions = positions(alike.into_values().collect());
+        devices.push(positions.iter().map(|seen| length(seen, quantile)).collect());
+        sorted.extend(positions);
     }
     if devices.iter().all(Vec::is_empty) {
         return Err("no bubble in it may be filled".into());
@@ -85,7 +105,8 @@ pub fn learn(record: &BubblesRecord, quantile: f64) -> Result<LearnedLengths, St
     by_idle.sort_unstable();
     let middle = by_idle.get(by_idle.len().saturating_sub(1) / 2);
     let (_, iteration) = *middle.ok_or("no iteration has its usual bubbles on every device")?;
-    Ok(LearnedLengths { iteration, iterations: fewest, devices })
+    let together = length(&rank_by_rank(&sorted, fewest as usize), quantile);
+    Ok(LearnedLengths { iteration, iterations: fewest, devices, together })
 }
 
 /// The iterations in which the device has the classes of bubbles that it has most often, each with its lengths.
@@ -106,20 +127,32 @@ fn alike(device: &DeviceBubbles, all: &BTreeSet<u64>) -> BTreeMap<u64, Vec<u64>>
     seen.into_iter().filter_map(of).collect()
 }
 
-fn positions(iterations: Vec<Vec<u64>>, quantile: f64) -> Vec<LearnedLength> {
+/// By position its lengths in rising order.
+fn positions(iterations: Vec<Vec<u64>>) -> Vec<Vec<u64>> {
     let count = iterations.first().map_or(0, Vec::len);
-    (0..count).map(|at| length(iterations.iter().map(|lengths| lengths[at]).collect(), quantile)).collect()
+    let sorted = |at: usize| {
+        let mut seen: Vec<u64> = iterations.iter().map(|lengths| lengths[at]).collect();
+        seen.sort_unstable();
+        seen
+    };
+    (0..count).map(sorted).collect()
 }
 
-/// Of one position's lengths; the median and the quantile are lengths that were seen, the lower one of two, as in the hooks.
-fn length(mut seen: Vec<u64>, quantile: f64) -> LearnedLength {
-    seen.sort_unstable();
+/// The sums of the shortest of some lengths, of the next, and so on; of those of which there are more than `count` some are left out,
+/// evenly.
+fn rank_by_rank(sorted: &[Vec<u64>], count: usize) -> Vec<u64> {
+    let of = |lengths: &Vec<u64>, rank: usize| lengths[rank * (lengths.len() - 1) / (count - 1).max(1)];
+    (0..count).map(|rank| sorted.iter().map(|lengths| of(lengths, rank)).sum()).collect()
+}
+
+/// Of lengths in rising order; the median and the quantile are lengths that were seen, the lower one of two, as in the hooks.
+fn length(seen: &[u64], quantile: f64) -> LearnedLength {
     let (median_ns, rank) = (seen[(seen.len() - 1) / 2], rank(seen.len(), quantile));
-    let expected_ns = low_quantile(&seen, quantile);
+    let expected_ns = low_quantile(seen, quantile);
     if seen[0] == seen[seen.len() - 1] {
         return LearnedLength { median_ns, expected_ns, deviation_ns: 0.0, parts: Vec::new() };
     }
-    let gaps = gaps(&seen, median_ns);
+    let gaps = gaps(seen, median_ns);
     let shorter = gaps.iter().filter(|gap| gap.middle_ns < 0.0);
     let (count, squares) = shorter.fold((0.0, 0.0), |(count, sum), gap| (count + 1.0, sum + gap.square()));
     let deviation_ns = if count > 0.0 { (squares / count).sqrt() } else { 0.0 };
@@ -339,6 +372,11 @@ mod tests {
     /// For pieces much shorter than what lengths vary by, and much longer ones.
     const PIECES: [f64; 3] = [0.02 * MS, 0.5 * MS, 4.0 * MS];
 
+    fn of(mut seen: Vec<u64>, quantile: f64) -> LearnedLength {
+        seen.sort_unstable();
+        length(&seen, quantile)
+    }
+
     /// What is priced over what is then waited, in the mean over as many runs, by piece; and the same of the share of shorter ones. Learned
     /// from `count` lengths and held against many more.
     fn priced(kind: &str, count: usize, runs: usize) -> ([f64; 3], f64) {
@@ -348,7 +386,7 @@ mod tests {
         let ([mut price, mut waited], [mut said, mut shorter]) = ([[0.0; 3]; 2], [0.0; 2]);
         for _ in 0..runs {
             let seen = (0..count).map(|_| drawn(kind, &mut random) as u64).collect();
-            let learned = length(seen, 0.1);
+            let learned = of(seen, 0.1);
             let Variation { expected_ns, deviation_ns, parts } = learned.variation();
             let expected = expected_ns as f64;
             let end = TrueEnd { later_ns: learned.median_ns as f64 - expected, deviation_ns, parts };
@@ -406,7 +444,7 @@ mod tests {
         let classes = [PieceClass { length_ns: 500_000, count: 1 }];
         let pieces = Pieces { classes: &classes, alike: false, rate: 1.0, spread: 0.0 };
         let price = |seen: &[u64]| {
-            let learned = length(seen.to_vec(), 0.1);
+            let learned = of(seen.to_vec(), 0.1);
             let Variation { expected_ns, deviation_ns, parts } = learned.variation();
             let later_ns = (learned.median_ns - expected_ns) as f64;
             (pieces.overrun_ns(1e7, TrueEnd { later_ns, deviation_ns, parts }), deviation_ns)
@@ -422,10 +460,29 @@ mod tests {
     /// The same number for every iteration is known as well as one that differs by a nanosecond.
     #[test]
     fn lengths_that_did_not_vary_are_known_not_to() {
-        let alike = length(vec![1_000_000; 6], 0.1);
+        let alike = of(vec![1_000_000; 6], 0.1);
         assert_eq!((alike.expected_ns, alike.deviation_ns, alike.parts.len()), (1_000_000, 0.0, 0));
-        let nearly = length(vec![1_000_000, 999_999, 1_000_000, 1_000_000, 1_000_000, 1_000_000], 0.1);
+        let nearly = of(vec![1_000_000, 999_999, 1_000_000, 1_000_000, 1_000_000, 1_000_000], 0.1);
         assert!(nearly.deviation_ns < 3.0 && !nearly.parts.is_empty(), "{nearly:?}");
+    }
+
+    /// Positions of a device that has a long iteration more are added up without it; what varies by as much of another length keeps its
+    /// shares.
+    #[test]
+    fn bubbles_of_a_run_are_long_and_short_together() {
+        let sorted = [vec![10, 20, 30, 40, 50], vec![1, 2, 3, 4, 5], vec![100, 200, 300, 400, 500, 9_000]];
+        assert_eq!(rank_by_rank(&sorted, 5), [111, 222, 333, 444, 9_055]);
+        let whole = of(vec![80, 90, 100, 100, 120], 0.1);
+        let double = whole.scaled_to(200);
+        assert_eq!((double.median_ns, double.expected_ns, double.parts.len()), (200, 160, whole.parts.len()));
+        assert!((double.deviation_ns - 2.0 * whole.deviation_ns).abs() < 1e-9);
+        for (one, two) in whole.parts.iter().zip(&double.parts) {
+            assert_eq!(
+                (one.share, 2.0 * one.from_median_ns, 2.0 * one.deviation_ns),
+                (two.share, two.from_median_ns, two.deviation_ns)
+            );
+        }
+        assert_eq!(of(vec![0; 6], 0.1).scaled_to(70).expected_ns, 0, "of nothing nothing is known");
     }
 
     #[test]

@@ -126,14 +126,16 @@ pub fn plan(
     }
     let prices = RememberedPrices::new(model);
     let (learned, why_not) = learned(&record, job, file, wanted)?;
-    // Of one iteration nobody knows how its bubbles vary: what it is compared with must not be known better.
+    // What is simulated must be known as well as what was measured, no better and no worse: it is compared with it. Of one iteration
+    // nobody knows how its bubbles vary.
     let alike = learned.is_none().then(|| {
         let mut alike = job.clone();
         alike.limits.bubble_jitter = None;
         alike
     });
     let (asked, job) = (job, alike.as_ref().unwrap_or(job));
-    let (context, mut notes) = PlanContext::new(job, model, &prices, measurements)?;
+    let (mut context, mut notes) = PlanContext::new(job, model, &prices, measurements)?;
+    context.learned = learned.as_ref().map(|learned| &learned.together);
     let timeline = context.timeline()?;
     let (iteration, iterations) = match &learned {
         Some(learned) => (learned.iteration, all_iterations(&record)),
@@ -146,7 +148,7 @@ pub fn plan(
     let chosen = fill(&context, timeline, &lanes);
     notes.extend(context.general_notes(chosen.varies()));
     notes.extend(why_not);
-    notes.extend(measured_notes(asked, learned.is_some()));
+    notes.extend(measured_notes(asked, learned.as_ref()));
     let from = from(&record, file, iteration, iterations, &lanes, &chosen.timeline);
     // The bubbles are what they are: prices only say where in the schedule they lie.
     let again = |context: &PlanContext, schedule: &Schedule| {
@@ -201,7 +203,7 @@ fn all_iterations(record: &BubblesRecord) -> u64 {
     had.unwrap_or(0).max(counted_iterations(record).len() as u64)
 }
 
-fn measured_notes(job: &Job, learned: bool) -> Vec<String> {
+fn measured_notes(job: &Job, learned: Option<&LearnedLengths>) -> Vec<String> {
     let mut notes = vec![
         "bubbles are measured; stage times, memory and the other schedules are still the cost model's, and a bubble's memory is that of \
          the schedule's position with as much work done"
@@ -213,20 +215,28 @@ fn measured_notes(job: &Job, learned: bool) -> Vec<String> {
     if job.limits.beside_compute.is_some() {
         notes.push("beside_compute is left out: measured bubbles do not say what computes between them".into());
     }
-    if job.limits.bubble_quantile.is_some() && !learned {
+    if job.limits.bubble_quantile.is_some() && learned.is_none() {
         notes.push("the bubbles' quantile counts for nothing: one iteration has one length a bubble".into());
     }
-    if job.limits.bubble_jitter.is_some() {
-        let note = match learned {
-            true => {
-                "bubble_jitter counts for other schedules only, which are simulated: measured bubbles vary as they did"
-            }
-            false => {
-                "bubble_jitter counts for nothing: one measured iteration does not say how its bubbles vary, and other schedules are \
-                 compared with it alike"
-            }
-        };
-        notes.push(note.into());
+    match (learned, job.limits.bubble_jitter) {
+        (Some(_), Some(_)) => notes.push(
+            "bubble_jitter counts for other schedules only, which are simulated: measured bubbles vary as they did"
+                .into(),
+        ),
+        (None, Some(_)) => notes.push(
+            "bubble_jitter counts for nothing: one measured iteration does not say how its bubbles vary, and other schedules are \
+             compared with it alike"
+                .into(),
+        ),
+        (Some(learned), None) if !job.side.is_empty() => {
+            let LearnedLength { median_ns, expected_ns, .. } = learned.together;
+            notes.push(format!(
+                "bubbles of other schedules are simulated, and taken to vary as the measured ones did, all together: they are filled for \
+                 {:.1} % of their length",
+                100.0 * expected_ns as f64 / median_ns.max(1) as f64
+            ));
+        }
+        (_, None) => {}
     }
     notes
 }

@@ -35,10 +35,13 @@ pub fn plan(job: &Job, model: &CostModel, measurements: &[Measurement]) -> Resul
     let limits = &job.limits;
     let chosen = context.filled(context.timeline()?);
     notes.extend(context.general_notes(chosen.varies()));
-    if limits.bubble_quantile.is_some() && limits.bubble_jitter.is_none_or(|jitter| jitter == 0.0) {
-        notes.push(
-            "bubble_quantile counts for nothing: the bubbles are not known to vary, so set bubble_jitter too".into(),
-        );
+    if limits.bubble_quantile.is_some() {
+        let why = match limits.bubble_jitter {
+            None => Some("the bubbles are not known to vary, so set bubble_jitter too"),
+            Some(0.0) => Some("bubble_jitter says that the bubbles do not vary"),
+            Some(_) => None,
+        };
+        notes.extend(why.map(|why| format!("bubble_quantile counts for nothing: {why}")));
     }
     let mut plan = finish(&context, chosen, notes, Again::Simulated)?;
     let lengths = limits.bubble_jitter.map(|_| PlanLengths::of(&plan.record.stage, limits.quantile()));

@@ -99,8 +99,8 @@ pub struct PlanRecord {
     /// The measured run that the bubbles come from; absent where they come from the simulator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<MeasuredFrom>,
-    /// How the bubbles' lengths vary from iteration to iteration, and for how much of them the gate opens; absent where they are
-    /// taken to be the same in every iteration.
+    /// How the bubbles' lengths vary from iteration to iteration, and for how much of them the gate opens; absent where nothing
+    /// is known of how they vary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lengths: Option<PlanLengths>,
     /// Sentences on what was assumed, extrapolated, left out or not checked.
@@ -403,6 +403,7 @@ pub struct PlanBubble {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_ns: Option<u64>,
     /// Standard deviation of the bubble's length about its median as far as it is shorter, in ns; absent as `expected_ns` is.
+    /// How learned lengths are distributed about the median is not kept: what late ends cost in a plan that is read back is in its sums.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deviation_ns: Option<f64>,
 }

@@ -37,8 +37,13 @@ pub struct GrainOutcome {
     pub carried_out: CarriedOut,
 }
 
-/// Compares the grains for each side of the job. Fails as a plan of the job does, and for a job without sides.
-pub fn compare(job: &Job, model: &CostModel, measurements: &[Measurement]) -> Result<Vec<GrainComparison>> {
+/// Compares the grains for each side of the job, and says what a plan of the job says of what it assumes. Fails as a plan of the job does,
+/// and for a job without sides.
+pub fn compare(
+    job: &Job,
+    model: &CostModel,
+    measurements: &[Measurement],
+) -> Result<(Vec<GrainComparison>, Vec<String>)> {
     if job.side.is_empty() {
         return Err(crate::Error::input(
             format!("{} names no [[side]]", job.path.display()),
@@ -46,23 +51,32 @@ pub fn compare(job: &Job, model: &CostModel, measurements: &[Measurement]) -> Re
         ));
     }
     let prices = RememberedPrices::new(model);
-    let of = |side: &Side, split: bool| -> Result<(GrainOutcome, u64, u64)> {
+    let mut notes: Vec<String> = Vec::new();
+    let mut of = |side: &Side, split: bool| -> Result<(GrainOutcome, u64, u64)> {
         let job = Job { side: vec![Side { split, ..side.clone() }], ..job.clone() };
-        let (context, _) = PlanContext::new(&job, model, &prices, measurements)?;
+        let (context, own_notes) = PlanContext::new(&job, model, &prices, measurements)?;
         let filled = context.filled(context.timeline()?);
+        for note in own_notes.into_iter().chain(context.general_notes(filled.varies())) {
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
+        }
         let all: u64 = filled.stages.iter().map(|stage| stage.bubbles.length_ns()).sum();
         let used: u64 = filled.stages.iter().map(|stage| stage.filled_ns()).sum();
         let (sides, close_ns) = (&context.sides, context.close_ns);
-        let carried_out = simulation::carried_out(&filled.timeline, &filled.stages, sides, close_ns, ITERATIONS, SEED);
+        let iteration_ns = filled.base.iteration_ns;
+        let (timeline, stages) = (&filled.timeline, &filled.stages);
+        let carried_out = simulation::carried_out(timeline, stages, sides, close_ns, iteration_ns, ITERATIONS, SEED);
         let kernels = &sides[0].kernels;
         let outcome = GrainOutcome { used: used as f64 / all.max(1) as f64, slowdown: filled.slowdown, carried_out };
         Ok((outcome, kernels.step_ns(), kernels.longest_ns()))
     };
-    let each = |side: &Side| {
+    let each = |side: &Side| -> Result<GrainComparison> {
         let ((whole_steps, step_ns, segment_ns), (segments, ..)) = (of(side, false)?, of(side, true)?);
         Ok(GrainComparison { side: side.name.clone(), step_ns, segment_ns, whole_steps, segments })
     };
-    job.side.iter().map(each).collect()
+    let sides = job.side.iter().map(each).collect::<Result<_>>()?;
+    Ok((sides, notes))
 }
 
 /// Of the random lengths, so that the same job has the same table.

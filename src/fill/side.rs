@@ -259,18 +259,22 @@ impl Completer<'_> {
         grains.into_iter().find_map(|grain| Some((grain, middle(self.filled_stages(side, grain).filter_map(after))?)))
     }
 
-    /// As measured in filled stages of the same grain. Else nothing, where the job, or a filled stage of that grain, says what is lost
-    /// behind a bubble in all. Else as measured of the other grain, in proportion to the piece that ends late, as a longer one does so
+    /// As measured in filled stages of the same grain, for lengths that vary only where the job says what is lost behind a bubble in all.
+    /// Else nothing, where the job, or a filled stage of that grain, says that. Else as measured of the other grain, in proportion to the piece that ends late, as a longer one does so
     /// more often and by more; and as published where that was not measured either.
     fn overrun(&self, side: &job::Side, kernels: &Kernels) -> Overrun {
         let after = self.measured_after(side);
-        let holds_all = |grain: Residency| side.after_ns.is_some() || after.is_some_and(|(of, _)| of == grain);
+        let holds_all = |grain: Residency| after.is_some_and(|(of, _)| of == grain);
         let mean = |grain: Residency| {
             middle(self.filled_stages(side, grain).filter_map(|m| m.fill.as_ref()?.overrun_mean_ns))
                 .map(|ns| ns.max(0.0))
         };
         let of = |grain: Residency, piece_ns: u64, other: Residency, other_piece_ns: u64| {
             let scaled = || mean(other).map(|ns| ns * piece_ns as f64 / other_piece_ns as f64);
+            if side.after_ns.is_some() {
+                // All that is lost, as far as nothing is known of how bubbles vary.
+                return GrainOverrun { usual_ns: 0.0, least_ns: mean(grain).unwrap_or(0.0) };
+            }
             match mean(grain).or_else(|| holds_all(grain).then_some(0.0)).or_else(scaled) {
                 Some(ns) => GrainOverrun::exactly(ns),
                 None => GrainOverrun {

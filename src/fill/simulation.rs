@@ -198,12 +198,14 @@ const MOST_EVENTS: u64 = 4_000_000;
 /// Carries out the plan of a timeline's stages: in each bubble that the plan fills the gate opens for what the plan expects, for one side
 /// after another that the plan puts there, each as long as it is planned and the last as long as there is room; they stop where the plan
 /// has them stop. The bubble ends when it does, and delays travel through the stages as in a plan. A bubble of which it is not known how it
-/// varies is as long as planned, and costs what the plan says. So many `iterations` at most: fewer of a long one.
+/// varies is as long as planned, and costs what the plan says. `iteration_ns` is the whole empty iteration, with what follows the pipeline.
+/// So many `iterations` at most: fewer of a long one.
 pub fn carried_out(
     timeline: &Timeline,
     stages: &[StagePlan],
     sides: &[CompleteSide],
     close_ns: f64,
+    iteration_ns: u64,
     iterations: u64,
     seed: u64,
 ) -> CarriedOut {
@@ -226,6 +228,7 @@ pub fn carried_out(
             let length_ns = drawn.length_ns(&mut random);
             total.bubble_ns += length_ns;
             let slot = bubble.slot();
+            vary |= bubble.is_fillable() && slot.true_end.is_some();
             let expected_ns = (slot.end_ns - slot.start_ns) as f64;
             let (mut at_ns, mut cost_ns, mut filled) = (0.0, 0.0, 0);
             for (nth, run) in bubble.runs.iter().enumerate() {
@@ -242,7 +245,6 @@ pub fn carried_out(
                 filled |= came.filled;
                 let planned_ns = || stages[stage].overrun_ns(bubble, run, sides);
                 let late_ns = if slot.true_end.is_some() { came.overrun_ns } else { planned_ns() };
-                vary |= slot.true_end.is_some();
                 cost_ns += if came.filled > 0 { close_ns + side.after_ns + late_ns } else { close_ns };
                 at_ns = end_ns + side.margin.signal_ns as f64;
             }
@@ -251,11 +253,12 @@ pub fn carried_out(
         }) as f64;
         all.add(total);
     }
-    let empty_ns = (timeline.iteration_ns as f64).max(1.0);
+    let empty_ns = (iteration_ns as f64).max(1.0);
     let slowdown = vary.then(|| 1.0 + lost_ns / done.max(1) as f64 / empty_ns);
     CarriedOut { came: all, slowdown, iterations: done }
 }
 
+/// Normally, as simulated bubbles vary: those of a measured run may have another distribution, which is not drawn from.
 fn drawn(bubble: &Planned) -> DrawnBubble {
     let deviation_ns = bubble.variation.map_or(0.0, |variation| variation.deviation_ns);
     DrawnBubble { mean_ns: bubble.length_ns() as f64, deviation_ns, rate: 1.0 }
@@ -385,18 +388,19 @@ mod tests {
     }
 
     /// The dial: bubbles of 5 ms ± 5 % and segments of 200 µs, of an opening 12 µs each. Opened for the median they are used to 95 %
-    /// and delay the main job by 18 µs on average; for the 10 % quantile 92 % and 4.4 µs; for the 2 % quantile 88 % and 0.6 µs.
+    /// and delay the main job by 18.9 µs on average; for the 10 % quantile 92 % and 4.7 µs; for the 2 % quantile 88 % and 0.7 µs.
     #[test]
     fn the_quantile_is_the_dial_between_use_and_delay() {
         let kernels = Kernels::new(&[200_000]).unwrap();
         let bubble = DrawnBubble { mean_ns: 5.0 * MS, deviation_ns: 0.25 * MS, rate: 1.0 };
-        for (quantile, used, delay_us) in [(0.5, 0.95, 18.0), (0.1, 0.92, 4.4), (0.02, 0.88, 0.6)] {
+        for (quantile, used, delay_us) in [(0.5, 0.954, 18.9), (0.1, 0.919, 4.7), (0.02, 0.877, 0.72)] {
             let mut side = GatedSide::new(&kernels, margin(12_000, 0), 0.0, false);
             let how = Learning { quantile, learn: 1000, window: 1000 };
             let came = learned_stage(&[bubble], &mut side, how, 8_000, 5);
             let delay = came.overrun_ns / came.filled as f64 / 1e3;
-            assert!((came.used() - used).abs() < 0.007, "{quantile}: {}", came.used());
-            assert!((delay - delay_us).abs() < 0.1 * delay_us + 0.15, "{quantile}: {delay} us");
+            println!("{quantile}: {:.3} used, late by {delay:.2} us on average", came.used());
+            assert!((came.used() - used).abs() < 0.003, "{quantile}: {}", came.used());
+            assert!((delay - delay_us).abs() < 0.05 * delay_us + 0.05, "{quantile}: {delay} us");
         }
     }
 
@@ -486,9 +490,9 @@ mod tests {
             let bubble = DrawnBubble { mean_ns, deviation_ns, rate };
             let (work, overrun) = happened(&side, Residency::Split, bubble, expected_ns, 4_000);
             let (form_work, form_overrun) = planned(&side, Residency::Split, bubble, expected_ns, 1_000);
-            let of_piece = if spread > 0.0 { 0.02 } else { 0.04 };
+            let of_piece = 0.1;
             let (used, error) = ((form_work - work) / mean_ns, form_overrun - overrun);
-            let allowed = 0.15 * overrun + of_piece * side.kernels.longest_ns() as f64 / rate;
+            let allowed = 0.15 * overrun + of_piece * quantile * side.kernels.longest_ns() as f64 / rate;
             let what = format!(
                 "{case}: {:.1} ms ± {:.1} %, quantile {quantile:.3}, pieces up to {:.2} ms ± {:.0} %: used {:.3}, {used:+.4} by the form; \
                  late {:.1} us, {:+.1}",

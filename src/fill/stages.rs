@@ -2,8 +2,8 @@
 
 use super::bubble_list::{BubbleList, MemoryLevel, Planned};
 use super::delay;
+use super::lengths::LearnedLength;
 use super::overlap::{self, BesideRun, Busy};
-use super::overrun::Variation;
 use super::pack::{Residency, Resident, SideRun, Slot, StageProblem};
 use super::planner;
 use super::side::CompleteSide;
@@ -125,29 +125,40 @@ pub struct Filling<'a> {
     /// Most side models that may run one after another in one bubble.
     pub sides_per_bubble: usize,
     /// How much a simulated bubble's length varies; `None` where that is not known. That it does not is known too.
-    pub jitter: Option<Jitter>,
+    pub jitter: Option<Jitter<'a>>,
 }
 
-/// How much simulated bubbles vary from iteration to iteration.
+/// How much simulated bubbles vary from iteration to iteration, each by as much of its length.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Jitter {
-    /// Standard deviation of a bubble's length over its length.
-    pub relative: f64,
-    /// By how many standard deviations the gate opens for less than the length: the quantile's distance from the median.
-    pub deviations_short: f64,
+pub enum Jitter<'a> {
+    /// Normally.
+    Normal {
+        /// Standard deviation of a bubble's length over its length.
+        relative: f64,
+        /// By how many standard deviations the gate opens for less than the length: the quantile's distance from the median.
+        deviations_short: f64,
+    },
+    /// As bubbles did that were measured.
+    Learned(&'a LearnedLength),
 }
 
-impl Jitter {
+impl Jitter<'_> {
     /// A standard deviation relative to the length, and the quantile of the lengths that the gate opens for.
-    pub fn new(relative: f64, quantile: f64) -> Self {
-        Jitter { relative, deviations_short: -normal::quantile(quantile) }
+    pub fn normal(relative: f64, quantile: f64) -> Self {
+        Jitter::Normal { relative, deviations_short: -normal::quantile(quantile) }
     }
 
-    /// How a bubble of this length varies: normally.
-    pub fn variation(self, length_ns: u64) -> Variation<'static> {
-        let deviation_ns = self.relative * length_ns as f64;
-        let expected_ns = length_ns as f64 - deviation_ns * self.deviations_short;
-        Variation { expected_ns: expected_ns.max(0.0).round() as u64, deviation_ns, parts: &[] }
+    /// How a bubble varies that is so long by its median.
+    pub fn of_length(self, median_ns: u64) -> LearnedLength {
+        match self {
+            Jitter::Normal { relative, deviations_short } => {
+                let deviation_ns = relative * median_ns as f64;
+                let expected_ns = median_ns as f64 - deviation_ns * deviations_short;
+                let expected_ns = expected_ns.max(0.0).round() as u64;
+                LearnedLength { median_ns, expected_ns, deviation_ns, parts: Vec::new() }
+            }
+            Jitter::Learned(like) => like.scaled_to(median_ns),
+        }
     }
 }
 
@@ -262,15 +273,17 @@ fn beside_delays(timeline: &Timeline, stage: usize, runs: &[BesideRun], extra: &
 /// A stage's bubbles with the memory free in each, nothing in them.
 fn empty(timeline: &Timeline, stage: usize, weight_share: f64, memory: &Memory, jitter: Option<Jitter>) -> StagePlan {
     let share = timeline.schedule.chunk_share();
-    let planned = |Bubble { start_ns, end_ns, kind, live }: Bubble| {
+    let mut list = BubbleList::default();
+    for Bubble { start_ns, end_ns, kind, live } in bubbles::of_stage(timeline, stage) {
         let live_micro_batches = live.micro_batches(share, weight_share);
         let level = MemoryLevel { live_micro_batches, free_bytes: memory.free_bytes(stage, live_micro_batches) };
-        let variation = jitter.map(|jitter| jitter.variation(end_ns - start_ns));
-        Planned { start_ns, end_ns, kind, level, class: None, variation, runs: &[] }
-    };
+        let varying = jitter.map(|jitter| jitter.of_length(end_ns - start_ns));
+        let variation = varying.as_ref().map(LearnedLength::variation);
+        list.push(&Planned { start_ns, end_ns, kind, level, class: None, variation, runs: &[] });
+    }
     let peak = activations::peak(&timeline.schedule, stage, weight_share);
     StagePlan {
-        bubbles: bubbles::of_stage(timeline, stage).into_iter().map(planned).collect(),
+        bubbles: list,
         least_free: memory.always_free_bytes(stage, peak),
         resident: Vec::new(),
         beside: Vec::new(),
@@ -380,7 +393,7 @@ mod tests {
         let sides = [side(60.0)];
         let (stages, _) = filled(&sides, 215.0, 1.0, 0.0);
         assert_eq!((stages[0].residency(0), stages[3].residency(0)), (Residency::Whole, Residency::Split));
-        let out = simulation::carried_out(&timeline(4, 8), &stages, &sides, 0.0, 3, 1);
+        let out = simulation::carried_out(&timeline(4, 8), &stages, &sides, 0.0, 1, 3, 1);
         let planned: u64 = stages.iter().map(StagePlan::filled_ns).sum();
         assert_eq!((out.came.work_ns, out.iterations, out.slowdown), (3.0 * planned as f64, 3, None));
     }

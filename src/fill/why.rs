@@ -14,7 +14,7 @@ pub fn nowhere(side: &CompleteSide, stages: &[StagePlan], budget_ns: f64, close_
     let most = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
     let least_free = most(&mut stages.iter().map(|s| s.least_free.unwrap_or(f64::INFINITY)));
     let most_free = most(&mut bubbles().map(|b| b.level.free_bytes.unwrap_or(f64::INFINITY)));
-    let kept = if side.split { side.resident_bytes.min(side.memory_bytes) } else { side.resident_bytes };
+    let kept = kept_bytes(side);
     if bubbles().next().is_none() {
         return "there is no bubble".into();
     }
@@ -35,28 +35,9 @@ pub fn nowhere(side: &CompleteSide, stages: &[StagePlan], budget_ns: f64, close_
             most_free / GIB
         );
     }
-    // What it must finish to run at all: one kernel if its memory may stay, else a step.
-    let splits = |s: &StagePlan| side.split && s.least_free.is_none_or(|free| side.memory_bytes <= free);
-    let way = |s: &StagePlan| if splits(s) { Residency::Split } else { Residency::Whole };
-    let unit_ns = |residency: Residency| match residency {
-        Residency::Split => side.kernels.work_ns(1),
-        Residency::Whole => side.kernels.step_ns(),
-    };
-    let keeps = |s: &&StagePlan| s.least_free.is_none_or(|free| kept <= free);
-    let room = |slot: &Slot| slot.free_bytes.is_none_or(|free| side.memory_bytes <= free);
-    let slots: Vec<(Slot, Residency)> = stages
-        .iter()
-        .filter(keeps)
-        .flat_map(|s| s.bubbles.fillable().map(move |b| (b.slot(), way(s))))
-        .filter(|(slot, _)| room(slot))
-        .collect();
-    // What the gate opens for, not what the bubble usually lasts.
-    let opens_ns = |slot: &Slot| slot.end_ns - slot.start_ns;
-    let needs_ns = |slot: &Slot, residency: Residency| {
-        side.margin.total_ns().saturating_add(side.beside_ns(side.asked_ns(unit_ns(residency)), slot.receiving))
-    };
+    let slots: Vec<(Slot, Residency)> = with_room(side, stages).collect();
     let long_enough: Vec<&(Slot, Residency)> =
-        slots.iter().filter(|(slot, residency)| opens_ns(slot) >= needs_ns(slot, *residency)).collect();
+        slots.iter().filter(|(slot, residency)| could_begin(side, slot, *residency)).collect();
     if long_enough.is_empty() {
         let Some((slot, residency)) = slots.iter().max_by_key(|(slot, _)| opens_ns(slot)) else {
             return "no stage that keeps its state has a bubble with room for it".into();
@@ -66,7 +47,7 @@ pub fn nowhere(side: &CompleteSide, stages: &[StagePlan], budget_ns: f64, close_
             "the longest bubble with room for it {varies} {}, its margin and its first {} take {}",
             format_ns(opens_ns(slot) as f64),
             if *residency == Residency::Whole { "step" } else { "kernel" },
-            format_ns(needs_ns(slot, *residency) as f64)
+            format_ns(needs_ns(side, slot, *residency) as f64)
         );
     }
     let own_ns = close_ns + side.after_ns;
@@ -83,6 +64,46 @@ pub fn nowhere(side: &CompleteSide, stages: &[StagePlan], budget_ns: f64, close_
         true => "another side is worth more wherever it would fit".into(),
         false => "the slowdown limit, shared by all stages, leaves none of them what a single bubble costs".into(),
     }
+}
+
+/// What the side keeps on a stage at least.
+fn kept_bytes(side: &CompleteSide) -> f64 {
+    if side.split { side.resident_bytes.min(side.memory_bytes) } else { side.resident_bytes }
+}
+
+/// The bubbles that have the memory for the side, on stages that keep its state, and how it would stay there.
+pub(super) fn with_room<'a>(
+    side: &'a CompleteSide,
+    stages: &'a [StagePlan],
+) -> impl Iterator<Item = (Slot<'a>, Residency)> {
+    // What it must finish to run at all: one kernel if its memory may stay, else a step.
+    let splits = |s: &StagePlan| side.split && s.least_free.is_none_or(|free| side.memory_bytes <= free);
+    let way = move |s: &StagePlan| if splits(s) { Residency::Split } else { Residency::Whole };
+    let keeps = |s: &&StagePlan| s.least_free.is_none_or(|free| kept_bytes(side) <= free);
+    let room = |slot: &Slot| slot.free_bytes.is_none_or(|free| side.memory_bytes <= free);
+    stages
+        .iter()
+        .filter(keeps)
+        .flat_map(move |s| s.bubbles.fillable().map(move |b| (b.slot(), way(s))))
+        .filter(move |(slot, _)| room(slot))
+}
+
+/// Whether the bubble is long enough for the first piece of the side.
+pub(super) fn could_begin(side: &CompleteSide, slot: &Slot, residency: Residency) -> bool {
+    opens_ns(slot) >= needs_ns(side, slot, residency)
+}
+
+/// What the gate opens for, not what the bubble usually lasts.
+const fn opens_ns(slot: &Slot) -> u64 {
+    slot.end_ns - slot.start_ns
+}
+
+fn needs_ns(side: &CompleteSide, slot: &Slot, residency: Residency) -> u64 {
+    let unit_ns = match residency {
+        Residency::Split => side.kernels.work_ns(1),
+        Residency::Whole => side.kernels.step_ns(),
+    };
+    side.margin.total_ns().saturating_add(side.beside_ns(side.asked_ns(unit_ns), slot.receiving))
 }
 
 #[cfg(test)]

@@ -59,11 +59,14 @@ pub fn render(plan: &FillPlan, screen: Screen) -> String {
             text += &screen.prose(&format!("not shown: {hidden}; --json has all\n"), 2);
         }
     }
-    for (index, note) in record.notes.iter().enumerate() {
-        text += if index == 0 { "\n" } else { "" };
-        text += &screen.prose(&format!("note: {note}\n"), 6);
-    }
-    text
+    text + &notes(&record.notes, screen)
+}
+
+/// What the reader should know, a paragraph each, with a line before them.
+fn notes(notes: &[String], screen: Screen) -> String {
+    let each = |note: &String| screen.prose(&format!("note: {note}\n"), 6);
+    let text: String = notes.iter().map(each).collect();
+    if text.is_empty() { text } else { format!("\n{text}") }
 }
 
 /// All stages of a short pipeline; of a long one the first, the last and some between, evenly.
@@ -140,6 +143,9 @@ fn percent(share: f64) -> f64 {
 
 /// How lengths vary, and what is made of it, in a line.
 fn varying(lengths: &PlanLengths) -> String {
+    if lengths.jitter == Some(0.0) {
+        return "bubbles do not vary, as the job says\n".into();
+    }
     let vary = lengths.jitter.map_or(String::new(), |jitter| format!("vary by {} % and ", percent(jitter)));
     let still = lengths.expected_ns == lengths.median_ns;
     // A quantile of few is their shortest, and says so.
@@ -224,9 +230,15 @@ fn stages(r: &PlanRecord, shown: &[usize]) -> Table {
 
 /// Bubbles of one stage and kind together; the free memory is the least among them.
 pub fn bubbles(r: &PlanRecord, shown: &[usize]) -> Table {
+    let means = match r.lengths {
+        Some(_) => {
+            " What is done of work that bubbles may cut is the mean over the stage, what a bubble costs the mean over all that a side is in."
+        }
+        None => "",
+    };
     let mut table = Table::new(
         "Bubbles",
-        "By stage and kind: how many, how long, the memory free for side work in them (GiB, least), how much of their time becomes side work and whose, and what opening and closing them costs the main job.",
+        &format!("By stage and kind: how many, how long, the memory free for side work in them (GiB, least), how much of their time becomes side work and whose, and what opening and closing them costs the main job.{means}"),
         &["stage", "kind", "count", "longest", "together", "free", "filled", "with", "cost"],
     )
     .keys(2)

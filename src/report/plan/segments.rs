@@ -1,8 +1,13 @@
 //! Whole steps against segments, a side a row.
 
 use crate::fill::segments::{GrainComparison, GrainOutcome};
-use crate::report::Table;
+use crate::report::{Screen, Table};
 use crate::units::{counted, format_ns};
+
+/// The table and what the reader should know of it, as they are printed on a screen.
+pub fn render(sides: &[GrainComparison], notes: &[String], screen: Screen) -> String {
+    table(sides).terminal(screen) + &super::notes(notes, screen)
+}
 
 /// The table of a job's sides.
 pub fn table(sides: &[GrainComparison]) -> Table {
