@@ -23,7 +23,7 @@ use std::time::Duration;
 /// Options both programs take.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RunOptions {
-    /// How much to measure: 61 cases in 90 seconds, 256 in 6 minutes, or everything [env: BUBBLEBENCH_PRESET]
+    /// How much to measure: 61 cases in a minute, 256 in 4 to 6 minutes, or everything [env: BUBBLEBENCH_PRESET]
     #[arg(long, env = "BUBBLEBENCH_PRESET", hide_env = true, value_name = "PRESET", value_parser = known(Preset::ALL.map(Preset::name)))]
     pub preset: Option<String>,
     /// What to measure on: the GPU where there is one (auto), the CPU (host), a GPU (cuda, cuda:N) [env: BUBBLEBENCH_DEVICE]

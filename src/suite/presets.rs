@@ -7,7 +7,7 @@ use crate::{Error, Result, nearest};
 /// How much is measured: the list of cases, and the stop rule of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Preset {
-    /// At most 65 cases, 90 s on two cores: enough to see that everything works, and roughly how fast.
+    /// At most 65 cases, 30 to 90 s on two cores: enough to see that everything works, and roughly how fast.
     Quick,
     /// At most 260 cases, 6 min on two cores; `cargo bench` runs this one.
     Standard,
