@@ -194,9 +194,9 @@ fn gavel_has_every_two_jobs_and_the_speeds_of_the_records() {
             assert_eq!(table[other][job], json!([together[1], together[0]]));
         }
     }
-    // Forwards of 6 ms.
+    // Forwards of 3 to 20 ms, as fast as the host of the day's machine lets them be.
     let main = table["('gpt-h512-a8-s128-b1-t1-f32-forward', 1)"]["null"].as_f64().unwrap();
-    assert!((100.0..300.0).contains(&main), "{main}");
+    assert!((50.0..300.0).contains(&main), "{main}");
     assert!(!notes.contains("relative") && notes.contains("whose side is no training"), "{notes}");
     let (value, _) =
         written(&["--to", "gavel", "--worker", "k80", "--sharing", "split", "--cost-model", &model("amd-epyc-2c")]);

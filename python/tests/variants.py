@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 from . import program
 
@@ -69,12 +69,19 @@ def _no_fits(model: Model) -> None:
     model["valid"] = {name: ends for name, ends in model["valid"].items() if "/" not in name or "dtype" in name}
 
 
+def _of_features(fit: Model, features: List[str]) -> None:
+    """The fit by other features, however many it was made by."""
+    fit["features"] = features
+    fit["coefficients_ns"] = [fit["coefficients_ns"][at % len(fit["coefficients_ns"])] for at in range(len(features))]
+
+
 def _typed(model: Model) -> None:
     launch = model["operations"]["launch"]
     launch["additivity"] = {f"{name}/f32": fit for name, fit in launch["additivity"].items()}
-    model["operations"]["gemm"]["forward"]["features"] = ["wave_flop_128_s132", "bytes_over_1048576", "padded_flop_64"]
-    model["operations"]["gemm"]["forward"]["without_gelu"] = True
-    model["operations"]["attention"]["backward"]["features"] = ["1", "pairs"]
+    gemm, attention = model["operations"]["gemm"]["forward"], model["operations"]["attention"]["backward"]
+    _of_features(gemm, ["wave_flop_128_s132", "bytes_over_1048576", "padded_flop_64"])
+    gemm["without_gelu"] = True
+    _of_features(attention, ["1", "pairs"])
     model["valid"]["dtype/bf16"] = {"low": 2, "high": 2}
 
 

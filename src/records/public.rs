@@ -224,6 +224,8 @@ fn command(machine: &MachineRecord, ids: &[&str], withheld: &mut Vec<String>) ->
             (_, None, None) if !word.is_empty() && ids.iter().any(|id| id.contains(word.as_str())) => {
                 Some(word.clone())
             }
+            // In a record that was published before.
+            _ if word == WITHHELD => Some(word.clone()),
             _ => None,
         };
         if shown.is_none() {
