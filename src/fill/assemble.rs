@@ -2,7 +2,6 @@
 
 use super::alternatives::{Intervals, Tried};
 use super::attempt::{Candidate, PlanContext};
-use super::bubble_list::Planned;
 use super::overrun::GrainOverrun;
 use super::pack::Residency;
 use super::receive::WaitingReceive;
@@ -94,29 +93,15 @@ fn assumed(context: &PlanContext) -> Vec<String> {
     context.costs.assumed().into_iter().chain(receive).collect()
 }
 
-/// What the stage waits on average for runs that end late, where it is known how bubbles vary.
-fn overrun_ns(context: &PlanContext, plan: &StagePlan) -> Option<f64> {
-    plan.bubbles.iter().any(|bubble| bubble.variation.is_some()).then(|| {
-        let each = |bubble: Planned| -> f64 {
-            bubble.runs.iter().map(|run| plan.overrun_ns(&bubble, run, &context.sides)).fold(0.0, |sum, ns| sum + ns)
-        };
-        plan.bubbles.iter().map(each).fold(0.0, |sum, ns| sum + ns)
-    })
-}
-
 /// What one of a side's runs costs the main job on average, side work that ends late included.
 fn cost_ns(context: &PlanContext, chosen: &Candidate, index: usize) -> f64 {
     let side = &context.sides[index];
-    let (mut runs, mut late_ns) = (0u64, 0.0);
-    for stage in &chosen.stages {
-        for bubble in stage.bubbles.iter() {
-            for run in bubble.runs.iter().filter(|run| run.side == index) {
-                runs += 1;
-                late_ns += stage.overrun_ns(&bubble, run, &context.sides);
-            }
-        }
-    }
-    let late_ns = if runs > 0 { late_ns / runs as f64 } else { unused_late_ns(side, &chosen.stages) };
+    let runs = |stage: &StagePlan| stage.bubbles.iter().flat_map(|b| b.runs).filter(|run| run.side == index).count();
+    let runs: usize = chosen.stages.iter().map(runs).sum();
+    let late_ns = match runs {
+        0 => unused_late_ns(side, &chosen.stages),
+        _ => chosen.stages.iter().filter_map(|s| s.late_ns.get(index)).sum::<f64>() / runs as f64,
+    };
     context.close_ns + (side.after_ns + late_ns)
 }
 
@@ -180,6 +165,7 @@ fn stage(context: &PlanContext, chosen: &Candidate, index: usize, plan: StagePla
     let times = timeline.stage_times(index);
     let peak = activations::peak(&timeline.schedule, index, context.weight_share);
     let name = |side: usize| names[side].clone();
+    let varies = plan.bubbles.iter().any(|bubble| bubble.variation.is_some());
     PlanStage {
         stage: index as u64,
         forward_ns: times.forward_ns,
@@ -190,7 +176,7 @@ fn stage(context: &PlanContext, chosen: &Candidate, index: usize, plan: StagePla
         filled_ns: plan.filled_ns(),
         beside_ns: plan.beside_ns(),
         lost_ns: plan.lost_ns,
-        overrun_ns: overrun_ns(context, &plan),
+        overrun_ns: varies.then(|| plan.late_ns.iter().sum()),
         weights_bytes: m.weights_bytes,
         gradients_bytes: m.gradients_bytes,
         optimizer_bytes: m.optimizer_bytes,

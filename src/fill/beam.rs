@@ -11,6 +11,7 @@
 //! then, states are compared by worth less `price` times what the main job loses; the price is found by bisection.
 
 use super::pack::{Resident, RunLists, Slot, StageProblem, StageSolution};
+use super::recent::Recent;
 use super::ways;
 
 /// States kept over all slots together, in a quick search and in a thorough one. A plan searches once a stage, schedule
@@ -23,8 +24,6 @@ const FEWEST: usize = 4;
 const LONG: usize = 250;
 /// Ways to go on that are looked at for each state that may be kept.
 const WAYS_EACH: usize = 12;
-/// Slots back that one of the same length is looked for.
-const REMEMBERED: usize = 16;
 /// Most slots for which a thorough search is worth its time.
 const SHORT: usize = 12;
 /// Share of a bound that no answer can pass from which on a quick search is good enough.
@@ -208,24 +207,10 @@ fn overruns(problem: &StageProblem, residents: &[Resident]) -> Vec<[f64; 2]> {
     if problem.slots.iter().all(|slot| slot.true_end.is_none()) {
         return problem.slots.first().map(of).unwrap_or_default();
     }
-    let mut known: Vec<(&Slot, Vec<[f64; 2]>)> = Vec::new();
+    let mut recent = Recent::new();
     let mut all = Vec::with_capacity(problem.slots.len() * residents.len());
     for slot in &problem.slots {
-        let alike = |other: &&Slot| {
-            let key = |slot: &Slot| (slot.end_ns - slot.start_ns, slot.receiving);
-            key(other) == key(slot) && other.true_end == slot.true_end
-        };
-        match known.iter().rev().find(|(other, _)| alike(other)) {
-            Some((_, overruns)) => all.extend_from_slice(overruns),
-            None => {
-                let overruns = of(slot);
-                all.extend_from_slice(&overruns);
-                if known.len() == REMEMBERED {
-                    known.remove(0);
-                }
-                known.push((slot, overruns));
-            }
-        }
+        all.extend_from_slice(recent.get_or(slot.kind(), || of(slot)));
     }
     all
 }

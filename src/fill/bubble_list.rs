@@ -69,6 +69,11 @@ impl<'a> Planned<'a> {
         }
     }
 
+    /// Whether another of its runs is before this one.
+    pub fn is_behind(&self, run: &SideRun) -> bool {
+        self.runs.first().is_some_and(|first| first.start_ns < run.start_ns)
+    }
+
     /// Whether side work may go into the bubble at all.
     pub fn is_fillable(&self) -> bool {
         self.class.is_none_or(BubbleClass::is_fillable)

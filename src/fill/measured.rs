@@ -371,6 +371,7 @@ fn empty(context: &PlanContext, memory: &Memory, timeline: &Timeline, stage: usi
         beside: Vec::new(),
         lost_ns: 0.0,
         done_ns: Vec::new(),
+        late_ns: Vec::new(),
     }
 }
 

@@ -27,6 +27,7 @@ pub mod pack;
 pub mod plan;
 pub mod planner;
 pub mod receive;
+mod recent;
 pub mod record;
 pub mod segments;
 pub mod side;

@@ -34,6 +34,21 @@ impl Slot<'_> {
     }
 }
 
+impl<'a> Slot<'a> {
+    /// All of it that says what side work in it comes to: slots of one kind differ only in where they lie and in free memory.
+    pub const fn kind(&self) -> SlotKind<'a> {
+        SlotKind { length_ns: self.end_ns - self.start_ns, receiving: self.receiving, true_end: self.true_end }
+    }
+}
+
+/// What slots have in common in which the same side work comes to the same.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SlotKind<'a> {
+    length_ns: u64,
+    receiving: bool,
+    true_end: Option<TrueEnd<'a>>,
+}
+
 /// How a side model stays in a stage's memory between bubbles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Residency {

@@ -469,13 +469,17 @@ mod tests {
         (came.work_ns / bubbles as f64, came.overrun_ns / bubbles as f64)
     }
 
+    fn log_uniform(random: &mut SplitMix) -> impl FnMut(f64, f64) -> f64 {
+        |low, high| low * (high / low).powf(random.unit())
+    }
+
     /// The plan against the events, over random settings of steps of 41 kernels: overrun to 15 % and a tenth of the longest kernel times
     /// the quantile; work to two percent of the bubbles where kernels vary, and to five thousandths where each takes exactly as long
     /// every time, as the plan has the same pattern of boundaries then.
     #[test]
     fn the_closed_form_says_what_the_events_do() {
         let mut random = SplitMix(0x0f11_2026);
-        let mut between = |low: f64, high: f64| low * (high / low).powf(random.unit());
+        let mut between = log_uniform(&mut random);
         for case in 0..40 {
             let mean_ns = between(1.0, 60.0) * MS;
             let (deviation_ns, quantile) = (between(0.005, 0.12) * mean_ns, between(0.02, 0.5));
@@ -585,7 +589,7 @@ mod tests {
     #[test]
     fn pieces_that_are_alike_end_where_the_events_end() {
         let mut random = SplitMix(0xa11e);
-        let mut between = |low: f64, high: f64| low * (high / low).powf(random.unit());
+        let mut between = log_uniform(&mut random);
         for case in 0..60 {
             let mean_ns = between(1.0, 20.0) * MS;
             let (deviation_ns, quantile) = (between(0.01, 0.6) * mean_ns, between(0.05, 0.5));

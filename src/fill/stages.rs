@@ -4,8 +4,9 @@ use super::bubble_list::{BubbleList, MemoryLevel, Planned};
 use super::delay;
 use super::lengths::LearnedLength;
 use super::overlap::{self, BesideRun, Busy};
-use super::pack::{Residency, Resident, SideRun, Slot, StageProblem};
+use super::pack::{Residency, Resident, SideRun, StageProblem};
 use super::planner;
+use super::recent::Recent;
 use super::side::CompleteSide;
 use crate::pipeline::bubbles::{self, Bubble};
 use crate::pipeline::memory::Memory;
@@ -13,8 +14,6 @@ use crate::pipeline::{Timeline, Work, activations};
 use crate::stats::normal;
 use rayon::prelude::*;
 
-/// Bubbles back that one with the same in it is looked for.
-const REMEMBERED: usize = 16;
 /// Rounds in which the budget is lowered until the slowdown of the whole keeps to the limit.
 const ROUNDS: usize = 6;
 
@@ -34,6 +33,9 @@ pub struct StagePlan {
     /// By side, its work in this stage's bubbles on average over all iterations, in ns of its time alone: less than its runs hold where
     /// bubbles may end before them. Empty as long as nothing was put into them.
     pub done_ns: Vec<f64>,
+    /// By side, what the main job waits on average in an iteration for its runs that are still at work when their bubbles truly end,
+    /// in ns. Empty like `done_ns`.
+    pub late_ns: Vec<f64>,
 }
 
 impl StagePlan {
@@ -60,50 +62,26 @@ impl StagePlan {
 
     /// What the main job waits on average for a run that is still at work when its bubble truly ends, in ns.
     pub fn overrun_ns(&self, bubble: &Planned, run: &SideRun, sides: &[CompleteSide]) -> f64 {
-        let behind = bubble.runs.first().is_some_and(|first| first.start_ns < run.start_ns);
-        sides[run.side].overrun_ns(&bubble.slot(), self.residency(run.side), behind)
+        sides[run.side].overrun_ns(&bubble.slot(), self.residency(run.side), bubble.is_behind(run))
     }
 
     /// Sums up what the runs come to on average.
     fn add_up(&mut self, sides: &[CompleteSide]) {
-        let mut done_ns = vec![0.0; sides.len()];
-        // Many bubbles are as long as one of the last ones, with the same in them.
-        let mut known: Vec<(Slot, SideRun, f64)> = Vec::new();
+        let (mut done_ns, mut late_ns) = (vec![0.0; sides.len()], vec![0.0; sides.len()]);
+        let mut recent = Recent::new();
         for bubble in self.bubbles.iter().filter(|bubble| !bubble.runs.is_empty()) {
             let slot = bubble.slot();
             for run in bubble.runs {
-                let (side, residency) = (&sides[run.side], self.residency(run.side));
-                if slot.true_end.is_none() {
-                    done_ns[run.side] += run.work_ns as f64;
-                    continue;
-                }
-                let alike = |(other, of, _): &&(Slot, SideRun, f64)| {
-                    let key = |slot: &Slot, run: &SideRun| {
-                        (
-                            run.side,
-                            run.takes_ns,
-                            run.start_ns - slot.start_ns,
-                            slot.end_ns - slot.start_ns,
-                            slot.receiving,
-                        )
-                    };
-                    key(other, of) == key(&slot, run) && other.true_end == slot.true_end
-                };
-                let share = match known.iter().rev().find(alike) {
-                    Some((.., share)) => *share,
-                    None => {
-                        let share = side.done_ns(&slot, run, residency) / (run.work_ns as f64).max(1.0);
-                        if known.len() == REMEMBERED {
-                            known.remove(0);
-                        }
-                        known.push((slot, *run, share));
-                        share
-                    }
-                };
+                let key = (slot.kind(), run.side, run.start_ns - slot.start_ns, run.takes_ns, bubble.is_behind(run));
+                let (share, late) = *recent.get_or(key, || {
+                    let done_ns = sides[run.side].done_ns(&slot, run, self.residency(run.side));
+                    (done_ns / (run.work_ns as f64).max(1.0), self.overrun_ns(&bubble, run, sides))
+                });
                 done_ns[run.side] += share * run.work_ns as f64;
+                late_ns[run.side] += late;
             }
         }
-        self.done_ns = done_ns;
+        (self.done_ns, self.late_ns) = (done_ns, late_ns);
     }
 
     /// All side work of the stage on average, each side's in ns times its value. `sides` are those that the runs' indices
@@ -289,6 +267,7 @@ fn empty(timeline: &Timeline, stage: usize, weight_share: f64, memory: &Memory, 
         beside: Vec::new(),
         lost_ns: 0.0,
         done_ns: Vec::new(),
+        late_ns: Vec::new(),
     }
 }
 

@@ -136,6 +136,7 @@ mod tests {
             beside: Vec::new(),
             lost_ns: 0.0,
             done_ns: Vec::new(),
+            late_ns: Vec::new(),
         };
         let fine = CompleteSide {
             name: "x".into(),
